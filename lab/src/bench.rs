@@ -19,7 +19,7 @@ pub mod report;
 mod scale;
 pub mod segment;
 pub mod services;
-mod settle;
+pub mod settle;
 mod single_owner;
 pub mod stats;
 pub mod targets;

@@ -32,6 +32,9 @@ enum Command {
         /// Keep the lab running, and print commands to explore it.
         #[arg(long)]
         keep: bool,
+        /// Write a recording of the demo to this file, as an animated SVG.
+        #[arg(long, value_name = "FILE")]
+        record: Option<PathBuf>,
     },
     /// Start a cluster with FerroLB and leave it running.
     Up(commands::up::UpArgs),
@@ -114,7 +117,7 @@ fn run_command(args: Args) -> anyhow::Result<()> {
         supervise::end_with_parent()?;
     }
     match args.command {
-        Command::Demo { keep } => commands::demo::demo(args.name, keep),
+        Command::Demo { keep, record } => commands::demo::demo(args.name, keep, record.as_deref()),
         Command::Up(up) => commands::up::up(args.name, &up),
         Command::Down => commands::down::down(args.name),
         Command::Status => commands::status::status(),

@@ -23,7 +23,7 @@ pub(super) const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// # Errors
 /// If that takes more than a minute, with the number of speakers or pools that have reached this
 /// state.
-pub(super) fn wait_settled(lab: &Lab) -> Result<()> {
+pub fn wait_settled(lab: &Lab) -> Result<()> {
     let nodes = lab.nodes().len();
     lab.api(async |client| {
         wait::until_async("all speakers receive hellos from all others", SETTLE_MAX, async || {
@@ -47,7 +47,7 @@ pub(super) fn wait_settled(lab: &Lab) -> Result<()> {
 ///
 /// # Errors
 /// If the kube-proxy or the speaker does not become ready.
-pub(super) fn power_on_and_wait(lab: &Lab, node: &str) -> Result<()> {
+pub fn power_on_and_wait(lab: &Lab, node: &str) -> Result<()> {
     lab.power_on(node)?;
     lab.wait_healthy(&proxy_name(node), node, PROXY_HEALTH_PORT, "/healthz")?;
     lab.wait_healthy(&speaker_name(node), node, ADMIN_PORT, "/readyz")

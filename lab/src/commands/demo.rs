@@ -1,78 +1,120 @@
-//! `cargo lab demo`: from nothing to a page served over a LoadBalancer address, and a node failure,
-//! with explanations.
+//! `cargo lab demo`: from nothing to a page served over a LoadBalancer address, an impossible
+//! request and its correction, and two node failures, with explanations.
 
+mod failover;
+mod kubectl;
+mod presentation;
+mod recording;
 mod scenes;
 
 use super::up::{
     CLUSTER_USUAL_TIME, FERROLB_USUAL_TIME, PREPARE_STEPS, cluster_title, example_commands, prepare,
 };
 use anyhow::Result;
+use ferrolb_lab::bench::settle;
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
 use ferrolb_lab::steps::{Steps, format_duration};
 use ferrolb_lab::topology::LabName;
 use ferrolb_lab::{Lab, Options, setup, wait};
+use presentation::Presentation;
+use scenes::ServedPage;
+use std::path::Path;
 use std::time::Duration;
 
 /// Default name of the lab of the demo.
 const DEFAULT_NAME: &str = "demo";
 /// Number of steps after those of `prepare`; one more stops the lab.
-const DEMO_STEPS: usize = 6;
+const DEMO_STEPS: usize = 11;
 
 // Measured durations on two cores; shown as usual times of the steps.
-const PODS_USUAL_TIME: Duration = Duration::from_secs(1);
-const ADDRESS_USUAL_TIME: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);
 const PAGE_USUAL_TIME: Duration = Duration::from_secs(2);
 const POWER_OFF_USUAL_TIME: Duration = Duration::from_secs(5);
-const DOWN_USUAL_TIME: Duration = Duration::from_secs(1);
+const POWER_ON_USUAL_TIME: Duration = Duration::from_secs(7);
 
-/// Runs the demo; with `keep` the lab keeps running.
-pub(crate) fn demo(name: Option<LabName>, keep: bool) -> Result<()> {
+/// Runs the demo. With `keep` the lab keeps running. With `record`, the demo's output from the
+/// start of the cluster becomes an animated SVG in that file.
+pub(crate) fn demo(name: Option<LabName>, keep: bool, record: Option<&Path>) -> Result<()> {
     let start = wait::now();
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
     let mut steps = Steps::new(PREPARE_STEPS + DEMO_STEPS + usize::from(!keep));
     let tools = prepare(&mut steps, false, KubernetesVersion::Newest)?;
+    let mut demo = Presentation::new(steps);
     let options = Options::named(&name.to_string());
     let lab =
-        steps.step(&cluster_title(&options), CLUSTER_USUAL_TIME, || Lab::up(&tools, &options))?;
-    steps.step(
+        demo.step(&cluster_title(&options), CLUSTER_USUAL_TIME, || Lab::up(&tools, &options))?;
+    demo.step(
         "Start FerroLB: deploy/, the controller, a speaker on each node",
         FERROLB_USUAL_TIME,
         || lab.start_ferrolb(),
     )?;
-    let examples = setup::repository().join("examples");
-    steps.step(
-        "Apply examples/first-pool.yaml and run a web pod on each node",
-        PODS_USUAL_TIME,
-        || {
-            lab.apply_file(&examples.join("first-pool.yaml"))?;
-            scenes::run_pods(&lab)
-        },
-    )?;
-    let watched =
-        steps.step("Create the Service of examples/service.yaml", ADDRESS_USUAL_TIME, || {
-            scenes::create_service(&lab, &examples.join("service.yaml"))
-        })?;
-    println!("{watched}");
-    let served = steps
-        .step("Fetch the page from a client on the LAN", PAGE_USUAL_TIME, || scenes::fetch(&lab))?;
-    println!(
+    let served = serve(&mut demo, &lab)?;
+    demo.show(&format!(
         "{served}\nFrom `cargo lab demo` to the first page: {}.\n",
         format_duration(wait::now() - start)
-    );
-    let title = format!("Power {} off, with a client that connects every 10 ms", served.owner);
-    let failover = steps.step(&title, POWER_OFF_USUAL_TIME, || scenes::power_off(&lab, &served))?;
-    println!("{failover}");
+    ));
+    explain(&mut demo, &lab)?;
+    fail_nodes(&mut demo, &lab, &served)?;
     if keep {
-        lab.power_on(&served.owner)?;
         lab.keep()?;
-        println!(
-            "{} is on again, and the lab keeps running.\n{}",
-            served.owner,
+        demo.show(&format!(
+            "The lab keeps running.\n{}",
             example_commands(&name, Some(served.address))
-        );
-        return Ok(());
+        ));
+    } else {
+        demo.step("Clean up", SECOND, || lab.down())?;
+        demo.show("The lab is removed. To explore it next time: cargo lab demo --keep");
     }
-    steps.step("Clean up", DOWN_USUAL_TIME, || lab.down())?;
-    println!("The lab is removed. To explore it next time: cargo lab demo --keep");
+    record.map_or(Ok(()), |file| demo.save(file))
+}
+
+/// Creates a pool, pods and a Service, and fetches the page over the Service's address.
+fn serve(demo: &mut Presentation, lab: &Lab) -> Result<ServedPage> {
+    let examples = setup::repository().join("examples");
+    demo.step("Apply examples/first-pool.yaml and run a web pod on each node", SECOND, || {
+        lab.apply_file(&examples.join("first-pool.yaml"))?;
+        scenes::run_pods(lab)
+    })?;
+    let watched = demo.step("Create the Service of examples/service.yaml", SECOND, || {
+        scenes::create_service(lab, &examples.join("service.yaml"))
+    })?;
+    demo.show(&watched.to_string());
+    demo.step("Fetch the page from a client on the LAN", PAGE_USUAL_TIME, || scenes::fetch(lab))
+}
+
+/// Shows FerroLB's objects, and a Service that requests an impossible address.
+fn explain(demo: &mut Presentation, lab: &Lab) -> Result<()> {
+    let objects = demo.step("Show the objects of FerroLB", SECOND, || scenes::objects(lab))?;
+    demo.show(&objects);
+    let refused = demo.step("Request an address that is in no pool", SECOND, || {
+        scenes::request_impossible_address(lab)
+    })?;
+    demo.show(&refused);
+    let fixed = demo.step("Remove the request", SECOND, || scenes::remove_request(lab))?;
+    demo.show(&fixed);
     Ok(())
+}
+
+/// Powers two owners off, one after the other: one without a pod of the Service, and one with a
+/// pod.
+fn fail_nodes(demo: &mut Presentation, lab: &Lab, served: &ServedPage) -> Result<()> {
+    let node = &served.owner;
+    let title = format!("Power {node} off; it owns the address and runs no pod of the Service");
+    let without_pod = demo.step(&title, POWER_OFF_USUAL_TIME, || {
+        scenes::move_pod_away(lab, node)?;
+        failover::power_off(lab, served)
+    })?;
+    demo.show(&without_pod.to_string());
+    let title = format!("Power {node} on, and run a pod on it again");
+    let served = demo.step(&title, POWER_ON_USUAL_TIME, || {
+        settle::power_on_and_wait(lab, node)?;
+        scenes::run_pod(lab, node)?;
+        settle::wait_settled(lab)?;
+        scenes::fetch(lab)
+    })?;
+    let title = format!("Power {} off; it owns the address and runs a pod", served.owner);
+    let with_pod = demo.step(&title, POWER_OFF_USUAL_TIME, || failover::power_off(lab, &served))?;
+    demo.show(&format!("{with_pod}{}", failover::POD_OF_A_FAILED_NODE));
+    let title = format!("Power {} on", served.owner);
+    demo.step(&title, POWER_ON_USUAL_TIME, || settle::power_on_and_wait(lab, &served.owner))
 }

@@ -1,120 +1,107 @@
 //! Scenes of the demo: actions in the lab, and their descriptions.
 
-use anyhow::{Context, Result, anyhow, bail};
-use ferrolb_lab::lab::kubectl_command;
+use super::kubectl::{self, CHANGE_MAX, WatchedService, external_address};
+use anyhow::{Context, Result, ensure};
 use ferrolb_lab::topology::CLIENT;
-use ferrolb_lab::{Lab, ProbeReport, wait};
+use ferrolb_lab::{Lab, wait};
 use std::fmt;
-use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 /// Name of the example's Service, and label value of the pods that it selects.
 const SERVICE: &str = "web";
-const HTTP_PORT: u16 = 80;
-/// Maximum time for a change to show before the demo fails.
-const CHANGE_MAX: Duration = Duration::from_secs(30);
-/// Length and interval of the client's probe during a node failure. [`PROBE_BEFORE`] is the time
-/// from the start of the probe to the failure.
-const PROBE_LENGTH: Duration = Duration::from_secs(4);
-const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-const PROBE_BEFORE: Duration = Duration::from_secs(1);
+/// Service that requests an address outside of all pools.
+const SHOP: &str = "shop";
+const SHOP_YAML: &str = "\
+apiVersion: v1
+kind: Service
+metadata:
+  name: shop
+  namespace: default
+  annotations:
+    ferrolb.io/loadBalancerIPs: 192.0.2.80
+spec:
+  type: LoadBalancer
+  allocateLoadBalancerNodePorts: false
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+";
+/// Output format of kubectl with the messages of an object's conditions.
+const MESSAGES: &str = "jsonpath={range .status.conditions[*]}{.message}{\"\\n\"}{end}";
+/// Commands that print FerroLB's objects.
+const FERROLB_OBJECTS: [&str; 3] = ["fpool", "fl2", "fspeaker"];
 
 /// Starts a web pod on each node.
 pub(crate) fn run_pods(lab: &Lab) -> Result<()> {
-    for (index, node) in lab.nodes().iter().enumerate() {
-        lab.pod(&format!("web-{}", index + 1), node, &[("app", SERVICE)])?;
-    }
-    Ok(())
+    lab.nodes().iter().try_for_each(|node| run_pod(lab, node))
 }
 
-/// Output of kubectl for the Service, from its creation until it has an address.
-pub(crate) struct WatchedService(Vec<String>);
-
-impl fmt::Display for WatchedService {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\n$ kubectl get svc --watch\n{}", aligned(&self.0))
-    }
+/// Starts the web pod of a node.
+pub(crate) fn run_pod(lab: &Lab, node: &str) -> Result<()> {
+    lab.pod(&pod_name(node), node, &[("app", SERVICE)])
 }
 
-/// Creates the Service while kubectl watches all Services, and waits until kubectl prints the
-/// Service's address.
+/// Removes the web pod of a node, and waits until no kube-proxy has a rule for it.
+pub(crate) fn move_pod_away(lab: &Lab, node: &str) -> Result<()> {
+    let pod = pod_name(node);
+    let ip = lab.kubectl(&["get", "pod", &pod, "-o", "jsonpath={.status.podIP}"])?;
+    // An element of kube-proxy's maps.
+    let endpoint = format!("{} . ", ip.trim());
+    lab.remove_pod(&pod)?;
+    wait::until("all kube-proxies have removed the pod", CHANGE_MAX, || {
+        for node in lab.nodes() {
+            let rules = lab.exec(&node, &["nft", "list", "ruleset"])?;
+            ensure!(!rules.contains(&endpoint), "{node} has rules for {endpoint}");
+        }
+        Ok(Some(()))
+    })
+}
+
+fn pod_name(node: &str) -> String {
+    format!("{SERVICE}-{node}")
+}
+
+/// Creates the Service of a manifest, and returns kubectl's output until it has an address.
 pub(crate) fn create_service(lab: &Lab, manifest: &Path) -> Result<WatchedService> {
-    let mut kubectl = lab.within(CLIENT, || {
-        let mut command = kubectl_command(lab.state())?;
-        command.args(["get", "svc", "--watch"]).stdin(Stdio::null()).stdout(Stdio::piped());
-        command.spawn().context("cannot start kubectl")
-    })??;
-    let watched = watch(&mut kubectl, || lab.apply_file(manifest));
-    kubectl.kill()?;
-    kubectl.wait()?;
-    watched.with_context(|| format!("the Service {SERVICE} got no address"))
+    kubectl::watch_service(lab, SERVICE, || lab.apply_file(manifest))
 }
 
-/// Aligns the columns of lines. kubectl prints lines one by one in a watch, and cannot align
-/// columns in advance.
-fn aligned(lines: &[String]) -> String {
-    let rows: Vec<Vec<&str>> = lines.iter().map(|line| line.split_whitespace().collect()).collect();
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.len()).max().unwrap_or(0)
-    };
-    let line = |row: &Vec<&str>| {
-        let cells = row
-            .iter()
-            .enumerate()
-            .map(|(column, cell)| format!("{cell:<width$}", width = width(column)));
-        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
+/// Returns FerroLB's objects and the conditions of the Service, as kubectl prints them.
+pub(crate) fn objects(lab: &Lab) -> Result<String> {
+    let objects: Vec<String> = FERROLB_OBJECTS
+        .iter()
+        .map(|objects| kubectl::shown(lab, &["-n", "ferrolb-system", "get", objects]))
+        .collect::<Result<_>>()?;
+    Ok(format!("\n{}\n{}", objects.join("\n"), conditions(lab, SERVICE)?))
 }
 
-fn watch(kubectl: &mut Child, create: impl FnOnce() -> Result<()>) -> Result<WatchedService> {
-    let lines = lines(kubectl.stdout.take().context("kubectl has no output")?);
-    let next = || {
-        lines
-            .recv_timeout(CHANGE_MAX)
-            .map_err(|_| anyhow!("kubectl printed no line within {CHANGE_MAX:?}"))
-    };
-    let heading = next()?;
-    // This line is that of the Service `kubernetes`. After this line, kubectl prints only changes.
-    next()?;
-    create()?;
-    let mut shown = vec![heading];
-    loop {
-        let line = next()?;
-        if !line.starts_with(SERVICE) {
-            continue;
-        }
-        let assigned = external_address(&line).is_some();
-        // A change outside of the printed columns would repeat the line.
-        if shown.last() != Some(&line) {
-            shown.push(line);
-        }
-        if assigned {
-            return Ok(WatchedService(shown));
-        }
-    }
+fn conditions(lab: &Lab, service: &str) -> Result<String> {
+    kubectl::shown(lab, &["get", "svc", service, "-o", MESSAGES])
 }
 
-/// Returns the lines of a program's output as they arrive.
-fn lines(output: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (send, receive) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if send.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receive
+/// Creates a Service that requests an address of no pool. Returns the Service and its condition.
+pub(crate) fn request_impossible_address(lab: &Lab) -> Result<String> {
+    lab.apply(SHOP_YAML)?;
+    shop(lab, "192.0.2.80 is in no")
 }
 
-/// Returns the first address in the fourth column of `kubectl get svc`, if there is one.
-fn external_address(line: &str) -> Option<IpAddr> {
-    line.split_whitespace().nth(3)?.split(',').next()?.parse().ok()
+/// Removes the request of that Service. Returns the command, the Service and its condition.
+pub(crate) fn remove_request(lab: &Lab) -> Result<String> {
+    let annotate = kubectl::shown(lab, &["annotate", "svc", SHOP, "ferrolb.io/loadBalancerIPs-"])?;
+    let shown = shop(lab, "from pool")?;
+    lab.kubectl(&["delete", "svc", SHOP])?;
+    Ok(format!("\n{annotate}{shown}"))
+}
+
+/// Waits until a condition of the Service `shop` contains `message`. Returns the Service and its
+/// conditions.
+fn shop(lab: &Lab, message: &str) -> Result<String> {
+    let conditions = wait::until("the Service's condition changes", CHANGE_MAX, || {
+        let shown = conditions(lab, SHOP)?;
+        ensure!(shown.contains(message), "kubectl prints:\n{shown}");
+        Ok(Some(shown))
+    })?;
+    Ok(format!("\n{}\n{conditions}", kubectl::shown(lab, &["get", "svc", SHOP])?))
 }
 
 /// A page that a client received over the network, and the owner of the address.
@@ -151,80 +138,4 @@ fn curl(lab: &Lab, address: IpAddr) -> Result<String> {
         &["curl", "--silent", "--show-error", "--max-time", "1", &format!("http://{address}/")],
     )?;
     Ok(page.trim_end().to_owned())
-}
-
-/// The client's results of a node failure.
-pub(crate) struct FailoverResult {
-    failed_node: String,
-    after: ServedPage,
-    report: ProbeReport,
-}
-
-impl fmt::Display for FailoverResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (failed, new_owner, gap) =
-            (&self.failed_node, &self.after.owner, self.report.longest_gap_ms);
-        let ProbeReport { sent, ok, lost, .. } = &self.report;
-        writeln!(
-            f,
-            "\n{failed} has failed: its switch port is down and all its processes are killed. {new_owner} owns the address now."
-        )?;
-        writeln!(
-            f,
-            "Longest time without a page for the client: {gap:.0} ms ({sent} connections, {ok} served, {lost} not;"
-        )?;
-        writeln!(
-            f,
-            "Kubernetes has not detected the failure yet, so every third connection still goes to the failed node's pod)."
-        )?;
-        writeln!(f, "\nclient$ curl http://{}/\n{}", self.after.address, self.after.curl)
-    }
-}
-
-/// Powers the owner off while the client connects, and finds the new owner.
-pub(crate) fn power_off(lab: &Lab, served: &ServedPage) -> Result<FailoverResult> {
-    let probing =
-        lab.start_probe(SocketAddr::new(served.address, HTTP_PORT), PROBE_LENGTH, PROBE_INTERVAL);
-    wait::during(PROBE_BEFORE, || Ok(()))?;
-    lab.power_off(&served.owner)?;
-    let report = probing.finish()?;
-    let after = fetch(lab)?;
-    if after.owner == served.owner {
-        bail!("{} still replies, although it is off", served.owner);
-    }
-    Ok(FailoverResult { failed_node: served.owner.clone(), after, report })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_aligned() {
-        let lines =
-            ["NAME   IP", "web  <pending>   80", "web  172.30.0.200   80"].map(str::to_owned);
-        assert_eq!(
-            aligned(&lines),
-            "NAME   IP\nweb    <pending>      80\nweb    172.30.0.200   80\n"
-        );
-    }
-
-    #[test]
-    fn the_external_address_is_parsed_from_kubectl_output() {
-        for (line, expect) in [
-            ("web   LoadBalancer   10.96.1.2   <pending>     80/TCP   0s", None),
-            ("web   LoadBalancer   10.96.1.2   172.30.0.200   80/TCP   0s", Some("172.30.0.200")),
-            (
-                "web   LoadBalancer   10.96.1.2   172.30.0.200,fd30::c8   80/TCP   0s",
-                Some("172.30.0.200"),
-            ),
-            ("", None),
-        ] {
-            assert_eq!(
-                external_address(line).map(|address| address.to_string()).as_deref(),
-                expect,
-                "{line}"
-            );
-        }
-    }
 }

@@ -1,0 +1,42 @@
+//! `cargo lab`: states how long a first run takes, then lets cargo build the lab's program and
+//! replaces itself with it. This crate has no dependencies, so it runs before any long build.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Message before the first `cargo lab demo`. The times are measured on two cores.
+const FIRST_DEMO: &str = "\
+First run: about 12 minutes on two cores, 12 seconds from the second run on.
+  5 min   build the lab's program (cargo shows its progress now)
+  5 min   build Kubernetes
+  2 min   build FerroLB and run the demo
+";
+/// Message before the first run of any other command.
+const FIRST_BUILD: &str = "\
+First run: cargo builds the lab's program now, which takes about 5 minutes on two cores.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if !program().exists() {
+        let is_demo = args.iter().any(|arg| arg == "demo");
+        eprint!("{}", if is_demo { FIRST_DEMO } else { FIRST_BUILD });
+    }
+    // cargo sets the variable to its own path.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let error = Command::new(&cargo)
+        .args(["run", "--profile", "lab", "--bin", "ferrolb-lab", "--"].map(OsStr::new))
+        .args(&args)
+        .exec();
+    eprintln!("error: cannot run {}: {error}", cargo.display());
+    ExitCode::FAILURE
+}
+
+/// Returns the path of the lab's program, which exists after its first build.
+fn program() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    target.join("lab/ferrolb-lab")
+}
