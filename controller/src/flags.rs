@@ -1,4 +1,4 @@
-//! Command-line flags of the controller, as `docs/architecture.md` lists them. `main` reads them
+//! Command-line flags of the controller, as `docs/reference/flags.md` lists them. `main` reads them
 //! once; they never change afterwards.
 //!
 //! Every flag is also an environment variable: `FERROLB_` and the flag's name in capitals. The

@@ -1,7 +1,37 @@
-//! Benchmarks (docs/benchmarks.md). Each one measures a promise of FerroLB in a lab of its own.
+//! Benchmarks. Each one measures a promise of FerroLB in a lab of its own. The results are in
+//! docs/internals/benchmarks.md, and the method of each benchmark is in the documentation of its
+//! module.
 //!
-//! A run prints every value as measured. `--check` fails only if a value is above three times its
-//! target.
+//! # Setup
+//!
+//! A lab has three nodes, and kube-proxy in nftables mode. The benchmarks without client
+//! connections have no kube-proxies, which would only use processor time
+//! ([`Bench::has_kube_proxies`]). Each benchmark takes its lab down afterwards, so none inherits
+//! the state of another one. Nothing else on the machine should be busy.
+//!
+//! Published times are of the lab's build if the page does not state another one. The memory
+//! targets refer to the release build (`--release`), whose processes are smaller by a quarter.
+//!
+//! # Reading a table
+//!
+//! - The column `target` has the value to reach on a quiet machine. The column `verdict` is
+//!   `within` or `OVER`, and empty for a measure that only explains another one.
+//! - Values of other products were measured earlier on the same lab, and never in the same run.
+//!   Their last digit is not comparable.
+//! - Ratios are more reliable than absolute times, and both only within one run: with two
+//!   processors, all processes wait for each other. The head of the table names the machine, the
+//!   build and the load before the run. With a load near the number of processors, every time in
+//!   the table is worthless.
+//! - A percentile is the nearest rank. Of 20 samples, the 99th percentile is the largest.
+//!
+//! # Comparison
+//!
+//! A run prints every value as measured. `--json FILE` writes the machine, the commit, the profile,
+//! every measure and the raw samples, to compare with a later run. The `id` of a measure, such as
+//! `create.address.p99.100`, never changes its meaning.
+//!
+//! `--check` fails only if a value is above three times its target ([`report::CHECK_FACTOR`]): a
+//! shared machine may be slow, but a defect is slower. Three times zero is zero.
 
 mod bgp;
 pub mod bgp_failover;

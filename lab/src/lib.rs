@@ -1,12 +1,14 @@
 //! The lab: a real Kubernetes cluster in network namespaces on one machine, with FerroLB in it, for
 //! the demo, the tests and the benchmarks.
 //!
-//! `Lab` is the entry point; docs/architecture.md describes how the crates depend on each other.
+//! `Lab` is the entry point; docs/internals/architecture.md describes how the crates depend on
+//! each other.
 
 pub mod bench;
 pub mod cluster;
 pub mod lab;
 pub mod netns;
+pub mod pages;
 pub mod permissions;
 pub mod process;
 pub mod routers;

@@ -1,5 +1,5 @@
 //! Ownership protocol: decides which speaker owns which address on one network segment
-//! (docs/l2.md).
+//! (docs/internals/l2-protocol.md).
 //!
 //! Each interface has one state machine, [`ClaimMachine`]. The interface's thread in the speaker
 //! runs it, and in simulations the simulator. The state machine contains the state of the other

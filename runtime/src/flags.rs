@@ -1,4 +1,4 @@
-//! The flags that both programs share, exactly as in `docs/architecture.md`. `main` reads them
+//! The flags that both programs share, exactly as in `docs/reference/flags.md`. `main` reads them
 //! once; they never change afterwards.
 //!
 //! Each program includes [`CommonFlags`] in its own clap `Parser` with `flatten`. Each flag is also

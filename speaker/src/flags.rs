@@ -1,5 +1,5 @@
-//! Command line flags of the speaker, as listed in `docs/api.md`. `main` parses them once;
-//! afterwards they are constant.
+//! Command line flags of the speaker, as listed in `docs/reference/flags.md`. `main` parses them
+//! once; afterwards they are constant.
 //!
 //! Every flag is also an environment variable: `FERROLB_` and the name of the flag in capitals. The
 //! command line takes precedence.

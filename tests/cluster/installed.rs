@@ -3,13 +3,14 @@
 
 use crate::scenario::{run_scenario, step, without_proxy};
 use anyhow::{Context, Result, bail, ensure};
+use ferrolb_lab::pages::Page;
+use ferrolb_lab::pages::run::Runner;
 use ferrolb_lab::setup::{installers, repository};
 use ferrolb_lab::topology::CLIENT;
 use ferrolb_lab::{Lab, run};
 use ferrolb_proto::api::NAMESPACE;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs;
 
 const FILES: [&str; 4] =
     ["install.yaml", "install-bgp.yaml", "install-beside-metallb.yaml", MIGRATION_FILE];
@@ -53,21 +54,35 @@ fn applying_an_install_file_again_changes_nothing() {
             );
             Ok(())
         })?;
-        step("the commands of docs/uninstall.md keep the custom resources and pools", || {
-            lab.apply_file(&repository().join("examples/first-pool.yaml"))?;
-            run_documented_commands(lab)?;
-            let left = lab.kubectl(&["get", CLUSTER_SCOPED, "-l", FERROLB_LABEL, "-o", "name"])?;
-            ensure!(
-                left.is_empty() && names(lab, WORKLOADS)?.is_empty(),
-                "{left}{}",
-                names(lab, WORKLOADS)?
-            );
-            ensure!(names(lab, "fpool,fl2")?.lines().count() == 2, "{}", names(lab, "fpool,fl2")?);
-            let left =
-                lab.kubectl(&["get", "role,rolebinding", "-n", METALLB_NAMESPACE, "-o", "name"])?;
-            ensure!(left.is_empty(), "these objects are left:\n{left}");
-            Ok(())
-        })?;
+        step(
+            "the commands of docs/install/uninstall.md keep the custom resources and pools",
+            || {
+                lab.apply_file(&repository().join("examples/first-pool.yaml"))?;
+                run_documented_commands(lab)?;
+                let left =
+                    lab.kubectl(&["get", CLUSTER_SCOPED, "-l", FERROLB_LABEL, "-o", "name"])?;
+                ensure!(
+                    left.is_empty() && names(lab, WORKLOADS)?.is_empty(),
+                    "{left}{}",
+                    names(lab, WORKLOADS)?
+                );
+                ensure!(
+                    names(lab, "fpool,fl2")?.lines().count() == 2,
+                    "{}",
+                    names(lab, "fpool,fl2")?
+                );
+                let left = lab.kubectl(&[
+                    "get",
+                    "role,rolebinding",
+                    "-n",
+                    METALLB_NAMESPACE,
+                    "-o",
+                    "name",
+                ])?;
+                ensure!(left.is_empty(), "these objects are left:\n{left}");
+                Ok(())
+            },
+        )?;
         step("install.yaml is applied again, and its deletion removes everything", || {
             kubectl_file(lab, "apply", FILES[0])?;
             kubectl_file(lab, "delete", FILES[0])?;
@@ -101,16 +116,13 @@ fn generations(lab: &Lab, file: &str) -> Result<BTreeMap<String, String>> {
     Ok(objects.iter().filter(|object| object["kind"] != "Namespace").map(version).collect())
 }
 
-/// Runs the commands of docs/uninstall.md that uninstall FerroLB and keep the pools.
+/// Runs the commands of docs/install/uninstall.md that uninstall FerroLB and keep the pools, also
+/// after an in-place migration.
 fn run_documented_commands(lab: &Lab) -> Result<()> {
-    let page = fs::read_to_string(repository().join("docs/uninstall.md"))?;
-    let lines = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("kubectl "))
-        .filter(|line| line.ends_with(FERROLB_LABEL));
-    let commands: Vec<Vec<&str>> = lines.map(|line| line.split_whitespace().collect()).collect();
-    ensure!(commands.len() == 3, "docs/uninstall.md has the commands {commands:?}");
-    commands.iter().try_for_each(|command| lab.kubectl(command).map(drop))
+    let (runner, page) = (Runner::in_lab(lab)?, Page::read("docs/install/uninstall.md")?);
+    ["delete deployment,daemonset,networkpolicy", "kubectl -n metallb-system delete"]
+        .iter()
+        .try_for_each(|command| runner.block(&page, page.commands_with(command)?))
 }
 
 /// Returns the path of an install file.

@@ -17,6 +17,7 @@ mod controller_outage;
 mod drain;
 mod families;
 mod frame_log;
+mod guide;
 mod health_checks;
 mod hostile_frames;
 mod installed;

@@ -7,8 +7,9 @@ use crate::pools;
 use crate::scenario::{one_node, print_measured, run_scenario_alone, step};
 use crate::segment;
 use crate::services::{self, ADDRESS_ASSIGNED, ANNOUNCED, service};
-use anyhow::{Context, Result, ensure};
-use ferrolb_lab::setup::repository;
+use anyhow::{Result, ensure};
+use ferrolb_lab::pages::Page;
+use ferrolb_lab::pages::run::Runner;
 use ferrolb_lab::topology::CONTROL_PLANE;
 use ferrolb_lab::{Lab, wait};
 use ferrolb_proto::api::CustomResourceKind;
@@ -17,7 +18,6 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -134,21 +134,16 @@ fn check_reported(lab: &Lab, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes MetalLB's annotation with the command from docs/install.md, and checks that FerroLB
-/// serves all Services with unchanged addresses.
+/// Removes MetalLB's annotation with the command from docs/migrate-from-metallb.md, and checks that
+/// FerroLB serves all Services with unchanged addresses.
 fn migrate(lab: &Lab) -> Result<()> {
     let addresses: Vec<Ipv4Addr> = CLASSLESS_SERVICES
         .iter()
         .map(|name| services::address(lab, name))
         .collect::<Result<_>>()?;
-    let page = fs::read_to_string(repository().join("docs/install.md"))?;
-    let command = page
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("kubectl annotate "))
-        .context("docs/install.md has no kubectl annotate command")?;
-    lab.kubectl(
-        &std::iter::once("annotate").chain(command.split_whitespace()).collect::<Vec<_>>(),
-    )?;
+    let page = Page::read("docs/migrate-from-metallb.md")?;
+    let command = page.commands_with("kubectl annotate services")?;
+    Runner::in_lab(lab)?.block(&page, command)?;
     for (name, address) in CLASSLESS_SERVICES.iter().zip(addresses) {
         services::wait_announced(lab, name, "Announced", &address.to_string())?;
         ensure!(services::address(lab, name)? == address, "{name} lost its address {address}");

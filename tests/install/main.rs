@@ -2,6 +2,7 @@
 //! builds both tools, but neither root nor a cluster.
 
 mod chart;
+mod guide;
 mod kustomize;
 mod refusals;
 mod rendered;

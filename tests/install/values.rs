@@ -395,6 +395,9 @@ fn disabled_network_policies_are_not_rendered() {
 /// tests cover these values.
 const PATHS_OF_OTHER_TESTS: [&str; 2] = ["/networkpolicies/enabled", "/metallbNamespace"];
 
+/// Page with the table of MetalLB's values and those of this chart.
+const METALLB_VALUES: &str = "docs/differences-from-metallb.md";
+
 /// Returns the paths of the chart's values that are not in `covered`.
 fn uncovered(values: &Value, path: &str, covered: &BTreeSet<&str>) -> Vec<String> {
     if covered.contains(path) {
@@ -417,15 +420,15 @@ fn every_value_has_a_row() {
 }
 
 #[test]
-fn every_value_is_in_the_helm_docs() {
-    let page = fs::read_to_string(repository().join("docs/helm.md")).unwrap();
+fn every_value_is_in_the_table_of_metallbs_values() {
+    let page = fs::read_to_string(repository().join(METALLB_VALUES)).unwrap();
     let missing: Vec<_> = rows()
         .into_iter()
         .map(|row| row.0)
         .chain(PATHS_OF_OTHER_TESTS)
         .filter(|path| !is_named(&page, path))
         .collect();
-    assert!(missing.is_empty(), "docs/helm.md does not name {missing:?}");
+    assert!(missing.is_empty(), "{METALLB_VALUES} does not name {missing:?}");
 }
 
 /// Returns whether a page names a value: in full, or in a row about several components by the last

@@ -1,5 +1,11 @@
 //! Connections of a client to Services while a test causes an event: a new connection every 10 ms.
 //! Frames on the segment prove when an address moves.
+//!
+//! Each test prints the lost connections, those of them that were not in progress at a move, and
+//! the longest gap. Kubelets check the readiness of the Deployment's pods every second, and the
+//! pods wait 5 s before they end. All components and the client share one machine. If its
+//! processors stall for 0.3 to 0.6 s, connections take up to 250 ms, and one move of a drain meets
+//! 14 to 20 of them.
 
 use crate::scenario::print_measured;
 use anyhow::{Context, Result, ensure};

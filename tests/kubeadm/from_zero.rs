@@ -57,8 +57,8 @@ fn install_upgrade_drain_and_uninstall_under_load() {
             "a drain of the owner during a rollout of the Deployment loses no connection",
             || drain_owner(lab),
         )?;
-        step("the commands of docs/uninstall.md remove everything", || {
-            uninstall::uninstall(lab, &["By the file that was applied"])
+        step("the commands of docs/install/uninstall.md remove everything", || {
+            uninstall::uninstall(lab, uninstall::BY_FILE)
         })
     });
 }

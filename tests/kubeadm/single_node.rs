@@ -7,7 +7,7 @@ use crate::{uninstall, upgrade, web};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, wait};
 
-/// Flag of helm that sets a pool as docs/helm.md does, with addresses of the lab's network.
+/// Flag of helm that sets a pool as docs/install/helm.md does, with addresses of the lab's network.
 const VALUES: &str = "--set-json 'pools=[{\"name\":\"first\",\"addresses\":[\"172.30.0.200-172.30.0.250\",\"fd30::c8-fd30::fa\"]}]'";
 /// Name and folder of the chart, and flags with which Helm waits until all pods are ready.
 const CHART_AND_FLAGS: &str = "ferrolb deploy/helm/ferrolb --namespace ferrolb-system --create-namespace --wait --timeout 120s";
@@ -77,8 +77,8 @@ fn a_single_node_with_the_exclude_label_is_served() {
             })?;
             upgrade::check(lab)
         })?;
-        step("the commands of docs/uninstall.md remove everything", || {
-            uninstall::uninstall(lab, &["By Helm", "what Helm left"])
+        step("the commands of docs/install/uninstall.md remove everything", || {
+            uninstall::uninstall(lab, uninstall::BY_HELM)
         })
     });
 }

@@ -1,16 +1,23 @@
-//! Removal of FerroLB by the commands of docs/uninstall.md, and a check that nothing is left.
+//! Removal of FerroLB by the commands of docs/install/uninstall.md, and a check that
+//! nothing is left.
 
 use crate::scenario::print_measured;
-use anyhow::{Context, Result, ensure};
-use ferrolb_lab::{Lab, setup, wait};
-use std::fs;
+use anyhow::{Result, ensure};
+use ferrolb_lab::pages::Page;
+use ferrolb_lab::pages::run::Runner;
+use ferrolb_lab::{Lab, wait};
 use std::time::Duration;
 
-/// Documentation page with the commands that the test runs.
-const PAGE: &str = "docs/uninstall.md";
-/// Start and end of a block of commands on [`PAGE`].
-const BLOCK_START: &str = "```sh\n";
-const BLOCK_END: &str = "```";
+/// Page with the commands that the test runs.
+pub(crate) const PAGE: &str = "docs/install/uninstall.md";
+/// Parts of the blocks of commands for an installation by a file, and by Helm.
+pub(crate) const BY_FILE: &[&str] = &["kubectl delete -f deploy/install.yaml"];
+pub(crate) const BY_HELM: &[&str] = &["helm uninstall", "kubectl get crd"];
+/// Part of the commands that keep the pools, and parts of those that change Services afterwards.
+pub(crate) const KEEP_POOLS: &str = "delete deployment,daemonset,networkpolicy";
+pub(crate) const SERVICES: &[&str] = &["kubectl patch service web", "PATCH="];
+/// Part of the commands for MetalLB's namespace after an in-place migration.
+pub(crate) const METALLB_NAMESPACE: &str = "kubectl -n metallb-system delete";
 /// Part of the name, the namespace or the labels of every object of FerroLB.
 const FERROLB: &str = "ferrolb";
 /// Minimum number of objects of an installation.
@@ -18,16 +25,19 @@ const OBJECTS_MIN: usize = 20;
 /// Maximum time until all deleted objects have disappeared.
 const DELETED_MAX: Duration = Duration::from_secs(60);
 
-/// Runs the first block of commands after each of `texts` on [`PAGE`]. Then checks that no object
-/// of FerroLB is left, and that Services that had addresses can be deleted.
-pub(crate) fn uninstall(lab: &Lab, texts: &[&str]) -> Result<()> {
+/// Runs [`remove`]. Then checks that Services that had addresses can be deleted.
+pub(crate) fn uninstall(lab: &Lab, commands: &[&str]) -> Result<()> {
+    remove(lab, commands)?;
+    delete_services(lab)
+}
+
+/// Runs the blocks of [`PAGE`] with these commands. Then checks that no object of FerroLB is left.
+pub(crate) fn remove(lab: &Lab, commands: &[&str]) -> Result<()> {
     let (count, start) = (ferrolb_objects(lab)?.lines().count(), wait::now());
     ensure!(count >= OBJECTS_MIN, "only {count} objects belong to FerroLB");
-    for text in texts {
-        let commands = commands(text)?;
-        lab.shell(&commands)
-            .with_context(|| format!("these commands of {PAGE} failed:\n{commands}"))?;
-    }
+    let (runner, page) = (Runner::in_lab(lab)?, Page::read(PAGE)?);
+    let mut commands = commands.iter();
+    commands.try_for_each(|part| runner.block(&page, page.commands_with(part)?))?;
     wait::until("no object of FerroLB is left", DELETED_MAX, || {
         let left = ferrolb_objects(lab)?;
         ensure!(left.is_empty(), "these objects are left:\n{left}");
@@ -37,16 +47,7 @@ pub(crate) fn uninstall(lab: &Lab, texts: &[&str]) -> Result<()> {
         "uninstalled, {count} objects deleted: {:.1} s",
         start.elapsed().as_secs_f64()
     ));
-    delete_services(lab)
-}
-
-/// Returns the first block of commands after `text` on [`PAGE`].
-fn commands(text: &str) -> Result<String> {
-    let page = fs::read_to_string(setup::repository().join(PAGE))?;
-    let (_, after) =
-        page.split_once(text).with_context(|| format!("{PAGE} does not contain {text:?}"))?;
-    let block = after.split_once(BLOCK_START).and_then(|(_, block)| block.split_once(BLOCK_END));
-    Ok(block.with_context(|| format!("{PAGE} has no commands after {text:?}"))?.0.to_owned())
+    Ok(())
 }
 
 /// Returns all objects with `ferrolb` in their names, namespaces or labels, one per line.

@@ -44,6 +44,22 @@ fn set_image(deployment: &mut Value) {
         json!([{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
 }
 
+/// Returns a workload whose pods do nothing for other pods, in place of one of another program.
+pub(crate) fn stand_in(kind: &str, namespace: &str, name: &str) -> Value {
+    let labels = json!({"component": name});
+    let mut workload = json!({
+        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {
+                "containers": [{"name": name}], "terminationGracePeriodSeconds": 1,
+            }},
+        },
+    });
+    set_image(&mut workload);
+    workload
+}
+
 /// Returns the objects of an example file.
 fn example(name: &str) -> Result<Vec<Value>> {
     apply::objects(&fs::read_to_string(setup::repository().join("examples").join(name))?)
@@ -58,6 +74,12 @@ pub(crate) fn apply_pool(lab: &Lab) -> Result<()> {
 pub(crate) fn apply_service(lab: &Lab) -> Result<()> {
     lab.apply_objects(&example("service.yaml")?)?;
     lab.apply_objects(&[deployment()])
+}
+
+/// Applies that Deployment, and waits until its pods are ready.
+pub(crate) fn run_deployment(lab: &Lab) -> Result<()> {
+    lab.apply_objects(&[deployment()])?;
+    lab.kubectl(&["rollout", "status", "deployment/web", ROLLOUT_MAX]).map(drop)
 }
 
 /// Creates a Service with policy `Cluster` for a Deployment.

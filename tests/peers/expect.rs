@@ -75,10 +75,15 @@ pub(crate) fn next_hops(router: &Router) -> Result<BTreeSet<IpAddr>> {
     Ok(router.routes()?.into_iter().filter_map(|route| route.next_hop).collect())
 }
 
-/// Routes the client's packets for an address through a router. The router forwards them through
-/// the interface on which it receives them, and therefore sends redirects (RFC 792, RFC 4861
-/// section 8). The client must ignore these redirects.
+/// Runs [`route_client_range_through`] for one address.
 pub(crate) fn route_client_through(lab: &Lab, address: IpAddr, router: &str) -> Result<()> {
+    route_client_range_through(lab, &objects::prefix(address), router)
+}
+
+/// Routes the client's packets for a range of addresses through a router. The router forwards them
+/// through the interface on which it receives them, and therefore sends redirects (RFC 792, RFC
+/// 4861 section 8). The client must ignore these redirects.
+pub(crate) fn route_client_range_through(lab: &Lab, range: &str, router: &str) -> Result<()> {
     for family in ["ipv4", "ipv6"] {
         for link in ["all", "eth0"] {
             lab.exec(
@@ -90,11 +95,7 @@ pub(crate) fn route_client_through(lab: &Lab, address: IpAddr, router: &str) -> 
     let addresses = objects::host(lab, router)?.addresses();
     let gateway = addresses
         .into_iter()
-        .find(|gateway| gateway.is_ipv4() == address.is_ipv4())
+        .find(|gateway| gateway.is_ipv6() == range.contains(':'))
         .context("the router has no address of this family")?;
-    lab.exec(
-        CLIENT,
-        &["ip", "route", "replace", &objects::prefix(address), "via", &gateway.to_string()],
-    )
-    .map(drop)
+    lab.exec(CLIENT, &["ip", "route", "replace", range, "via", &gateway.to_string()]).map(drop)
 }

@@ -11,6 +11,7 @@ mod example;
 mod expect;
 mod faults;
 mod graceful;
+mod guide;
 mod hop_limits;
 mod liveness;
 mod metallb_migration;

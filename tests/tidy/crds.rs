@@ -1,11 +1,10 @@
 //! Checks that the installed CustomResourceDefinitions are generated from the custom resources in
 //! `proto`. With the variable `FERROLB_UPDATE_SNAPSHOTS`, the test also writes the files.
 
-use std::fs;
-
 use ferrolb_proto::api;
 use serde_json::Value;
 
+use crate::generated;
 use crate::tree::root;
 
 /// Files with the CRDs, both with the same content, because kustomize reads no file above its
@@ -30,21 +29,8 @@ fn generate() -> String {
 #[test]
 fn crds_are_current() {
     let text = generate();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the variable is an option of this test, not of a component"
-    )]
-    let update = std::env::var("FERROLB_UPDATE_SNAPSHOTS").is_ok();
     for file in CRD_FILES {
-        let path = root().join(file);
-        if update {
-            fs::write(&path, &text).unwrap();
-        }
-        assert!(
-            fs::read_to_string(&path).unwrap_or_default() == text,
-            "{file} differs from proto/src/api: \
-             run FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-tidy crds, and read the diff"
-        );
+        generated::check(&root(), file, &text, "-p ferrolb-tidy crds");
     }
 }
 

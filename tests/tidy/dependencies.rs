@@ -1,6 +1,6 @@
 //! Checks that dependencies between crates have one direction, and that the core of each component
-//! (its modules `event`, `state`, `plan` and `desired`) does no I/O. docs/architecture.md gives the
-//! reasons.
+//! (its modules `event`, `state`, `plan` and `desired`) does no I/O.
+//! docs/internals/architecture.md gives the reasons.
 
 use std::collections::BTreeSet;
 use std::process::Command;

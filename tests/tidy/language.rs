@@ -1,24 +1,28 @@
-//! The language rules of CONTRIBUTING.md that a program can check: line width, sentence openers,
-//! and words for which the glossary has another term.
+//! The language rules of CONTRIBUTING.md that a program can check: line width, first words of
+//! comments, and words for which the glossary has another term.
 
+use crate::markdown::pages;
 use crate::tree::{TextFile, assert_none, files};
 
 /// Maximum width of comments and Markdown, in characters.
 const COLUMNS_MAX: usize = 100;
 
-/// Words that begin no comment and no line of a page, because they hide the subject of a sentence.
+/// Words that begin no comment, because they hide the subject of a sentence.
 const OPENERS: [&str; 5] = ["What ", "Whether ", "Who ", "Whoever ", "That "];
 
 /// Words that must not be used, and the terms that replace them. Only whole words match, in any
 /// case.
-const TERMS: [(&str, &str); 24] = [
+const TERMS: [(&str, &str); 28] = [
     ("anew", "again"),
     ("answer for", "announce, own"),
     ("answered for", "announced, owned"),
     ("answers for", "announces, owns"),
+    ("asks", "requests"),
+    ("beside", "side by side with, next to"),
     ("deaf", "isolated"),
     ("gives up", "releases"),
     ("given up", "released"),
+    ("hears", "receives"),
     ("heed", "honor"),
     ("in vain", "without effect"),
     ("last resort", "de-preferred"),
@@ -36,6 +40,7 @@ const TERMS: [(&str, &str); 24] = [
     ("stranger", "foreign host"),
     ("strangers", "foreign hosts"),
     ("takeover", "in-place migration"),
+    ("tells", "reports, sends"),
 ];
 
 /// Returns the Rust string literals on a line, without quotes and with escapes unchanged.
@@ -93,14 +98,11 @@ fn files_with_comments() -> Vec<TextFile> {
     files(&[".rs", ".go", ".toml", ".yaml", ".yml", ".sh", "Dockerfile", ".ci/run"])
 }
 
-/// Returns the lines of a Markdown file outside of code blocks, with their line numbers.
-fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let mut code = false;
-    text.lines().enumerate().filter_map(move |(index, line)| {
-        let fence = line.trim_start().starts_with("```");
-        code ^= fence;
-        (!code && !fence).then_some((index + 1, line))
-    })
+/// Returns a line of Markdown without the targets of its links, which cannot be wrapped.
+fn without_targets(line: &str) -> String {
+    let mut parts = line.split("](");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "]" + part.split_once(')').map_or("", |(_, rest)| rest))
 }
 
 #[test]
@@ -113,10 +115,9 @@ fn comments_and_pages_fit_into_100_columns() {
         let long = comments.filter(|(_, line)| too_long(line));
         problems.extend(long.map(|(index, _)| format!("{}:{}", file.path, index + 1)));
     }
-    for file in files(&[".md"]) {
-        let long = prose(&file.text)
-            .filter(|(_, line)| too_long(line) && !line.trim_start().starts_with('|'));
-        problems.extend(long.map(|(number, _)| format!("{}:{number}", file.path)));
+    for page in pages() {
+        let long = page.lines.iter().filter(|(_, line)| too_long(&without_targets(line)));
+        problems.extend(long.map(|(number, _)| format!("{}:{number}", page.path)));
     }
     assert_none(&problems, "wrap these lines at 100 columns:");
 }
@@ -138,16 +139,12 @@ fn no_comment_begins_with_a_relative_clause() {
 #[test]
 fn pages_use_the_terms_of_the_glossary() {
     let mut problems = Vec::new();
-    for file in files(&[".md"]) {
-        for (number, line) in prose(&file.text) {
-            let has_opener = OPENERS
-                .iter()
-                .any(|opener| line.trim_start_matches(['#', ' ']).starts_with(opener));
-            problems.extend(has_opener.then(|| format!("{}:{number}: {line}", file.path)));
-            problems.extend(term_problems(&file.path, number, line));
+    for page in pages() {
+        for text in &page.texts {
+            problems.extend(term_problems(&page.path, text.line, &text.without_code));
         }
     }
-    assert_none(&problems, "CONTRIBUTING.md has the language rules, docs/glossary.md the terms:");
+    assert_none(&problems, "use the terms of docs/reference/glossary.md on these pages:");
 }
 
 #[test]
@@ -171,7 +168,7 @@ fn messages_use_the_terms_of_the_glossary() {
             }
         }
     }
-    assert_none(&problems, "use the terms of docs/glossary.md in these messages:");
+    assert_none(&problems, "use the terms of docs/reference/glossary.md in these messages:");
 }
 
 #[test]
@@ -181,5 +178,5 @@ fn text_functions_find_words_literals_and_comments() {
     assert_eq!(literals(r#"f("a \"b\" c", "d")"#), [r#"a \"b\" c"#, "d"]);
     assert_eq!(comment("a.rs", "    /// What it is"), Some("What it is"));
     assert_eq!(comment("a.yaml", "  # Text"), Some("Text"));
-    assert_eq!(prose("a\n```\nb\n```\nc").map(|(number, _)| number).collect::<Vec<_>>(), [1, 5]);
+    assert_eq!(without_targets("a [b](c.md#d) e ![f](g.svg)."), "a [b] e ![f].");
 }

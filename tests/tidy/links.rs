@@ -1,47 +1,39 @@
 //! Checks that the targets of all links in the documentation exist, and all pages of `docs/` that
 //! the code names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::iter;
 
-use crate::tree::{assert_none, files, root};
+use crate::markdown::{Page, pages, parse};
+use crate::tree::{TextFile, assert_none, files, root};
 
-/// Returns the targets of all links `[text](target)` outside of code blocks, in order.
-fn targets(text: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    for line in prose(text) {
-        for (at, _) in line.match_indices("](") {
-            let rest = &line[at + 2..];
-            found.push(rest.split(')').next().unwrap_or(rest));
-        }
+/// Returns the anchor of a heading on GitHub, and the one in mdBook, before both add numbers to
+/// repeated anchors.
+fn anchor(heading: &str) -> (String, String) {
+    let part = |c: char| match c {
+        _ if c.is_whitespace() => Some('-'),
+        _ if c.is_alphanumeric() || matches!(c, '-' | '_') => Some(c),
+        _ => None,
+    };
+    let kept: String = heading.trim().chars().filter_map(part).collect();
+    (kept.to_lowercase(), kept.to_ascii_lowercase())
+}
+
+/// Returns the anchors of a page's headings, in order. GitHub and mdBook add `-1`, `-2`, and so on
+/// to repeated anchors.
+fn anchors(page: &Page) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for heading in page.headings() {
+        let (base, _) = anchor(&heading.text);
+        let numbered = (1..).map(|number| format!("{base}-{number}"));
+        let free = iter::once(base.clone()).chain(numbered).find(|name| !found.contains(name));
+        found.extend(free);
     }
     found
 }
 
-/// Returns the lines outside of code blocks.
-fn prose(text: &str) -> impl Iterator<Item = &str> {
-    let mut fenced = false;
-    text.lines().filter(move |line| {
-        let fence = line.trim_start().starts_with("```");
-        fenced ^= fence;
-        !fenced && !fence
-    })
-}
-
-/// Returns the anchors of a page's headings, as GitHub derives them.
-fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = prose(text)
-        .filter(|line| line.starts_with('#'))
-        .map(|line| line.trim_start_matches('#').trim());
-    let slug = |heading: &str| {
-        let characters =
-            heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-        characters.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
-    };
-    headings.map(slug).collect()
-}
-
 /// Returns the path, from the repository's root, of a link target on a page.
-fn resolve(page: &str, target: &str) -> String {
+pub(crate) fn resolve(page: &str, target: &str) -> String {
     let mut parts: Vec<&str> = page.split('/').collect();
     parts.pop();
     for part in target.split('/') {
@@ -54,24 +46,52 @@ fn resolve(page: &str, target: &str) -> String {
     parts.join("/")
 }
 
+/// Returns whether a link leads out of the repository.
+fn is_external(target: &str) -> bool {
+    target.contains("://") || target.starts_with("mailto:")
+}
+
 #[test]
-fn every_link_has_a_target_file_and_heading() {
-    let pages = files(&[".md"]);
+fn every_link_and_image_has_a_target_file_and_heading() {
+    let pages = pages();
     let headings: BTreeMap<_, _> =
-        pages.iter().map(|page| (page.path.as_str(), anchors(&page.text))).collect();
+        pages.iter().map(|page| (page.path.as_str(), anchors(page))).collect();
     let mut problems = Vec::new();
     for page in &pages {
-        for target in targets(&page.text).into_iter().filter(|target| !target.contains("://")) {
-            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
-            let file = if file.is_empty() { page.path.clone() } else { resolve(&page.path, file) };
+        for link in page.links.iter().filter(|link| !is_external(&link.target)) {
+            let (file, anchor) = link.target.split_once('#').unwrap_or((&link.target, ""));
+            let path = if file.is_empty() { page.path.clone() } else { resolve(&page.path, file) };
             let has_anchor =
-                || headings.get(file.as_str()).is_some_and(|anchors| anchors.contains(anchor));
-            if !root().join(&file).exists() || !(anchor.is_empty() || has_anchor()) {
-                problems.push(format!("{}: {target}", page.path));
+                || headings.get(path.as_str()).is_some_and(|all| all.iter().any(|it| it == anchor));
+            let is_found = root().join(&path).exists() && (anchor.is_empty() || has_anchor());
+            // A page does not know where the root of the repository is shown.
+            if !is_found || file.starts_with('/') {
+                problems.push(format!("{}:{}: {}", page.path, link.line, link.target));
             }
         }
     }
     assert_none(&problems, "the targets of these links do not exist:");
+}
+
+#[test]
+fn headings_have_the_same_anchor_on_github_and_in_mdbook() {
+    let mut problems = Vec::new();
+    for page in pages() {
+        for heading in page.headings() {
+            let (github, mdbook) = anchor(&heading.text);
+            if github != mdbook || github.is_empty() {
+                problems.push(format!("{}:{}: {}", page.path, heading.line, heading.text));
+            }
+        }
+    }
+    assert_none(&problems, "write these headings with English letters:");
+}
+
+#[test]
+fn repeated_headings_have_numbered_anchors() {
+    let text = "# A `b c`: d\n## Use\n## Use-1\n## Use\n## Use\n".to_owned();
+    let page = parse(&TextFile { path: "p.md".to_owned(), text });
+    assert_eq!(anchors(&page), ["a-b-c-d", "use", "use-1", "use-2", "use-3"]);
 }
 
 #[test]

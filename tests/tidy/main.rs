@@ -2,13 +2,19 @@
 //! in every change. The tests need only cargo. clippy's `too_many_lines` checks the length of
 //! functions.
 
+mod blocks;
 mod crds;
 mod dependencies;
+mod generated;
 mod images;
 mod language;
 mod links;
 mod manifests;
+mod markdown;
+mod pages;
+mod reading;
 mod reasons;
+mod reference;
 mod sources;
 mod tree;
 mod workloads;

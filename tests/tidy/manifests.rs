@@ -78,7 +78,7 @@ fn unknown_fields_and_problem<O: DeserializeOwned + Serialize>(
 }
 
 /// Returns the first problem of an object of a FerroLB custom resource.
-fn problem(object: &Value) -> Option<String> {
+pub(crate) fn problem(object: &Value) -> Option<String> {
     let message = |problem: Option<&dyn ToString>| problem.map(|problem| problem.to_string());
     let read = match text(object, "/kind") {
         "IPAddressPool" => unknown_fields_and_problem(object, |pool: api::IPAddressPoolObject| {

@@ -1,4 +1,5 @@
-//! Checks that `docs/reasons.md` explains exactly the reasons of conditions and issues.
+//! Checks that `docs/reference/conditions.md` explains exactly the reasons of conditions and of
+//! issues.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,12 +31,24 @@ fn defined_reasons(source: &str) -> BTreeSet<String> {
     code.split('"').skip(1).step_by(2).filter(is_reason).map(str::to_owned).collect()
 }
 
-/// Returns the reasons in the first column of all tables of a page.
+/// Page that explains the reasons.
+const PAGE: &str = "docs/reference/conditions.md";
+
+/// Returns the reasons in the first column of all tables of a page whose first column has the name
+/// "reason".
 fn documented_reasons(page: &str) -> BTreeSet<String> {
-    page.lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
-        .map(|(reason, _)| reason.to_owned())
-        .collect()
+    let mut found = BTreeSet::new();
+    let (mut in_table, mut has_reasons) = (false, false);
+    for line in page.lines() {
+        let begins = !in_table && line.starts_with('|');
+        in_table = line.starts_with('|');
+        if begins {
+            has_reasons = line.to_lowercase().starts_with("| reason |");
+        } else if has_reasons && let Some(cell) = line.strip_prefix("| `") {
+            found.extend(cell.split_once('`').map(|(reason, _)| reason.to_owned()));
+        }
+    }
+    found
 }
 
 #[test]
@@ -52,10 +65,20 @@ fn exactly_the_defined_reasons_are_documented() {
     // A condition's status is not a reason.
     let defined = defined.into_iter().filter(|word| !["True", "False"].contains(&word.as_str()));
     let defined: BTreeSet<_> = defined.chain([PASSWORD_UNAVAILABLE.to_owned()]).collect();
-    let documented = documented_reasons(&read("docs/reasons.md"));
+    let documented = documented_reasons(&read(PAGE));
     let problems: Vec<_> = defined.symmetric_difference(&documented).cloned().collect();
     assert_none(
         &problems,
-        "docs/reasons.md needs a row for each reason of the code; these are only in the code or only on the page:",
+        &format!(
+            "{PAGE} needs a row for each reason of the code, in tables whose first column is \
+             \"Reason\"; these are only in the code or only on the page:"
+        ),
     );
+}
+
+#[test]
+fn only_tables_of_reasons_are_read() {
+    let page = "| Type | Object |\n|---|---|\n| `Valid` | pool |\n\n\
+                | Reason | Meaning |\n|---|---|\n| `PoolExhausted` | none is free |\n";
+    assert_eq!(documented_reasons(page), ["PoolExhausted".to_owned()].into());
 }

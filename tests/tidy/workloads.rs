@@ -1,5 +1,5 @@
-//! Checks that the workloads of each rendered file have the properties that docs/install.md
-//! documents.
+//! Checks that the workloads of each rendered file have the properties that
+//! docs/operate/security.md documents.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ const ANTI_AFFINITY: &str = "/spec/template/spec/affinity/podAntiAffinity/prefer
 /// throttle the container while the node is idle.
 fn container_fields(name: &str) -> Vec<(&'static str, Value)> {
     // With a smaller request, a speaker sends its hello frames late on a busy node
-    // (docs/benchmarks.md).
+    // (docs/operate/scale.md).
     let cpu_request = (name == "speaker").then(|| ("/resources/requests/cpu", json!("100m")));
     let common_fields = [
         ("/securityContext/allowPrivilegeEscalation", json!(false)),
@@ -92,5 +92,5 @@ fn workloads_have_the_documented_properties() {
     }
     // Each of the four files has five checked objects, and one file also has the DaemonSet gobgpd.
     assert_eq!(checked_objects, 21, "the number of checked objects has changed");
-    assert_none(&problems, "these fields differ from docs/install.md:");
+    assert_none(&problems, "these fields differ from docs/operate/security.md:");
 }

@@ -2,7 +2,9 @@
 //! thousand; and ten thousand routes: time until the router has all of them, their memory, and
 //! routes lost when the speakers restart.
 //!
-//! The router is BIRD. FRR has one row only, because it delays every received route by 50 ms.
+//! The lab has three nodes, each with a gobgpd, and one router. The router is BIRD. FRR has one row
+//! only, because it delays every received route by 50 ms (a hold time of its queue for best paths),
+//! with any announcer.
 
 mod routes;
 mod ten_thousand;

@@ -1,6 +1,18 @@
 //! BGP failover: outage of a client behind a router when the node that its connections use fails or
 //! drains, or its components restart; and the time until the router stops using that node. The
 //! results have one row per failure detection method and kind of router.
+//!
+//! # Method
+//!
+//! - Three nodes each have a gobgpd and a pod of one Service with policy Local. A router has a
+//!   session to each node. IPv4 only.
+//! - A client on the other side of the router opens a new connection every 10 ms. The kernel of the
+//!   router selects the node by addresses alone, so it sends this client to one node, and each row
+//!   disturbs that node.
+//! - Before each run, the router has used all three nodes for 5 s, and BFD, if enabled, is up
+//!   according to the speakers.
+//! - The kernel's routes of the router are checked every 20 ms. GoBGP does not write to the kernel,
+//!   so its paths are checked, and it has no row with a client.
 
 mod node_failure;
 mod planned;

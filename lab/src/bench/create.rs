@@ -1,5 +1,29 @@
 //! Times from the creation of a Service to its address, and to its first announcement on the
 //! client's network segment; also the API server's own time for the creation.
+//!
+//! # Method
+//!
+//! - One batch creates 20 Services one at a time. Another batch creates 100 with eight creators at
+//!   once, and with `--thousand` a third one creates 1,000.
+//! - The API server's own time counts from the request on an open connection to the reply. It shows
+//!   how busy the API server is. The same API server must also accept the write of the address, and
+//!   deliver it to the watch.
+//! - The other two clocks start with that reply, so they do not include the creation. The first one
+//!   ends with the watch event that has `status.loadBalancer.ingress`. The second one ends with the
+//!   first ARP announcement that a packet socket of the client receives.
+//! - No Service is deleted, so a repeated announcement of an earlier Service cannot count as a
+//!   first one.
+//!
+//! # Limits
+//!
+//! The Services have no selector, and each EndpointSlice exists before its Service, because FerroLB
+//! announces no address without endpoints. kube-controller-manager creates at most 20 slices per
+//! second after the first 30 or so (its API rate limit). For 100 Services with selectors, this
+//! takes 3.3 s in the lab, with any announcer. The table therefore has no announcement time of
+//! MetalLB: the measured 2.3 s (100 Services) and 35 s (1,000) look like that limit.
+//!
+//! The times depend mostly on the load of the machine. With loads of 3 to 8, the 99th percentile of
+//! 100 Services was 57 to 125 ms, compared with 20 ms on a quiet machine.
 
 use super::report::Findings;
 use super::segment::AnnouncementRecorder;

@@ -4,6 +4,19 @@
 //! Measures the time until another machine owns the address, and the share of served connections
 //! until Kubernetes removes the failed machine's pod from the endpoints. No announcer of addresses
 //! can change this share.
+//!
+//! # Method
+//!
+//! FerroLB and the three backends of the address are pods, and one backend is on the machine that
+//! owns the address. This machine loses its power, with kubelet, containerd and pods. The longest
+//! gap ends when another machine owns the address. After that, a third of the connections is lost,
+//! until Kubernetes declares the machine failed (`--node-monitor-grace-period` of
+//! kube-controller-manager, 50 s by default): until then, kube-proxy of the new owner sends a third
+//! of them to the pod of the failed machine. `ferrolb.io/health-check` changes which node owns an
+//! address, and not which pod serves a connection.
+//!
+//! `cargo lab bench power-off --svg docs/images/power-off.svg` draws the plot of the documentation.
+//! `tests/kubeadm/power_off.rs` tests the same case.
 
 mod plot;
 

@@ -1,6 +1,30 @@
 //! Ten thousand Services in a lab without kube-proxies: time until they have addresses, memory and
 //! processor time of the controller, and restart of the controller. The speakers start last, after
 //! the controller is measured.
+//!
+//! # Method
+//!
+//! - The Services have `allocateLoadBalancerNodePorts: false`, because a cluster has 2,768 node
+//!   ports. Eight creators create them after their EndpointSlices, as in [`super::create`], with
+//!   the same clocks.
+//! - The processor time is that of the controller's process, kernel part included, from before the
+//!   first creation until the controller has used at most 2 % of a processor for three seconds. It
+//!   includes the Events that the controller sends.
+//! - The memory is measured as in [`super::memory`], after that.
+//! - Restart: the controller is stopped by SIGTERM and started. The times count from the start of
+//!   the process until `/readyz` returns 200, until `ferrolb_controller_leader` is 1, and until
+//!   `ferrolb_controller_services` counts all Services, because the controller has adopted every
+//!   address. The interval of the checks is 20 ms.
+//! - The restarted controller must write nothing until it is idle again. The target of
+//!   `ferrolb_controller_writes_total` is zero, so `--check` fails at the first write.
+//! - Then a speaker starts on each node. The memory of the largest one counts, when the speakers
+//!   own all addresses.
+//!
+//! # Limits
+//!
+//! With loads of 3 to 8 on the machine, an address took up to 96 ms at the 99th percentile, 1,000
+//! addresses took 1.3 s of processor time, and a restarted controller was ready after up to 1.8 s.
+//! No run wrote anything after the restart.
 
 use super::create::add_spread;
 use super::report::Findings;

@@ -50,16 +50,29 @@ pub fn rank(object: &Value) -> u8 {
 /// # Errors
 /// At the first rejected object, with its name and the server's message.
 pub async fn apply(client: &Client, objects: &[Value]) -> Result<()> {
+    apply_all(client, objects, false).await
+}
+
+/// Validates objects like [`apply`], with the admission of the API server, and changes nothing.
+/// Their namespaces must exist.
+///
+/// # Errors
+/// See [`apply`].
+pub async fn dry_run(client: &Client, objects: &[Value]) -> Result<()> {
+    apply_all(client, objects, true).await
+}
+
+async fn apply_all(client: &Client, objects: &[Value], dry_run: bool) -> Result<()> {
     for object in objects {
         let name = object["metadata"]["name"].as_str().unwrap_or("without a name");
-        apply_one(client, object)
+        apply_one(client, object, dry_run)
             .await
             .with_context(|| format!("{} {name} was not applied", kind(object)))?;
     }
     Ok(())
 }
 
-async fn apply_one(client: &Client, object: &Value) -> Result<()> {
+async fn apply_one(client: &Client, object: &Value, dry_run: bool) -> Result<()> {
     let (resource, capabilities) = resource(client, object).await?;
     let object: DynamicObject = serde_json::from_value(object.clone())?;
     let api: Api<DynamicObject> = match capabilities.scope {
@@ -72,6 +85,7 @@ async fn apply_one(client: &Client, object: &Value) -> Result<()> {
     };
     let params = PatchParams {
         field_validation: Some(ValidationDirective::Strict),
+        dry_run,
         ..PatchParams::apply(FIELD_MANAGER).force()
     };
     api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await.map_err(api_message)?;

@@ -101,7 +101,9 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
     lab.keep()?;
     println!("The lab {name} is running.\n{}", example_commands(&name, None));
     if args.bgp {
-        println!("Routers can run on tor1, tor2 and tor3: docs/bgp.md, \"In the lab\".");
+        println!(
+            "Routers can run on tor1, tor2 and tor3: docs/internals/bgp.md, \"BGP in the lab\"."
+        );
     }
     Ok(())
 }

@@ -14,7 +14,6 @@ use crate::{netns, run};
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,21 +94,23 @@ impl Lab {
     /// # Errors
     /// If a command fails, with the end of its output; the commands after it do not run.
     pub fn shell(&self, commands: &str) -> Result<String> {
-        let programs = [kubectl_command(&self.state)?, installers::helm()?]
-            .map(|command| PathBuf::from(command.get_program()));
-        let folders = programs.iter().filter_map(|program| program.parent()).map(Path::to_owned);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(folders.chain(std::env::split_paths(&path)))?;
-        let mut shell = Command::new("sh");
-        shell
-            .args(["-euc", commands])
-            .current_dir(repository())
-            .env("PATH", path)
-            .env("KUBECONFIG", self.state.kubeconfig());
+        let mut shell = self.client_command("sh")?;
+        self.within(CLIENT, || run::run(shell.args(["-euc", commands])))?
+    }
+
+    /// Returns a command that runs `program` like an administrator, with the environment of
+    /// [`Self::shell`]. The caller starts it on a host.
+    ///
+    /// # Errors
+    /// If Helm does not build, or the lab is incomplete.
+    pub fn client_command(&self, program: &str) -> Result<Command> {
+        let programs = [kubectl_command(&self.state)?, installers::helm()?];
+        let mut command = installers::command_with(program, &programs)?;
+        command.current_dir(repository()).env("KUBECONFIG", self.state.kubeconfig());
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            shell.env(variable, self.state.file("helm"));
+            command.env(variable, self.state.file("helm"));
         }
-        self.within(CLIENT, || run::run(&mut shell))?
+        Ok(command)
     }
 
     /// Runs a command of GoBGP's command line with the gobgpd of a host.

@@ -3,6 +3,7 @@
 
 use super::{build_cache, go};
 use anyhow::{Context, Result};
+use std::path::Path;
 use std::process::Command;
 
 /// A program: its directory in the cache, its name, its package and its version.
@@ -40,6 +41,20 @@ pub fn kustomize() -> Result<Command> {
 /// See [`kustomize`].
 pub fn helm() -> Result<Command> {
     command(&HELM)
+}
+
+/// Returns a command that runs `program`, without arguments; its PATH begins with the directories
+/// of `programs`.
+///
+/// # Errors
+/// If a directory contains the separator of PATH.
+pub fn command_with(program: &str, programs: &[Command]) -> Result<Command> {
+    let folders = programs.iter().filter_map(|command| Path::new(command.get_program()).parent());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = folders.map(Path::to_owned).chain(std::env::split_paths(&path));
+    let mut command = Command::new(program);
+    command.env("PATH", std::env::join_paths(folders)?);
+    Ok(command)
 }
 
 fn command(installer: &Installer) -> Result<Command> {

@@ -27,7 +27,7 @@ pub enum KubernetesVersion {
     #[default]
     #[value(name = "1.36")]
     Newest,
-    /// Oldest version that FerroLB supports (docs/install.md); without kubelet and kubeadm.
+    /// Oldest version that FerroLB supports (docs/install/manifests.md), without kubelet, kubeadm.
     #[value(name = "1.31")]
     Oldest,
 }
@@ -172,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn install_md_states_the_oldest_version() {
-        let page = fs::read_to_string(repository().join("docs/install.md")).unwrap();
+    fn the_prerequisites_state_the_oldest_version() {
+        let page = fs::read_to_string(repository().join("docs/install/manifests.md")).unwrap();
         let oldest = KubernetesVersion::Oldest.name().unwrap();
         let minor = oldest.trim_start_matches('v').rsplit_once('.').unwrap().0;
         assert!(page.contains(&format!("Kubernetes {minor} or newer")), "{oldest}");

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::process::Command;
 
 /// Packages of every lab, and their purpose.
-const LAB_PACKAGES: [(&str, &str); 8] = [
+const LAB_PACKAGES: [(&str, &str); 9] = [
     ("iproute2", "ip: namespaces, interfaces, addresses, neighbors"),
     ("nftables", "kube-proxy in nftables mode"),
     ("iptables", "kube-proxy in iptables mode"),
     ("openssl", "the control plane's keys"),
     ("curl", "pages fetched from inside a namespace"),
+    ("jq", "commands of pages that change objects"),
     ("iputils-arping", "owners of IPv4 addresses, by ARP requests"),
     ("ndisc6", "owners of IPv6 addresses, by neighbor solicitations"),
     ("keepalived", "the comparison in `cargo lab bench failover`"),

@@ -1,5 +1,5 @@
-//! Comparison of the verdict with a simple model of `docs/health.md` (eligible endpoints), for
-//! every combination of its inputs.
+//! Comparison of the verdict with a simple model of `docs/configure/health.md` (eligible
+//! endpoints), for every combination of its inputs.
 
 use super::*;
 

@@ -6,8 +6,8 @@
 //!
 //! BFD is enabled only while its session is established. FRR creates a new BFD session when the BGP
 //! session is established. If gobgpd already had a BFD session, it would consider this one failed,
-//! and end the BGP session (docs/bgp.md). Changed or removed BFD timers need a new session: GoBGP
-//! stops sending BFD packets when they change, and the router would end the session.
+//! and end the BGP session (docs/internals/bgp.md). Changed or removed BFD timers need a new
+//! session: GoBGP stops sending BFD packets when they change, and the router would end the session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -98,7 +98,7 @@ pub enum SessionIssue {
     /// because each change of the message is a write to the API.
     #[error(
         "the router has sent more than {PREFIXES_MAX} prefixes, which gobgpd keeps in memory and \
-         FerroLB does not use: configure the router to send none (docs/bgp.md)"
+         FerroLB does not use: configure the router to send none (docs/configure/bgp.md)"
     )]
     TooManyPrefixes,
     /// The BGPPeer requires a peer in another AS than this node's, and the peer has this node's AS.

@@ -1,5 +1,5 @@
-//! The reasons of the condition `ferrolb.io/Announced`. Plain values; `docs/reasons.md` explains
-//! each.
+//! The reasons of the condition `ferrolb.io/Announced`. Plain values;
+//! `docs/reference/conditions.md` explains each.
 
 use ferrolb_proto::api::ConditionStatus;
 use ferrolb_proto::facts::ServiceConditionType;

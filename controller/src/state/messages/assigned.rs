@@ -1,5 +1,5 @@
-//! Messages of the condition `ferrolb.io/AddressAssigned` and its Events. Pure; `docs/reasons.md`
-//! explains each reason.
+//! Messages of the condition `ferrolb.io/AddressAssigned` and its Events. Pure;
+//! `docs/reference/conditions.md` explains each reason.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;

@@ -1,5 +1,8 @@
 //! Time from endpoint removed to route withdrawn: from the API server's reply to the change until
 //! the router's kernel removes the route.
+//!
+//! The Service has policy Local and one endpoint in a manual slice, which is removed and restored
+//! twenty times. `ip monitor` on the router reports the changes of the kernel's routes.
 
 use super::ROUTER;
 use super::routes::RouteMonitor;

@@ -1,4 +1,10 @@
-//! Rows of unplanned failures: the node loses power.
+//! Rows of unplanned failures: the node loses power. Its switch port goes down, and all its
+//! processes are killed.
+//!
+//! The results are the time until the router stops using the node, and the client's longest gap.
+//! The variants are BFD every 100 ms and every 300 ms with three missed packets and a hold time of
+//! 90 s, and a hold time of 3 s alone. With BFD and graceful restart in one session, each kind of
+//! router has one run.
 
 use super::setup::{BgpFailoverSetup, SessionParameters};
 use crate::bench::report::Findings;

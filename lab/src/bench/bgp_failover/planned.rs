@@ -1,4 +1,8 @@
 //! Rows of planned changes, and of crashes under graceful restart: no connection may be lost.
+//!
+//! The node is cordoned, and its routes are withdrawn after `--drain-delay` (2 s); or its speaker
+//! is stopped and restarted; or its gobgpd is killed, or replaced like by its DaemonSet, both with
+//! graceful restart.
 
 use super::setup::{BgpFailoverSetup, RouterPath, SessionParameters};
 use crate::bench::report::Findings;

@@ -1,5 +1,10 @@
-//! Comparison with keepalived on the same nodes, with an address of its own in front of the same
-//! pods, measured in the same run by the same client.
+//! Comparison with Debian's keepalived on the same nodes, measured in the same run by the same
+//! client, IPv4 only.
+//!
+//! keepalived has an address of its own in front of the same pods: an `externalIPs` entry of the
+//! Service, for which kube-proxy forwards. It runs VRRP version 3 with adverts every 100 ms
+//! (`advert_int 0.1`) and the highest possible priorities, so that it detects a failed owner as
+//! fast as possible.
 
 use super::runs::RowResults;
 use super::setup::{FailoverSetup, WEB};

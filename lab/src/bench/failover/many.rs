@@ -1,6 +1,10 @@
 //! Rows of a node that owns many addresses: time from its power failure until another node has
 //! announced the last of them on the client's network segment. An announcement redirects a client
 //! that has the failed node in its neighbor table; the sender already replies for the address.
+//!
+//! One node owns all addresses, because the other nodes are cordoned. No client connects, so the
+//! lab has no kube-proxies. A packet socket of the client receives the announcements. A run starts
+//! when the speakers have sent their last announcement.
 
 use super::runs::conclude_times;
 use crate::bench::report::Findings;

@@ -1,5 +1,8 @@
 //! Row of a name server: a Service on TCP port 53 and one on UDP port 53 share their addresses, and
 //! the client observes a power failure over both transports.
+//!
+//! Each UDP request comes from a new port and has no retry. A real resolver that retries after one
+//! second loses nothing.
 
 use super::runs::RowResults;
 use super::setup::{self, FailoverSetup, ServiceSet};

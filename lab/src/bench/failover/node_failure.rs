@@ -1,4 +1,7 @@
 //! Rows of unplanned failures: the owner loses power, its network, or its speaker.
+//!
+//! With a killed speaker, the node still forwards for a client that has it in its neighbor table. A
+//! packet socket of the client therefore records when another node announces the address.
 
 use super::runs::{RowResults, conclude_times};
 use super::setup::FailoverSetup;

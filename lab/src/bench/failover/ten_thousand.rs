@@ -1,6 +1,15 @@
 //! Row of 10,000 IPv6 addresses: time from the speakers' start until each address has replied,
 //! multicast groups for the solicitations, memory of the speakers, and a power failure of the
 //! owner.
+//!
+//! The Services exist before the first speaker starts. Both times start with the first speaker. One
+//! ends when each address has replied to the client once: the client sends multicast solicitations
+//! for all missing addresses, 5,000 per second, repeatedly. The other one ends when all three nodes
+//! are in all 10,000 solicited-node groups. The memory is measured as in [`crate::bench::memory`],
+//! after that.
+//!
+//! Then the owner loses power, as in [`super::many`]. The two remaining nodes share the addresses,
+//! and each announces 2,500 per second, so the announcements alone take 2 s.
 
 use super::many;
 use crate::bench::report::Findings;

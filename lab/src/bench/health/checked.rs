@@ -1,6 +1,7 @@
 //! The thousand Services of [`super::changes`] with a health check each, with default settings.
 //! Their five thousand endpoints are checked every second, a third of them by each speaker. All
-//! checks pass: a pod on each node replies at the addresses of all endpoints.
+//! checks pass: a pod on each node replies at the addresses of all endpoints. Nothing else changes,
+//! and the result is the processor time over 10 s.
 
 use super::changes::{
     ENDPOINT_RANGE, ENDPOINTS, OBSERVATION_TIME, SERVICES, SETTLE_TIME, busiest_speaker_time,

@@ -1,6 +1,17 @@
 //! Moves of an address away from its owner: the owner's pod rejects connections but stays ready,
 //! which the health check detects; or the owner is cordoned. Measures the time until another node
 //! announces after the health check fails, and the client's losses after the cordon.
+//!
+//! # Method
+//!
+//! - The Service has policy Local, the health check `tcp`, and a pod on each node.
+//! - Five times, the server of the owner's pod is killed. The time ends with the first gratuitous
+//!   ARP of another node on the client's segment. The worst of the five has the target.
+//! - Ten times, the owner is cordoned until the address has moved. The client opens a new
+//!   connection every 10 ms, starting half a second before the cordon. A connection without a page
+//!   within 0.9 s is lost.
+//! - A lost connection counts as in progress if it started in the last 30 ms before the gratuitous
+//!   ARP. Such losses are expected; all others have a target of zero.
 
 use super::pod_name;
 use crate::bench::report::Findings;

@@ -1,6 +1,19 @@
-//! Cost of a speaker's sockets to a node that forwards other traffic. The client streams to a pod
-//! through the node, alternately without and with the node's speaker. Every received IPv6 packet
-//! passes the filter of the speaker's socket for Neighbor Discovery.
+//! Cost of a speaker's sockets to a node that forwards other traffic.
+//!
+//! # Method
+//!
+//! - The client sends 89,285 UDP datagrams of 1,400 bytes, one gigabit, to a pod on the node, as
+//!   fast as one processor can, over IPv4 and IPv6. The result is the processor time of the sender.
+//!   In its context, the kernel of the lab also carries the datagrams over the switch, through the
+//!   node and into the pod.
+//! - Three streams without the speaker and three with it alternate three times. The ratio is the
+//!   median of the three.
+//! - A node that forwards 1 Gbit/s spends the addition for one gigabit in each second. The result
+//!   is a share of the complete path; the share of the node alone would be larger.
+//!
+//! ARP has its own EtherType, and adds nothing to IPv4. The kernel shows every received IPv6 packet
+//! to the packet socket for Neighbor Discovery, and copies its head (`skb_clone` under
+//! `ip6_rcv_core`) before the filter of eight instructions rejects it.
 
 use super::median;
 use crate::bench::report::Findings;

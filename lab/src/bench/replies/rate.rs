@@ -1,8 +1,15 @@
 //! Maximum rate of replies.
 //!
-//! The client sends unicast requests to the owner, for random addresses, and keeps a fixed number
-//! of requests outstanding. The requests appear to come from many hosts, because the speaker limits
-//! the rate of a single source.
+//! The client sends unicast requests to the owner, for random addresses of the 10,000, and keeps
+//! 100 requests outstanding for 3 s: each reply triggers the next request. The requests appear to
+//! come from many hosts, because the speaker limits the rate of a single source.
+//!
+//! - Replies per second are those that the client receives. One thread of the client sends and
+//!   receives, and may be the limit. It is the limit for the kernel, which replies within the
+//!   client's own `send`.
+//! - Processor time for 1,000 replies is that of the speaker's process meanwhile
+//!   (`clock_getcpuclockid(3)`). It includes the work of the lab's switch until the client has the
+//!   reply. The replies that one processor has time for are the inverse.
 
 use super::{SEED, addresses_of_family, own_address};
 use crate::bench::cpu;

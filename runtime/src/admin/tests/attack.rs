@@ -1,8 +1,21 @@
 //! Tests with hosts that keep as many connections to the admin endpoint open as they can, while a
 //! kubelet probes the endpoint and Prometheus scrapes it.
 //!
+//! 500 connections from 20 addresses are open. A connection that the listener closes is opened
+//! again at once. A response counts if it arrives within 1 s for a probe, and within 10 s for a
+//! scrape.
+//!
 //! `FERROLB_ATTACK_SECONDS=60 cargo test -p ferrolb-runtime --lib five_hundred -- --nocapture` runs
-//! the attack for a minute.
+//! the attack for a minute. On two processors with a load of 15 to 20, without optimization:
+//!
+//! | target | opened | probes | slowest | scrapes | slowest |
+//! |---|---|---|---|---|---|
+//! | admin listener | 63,066 | 200 of 200 | 177 ms | 200 of 200 | 645 ms |
+//! | probe listener, at a pod's address | 81,266 | 264 of 264 | 483 ms | 264 of 264 | 24 ms |
+//!
+//! The same attack on a running speaker, from another host with 330 half-open connections per
+//! second in addition, opened 41,015 connections. 120 of 120 probes succeeded within 51 ms, and 120
+//! of 120 scrapes within 633 ms.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};

@@ -91,7 +91,7 @@ fn router_issues() -> Vec<Row> {
         (
             Issue::TooManyPrefixes,
             "TooManyPrefixes",
-            "the router has sent more than 50000 prefixes, which gobgpd keeps in memory and FerroLB does not use: configure the router to send none (docs/bgp.md)",
+            "the router has sent more than 50000 prefixes, which gobgpd keeps in memory and FerroLB does not use: configure the router to send none (docs/configure/bgp.md)",
         ),
         (
             Issue::OwnAsn(64512),

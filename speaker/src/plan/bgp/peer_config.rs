@@ -3,7 +3,7 @@
 //!
 //! A mark is a hash of the whole configuration. A restarted speaker compares marks alone to find
 //! out which parts of gobgpd's configuration are already as desired
-//! (docs/adr/0010-routes-carry-a-mark.md).
+//! (docs/internals/adr/0010-routes-carry-a-mark.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,6 +1,6 @@
-//! Eligible nodes and their candidates, compared with a simple model of the rules in `docs/l2.md`
-//! ("Candidates and ranks"): every combination of the facts of one node, with nine cases of a
-//! second node.
+//! Eligible nodes and their candidates, compared with a simple model of the rules in
+//! `docs/configure/l2.md` ("Candidates and ranks"): every combination of the facts of one node,
+//! with nine cases of a second node.
 
 use super::*;
 

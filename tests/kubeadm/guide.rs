@@ -1,0 +1,126 @@
+//! Pages that install, upgrade and uninstall FerroLB, on one kubeadm cluster: their commands
+//! succeed and print the outputs of the pages.
+
+use crate::scenario::{print_measured, run_scenario, step};
+use crate::{migration, three_nodes, uninstall, web};
+use Action::{AllBlocks, Blocks, DeleteService, Remove};
+use anyhow::{Result, ensure};
+use ferrolb_lab::pages::run::Runner;
+use ferrolb_lab::pages::{self, Block, Page, Topology};
+use ferrolb_lab::{Lab, Options, wait};
+
+const UPGRADE: &str = "docs/install/upgrade.md";
+const MANIFESTS: &str = "docs/install/manifests.md";
+const DRAIN: &str = "docs/operate/drain.md";
+/// Part of the commands that install FerroLB again, or over another file.
+const APPLY: &str = "kubectl apply -f deploy/install.yaml";
+/// Part of the commands after a change from `install-bgp.yaml` to `install.yaml`.
+const DELETE_GOBGPD: &str = "delete daemonset/gobgpd";
+
+/// Action of the scenario. Strings are the path of a page and parts of its blocks.
+enum Action {
+    /// Runs all blocks of a page, except the one with the part.
+    AllBlocks(&'static str, Option<&'static str>),
+    /// Runs the first block of a page with each part.
+    Blocks(&'static str, &'static [&'static str]),
+    /// Runs these blocks of the page on uninstallation, and checks that nothing is left.
+    Remove(&'static [&'static str]),
+    /// Deletes the Service of a page.
+    DeleteService,
+}
+
+const ACTIONS: [Action; 25] = [
+    AllBlocks("README.md", None),
+    Blocks(uninstall::PAGE, &[uninstall::KEEP_POOLS]),
+    Blocks(UPGRADE, &[APPLY]),
+    Remove(uninstall::BY_FILE),
+    Blocks(uninstall::PAGE, uninstall::SERVICES),
+    DeleteService,
+    AllBlocks("docs/getting-started.md", None),
+    Remove(uninstall::BY_FILE),
+    AllBlocks(MANIFESTS, Some(DELETE_GOBGPD)),
+    Blocks(UPGRADE, &["ferrolb-backup.yaml", APPLY, "kubectl get fspeaker"]),
+    Blocks("docs/operate/troubleshooting.md", &["grep announcing", "port-forward", "strictARP"]),
+    Blocks("docs/cni.md", &["strictARP"]),
+    Blocks(DRAIN, &["kubectl drain node1", "kubectl uncordon node1"]),
+    Blocks(UPGRADE, &["rollout undo"]),
+    Remove(uninstall::BY_FILE),
+    DeleteService,
+    AllBlocks("docs/install/helm.md", None),
+    Blocks(UPGRADE, &["helm show crds", "helm upgrade", "helm rollback"]),
+    Remove(uninstall::BY_HELM),
+    Blocks("docs/configure/bgp.md", &["kubectl apply -f deploy/install-bgp.yaml"]),
+    Blocks(UPGRADE, &["install-bgp.yaml -l", "rollout status daemonset/gobgpd"]),
+    Blocks(DRAIN, &["rollout restart daemonset/gobgpd"]),
+    Blocks(UPGRADE, &[APPLY]),
+    Blocks(MANIFESTS, &[DELETE_GOBGPD]),
+    Remove(uninstall::BY_FILE),
+];
+
+impl Action {
+    /// Returns the page whose blocks the action runs.
+    fn path(&self) -> Option<&'static str> {
+        match self {
+            AllBlocks(path, _) | Blocks(path, _) => Some(path),
+            Remove(_) => Some(uninstall::PAGE),
+            DeleteService => None,
+        }
+    }
+
+    /// Returns the blocks of a page that the action runs.
+    fn blocks<'a>(&self, page: &'a Page) -> Result<Vec<&'a Block>> {
+        if self.path() != Some(page.path.as_str()) {
+            return Ok(Vec::new());
+        }
+        match self {
+            AllBlocks(_, except) => {
+                let excluded = |block: &Block| except.is_some_and(|part| block.text.contains(part));
+                let blocks = page.blocks_for(Topology::Kubeadm).into_iter();
+                Ok(blocks.filter(|block| !excluded(block)).collect())
+            }
+            Blocks(_, parts) | Remove(parts) => {
+                parts.iter().map(|part| page.commands_with(part)).collect()
+            }
+            DeleteService => Ok(Vec::new()),
+        }
+    }
+
+    fn run(&self, lab: &Lab, runner: &Runner<'_>) -> Result<()> {
+        match self {
+            Remove(parts) => step("FerroLB is removed", || uninstall::remove(lab, parts)),
+            DeleteService => lab.kubectl(&["delete", "service", "web"]).map(drop),
+            AllBlocks(path, _) | Blocks(path, _) => {
+                let (page, start) = (Page::read(path)?, wait::now());
+                let blocks = self.blocks(&page)?;
+                blocks.iter().try_for_each(|block| runner.block(&page, block))?;
+                let took = start.elapsed().as_secs_f64();
+                print_measured(&format!("{path}: {} blocks in {took:.1} s", blocks.len()));
+                Ok(())
+            }
+        }
+    }
+}
+
+#[test]
+fn commands_of_the_pages_print_the_outputs_of_the_pages() {
+    run_scenario(&Options { bgp: true, ..three_nodes("kubepages") }, |lab| {
+        web::run_deployment(lab)?;
+        let runner = Runner::in_lab(lab)?;
+        ACTIONS.iter().try_for_each(|action| action.run(lab, &runner))
+    });
+}
+
+#[test]
+fn every_block_for_kubeadm_is_run() -> Result<()> {
+    let mut missing = Vec::new();
+    for page in pages::all()? {
+        let mut run = migration::blocks(&page)?;
+        for action in &ACTIONS {
+            run.extend(action.blocks(&page)?);
+        }
+        let blocks = page.blocks.iter().filter(|block| block.runs_in(Topology::Kubeadm));
+        missing.extend(blocks.filter(|block| !run.contains(block)).map(|it| page.position(it)));
+    }
+    ensure!(missing.is_empty(), "add these blocks to a scenario in tests/kubeadm: {missing:?}");
+    Ok(())
+}

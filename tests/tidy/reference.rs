@@ -1,0 +1,7 @@
+//! Generated pages of docs/reference/ whose sources are files of the repository or the custom
+//! resources. The test `reference` of the crate `ferrolb-tests` generates the others, which need
+//! the programs.
+
+mod api;
+mod fields;
+mod helm_values;
