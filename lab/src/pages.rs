@@ -10,7 +10,6 @@ mod substitute;
 #[cfg(test)]
 mod summary;
 
-pub use compare::differences;
 pub use substitute::to_lab;
 
 use crate::setup::repository;
@@ -23,9 +22,9 @@ use std::path::{Path, PathBuf};
 const README: &str = "README.md";
 const DOCS: &str = "docs";
 /// Language of blocks with commands, of their outputs, and of objects.
-pub const SHELL: &str = "sh";
+const SHELL: &str = "sh";
 const OUTPUT: &str = "text";
-pub const YAML: &str = "yaml";
+const YAML: &str = "yaml";
 
 /// Environment that a block needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

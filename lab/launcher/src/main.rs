@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 
 /// Message before the first `cargo lab demo`. The times are measured on two cores.
 const FIRST_DEMO: &str = "\
-First run: about 12 minutes on two cores, 12 seconds from the second run on.
+First run: about 12 minutes on two cores. The next runs take less than a minute.
   5 min   build the lab's program (cargo shows its progress now)
   5 min   build Kubernetes
   2 min   build FerroLB and run the demo

@@ -24,7 +24,7 @@ use std::time::Duration;
 /// Default name of the lab of the demo.
 const DEFAULT_NAME: &str = "demo";
 /// Number of steps after those of `prepare`; one more stops the lab.
-const DEMO_STEPS: usize = 11;
+const DEMO_STEPS: usize = 12;
 
 // Measured durations on two cores; shown as usual times of the steps.
 const SECOND: Duration = Duration::from_secs(1);

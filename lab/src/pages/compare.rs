@@ -3,7 +3,7 @@
 use super::normalize;
 
 /// Placeholder of a page: as a line for any lines, as a word for any words.
-const ANY: &str = "...";
+pub(super) const ANY: &str = "...";
 
 /// A line of one of the outputs: as it is, and its normalized words.
 struct Line<'a> {
@@ -35,7 +35,7 @@ enum Step {
 ///
 /// Empty lines and runs of spaces do not count, and neither do ages, times, node names, node ports,
 /// hardware addresses, cluster IPs and the random parts of pod names.
-pub fn differences(expected: &str, actual: &str) -> Option<String> {
+pub(super) fn differences(expected: &str, actual: &str) -> Option<String> {
     let (expected, actual) = (lines(expected), lines(actual));
     let table = changes(&expected, &actual);
     (table[0][0].lines > 0).then(|| describe(&expected, &actual, &table))

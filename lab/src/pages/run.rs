@@ -1,6 +1,7 @@
 //! Runs the commands of pages, and compares their outputs with those that the pages show.
 
-use super::{Block, Page, Topology, YAML, differences, to_lab};
+use super::compare::{ANY, differences};
+use super::{Block, Page, Topology, YAML, to_lab};
 use crate::lab::Lab;
 use crate::scenario::step;
 use crate::setup::{installers, repository};
@@ -111,8 +112,7 @@ impl<'a> Runner<'a> {
     /// If the commands fail, or their output differs; with the position, the commands and the
     /// differences.
     pub fn block(&self, page: &Page, block: &Block) -> Result<()> {
-        let position = page.position(block);
-        step(&position, || {
+        step(&format!("{} ({})", page.position(block), block.heading), || {
             let commands = to_lab(&commands(block));
             let expected = block.output.as_deref().map(to_lab);
             let run = || self.run(&commands).and_then(|done| check(expected.as_deref(), &done));
@@ -126,7 +126,7 @@ impl<'a> Runner<'a> {
     }
 
     fn run(&self, commands: &str) -> Result<Finished> {
-        // A file and no pipe: a process in the background would keep a pipe open.
+        // A file and not a pipe, because a process in the background would keep a pipe open.
         let script = format!("exec 2>&1\n{LOAD_VARIABLES}\n{commands}\n{SAVE_VARIABLES}");
         let path = self.folder.join(OUTPUT_FILE);
         let mut command = (self.command)()?;
@@ -178,19 +178,17 @@ fn commands(block: &Block) -> String {
     }
 }
 
-/// Checks the result of commands. Commands may fail if the page shows their error.
+/// Checks the result of commands. Commands may fail only if the page shows their whole output with
+/// the error.
 fn check(expected: Option<&str>, finished: &Finished) -> Result<()> {
     let Finished { success, output } = finished;
-    match expected {
-        Some(expected) => match differences(expected, &to_lab(output)) {
-            Some(differences) => bail!("the output differs from that of the page:\n{differences}"),
-            None => Ok(()),
-        },
-        None => {
-            ensure!(success, "the commands failed:\n{output}");
-            Ok(())
-        }
+    let differences = expected.and_then(|expected| differences(expected, &to_lab(output)));
+    if let Some(differences) = differences {
+        bail!("the output differs from that of the page:\n{differences}");
     }
+    let shows_all = expected.is_some_and(|text| text.lines().all(|line| line.trim() != ANY));
+    ensure!(*success || shows_all, "the commands failed:\n{output}");
+    Ok(())
 }
 
 fn changes_something(commands: &str) -> bool {
@@ -228,13 +226,15 @@ mod tests {
     }
 
     #[test]
-    fn commands_without_an_output_must_succeed() {
+    fn commands_without_a_complete_output_must_succeed() {
         let finished = |success, output: &str| Finished { success, output: output.to_owned() };
         for (expected, finished, valid) in [
             (None, finished(true, "any"), true),
             (None, finished(false, "any"), false),
             (Some("a"), finished(true, "a\n"), true),
             (Some("error: refused"), finished(false, "error: refused\n"), true),
+            (Some("a\n...\n"), finished(true, "a\nb\n"), true),
+            (Some("a\n...\n"), finished(false, "a\nerror: refused\n"), false),
             (Some("a"), finished(true, "b\n"), false),
         ] {
             assert_eq!(check(expected, &finished).is_ok(), valid, "{}", finished.output);
@@ -247,7 +247,7 @@ mod tests {
         create_folder(&folder).unwrap();
         let command = || Ok(Command::new("timeout"));
         let runner = Runner { folder: folder.clone(), command: Box::new(command), lab: None };
-        let text = "<!-- run: install -->\n```sh\necho one > set; ls README.md set\n```\n```text\nREADME.md\nall\n```\n";
+        let text = "# Files\n<!-- run: install -->\n```sh\necho one > set; ls README.md set\n```\n```text\nREADME.md\nall\n```\n";
         let page = Page {
             path: "docs/README.md".to_owned(),
             blocks: super::super::parse::blocks(text).unwrap(),
@@ -256,7 +256,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
         assert_eq!(
             error,
-            "docs/README.md:2: the output differs from that of the page:\n  README.md\n- all\n+ set\n\nThe commands are:\necho one > set; ls README.md set\n"
+            "docs/README.md:3 (Files): the output differs from that of the page:\n  README.md\n- all\n+ set\n\nThe commands are:\necho one > set; ls README.md set\n"
         );
     }
 }

@@ -46,7 +46,12 @@ fn summary(pages: &[Page]) -> Vec<String> {
         let count = blocks.filter(|block| block.runs_in(topology)).count();
         format!("{count} in the topology {topology}")
     };
-    lines.push(format!("blocks that run: {}", Topology::ALL.map(run).join(", ")));
+    let blocks = pages.iter().flat_map(|page| &page.blocks);
+    let not_run = blocks.filter(|block| matches!(block.marker, Some(Marker::NotRun(_)))).count();
+    lines.push(format!(
+        "blocks that run: {}; not run: {not_run}",
+        Topology::ALL.map(run).join(", ")
+    ));
     lines
 }
 
@@ -59,7 +64,9 @@ mod tests {
     #[test]
     fn every_marker_of_the_pages_selects_a_test() {
         let pages = pages::all().unwrap_or_else(|error| panic!("{error:#}"));
-        summary(&pages).iter().for_each(|line| print_measured(line));
+        let lines = summary(&pages);
+        lines.iter().for_each(|line| println!("{line}"));
+        print_measured(&lines[lines.len() - 1]);
         for topology in Topology::ALL {
             assert!(pages.iter().any(|page| page.needs(topology)), "no block runs in {topology}");
         }
@@ -73,7 +80,7 @@ mod tests {
             summary(&[page]),
             [
                 "a.md: 1 applied, 1 not run: a, 2 run: lab",
-                "blocks that run: 0 in the topology install, 2 in the topology lab, 0 in the topology bgp, 0 in the topology kubeadm"
+                "blocks that run: 0 in the topology install, 2 in the topology lab, 0 in the topology bgp, 0 in the topology kubeadm; not run: 1"
             ]
         );
     }

@@ -82,7 +82,9 @@ fn conditions(lab: &Lab, service: &str) -> Result<String> {
 /// Creates a Service that requests an address of no pool. Returns the Service and its condition.
 pub(crate) fn request_impossible_address(lab: &Lab) -> Result<String> {
     lab.apply(SHOP_YAML)?;
-    shop(lab, "192.0.2.80 is in no")
+    let request = "jsonpath={.metadata.annotations.ferrolb\\.io/loadBalancerIPs}";
+    let request = kubectl::shown(lab, &["get", "svc", SHOP, "-o", request])?;
+    Ok(format!("\n{request}{}", shop(lab, "192.0.2.80 is in no")?))
 }
 
 /// Removes the request of that Service. Returns the command, the Service and its condition.
