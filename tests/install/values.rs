@@ -431,10 +431,14 @@ fn every_value_is_in_the_table_of_metallbs_values() {
     assert!(missing.is_empty(), "{METALLB_VALUES} does not name {missing:?}");
 }
 
-/// Returns whether a page names a value: in full, or in a row about several components by the last
-/// part of the path (`.tolerations`).
+/// Returns whether a page names a value: in full, as a value of every component
+/// (`*.image.repository`), or by its last part (`.tolerations`).
 fn is_named(page: &str, path: &str) -> bool {
     let dotted = path.trim_start_matches('/').replace('/', ".");
     let last = dotted.rsplit('.').next().unwrap_or_default();
-    page.contains(&format!("`{dotted}")) || page.contains(&format!("`.{last}`"))
+    let in_component = dotted.split_once('.').map(|(_, value)| format!("*.{value}"));
+    [Some(format!(".{last}")), in_component, Some(dotted)]
+        .into_iter()
+        .flatten()
+        .any(|name| page.contains(&format!("`{name}")))
 }

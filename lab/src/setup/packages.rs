@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_package_with_only_config_files_is_missing() {
         let output = "iproute2 installed\nnftables config-files\niptables not-installed\nopenssl installed\ncurl installed\n";
-        let missing = ["nftables", "iptables", "iputils-arping", "ndisc6", "keepalived"];
+        let missing = ["nftables", "iptables", "jq", "iputils-arping", "ndisc6", "keepalived"];
         assert_eq!(missing_from(&needed(false), output), missing);
         assert_eq!(missing_from(&needed(false), "").len(), LAB_PACKAGES.len());
     }
