@@ -25,21 +25,10 @@ pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Returns cargo in the repository, with the environment of a manual call. Variables that the
-/// running cargo set about this package are removed: the build scripts of some crates read them,
-/// and all dependents would be rebuilt each time.
+/// Returns cargo in the repository, with the environment of a manual call.
 pub fn cargo() -> Command {
-    let is_set_by_cargo = |name: &str| {
-        ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix))
-            || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&name)
-    };
-    let mut cargo = Command::new("cargo");
+    let mut cargo = ferrolb_lab_launcher::cargo();
     cargo.current_dir(repository());
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(is_set_by_cargo) {
-            cargo.env_remove(name);
-        }
-    }
     cargo
 }
 

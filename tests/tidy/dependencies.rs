@@ -59,7 +59,8 @@ fn crates_have_only_allowed_dependencies() {
         ("ferrolb-controller", vec!["ferrolb-proto", "ferrolb-runtime"]),
         ("ferrolb-speaker", vec!["ferrolb-proto", "ferrolb-runtime", "gobgp-proto"]),
         ("ferrolb-sim", vec!["ferrolb-proto"]),
-        ("ferrolb-lab", vec!["ferrolb-proto"]),
+        ("ferrolb-lab", vec!["ferrolb-lab-launcher", "ferrolb-proto"]),
+        ("ferrolb-lab-launcher", vec![]),
     ];
     let mut problems = Vec::new();
     for (crate_name, allowed) in &crates {

@@ -4,18 +4,20 @@
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+
+use ferrolb_lab_launcher::cargo;
 
 /// Message before the first `cargo lab demo`. The times are measured on two cores.
 const FIRST_DEMO: &str = "\
-First run: about 12 minutes on two cores. The next runs take less than a minute.
-  5 min   build the lab's program (cargo shows its progress now)
-  5 min   build Kubernetes
-  2 min   build FerroLB and run the demo
+First run: about 11 minutes on two cores. The next runs take less than a minute.
+  3 min       build the lab's program (cargo shows its progress now)
+  5 min 30 s  build Kubernetes
+  2 min 30 s  build FerroLB and run the demo
 ";
 /// Message before the first run of any other command.
 const FIRST_BUILD: &str = "\
-First run: cargo builds the lab's program now, which takes about 5 minutes on two cores.
+First run: cargo builds the lab's program now, which takes about 3 minutes on two cores.
 ";
 
 fn main() -> ExitCode {
@@ -24,13 +26,11 @@ fn main() -> ExitCode {
         let is_demo = args.iter().any(|arg| arg == "demo");
         eprint!("{}", if is_demo { FIRST_DEMO } else { FIRST_BUILD });
     }
-    // cargo sets the variable to its own path.
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let error = Command::new(&cargo)
+    let error = cargo()
         .args(["run", "--profile", "lab", "--bin", "ferrolb-lab", "--"].map(OsStr::new))
         .args(&args)
         .exec();
-    eprintln!("error: cannot run {}: {error}", cargo.display());
+    eprintln!("error: cannot run cargo: {error}");
     ExitCode::FAILURE
 }
 
