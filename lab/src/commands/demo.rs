@@ -1,5 +1,5 @@
-//! `cargo lab demo`: from nothing to a page served over a LoadBalancer address, an impossible
-//! request and its correction, and two node failures, with explanations.
+//! `cargo lab demo`: from nothing to a page served over a LoadBalancer address, a node failure, an
+//! impossible request and its correction, and a second node failure, with explanations.
 
 mod failover;
 mod kubectl;
@@ -53,8 +53,9 @@ pub(crate) fn demo(name: Option<LabName>, keep: bool, record: Option<&Path>) -> 
         "{served}\nFrom `cargo lab demo` to the first page: {}.\n",
         format_duration(wait::now() - start)
     ));
+    let served = fail_node_without_pod(&mut demo, &lab, &served)?;
     explain(&mut demo, &lab)?;
-    fail_nodes(&mut demo, &lab, &served)?;
+    fail_node_with_pod(&mut demo, &lab, &served)?;
     if keep {
         lab.keep()?;
         demo.show(&format!(
@@ -82,39 +83,48 @@ fn serve(demo: &mut Presentation, lab: &Lab) -> Result<ServedPage> {
     demo.step("Fetch the page from a client on the LAN", PAGE_USUAL_TIME, || scenes::fetch(lab))
 }
 
-/// Shows FerroLB's objects, and a Service that requests an impossible address.
+/// Powers an owner off that runs no pod of the Service, and powers it on with a pod. Returns the
+/// page that is served then.
+fn fail_node_without_pod(
+    demo: &mut Presentation,
+    lab: &Lab,
+    served: &ServedPage,
+) -> Result<ServedPage> {
+    let node = &served.owner;
+    let title = format!("Power {node} off; it owns the address and runs no pod of the Service");
+    let failover = demo.step(&title, POWER_OFF_USUAL_TIME, || {
+        scenes::move_pod_away(lab, node)?;
+        failover::power_off(lab, served)
+    })?;
+    demo.show(&failover.to_string());
+    let title = format!("Power {node} on, and run a pod on it again");
+    demo.step(&title, POWER_ON_USUAL_TIME, || {
+        settle::power_on_and_wait(lab, node)?;
+        scenes::run_pod(lab, node)?;
+        settle::wait_settled(lab)?;
+        scenes::fetch(lab)
+    })
+}
+
+/// Shows a Service that requests an impossible address, and FerroLB's objects.
 fn explain(demo: &mut Presentation, lab: &Lab) -> Result<()> {
-    let objects = demo.step("Show the objects of FerroLB", SECOND, || scenes::objects(lab))?;
-    demo.show(&objects);
     let refused = demo.step("Request an address that is in no pool", SECOND, || {
         scenes::request_impossible_address(lab)
     })?;
     demo.show(&refused);
     let fixed = demo.step("Remove the request", SECOND, || scenes::remove_request(lab))?;
     demo.show(&fixed);
+    let objects = demo.step("Show the objects of FerroLB", SECOND, || scenes::objects(lab))?;
+    demo.show(&objects);
     Ok(())
 }
 
-/// Powers two owners off, one after the other: one without a pod of the Service, and one with a
-/// pod.
-fn fail_nodes(demo: &mut Presentation, lab: &Lab, served: &ServedPage) -> Result<()> {
+/// Powers an owner off that runs a pod of the Service, and powers it on.
+fn fail_node_with_pod(demo: &mut Presentation, lab: &Lab, served: &ServedPage) -> Result<()> {
     let node = &served.owner;
-    let title = format!("Power {node} off; it owns the address and runs no pod of the Service");
-    let without_pod = demo.step(&title, POWER_OFF_USUAL_TIME, || {
-        scenes::move_pod_away(lab, node)?;
-        failover::power_off(lab, served)
-    })?;
-    demo.show(&without_pod.to_string());
-    let title = format!("Power {node} on, and run a pod on it again");
-    let served = demo.step(&title, POWER_ON_USUAL_TIME, || {
-        settle::power_on_and_wait(lab, node)?;
-        scenes::run_pod(lab, node)?;
-        settle::wait_settled(lab)?;
-        scenes::fetch(lab)
-    })?;
-    let title = format!("Power {} off; it owns the address and runs a pod", served.owner);
-    let with_pod = demo.step(&title, POWER_OFF_USUAL_TIME, || failover::power_off(lab, &served))?;
-    demo.show(&format!("{with_pod}{}", failover::POD_OF_A_FAILED_NODE));
-    let title = format!("Power {} on", served.owner);
-    demo.step(&title, POWER_ON_USUAL_TIME, || settle::power_on_and_wait(lab, &served.owner))
+    let title = format!("Power {node} off; it owns the address and runs a pod");
+    let failover = demo.step(&title, POWER_OFF_USUAL_TIME, || failover::power_off(lab, served))?;
+    demo.show(&format!("{failover}{}", failover::POD_OF_A_FAILED_NODE));
+    let title = format!("Power {node} on");
+    demo.step(&title, POWER_ON_USUAL_TIME, || settle::power_on_and_wait(lab, node))
 }
