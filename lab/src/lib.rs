@@ -8,7 +8,6 @@ pub mod bench;
 pub mod cluster;
 pub mod lab;
 pub mod netns;
-pub mod pages;
 pub mod permissions;
 pub mod process;
 pub mod routers;

@@ -22,6 +22,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 use std::{fmt, fs};
 
@@ -167,14 +168,18 @@ impl<'a> Router<'a> {
     /// # Errors
     /// If the router does not run, or rejects the command.
     pub fn run_command(&self, words: &[&str]) -> Result<String> {
-        match self.kind {
+        run::run(&mut self.command(words)?)
+    }
+
+    fn command(&self, words: &[&str]) -> Result<Command> {
+        Ok(match self.kind {
             kind if self.in_container()? => {
-                run::run(&mut container::command(self.state(), kind, &self.host, words))
+                container::command(self.state(), kind, &self.host, words)
             }
-            RouterKind::Frr => run::run(&mut frr::command(&self.folder(), words)),
-            RouterKind::Bird => run::run(&mut bird::command(&self.folder(), words)),
-            RouterKind::Gobgp => self.lab.gobgp(&self.host, words),
-        }
+            RouterKind::Frr => frr::command(&self.folder(), words),
+            RouterKind::Bird => bird::command(&self.folder(), words),
+            RouterKind::Gobgp => self.lab.gobgp_command(&self.host, words)?,
+        })
     }
 
     /// Returns the paths that the router received from its neighbors, sorted. A prefix has one path
@@ -276,6 +281,27 @@ impl<'a> Router<'a> {
     fn config_file(&self) -> PathBuf {
         self.folder().join(CONFIG_FILE)
     }
+}
+
+/// Returns functions for a shell, so that the commands `vtysh` and `birdc` reach the router of a
+/// host as they reach a router with its default paths.
+///
+/// # Errors
+/// If there is no such host.
+pub fn shell_functions(lab: &Lab, host: &str) -> Result<String> {
+    let mut functions = String::new();
+    for (name, kind) in [("vtysh", RouterKind::Frr), ("birdc", RouterKind::Bird)] {
+        let router = Router { lab, kind, host: host.to_owned(), port: peering::BGP_PORT };
+        let command = router.command(&[])?;
+        let mut words = vec!["env".to_owned()];
+        words.extend(command.get_envs().filter_map(|(variable, value)| {
+            Some(format!("{}={}", variable.display(), value?.display()))
+        }));
+        let program = std::iter::once(command.get_program()).chain(command.get_args());
+        words.extend(program.map(|word| word.display().to_string()));
+        functions += &format!("{name}() {{ {} \"$@\"; }}\n", words.join(" "));
+    }
+    Ok(functions)
 }
 
 /// Name of a router's configuration file in its directory.

@@ -4,10 +4,10 @@
 use crate::scenario::{print_measured, run_scenario, without_proxy};
 use anyhow::{Result, ensure};
 use ferrolb_lab::cluster::apply;
-use ferrolb_lab::pages::scenarios::{run_pages, start_ferrolb_and_pods};
-use ferrolb_lab::pages::{self, Block, Topology};
 use ferrolb_lab::setup::repository;
 use ferrolb_lab::{Lab, Options};
+use ferrolb_tests::scenarios::{run_pages, start_ferrolb_and_pods};
+use ferrolb_tests::{Block, Topology, pages};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ fn the_api_server_accepts_every_object_of_the_pages() {
         lab.install_ferrolb()?;
         lab.apply_file(&repository().join(METALLB_CRDS))?;
         let (mut count, mut problems) = (0, Vec::new());
-        for page in pages::all()? {
+        for page in pages()? {
             for block in page.blocks.iter().filter(|block| block.is_applied()) {
                 count += 1;
                 if let Err(error) = dry_run(lab, block) {

@@ -3,12 +3,12 @@
 
 use crate::scenario::{run_scenario, step, without_proxy};
 use anyhow::{Context, Result, bail, ensure};
-use ferrolb_lab::pages::Page;
-use ferrolb_lab::pages::run::Runner;
 use ferrolb_lab::setup::{installers, repository};
 use ferrolb_lab::topology::CLIENT;
 use ferrolb_lab::{Lab, run};
 use ferrolb_proto::api::NAMESPACE;
+use ferrolb_tests::read_page;
+use ferrolb_tests::run::Runner;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -119,7 +119,7 @@ fn generations(lab: &Lab, file: &str) -> Result<BTreeMap<String, String>> {
 /// Runs the commands of docs/install/uninstall.md that uninstall FerroLB and keep the pools, also
 /// after an in-place migration.
 fn run_documented_commands(lab: &Lab) -> Result<()> {
-    let (runner, page) = (Runner::in_lab(lab)?, Page::read("docs/install/uninstall.md")?);
+    let (runner, page) = (Runner::in_lab(lab)?, read_page("docs/install/uninstall.md")?);
     ["delete deployment,daemonset,networkpolicy", "kubectl -n metallb-system delete"]
         .iter()
         .try_for_each(|command| runner.block(&page, page.commands_with(command)?))

@@ -8,11 +8,11 @@ use crate::scenario::{one_node, print_measured, run_scenario_alone, step};
 use crate::segment;
 use crate::services::{self, ADDRESS_ASSIGNED, ANNOUNCED, service};
 use anyhow::{Result, ensure};
-use ferrolb_lab::pages::Page;
-use ferrolb_lab::pages::run::Runner;
 use ferrolb_lab::topology::CONTROL_PLANE;
 use ferrolb_lab::{Lab, wait};
 use ferrolb_proto::api::CustomResourceKind;
+use ferrolb_tests::read_page;
+use ferrolb_tests::run::Runner;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Service};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
@@ -141,7 +141,7 @@ fn migrate(lab: &Lab) -> Result<()> {
         .iter()
         .map(|name| services::address(lab, name))
         .collect::<Result<_>>()?;
-    let page = Page::read("docs/migrate-from-metallb.md")?;
+    let page = read_page("docs/migrate-from-metallb.md")?;
     let command = page.commands_with("kubectl annotate services")?;
     Runner::in_lab(lab)?.block(&page, command)?;
     for (name, address) in CLASSLESS_SERVICES.iter().zip(addresses) {

@@ -3,9 +3,9 @@
 
 use crate::chart;
 use anyhow::{Context, Result, anyhow};
-use ferrolb_lab::pages::run::Runner;
-use ferrolb_lab::pages::{self, Marker, Page, Topology};
 use ferrolb_lab::scenario::print_measured;
+use ferrolb_tests::run::Runner;
+use ferrolb_tests::{Marker, Page, Topology, pages};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn commands_without_a_cluster_print_the_outputs_of_the_pages() {
 }
 
 fn run_all() -> Result<()> {
-    let pages = pages::all()?;
+    let pages = pages()?;
     let pages: Vec<&Page> = pages.iter().filter(|page| page.needs(Topology::Install)).collect();
     let mut count = 0;
     for (index, page) in pages.iter().enumerate() {
@@ -38,7 +38,7 @@ fn run_all() -> Result<()> {
 #[test]
 fn the_chart_accepts_the_values_of_the_pages() {
     let (mut count, mut problems) = (0, Vec::new());
-    for page in pages::all().unwrap_or_else(|error| panic!("{error:#}")) {
+    for page in pages().unwrap_or_else(|error| panic!("{error:#}")) {
         let blocks = page.blocks.iter().filter(|block| block.marker == Some(Marker::HelmValues));
         for block in blocks {
             count += 1;

@@ -5,9 +5,9 @@ use crate::scenario::{print_measured, run_scenario, step};
 use crate::{migration, three_nodes, uninstall, web};
 use Action::{AllBlocks, Blocks, DeleteService, Remove};
 use anyhow::{Result, ensure};
-use ferrolb_lab::pages::run::Runner;
-use ferrolb_lab::pages::{self, Block, Page, Topology};
 use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_tests::run::Runner;
+use ferrolb_tests::{Block, Page, Topology, pages, read_page};
 
 const UPGRADE: &str = "docs/install/upgrade.md";
 const MANIFESTS: &str = "docs/install/manifests.md";
@@ -29,7 +29,7 @@ enum Action {
     DeleteService,
 }
 
-const ACTIONS: [Action; 25] = [
+const ACTIONS: [Action; 29] = [
     AllBlocks("README.md", None),
     Blocks(uninstall::PAGE, &[uninstall::KEEP_POOLS]),
     Blocks(UPGRADE, &[APPLY]),
@@ -37,16 +37,20 @@ const ACTIONS: [Action; 25] = [
     Blocks(uninstall::PAGE, uninstall::SERVICES),
     DeleteService,
     AllBlocks("docs/getting-started.md", None),
+    Blocks(UPGRADE, &["ferrolb-backup.yaml"]),
+    Remove(uninstall::BY_FILE),
+    Blocks(UPGRADE, &["-f deploy/base/namespace.yaml", APPLY]),
     Remove(uninstall::BY_FILE),
     AllBlocks(MANIFESTS, Some(DELETE_GOBGPD)),
-    Blocks(UPGRADE, &["ferrolb-backup.yaml", APPLY, "kubectl get fspeaker", "custom-columns=POD:"]),
+    Blocks(UPGRADE, &[APPLY, "kubectl get fspeaker", "custom-columns=POD:"]),
     Blocks("docs/operate/troubleshooting.md", &["grep announcing", "port-forward"]),
+    Blocks("docs/reference/flags.md", &["HELLO_MISSES=5", "HELLO_MISSES-"]),
     Blocks("docs/cni.md", &["strictARP"]),
     Blocks(DRAIN, &["kubectl drain node1", "kubectl uncordon node1"]),
     Blocks(UPGRADE, &["rollout undo"]),
     Remove(uninstall::BY_FILE),
     DeleteService,
-    AllBlocks("docs/install/helm.md", None),
+    AllBlocks("docs/install/helm.md", Some(migration::SIDE_BY_SIDE)),
     Blocks(UPGRADE, &["helm show crds", "helm upgrade", "helm rollback"]),
     Remove(uninstall::BY_HELM),
     Blocks("docs/configure/bgp.md", &["kubectl apply -f deploy/install-bgp.yaml"]),
@@ -90,7 +94,7 @@ impl Action {
             Remove(parts) => step("FerroLB is removed", || uninstall::remove(lab, parts)),
             DeleteService => lab.kubectl(&["delete", "service", "web"]).map(drop),
             AllBlocks(path, _) | Blocks(path, _) => {
-                let (page, start) = (Page::read(path)?, wait::now());
+                let (page, start) = (read_page(path)?, wait::now());
                 let blocks = self.blocks(&page)?;
                 blocks.iter().try_for_each(|block| runner.block(&page, block))?;
                 let took = start.elapsed().as_secs_f64();
@@ -113,7 +117,7 @@ fn commands_of_the_pages_print_the_outputs_of_the_pages() {
 #[test]
 fn every_block_for_kubeadm_is_run() -> Result<()> {
     let mut missing = Vec::new();
-    for page in pages::all()? {
+    for page in pages()? {
         let mut run = migration::blocks(&page)?;
         for action in &ACTIONS {
             run.extend(action.blocks(&page)?);

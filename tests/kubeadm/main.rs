@@ -3,11 +3,13 @@
 //! starts a lab of its own.
 
 mod bgp;
+mod bgp_migration;
 mod client;
 mod container_privileges;
 mod from_zero;
 mod guide;
 mod memory;
+mod metallb;
 mod migration;
 mod power_off;
 mod single_node;

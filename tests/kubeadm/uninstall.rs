@@ -3,9 +3,9 @@
 
 use crate::scenario::print_measured;
 use anyhow::{Result, ensure};
-use ferrolb_lab::pages::Page;
-use ferrolb_lab::pages::run::Runner;
 use ferrolb_lab::{Lab, wait};
+use ferrolb_tests::read_page;
+use ferrolb_tests::run::Runner;
 use std::time::Duration;
 
 /// Page with the commands that the test runs.
@@ -35,7 +35,7 @@ pub(crate) fn uninstall(lab: &Lab, commands: &[&str]) -> Result<()> {
 pub(crate) fn remove(lab: &Lab, commands: &[&str]) -> Result<()> {
     let (count, start) = (ferrolb_objects(lab)?.lines().count(), wait::now());
     ensure!(count >= OBJECTS_MIN, "only {count} objects belong to FerroLB");
-    let (runner, page) = (Runner::in_lab(lab)?, Page::read(PAGE)?);
+    let (runner, page) = (Runner::in_lab(lab)?, read_page(PAGE)?);
     let mut commands = commands.iter();
     commands.try_for_each(|part| runner.block(&page, page.commands_with(part)?))?;
     wait::until("no object of FerroLB is left", DELETED_MAX, || {

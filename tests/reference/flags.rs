@@ -12,6 +12,30 @@ const INTRODUCTION: &str = "\
 This page lists the flags of the controller and the speaker. Each flag is also an environment \
 variable, and the command line has priority over it. Both components read the credentials of \
 `KUBECONFIG`, or of their pod's ServiceAccount.";
+/// Section with the commands that change flags.
+const CHANGES: &str = "
+## Changes of flags
+
+With manifests, set environment variables. The rollout replaces one speaker at a time:
+
+<!-- run: kubeadm -->
+```sh
+kubectl -n ferrolb-system set env daemonset/speaker FERROLB_HELLO_INTERVAL=200ms FERROLB_HELLO_MISSES=5
+kubectl -n ferrolb-system rollout status daemonset/speaker
+```
+
+A hyphen after the name removes a variable, and the default applies again:
+
+<!-- run: kubeadm -->
+```sh
+kubectl -n ferrolb-system set env daemonset/speaker FERROLB_HELLO_INTERVAL- FERROLB_HELLO_MISSES-
+kubectl -n ferrolb-system rollout status daemonset/speaker
+```
+
+For the controller, write `deployment/controller`. With Helm, write flags into the values
+`speaker.extraArgs` and `controller.extraArgs`, and the log level into `speaker.logLevel` and
+`controller.logLevel`.
+";
 /// Maximum length of a default in a table, in bytes. The page lists the words of a longer one.
 const DEFAULT_LENGTH_MAX: usize = 60;
 
@@ -78,6 +102,7 @@ fn generate() -> String {
     let speaker = ferrolb_speaker::flags::Flags::command();
     let mut page = head("Flags", SOURCE, COMMAND, INTRODUCTION);
     page.push_str(&paragraph(TIME_HELP));
+    page.push_str(CHANGES);
     let both: Vec<_> = common.get_arguments().collect();
     page.push_str(&section("Flags of both components", &both));
     page.push_str(&section("Flags of the controller", &own_flags(&controller, &common)));

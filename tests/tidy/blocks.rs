@@ -1,15 +1,11 @@
 //! Checks of the code blocks of all pages: the language, and the markers that state how a test runs
 //! or applies a block. A marker is an HTML comment on the line before the fence.
 
+use ferrolb_markdown::{Block, Marker, Page, SHELL, YAML};
 use serde_json::Value;
 
 use crate::manifests::problem;
-use crate::markdown::{CodeBlock, pages};
-use crate::tree::assert_none;
-
-/// Places where a test runs a shell block: a lab with layer 2, a lab with BGP, a cluster with pods,
-/// and a machine with Helm and kustomize.
-const RUNS: [&str; 4] = ["lab", "bgp", "kubeadm", "install"];
+use crate::tree::{assert_none, pages};
 
 /// Names of languages with a better name, which the checks of this file would not find.
 const ALIASES: [(&str, &str); 6] = [
@@ -32,43 +28,34 @@ fn has_languages(path: &str) -> bool {
     has_markers(path) || !path.contains('/')
 }
 
-/// Returns whether a marker is `<!-- NAME: REASON -->` with a reason.
-fn has_reason(marker: &str, name: &str) -> bool {
-    marker.strip_prefix(name).is_some_and(|reason| !reason.trim().is_empty())
-}
-
-/// Returns whether a marker is `<!-- run: PLACE -->` with a known place.
-fn is_run(marker: &str) -> bool {
-    marker.strip_prefix("run: ").is_some_and(|place| RUNS.contains(&place))
-}
-
-/// Returns the problem of a block's marker.
-fn marker_problem(block: &CodeBlock) -> Option<&'static str> {
-    let marker = block.marker.as_deref().unwrap_or_default();
-    let is_object = block.text.lines().any(|line| line.starts_with("kind:"));
-    match block.language.as_str() {
-        "sh" if !is_run(marker) && !has_reason(marker, "not run:") => Some(
-            "begin with <!-- run: lab|bgp|kubeadm|install --> or <!-- not run: REASON --> \
-             on the line before the fence",
-        ),
-        "sh" if block.text.lines().any(|line| line.starts_with("$ ")) => {
-            Some("a command has no prompt")
-        }
-        "yaml" if has_reason(marker, "not applied:") || marker == "helm values" => None,
-        "yaml" if !is_object => Some(
-            "an object has a line kind: ..., other YAML begins with <!-- not applied: REASON --> \
-             or <!-- helm values -->",
-        ),
-        "yaml" if !marker.is_empty() && !is_run(marker) => Some(
-            "the marker is none of <!-- run: lab|bgp|kubeadm|install -->, \
-             <!-- not applied: REASON -->, <!-- helm values -->",
-        ),
-        _ => None,
+/// Returns the problem of a block, or of its marker.
+fn block_problem(block: &Block) -> Option<String> {
+    if let Some(error) = &block.error {
+        return Some(error.to_string());
     }
+    let problem = match (block.language.as_str(), &block.marker) {
+        (SHELL, None | Some(Marker::NotApplied(_) | Marker::HelmValues)) => {
+            "begin with <!-- run: PLACE --> or <!-- not run: REASON --> on the line before the \
+             fence"
+        }
+        (SHELL, _) if block.text.lines().any(|line| line.starts_with("$ ")) => {
+            "a command has no prompt"
+        }
+        (YAML, Some(Marker::NotApplied(_) | Marker::HelmValues)) => return None,
+        (YAML, _) if !block.has_kind() => {
+            "an object has a line kind: ..., other YAML begins with <!-- not applied: REASON --> \
+             or <!-- helm values -->"
+        }
+        (YAML, Some(Marker::NotRun(_))) => {
+            "the marker of an object is <!-- not applied: REASON -->"
+        }
+        _ => return None,
+    };
+    Some(problem.to_owned())
 }
 
 /// Returns the problems of the FerroLB objects in a block of YAML.
-fn object_problems(block: &CodeBlock) -> Vec<String> {
+fn object_problems(block: &Block) -> Vec<String> {
     match serde_saphyr::from_multiple::<Value>(&block.text) {
         Err(error) => vec![error.to_string()],
         Ok(objects) => {
@@ -104,7 +91,7 @@ fn every_shell_and_yaml_block_states_how_it_is_tested() {
     let mut problems = Vec::new();
     for page in pages().into_iter().filter(|page| has_markers(&page.path)) {
         for block in &page.blocks {
-            let found = marker_problem(block);
+            let found = block_problem(block);
             problems
                 .extend(found.map(|problem| format!("{}:{}: {problem}", page.path, block.line)));
         }
@@ -116,13 +103,7 @@ fn every_shell_and_yaml_block_states_how_it_is_tested() {
 fn the_objects_on_pages_are_valid_and_have_no_unknown_fields() {
     let mut problems = Vec::new();
     for page in pages().into_iter().filter(|page| has_markers(&page.path)) {
-        let is_applied = |block: &&CodeBlock| {
-            let marker = block.marker.as_deref().unwrap_or_default();
-            block.language == "yaml"
-                && !has_reason(marker, "not applied:")
-                && marker != "helm values"
-        };
-        for block in page.blocks.iter().filter(is_applied) {
+        for block in page.blocks.iter().filter(|block| block.is_applied()) {
             let found = object_problems(block).into_iter();
             problems
                 .extend(found.map(|problem| format!("{}:{}: {problem}", page.path, block.line)));
@@ -133,25 +114,29 @@ fn the_objects_on_pages_are_valid_and_have_no_unknown_fields() {
 
 #[test]
 fn a_missing_or_wrong_marker_is_a_problem() {
-    let is_wrong = |language: &str, marker: Option<&str>, text: &str| {
-        let (language, marker) = (language.to_owned(), marker.map(str::to_owned));
-        marker_problem(&CodeBlock { line: 1, language, marker, text: text.to_owned() }).is_some()
-    };
     let cases = [
-        ("sh", None, "ls", true),
-        ("sh", Some("run: lab"), "ls", false),
-        ("sh", Some("run: lab"), "$ ls", true),
-        ("sh", Some("run: moon"), "ls", true),
-        ("sh", Some("not run: opens a browser"), "ls", false),
-        ("sh", Some("not run:"), "ls", true),
-        ("yaml", None, "kind: Service\n", false),
-        ("yaml", None, "a: b\n", true),
-        ("yaml", Some("not applied: config file of k3s"), "a: b\n", false),
-        ("yaml", Some("helm values"), "a: b\n", false),
-        ("yaml", Some("run: lab"), "kind: Service\n", false),
-        ("text", None, "ls", false),
+        ("sh", "", "ls", true),
+        ("sh", "<!-- run: lab -->", "ls", false),
+        ("sh", "<!-- run: lab -->", "$ ls", true),
+        ("sh", "<!-- run: moon -->", "ls", true),
+        ("sh", "<!-- not run: opens a browser -->", "ls", false),
+        ("sh", "<!-- not run: -->", "ls", true),
+        ("sh", "<!-- not applied: config file of k3s -->", "ls", true),
+        ("sh", "<!-- helm values -->", "ls", true),
+        ("yaml", "", "kind: Service", false),
+        ("yaml", "", "a: b", true),
+        ("yaml", "<!-- not applied: config file of k3s -->", "a: b", false),
+        ("yaml", "<!-- not applied: -->", "a: b", true),
+        ("yaml", "<!-- helm values -->", "a: b", false),
+        ("yaml", "<!-- run: lab -->", "kind: Service", false),
+        ("yaml", "<!-- run: lab -->", "a: b", true),
+        ("yaml", "<!-- not run: opens a browser -->", "kind: Service", true),
+        ("yaml", "<!-- any comment -->", "kind: Service", true),
+        ("text", "", "ls", false),
     ];
     for (language, marker, text, expect) in cases {
-        assert_eq!(is_wrong(language, marker, text), expect, "{language} {marker:?} {text}");
+        let page = Page::parse("p.md", &format!("{marker}\n```{language}\n{text}\n```\n"));
+        let is_wrong = block_problem(&page.blocks[0]).is_some();
+        assert_eq!(is_wrong, expect, "{language} {marker} {text}");
     }
 }

@@ -61,6 +61,11 @@ fn crates_have_only_allowed_dependencies() {
         ("ferrolb-sim", vec!["ferrolb-proto"]),
         ("ferrolb-lab", vec!["ferrolb-lab-launcher", "ferrolb-proto"]),
         ("ferrolb-lab-launcher", vec![]),
+        ("ferrolb-markdown", vec![]),
+        (
+            "ferrolb-tests",
+            vec!["ferrolb-lab", "ferrolb-lab-launcher", "ferrolb-markdown", "ferrolb-proto"],
+        ),
     ];
     let mut problems = Vec::new();
     for (crate_name, allowed) in &crates {

@@ -1,8 +1,7 @@
 //! The language rules of CONTRIBUTING.md that a program can check: line width, first words of
 //! comments, and words for which the glossary has another term.
 
-use crate::markdown::pages;
-use crate::tree::{TextFile, assert_none, files};
+use crate::tree::{TextFile, assert_none, files, pages};
 
 /// Maximum width of comments and Markdown, in characters.
 const COLUMNS_MAX: usize = 100;
@@ -12,13 +11,15 @@ const OPENERS: [&str; 5] = ["What ", "Whether ", "Who ", "Whoever ", "That "];
 
 /// Words that must not be used, and the terms that replace them. Only whole words match, in any
 /// case.
-const TERMS: [(&str, &str); 28] = [
+const TERMS: [(&str, &str); 30] = [
     ("anew", "again"),
     ("answer for", "announce, own"),
     ("answered for", "announced, owned"),
     ("answers for", "announces, owns"),
     ("asks", "requests"),
     ("beside", "side by side with, next to"),
+    ("data path", "kube-proxy health"),
+    ("dead node", "failed node"),
     ("deaf", "isolated"),
     ("gives up", "releases"),
     ("given up", "released"),

@@ -1,11 +1,20 @@
 //! Checks that the targets of all links in the documentation exist, and all pages of `docs/` that
 //! the code names.
 
+use ferrolb_markdown::Page;
 use std::collections::BTreeMap;
 use std::iter;
 
-use crate::markdown::{Page, pages, parse};
-use crate::tree::{TextFile, assert_none, files, root};
+use crate::tree::{assert_none, files, pages, root};
+
+/// Folder whose pages mdBook renders.
+const BOOK: &str = "docs/";
+/// The table of contents, which only mdBook shows.
+pub(crate) const CONTENTS: &str = "docs/SUMMARY.md";
+
+/// Beginnings of the addresses of files and folders on GitHub.
+const GITHUB_FILE: &str = "https://github.com/ferrolb/ferrolb/blob/main/";
+const GITHUB_FOLDER: &str = "https://github.com/ferrolb/ferrolb/tree/main/";
 
 /// Returns the anchor of a heading on GitHub, and the one in mdBook, before both add numbers to
 /// repeated anchors.
@@ -46,31 +55,150 @@ pub(crate) fn resolve(page: &str, target: &str) -> String {
     parts.join("/")
 }
 
-/// Returns whether a link leads out of the repository.
-fn is_external(target: &str) -> bool {
-    target.contains("://") || target.starts_with("mailto:")
+/// A target of a link in the repository.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    /// Path from the repository's root.
+    path: String,
+    /// Heading on the page `path`, or an empty string.
+    anchor: String,
+    /// Kind of an address on GitHub, or `None` for a relative link.
+    kind: Option<GithubKind>,
+}
+
+/// Kind of an address on GitHub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GithubKind {
+    File,
+    Folder,
+}
+
+impl Target {
+    /// Returns the target of a link on a page, or `None` if the link leads out of the repository.
+    fn of(page: &str, link: &str) -> Option<Self> {
+        let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let (path, kind) = if let Some(path) = file.strip_prefix(GITHUB_FILE) {
+            (path.to_owned(), Some(GithubKind::File))
+        } else if let Some(path) = file.strip_prefix(GITHUB_FOLDER) {
+            (path.to_owned(), Some(GithubKind::Folder))
+        } else if file.contains("://") || file.starts_with("mailto:") {
+            return None;
+        } else if file.is_empty() {
+            (page.to_owned(), None)
+        } else {
+            (resolve(page, file), None)
+        };
+        Some(Self { path, anchor: anchor.to_owned(), kind })
+    }
+
+    /// Returns whether the file or folder exists, and the heading, if there is an anchor.
+    fn exists(&self, anchors: &BTreeMap<&str, Vec<String>>) -> bool {
+        let path = root().join(&self.path);
+        let has_kind = match self.kind {
+            Some(GithubKind::File) => path.is_file(),
+            Some(GithubKind::Folder) => path.is_dir(),
+            None => path.exists(),
+        };
+        let has_anchor =
+            || anchors.get(self.path.as_str()).is_some_and(|all| all.contains(&self.anchor));
+        has_kind && (self.anchor.is_empty() || has_anchor())
+    }
+}
+
+/// Returns why mdBook shows a link on a page of `docs/` as a dead link, or `None`. mdBook renders
+/// the pages of `docs/` only. It renders a `README.md` as `index.html`, but links to `README.html`,
+/// so only the table of contents may name a `README.md`.
+fn book_problem(page: &str, link: &str) -> Option<&'static str> {
+    let target = Target::of(page, link).filter(|target| target.kind.is_none())?;
+    if !page.starts_with(BOOK) {
+        None
+    } else if !target.path.starts_with(BOOK) {
+        Some("outside of docs/: write https://github.com/ferrolb/ferrolb/blob/main/PATH, or tree")
+    } else if target.path.ends_with("/README.md") && page != CONTENTS {
+        Some("a README.md has no address in mdBook: rename the page, for example to index.md")
+    } else {
+        None
+    }
 }
 
 #[test]
 fn every_link_and_image_has_a_target_file_and_heading() {
     let pages = pages();
-    let headings: BTreeMap<_, _> =
+    let anchors: BTreeMap<_, _> =
         pages.iter().map(|page| (page.path.as_str(), anchors(page))).collect();
     let mut problems = Vec::new();
     for page in &pages {
-        for link in page.links.iter().filter(|link| !is_external(&link.target)) {
-            let (file, anchor) = link.target.split_once('#').unwrap_or((&link.target, ""));
-            let path = if file.is_empty() { page.path.clone() } else { resolve(&page.path, file) };
-            let has_anchor =
-                || headings.get(path.as_str()).is_some_and(|all| all.iter().any(|it| it == anchor));
-            let is_found = root().join(&path).exists() && (anchor.is_empty() || has_anchor());
+        for link in &page.links {
+            let Some(target) = Target::of(&page.path, &link.target) else { continue };
             // A page does not know where the root of the repository is shown.
-            if !is_found || file.starts_with('/') {
+            if !target.exists(&anchors) || link.target.starts_with('/') {
                 problems.push(format!("{}:{}: {}", page.path, link.line, link.target));
             }
         }
     }
     assert_none(&problems, "the targets of these links do not exist:");
+}
+
+#[test]
+fn links_of_the_book_lead_to_rendered_pages() {
+    let mut problems = Vec::new();
+    for page in pages() {
+        for link in &page.links {
+            let found = book_problem(&page.path, &link.target);
+            problems.extend(
+                found.map(|it| format!("{}:{}: {}: {it}", page.path, link.line, link.target)),
+            );
+        }
+    }
+    assert_none(&problems, "mdBook shows these links as dead links:");
+}
+
+#[test]
+fn an_address_on_github_names_a_file_or_a_folder() {
+    let anchors = BTreeMap::from([("README.md", vec!["quick-start".to_owned()])]);
+    let exists =
+        |link: &str| Target::of("docs/concepts.md", link).map(|target| target.exists(&anchors));
+    let file = |path: &str| exists(&format!("{GITHUB_FILE}{path}"));
+    let folder = |path: &str| exists(&format!("{GITHUB_FOLDER}{path}"));
+    for found in [file("README.md"), file("README.md#quick-start"), folder("docs"), folder("docs/")]
+    {
+        assert_eq!(found, Some(true));
+    }
+    for missing in [file("docs"), file("none"), file("README.md#none"), folder("README.md")] {
+        assert_eq!(missing, Some(false));
+    }
+    for outside in ["https://github.com/ferrolb/ferrolb", "https://k8s.io/#a", "mailto:a@b.c"] {
+        assert_eq!(exists(outside), None, "{outside}");
+    }
+}
+
+#[test]
+fn a_link_of_the_book_stays_in_docs_and_names_no_readme() {
+    const CONCEPTS: &str = "docs/concepts.md";
+    const L2: &str = "docs/configure/l2.md";
+    let github = format!("{GITHUB_FILE}README.md");
+    let cases = [
+        (CONCEPTS, "configure/l2.md#d", None),
+        (CONCEPTS, "#d", None),
+        (L2, "../concepts.md", None),
+        (L2, "../images/d.svg", None),
+        (CONCEPTS, &*github, None),
+        (CONCEPTS, "https://k8s.io/README.md", None),
+        ("README.md", "docs/README.md", None),
+        ("README.md", "deploy", None),
+        (CONTENTS, "b/README.md", None),
+        (CONCEPTS, "../deploy/base/rbac.yaml", Some("outside")),
+        (L2, "../../CHANGELOG.md#d", Some("outside")),
+        (CONTENTS, "../README.md", Some("outside")),
+        (CONCEPTS, "README.md", Some("README")),
+        (CONCEPTS, "b/README.md#d", Some("README")),
+    ];
+    for (page, link, expect) in cases {
+        let found = book_problem(page, link);
+        let agrees =
+            expect.map_or(found.is_none(), |part| found.is_some_and(|it| it.contains(part)));
+        assert!(agrees, "{page} {link}: {found:?}");
+    }
 }
 
 #[test]
@@ -89,8 +217,7 @@ fn headings_have_the_same_anchor_on_github_and_in_mdbook() {
 
 #[test]
 fn repeated_headings_have_numbered_anchors() {
-    let text = "# A `b c`: d\n## Use\n## Use-1\n## Use\n## Use\n".to_owned();
-    let page = parse(&TextFile { path: "p.md".to_owned(), text });
+    let page = Page::parse("p.md", "# A `b c`: d\n## Use\n## Use-1\n## Use\n## Use\n");
     assert_eq!(anchors(&page), ["a-b-c-d", "use", "use-1", "use-2", "use-3"]);
 }
 

@@ -10,7 +10,6 @@ mod images;
 mod language;
 mod links;
 mod manifests;
-mod markdown;
 mod pages;
 mod reading;
 mod reasons;

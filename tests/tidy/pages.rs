@@ -1,19 +1,17 @@
 //! Checks of the pages of `docs/` as a whole: their length, the table of contents, and the way from
 //! the first page to each of them.
 
+use ferrolb_markdown::Page;
 use std::collections::BTreeSet;
 
-use crate::links::resolve;
-use crate::markdown::{Page, pages};
-use crate::tree::assert_none;
+use crate::links::{CONTENTS, resolve};
+use crate::tree::{assert_none, pages};
 
 /// Maximum number of words of a guide page, with its tables and code.
 const GUIDE_WORDS_MAX: usize = 1500;
 
 /// The page from which a reader reaches all others.
 const FIRST_PAGE: &str = "docs/README.md";
-/// The table of contents, which only mdBook shows.
-const CONTENTS: &str = "docs/SUMMARY.md";
 
 /// Returns whether a page explains how to do something, and is not a reference.
 fn is_guide(path: &str) -> bool {

@@ -1,9 +1,8 @@
 //! Checks of sentences and headings on all pages: length, first words, and punctuation.
 
-use pulldown_cmark::HeadingLevel;
+use ferrolb_markdown::{Page, TextKind};
 
-use crate::markdown::{Page, TextKind, pages};
-use crate::tree::assert_none;
+use crate::tree::{assert_none, pages};
 
 /// Maximum number of words of a sentence.
 const SENTENCE_WORDS_MAX: usize = 30;
@@ -115,9 +114,7 @@ fn headings_are_noun_phrases() {
                 problems.push(format!("{}:{}: {}", page.path, heading.line, heading.text));
             }
         }
-        let titles =
-            page.headings().filter(|text| text.kind == TextKind::Heading(HeadingLevel::H1));
-        let titles = titles.count();
+        let titles = page.headings().filter(|text| text.kind == TextKind::Heading(1)).count();
         if titles != 1 && !page.path.starts_with(".github/") {
             problems.push(format!("{}: {titles} headings with one #, not 1", page.path));
         }

@@ -1,5 +1,6 @@
 //! Access to the files of the repository, for the other modules.
 
+use ferrolb_markdown::Page;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,11 @@ pub(crate) fn files(endings: &[&str]) -> Vec<TextFile> {
             .to_owned(),
     };
     paths.into_iter().map(read).collect()
+}
+
+/// Returns all pages of the repository, sorted by path.
+pub(crate) fn pages() -> Vec<Page> {
+    files(&[".md"]).iter().map(|file| Page::parse(&file.path, &file.text)).collect()
 }
 
 /// Fails with all problems at once if there are any. `instruction` is the first line of the

@@ -8,12 +8,15 @@ use std::process::ExitCode;
 
 use ferrolb_lab_launcher::cargo;
 
-/// Message before the first `cargo lab demo`. The times are measured on two cores.
-const FIRST_DEMO: &str = "\
+/// Commands that start a cluster.
+const CLUSTER_COMMANDS: [&str; 2] = ["demo", "up"];
+/// Message before the first run of these commands. The times are measured on two cores.
+const FIRST_CLUSTER: &str = "\
 First run: about 11 minutes on two cores. The next runs take less than a minute.
   3 min       build the lab's program (cargo shows its progress now)
   5 min 30 s  build Kubernetes
-  2 min 30 s  build FerroLB and run the demo
+  2 min 30 s  build FerroLB, and start the cluster
+Requirements: root, Go 1.26 or newer, 8 GB of disk space.
 ";
 /// Message before the first run of any other command.
 const FIRST_BUILD: &str = "\
@@ -23,8 +26,9 @@ First run: cargo builds the lab's program now, which takes about 3 minutes on tw
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     if !program().exists() {
-        let is_demo = args.iter().any(|arg| arg == "demo");
-        eprint!("{}", if is_demo { FIRST_DEMO } else { FIRST_BUILD });
+        let has_cluster =
+            args.iter().any(|arg| CLUSTER_COMMANDS.iter().any(|command| arg == command));
+        eprint!("{}", if has_cluster { FIRST_CLUSTER } else { FIRST_BUILD });
     }
     let error = cargo()
         .args(["run", "--profile", "lab", "--bin", "ferrolb-lab", "--"].map(OsStr::new))

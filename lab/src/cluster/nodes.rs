@@ -55,7 +55,9 @@ pub async fn register(client: &Client, facts: &LabFacts, version: &str) -> Resul
 fn node_object(index: u8, families: Families) -> Value {
     let (name, ranges) = (topology::node_name(index), families.of(topology::pod_ranges(index)));
     json!({
-        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
+        "metadata": {"name": name, "labels": {
+            "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
+        }},
         "spec": {"podCIDR": ranges[0], "podCIDRs": ranges},
     })
 }

@@ -118,9 +118,15 @@ impl Lab {
     /// # Errors
     /// If the command fails, with the end of its output; or if the lab has no BGP.
     pub fn gobgp(&self, host: &str, args: &[&str]) -> Result<String> {
+        run::run(&mut self.gobgp_command(host, args)?)
+    }
+
+    pub(crate) fn gobgp_command(&self, host: &str, args: &[&str]) -> Result<Command> {
         let gobgp = self.facts.gobgp.as_ref().context("this lab has no BGP")?;
         let target = format!("unix://{}", bgp::socket(&self.state, host).display());
-        run::run(Command::new(gobgp.join("gobgp")).args(["--target", &target]).args(args))
+        let mut command = Command::new(gobgp.join("gobgp"));
+        command.args(["--target", &target]).args(args);
+        Ok(command)
     }
 
     /// Fetches `path` of a server from a host.

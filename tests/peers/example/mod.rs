@@ -7,13 +7,15 @@ use ferrolb_lab::routers::{BgpRoute, Router, RouterKind};
 use ferrolb_lab::scenario::{run_scenario, step};
 use ferrolb_lab::setup::repository;
 use ferrolb_lab::topology::Host;
-use ferrolb_lab::topology::routers::{NODE_AS, ROUTERS};
+use ferrolb_lab::topology::routers::ROUTERS;
 use ferrolb_lab::{Lab, Options, wait};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::IpAddr;
 
 const FOLDER: &str = "examples/bgp-lab";
+/// AS number of the nodes in the example.
+const NODE_AS: u32 = 64500;
 /// Configuration file of each router.
 const CONFIGS: [(RouterKind, &str); 3] = [
     (RouterKind::Frr, "frr.conf"),

@@ -2,17 +2,25 @@
 
 use crate::expect;
 use anyhow::{Context, Result};
-use ferrolb_lab::pages::run::Runner;
-use ferrolb_lab::pages::scenarios::{run_pages, start_ferrolb_and_pods};
-use ferrolb_lab::pages::{Page, Topology, to_lab};
 use ferrolb_lab::routers::{Router, RouterKind};
 use ferrolb_lab::topology::routers::ROUTERS;
 use ferrolb_lab::{Lab, Options};
+use ferrolb_tests::run::Runner;
+use ferrolb_tests::scenarios::{apply_objects, run_pages, start_ferrolb_and_pods};
+use ferrolb_tests::{Page, Topology, read_page, to_lab};
 
 /// Page with a complete configuration of the router, for pages without one.
 const BGP_PAGE: &str = "docs/configure/bgp.md";
 /// Pages that continue with the objects of [`BGP_PAGE`].
-const AFTER_BGP_PAGE: [&str; 2] = ["docs/configure/bfd.md", "docs/operate/drain.md"];
+const AFTER_BGP_PAGE: [&str; 5] = [
+    "docs/configure/bfd.md",
+    DRAIN_PAGE,
+    "docs/routers/bird.md",
+    "docs/routers/frr.md",
+    "docs/routers/unifi.md",
+];
+/// Page with the drain of a rack, and of Services with policy `Local`.
+const DRAIN_PAGE: &str = "docs/operate/drain.md";
 /// Kinds of router, a line of their configuration, and a word of a complete configuration.
 const CONFIGS: [(RouterKind, &str, &str); 2] = [
     (RouterKind::Frr, "router bgp 64512", "remote-as"),
@@ -30,10 +38,19 @@ fn commands_of_the_pages_print_the_outputs_of_the_pages() {
         let mut ranges = ROUTED.iter();
         ranges.try_for_each(|range| expect::route_client_range_through(lab, range, ROUTERS[0]))?;
         if AFTER_BGP_PAGE.contains(&page.path.as_str()) {
-            Runner::in_lab(lab)?.page(&Page::read(BGP_PAGE)?, Topology::Bgp)?;
+            let bgp = read_page(BGP_PAGE)?;
+            apply_objects(lab, &bgp)?;
+            Runner::in_lab(lab)?.page(&bgp, Topology::Bgp)?;
         }
-        Ok(())
+        if page.path == DRAIN_PAGE { prepare_drain(lab) } else { Ok(()) }
     });
+}
+
+/// Puts a node into the rack `a`, and sets the policy `Local` of the Service.
+fn prepare_drain(lab: &Lab) -> Result<()> {
+    lab.kubectl(&["label", "node", "node2", "rack=a"])?;
+    let policy = r#"{"spec": {"externalTrafficPolicy": "Local"}}"#;
+    lab.kubectl(&["patch", "service", "web", "-p", policy]).map(drop)
 }
 
 /// Starts the router with the configuration on a page. Lines of an incomplete configuration change
@@ -43,7 +60,7 @@ fn start_router(lab: &Lab, page: &Page) -> Result<()> {
     if let Some((kind, config, true)) = &own {
         return Router::start(lab, *kind, ROUTERS[0], &to_lab(config)).map(drop);
     }
-    let (kind, config, _) = config_block(&Page::read(BGP_PAGE)?)
+    let (kind, config, _) = config_block(&read_page(BGP_PAGE)?)
         .with_context(|| format!("{BGP_PAGE} has no configuration of a router"))?;
     let router = Router::start(lab, kind, ROUTERS[0], &to_lab(&config))?;
     let Some((_, lines, _)) = own.filter(|(own_kind, ..)| *own_kind == kind) else {

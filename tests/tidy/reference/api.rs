@@ -11,7 +11,7 @@ const FILE: &str = "docs/reference/api.md";
 const COMMAND: &str = "-p ferrolb-tidy reference";
 const INTRODUCTION: &str = "\
 This page lists the fields of FerroLB's custom resources, their columns in `kubectl get`, and the
-messages with which the API server rejects an object. All kinds are in the API group `ferrolb.io`.
+messages with which the API server rejects an object. All are in the API group `ferrolb.io`.
 FerroLB reads the objects in its own namespace, `ferrolb-system`. `kubectl explain fpool.spec`
 prints the same descriptions.";
 const SELECTORS: &str = "

@@ -93,7 +93,7 @@ pub(super) fn svg(shares: &[f64], column: f64, marks: &[(f64, &str)]) -> String 
     let below = HEIGHT - 6.0;
     let _ = writeln!(
         svg,
-        "<text x=\"{MARGIN_LEFT}\" y=\"{below}\">connections answered, one begun every 10 ms, in each {column} s</text>"
+        "<text x=\"{MARGIN_LEFT}\" y=\"{below}\">connections served, one started every 10 ms, in each {column} s</text>"
     );
     svg + "</svg>\n"
 }

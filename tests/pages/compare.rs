@@ -1,6 +1,6 @@
 //! Comparison of an output with the output that a page shows. Pure.
 
-use super::normalize;
+use crate::normalize;
 
 /// Placeholder of a page: as a line for any lines, as a word for any words.
 pub(super) const ANY: &str = "...";

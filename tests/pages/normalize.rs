@@ -73,11 +73,12 @@ fn is_mac(part: &str) -> bool {
     bytes.len() == 6 && bytes.iter().all(is_byte)
 }
 
-/// Returns whether the part is a time of RFC 3339 in UTC.
+/// Returns whether the part is a time of RFC 3339 in UTC, or a time of day or duration as routers
+/// print it: `23:32:44.476`.
 fn is_time(part: &str) -> bool {
     let shape: String = part.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    let fraction =
-        shape.strip_prefix("0000-00-00T00:00:00").and_then(|rest| rest.strip_suffix('Z'));
+    let of_day = shape.strip_prefix("0000-00-00T").and_then(|rest| rest.strip_suffix('Z'));
+    let fraction = of_day.unwrap_or(&shape).strip_prefix("00:00:00");
     fraction.is_some_and(|rest| rest.trim_matches(['.', '0']).is_empty())
 }
 
@@ -130,6 +131,7 @@ mod tests {
             ),
             ("02:fb:00:00:00:0b 02:FB:00:00:00:0C, 02:fb:00:00:00", "MAC MAC, 02:fb:00:00:00"),
             ("2026-01-02T03:04:05Z 2026-01-02T03:04:05.123456Z 2026-01-02", "TIME TIME 2026-01-02"),
+            ("00:00:07 [dynbgp1 23:32:50.177] 00:00", "TIME [dynbgp1 TIME] 00:00"),
             (
                 "10.244.1.2:8080 10.0.0.0/24 110.1.1.1",
                 "CLUSTER-ADDRESS:8080 CLUSTER-ADDRESS/24 110.1.1.1",

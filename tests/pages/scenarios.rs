@@ -1,16 +1,23 @@
 //! Scenarios of the pages: one lab for each page whose commands need it.
 
-use super::run::Runner;
-use super::{Page, Topology, all};
-use crate::scenario::{print_measured, run_scenario};
-use crate::{Lab, Options, wait};
-use anyhow::Result;
+use crate::run::Runner;
+use crate::{pages, to_lab};
+use anyhow::{Context, Result};
+use ferrolb_lab::scenario::{print_measured, run_scenario};
+use ferrolb_lab::setup::repository;
+use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_markdown::{Page, Topology};
+use std::fs;
+use std::path::Path;
 
+/// Folder with the objects that a reader of a page already has: `NAME.yaml` for a page `NAME.md`.
+const OBJECTS: &str = "tests/pages/objects";
 /// Label of the pods that the Services of all pages select.
 const POD_LABEL: (&str, &str) = ("app", "web");
 
 /// Runs every page that needs `topology`, each in a lab of its own: first `prepare`, then the
-/// blocks of the page. The labs wait for slots. `options` has the prefix of the labs' names.
+/// objects of the page's reader, then the blocks of the page. The labs wait for slots. `options`
+/// has the prefix of the labs' names.
 ///
 /// # Panics
 /// If a page fails, after all others have run.
@@ -19,7 +26,7 @@ pub fn run_pages(
     options: &Options,
     prepare: impl Fn(&Lab, &Page) -> Result<()> + Sync,
 ) {
-    let pages = all().unwrap_or_else(|error| panic!("{error:#}"));
+    let pages = pages().unwrap_or_else(|error| panic!("{error:#}"));
     let pages: Vec<&Page> = pages.iter().filter(|page| page.needs(topology)).collect();
     assert!(!pages.is_empty(), "no page has commands for {topology}");
     let failed: Vec<&str> = std::thread::scope(|scope| {
@@ -45,6 +52,7 @@ fn run_page(
         let start = wait::now();
         prepare(lab, page)?;
         let ready = wait::now();
+        apply_objects(lab, page)?;
         let count = Runner::in_lab(lab)?.page(page, topology)?;
         print_measured(&format!(
             "{}: {count} blocks in {:.1} s, after {:.1} s for FerroLB and pods",
@@ -56,6 +64,27 @@ fn run_page(
     });
 }
 
+/// Applies the objects that a reader of a page already has, if there are any, with the lab's
+/// addresses. Waits for nothing: commands of pages that only read are repeated.
+///
+/// # Errors
+/// If the file cannot be read, or the API server rejects an object.
+pub fn apply_objects(lab: &Lab, page: &Page) -> Result<()> {
+    let file = objects_file(page);
+    let path = repository().join(&file);
+    if !path.exists() {
+        return Ok(());
+    }
+    let yaml = fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
+    lab.apply(&to_lab(&yaml)).with_context(|| format!("in {file}"))
+}
+
+/// Returns the path of the file with the objects of a page's reader, which need not exist.
+fn objects_file(page: &Page) -> String {
+    let name = Path::new(&page.path).file_stem().unwrap_or_default().to_string_lossy();
+    format!("{OBJECTS}/{name}.yaml")
+}
+
 /// Starts FerroLB on a lab, and a web pod on each node.
 ///
 /// # Errors
@@ -64,4 +93,21 @@ pub fn start_ferrolb_and_pods(lab: &Lab) -> Result<()> {
     lab.start_ferrolb()?;
     let mut pods = (1..).zip(lab.nodes());
     pods.try_for_each(|(index, node)| lab.pod(&format!("web-{index}"), &node, &[POD_LABEL]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_objects_belongs_to_one_page() {
+        let pages = pages().unwrap_or_else(|error| panic!("{error:#}"));
+        let needs_lab = |page: &&Page| page.needs(Topology::Lab) || page.needs(Topology::Bgp);
+        let files: Vec<_> = pages.iter().filter(needs_lab).map(objects_file).collect();
+        for entry in fs::read_dir(repository().join(OBJECTS)).unwrap() {
+            let path = format!("{OBJECTS}/{}", entry.unwrap().file_name().display());
+            let count = files.iter().filter(|file| **file == path).count();
+            assert_eq!(count, 1, "pages with commands and the objects of {path}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Replaces the addresses of the pages' examples with addresses of the lab. Pure.
 
-use crate::topology::Host;
-use crate::topology::routers::ROUTERS;
+use ferrolb_lab::topology::Host;
+use ferrolb_lab::topology::routers::{ROUTERS, hosts};
 
 /// Prefixes of the examples' network, and of the lab's LAN.
 const PREFIXES: [(&str, &str); 2] = [("192.168.1.", "172.30.0."), ("fd00:1::", "fd30::")];
@@ -10,7 +10,7 @@ const ROUTER: &str = "192.168.1.1";
 
 /// Returns commands, YAML or an output of a page for the lab's network.
 pub fn to_lab(text: &str) -> String {
-    let router = crate::topology::routers::hosts().into_iter().find(|host| host.name == ROUTERS[0]);
+    let router = hosts().into_iter().find(|host| host.name == ROUTERS[0]);
     let router = router.as_ref().map(Host::v4).map(|address| address.to_string());
     let text = replace_address(text, ROUTER, router.as_deref().unwrap_or(ROUTER));
     PREFIXES.iter().fold(text, |text, (from, to)| text.replace(from, to))

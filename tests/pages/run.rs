@@ -1,13 +1,14 @@
 //! Runs the commands of pages, and compares their outputs with those that the pages show.
 
-use super::compare::{ANY, differences};
-use super::{Block, Page, Topology, YAML, to_lab};
-use crate::lab::Lab;
-use crate::scenario::step;
-use crate::setup::{installers, repository};
-use crate::topology::CLIENT;
-use crate::wait;
+use crate::compare::{ANY, differences};
+use crate::to_lab;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use ferrolb_lab::scenario::step;
+use ferrolb_lab::setup::{installers, repository};
+use ferrolb_lab::topology::routers::ROUTERS;
+use ferrolb_lab::topology::{CLIENT, node_name};
+use ferrolb_lab::{Lab, routers, wait};
+use ferrolb_markdown::{Block, Page, Place, Topology, YAML};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ const OUTPUT_FILE: &str = ".output";
 /// Commands before and after a block, which keep variables from block to block.
 const LOAD_VARIABLES: &str = "[ ! -e .variables ] || . ./.variables";
 const SAVE_VARIABLES: &str = "set >.variables";
+/// Function for commands of nodes and routers: the commands run as root.
+const SUDO: &str = "sudo() { \"$@\"; }";
 /// Configuration of curl, so that curl prints no progress in an output, and ends.
 const CURL_FILE: &str = ".curlrc";
 const CURL_CONFIG: &str = "no-progress-meter\nmax-time = 2\n";
@@ -73,7 +76,7 @@ pub struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    /// Returns a runner on the client's host of a lab.
+    /// Returns a runner on the hosts of a lab.
     ///
     /// # Errors
     /// If the directory for the commands cannot be created.
@@ -115,7 +118,10 @@ impl<'a> Runner<'a> {
         step(&format!("{} ({})", page.position(block), block.heading), || {
             let commands = to_lab(&commands(block));
             let expected = block.output.as_deref().map(to_lab);
-            let run = || self.run(&commands).and_then(|done| check(expected.as_deref(), &done));
+            let run = || {
+                self.run(block.place(), &commands)
+                    .and_then(|done| check(expected.as_deref(), &done))
+            };
             let result = if changes_something(&commands) {
                 run()
             } else {
@@ -125,15 +131,27 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn run(&self, commands: &str) -> Result<Finished> {
+    fn run(&self, place: Option<Place>, commands: &str) -> Result<Finished> {
+        let (host, functions) = match (place, self.lab) {
+            (Some(Place::Node), Some(_)) => (node_name(1), SUDO.to_owned()),
+            (Some(Place::Router), Some(lab)) => {
+                let router = ROUTERS[0];
+                (
+                    router.to_owned(),
+                    SUDO.to_owned() + "\n" + &routers::shell_functions(lab, router)?,
+                )
+            }
+            _ => (CLIENT.to_owned(), String::new()),
+        };
         // A file and not a pipe, because a process in the background would keep a pipe open.
-        let script = format!("exec 2>&1\n{LOAD_VARIABLES}\n{commands}\n{SAVE_VARIABLES}");
+        let script =
+            format!("exec 2>&1\n{LOAD_VARIABLES}\n{functions}\n{commands}\n{SAVE_VARIABLES}");
         let path = self.folder.join(OUTPUT_FILE);
         let mut command = (self.command)()?;
         command.args([BLOCK_SECONDS_MAX, "sh", "-euc", &script]).current_dir(&self.folder);
         command.env("CURL_HOME", &self.folder).stdin(Stdio::null()).stdout(File::create(&path)?);
         let status = match self.lab {
-            Some(lab) => lab.within(CLIENT, || command.status())?,
+            Some(lab) => lab.within(&host, || command.status())?,
             None => command.status(),
         }?;
         let output = fs::read_to_string(&path).context("the output is not UTF-8")?;
@@ -248,10 +266,7 @@ mod tests {
         let command = || Ok(Command::new("timeout"));
         let runner = Runner { folder: folder.clone(), command: Box::new(command), lab: None };
         let text = "# Files\n<!-- run: install -->\n```sh\necho one > set; ls README.md set\n```\n```text\nREADME.md\nall\n```\n";
-        let page = Page {
-            path: "docs/README.md".to_owned(),
-            blocks: super::super::parse::blocks(text).unwrap(),
-        };
+        let page = Page::parse("docs/README.md", text);
         let error = format!("{:#}", runner.page(&page, Topology::Install).unwrap_err());
         fs::remove_dir_all(folder).unwrap();
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Numbers of blocks that run and do not run, for the output of a test.
 
-use super::{Block, Marker, Page, SHELL, Topology, YAML};
+use ferrolb_markdown::{Block, Marker, Page, SHELL, Topology, YAML};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -27,7 +27,7 @@ impl fmt::Display for Counts {
 
 fn name(block: &Block) -> String {
     match &block.marker {
-        Some(Marker::Run(topology)) => format!("run: {topology}"),
+        Some(Marker::Run(place)) => format!("run: {}", place.name()),
         Some(Marker::NotRun(reason)) => format!("not run: {reason}"),
         Some(Marker::NotApplied(reason)) => format!("not applied: {reason}"),
         Some(Marker::HelmValues) => "helm values".to_owned(),
@@ -59,11 +59,11 @@ fn summary(pages: &[Page]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::pages;
-    use crate::scenario::print_measured;
+    use ferrolb_lab::scenario::print_measured;
 
     #[test]
     fn every_marker_of_the_pages_selects_a_test() {
-        let pages = pages::all().unwrap_or_else(|error| panic!("{error:#}"));
+        let pages = pages().unwrap_or_else(|error| panic!("{error:#}"));
         let lines = summary(&pages);
         lines.iter().for_each(|line| println!("{line}"));
         print_measured(&lines[lines.len() - 1]);
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn blocks_are_counted_by_their_markers() {
         let text = "<!-- run: lab -->\n```sh\n```\n<!-- run: lab -->\n```yaml\n```\n<!-- not run: a -->\n```sh\n```\n```yaml\nkind: A\n```\n```text\n```\n";
-        let page = Page { path: "a.md".to_owned(), blocks: pages::parse::blocks(text).unwrap() };
+        let page = Page::parse("a.md", text);
         assert_eq!(
             summary(&[page]),
             [
