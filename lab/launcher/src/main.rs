@@ -13,14 +13,14 @@ const CLUSTER_COMMANDS: [&str; 2] = ["demo", "up"];
 /// Message before the first run of these commands. The times are measured on two cores.
 const FIRST_CLUSTER: &str = "\
 First run: about 11 minutes on two cores. The next runs take less than a minute.
-  3 min       build the lab's program (cargo shows its progress now)
+  3 min 30 s  build the lab's program (cargo shows its progress now)
   5 min 30 s  build Kubernetes
-  2 min 30 s  build FerroLB, and start the cluster
+  2 min       build FerroLB, and start the cluster
 Requirements: root, Go 1.26 or newer, 8 GB of disk space.
 ";
 /// Message before the first run of any other command.
 const FIRST_BUILD: &str = "\
-First run: cargo builds the lab's program now, which takes about 3 minutes on two cores.
+First run: cargo builds the lab's program now, which takes 3 to 4 minutes on two cores.
 ";
 
 fn main() -> ExitCode {
