@@ -11,6 +11,13 @@ struct Line<'a> {
     words: Vec<String>,
 }
 
+impl Line<'_> {
+    /// Returns whether the line is a next hop as `ip route` prints it below its route.
+    fn is_next_hop(&self) -> bool {
+        self.words.first().is_some_and(|word| word == "nexthop")
+    }
+}
+
 /// Smallest change from the expected lines to the actual lines, from a position to both ends.
 #[derive(Clone, Copy, Default)]
 struct Change {
@@ -34,7 +41,8 @@ enum Step {
 /// before a missing line and `+` before an unexpected one.
 ///
 /// Empty lines and runs of spaces do not count, and neither do ages, times, node names, node ports,
-/// hardware addresses, cluster IPs and the random parts of pod names.
+/// hardware addresses, cluster IPs and the random parts of pod names. The next hops of a route may
+/// have any order, as the kernel prints them in the order of their arrival.
 pub(super) fn differences(expected: &str, actual: &str) -> Option<String> {
     let (expected, actual) = (lines(expected), lines(actual));
     let table = changes(&expected, &actual);
@@ -43,7 +51,11 @@ pub(super) fn differences(expected: &str, actual: &str) -> Option<String> {
 
 fn lines(text: &str) -> Vec<Line<'_>> {
     let lines = text.lines().map(|text| Line { text, words: normalize::words(text) });
-    lines.filter(|line| !line.words.is_empty()).collect()
+    let mut lines: Vec<Line<'_>> = lines.filter(|line| !line.words.is_empty()).collect();
+    for next_hops in lines.chunk_by_mut(|line, next| line.is_next_hop() && next.is_next_hop()) {
+        next_hops.sort_by(|line, other| line.words.cmp(&other.words));
+    }
+    lines
 }
 
 /// Returns the smallest change from each position of both outputs.
@@ -126,6 +138,9 @@ mod tests {
             ("a ... c ... e", "a b c d e", true),
             ("a", "a\nb", false),
             ("a\nb", "a", false),
+            ("r\nnexthop a\nnexthop b\ns", "r\nnexthop b\nnexthop a\ns", true),
+            ("r\nnexthop a\nnexthop b\ns", "r\nnexthop b\nnexthop b\ns", false),
+            ("nexthop a\nr\nnexthop b", "nexthop b\nr\nnexthop a", false),
             ("", "", true),
             ("", "a", false),
         ] {
