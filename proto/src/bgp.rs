@@ -14,7 +14,6 @@
 mod advertisements;
 mod advertiser;
 mod drain;
-mod liveness;
 mod prefix;
 mod route_class;
 mod routes;
@@ -22,8 +21,7 @@ mod sessions;
 
 pub use advertisements::{BgpAdvertisements, too_wide_prefix};
 pub use advertiser::{Advertiser, NotAdvertised};
-pub use drain::{AlternateNodes, AlternateRoutes, UnverifiedSpeakers, Withdrawable};
-pub use liveness::LivenessReplies;
+pub use drain::{AlternateNodes, AlternateRoutes, Withdrawable};
 pub use prefix::Prefix;
 pub use route_class::{RouteAttributes, RouteClass};
 pub use routes::{ExportTargets, NodeRoutes, RouteInput, Routes, export_targets, routes};

@@ -5,7 +5,6 @@
 mod bgp;
 mod issue;
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -97,8 +96,6 @@ pub enum Event {
     Speaker(Change<Speaker>),
     /// The watch of all SpeakerStatuses ended, so their current content is unknown.
     SpeakersUnknown,
-    /// A new set of the nodes whose speakers have recently replied to liveness checks.
-    LiveSpeakers(BTreeSet<Box<str>>),
     /// The addresses that other nodes advertise by BGP in place of this node, and since when. The
     /// main loop copies this output of each plan into the state, as an input of the next plan.
     Alternates(Arc<AlternateRoutes>),
@@ -145,7 +142,6 @@ impl Event {
             | Self::Bgp(_)
             | Self::GobgpRead(_)
             | Self::SpeakersUnknown
-            | Self::LiveSpeakers(_)
             | Self::Alternates(_)
             | Self::StopRequested => None,
         }

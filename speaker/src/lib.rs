@@ -17,7 +17,6 @@
 //! - [`links`]: reports this node's interfaces, read from netlink.
 //! - [`status`], [`speaker_statuses`]: write this node's SpeakerStatus, and read those of all
 //!   nodes.
-//! - [`speaker_liveness`]: checks the liveness of other nodes' speakers.
 //! - [`run`], [`watches`]: the main loop, and the watches that it starts.
 //! - [`node_lock`]: lock that admits one speaker process per node.
 //! - [`flags`], [`metrics`]: command line flags, and Prometheus metrics.
@@ -32,7 +31,6 @@ pub mod metrics;
 pub mod node_lock;
 pub mod plan;
 pub mod run;
-pub mod speaker_liveness;
 pub mod speaker_statuses;
 pub mod state;
 pub mod status;

@@ -21,7 +21,7 @@ use ferrolb_proto::announce::every_node_is_excluded;
 use ferrolb_proto::api::{
     InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, SpeakerStatusStatus,
 };
-use ferrolb_proto::bgp::{AlternateRoutes, UnverifiedSpeakers};
+use ferrolb_proto::bgp::AlternateRoutes;
 use ferrolb_proto::claim::{AddressConflict, ConflictKind, NodeState};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::verdict::Verdict;
@@ -69,9 +69,6 @@ pub struct Desired {
     pub watches_speakers: bool,
     /// Addresses that other nodes advertise by BGP in place of this node, and since when.
     pub alternates: Arc<AlternateRoutes>,
-    /// Nodes whose speakers must be checked for liveness while this node drains or is cordoned:
-    /// those with which this node exchanges no hellos.
-    pub unverified: UnverifiedSpeakers,
     /// Number of FerroLB's Services for each verdict on this node.
     pub verdicts: BTreeMap<Verdict, i64>,
     /// Reason for which the speaker is not ready. None: the speaker is ready.
@@ -209,7 +206,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         desired.bgp = state.prefixes_at_start.map(|_| bgp.gobgp_config);
         (desired.session_metrics, desired.prefixes_over_limit) =
             (bgp.session_metrics, bgp.prefixes_over_limit);
-        (desired.alternates, desired.unverified) = (Arc::new(bgp.alternates), bgp.unverified);
+        desired.alternates = Arc::new(bgp.alternates);
         desired.replan_at = desired.replan_at.into_iter().chain(bgp.replan_at).min();
         status.bgp = Some(bgp.status);
     }

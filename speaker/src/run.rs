@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ferrolb_proto::Instant;
 use ferrolb_proto::api;
-use ferrolb_proto::bgp::UnverifiedSpeakers;
 use ferrolb_proto::claim::HANDOVER_TIMEOUT;
 use ferrolb_proto::health::kube_proxy;
 use ferrolb_proto::health::prober::CheckDefaults;
@@ -102,13 +101,11 @@ async fn run_instance(
     let (proxy_targets, probes) =
         spawn_health_checks(&flags, &sender, &mut tasks, proxy_metrics, probe_metrics);
     let (gobgp_config, gobgp_config_receiver) = watch::channel(None);
-    let ((watches_speakers, watches_receiver), (unverified, unverified_receiver)) =
-        (watch::channel(false), watch::channel(UnverifiedSpeakers::new()));
+    let (watches_speakers, watches_receiver) = watch::channel(false);
     if let Some(bgp) = bgp {
         let receivers = BgpReceivers {
             gobgp_config: gobgp_config_receiver,
             watches_speakers: watches_receiver,
-            unverified: unverified_receiver,
         };
         let api = (client, (health, Arc::clone(&watchdog)));
         bgp.spawn(&flags, api, receivers, &sender, &mut tasks);
@@ -128,7 +125,6 @@ async fn run_instance(
         probes,
         gobgp_config,
         watches_speakers,
-        unverified,
         metrics,
         bgp_metrics,
         watchdog,
@@ -199,8 +195,6 @@ struct MainLoop {
     gobgp_config: watch::Sender<Option<GobgpConfig>>,
     /// True if the SpeakerStatuses of all nodes must be watched.
     watches_speakers: watch::Sender<bool>,
-    /// Nodes whose speakers must be checked for liveness.
-    unverified: watch::Sender<UnverifiedSpeakers>,
     metrics: Metrics,
     /// Metrics of BGP. None: this node has no gobgpd.
     bgp_metrics: Option<BgpMetrics>,
@@ -272,7 +266,6 @@ impl MainLoop {
         publish(&self.probes, &desired.probes);
         publish(&self.gobgp_config, &desired.bgp);
         publish(&self.watches_speakers, &desired.watches_speakers);
-        publish(&self.unverified, &desired.unverified);
         self.state.handle(Event::Alternates(Arc::clone(&desired.alternates)), now);
         if let Some(bgp) = &self.bgp_metrics {
             publish(&bgp.sessions, &desired.session_metrics);
@@ -355,7 +348,6 @@ impl MainLoop {
             | Event::GobgpRead(_)
             | Event::Speaker(_)
             | Event::SpeakersUnknown
-            | Event::LiveSpeakers(_)
             | Event::Alternates(_)
             | Event::StopRequested => {}
         }

@@ -126,9 +126,6 @@ pub struct State {
     pub(crate) prefixes_at_start: Option<usize>,
     /// SpeakerStatuses of all nodes; known only while this node drains.
     pub(crate) speakers: Store<Box<str>, Speaker>,
-    /// Nodes whose speakers recently replied to a liveness check. While this node drains, it checks
-    /// the speakers with which it exchanges no hellos.
-    pub(crate) live_speakers: BTreeSet<Box<str>>,
     /// Addresses that other nodes advertise by BGP in place of this node, and since when, according
     /// to the previous plan.
     pub(crate) alternates: Arc<AlternateRoutes>,
@@ -159,7 +156,6 @@ impl State {
             bgp: BgpReport::default(),
             prefixes_at_start: None,
             speakers: Store::default(),
-            live_speakers: BTreeSet::new(),
             alternates: Arc::default(),
             leaving: false,
         }
@@ -233,7 +229,6 @@ impl State {
             }
             Event::Speaker(change) => apply(&mut self.speakers, change, Some),
             Event::SpeakersUnknown => std::mem::take(&mut self.speakers).was_ever_complete(),
-            Event::LiveSpeakers(nodes) => replace(&mut self.live_speakers, nodes),
             Event::Alternates(alternates) => {
                 self.alternates = alternates;
                 false

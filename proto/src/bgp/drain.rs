@@ -3,9 +3,9 @@
 //!
 //! [`AlternateNodes`] computes which routes other nodes advertise now, [`AlternateRoutes`] records
 //! since when they do, and [`Withdrawable`] contains the routes that may be withdrawn. Another node
-//! counts only if its speaker is known to be live, and if that node is healthy and does not drain.
-//! The last node therefore never withdraws a route, and of several nodes that drain at once, none
-//! relies on another.
+//! counts only if nothing shows that its speaker has failed, and if that node is healthy and does
+//! not drain. The last node therefore never withdraws a route, and of several nodes that drain at
+//! once, none relies on another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,59 +16,47 @@ use super::routes::is_served_on;
 use super::{Advertiser, BgpAdvertisements};
 use crate::Instant;
 use crate::announce::{ClusterView, ServiceView};
-use crate::facts::{BgpPeer, Key, Node, Speaker};
+use crate::facts::{BgpPeer, Key, Node, Speaker, stale_speakers};
 use crate::range::Family;
-
-/// The maximum number of a node's addresses to which liveness requests for its speaker are sent:
-/// one of each family.
-const LIVENESS_ADDRESSES_MAX: usize = 2;
-
-/// The speakers whose liveness only a reply to a request can prove, because no hellos prove it. The
-/// keys are node names, and the values the InternalIPs of the nodes.
-pub type UnverifiedSpeakers = BTreeMap<Box<str>, Box<[IpAddr]>>;
 
 /// The nodes that may advertise routes in place of a draining one.
 #[derive(Debug, Default)]
 pub struct AlternateNodes<'a> {
-    /// The nodes that are considered only if their speakers reply to a liveness request.
-    pub unverified: UnverifiedSpeakers,
     advertisers: Vec<Advertiser<'a>>,
     failing: BTreeMap<&'a Key, Vec<(&'a str, Family)>>,
 }
 
 impl<'a> AlternateNodes<'a> {
-    /// Selects the nodes that are Ready, not cordoned and not draining, and whose speakers are live
-    /// and report a complete status with an established session. `own` is the current status of
-    /// this node's speaker. Another speaker is live if the two receive each other's hellos, or if
-    /// it has replied recently (`replied`). The status object alone proves nothing: after the
-    /// failure of a speaker, its status remains, with established sessions.
+    /// Selects the nodes that are Ready, not cordoned and not draining, and whose speakers report a
+    /// complete status with an established session. `own` is the current status of this node's
+    /// speaker.
+    ///
+    /// The status of a failed speaker remains, with established sessions. Such a status does not
+    /// count if it is stale (see [`stale_speakers`]), or if it names this node as a hello sender
+    /// while this node receives no hello of that speaker.
     pub fn new(
         own: &'a Speaker,
         nodes: impl Iterator<Item = &'a Node>,
         peers: impl Iterator<Item = &'a BgpPeer> + Clone,
-        speakers: impl Iterator<Item = &'a Speaker>,
-        replied: &BTreeSet<Box<str>>,
+        speakers: impl Iterator<Item = &'a Speaker> + Clone,
     ) -> Self {
         let nodes: BTreeMap<&str, &Node> = nodes.map(|node| (&*node.name, node)).collect();
+        let others = speakers.filter(|speaker| speaker.node != own.node);
+        let stale = stale_speakers(others.clone().chain([own]), |name| nodes.get(name).copied());
+        let is_silent = |speaker: &Speaker| {
+            speaker.receives_hellos_of(&own.node) && !own.receives_hellos_of(&speaker.node)
+        };
         let mut found = Self::default();
-        for speaker in speakers.filter(|speaker| speaker.node != own.node) {
+        for speaker in others {
             let Some(node) = nodes.get(&*speaker.node) else { continue };
             let is_healthy = node.ready
                 && !node.cordoned
                 && node.drain.is_none()
                 && !speaker.incomplete
-                && !speaker.draining;
+                && !speaker.draining
+                && !stale.contains(&speaker.node)
+                && !is_silent(speaker);
             if !is_healthy || !speaker.bgp.iter().flatten().any(|session| session.established) {
-                continue;
-            }
-            let has_mutual_hellos =
-                own.receives_hellos_of(&speaker.node) && speaker.receives_hellos_of(&own.node);
-            if !has_mutual_hellos {
-                let addresses =
-                    node.internal_addresses.iter().copied().take(LIVENESS_ADDRESSES_MAX).collect();
-                found.unverified.insert(speaker.node.clone(), addresses);
-            }
-            if !has_mutual_hellos && !replied.contains(&speaker.node) {
                 continue;
             }
             found.advertisers.push(Advertiser::new(node, peers.clone(), Some(speaker)));

@@ -4,12 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ferrolb_proto::bgp::UnverifiedSpeakers;
 use ferrolb_runtime::admin::{Action, ActionRequest, Companion};
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::watchdog::Watchdog;
 use kube::Client;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -19,7 +17,6 @@ use crate::event::Event;
 use crate::flags::Flags;
 use crate::metrics::{BgpMetrics, GobgpMetrics, bgp_metrics};
 use crate::plan::GobgpConfig;
-use crate::speaker_liveness;
 use crate::speaker_statuses;
 
 /// The inputs of the tasks, apart from the desired values that the main loop sends.
@@ -27,7 +24,6 @@ pub(crate) struct BgpTasks {
     /// Path of gobgpd's socket.
     socket: String,
     metrics: GobgpMetrics,
-    failed_liveness_checks: Counter,
     handovers: mpsc::Receiver<ActionRequest>,
     gobgp_responsive: Arc<AtomicBool>,
 }
@@ -46,7 +42,6 @@ pub(crate) struct BgpEndpoints {
 pub(crate) struct BgpReceivers {
     pub(crate) gobgp_config: watch::Receiver<Option<GobgpConfig>>,
     pub(crate) watches_speakers: watch::Receiver<bool>,
-    pub(crate) unverified: watch::Receiver<UnverifiedSpeakers>,
 }
 
 impl BgpTasks {
@@ -56,9 +51,8 @@ impl BgpTasks {
         let (main_loop_metrics, metrics) = bgp_metrics(registry);
         let (handover, handovers) = Action::new(driver::HANDOVER_PATH);
         let (companion, gobgp_responsive) = Companion::new(driver::HEALTHZ_PATH);
-        let failed_liveness_checks = main_loop_metrics.failed_liveness_checks.clone();
         Some((
-            Self { socket, metrics, failed_liveness_checks, handovers, gobgp_responsive },
+            Self { socket, metrics, handovers, gobgp_responsive },
             BgpEndpoints { handover, companion, metrics: main_loop_metrics },
         ))
     }
@@ -72,12 +66,6 @@ impl BgpTasks {
         events: &mpsc::Sender<Event>,
         tasks: &mut JoinSet<()>,
     ) {
-        tasks.spawn(speaker_liveness::run(
-            flags.common.admin_listen.port(),
-            receivers.unverified,
-            events.clone(),
-            self.failed_liveness_checks,
-        ));
         tasks.spawn(driver::run(
             (self.socket, self.gobgp_responsive),
             receivers.gobgp_config,

@@ -116,8 +116,6 @@ pub struct BgpMetrics {
     /// Number of prefixes that are not advertised because they need too many different sets of
     /// attributes.
     pub prefixes_over_limit: Gauge,
-    /// Number of failed liveness checks of other nodes' speakers.
-    pub failed_liveness_checks: Counter,
 }
 
 /// BGP metrics that the BGP driver updates.
@@ -160,11 +158,7 @@ pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, GobgpMetrics) {
         };
         registry.sub_registry_with_prefix(prefix).register_collector(Box::new(collector));
     }
-    let metrics = BgpMetrics {
-        sessions,
-        prefixes_over_limit: Gauge::default(),
-        failed_liveness_checks: Counter::default(),
-    };
+    let metrics = BgpMetrics { sessions, prefixes_over_limit: Gauge::default() };
     let (usable, failures, rejections) = (Gauge::default(), Counter::default(), Counter::default());
     let gobgp_metrics = GobgpMetrics { counts, scraped, usable, failures, rejections };
     let own = registry.sub_registry_with_prefix("speaker");
@@ -187,11 +181,6 @@ pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, GobgpMetrics) {
         "bgp_prefixes_over_limit",
         "Prefixes that are not advertised because there are too many sets of attributes",
         metrics.prefixes_over_limit.clone(),
-    );
-    own.register(
-        "speakers_unanswered",
-        "Liveness requests to speakers of other nodes without a positive response",
-        metrics.failed_liveness_checks.clone(),
     );
     (metrics, gobgp_metrics)
 }

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, KubeProxyState};
 use ferrolb_proto::bgp::{
-    AlternateRoutes, BgpAdvertisements, NodeRoutes, RouteInput, Sessions, UnverifiedSpeakers,
-    Withdrawable, routes, sessions,
+    AlternateRoutes, BgpAdvertisements, NodeRoutes, RouteInput, Sessions, Withdrawable, routes,
+    sessions,
 };
 use ferrolb_proto::facts::{BgpPeer, Key, Node, PeerLocation, SessionParameters};
 use ferrolb_proto::range::Family;
@@ -53,8 +53,6 @@ pub(super) struct BgpPlan {
     /// While the node drains: the routers to which other nodes advertise each address of this node,
     /// and since when.
     pub(super) alternates: AlternateRoutes,
-    /// While the node drains: speakers of other nodes to check for liveness.
-    pub(super) unverified: UnverifiedSpeakers,
     /// Time at which the node may withdraw more routes even without an event.
     pub(super) replan_at: Option<Instant>,
 }
@@ -95,7 +93,7 @@ pub(super) fn plan_bgp(
         withdrawable: &Withdrawable::default(),
     };
     let delay = state.config.drain_delay.filter(|_| draining || node.cordoned);
-    let (alternates, unverified) = delay
+    let alternates = delay
         .map(|_| alternates::alternates(state, &cluster, &route_input, now))
         .unwrap_or_default();
     let withdrawable = delay.map(|delay| alternates.withdrawable(delay, now)).unwrap_or_default();
@@ -131,7 +129,6 @@ pub(super) fn plan_bgp(
         session_metrics,
         prefixes_over_limit: outcome.prefixes_over_limit,
         alternates,
-        unverified,
         replan_at,
     })
 }

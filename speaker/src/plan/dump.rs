@@ -30,7 +30,6 @@ impl Desired {
             "excludeLabelIgnored": self.exclusion_ignored,
             "verdicts": verdicts,
             "links": links.collect::<Vec<_>>(),
-            "doubted": self.unverified,
             "healthChecks": {"targets": self.probes.targets.len(), "refused": self.probes.disallowed},
             "status": self.status,
         })

@@ -39,7 +39,6 @@ impl State {
             "keyIds": self.keys.ids(),
             "services": services.collect::<Vec<_>>(),
             "failing": failing.collect::<Vec<_>>(),
-            "answered": self.live_speakers,
             "endpointSlices": self.slices.values().count(),
             "nodes": nodes.collect::<Vec<_>>(),
             "pools": pools.collect::<Vec<_>>(),

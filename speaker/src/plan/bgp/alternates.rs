@@ -1,14 +1,12 @@
 //! Drain of a node that advertises by BGP: the addresses that other nodes advertise to the same
-//! routers, and the speakers of these nodes that need a liveness check. Pure.
+//! routers. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::announce::{ClusterView, ServiceView};
-use ferrolb_proto::bgp::{
-    AlternateNodes, AlternateRoutes, RouteInput, UnverifiedSpeakers, export_targets,
-};
+use ferrolb_proto::bgp::{AlternateNodes, AlternateRoutes, RouteInput, export_targets};
 use ferrolb_proto::facts::{Key, Node, Speaker, SpeakerInterface};
 use ferrolb_proto::range::Family;
 
@@ -16,22 +14,21 @@ use crate::plan::{slices, units};
 use crate::state::State;
 
 /// Returns, for each address that this node advertises according to `route_input`, the routers to
-/// which other nodes advertise the address, and since when. Also returns the speakers whose hellos
-/// this node does not receive; their routes count only after a successful liveness check. Both
-/// results are empty while the SpeakerStatuses are unknown.
+/// which other nodes advertise the address, and since when. The result is empty while the
+/// SpeakerStatuses are unknown.
 pub(super) fn alternates<'a>(
     state: &'a State,
     cluster: &ClusterView<'a>,
     route_input: &RouteInput<'a, '_>,
     now: Instant,
-) -> (AlternateRoutes, UnverifiedSpeakers) {
+) -> AlternateRoutes {
     if !state.speakers.was_ever_complete() {
-        return (AlternateRoutes::default(), UnverifiedSpeakers::new());
+        return AlternateRoutes::default();
     }
-    let own = own_speaker(state, route_input.node);
     let (nodes, peers, speakers) =
         (state.nodes.values(), state.bgp_objects.peers.values(), state.speakers.values());
-    let others = AlternateNodes::new(&own, nodes, peers, speakers, &state.live_speakers);
+    let own = own_speaker(state, route_input.node);
+    let others = AlternateNodes::new(&own, nodes, peers, speakers);
     let (slices, no_failures) =
         (slices::by_service(state.slices.iter()), BTreeSet::<(&Key, Family)>::new());
     let services: Vec<_> = state.services.iter().collect();
@@ -64,7 +61,7 @@ pub(super) fn alternates<'a>(
             ),
         ))
     });
-    (state.alternates.updated(found, now), others.unverified)
+    state.alternates.updated(found, now)
 }
 
 /// Returns this node's SpeakerStatus as of now, reduced to the speakers that it receives on each

@@ -3,7 +3,7 @@
 use ferrolb_proto::api::{BgpSessionState, KubeProxyState, SpeakerIssue};
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, DrainReason, PeerLocation, Speaker,
-    SpeakerInterface, SpeakerSession,
+    SpeakerSession,
 };
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use k8s_openapi::ByteString;
@@ -213,14 +213,7 @@ fn a_draining_node_withdraws_only_routes_with_alternates() {
     let mut state = state(&Cluster::default(), &[numbered()]);
     let change = |state: &mut State, event| assert!(state.handle(event, Instant::ZERO));
     let cordoned = |cordoned| Event::Node(Change::Apply(Node { cordoned, ..node("node1") }));
-    let live_speakers =
-        |names: &[&str]| Event::LiveSpeakers(names.iter().map(|name| (*name).into()).collect());
     apply_resync(&mut state, &[other(true)], Event::Speaker);
-    change(&mut state, live_speakers(&["node2"]));
-    assert!(
-        !state.handle(live_speakers(&["node2"]), Instant::ZERO),
-        "an unchanged set of live speakers needs no plan"
-    );
     assert_eq!(
         (plan_at(&mut state, 0), plan(&state, Instant::ZERO).watches_speakers),
         ((1, 0), false)
@@ -246,9 +239,11 @@ fn a_draining_node_withdraws_only_routes_with_alternates() {
     change(&mut state, Event::Speaker(Change::Apply(other(true))));
     assert_eq!(plan_at(&mut state, 162), (1, 0));
     assert_eq!(plan_at(&mut state, 222), (0, 1));
-    change(&mut state, live_speakers(&[]));
-    assert_eq!(plan_at(&mut state, 223), (1, 0), "node2 has not responded to a liveness check");
-    change(&mut state, live_speakers(&["node2"]));
+    let node2 =
+        |ready| Event::Node(Change::Apply(Node { ready, ready_unknown: !ready, ..node("node2") }));
+    change(&mut state, node2(false));
+    assert_eq!(plan_at(&mut state, 223), (1, 0), "the status of node2 is stale");
+    change(&mut state, node2(true));
     assert_eq!((plan_at(&mut state, 223), plan_at(&mut state, 283)), ((1, 0), (0, 1)));
     change(&mut state, Event::SpeakersUnknown);
     assert_eq!(plan_at(&mut state, 284), (1, 0), "unknown SpeakerStatuses are no alternates");
@@ -266,42 +261,9 @@ fn a_draining_node_withdraws_only_routes_with_alternates() {
 }
 
 #[test]
-fn liveness_is_checked_only_in_a_drain_and_only_of_speakers_not_received() {
-    let address: IpAddr = "172.30.0.12".parse().expect("an address");
-    let nodes = vec![node("node1"), Node { internal_addresses: vec![address], ..node("node2") }];
-    let mut state = state(&Cluster { nodes, ..Cluster::default() }, &[numbered()]);
-    apply_resync(&mut state, &[other(true)], Event::Speaker);
-    let unverified = |state: &State| plan(state, Instant::ZERO).unverified;
-    assert_eq!(unverified(&state), UnverifiedSpeakers::new(), "the node does not drain");
-    state.handle(
-        Event::Node(Change::Apply(Node { cordoned: true, ..node("node1") })),
-        Instant::ZERO,
-    );
-    assert_eq!(unverified(&state), UnverifiedSpeakers::from([("node2".into(), [address].into())]));
-    let report = LinkReport { speakers: vec!["node2".into()], ..LinkReport::default() };
-    state.handle(Event::Report { link: 2, report }, Instant::ZERO);
-    assert_eq!(unverified(&state).len(), 1, "node2 does not receive this node");
-    let interfaces = [SpeakerInterface {
-        hello_senders: ["node1".into()].into(),
-        ..SpeakerInterface::default()
-    }]
-    .into();
-    state.handle(
-        Event::Speaker(Change::Apply(Speaker { interfaces, ..other(true) })),
-        Instant::ZERO,
-    );
-    assert_eq!(unverified(&state), UnverifiedSpeakers::new(), "both nodes receive each other");
-    state.handle(Event::Report { link: 2, report: LinkReport::default() }, Instant::ZERO);
-    assert_eq!(unverified(&state).len(), 1);
-    state.handle(Event::SpeakersUnknown, Instant::ZERO);
-    assert_eq!(unverified(&state), UnverifiedSpeakers::new(), "the SpeakerStatuses are unknown");
-}
-
-#[test]
 fn nothing_is_withdrawn_without_a_drain() {
     let mut state = state(&Cluster::default(), &[numbered()]);
     apply_resync(&mut state, &[other(true)], Event::Speaker);
-    state.handle(Event::LiveSpeakers(["node2".into()].into()), Instant::ZERO);
     let unhealthy = KubeProxyHealth {
         state: KubeProxyState::Unhealthy,
         message: "why".into(),
