@@ -1,22 +1,23 @@
-//! Hard rules of announcing: which nodes may announce an address, as far as Kubernetes objects
-//! determine it. Pure functions over borrowed facts; used by the speakers' plans and the
+//! The cluster as the rules of announcing see it: the Services with addresses, and the Nodes, pools
+//! and advertisements. Pure functions over borrowed facts; used by the speakers' plans and the
 //! controller's conditions. Rules about the network segment (a live speaker, an interface that is
 //! up) belong to the claim machine.
 //!
-//! [`sharing_groups`] joins Services by shared addresses. A [`SharingGroup`] is one set of joined
-//! Services with its advertisements. The [`ClusterView`] contains the nodes, pools and
-//! advertisements of the cluster.
+//! [`ClusterView`] contains the Nodes, pools and L2Advertisements of the cluster, [`ServiceView`]
+//! the facts of one Service, and [`Layer2Address`] one address with the L2Advertisements that
+//! announce it.
 
-mod group;
+mod layer2_address;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::facts::{Endpoint, EndpointCondition, L2Advertisement, Node, Pool, TrafficPolicy};
+use crate::eligibility::{EligibleEndpoints, Ineligible};
+use crate::facts::{L2Advertisement, Node, Pool};
 use crate::range::{AddressRange, Family};
 
-pub use group::{SharingGroup, sharing_groups};
+pub use layer2_address::Layer2Address;
 
 /// Labels of an object as key-value pairs, sorted by key.
 pub type SortedLabels = [(Box<str>, Box<str>)];
@@ -24,18 +25,14 @@ pub type SortedLabels = [(Box<str>, Box<str>)];
 /// Facts of a Service that determine which nodes may announce it.
 #[derive(Clone, Debug)]
 pub struct ServiceView<'a> {
-    /// `spec.externalTrafficPolicy`.
-    pub policy: TrafficPolicy,
-    /// Rule that decides which endpoints are eligible.
-    pub eligible: EndpointCondition,
     /// Addresses in the Service's status that may be announced, in the order of the status.
     pub assigned: &'a [IpAddr],
     /// Name of the pool in the annotation that the controller writes to the Service, if any.
     pub from_pool: Option<&'a str>,
     /// `metadata.labels`.
     pub labels: &'a SortedLabels,
-    /// Endpoints of all EndpointSlices of the Service.
-    pub endpoints: Vec<&'a Endpoint>,
+    /// Nodes with eligible endpoints of the Service.
+    pub endpoints: EligibleEndpoints,
     /// Nodes on which all endpoints of an address family fail their health check, as these nodes
     /// report, each with the family.
     pub failing_on: Vec<(&'a str, Family)>,
@@ -48,26 +45,43 @@ impl ServiceView<'_> {
     }
 }
 
-/// Reason why a node may not announce an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ineligible {
-    /// The Node has the condition `NetworkUnavailable`, or the taint for nodes that are out of
-    /// service.
-    Unreachable,
-    /// The node has the exclude label.
-    Excluded,
-    /// At least one of the addresses that must be announced together has no advertisement that
-    /// selects the node.
-    NotSelected,
-    /// For one of the Services, there is no eligible endpoint to which the node can forward.
-    CannotServe,
-    /// BGP: no Service with the address has an eligible endpoint of its family on any node.
-    NoEndpoint,
-    /// BGP: no BGPPeer fulfills all three conditions: the BGPPeer selects the node and accepts the
-    /// address's family, and an advertisement selects the BGPPeer.
-    NoRouter,
-    /// BGP: the advertisements together have more communities than a route may carry.
-    TooManyCommunities,
+/// Services with addresses, by address.
+#[derive(Clone, Debug)]
+pub struct ServicesByAddress<'a> {
+    services: Vec<ServiceView<'a>>,
+    /// Indexes into `services`, ascending.
+    by_address: BTreeMap<IpAddr, Vec<usize>>,
+}
+
+impl<'a> FromIterator<ServiceView<'a>> for ServicesByAddress<'a> {
+    /// Indexes these Services, which are sorted by namespace and name.
+    fn from_iter<I: IntoIterator<Item = ServiceView<'a>>>(services: I) -> Self {
+        let services: Vec<_> = services.into_iter().collect();
+        let mut by_address: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
+        for (index, service) in services.iter().enumerate() {
+            for address in service.assigned {
+                by_address.entry(*address).or_default().push(index);
+            }
+        }
+        Self { services, by_address }
+    }
+}
+
+impl<'a> ServicesByAddress<'a> {
+    /// Returns each address, ascending, with the Services that have it.
+    pub fn iter(
+        &self,
+    ) -> impl Iterator<Item = (IpAddr, impl Iterator<Item = &ServiceView<'a>> + Clone)> {
+        self.by_address.iter().map(|(address, indexes)| {
+            (*address, indexes.iter().map(|index| &self.services[*index]))
+        })
+    }
+
+    /// Returns the Services that have an address, sorted by namespace and name.
+    pub fn of(&self, address: IpAddr) -> impl Iterator<Item = &ServiceView<'a>> + Clone {
+        let indexes = self.by_address.get(&address).into_iter().flatten();
+        indexes.map(|index| &self.services[*index])
+    }
 }
 
 /// Nodes, pools and advertisements of the cluster, prepared once for all Services.
@@ -104,6 +118,11 @@ impl<'a> ClusterView<'a> {
             pools: pools.map(|pool| (&*pool.name, pool)).collect(),
             advertisements: advertisements.collect(),
         }
+    }
+
+    /// Returns all Nodes, sorted by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &'a Node> {
+        self.nodes.iter().map(|(node, _)| *node)
     }
 
     /// Returns whether the exclude label is ignored.

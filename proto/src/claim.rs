@@ -253,10 +253,8 @@ pub struct ClaimMachine {
     newcomers: BTreeMap<Box<str>, Newcomer>,
     /// Time before which no entry of `newcomers` expires.
     newcomers_due: Instant,
-    /// State of each election unit, by the first address of the unit.
+    /// State of each election unit, by its address.
     units: BTreeMap<IpAddr, UnitState>,
-    /// For each address, the first address of its unit, which is the key in `units`.
-    unit_of: BTreeMap<IpAddr, IpAddr>,
     /// Time of the next check of the peers' deadlines. The time may be too early; an early check
     /// changes nothing.
     peers_due: Option<Instant>,
@@ -268,7 +266,7 @@ pub struct ClaimMachine {
     defense_due: Option<Instant>,
     /// Earliest time of the next ARP probe, so that probes for many units do not flood the segment.
     next_probe: Instant,
-    /// Times at which units must be evaluated again, each with the unit's key in `units`.
+    /// Times at which units must be evaluated again, each with its address.
     timers: BTreeSet<(Instant, IpAddr)>,
     self_check: SelfCheck,
     outputs: VecDeque<Output>,
@@ -289,7 +287,6 @@ impl ClaimMachine {
             newcomers: BTreeMap::new(),
             newcomers_due: now,
             units: BTreeMap::new(),
-            unit_of: BTreeMap::new(),
             peers_due: None,
             unowned: BTreeMap::new(),
             address_conflicts: BTreeMap::new(),

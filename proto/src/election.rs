@@ -25,23 +25,25 @@ pub struct Candidate {
     pub cordoned: bool,
     /// Sum of the weights of the matching `preferredNodeSelectors`; more is better.
     pub preference: u32,
-    /// [`order`] of the node for the unit's first address.
+    /// [`order`] of the node for [`Unit::ordered_by`].
     pub order: u128,
 }
 
-/// An election unit: Services that are connected by shared addresses, usually one Service. One node
-/// announces all addresses of the unit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// An election unit: one address, which one node announces.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
-    /// Addresses of the unit; the first one identifies the unit.
-    pub addresses: Box<[IpAddr]>,
-    /// Nodes that may announce the unit.
+    /// The address.
+    pub address: IpAddr,
+    /// The address that decides the order of the nodes: the first address of the Service. Both
+    /// families of a Service therefore have the same order.
+    pub ordered_by: IpAddr,
+    /// Nodes that may announce the address.
     pub candidates: Box<[Candidate]>,
     /// True if the node of this speaker can forward traffic to an eligible endpoint.
     pub can_serve_here: bool,
-    /// Addresses whose endpoints on this node all fail their health check. The other nodes get this
+    /// True if all endpoints on this node fail their health check. The other nodes get this
     /// information from this node's hellos.
-    pub failing: Box<[IpAddr]>,
+    pub failing: bool,
 }
 
 impl Unit {
@@ -70,23 +72,20 @@ pub fn order(node: &str, address: IpAddr) -> u128 {
 /// Soft rules 1 to 7 that apply to a candidate, worst first: leaving, failing, draining, unhealthy,
 /// terminating, cordoned, flapping. Less is better.
 ///
-/// Each value is 0 or 1, except failing: the number of the unit's addresses whose health checks
-/// fail. If every node fails for one address, a node that fails for no other address still ranks
-/// first. Terminating is worse than cordoned: terminating Pods end within seconds, and connections
-/// to them fail until the API reports that they ended. Pods of a cordoned node may run for days.
-pub type SoftRules = [u8; 7];
+/// Terminating is worse than cordoned: terminating Pods end within seconds, and connections to them
+/// fail until the API reports that they ended. Pods of a cordoned node may run for days.
+pub type SoftRules = [bool; 7];
 
 /// Value of a candidate to which no soft rule applies.
-pub const NO_SOFT_RULES: SoftRules = [0; 7];
+pub const NO_SOFT_RULES: SoftRules = [false; 7];
 
-/// Returns the soft rules that apply to a candidate. The candidate's hellos carry its `flags` and
-/// `failing`, the number of the unit's addresses whose health checks fail on it.
+/// Returns the soft rules that apply to a candidate. The candidate's hellos carry its `flags`, and
+/// whether the health checks of the address fail on it.
 #[must_use]
-pub const fn soft_rules(candidate: &Candidate, flags: Flags, failing: u8) -> SoftRules {
+pub const fn soft_rules(candidate: &Candidate, flags: Flags, failing: bool) -> SoftRules {
     let Candidate { cordoned, terminating, .. } = *candidate;
-    let [leaving, draining, unhealthy] =
-        [flags.leaving as u8, flags.draining as u8, flags.unhealthy as u8];
-    [leaving, failing, draining, unhealthy, terminating as u8, cordoned as u8, flags.flapping as u8]
+    let Flags { leaving, draining, unhealthy, flapping, .. } = flags;
+    [leaving, failing, draining, unhealthy, terminating, cordoned, flapping]
 }
 
 /// Rank of a candidate: soft rules, preempt delay, preference and order, compared in this sequence.
@@ -101,7 +100,7 @@ pub struct Rank(SoftRules, bool, Reverse<u32>, u128);
 pub const fn rank(
     candidate: &Candidate,
     flags: Flags,
-    failing: u8,
+    failing: bool,
     count_preempt_delay: bool,
 ) -> Rank {
     let soft = soft_rules(candidate, flags, failing);
@@ -149,7 +148,7 @@ mod tests {
         let candidate = Candidate { node: "n".into(), cordoned, terminating, preference, order };
         let flags =
             Flags { leaving, draining, unhealthy, flapping, in_preempt_delay, ..Flags::default() };
-        rank(&candidate, flags, u8::from(failing), count_preempt_delay)
+        rank(&candidate, flags, failing, count_preempt_delay)
     }
 
     #[test]
@@ -178,10 +177,8 @@ mod tests {
             ..Flags::default()
         };
         assert_eq!(
-            soft_rules(&Candidate { preference: 7, ..Candidate::default() }, other_flags, 0),
+            soft_rules(&Candidate { preference: 7, ..Candidate::default() }, other_flags, false),
             NO_SOFT_RULES
         );
-        let failing = |count| soft_rules(&Candidate::default(), Flags::default(), count);
-        assert!(failing(0) == NO_SOFT_RULES && failing(0) < failing(1) && failing(1) < failing(2));
     }
 }

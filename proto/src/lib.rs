@@ -6,8 +6,8 @@
 //! - [`duration`]: the text format of durations in flags and annotations.
 //! - [`range`]: address ranges and sets of free addresses.
 //! - [`wire`]: frames on the network segment: Ethernet, ARP, NDP, and the hello protocol.
-//! - [`announce`], [`bgp`], [`election`] and [`verdict`]: decisions that more than one component
-//!   makes.
+//! - [`eligibility`], [`announce`], [`bgp`] and [`election`]: decisions that more than one
+//!   component makes.
 //! - [`claim`]: the state machine that decides which speaker owns an address.
 //! - [`health`]: the state machines for the health checks of endpoints and for kube-proxy health.
 //! - [`lease`]: the state machine that decides which replica of the controller may write.
@@ -24,12 +24,12 @@ pub mod bgp;
 pub mod claim;
 pub mod duration;
 pub mod election;
+pub mod eligibility;
 pub mod facts;
 pub mod health;
 pub mod lease;
 pub mod range;
 mod time;
-pub mod verdict;
 pub mod wire;
 
 pub use time::Instant;

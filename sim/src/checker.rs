@@ -392,7 +392,6 @@ impl SimWorld {
                     format!("unit {unit}: {moved} moves in the run, the bound is {bound}"),
                 );
             }
-            self.check_addresses(unit);
             self.check_best(unit);
             // Announcements of a recent move may still be in transit.
             let moved_at = self.checker.units[unit].moves.back().copied();
@@ -405,22 +404,6 @@ impl SimWorld {
         self.check_fences();
         self.check_rate();
         std::mem::take(&mut self.checker.outcome)
-    }
-
-    /// Checks that every node announces either all addresses of a unit or none.
-    fn check_addresses(&mut self, unit: usize) {
-        let addresses = self.catalog.addresses(unit);
-        let is_partial_owner = |node: &&super::node::SimNode| {
-            let announced =
-                addresses.iter().filter(|address| node.announced.contains(*address)).count();
-            node.works() && announced != 0 && announced != addresses.len()
-        };
-        if let Some(name) = self.nodes.iter().find(is_partial_owner).map(|node| node.name.clone()) {
-            self.report_violation(
-                Rule::End,
-                format!("unit {unit}: {name} announces only a part of its addresses"),
-            );
-        }
     }
 
     fn check_fences(&mut self) {

@@ -328,7 +328,7 @@ impl SimWorld {
     ) {
         let node = &self.nodes[index];
         if node.process_number == process_number && node.is_up() && !node.isolated {
-            let address = self.catalog.addresses(unit)[0];
+            let address = self.catalog.address(unit);
             self.pass_input(index, Input::ForeignFrame { address, mac, announced });
         }
     }

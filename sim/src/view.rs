@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Interval of the units that also have an IPv6 address: every third unit.
-const DUAL_STACK_EVERY: usize = 3;
+/// Interval of the units with an IPv6 address: every fourth unit. Such a unit and the unit before
+/// it are the two addresses of one Service.
+const IPV6_EVERY: usize = 4;
 
 /// State of the API: the true state, or the state that one node has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +51,8 @@ pub(super) fn node_flags(nodes: usize, some: &[usize]) -> Rc<[bool]> {
 /// Properties of the units and the nodes that are constant in a run.
 pub(super) struct UnitCatalog {
     names: Vec<Arc<str>>,
-    addresses: Vec<Box<[IpAddr]>>,
-    /// Indexes of the units, by their first addresses.
+    addresses: Vec<IpAddr>,
+    /// Indexes of the units, by address.
     by_address: BTreeMap<IpAddr, usize>,
     /// For each unit, the [`order`] of each node.
     orders: Vec<Vec<u128>>,
@@ -62,22 +63,24 @@ impl UnitCatalog {
     /// order of the nodes.
     pub(super) fn new(nodes: usize, units: usize, salt: u32) -> Self {
         let names: Vec<Arc<str>> = (0..nodes).map(|node| format!("n{node}").into()).collect();
-        let addresses: Vec<_> = (0..units).map(|unit| addresses(unit, salt)).collect();
-        let of_unit = |all: &[IpAddr]| names.iter().map(|name| order(name, all[0])).collect();
-        let by_address = addresses.iter().enumerate().map(|(unit, all)| (all[0], unit)).collect();
+        let addresses: Vec<_> = (0..units).map(|unit| address(unit, salt)).collect();
+        let order_of = |unit: usize| {
+            let ordered_by = addresses[first_of_service(unit)];
+            names.iter().map(|name| order(name, ordered_by)).collect()
+        };
         Self {
-            orders: addresses.iter().map(|all| of_unit(all)).collect(),
+            orders: (0..units).map(order_of).collect(),
+            by_address: addresses.iter().copied().zip(0..).collect(),
             names,
-            by_address,
             addresses,
         }
     }
 
-    pub(super) fn addresses(&self, unit: usize) -> &[IpAddr] {
-        &self.addresses[unit]
+    pub(super) fn address(&self, unit: usize) -> IpAddr {
+        self.addresses[unit]
     }
 
-    /// Returns the index of the unit whose first address is `address`.
+    /// Returns the index of the unit of an address.
     pub(super) fn unit_of(&self, address: IpAddr) -> Option<usize> {
         self.by_address.get(&address).copied()
     }
@@ -105,26 +108,32 @@ impl UnitCatalog {
                 order: self.orders[unit][node],
                 ..Candidate::default()
             });
-            let addresses = self.addresses[unit].clone();
-            let failing = if failing[unit] { addresses.clone() } else { Box::default() };
             Arc::new(Unit {
-                addresses,
+                address: self.addresses[unit],
+                ordered_by: self.addresses[first_of_service(unit)],
                 candidates: candidates.collect(),
                 can_serve_here: serves,
-                failing,
+                failing: failing[unit],
             })
         };
         (0..self.addresses.len()).map(unit).collect()
     }
 }
 
-fn addresses(unit: usize, salt: u32) -> Box<[IpAddr]> {
+/// Returns the unit whose address is the first one of the same Service.
+const fn first_of_service(unit: usize) -> usize {
+    if has_ipv6(unit) { unit - 1 } else { unit }
+}
+
+const fn has_ipv6(unit: usize) -> bool {
+    unit % IPV6_EVERY == IPV6_EVERY - 1
+}
+
+fn address(unit: usize, salt: u32) -> IpAddr {
     let number = u32::try_from(unit).unwrap_or(u32::MAX).wrapping_add(salt) & 0x00ff_ffff;
-    let v4 = Ipv4Addr::from(0x0a00_0000 | number);
-    let v6 = Ipv6Addr::from(0xfd30_u128 << 112 | u128::from(number));
-    if unit % DUAL_STACK_EVERY == DUAL_STACK_EVERY - 1 {
-        [v4.into(), v6.into()].into()
+    if has_ipv6(unit) {
+        Ipv6Addr::from(0xfd30_u128 << 112 | u128::from(number)).into()
     } else {
-        [v4.into()].into()
+        Ipv4Addr::from(0x0a00_0000 | number).into()
     }
 }

@@ -5,15 +5,14 @@ mod bgp;
 pub mod probes;
 mod proxy_health;
 
-use std::collections::BTreeMap;
-
-use ferrolb_proto::verdict::Verdict;
 use ferrolb_proto::wire::hello::HelloDecodeError;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::plan::{AddressCounts, SERVING_NAMES};
 
 pub use bgp::{BfdCounts, BgpMetrics, GobgpMetrics, SessionCounts, bgp_metrics};
 pub use proxy_health::ProxyHealthMetrics;
@@ -29,7 +28,7 @@ const PLAN_BUCKETS: [f64; 12] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
 type LinkLabel = [(&'static str, String); 1];
-type VerdictLabel = [(&'static str, &'static str); 1];
+type EndpointsLabel = [(&'static str, &'static str); 1];
 type DropLabels = [(&'static str, String); 2];
 
 /// Reason for which a frame was dropped.
@@ -116,7 +115,7 @@ impl DropReason {
 /// Metrics of the main loop and of all interfaces.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    services: Family<VerdictLabel, Gauge>,
+    addresses: Family<EndpointsLabel, Gauge>,
     owned: Family<LinkLabel, Gauge>,
     speakers: Family<LinkLabel, Gauge>,
     replies_sent: Family<LinkLabel, Counter>,
@@ -146,9 +145,9 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let all = Self::unregistered();
         registry.register(
-            "services",
-            "Services with assigned addresses, by eligibility of this node's endpoints",
-            all.services.clone(),
+            "addresses",
+            "Addresses of Services, by the endpoints with which this node can serve them",
+            all.addresses.clone(),
         );
         registry.register("owned_addresses", "Addresses that this node owns", all.owned.clone());
         all.register_frames(registry);
@@ -248,7 +247,7 @@ impl Metrics {
     fn unregistered() -> Self {
         let buckets: fn() -> Histogram = || Histogram::new(FAILOVER_BUCKETS);
         Self {
-            services: Family::default(),
+            addresses: Family::default(),
             owned: Family::default(),
             speakers: Family::default(),
             replies_sent: Family::default(),
@@ -272,11 +271,11 @@ impl Metrics {
         }
     }
 
-    /// Publishes the number of FerroLB's Services for each verdict on this node.
-    pub fn set_verdicts(&self, verdicts: &BTreeMap<Verdict, i64>) {
-        for verdict in Verdict::ALL {
-            let count = verdicts.get(&verdict).copied().unwrap_or_default();
-            self.services.get_or_create(&[("verdict", verdict.name())]).set(count);
+    /// Publishes the number of the Services' addresses, by how this node can serve them.
+    pub fn set_addresses(&self, counts: &AddressCounts) {
+        for name in SERVING_NAMES {
+            let count = counts.get(name).copied().unwrap_or_default();
+            self.addresses.get_or_create(&[("endpoints", name)]).set(count);
         }
     }
 
@@ -433,22 +432,22 @@ mod tests {
     }
 
     #[test]
-    fn services_are_counted_for_every_verdict() {
+    fn addresses_are_counted_for_every_result() {
         let mut registry = Registry::with_prefix("ferrolb_speaker");
         let metrics = Metrics::new(&mut registry);
-        let shown = |verdicts: &[(Verdict, i64)]| {
-            metrics.set_verdicts(&verdicts.iter().copied().collect());
+        let shown = |counts: &[(&'static str, i64)]| {
+            metrics.set_addresses(&counts.iter().copied().collect());
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
             let lines = text
                 .lines()
-                .filter_map(|line| line.strip_prefix("ferrolb_speaker_services{verdict=\""));
+                .filter_map(|line| line.strip_prefix("ferrolb_speaker_addresses{endpoints=\""));
             let mut lines: Vec<_> = lines.map(str::to_owned).collect();
             lines.sort();
             lines
         };
         assert_eq!(
-            shown(&[(Verdict::Ready, 3), (Verdict::NoLocalEndpoint, 2)]),
+            shown(&[("ready", 3), ("no_local_endpoint", 2)]),
             [
                 "failing\"} 0",
                 "no_endpoint\"} 0",
@@ -457,6 +456,6 @@ mod tests {
                 "terminating\"} 0"
             ]
         );
-        assert!(shown(&[(Verdict::NoEndpoint, 1)]).contains(&"ready\"} 0".to_owned()));
+        assert!(shown(&[("no_endpoint", 1)]).contains(&"ready\"} 0".to_owned()));
     }
 }

@@ -24,7 +24,6 @@ use ferrolb_proto::api::{
 use ferrolb_proto::bgp::AlternateRoutes;
 use ferrolb_proto::claim::{AddressConflict, ConflictKind, NodeState};
 use ferrolb_proto::election::Unit;
-use ferrolb_proto::verdict::Verdict;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
 
@@ -38,6 +37,7 @@ pub use bgp::{
 };
 pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
 pub use proxy_health::ProxyTargets;
+pub use units::{AddressCounts, SERVING_NAMES};
 
 /// Desired configuration of all drivers.
 #[derive(Clone, Debug, Default)]
@@ -69,8 +69,8 @@ pub struct Desired {
     pub watches_speakers: bool,
     /// Addresses that other nodes advertise by BGP in place of this node, and since when.
     pub alternates: Arc<AlternateRoutes>,
-    /// Number of FerroLB's Services for each verdict on this node.
-    pub verdicts: BTreeMap<Verdict, i64>,
+    /// Number of the Services' addresses, by how this node can serve them.
+    pub addresses: AddressCounts,
     /// Reason for which the speaker is not ready. None: the speaker is ready.
     pub not_ready_reason: Option<String>,
     /// True if the exclude label is ignored because every Node has it.
@@ -100,7 +100,7 @@ pub struct LinkPlan {
 /// Configuration of an interface's thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkConfig {
-    /// All election units that may be announced on this network segment.
+    /// All election units of this network segment, by address.
     pub units: Vec<Arc<Unit>>,
     /// Hello keys, which sign and verify the frames between speakers.
     pub keys: HelloKeyRing,
@@ -165,12 +165,9 @@ pub fn plan(state: &State, now: Instant) -> Desired {
     let health_checks = probes::health_checks(state);
     let mut used_links = links_to_use(state, &eligible, now, &mut desired.replan_at);
     if state.missing_input().is_none() {
-        for cluster_unit in units::cluster_units(
-            state,
-            &units::cluster_view(state),
-            &health_checks.failing,
-            &mut desired.verdicts,
-        ) {
+        let services = units::services_by_address(state, &health_checks.failing);
+        desired.addresses = units::count_addresses(state, &services);
+        for cluster_unit in units::cluster_units(state, &units::cluster_view(state), &services) {
             for link_units in used_links.iter_mut().filter(|link_units| link_units.announces) {
                 link_units.selected |= cluster_unit.selects(link_units.link);
                 link_units

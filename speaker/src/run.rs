@@ -272,8 +272,8 @@ impl MainLoop {
             bgp.prefixes_over_limit
                 .set(i64::try_from(desired.prefixes_over_limit).unwrap_or(i64::MAX));
         }
-        if desired.verdicts != self.desired.verdicts {
-            self.metrics.set_verdicts(&desired.verdicts);
+        if desired.addresses != self.desired.addresses {
+            self.metrics.set_addresses(&desired.addresses);
         }
         match (&self.desired.not_ready_reason, &desired.not_ready_reason) {
             (Some(_), None) => {

@@ -110,7 +110,7 @@ fn speaker(with_bgp: bool) -> BTreeMap<String, Metric> {
     let own = registry.sub_registry_with_prefix("speaker");
     let metrics = speaker::Metrics::new(own);
     let _link = metrics.link(SAMPLE);
-    metrics.set_verdicts(&BTreeMap::new());
+    metrics.set_addresses(&BTreeMap::new());
     let proxy = ProxyHealthMetrics::new(own);
     for outcome in
         [RoundOutcome::Good, RoundOutcome::Bad, RoundOutcome::Starting, RoundOutcome::Refused]

@@ -21,10 +21,12 @@ mod recheck_queue;
 mod warnings;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ferrolb_proto::announce::{ClusterView, ServiceView, SharingGroup};
-use ferrolb_proto::facts::{Key, ServiceConditionType, stale_speakers};
+use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
+use ferrolb_proto::eligibility::EligibleEndpoints;
+use ferrolb_proto::facts::{Key, Service, ServiceConditionType, stale_speakers};
 use ferrolb_proto::{Instant, api};
 
 use super::State;
@@ -166,27 +168,24 @@ impl State {
         let sharers = self.sharers(entry);
         let announceable: Vec<Vec<_>> =
             sharers.iter().map(|entry| entry.service.announceable().collect()).collect();
-        let failing_on = |key| {
-            let failing =
-                live_speakers.into_iter().flat_map(|live_speakers| live_speakers.failing(key));
-            failing.map(|(node, failing)| (node, failing.family)).collect()
-        };
-        let served = sharers.iter().zip(&announceable).map(|(entry, assigned)| ServiceView {
-            policy: entry.service.policy,
-            eligible: entry.service.endpoint_condition,
-            assigned,
-            from_pool: entry.service.pool_annotation.as_deref(),
-            labels: &entry.service.demand.labels,
-            endpoints: self.slices.of(&entry.service.key).collect(),
-            failing_on: failing_on(&entry.service.key),
+        let services: ServicesByAddress<'_> = sharers
+            .iter()
+            .zip(&announceable)
+            .map(|(entry, assigned)| self.service_view(&entry.service, assigned, live_speakers))
+            .collect();
+        let layer2 = service.announceable().filter_map(|address| {
+            Some((address, Layer2Address::new(cluster, address, services.of(address))?))
         });
-        let served: Vec<_> = served.collect();
-        let sharers = if bgp.is_some() { served.clone() } else { Vec::new() };
-        let group = SharingGroup::of(cluster, served);
-        let endpoints = self.slices.of(&service.key).collect();
-        let desired =
-            DiagnosisInput { service, endpoints, cluster, group, sharers, live_speakers, bgp }
-                .desired_condition(&self.config.names);
+        let desired = DiagnosisInput {
+            service,
+            endpoints: self.slices.of(&service.key).collect(),
+            cluster,
+            services: &services,
+            layer2: layer2.collect(),
+            live_speakers,
+            bgp,
+        }
+        .desired_condition(&self.config.names);
         let current = service.condition(ServiceConditionType::Announced);
         if current.is_some_and(|current| service::matches(current, &desired.condition)) {
             return CheckResult::UpToDate;
@@ -206,24 +205,35 @@ impl State {
         CheckResult::Write(Box::new(service::with_transition_time(current, desired.condition)))
     }
 
-    /// Returns the Services with addresses to announce that are connected to this Service by shared
-    /// addresses, directly or through other Services. The list is sorted by key and includes this
-    /// Service.
+    /// Returns the Services that have an address of this Service, sorted by key, with this Service.
     fn sharers(&self, entry: &ServiceEntry) -> Vec<&ServiceEntry> {
-        let mut seen = BTreeSet::from([&entry.service.key]);
-        let mut left = vec![entry];
-        while let Some(entry) = left.pop() {
-            for assigned in &entry.service.assigned {
-                for key in self.allocator.services_of(assigned.address) {
-                    let Some(found) = self.services.get(key) else { continue };
-                    if seen.insert(&found.service.key) {
-                        left.push(found);
-                    }
-                }
-            }
+        let addresses = entry.service.assigned.iter().map(|assigned| assigned.address);
+        let others = addresses.flat_map(|address| self.allocator.services_of(address));
+        let keys: BTreeSet<_> = others.chain([&entry.service.key]).collect();
+        keys.into_iter().filter_map(|key| self.services.get(key)).collect()
+    }
+
+    /// Returns the facts of a Service that determine which nodes may announce its addresses
+    /// `assigned`.
+    fn service_view<'a>(
+        &'a self,
+        service: &'a Service,
+        assigned: &'a [IpAddr],
+        live_speakers: Option<&'a LiveSpeakers<'a>>,
+    ) -> ServiceView<'a> {
+        let endpoints = self.slices.of(&service.key);
+        let failing = live_speakers.into_iter().flat_map(|speakers| speakers.failing(&service.key));
+        ServiceView {
+            assigned,
+            from_pool: service.pool_annotation.as_deref(),
+            labels: &service.demand.labels,
+            endpoints: EligibleEndpoints::new(
+                service.policy,
+                service.endpoint_condition,
+                endpoints,
+            ),
+            failing_on: failing.map(|(node, failing)| (node, failing.family)).collect(),
         }
-        let is_announceable = |entry: &&ServiceEntry| entry.service.announceable().next().is_some();
-        seen.into_iter().filter_map(|key| self.services.get(key)).filter(is_announceable).collect()
     }
 
     fn apply_check(&mut self, key: &Key, in_round: bool, result: CheckResult, now: Instant) {

@@ -102,10 +102,11 @@ impl ClaimRun {
             };
             let chosen = names.iter().enumerate().filter(|(i, _)| candidates & (1 << i) != 0);
             Arc::new(Unit {
-                addresses: [address].into(),
+                address,
+                ordered_by: address,
                 candidates: chosen.map(candidate).collect(),
                 can_serve_here: candidates > 127,
-                failing: if candidates & 64 == 0 { Box::default() } else { [address].into() },
+                failing: candidates & 64 != 0,
             })
         };
         self.handle(Input::Units((0..count % 8).map(unit).collect()));

@@ -47,37 +47,28 @@ impl<'a> BgpAdvertisements<'a> {
         Self(advertisements)
     }
 
-    /// Returns whether any advertisement announces an address of a Service, from any node and to
-    /// any router.
+    /// Returns the indexes of the advertisements that announce an address of a Service, from any
+    /// node and to any router, ascending.
     #[must_use]
-    pub fn is_announced(
+    pub fn announcing(
         &self,
         view: &ClusterView<'_>,
-        served: &ServiceView<'_>,
+        service: &ServiceView<'_>,
         address: IpAddr,
-    ) -> bool {
-        let pool = view.pool_of(served.from_pool, address);
-        pool.is_some_and(|pool| self.0.iter().any(|ad| ad.announces(pool, served)))
+    ) -> Vec<usize> {
+        let Some(pool) = view.pool_of(service.from_pool, address) else { return Vec::new() };
+        let announces = |index: &usize| {
+            let ad = self.0[*index].of;
+            ad.selects_pool(pool)
+                && too_wide_prefix(ad, pool).is_none()
+                && ad.selects_service(|| service.labels())
+        };
+        (0..self.0.len()).filter(announces).collect()
     }
 
-    /// Returns the advertisements that select a node with these labels.
-    pub(super) fn of_node(
-        &self,
-        labels: &BTreeMap<String, String>,
-    ) -> Vec<&ResolvedAdvertisement<'a>> {
-        self.0.iter().filter(|ad| ad.of.selects_node(labels)).collect()
-    }
-}
-
-impl ResolvedAdvertisement<'_> {
-    /// Returns whether the advertisement announces the addresses of a pool.
-    pub(super) fn announces_pool(&self, pool: &Pool) -> bool {
-        self.of.selects_pool(pool) && too_wide_prefix(self.of, pool).is_none()
-    }
-
-    /// Returns whether the advertisement announces the addresses that a Service has from a pool.
-    pub(super) fn announces(&self, pool: &Pool, served: &ServiceView<'_>) -> bool {
-        self.announces_pool(pool) && self.of.selects_service(|| served.labels())
+    /// Returns the advertisement with this index; see [`Self::announcing`].
+    pub(super) fn get(&self, index: usize) -> &ResolvedAdvertisement<'a> {
+        &self.0[index]
     }
 }
 

@@ -11,7 +11,8 @@ use std::net::IpAddr;
 use super::{
     BgpAdvertisements, ExportTargets, RouteInput, Sessions, Withdrawable, export_targets, sessions,
 };
-use crate::announce::{ClusterView, Ineligible, ServiceView};
+use crate::announce::{ClusterView, ServiceView};
+use crate::eligibility::Ineligible;
 use crate::facts::{BgpPeer, Node, PeerLocation, Speaker};
 use crate::range::Family;
 
@@ -46,17 +47,17 @@ impl<'a> Advertiser<'a> {
         Self { node, sessions: sessions(peers, &node.labels), speaker }
     }
 
-    /// Returns the BGPPeers to whose routers the node advertises an address of these Services, and
-    /// the export targets.
+    /// Returns the BGPPeers to whose routers the node advertises an address, and the export
+    /// targets. `services` are the Services that have the address.
     ///
     /// # Errors
     /// Returns the reason why the node should not or cannot advertise the address to any router.
-    pub fn exported_to(
+    pub fn exported_to<'v>(
         &self,
         view: &ClusterView<'_>,
         advertisements: &BgpAdvertisements<'a>,
-        services: &[ServiceView<'_>],
         address: IpAddr,
+        services: impl IntoIterator<Item = &'v ServiceView<'v>>,
     ) -> Result<(BTreeSet<&'a str>, ExportTargets<'a>), NotAdvertised> {
         let unhealthy = self
             .speaker
@@ -70,7 +71,7 @@ impl<'a> Advertiser<'a> {
             withdrawable: &withdrawable,
         };
         let targets =
-            export_targets(view, &input, services, address).map_err(NotAdvertised::Ineligible)?;
+            export_targets(view, &input, address, services).map_err(NotAdvertised::Ineligible)?;
         let bgp = self
             .speaker
             .ok_or(NotAdvertised::NoSpeaker)?

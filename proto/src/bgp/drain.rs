@@ -12,10 +12,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::routes::is_served_on;
 use super::{Advertiser, BgpAdvertisements};
 use crate::Instant;
 use crate::announce::{ClusterView, ServiceView};
+use crate::eligibility::serving;
 use crate::facts::{BgpPeer, Key, Node, Speaker, stale_speakers};
 use crate::range::Family;
 
@@ -77,25 +77,29 @@ impl<'a> AlternateNodes<'a> {
         self.failing.get(service).into_iter().flatten().copied()
     }
 
-    /// Returns the BGPPeers in `peers` to whose routers another node advertises an address of these
-    /// Services, other than as a de-preferred path.
-    pub fn advertised_to(
+    /// Returns the BGPPeers in `peers` to whose routers another node advertises an address, other
+    /// than as a de-preferred path. `services` are the Services that have the address.
+    pub fn advertised_to<'v>(
         &self,
         view: &ClusterView<'_>,
         advertisements: &BgpAdvertisements<'a>,
-        services: &[ServiceView<'_>],
         address: IpAddr,
+        services: impl IntoIterator<Item = &'v ServiceView<'v>>,
         peers: &BTreeSet<&str>,
     ) -> BTreeSet<&'a str> {
+        let is_announced = |service: &&ServiceView<'_>| {
+            !advertisements.announcing(view, service, address).is_empty()
+        };
+        let announced: Vec<_> = services.into_iter().filter(is_announced).collect();
         let mut reached = BTreeSet::new();
         for advertiser in &self.advertisers {
             // This check is cheap and excludes most nodes, which have no endpoint of a Service with
             // the policy `Local`.
-            if !is_served_on(services, address, &advertiser.node.name) {
+            if serving(address, &advertiser.node.name, announced.iter().copied()).is_err() {
                 continue;
             }
             if let Ok((to, should)) =
-                advertiser.exported_to(view, advertisements, services, address)
+                advertiser.exported_to(view, advertisements, address, announced.iter().copied())
                 && !should.de_preferred
             {
                 let sends = |peer: &&str| {

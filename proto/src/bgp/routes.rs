@@ -1,8 +1,7 @@
 //! The routes that a node advertises by BGP, and the routers that receive them. Pure functions.
 //!
-//! The endpoints of an address's own family alone decide which nodes may advertise the address. On
-//! a network segment, in contrast, one node owns all addresses of a Service. By BGP, every node
-//! that can serve an address advertises it, and routers spread connections over these nodes (ECMP).
+//! Every node that may announce an address advertises it, and routers spread connections over these
+//! nodes (ECMP). On a network segment, in contrast, one node owns the address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,10 +9,10 @@ use std::sync::Arc;
 
 use super::advertisements::{BgpAdvertisements, ResolvedAdvertisement};
 use super::{Prefix, RouteAttributes, RouteClass, Sessions, Withdrawable};
-use crate::announce::{ClusterView, Ineligible, ServiceView};
-use crate::facts::{BgpAdvertisement, Node, Pool, SessionParameters};
+use crate::announce::{ClusterView, ServiceView, ServicesByAddress};
+use crate::eligibility::{Ineligible, Serving, eligibility};
+use crate::facts::{BgpAdvertisement, Node, SessionParameters};
 use crate::range::Family;
-use crate::verdict::{Verdict, verdict};
 
 /// The maximum number of communities of one route, from all advertisements together. This number of
 /// large communities fills half of the longest BGP message (RFC 4271 section 4).
@@ -50,50 +49,6 @@ pub struct NodeRoutes {
     pub withdrawn: usize,
 }
 
-/// The eligibility of a node for an address, according to all Services that have the address.
-#[derive(Default)]
-struct AddressEligibility {
-    /// True if at least one Service with the address has an eligible endpoint on some node.
-    has_endpoint: bool,
-    /// True if the node cannot serve at least one Service that has an eligible endpoint on some
-    /// node.
-    unserved: bool,
-    /// True if at least one Service has endpoints on the node, and all of them fail their health
-    /// check.
-    failing: bool,
-}
-
-impl AddressEligibility {
-    fn of(services: &[ServiceView<'_>], address: IpAddr, node: &str) -> Self {
-        let mut eligibility = Self::default();
-        let with_address = services.iter().filter(|served| served.assigned.contains(&address));
-        with_address.for_each(|served| eligibility.add(served, address, node));
-        eligibility
-    }
-
-    fn add(&mut self, served: &ServiceView<'_>, address: IpAddr, node: &str) {
-        let ServiceView { policy, eligible, endpoints, failing_on, .. } = served;
-        let family = Family::of(address);
-        let failing = failing_on.contains(&(node, family)).then_some(family);
-        let verdict = verdict(
-            *policy,
-            *eligible,
-            [family],
-            node,
-            endpoints.iter().copied(),
-            failing.as_slice(),
-        );
-        self.has_endpoint |= verdict != Verdict::NoEndpoint;
-        self.unserved |= verdict != Verdict::NoEndpoint && !verdict.can_serve();
-        self.failing |= verdict == Verdict::Failing;
-    }
-
-    /// Returns whether the node can serve every Service that has an eligible endpoint on some node.
-    const fn serves(&self) -> bool {
-        self.has_endpoint && !self.unserved
-    }
-}
-
 impl RouteInput<'_, '_> {
     /// Returns whether all routes of the node are de-preferred, whatever the address. As on a
     /// network segment, soft rules prefer other nodes and never leave an address without a node.
@@ -103,50 +58,50 @@ impl RouteInput<'_, '_> {
     }
 }
 
-/// Computes the routes of a node for these Services. All Services with the same address together
-/// decide on its route.
-pub fn routes<'a>(
-    view: &ClusterView<'a>,
-    input: &RouteInput<'a, '_>,
-    services: impl IntoIterator<Item = ServiceView<'a>>,
+/// Computes the routes of a node. All Services with the same address together decide on its route.
+pub fn routes(
+    view: &ClusterView<'_>,
+    input: &RouteInput<'_, '_>,
+    services: &ServicesByAddress<'_>,
 ) -> NodeRoutes {
-    let advertisements = input.advertisements.of_node(&input.node.labels);
-    if advertisements.is_empty()
-        || input.sessions.active.is_empty()
-        || view.ineligible(input.node).is_some()
-    {
+    if input.sessions.active.is_empty() {
         return NodeRoutes::default();
     }
-    let mut by_pool: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    // The eligibility of the node for each address, with the indexes into `advertisements` of the
-    // advertisements that announce the address.
-    let mut eligibilities: BTreeMap<IpAddr, (AddressEligibility, BTreeSet<usize>)> =
-        BTreeMap::new();
-    for served in services {
-        for address in served.assigned {
-            let pool = view.pool_of(served.from_pool, *address);
-            let of_pool = |pool: &Pool| {
-                (0..advertisements.len())
-                    .filter(|index| advertisements[*index].announces_pool(pool))
-                    .collect::<Vec<_>>()
-            };
-            let ad_indexes = pool
-                .map(|pool| by_pool.entry(&pool.name).or_insert_with(|| of_pool(pool)).as_slice());
-            let selected = ad_indexes
-                .into_iter()
-                .flatten()
-                .filter(|index| advertisements[**index].of.selects_service(|| served.labels()));
-            let (eligibility, selecting) = eligibilities.entry(*address).or_default();
-            selecting.extend(selected);
-            eligibility.add(&served, *address, &input.node.name);
-        }
-    }
-    classify(&advertisements, input, eligibilities)
+    let served = services.iter().filter_map(|(address, services)| {
+        Some((address, served_address(view, input, address, services).ok()?))
+    });
+    classify(input, served)
 }
 
-/// Returns whether the node with this name can serve an address of these Services.
-pub(super) fn is_served_on(services: &[ServiceView<'_>], address: IpAddr, node: &str) -> bool {
-    AddressEligibility::of(services, address, node).serves()
+/// An address that a node may advertise.
+struct ServedAddress {
+    serving: Serving,
+    /// Indexes of the BGPAdvertisements that announce the address from the node, ascending.
+    advertisements: BTreeSet<usize>,
+}
+
+/// Decides whether a node may advertise an address. `services` are the Services that have the
+/// address.
+fn served_address<'v>(
+    view: &ClusterView<'_>,
+    input: &RouteInput<'_, '_>,
+    address: IpAddr,
+    services: impl IntoIterator<Item = &'v ServiceView<'v>>,
+) -> Result<ServedAddress, Ineligible> {
+    let mut advertisements = BTreeSet::new();
+    let mut selected = Vec::new();
+    for service in services {
+        let announcing = input.advertisements.announcing(view, service, address);
+        if !announcing.is_empty() {
+            selected.push(service);
+        }
+        advertisements.extend(announcing);
+    }
+    let labels = &input.node.labels;
+    advertisements.retain(|index| input.advertisements.get(*index).of.selects_node(labels));
+    let is_selected = !advertisements.is_empty();
+    let serving = eligibility(view, input.node, is_selected, address, selected)?;
+    Ok(ServedAddress { serving, advertisements })
 }
 
 /// The routers to which a node advertises an address.
@@ -161,43 +116,26 @@ pub struct ExportTargets<'a> {
     pub overridden: BTreeSet<&'a str>,
 }
 
-/// Computes the routers to which a node advertises an address of these Services. Services without
-/// the address are ignored.
+/// Computes the routers to which a node advertises an address. `services` are the Services that
+/// have the address.
 ///
 /// # Errors
 /// Returns the reason why the node advertises the address to no router.
-pub fn export_targets<'a>(
+pub fn export_targets<'a, 'v>(
     view: &ClusterView<'_>,
     input: &RouteInput<'a, '_>,
-    services: &[ServiceView<'_>],
     address: IpAddr,
+    services: impl IntoIterator<Item = &'v ServiceView<'v>>,
 ) -> Result<ExportTargets<'a>, Ineligible> {
-    if let Some(reason) = view.ineligible(input.node) {
-        return Err(reason);
-    }
-    let with_address = || services.iter().filter(|served| served.assigned.contains(&address));
-    let announces = |ad: &&ResolvedAdvertisement<'_>| {
-        let of_pool = |served: &ServiceView<'_>| view.pool_of(served.from_pool, address);
-        with_address().any(|served| of_pool(served).is_some_and(|pool| ad.announces(pool, served)))
-    };
-    let mut advertisements = input.advertisements.of_node(&input.node.labels);
-    advertisements.retain(announces);
-    if advertisements.is_empty() {
-        return Err(Ineligible::NotSelected);
-    }
-    let eligibility = AddressEligibility::of(services, address, &input.node.name);
-    if !eligibility.has_endpoint {
-        return Err(Ineligible::NoEndpoint);
-    }
-    if eligibility.unserved {
-        return Err(Ineligible::CannotServe);
-    }
+    let served = served_address(view, input, address, services)?;
+    let advertisements: Vec<_> =
+        served.advertisements.iter().map(|index| input.advertisements.get(*index)).collect();
     let sessions = input
         .sessions
         .active
         .iter()
         .filter(|(_, session)| session.carries_family(Family::of(address)));
-    let de_preferred = input.is_de_preferred() || eligibility.failing;
+    let de_preferred = input.is_de_preferred() || served.serving.failing;
     let mut targets =
         ExportTargets { peers: BTreeSet::new(), de_preferred, overridden: BTreeSet::new() };
     let mut reason = Ineligible::NoRouter;
@@ -230,27 +168,24 @@ struct PrefixProperties<'r> {
 /// [`PrefixProperties`]) share one class.
 type ClassKey<'r> = (Family, bool, BTreeSet<&'r str>, BTreeSet<usize>);
 
-/// Computes the routes for the addresses that the node can serve.
+/// Computes the routes for the addresses that the node may advertise.
 fn classify(
-    advertisements: &[&ResolvedAdvertisement<'_>],
     input: &RouteInput<'_, '_>,
-    eligibilities: BTreeMap<IpAddr, (AddressEligibility, BTreeSet<usize>)>,
+    served: impl Iterator<Item = (IpAddr, ServedAddress)>,
 ) -> NodeRoutes {
     let mut prefixes: BTreeMap<Prefix, PrefixProperties<'_>> = BTreeMap::new();
-    for (address, (eligibility, ad_indexes)) in
-        eligibilities.into_iter().filter(|(_, (eligibility, _))| eligibility.serves())
-    {
+    for (address, ServedAddress { serving, advertisements }) in served {
         let peers: BTreeSet<_> =
             input.withdrawable.get(&address).into_iter().flatten().map(|peer| &**peer).collect();
-        for index in ad_indexes {
-            let length = advertisements[index].of.aggregation_length(Family::of(address));
+        for index in advertisements {
+            let length = input.advertisements.get(index).of.aggregation_length(Family::of(address));
             let properties = prefixes.entry(Prefix::of(address, length));
             let properties = properties.or_insert(PrefixProperties {
                 de_preferred: true,
                 withdrawable: None,
                 ad_indexes: BTreeSet::new(),
             });
-            properties.de_preferred &= input.is_de_preferred() || eligibility.failing;
+            properties.de_preferred &= input.is_de_preferred() || serving.failing;
             properties.withdrawable = Some(
                 properties.withdrawable.take().map_or_else(|| peers.clone(), |all| &all & &peers),
             );
@@ -266,8 +201,10 @@ fn classify(
         let key = (prefix.family(), de_preferred, withdrawable.unwrap_or_default(), ad_indexes);
         let (class, is_withdrawn) = classes.entry(key).or_insert_with_key(
             |(family, de_preferred, withdrawable, ad_indexes)| {
-                let advertisements =
-                    ad_indexes.iter().map(|index| advertisements[*index]).collect::<Vec<_>>();
+                let advertisements = ad_indexes
+                    .iter()
+                    .map(|index| input.advertisements.get(*index))
+                    .collect::<Vec<_>>();
                 let mut class = class(&advertisements, *family, input.sessions, *de_preferred);
                 let is_withdrawn = class.remove_peers(withdrawable);
                 (Arc::new(class), is_withdrawn)

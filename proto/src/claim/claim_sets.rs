@@ -147,7 +147,7 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get(node) else { return };
         let new: Vec<_> =
             addresses.iter().copied().filter(|address| !peer.claims.contains(address)).collect();
-        self.note_moves(node, &new, now);
+        self.note_moves(&new, now);
         let Some(peer) = self.peers.get_mut(node) else { return };
         if peer.released == Some(before) {
             // This node knows the release before this claim, so a repeat of that release is
@@ -252,7 +252,7 @@ impl ClaimMachine {
         }
         // The list is complete: the peer has released every address that is in none of its parts.
         let new: Vec<_> = parts.addresses.difference(&peer.claims).copied().collect();
-        self.note_moves(node, &new, now);
+        self.note_moves(&new, now);
         let Some(peer) = self.peers.get_mut(node) else { return };
         let before = std::mem::replace(&mut peer.claims, parts.addresses);
         let released: Vec<_> = before.difference(&peer.claims).copied().collect();

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use super::{CLAIMS_PER_PEER_MAX, ClaimMachine};
 use crate::Instant;
-use crate::election::Unit;
 use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, FailingReport};
 
 /// Minimum interval between hellos that report changed failures, however many health checks change.
@@ -38,15 +37,14 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Returns the number of the unit's addresses that count as failing when this node decides
-    /// whether to take the unit from another owner.
+    /// Returns whether an address counts as failing when this node decides whether to take it from
+    /// another owner.
     ///
     /// An address counts if its health check fails now, or if one of the latest two reports about
     /// the address was a failure. The hello that reported the recovery may be lost, or arrive after
     /// this node's claim. Peers would then not accept the claim.
-    pub(super) fn counts_for(&self, unit: &Unit) -> u8 {
-        let all = || self.reported.iter().chain([&self.now]);
-        count(unit, |address| all().any(|failing| failing.contains(address)))
+    pub(super) fn counts_for(&self, address: IpAddr) -> bool {
+        self.reported.iter().chain([&self.now]).any(|failing| failing.contains(&address))
     }
 
     /// Schedules the complete list for a new peer, which has no list or an outdated one. A list
@@ -79,11 +77,6 @@ impl Failures {
         let [last, before] = &self.reported;
         self.newcomers > 0 || self.now != *last || last != before
     }
-}
-
-/// Returns the number of the unit's addresses for which `fails` is true.
-fn count(unit: &Unit, fails: impl Fn(&IpAddr) -> bool) -> u8 {
-    u8::try_from(unit.addresses.iter().filter(|address| fails(address)).count()).unwrap_or(u8::MAX)
 }
 
 /// Range of addresses that the failure report of a hello covers.
@@ -124,14 +117,12 @@ fn replace_range(
 }
 
 impl ClaimMachine {
-    /// Returns the number of the unit's addresses whose health checks fail on a node, according to
-    /// the hellos of that node.
-    pub(super) fn fails(&self, node: &str, unit: &Unit) -> u8 {
+    /// Returns whether the health checks of an address fail on a node, according to the hellos of
+    /// that node.
+    pub(super) fn fails(&self, node: &str, address: IpAddr) -> bool {
         let own = (*node == *self.config.node).then_some(&self.own.failing.reported[0]);
-        let known = own
-            .or_else(|| Some(&self.peers.get(node)?.failing))
-            .filter(|failing| !failing.is_empty());
-        known.map_or(0, |failing| count(unit, |address| failing.contains(address)))
+        let known = own.or_else(|| Some(&self.peers.get(node)?.failing));
+        known.is_some_and(|failing| failing.contains(&address))
     }
 
     /// Collects the failing addresses of the current units. If they have changed, schedules a hello
@@ -139,9 +130,8 @@ impl ClaimMachine {
     pub(super) fn update_failing(&mut self, now: Instant) {
         let node = &*self.config.node;
         let units = self.units.values().map(|state| &state.unit);
-        let own_units =
-            units.filter(|unit| !unit.failing.is_empty() && unit.candidate(node).is_some());
-        let failing = own_units.flat_map(|unit| unit.failing.iter().copied()).collect();
+        let failing = units.filter(|unit| unit.failing && unit.candidate(node).is_some());
+        let failing = failing.map(|unit| unit.address).collect();
         if failing != self.own.failing.now {
             self.own.failing.now = failing;
             self.own.next_hello =

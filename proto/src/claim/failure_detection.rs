@@ -158,7 +158,7 @@ impl ClaimMachine {
             peer.proxied.clone_from(&claims);
             self.note_proxied(name, now);
         }
-        let known = claims.iter().filter(|address| self.unit_of.contains_key(*address));
+        let known = claims.iter().filter(|address| self.units.contains_key(*address));
         self.unowned.extend(known.map(|address| (*address, last_frame)));
         self.on_unclaimed(name, claims, now);
     }

@@ -105,7 +105,7 @@ impl ClaimMachine {
         let is_newcomer = || self.newcomers.values().any(|newcomer| newcomer.mac == mac);
         let is_member =
             || self.peers.values().any(|peer| peer.macs.contains(&mac)) || is_newcomer();
-        !self.unit_of.contains_key(&address) && !is_member()
+        !self.units.contains_key(&address) && !is_member()
     }
 
     /// Handles a frame in which another host, with the hardware address `mac`, uses an address.
@@ -117,7 +117,8 @@ impl ClaimMachine {
         announced: bool,
         now: Instant,
     ) {
-        let Some(first) = self.unit_of.get(&address).copied() else { return };
+        let Some(state) = self.units.get(&address) else { return };
+        let is_probed = state.is_probed();
         let is_owned = self.own.owned.contains_key(&address);
         // An isolated peer cannot detect that this node owns the address, too. This node therefore
         // repeats its own announcement after each one of that peer. Otherwise the caches of clients
@@ -127,7 +128,6 @@ impl ClaimMachine {
             return;
         }
         let Some(kind) = self.conflict_kind(address, mac, now) else { return };
-        let is_probed = self.units.get(&first).is_some_and(|state| state.is_probed());
         if !is_owned && !is_probed {
             return;
         }
@@ -135,7 +135,7 @@ impl ClaimMachine {
         match kind {
             ConflictKind::ForeignHost => {
                 self.counts.foreign_hosts += 1;
-                if is_probed { self.contest(first, now) } else { self.defend(address, now) }
+                if is_probed { self.contest(address, now) } else { self.defend(address, now) }
             }
             ConflictKind::PeerKernel(_) => {
                 self.counts.kernel_replies += 1;
@@ -145,7 +145,9 @@ impl ClaimMachine {
             }
             // A mere reply comes from a device that acts for the failed peer. An announcement means
             // that the peer is alive, but that it and this node do not receive each other's frames.
-            ConflictKind::ProxyOfFailedPeer(node) if announced => self.yield_to(&node, first, now),
+            ConflictKind::ProxyOfFailedPeer(node) if announced => {
+                self.yield_to(&node, address, now)
+            }
             ConflictKind::ProxyOfFailedPeer(_) => {}
         }
     }
@@ -182,11 +184,9 @@ impl ClaimMachine {
     }
 
     fn moved_recently_at(&self, address: IpAddr, now: Instant) -> bool {
-        let pending_claim = self
-            .unit_of
-            .get(&address)
-            .and_then(|first| self.units.get(first)?.pending_claim.as_ref());
+        let pending_claim = self.units.get(&address);
         pending_claim
+            .and_then(|state| state.pending_claim.as_ref())
             .and_then(|pending_claim| pending_claim.moves.last())
             .is_some_and(|at| now.since(*at) < MOVE_GRACE)
     }
@@ -244,51 +244,47 @@ impl ClaimMachine {
         self.defense_due = self.address_conflicts.values().filter_map(|seen| seen.due).min();
     }
 
-    /// Leaves a unit to a foreign host that uses one of its addresses: no speaker announces the
-    /// unit until that host stops using the address.
-    fn contest(&mut self, first: IpAddr, now: Instant) {
-        let Some(state) = self.units.get_mut(&first) else { return };
-        let addresses = state.unit.addresses.clone();
+    /// Leaves an address to a foreign host: no speaker announces the address until that host stops
+    /// using it.
+    fn contest(&mut self, address: IpAddr, now: Instant) {
+        let Some(state) = self.units.get_mut(&address) else { return };
         state.leave_to_foreign_host(now + CONTEST_WAIT);
-        self.own.decided.contest.extend(&addresses);
-        self.own.dirty.addresses.insert(first);
+        self.own.decided.contest.push(address);
+        self.own.dirty.addresses.insert(address);
     }
 
     /// Handles a peer's release of addresses that a foreign host uses.
     pub(super) fn on_contested(&mut self, addresses: &[IpAddr], now: Instant) {
         for address in addresses {
-            if let Some(state) =
-                self.unit_of.get(address).and_then(|first| self.units.get_mut(first))
-            {
+            if let Some(state) = self.units.get_mut(address) {
                 state.leave_to_foreign_host(now + CONTEST_WAIT);
             }
         }
     }
 
-    fn yield_to(&mut self, node: &str, first: IpAddr, now: Instant) {
+    /// Leaves an address to a peer that announced it although the peer had been declared failed, so
+    /// that it owns the address.
+    fn yield_to(&mut self, node: &str, address: IpAddr, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         peer.double_patience();
         let until = now + peer.patience;
-        let Some(state) = self.units.get_mut(&first) else { return };
-        // The peer announced an address of the unit although it had been declared failed, so it
-        // owns the unit.
-        peer.saved_claims.extend(&state.unit.addresses);
+        let Some(state) = self.units.get_mut(&address) else { return };
+        peer.saved_claims.insert(address);
         state.pending_claim().conflict_hold_down_until = Some(until);
-        self.own.decided.refuse.extend(&state.unit.addresses);
-        self.own.dirty.addresses.insert(first);
+        self.own.decided.refuse.push(address);
+        self.own.dirty.addresses.insert(address);
     }
 
     /// Ends the conflict about an address, because a peer has claimed it. The peer has probed the
     /// address and found it free, or does not regard the address as contested.
     pub(super) fn end_contest(&mut self, address: IpAddr) {
         self.address_conflicts.remove(&address);
-        if let Some(state) = self.unit_of.get(&address).and_then(|first| self.units.get_mut(first))
-        {
+        if let Some(state) = self.units.get_mut(&address) {
             state.contested = false;
         }
     }
 
-    /// Sends the next ARP probe for a unit's addresses, if due. Returns true if all probes were
+    /// Sends the next ARP probe for an address, if due. Returns true if all probes were
     /// sent and the time for replies is over.
     pub(super) fn continue_probing(&mut self, state: &mut UnitState, now: Instant) -> bool {
         let Some(probes) = state
@@ -312,7 +308,7 @@ impl ClaimMachine {
                 return false;
             }
         }
-        self.outputs.extend(state.unit.addresses.iter().map(|address| Output::ArpProbe(*address)));
+        self.outputs.push_back(Output::ArpProbe(state.unit.address));
         state.pending_claim().probes = Some(ArpProbes {
             sent: probes.sent + 1,
             next: now + PROBE_INTERVAL,
@@ -321,16 +317,16 @@ impl ClaimMachine {
         false
     }
 
-    /// Starts to probe a unit's addresses.
+    /// Starts to probe an address.
     pub(super) fn start_probing(&mut self, state: &mut UnitState, now: Instant) {
         state.pending_claim().probes = Some(ArpProbes { sent: 0, next: now, slot_reserved: false });
         self.continue_probing(state, now);
     }
 
     pub(super) fn expire_conflicts(&mut self, now: Instant) {
-        let Self { address_conflicts, unit_of, .. } = self;
+        let Self { address_conflicts, units, .. } = self;
         address_conflicts.retain(|address, seen| {
-            now.since(seen.at) < ADDRESS_CONFLICT_LIFETIME && unit_of.contains_key(address)
+            now.since(seen.at) < ADDRESS_CONFLICT_LIFETIME && units.contains_key(address)
         });
     }
 

@@ -73,7 +73,7 @@ impl ClaimMachine {
     }
 
     fn preempt_delay(&self, address: IpAddr, now: Instant) -> Duration {
-        let state = self.unit_of.get(&address).and_then(|first| self.units.get(first));
+        let state = self.units.get(&address);
         let until = state
             .zip(self.config.failback_delay)
             .and_then(|(state, delay)| state.preempt_delay_end(delay));
@@ -81,31 +81,19 @@ impl ClaimMachine {
     }
 
     /// Records that a peer claims addresses that it did not claim before.
-    pub(super) fn note_moves(&mut self, node: &str, addresses: &[IpAddr], now: Instant) {
+    pub(super) fn note_moves(&mut self, addresses: &[IpAddr], now: Instant) {
         for address in addresses {
             self.unowned.remove(address);
             self.end_contest(*address);
             self.own.dirty.addresses.insert(*address);
-            let Some(state) = self.unit_of.get(address).and_then(|first| self.units.get_mut(first))
-            else {
-                continue;
-            };
-            let others = state.unit.addresses.iter().filter(|other| *other != address);
-            // If the peer already claims another address of the unit, the move of the unit is
-            // recorded already.
-            let is_recorded = self
-                .peers
-                .get(node)
-                .is_some_and(|peer| others.clone().any(|other| peer.claims.contains(other)));
-            if !is_recorded {
+            if let Some(state) = self.units.get_mut(address) {
                 state.record_other_owner(now);
             }
         }
     }
 
-    /// Returns the latest end of the preempt delays that a peer has sent for these addresses.
-    pub(super) fn reported_delay_end(&self, node: &str, addresses: &[IpAddr]) -> Option<Instant> {
-        let preempt_delays = &self.peers.get(node)?.preempt_delays;
-        addresses.iter().filter_map(|address| preempt_delays.get(address).copied()).max()
+    /// Returns the end of the preempt delay that a peer has sent for an address.
+    pub(super) fn reported_delay_end(&self, node: &str, address: IpAddr) -> Option<Instant> {
+        self.peers.get(node)?.preempt_delays.get(&address).copied()
     }
 }

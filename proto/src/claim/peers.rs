@@ -168,9 +168,9 @@ impl Peer {
             .map(|returned_at| returned_at + SAVED_CLAIMS_LIFETIME)
     }
 
-    pub(super) fn may_still_own(&self, addresses: &[IpAddr], now: Instant) -> bool {
-        let counts = self.saved_claims_until().is_some_and(|until| now < until);
-        counts && addresses.iter().any(|address| self.saved_claims.contains(address))
+    pub(super) fn may_still_own(&self, address: IpAddr, now: Instant) -> bool {
+        self.saved_claims.contains(&address)
+            && self.saved_claims_until().is_some_and(|until| now < until)
     }
 
     /// Returns the time at which to request the claims of a returned peer again; `None` if the peer
@@ -397,14 +397,14 @@ impl ClaimMachine {
     /// peer after the peer had announced them.
     fn repeat_missed_releases(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get(node) else { return };
-        for first in peer.saved_claims.iter().filter_map(|address| self.unit_of.get(address)) {
-            let state = self.units.get_mut(first).filter(|state| !state.contested);
+        for address in &peer.saved_claims {
+            let state = self.units.get_mut(address).filter(|state| !state.contested);
             if let Some(pending_claim) = state.and_then(|state| state.pending_claim.as_mut()) {
                 pending_claim.conflict_hold_down_until = None;
             }
         }
         let was_owned_here = |address: &&IpAddr| {
-            let state = self.unit_of.get(*address).and_then(|first| self.units.get(first));
+            let state = self.units.get(*address);
             !self.own.owned.contains_key(*address) && state.is_some_and(|state| state.owned_last)
         };
         let missed: Vec<_> = peer.saved_claims.iter().filter(was_owned_here).copied().collect();

@@ -40,36 +40,27 @@ enum ClaimTime {
 impl ClaimMachine {
     pub(super) fn set_units(&mut self, units: Vec<Arc<Unit>>, now: Instant) {
         let mut old = std::mem::take(&mut self.units);
-        // `collect` builds the maps with full B-tree nodes; single inserts would leave them half
-        // empty.
-        let key = |unit: &Arc<Unit>| unit.addresses.first().copied();
-        let with_keys = units.iter().filter_map(|unit| Some((key(unit)?, unit)));
-        let unit_of = with_keys
-            .flat_map(|(first, unit)| unit.addresses.iter().map(move |a| (*a, first)))
-            .collect();
-        let old_unit_of = std::mem::replace(&mut self.unit_of, unit_of);
         let state = |unit: Arc<Unit>| {
-            // The first address of a unit changes when a Service begins or ceases to share its
-            // addresses. The state of the unit is kept.
-            let before =
-                unit.addresses.iter().find_map(|address| old.remove(old_unit_of.get(address)?));
-            let before = before.unwrap_or_default();
-            // A unit that a peer already claims has an owner, even if the unit has only now
+            let address = unit.address;
+            let before = old.remove(&address);
+            let before = before.unwrap_or_else(|| UnitState::new(Arc::clone(&unit)));
+            // An address that a peer already claims has an owner, even if the unit has only now
             // appeared on this node. Taking such a unit counts as a move.
-            let claims =
-                |peer: &Peer| unit.addresses.iter().any(|address| peer.claims.contains(address));
+            let claims = |peer: &Peer| peer.claims.contains(&address);
             let was_owned = before.was_owned || self.peers.values().any(claims);
-            Some((key(&unit)?, UnitState { unit, was_owned, ..before }))
+            (address, UnitState { unit, was_owned, ..before })
         };
-        self.units = units.into_iter().filter_map(state).collect();
-        let timer = |(first, state): (&IpAddr, &UnitState)| {
-            Some((state.pending_claim.as_ref()?.timer?, *first))
+        // `collect` builds the map with full B-tree nodes; single inserts would leave them half
+        // empty.
+        self.units = units.into_iter().map(state).collect();
+        let timer = |(address, state): (&IpAddr, &UnitState)| {
+            Some((state.pending_claim.as_ref()?.timer?, *address))
         };
         self.timers = self.units.iter().filter_map(timer).collect();
-        let has_no_unit = |address: &&IpAddr| !self.unit_of.contains_key(*address);
+        let has_no_unit = |address: &&IpAddr| !self.units.contains_key(*address);
         let without_unit: Vec<_> = self.own.owned.keys().filter(has_no_unit).copied().collect();
         self.release(&without_unit, ReleaseReason::HandedOver, now);
-        self.unowned.retain(|address, _| self.unit_of.contains_key(address));
+        self.unowned.retain(|address, _| self.units.contains_key(address));
         self.own.dirty.all = true;
         self.update_failing(now);
     }
@@ -79,27 +70,25 @@ impl ClaimMachine {
         let dirty = std::mem::take(&mut self.own.dirty);
         let mut units = std::mem::take(&mut self.units);
         if dirty.all {
-            for (first, state) in &mut units {
-                self.evaluate(*first, state, now);
+            for (address, state) in &mut units {
+                self.evaluate(*address, state, now);
             }
         } else {
             let due = self
                 .timers
                 .iter()
                 .take_while(|(at, _)| dirty.waiting || *at <= now)
-                .map(|(_, first)| *first);
-            let named =
-                dirty.addresses.iter().filter_map(|address| self.unit_of.get(address).copied());
-            for first in due.chain(named).collect::<BTreeSet<_>>() {
-                if let Some(state) = units.get_mut(&first) {
-                    self.evaluate(first, state, now);
+                .map(|(_, address)| *address);
+            for address in due.chain(dirty.addresses).collect::<BTreeSet<_>>() {
+                if let Some(state) = units.get_mut(&address) {
+                    self.evaluate(address, state, now);
                 }
             }
         }
         self.units = units;
     }
 
-    fn evaluate(&mut self, first: IpAddr, state: &mut UnitState, now: Instant) {
+    fn evaluate(&mut self, address: IpAddr, state: &mut UnitState, now: Instant) {
         if let Some(pending_claim) = &mut state.pending_claim {
             pending_claim.hold_down = pending_claim.hold_down.filter(|(until, _)| now < *until);
             pending_claim.preempt_delay_until = None;
@@ -107,23 +96,23 @@ impl ClaimMachine {
                 pending_claim.conflict_hold_down_until.filter(|until| now < *until);
             pending_claim.forget_moves(now);
         }
-        if state.unit.addresses.iter().any(|address| self.own.owned.contains_key(address)) {
+        if self.own.owned.contains_key(&address) {
             self.evaluate_owned(state, now);
         } else {
             self.evaluate_free(state, now);
         }
-        self.set_timer(first, state);
+        self.set_timer(address, state);
         state.pending_claim.take_if(|pending_claim| pending_claim.is_over(now));
     }
 
     /// Updates the entry of a unit in [`ClaimMachine::timers`] to the unit's next deadline.
-    fn set_timer(&mut self, first: IpAddr, state: &mut UnitState) {
+    fn set_timer(&mut self, address: IpAddr, state: &mut UnitState) {
         let Some(pending_claim) = &mut state.pending_claim else { return };
         let timer = pending_claim.deadline();
         if timer != pending_claim.timer {
-            self.timers.extend(timer.map(|at| (at, first)));
+            self.timers.extend(timer.map(|at| (at, address)));
             if let Some(before) = std::mem::replace(&mut pending_claim.timer, timer) {
-                self.timers.remove(&(before, first));
+                self.timers.remove(&(before, address));
             }
         }
     }
@@ -173,7 +162,7 @@ impl ClaimMachine {
             self.start_probing(state, now);
         }
         state.record_own(now);
-        self.own.decided.take.extend(&state.unit.addresses);
+        self.own.decided.take.push(state.unit.address);
     }
 
     /// Probes a unit that a foreign host used; returns true once all probes were sent and no host
@@ -185,9 +174,7 @@ impl ClaimMachine {
         let is_free = self.continue_probing(state, now);
         state.contested = !is_free;
         if is_free {
-            for address in &state.unit.addresses {
-                self.address_conflicts.remove(address);
-            }
+            self.address_conflicts.remove(&state.unit.address);
         }
         is_free
     }
@@ -205,14 +192,6 @@ impl ClaimMachine {
         }
         self.continue_probing(state, now);
         if candidate {
-            if !self.own.flags.leaving {
-                let missing = state
-                    .unit
-                    .addresses
-                    .iter()
-                    .filter(|address| !self.own.owned.contains_key(*address));
-                self.own.decided.take.extend(missing);
-            }
             return;
         }
         let delay = if state.unit.can_serve_here {
@@ -223,7 +202,7 @@ impl ClaimMachine {
         let release_at = &mut state.pending_claim().release_at;
         if now >= *release_at.get_or_insert(now + delay) {
             *release_at = None;
-            self.own.decided.refuse.extend(&state.unit.addresses);
+            self.own.decided.refuse.push(state.unit.address);
         }
     }
 
@@ -234,16 +213,15 @@ impl ClaimMachine {
         if !self.own.claims() || me.candidate.is_none() {
             return ClaimTime::Never;
         }
-        if self.peers.values().any(|peer| peer.may_still_own(&unit.addresses, now)) {
+        if self.peers.values().any(|peer| peer.may_still_own(unit.address, now)) {
             return ClaimTime::NotBefore(now + self.config.hello_interval);
         }
-        let claims =
-            |peer: &Peer| unit.addresses.iter().any(|address| peer.claims.contains(address));
-        let owning_peers = || self.peers.iter().filter(|(_, peer)| !peer.failed && claims(peer));
+        let owns = |peer: &Peer| !peer.failed && peer.claims.contains(&unit.address);
+        let owning_peers = || self.peers.iter().filter(|(_, peer)| owns(peer));
         let owners =
             owning_peers().map(|(name, _)| self.node_view(name, unit.candidate(name), unit));
         let best = owners.min_by_key(|owner| owner.sort_key(unit, true));
-        let taker = NodeView { failing: self.own.failing.counts_for(unit), ..me };
+        let taker = NodeView { failing: self.own.failing.counts_for(unit.address), ..me };
         // After yielding, this node leaves the unit to an owner that is neither leaving nor
         // isolated, until something changes. Exception, if the views did not differ: the owner is
         // no candidate, or reports failing health checks for more addresses than this node.
@@ -264,7 +242,7 @@ impl ClaimMachine {
             }
         }
         let delay_end =
-            best.as_ref().and_then(|owner| self.reported_delay_end(owner.name, &unit.addresses));
+            best.as_ref().and_then(|owner| self.reported_delay_end(owner.name, unit.address));
         let running_delay_end = delay_end.filter(|until| now < *until);
         if let (Some(owner), Some(until)) = (&best, running_delay_end)
             && !taker.may_take_from(owner, unit, true)
@@ -311,15 +289,13 @@ impl ClaimMachine {
         unit: &Unit,
     ) -> NodeView<'a> {
         let passes = |flags: &Flags| {
-            let refuses = |peer: &Peer| {
-                unit.addresses.iter().any(|address| peer.refused.contains_key(address))
-            };
+            let refuses = |peer: &Peer| peer.refused.contains_key(&unit.address);
             let is_isolated = flags.isolated && *name != *self.config.node;
             !is_isolated && !self.peers.get(name).is_some_and(refuses)
         };
         let candidate =
             candidate.and_then(|candidate| Some((candidate, self.flags_of(name).filter(passes)?)));
-        NodeView { name, candidate, failing: self.fails(name, unit) }
+        NodeView { name, candidate, failing: self.fails(name, unit.address) }
     }
 
     /// Returns the flags of a node; `None` if no live peer has this name.
@@ -333,25 +309,20 @@ impl ClaimMachine {
     /// Handles a peer's claim for addresses that this node owns: the node with the better rank
     /// keeps the addresses.
     pub(super) fn resolve_conflicts(&mut self, peer: &str, addresses: &[IpAddr], now: Instant) {
-        let units: BTreeSet<_> =
-            addresses.iter().filter_map(|address| self.unit_of.get(address).copied()).collect();
-        for first in units {
-            if let Some(mut state) = self.units.remove(&first) {
+        for address in addresses {
+            if let Some(mut state) = self.units.remove(address) {
                 self.counts.conflicts += 1;
                 self.settle_conflict(peer, &mut state, now);
-                self.set_timer(first, &mut state);
-                self.units.insert(first, state);
-                self.own.dirty.addresses.insert(first);
+                self.set_timer(*address, &mut state);
+                self.units.insert(*address, state);
+                self.own.dirty.addresses.insert(*address);
             }
         }
     }
 
     fn settle_conflict(&mut self, peer: &str, state: &mut UnitState, now: Instant) {
         let unit = Arc::clone(&state.unit);
-        let owned = |address: &&IpAddr| self.own.owned.contains_key(*address);
-        let owned_addresses: Vec<_> = unit.addresses.iter().filter(owned).copied().collect();
-        let Some(first) = owned_addresses.first() else { return };
-        let since = self.own.owned.get(first).copied().unwrap_or(now);
+        let Some(since) = self.own.owned.get(&unit.address).copied() else { return };
         let (this_node, other_owner) =
             (self.this_node(&unit), self.node_view(peer, unit.candidate(peer), &unit));
         let candidate = this_node.candidate.is_some();
@@ -371,17 +342,16 @@ impl ClaimMachine {
         *won = won.saturating_add(u8::from(!peer_is_better && !peer_flags.isolated));
         let views_differ = *won >= CONFLICTS_WON_MAX
             && by_self_reported.is_eq()
-            && order(peer, *first) < order(&self.config.node, *first);
+            && order(peer, unit.ordered_by) < order(&self.config.node, unit.ordered_by);
         if !peer_is_better && !views_differ {
             let is_rate_limited =
                 pending_claim.defended.is_some_and(|at| now.since(at) < CONFLICT_INTERVAL);
             if !is_rate_limited {
                 pending_claim.defended = Some(now);
-                self.outputs
-                    .extend(owned_addresses.iter().map(|address| Output::AnnounceSeries(*address)));
+                self.outputs.push_back(Output::AnnounceSeries(unit.address));
             }
             if !is_rate_limited || *won <= CONFLICTS_WON_MAX {
-                self.own.decided.repeat_claims.extend(owned_addresses);
+                self.own.decided.repeat_claims.push(unit.address);
             }
             // The peer's claim has recorded the peer as the owner, but this node keeps the unit.
             state.owned_last = true;
@@ -400,14 +370,14 @@ impl ClaimMachine {
         }
         let decided = &mut self.own.decided;
         if candidate {
-            decided.hand_over.extend(owned_addresses)
+            decided.hand_over.push(unit.address)
         } else {
-            decided.refuse.extend(owned_addresses)
+            decided.refuse.push(unit.address)
         }
     }
 
     pub(super) fn forget_conflicts_won(&mut self, peer: &str, address: IpAddr) {
-        let state = self.unit_of.get(&address).and_then(|first| self.units.get_mut(first));
+        let state = self.units.get_mut(&address);
         if let Some(pending_claim) = state.and_then(|state| state.pending_claim.as_mut()) {
             pending_claim.conflicts_won.remove(peer);
         }

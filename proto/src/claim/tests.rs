@@ -111,19 +111,19 @@ fn config(name: &str, epoch: u64) -> ClaimConfig {
     }
 }
 
-fn unit(addresses: &[IpAddr], nodes: &[&str]) -> Arc<Unit> {
+/// Returns the unit of an address whose candidates have the order for `ordered_by`.
+fn unit_ordered_by(ordered_by: IpAddr, address: IpAddr, nodes: &[&str]) -> Arc<Unit> {
     let candidate = |name: &&str| Candidate {
         node: (*name).into(),
-        order: order(name, addresses[0]),
+        order: order(name, ordered_by),
         ..Candidate::default()
     };
     let candidates = nodes.iter().map(candidate).collect();
-    Arc::new(Unit {
-        addresses: addresses.into(),
-        candidates,
-        can_serve_here: true,
-        failing: Box::default(),
-    })
+    Arc::new(Unit { address, ordered_by, candidates, can_serve_here: true, failing: false })
+}
+
+fn unit(address: IpAddr, nodes: &[&str]) -> Arc<Unit> {
+    unit_ordered_by(address, address, nodes)
 }
 
 /// Returns `nodes` sorted by their order for the address, the best first.
@@ -382,7 +382,7 @@ impl Segment {
 /// address [`VIP`]. The candidate with the best rank owns the unit.
 fn settled_segment() -> Segment {
     let mut segment = Segment::new(&NODES);
-    segment.units(&[unit(&[VIP], &NODES)]);
+    segment.units(&[unit(VIP, &NODES)]);
     segment.run(Duration::from_secs(40));
     segment.watch_owners(VIP);
     segment

@@ -23,15 +23,15 @@ const HOLD_DOWN_MAX: Duration = Duration::from_secs(300);
 const HOLD_DOWN_MEMORY: Duration = Duration::from_secs(600);
 
 /// State of an election unit on this node. The type is small, because there may be 10,000 units.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct UnitState {
     pub(super) unit: Arc<Unit>,
     /// True if any node has owned the unit since the unit appeared on this node.
     pub(super) was_owned: bool,
     /// True if this node is the owner, or was the most recent owner.
     pub(super) owned_last: bool,
-    /// True if a foreign host used an address of the unit when the address was most recently
-    /// probed. A candidate then probes the addresses before it takes the unit.
+    /// True if a foreign host used the address when it was most recently probed. A candidate then
+    /// probes the address before it takes the unit.
     pub(super) contested: bool,
     /// Pending claim, hold-downs and recent moves; `None` if there are none, which is the usual
     /// case.
@@ -48,8 +48,7 @@ pub(super) struct PendingClaim {
     pub(super) release_at: Option<Instant>,
     /// Number of conflicts won against each peer that claims the unit while this node owns it.
     pub(super) conflicts_won: BTreeMap<Box<str>, u8>,
-    /// Time at which this node most recently announced the unit's addresses because a peer claimed
-    /// them.
+    /// Time at which this node most recently announced the address because a peer claimed it.
     pub(super) defended: Option<Instant>,
     /// End of the hold-down after yielding to a live owner, and the situation in which this node
     /// yielded. A change of the situation ends the hold-down early.
@@ -62,7 +61,7 @@ pub(super) struct PendingClaim {
     /// End of the conflict hold-down, until which this node does not take the unit although no peer
     /// owns it.
     pub(super) conflict_hold_down_until: Option<Instant>,
-    /// Progress of the ARP probes for the unit's addresses, if any.
+    /// Progress of the ARP probes for the address, if any.
     pub(super) probes: Option<ArpProbes>,
     /// Times of the unit's recent moves, ascending.
     pub(super) moves: Vec<Instant>,
@@ -147,6 +146,10 @@ impl PendingClaim {
 }
 
 impl UnitState {
+    pub(super) const fn new(unit: Arc<Unit>) -> Self {
+        Self { unit, was_owned: false, owned_last: false, contested: false, pending_claim: None }
+    }
+
     pub(super) fn pending_claim(&mut self) -> &mut PendingClaim {
         self.pending_claim.get_or_insert_default()
     }
@@ -158,9 +161,8 @@ impl UnitState {
 pub(super) struct NodeView<'a> {
     pub(super) name: &'a str,
     pub(super) candidate: Option<(&'a Candidate, Flags)>,
-    /// Number of the unit's addresses whose health checks fail on the node, as reported by the node
-    /// itself.
-    pub(super) failing: u8,
+    /// True if the health checks of the address fail on the node, as reported by the node itself.
+    pub(super) failing: bool,
 }
 
 impl NodeView<'_> {
@@ -172,13 +174,11 @@ impl NodeView<'_> {
         unit: &Unit,
         count_preempt_delay: bool,
     ) -> (Option<u128>, Option<Rank>) {
-        match (self.candidate, unit.addresses.first()) {
-            (Some((candidate, flags)), _) => {
+        match self.candidate {
+            Some((candidate, flags)) => {
                 (None, Some(rank(candidate, flags, self.failing, count_preempt_delay)))
             }
-            (None, first) => {
-                (Some(first.map_or(u128::MAX, |address| order(self.name, *address))), None)
-            }
+            None => (Some(order(self.name, unit.ordered_by)), None),
         }
     }
 

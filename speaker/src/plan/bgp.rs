@@ -16,7 +16,7 @@ use ferrolb_proto::bgp::{
 use ferrolb_proto::facts::{BgpPeer, Key, Node, PeerLocation, SessionParameters};
 use ferrolb_proto::range::Family;
 
-use super::{slices, units};
+use super::units;
 use crate::event::{NodeIssue, SessionIssue};
 use crate::state::State;
 use gobgp_config::{GobgpPlan, STATEMENTS_MAX, SessionContext, plan_gobgp};
@@ -98,10 +98,8 @@ pub(super) fn plan_bgp(
         .unwrap_or_default();
     let withdrawable = delay.map(|delay| alternates.withdrawable(delay, now)).unwrap_or_default();
     let route_input = RouteInput { withdrawable: &withdrawable, ..route_input };
-    let slices = slices::by_service(state.slices.iter());
-    let services =
-        state.services.iter().map(|service| units::service_view(state, service, &slices, failing));
-    let NodeRoutes { routes, withdrawn } = routes(&cluster, &route_input, services);
+    let services = units::services_by_address(state, failing);
+    let NodeRoutes { routes, withdrawn } = routes(&cluster, &route_input, &services);
     let discovered_router = |(peer, session): &(&BgpPeer, &'_ SessionParameters)| {
         let address = state.bgp.sessions.get(&peer.name)?.address?;
         Some((session.location.interface()?.to_owned(), address))

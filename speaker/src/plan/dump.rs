@@ -9,14 +9,12 @@ use super::{Desired, LinkPlan, units};
 use crate::state::State;
 
 impl Desired {
-    /// Returns the parts of the desired configuration that matter for debugging, with the verdict
-    /// of each Service on this node.
+    /// Returns the parts of the desired configuration that matter for debugging, with how this node
+    /// can serve each address.
     #[must_use]
     pub fn dump(&self, state: &State) -> Value {
-        let verdicts =
-            if state.missing_input().is_none() { units::verdicts(state) } else { BTreeMap::new() };
-        let verdicts: BTreeMap<_, _> =
-            verdicts.into_iter().map(|(key, verdict)| (key.to_string(), verdict.name())).collect();
+        let addresses =
+            if state.missing_input().is_none() { units::addresses(state) } else { BTreeMap::new() };
         let links = self.links.iter().map(|(index, LinkPlan { name, mac, selected, config, ndp_addresses })| {
             json!({"index": index, "name": name, "mac": mac.to_string(), "selected": selected, "leaving": config.leaving,
                 "says": {"draining": config.node_flags.draining, "unhealthy": config.node_flags.unhealthy, "checked": config.node_flags.health_checked},
@@ -28,7 +26,7 @@ impl Desired {
             "draining": self.drain_reason,
             "kubeProxy": {"servers": self.proxy_targets.servers, "healthCheckNodePorts": self.proxy_targets.health_check_node_ports},
             "excludeLabelIgnored": self.exclusion_ignored,
-            "verdicts": verdicts,
+            "addresses": addresses,
             "links": links.collect::<Vec<_>>(),
             "healthChecks": {"targets": self.probes.targets.len(), "refused": self.probes.disallowed},
             "status": self.status,
@@ -42,6 +40,6 @@ fn unit(unit: &Unit) -> Value {
     let candidates = candidates.into_iter().map(
         |c| json!({"node": *c.node, "cordoned": c.cordoned, "terminating": c.terminating, "preference": c.preference}),
     );
-    json!({"addresses": unit.addresses, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.can_serve_here,
+    json!({"address": unit.address, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.can_serve_here,
         "failing": unit.failing})
 }

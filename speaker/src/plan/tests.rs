@@ -20,13 +20,13 @@ use super::*;
 use crate::event::{Event, LinkReport};
 use crate::state::StateConfig;
 
+mod addresses;
 mod data_path;
 mod links;
 mod own_node;
 mod probes;
 mod routes;
 mod rules;
-mod verdicts;
 
 /// Description of a small cluster. Each test sets only the fields that it needs.
 struct Cluster {
@@ -197,51 +197,49 @@ fn select(node: &str) -> serde_json::Value {
 }
 
 #[test]
-fn services_that_share_an_address_are_one_unit() {
-    let cluster = Cluster {
+fn the_services_with_an_address_decide_together() {
+    let mut cluster = Cluster {
         services: vec![
             service("a", &["172.30.0.1", "172.30.0.2"]),
             service("b", &["172.30.0.3"]),
             service("c", &["172.30.0.3", "172.30.0.2"]),
-            service("d", &["172.30.0.4"]),
         ],
-        slices: vec![
-            slice("a", &["node1"]),
-            slice("b", &["node1"]),
-            slice("c", &["node2"]),
-            slice("d", &["node1"]),
-        ],
+        slices: vec![slice("a", &["node1"]), slice("b", &["node1"]), slice("c", &["node2"])],
         ..Cluster::default()
     };
-    let units: Vec<_> = cluster
-        .units()
-        .iter()
-        .map(|unit| (unit.addresses.clone(), unit.can_serve_here, unit.candidates.len()))
-        .collect();
-    let expect = [
-        (addresses(&["172.30.0.1", "172.30.0.2", "172.30.0.3"]), true, 2),
-        (addresses(&["172.30.0.4"]), true, 2),
-    ];
-    assert_eq!(units, expect);
-    let mut split = cluster;
-    for service in &mut split.services {
-        service.policy = TrafficPolicy::Local;
-    }
-    let units = split.units();
-    assert_eq!(
-        (units[0].candidates.len(), units[0].can_serve_here),
-        (0, false),
-        "the endpoints of a and c are on different nodes"
-    );
-    assert_eq!((units[1].candidates.len(), units[1].can_serve_here), (1, true));
+    let units = |cluster: &Cluster| -> Vec<_> {
+        let units = cluster.units();
+        let unit = |unit: &Arc<Unit>| {
+            let names = unit.candidates.iter().map(|candidate| &*candidate.node);
+            let ordered_by = unit.ordered_by.to_string();
+            (unit.address.to_string(), ordered_by, names.collect::<Vec<_>>().join("+"))
+        };
+        units.iter().map(|of| (unit(of), of.can_serve_here)).collect()
+    };
+    let text = |address: &str, ordered_by: &str, nodes: &str| {
+        (address.to_owned(), ordered_by.to_owned(), nodes.to_owned())
+    };
+    let expect = |[first, second, third]: [(&str, bool); 3]| {
+        vec![
+            (text("172.30.0.1", "172.30.0.1", first.0), first.1),
+            (text("172.30.0.2", "172.30.0.1", second.0), second.1),
+            (text("172.30.0.3", "172.30.0.3", third.0), third.1),
+        ]
+    };
+    assert_eq!(units(&cluster), expect([("node1+node2", true); 3]));
+    cluster.services.iter_mut().for_each(|service| service.policy = TrafficPolicy::Local);
+    // The endpoints of a and c, and those of b and c, are on different nodes.
+    assert_eq!(units(&cluster), expect([("node1", true), ("", false), ("", false)]));
 }
 
 #[test]
 fn only_addresses_of_advertised_pools_are_announced() {
-    let dual = || vec![service("web", &["fd30::c8", "172.30.0.200"])];
-    let unit = &Cluster { services: dual(), ..Cluster::default() }.units()[0];
-    assert_eq!(unit.addresses, addresses(&["fd30::c8", "172.30.0.200"]));
-    assert_eq!(unit.candidates[0].order, order("node1", "fd30::c8".parse().unwrap()));
+    let services = vec![service("web", &["fd30::c8", "172.30.0.200"])];
+    let units = Cluster { services, ..Cluster::default() }.units();
+    let both: Vec<_> = units.iter().map(|unit| unit.address).collect();
+    assert_eq!(both, *addresses(&["172.30.0.200", "fd30::c8"]));
+    assert_eq!(units[0].candidates[0].order, order("node1", "fd30::c8".parse().unwrap()));
+    assert_eq!(units[1].candidates.len(), 0, "the Service has no IPv6 endpoint");
     let no_pool = Cluster { pools: vec![pool("other", &["10.0.0.0/8"])], ..Cluster::default() };
     let no_ad = Cluster { advertisements: Vec::new(), ..Cluster::default() };
     let other_ad = Cluster {
@@ -328,9 +326,7 @@ fn the_weights_of_every_advertisement_that_selects_a_node_add_up() {
     let mut on_node2 = prefer("node1", 50);
     on_node2["nodeSelectors"] = select("node2")["nodeSelectors"].clone();
     let advertisements = vec![prefer("node1", 3), prefer("node1", 4), prefer("node2", 5), on_node2];
-    // Both addresses belong to one unit, so an advertisement that selects both counts once.
-    let services = vec![service("web", &["172.30.0.200", "172.30.0.201"])];
-    let unit = &Cluster { services, advertisements, ..Cluster::default() }.units()[0];
+    let unit = &Cluster { advertisements, ..Cluster::default() }.units()[0];
     let weights: Vec<_> = unit.candidates.iter().map(|candidate| candidate.preference).collect();
     assert_eq!(weights, [7, 5]);
 }
@@ -443,7 +439,7 @@ fn equal_units_are_reused_from_the_previous_plan() {
     after.services.pop();
     after.services.push(service("d", &["172.30.0.4"]));
     after.slices.push(slice("d", &["node1"]));
-    assert_eq!(reused(&after), [true, false, false, true]);
+    assert_eq!(reused(&after), [true, true, false, false]);
 }
 
 #[test]

@@ -1,45 +1,54 @@
-//! Election units: groups of Services that share addresses, with the nodes that may announce them,
-//! adapted to this node's interfaces. Pure.
+//! Election units: the addresses that L2Advertisements announce, with the nodes that may announce
+//! them, adapted to this node's interfaces. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_proto::announce::{ClusterView, ServiceView, SharingGroup, sharing_groups};
+use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
 use ferrolb_proto::election::{Unit, rank};
+use ferrolb_proto::eligibility::{EligibleEndpoints, Ineligible, Serving, serving};
 use ferrolb_proto::facts::{Key, L2Advertisement};
 use ferrolb_proto::range::Family;
-use ferrolb_proto::verdict::Verdict;
 use ferrolb_proto::wire::hello::Flags;
 
 use super::{probes, slices};
 use crate::event::Link;
 use crate::state::{ReducedService, State};
 
-/// Number of a unit's best candidates that prepare to announce its addresses: these candidates
-/// already receive the neighbor solicitations for the addresses.
+/// Number of an address's best candidates that prepare to announce it: these candidates already
+/// receive the neighbor solicitations for the address.
 const PREPARED_CANDIDATES: usize = 3;
 
-/// Number of units of the previous plan among which [`reuse_equal`] searches for the next unit,
-/// since removed units may precede it. If more are removed in a row, as when most Services are
-/// deleted at once, the units after them are not shared with the previous plan.
-const REUSE_LOOKAHEAD: usize = 64;
+/// Number of addresses for each of [`SERVING_NAMES`].
+pub type AddressCounts = BTreeMap<&'static str, i64>;
 
-/// Number of Services for each verdict.
-pub(super) type Verdicts = BTreeMap<Verdict, i64>;
+/// Names of the results of [`serving`] in the metrics and in `/state`, best first.
+pub const SERVING_NAMES: [&str; 5] =
+    ["ready", "terminating", "failing", "no_local_endpoint", "no_endpoint"];
+
+/// Returns which of [`SERVING_NAMES`] a result has.
+const fn serving_name(result: Result<Serving, Ineligible>) -> &'static str {
+    match result {
+        Ok(Serving { failing: true, .. }) => "failing",
+        Ok(Serving { terminating: true, .. }) => "terminating",
+        Ok(Serving { .. }) => "ready",
+        Err(Ineligible::NoEndpoint) => "no_endpoint",
+        Err(_) => "no_local_endpoint",
+    }
+}
 
 /// Election unit as it is before interface selectors are applied.
 pub(super) struct ClusterUnit<'a> {
     unit: Arc<Unit>,
-    /// For each address of the unit, the advertisements by which this node announces it.
-    own_advertisements: Vec<Vec<&'a L2Advertisement>>,
+    /// Advertisements by which this node announces the address.
+    own_advertisements: Vec<&'a L2Advertisement>,
 }
 
 impl ClusterUnit<'_> {
-    /// Returns the unit for one interface of this node. If an address has no advertisement that
-    /// selects the interface, this node is not a candidate there. Each node evaluates interface
-    /// selectors only for itself. All interfaces on which this node is a candidate share one unit
-    /// in memory.
+    /// Returns the unit for one interface of this node. If no advertisement of the address selects
+    /// the interface, this node is not a candidate there. Each node evaluates interface selectors
+    /// only for itself. All interfaces on which this node is a candidate share one unit in memory.
     pub(super) fn for_interface(&self, link: &Link, node: &str) -> Arc<Unit> {
         if self.selects(link) {
             return Arc::clone(&self.unit);
@@ -48,12 +57,9 @@ impl ClusterUnit<'_> {
         Arc::new(Unit { candidates: others.cloned().collect(), ..(*self.unit).clone() })
     }
 
-    /// Returns whether every address of the unit has an advertisement that announces it from this
-    /// node on this interface.
+    /// Returns whether an advertisement announces the address from this node on this interface.
     pub(super) fn selects(&self, link: &Link) -> bool {
-        self.own_advertisements
-            .iter()
-            .all(|advertisements| advertisements.iter().any(|ad| ad.selects_interface(&link.name)))
+        self.own_advertisements.iter().any(|ad| ad.selects_interface(&link.name))
     }
 }
 
@@ -68,57 +74,63 @@ pub(super) fn cluster_view(state: &State) -> ClusterView<'_> {
     )
 }
 
-/// Returns every election unit of the cluster that has an address to announce, in the order of the
-/// unit's first Service. Also counts the Services for each verdict on this node, in `verdicts`.
-///
-/// `failing` holds the Services that fail their health checks on this node, each with the family.
-/// The result is an iterator, because the intermediate data of a unit is larger than the unit and
-/// must not exist for all units at once.
+/// Returns the election unit of every address that an L2Advertisement announces, by address.
 pub(super) fn cluster_units<'a>(
-    state: &'a State,
+    state: &State,
     cluster: &ClusterView<'a>,
-    failing: &BTreeSet<(&'a Key, Family)>,
-    verdicts: &mut Verdicts,
+    services: &ServicesByAddress<'a>,
 ) -> impl Iterator<Item = ClusterUnit<'a>> {
-    all_groups(state, cluster, failing).filter_map(|(_, group)| {
-        group
-            .verdicts(&state.config.node)
-            .for_each(|verdict| *verdicts.entry(verdict).or_default() += 1);
-        cluster_unit(state, cluster, &group)
+    services.iter().filter_map(|(address, services)| {
+        let layer2 = Layer2Address::new(cluster, address, services)?;
+        let serving = layer2.serving(&state.config.node);
+        let unit = Unit {
+            address,
+            ordered_by: layer2.ordered_by(),
+            candidates: layer2.candidates(cluster),
+            can_serve_here: serving.is_ok(),
+            failing: serving.is_ok_and(|serving| serving.failing),
+        };
+        let labels = state.own_node().map(|node| &node.labels);
+        let from_this_node =
+            |ad: &&&'a L2Advertisement| labels.is_some_and(|labels| ad.selects_node(labels));
+        let own_advertisements =
+            layer2.advertisements().iter().filter(from_this_node).copied().collect();
+        Some(ClusterUnit { unit: Arc::new(unit), own_advertisements })
     })
 }
 
-/// Returns the verdict on this node for each Service that has an address which may be announced.
-pub(super) fn verdicts(state: &State) -> BTreeMap<&Key, Verdict> {
-    let keys: Vec<_> = state.services.iter().map(|(key, _)| key).collect();
-    let mut verdicts = BTreeMap::new();
-    for (indexes, group) in
-        all_groups(state, &cluster_view(state), &probes::health_checks(state).failing)
-    {
-        let keys = indexes.into_iter().map(|index| keys[index]);
-        verdicts.extend(keys.zip(group.verdicts(&state.config.node)));
-    }
-    verdicts
+/// Returns for each address how this node can serve it, by name.
+pub(super) fn addresses(state: &State) -> BTreeMap<IpAddr, &'static str> {
+    let health_checks = probes::health_checks(state);
+    serving_names(state, &services_by_address(state, &health_checks.failing)).collect()
 }
 
-/// Returns the groups of Services that are connected by shared addresses, each with the indexes of
-/// its Services. Services without an address which may be announced are left out.
-fn all_groups<'a>(
+/// Returns the number of addresses for each of [`SERVING_NAMES`].
+pub(super) fn count_addresses(state: &State, services: &ServicesByAddress<'_>) -> AddressCounts {
+    let mut counts = AddressCounts::new();
+    for (_, name) in serving_names(state, services) {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+fn serving_names(
+    state: &State,
+    services: &ServicesByAddress<'_>,
+) -> impl Iterator<Item = (IpAddr, &'static str)> {
+    services.iter().map(|(address, services)| {
+        (address, serving_name(serving(address, &state.config.node, services)))
+    })
+}
+
+/// Returns all Services by address. `failing` holds the Services that fail their health checks on
+/// this node, each with the family.
+pub(super) fn services_by_address<'a>(
     state: &'a State,
-    cluster: &ClusterView<'a>,
     failing: &BTreeSet<(&'a Key, Family)>,
-) -> impl Iterator<Item = (Vec<usize>, SharingGroup<'a>)> {
-    let services: Vec<_> = state.services.iter().collect();
+) -> ServicesByAddress<'a> {
     let slices = slices::by_service(state.slices.iter());
-    sharing_groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(
-        move |indexes| {
-            let service_views = indexes
-                .iter()
-                .map(|index| service_view(state, services[*index], &slices, failing))
-                .collect();
-            Some((indexes, SharingGroup::of(cluster, service_views)?))
-        },
-    )
+    state.services.iter().map(|service| service_view(state, service, &slices, failing)).collect()
 }
 
 /// Returns the addresses for which this node is among the best [`PREPARED_CANDIDATES`] candidates
@@ -126,64 +138,25 @@ fn all_groups<'a>(
 /// may soon own the addresses.
 pub(super) fn prepared_addresses(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpAddr> {
     let prepared = |unit: &&Arc<Unit>| {
-        let rank = |candidate| rank(candidate, Flags::default(), 0, false);
+        let rank = |candidate| rank(candidate, Flags::default(), false, false);
         let own = unit.candidate(node).map(rank);
         own.is_some_and(|own| {
             unit.candidates.iter().filter(|other| rank(other) < own).count() < PREPARED_CANDIDATES
         })
     };
-    units.iter().filter(prepared).flat_map(|unit| unit.addresses.iter().copied())
+    units.iter().filter(prepared).map(|unit| unit.address)
 }
 
 /// Replaces each unit by the equal one in `before`, if there is one, so that both plans share it in
-/// memory. `units` and `before` are ordered by the names of their first Services.
+/// memory. `units` and `before` are ordered by address.
 pub(super) fn reuse_equal(units: &mut [Arc<Unit>], before: &[Arc<Unit>]) {
-    let mut remaining = before;
+    let mut before = before.iter().peekable();
     for unit in units {
-        let first = unit.addresses.first();
-        // In `before`, removed units may precede this unit. A new unit is not in `before`.
-        let Some(index) = remaining
-            .iter()
-            .take(REUSE_LOOKAHEAD)
-            .position(|before| before.addresses.first() == first)
-        else {
-            continue;
-        };
-        if remaining[index] == *unit {
-            *unit = Arc::clone(&remaining[index]);
+        while before.next_if(|before| before.address < unit.address).is_some() {}
+        if let Some(same) = before.next_if(|before| **before == *unit) {
+            *unit = Arc::clone(same);
         }
-        remaining = &remaining[index + 1..];
     }
-}
-
-fn cluster_unit<'a>(
-    state: &'a State,
-    cluster: &ClusterView<'a>,
-    group: &SharingGroup<'a>,
-) -> Option<ClusterUnit<'a>> {
-    // Services that are only advertised by BGP need no election unit. There may be thousands of
-    // them, so the order of their candidates is not computed.
-    if group.addresses().is_empty() {
-        return None;
-    }
-    let unit = Unit {
-        addresses: group.addresses().into(),
-        candidates: group.candidates(cluster),
-        can_serve_here: group.is_served_on(&state.config.node),
-        failing: group.failing_on(&state.config.node).collect(),
-    };
-    let labels = state.own_node().map(|node| &node.labels);
-    let from_this_node = |advertisements: &[&'a L2Advertisement]| {
-        advertisements
-            .iter()
-            .copied()
-            .filter(|ad| labels.is_some_and(|labels| ad.selects_node(labels)))
-            .collect()
-    };
-    Some(ClusterUnit {
-        unit: Arc::new(unit),
-        own_advertisements: group.advertised().map(from_this_node).collect(),
-    })
 }
 
 /// Returns the facts of a Service that determine which nodes may announce it, with its endpoints
@@ -196,14 +169,12 @@ pub(super) fn service_view<'a>(
 ) -> ServiceView<'a> {
     let families =
         [Family::V4, Family::V6].into_iter().filter(|family| failing.contains(&(key, *family)));
-
+    let endpoints = slices::of(slices, key).flat_map(|slice| &slice.endpoints);
     ServiceView {
-        policy: service.policy,
-        eligible: service.eligible,
         assigned: &service.assigned,
         from_pool: service.from_pool.as_deref(),
         labels: &service.labels,
-        endpoints: slices::of(slices, key).flat_map(|slice| &slice.endpoints).collect(),
+        endpoints: EligibleEndpoints::new(service.policy, service.eligible, endpoints),
         failing_on: families.map(|family| (&*state.config.node, family)).collect(),
     }
 }

@@ -45,23 +45,25 @@ pub(crate) fn key() -> HelloKey {
     HelloKey::new([7; KEY_LENGTH])
 }
 
-/// Returns the config to announce these addresses as one unit, as one of the [`HOSTS`].
+/// Returns the config to announce these addresses of one Service, as one of the [`HOSTS`].
 pub(crate) fn link_config(addresses: &[IpAddr]) -> LinkConfig {
     let candidate = |node: &str| Candidate {
         node: node.into(),
         order: order(node, addresses[0]),
         ..Candidate::default()
     };
-    let addresses_of_unit = addresses.iter().copied().collect();
-    let unit = Unit {
-        addresses: addresses_of_unit,
-        candidates: HOSTS.map(candidate).into(),
-        can_serve_here: true,
-        failing: Box::default(),
+    let unit = |address: &IpAddr| {
+        Arc::new(Unit {
+            address: *address,
+            ordered_by: addresses[0],
+            candidates: HOSTS.map(candidate).into(),
+            can_serve_here: true,
+            failing: false,
+        })
     };
     let source_v6 = Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
     LinkConfig {
-        units: vec![Arc::new(unit)],
+        units: addresses.iter().map(unit).collect(),
         keys: HelloKeyRing::new(vec![key()]),
         source_v6,
         ..LinkConfig::default()

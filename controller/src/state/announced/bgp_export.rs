@@ -63,23 +63,22 @@ impl<'a> BgpContext<'a> {
         })
     }
 
-    /// Returns the nodes that advertise an address of these Services, and the BGPPeers that receive
-    /// it. Returns `None` if no BGPAdvertisement announces the address.
-    pub(super) fn export_of(
+    /// Returns the nodes that advertise an address, and the BGPPeers that receive it. `services`
+    /// are the Services that have the address. Returns `None` if no BGPAdvertisement announces the
+    /// address.
+    pub(super) fn export_of<'v>(
         &self,
         cluster: &ClusterView<'_>,
-        services: &[ServiceView<'_>],
         address: IpAddr,
+        services: impl Iterator<Item = &'v ServiceView<'v>> + Clone,
     ) -> Option<BgpExport<'a>> {
-        let assigns = |served: &&ServiceView<'_>| served.assigned.contains(&address);
-        services
-            .iter()
-            .filter(assigns)
-            .find(|served| self.advertisements.is_announced(cluster, served, address))?;
+        services.clone().find(|service| {
+            !self.advertisements.announcing(cluster, service, address).is_empty()
+        })?;
         let mut export = BgpExport::default();
         let (mut leaving, mut preferred_peers) = (Vec::new(), BTreeSet::new());
         for advertiser in &self.nodes {
-            match advertiser.exported_to(cluster, &self.advertisements, services, address) {
+            match advertiser.exported_to(cluster, &self.advertisements, address, services.clone()) {
                 Ok((peers, targets)) if peers.is_empty() => {
                     export.nodes_without_session.push(&advertiser.node.name);
                     export.missing_peers.extend(targets.peers);

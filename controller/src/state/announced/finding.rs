@@ -2,12 +2,13 @@
 //! the API and the reports of the speakers. Pure; [`messages`](crate::state::messages::announced)
 //! renders the text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::announce::{ClusterView, Ineligible, ServiceView, SharingGroup};
+use ferrolb_proto::announce::{ClusterView, Layer2Address, ServicesByAddress};
 use ferrolb_proto::api::{InterfaceIssue, InterfaceIssueReason, IpMode};
 use ferrolb_proto::bgp::NotAdvertised;
+use ferrolb_proto::eligibility::Ineligible;
 use ferrolb_proto::facts::{Endpoint, Node, Service, Speaker, SpeakerInterface, TrafficPolicy};
 use ferrolb_proto::range::Family;
 
@@ -35,11 +36,10 @@ pub(super) struct DiagnosisInput<'a> {
     /// The endpoints from all EndpointSlices of the Service.
     pub(super) endpoints: Vec<&'a Endpoint>,
     pub(super) cluster: &'a ClusterView<'a>,
-    /// The Services that are connected with this Service by shared addresses, including this
-    /// Service; `None` if they have no address to announce.
-    pub(super) group: Option<SharingGroup<'a>>,
-    /// The same Services as in `group`, as input for BGP; empty if there are no BGPAdvertisements.
-    pub(super) sharers: Vec<ServiceView<'a>>,
+    /// The Services that have an address of this Service, including this Service.
+    pub(super) services: &'a ServicesByAddress<'a>,
+    /// The addresses of this Service that L2Advertisements announce.
+    pub(super) layer2: BTreeMap<IpAddr, Layer2Address<'a, 'a>>,
     /// The live speakers; `None` if the API group in use has no SpeakerStatuses.
     pub(super) live_speakers: Option<&'a LiveSpeakers<'a>>,
     /// The BGPAdvertisements and the sessions of the nodes; `None` if there are no
@@ -87,7 +87,9 @@ impl DiagnosisInput<'_> {
             return (Diagnosis { first: Finding::ProxyMode, second: None }, true);
         }
         let layer2_finding = self.layer2_finding(address);
-        let export = self.bgp.and_then(|bgp| bgp.export_of(self.cluster, &self.sharers, address));
+        let export = self
+            .bgp
+            .and_then(|bgp| bgp.export_of(self.cluster, address, self.services.of(address)));
         match export.map(|export| self.bgp_finding(address, export)) {
             Some(bgp_finding) => both_paths(layer2_finding, bgp_finding),
             None => (Diagnosis { first: layer2_finding.0, second: None }, layer2_finding.1),
@@ -165,13 +167,6 @@ impl DiagnosisInput<'_> {
         let mut causes = Causes::default();
         for (why, count) in not_advertised {
             let cause = match why {
-                // BGP decides on each address separately, so only an endpoint of the address's own
-                // family can be missing.
-                NotAdvertised::Ineligible(Ineligible::CannotServe)
-                    if self.service.policy == TrafficPolicy::Local =>
-                {
-                    Cause::NoLocalEndpoint
-                }
                 NotAdvertised::Ineligible(ineligible) => self.cause(ineligible),
                 NotAdvertised::NoSpeaker => Cause::NoSpeaker,
                 NotAdvertised::NoGobgpd => Cause::NoGobgpd,
@@ -183,15 +178,13 @@ impl DiagnosisInput<'_> {
 
     /// Returns the finding for an address that no speaker reports on layer 2.
     fn unannounced(&self, address: IpAddr) -> Finding<'_> {
-        match &self.group {
-            Some(group) if !group.has_eligible_endpoint() => self.no_endpoint(address),
-            Some(group) if group.addresses().contains(&address) => self.unowned(group),
-            Some(_) | None => {
-                match self.cluster.pool_of(self.service.pool_annotation.as_deref(), address) {
-                    Some(pool) => Finding::NoAdvertisement { pool: &pool.name },
-                    None => Finding::NoPool,
-                }
-            }
+        match self.layer2.get(&address) {
+            Some(layer2) if !layer2.has_endpoint() => self.no_endpoint(address),
+            Some(layer2) => self.unowned(layer2),
+            None => match self.cluster.pool_of(self.service.pool_annotation.as_deref(), address) {
+                Some(pool) => Finding::NoAdvertisement { pool: &pool.name },
+                None => Finding::NoPool,
+            },
         }
     }
 
@@ -204,12 +197,12 @@ impl DiagnosisInput<'_> {
 
     /// Returns why a Service with eligible endpoints and an L2Advertisement has no owner on layer
     /// 2: no node is eligible, or no speaker of an eligible node announces the address.
-    fn unowned<'s>(&'s self, group: &SharingGroup<'s>) -> Finding<'s> {
+    fn unowned<'s>(&'s self, layer2: &Layer2Address<'s, 's>) -> Finding<'s> {
         let (mut causes, mut eligible) = (Causes::default(), Vec::new());
-        for (node, ineligible) in group.eligibility(self.cluster) {
-            if let Some(ineligible) = ineligible {
+        for node in self.cluster.nodes() {
+            if let Err(ineligible) = layer2.eligibility(self.cluster, node) {
                 causes.count(self.cause(ineligible));
-            } else if let Some(speaker) = self.without_interface(group, node) {
+            } else if let Some(speaker) = self.without_interface(layer2, node) {
                 causes.count(Cause::NoInterface);
                 let interfaces =
                     || speaker.interfaces.iter().map(|interface| &*interface.name).collect();
@@ -222,7 +215,7 @@ impl DiagnosisInput<'_> {
             causes.without_node_name = self.has_no_node_names();
             return Finding::NoNode(causes);
         }
-        self.eligible_but_unowned(group, &eligible)
+        self.eligible_but_unowned(layer2, &eligible)
     }
 
     /// Returns whether the policy is Local and the eligible endpoints have no node name, so that no
@@ -235,19 +228,12 @@ impl DiagnosisInput<'_> {
     }
 
     fn cause(&self, ineligible: Ineligible) -> Cause {
-        let has = |family| self.service.announceable().any(|address| Family::of(address) == family);
-        let needs = |family| has(family) && self.is_served(family);
         match (ineligible, self.service.policy) {
             (Ineligible::Unreachable, _) => Cause::Unreachable,
             (Ineligible::Excluded, _) => Cause::Excluded,
             (Ineligible::NotSelected, _) => Cause::NotSelected,
-            (Ineligible::CannotServe, TrafficPolicy::Local)
-                if needs(Family::V4) && needs(Family::V6) =>
-            {
-                Cause::NoLocalEndpointOfBoth
-            }
-            (Ineligible::CannotServe, TrafficPolicy::Local) => Cause::NoLocalEndpoint,
-            (Ineligible::CannotServe, TrafficPolicy::Cluster) => Cause::NoSharedEndpoint,
+            (Ineligible::NoLocalEndpoint, TrafficPolicy::Local) => Cause::NoLocalEndpoint,
+            (Ineligible::NoLocalEndpoint, TrafficPolicy::Cluster) => Cause::NoSharedEndpoint,
             (Ineligible::NoEndpoint, _) => Cause::NoEndpoint,
             (Ineligible::NoRouter, _) => Cause::NoPeer,
             (Ineligible::TooManyCommunities, _) => Cause::TooManyCommunities,
@@ -256,10 +242,10 @@ impl DiagnosisInput<'_> {
 
     /// Returns the speaker of a node if that speaker reports no interface on which the address
     /// could be announced.
-    fn without_interface(&self, group: &SharingGroup<'_>, node: &Node) -> Option<&Speaker> {
+    fn without_interface(&self, layer2: &Layer2Address<'_, '_>, node: &Node) -> Option<&Speaker> {
         let speaker = self.live_speakers?.of(&node.name)?;
         let serves = |interface: &SpeakerInterface| {
-            interface.up && !interface.standby && group.selects_interface(node, &interface.name)
+            interface.up && !interface.standby && layer2.selects_interface(node, &interface.name)
         };
         (!speaker.interfaces.iter().any(serves)).then_some(speaker)
     }
@@ -268,7 +254,7 @@ impl DiagnosisInput<'_> {
     /// eligible.
     fn eligible_but_unowned<'s>(
         &'s self,
-        group: &SharingGroup<'s>,
+        layer2: &Layer2Address<'s, 's>,
         eligible: &[&'s Node],
     ) -> Finding<'s> {
         let nodes: Vec<&str> = eligible.iter().map(|node| &*node.name).collect();
@@ -284,7 +270,9 @@ impl DiagnosisInput<'_> {
         }
         let isolated = speakers.iter().all(|(node, speaker)| {
             let in_use = |interface: &&SpeakerInterface| {
-                interface.up && !interface.standby && group.selects_interface(node, &interface.name)
+                interface.up
+                    && !interface.standby
+                    && layer2.selects_interface(node, &interface.name)
             };
             speaker.interfaces.iter().filter(in_use).all(|interface| interface.isolated)
         });

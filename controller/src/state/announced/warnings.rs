@@ -42,7 +42,7 @@ impl DiagnosisInput<'_> {
         let label_ignored = self.cluster.ignores_label().then_some(Warning::LabelIgnored);
         let is_flawed = !flawed.is_empty();
         let flawed = is_flawed.then_some(Warning::Flawed(flawed));
-        let first = failing.into_iter().map(|(_, warning)| warning).chain(self.unserved());
+        let first = failing.into_iter().map(|(_, warning)| warning);
         Warnings {
             all: first.chain(problems).chain(flawed).chain(label_ignored).collect(),
             flawed: is_flawed,
@@ -55,12 +55,6 @@ impl DiagnosisInput<'_> {
             .iter()
             .copied()
             .filter(|endpoint| self.service.endpoint_condition.accepts(endpoint))
-    }
-
-    /// Returns whether an eligible endpoint has this family, so that kube-proxy forwards addresses
-    /// of the family.
-    pub(super) fn is_served(&self, family: Family) -> bool {
-        self.eligible_endpoints().any(|endpoint| endpoint.family == family)
     }
 
     /// Returns the warning about failing health checks of a family; `None` if none fails, or if the
@@ -95,15 +89,6 @@ impl DiagnosisInput<'_> {
         })
     }
 
-    /// Returns the warning about a family whose addresses have no eligible endpoint, while the
-    /// other family has one.
-    fn unserved(&self) -> Option<Warning<'_>> {
-        let (served, unserved): (Vec<_>, Vec<_>) =
-            self.service.announceable().partition(|address| self.is_served(Family::of(*address)));
-        let first = unserved.first().filter(|_| !served.is_empty())?;
-        Some(Warning::Unserved { family: Family::of(*first), addresses: unserved })
-    }
-
     /// Returns the nodes that announce the Service although they report a [`Flaw`]. Failing health
     /// checks of the families in `everywhere` are no flaw, because they fail on all nodes and have
     /// a warning of their own.
@@ -113,8 +98,10 @@ impl DiagnosisInput<'_> {
             self.service.announceable().flat_map(|address| live_speakers.owners(address).all);
         let owners: BTreeSet<_> = owners.map(|owner| owner.node).collect();
         let others_pass = |address| !everywhere.contains(&Family::of(address));
-        let fails =
-            |node| self.group.as_ref().is_some_and(|group| group.failing_on(node).any(others_pass));
+        let fails = |node| {
+            let mut layer2 = self.layer2.iter().filter(|(address, _)| others_pass(**address));
+            layer2.any(|(_, layer2)| layer2.serving(node).is_ok_and(|serving| serving.failing))
+        };
         let flawed = |node| {
             let flaw = flaw(live_speakers.of(node)?, fails(node))?;
             Some(FlawedOwner { node, flaw })

@@ -376,6 +376,11 @@ fn no_endpoint(family: Option<Family>, endpoint_condition: EndpointCondition) ->
             "is serving, as annotation ferrolb.io/endpoint-condition requires"
         }
     };
-    let family = family.map_or_else(String::new, |family| format!("{family} "));
-    format!("no {family}endpoint of the Service {state}: check its pods and spec.selector")
+    match family {
+        Some(family) => format!(
+            "no {family} endpoint of the Service {state}: add {family} to its pods, or set \
+             spec.ipFamilyPolicy to SingleStack"
+        ),
+        None => format!("no endpoint of the Service {state}: check its pods and spec.selector"),
+    }
 }

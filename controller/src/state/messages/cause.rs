@@ -15,9 +15,6 @@ pub(in crate::state) enum Cause {
     NotSelected,
     /// With `externalTrafficPolicy: Local`: the node has no eligible endpoint.
     NoLocalEndpoint,
-    /// With `externalTrafficPolicy: Local`: the node does not have eligible endpoints of both
-    /// families.
-    NoLocalEndpointOfBoth,
     /// A Service that shares the address has no eligible endpoint for this node.
     NoSharedEndpoint,
     NoEndpoint,
@@ -77,9 +74,7 @@ impl Cause {
                  node.kubernetes.io/exclude-from-external-load-balancers-` removes the label"
             }
             Self::NotSelected => "change spec.nodeSelectors of an advertisement",
-            Self::NoLocalEndpoint | Self::NoLocalEndpointOfBoth => {
-                "run pods there, or set spec.externalTrafficPolicy to Cluster"
-            }
+            Self::NoLocalEndpoint => "run pods there, or set spec.externalTrafficPolicy to Cluster",
             Self::NoSharedEndpoint => "check the endpoints of all Services that share the address",
             Self::NoEndpoint => "check the endpoints of the Service",
             Self::NoInterface => "change spec.interfaces of the L2Advertisement",
@@ -102,9 +97,6 @@ impl Display for Cause {
             Self::Excluded => "labeled exclude-from-external-load-balancers",
             Self::NotSelected => "not selected by an advertisement",
             Self::NoLocalEndpoint => "without eligible endpoint (externalTrafficPolicy Local)",
-            Self::NoLocalEndpointOfBoth => {
-                "without eligible endpoints of both families (externalTrafficPolicy Local)"
-            }
             Self::NoSharedEndpoint => {
                 "without eligible endpoint of a Service that shares the address"
             }

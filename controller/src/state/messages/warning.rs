@@ -2,12 +2,11 @@
 //! Pure.
 
 use std::fmt::{self, Display};
-use std::net::IpAddr;
 
 use ferrolb_proto::facts::EndpointProblem;
 use ferrolb_proto::range::Family;
 
-use super::{NamesWithCount, join};
+use super::NamesWithCount;
 
 /// Maximum number of nodes or endpoints that a warning names.
 const NAMED_MAX: usize = 3;
@@ -26,8 +25,6 @@ pub(in crate::state) enum Warning<'a> {
         /// which nodes announce.
         local: bool,
     },
-    /// These addresses have no eligible endpoint of their family, but the other family has one.
-    Unserved { family: Family, addresses: Vec<IpAddr> },
     /// An annotation about endpoints is invalid.
     Annotation(EndpointProblem<'a>),
     /// The effect of [`Self::Annotation`], which precedes this warning: only the readiness of
@@ -75,12 +72,6 @@ impl Display for Warning<'_> {
                 which(family),
                 NamesWithCount(why, NAMED_MAX),
                 if *local { ", so readiness alone selects the node" } else { "" }
-            ),
-            Self::Unserved { family, addresses } => write!(
-                f,
-                "{}: no {family} endpoint is eligible. Add {family} to the pods, or set \
-                 spec.ipFamilyPolicy to SingleStack",
-                join(addresses)
             ),
             Self::Annotation(problem) => problem.fmt(f),
             Self::ReadinessOnly => f.write_str("until then only the readiness of endpoints counts"),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api;
+use crate::eligibility::EligibleEndpoints;
 use crate::facts::{
     BgpAdvertisement, Endpoint, EndpointCondition, FailingHealthCheck, Pool, SpeakerInterface,
     SpeakerSession, TrafficPolicy,
@@ -105,19 +106,21 @@ impl DrainCluster {
         };
         let endpoints: Vec<_> = self.endpoints.iter().map(endpoint).collect();
         let served = ServiceView {
-            policy: self.policy,
-            eligible: EndpointCondition::default(),
             assigned: &assigned,
             from_pool: None,
             labels: &[],
-            endpoints: endpoints.iter().collect(),
+            endpoints: EligibleEndpoints::new(
+                self.policy,
+                EndpointCondition::default(),
+                &endpoints,
+            ),
             failing_on: others.failing(&key).collect(),
         };
         let peers = others.advertised_to(
             &view,
             &BgpAdvertisements::new(&advertisements, []),
-            &[served],
             assigned[0],
+            [&served],
             &["spine", "tor"].into(),
         );
         peers.into_iter().collect::<Vec<_>>().join("+")

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api;
 use crate::bgp::sessions;
-use crate::facts::{BgpPeer, Community, Endpoint, EndpointCondition, TrafficPolicy};
+use crate::eligibility::EligibleEndpoints;
+use crate::facts::{BgpPeer, Community, Endpoint, EndpointCondition, Pool, TrafficPolicy};
 
 /// A cluster with the nodes `node1` and `node2`.
 struct RouteCluster {
@@ -72,7 +73,7 @@ impl RouteCluster {
             unhealthy: self.unhealthy,
             withdrawable: &self.withdrawable,
         };
-        let routes = routes(&view, &input, services).routes;
+        let routes = routes(&view, &input, &services.into_iter().collect()).routes;
         let lines = routes.iter().flat_map(|(prefix, class)| {
             let line = move |(attributes, peers): (&RouteAttributes, &BTreeSet<Box<str>>)| {
                 let RouteAttributes { communities, local_pref, med, prepend } = attributes;
@@ -110,14 +111,11 @@ fn served<'a>(
     assigned: &'a [IpAddr],
     endpoints: &'a [Endpoint],
 ) -> ServiceView<'a> {
-    let (eligible, endpoints) = (EndpointCondition::default(), endpoints.iter().collect());
     ServiceView {
-        policy,
-        eligible,
         assigned,
         from_pool: None,
         labels: NO_LABELS,
-        endpoints,
+        endpoints: EligibleEndpoints::new(policy, EndpointCondition::default(), endpoints),
         failing_on: vec![],
     }
 }
@@ -323,7 +321,7 @@ fn export_targets_match_the_routes_or_have_a_reason() {
             &on_node2,
             Err(Ineligible::NoRouter),
         ),
-        (json!({}), TrafficPolicy::Local, &on_node2, Err(Ineligible::CannotServe)),
+        (json!({}), TrafficPolicy::Local, &on_node2, Err(Ineligible::NoLocalEndpoint)),
         (on("node2"), TrafficPolicy::Cluster, &on_node2, Err(Ineligible::NotSelected)),
         (
             json!({"ipAddressPools": ["wan"]}),
@@ -355,14 +353,11 @@ fn export_targets_match_the_routes_or_have_a_reason() {
             unhealthy: false,
             withdrawable: &cluster.withdrawable,
         };
-        // The second Service has another address, so it is ignored.
-        let elsewhere = addresses(&["10.0.0.99"]);
-        let services =
-            [served(policy, &both, endpoints), served(TrafficPolicy::Local, &elsewhere, &on_node2)];
-        let targets = export_targets(&view, &input, &services, both[0]);
+        let service = served(policy, &both, endpoints);
+        let targets = export_targets(&view, &input, both[0], [&service]);
         let names = targets.map(|targets| targets.peers.into_iter().collect::<Vec<_>>().join("+"));
         assert_eq!(names, expect.map(str::to_owned), "export targets with {spec}");
-        let receivers: BTreeSet<String> = routes(&view, &input, services.into_iter().take(1))
+        let receivers: BTreeSet<String> = routes(&view, &input, &[service].into_iter().collect())
             .routes
             .iter()
             .filter(|(prefix, _)| prefix.to_string() == "10.0.0.7/32")
@@ -454,7 +449,7 @@ fn export_targets_name_the_yielding_advertisements() {
         withdrawable: &cluster.withdrawable,
     };
     let targets =
-        export_targets(&view, &input, &[served(TrafficPolicy::Cluster, &both, &on_node2)], both[0]);
+        export_targets(&view, &input, both[0], [&served(TrafficPolicy::Cluster, &both, &on_node2)]);
     let expect = ExportTargets {
         peers: ["spine", "tor"].into(),
         de_preferred: false,

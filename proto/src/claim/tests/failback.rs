@@ -20,7 +20,7 @@ fn restart_owner(segment: &mut Segment, owner: &str) {
     segment.node(owner).up = false;
     segment.run(Duration::from_secs(2));
     segment.start(owner);
-    segment.input(owner, Input::Units(vec![unit(&[VIP], &NODES)]));
+    segment.input(owner, Input::Units(vec![unit(VIP, &NODES)]));
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn each_move_within_ten_minutes_lengthens_the_preempt_delay() {
 #[test]
 fn a_node_partitioned_since_its_start_takes_nothing_at_once() {
     let mut segment = Segment::new(&NODES);
-    segment.units(&[unit(&[VIP], &NODES)]);
+    segment.units(&[unit(VIP, &NODES)]);
     let order = ranked(&NODES, VIP);
     segment.node(order[0]).partitioned = true;
     segment.run(Duration::from_secs(40));
@@ -81,7 +81,7 @@ fn soft_rules_and_failures_override_the_preempt_delay() {
 #[test]
 fn failback_delay_never_disables_failback() {
     let mut segment = Segment::with(&NODES, |config| config.failback_delay = None);
-    segment.units(&[unit(&[VIP], &NODES)]);
+    segment.units(&[unit(VIP, &NODES)]);
     segment.run(Duration::from_secs(40));
     let order = ranked(&NODES, VIP);
     assert_eq!(segment.owners(VIP), [order[0]]);
@@ -93,7 +93,7 @@ fn failback_delay_never_disables_failback() {
 #[test]
 fn a_claim_received_before_its_unit_counts_for_the_preempt_delay() {
     let mut segment = Segment::new(&NODES);
-    let (all, order) = (unit(&[VIP], &NODES), ranked(&NODES, VIP));
+    let (all, order) = (unit(VIP, &NODES), ranked(&NODES, VIP));
     segment.input(order[0], Input::Units(vec![Arc::clone(&all)]));
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[0]]);

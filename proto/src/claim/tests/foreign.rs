@@ -39,7 +39,7 @@ fn only_a_new_address_is_probed_three_times() {
 fn a_new_address_is_left_to_a_foreign_host_and_claimed_later() {
     let mut segment = Segment::new(&NODES);
     segment.run(Duration::from_secs(40));
-    segment.units(&[unit(&[VIP], &NODES)]);
+    segment.units(&[unit(VIP, &NODES)]);
     let order = ranked(&NODES, VIP);
     assert_eq!(segment.owners(VIP), [order[0]], "the candidate claims at once");
     segment.run(ms(10));
@@ -182,9 +182,9 @@ fn recent_frames_of_a_peer_that_released_are_no_conflict() {
     let mac = segment.node(order[1]).mac;
     // The second node takes the unit, because its view no longer has the owner as a candidate. In
     // its next view, it is no candidate either.
-    segment.input(order[1], Input::Units(vec![unit(&[VIP], &order[1..])]));
+    segment.input(order[1], Input::Units(vec![unit(VIP, &order[1..])]));
     segment.run(ms(1));
-    segment.input(order[1], Input::Units(vec![unit(&[VIP], &order[2..])]));
+    segment.input(order[1], Input::Units(vec![unit(VIP, &order[2..])]));
     segment.run(ms(1));
     assert_eq!(segment.node(order[1]).starts, 1);
     assert_eq!(segment.owners(VIP), [order[0]]);
@@ -280,7 +280,7 @@ fn arp_probes_of_3000_new_addresses_are_rate_limited() {
     let mut segment = Segment::new(&NODES[..1]);
     segment.run(Duration::from_secs(40));
     let units: Vec<_> = (0..3_000u16)
-        .map(|n| unit(&[IpAddr::from([10, 0, (n >> 8) as u8, n as u8])], &NODES[..1]))
+        .map(|n| unit(IpAddr::from([10, 0, (n >> 8) as u8, n as u8]), &NODES[..1]))
         .collect();
     segment.units(&units);
     segment.run(Duration::from_secs(1));
@@ -313,7 +313,7 @@ fn a_better_node_may_claim_an_address_during_its_probes() {
     segment.node(order[0]).partitioned = true;
     segment.run(Duration::from_secs(40));
     for name in &order[1..] {
-        segment.input(name, Input::Units(vec![unit(&[VIP], &NODES)]));
+        segment.input(name, Input::Units(vec![unit(VIP, &NODES)]));
     }
     segment.run(ms(10));
     segment
@@ -325,7 +325,7 @@ fn a_better_node_may_claim_an_address_during_its_probes() {
     }
     segment.node(order[0]).partitioned = false;
     segment.run(Duration::from_secs(1));
-    segment.input(order[0], Input::Units(vec![unit(&[VIP], &NODES)]));
+    segment.input(order[0], Input::Units(vec![unit(VIP, &NODES)]));
     // `Segment::run` panics if a machine returns a deadline that has passed.
     segment.run(Duration::from_secs(60));
     assert_eq!(segment.owners(VIP).len(), 1);
@@ -338,8 +338,8 @@ fn a_wrong_failure_doubles_the_patience_once_for_all_addresses() {
     let order = ranked(&NODES, VIP);
     let all: Vec<_> = addresses
         .iter()
-        .map(|address| unit(&[*address], &order[..2]))
-        .chain([unit(&[VIP], &NODES)])
+        .map(|address| unit(*address, &order[..2]))
+        .chain([unit(VIP, &NODES)])
         .collect();
     segment.units(&all);
     segment.run(Duration::from_secs(2));

@@ -7,17 +7,7 @@ use crate::wire::hello::{Body, FailingReport};
 
 /// Sets the unit of [`VIP`] on one node. `failing` is true if its health check fails there.
 fn set_failing(segment: &mut Segment, name: &str, failing: bool) {
-    set_failing_addresses(segment, name, &[VIP], if failing { &[VIP] } else { &[] });
-}
-
-/// Sets a unit with these addresses on one node; the health checks of `failing` fail there.
-fn set_failing_addresses(
-    segment: &mut Segment,
-    name: &str,
-    addresses: &[IpAddr],
-    failing: &[IpAddr],
-) {
-    let unit = Unit { failing: failing.into(), ..(*unit(addresses, &NODES)).clone() };
+    let unit = Unit { failing, ..(*unit(VIP, &NODES)).clone() };
     segment.input(name, Input::Units(vec![Arc::new(unit)]));
 }
 
@@ -128,7 +118,7 @@ fn change_nodes_in_turn(change: impl Fn(&mut Segment, usize)) {
 #[test]
 fn cordoning_the_last_node_moves_no_unit() {
     change_nodes_in_turn(|segment, count| {
-        let mut cordoned = (*unit(&[VIP], &NODES)).clone();
+        let mut cordoned = (*unit(VIP, &NODES)).clone();
         for candidate in &mut cordoned.candidates {
             candidate.cordoned = ranked(&NODES, VIP)[..count].contains(&&*candidate.node);
         }
@@ -191,22 +181,24 @@ fn with_one_family_failing_everywhere_the_other_still_moves() {
     let both = [VIP, IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, 1])];
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
-    NODES.iter().for_each(|name| set_failing_addresses(&mut segment, name, &both, &both[1..]));
+    let set = |segment: &mut Segment, name: &str, failing: [bool; 2]| {
+        let units = both.into_iter().zip(failing).map(|(address, failing)| {
+            Arc::new(Unit { failing, ..(*unit_ordered_by(VIP, address, &NODES)).clone() })
+        });
+        segment.input(name, Input::Units(units.collect()));
+    };
+    NODES.iter().for_each(|name| set(&mut segment, name, [false, true]));
     segment.run(Duration::from_secs(40));
-    assert_eq!(segment.owners(VIP), [order[0]], "all nodes fail alike");
-    for (failing, owner) in [(order[0], order[1]), (order[1], order[2]), (order[2], order[2])] {
-        set_failing_addresses(&mut segment, failing, &both, &both);
+    assert_eq!(both.map(|address| segment.owners(address)), [[order[0]], [order[0]]]);
+    for (failing, owner) in [(order[0], order[1]), (order[1], order[2])] {
+        set(&mut segment, failing, [true, true]);
         segment.run(Duration::from_secs(1));
-        assert_eq!(both.map(|address| segment.owners(address)), [[owner], [owner]]);
+        assert_eq!(
+            both.map(|address| segment.owners(address)),
+            [[owner], [order[0]]],
+            "the family that fails everywhere stays"
+        );
     }
-    segment.run(Duration::from_secs(20));
-    set_failing_addresses(&mut segment, order[1], &both, &both[..1]);
-    segment.run(ms(200));
-    assert_eq!(
-        segment.owners(VIP),
-        [order[1]],
-        "a node with one passing family is better than one with none"
-    );
     assert_no_gap(&segment);
 }
 
@@ -217,14 +209,10 @@ fn hold_down_ends_if_the_owner_is_no_candidate() {
     let two = &order[..2];
     let set_failing = |segment: &mut Segment, candidates: &[&str], failing: &str| {
         for name in NODES {
-            let failing: Box<[IpAddr]> =
-                if name == failing { [VIP].into() } else { Box::default() };
+            let failing = name == failing;
             segment.input(
                 name,
-                Input::Units(vec![Arc::new(Unit {
-                    failing,
-                    ..(*unit(&[VIP], candidates)).clone()
-                })]),
+                Input::Units(vec![Arc::new(Unit { failing, ..(*unit(VIP, candidates)).clone() })]),
             );
         }
     };
@@ -246,11 +234,10 @@ fn hold_down_ends_if_the_checks_of_the_owner_fail() {
     for round in 0..6 {
         let owner = segment.owners(VIP).first().map(|owner| (*owner).to_owned()).expect("an owner");
         for name in NODES {
-            let failing: Box<[IpAddr]> =
-                if *name == *owner { [VIP].into() } else { Box::default() };
+            let failing = *name == *owner;
             segment.input(
                 name,
-                Input::Units(vec![Arc::new(Unit { failing, ..(*unit(&[VIP], &NODES)).clone() })]),
+                Input::Units(vec![Arc::new(Unit { failing, ..(*unit(VIP, &NODES)).clone() })]),
             );
         }
         segment.run(Duration::from_secs(1));
@@ -263,25 +250,6 @@ fn hold_down_ends_if_the_checks_of_the_owner_fail() {
     assert_no_gap(&segment);
 }
 
-#[test]
-fn any_failing_address_counts_for_its_whole_unit() {
-    let second = IpAddr::from([172, 30, 0, 201]);
-    let mut segment = settled_segment();
-    let order = ranked(&NODES, VIP);
-    segment.units(&[unit(&[VIP, second], &NODES)]);
-    // In the owner's view, the unit has another first address.
-    let candidates = unit(&[VIP], &NODES).candidates.clone();
-    let reordered = Unit {
-        addresses: [second, VIP].into(),
-        candidates,
-        can_serve_here: true,
-        failing: [second, VIP].into(),
-    };
-    segment.input(order[0], Input::Units(vec![Arc::new(reordered)]));
-    segment.run(ms(200));
-    assert_eq!((segment.owners(VIP), segment.owners(second)), (vec![order[1]], vec![order[1]]));
-}
-
 /// Creates the claim machine of node1 with `count` units whose health checks fail. The candidates
 /// of the units are `nodes`.
 fn with_failing(count: u16, nodes: &[&str]) -> (ClaimMachine, Vec<Arc<Unit>>) {
@@ -289,7 +257,7 @@ fn with_failing(count: u16, nodes: &[&str]) -> (ClaimMachine, Vec<Arc<Unit>>) {
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     let failing = |n| {
         let address = IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n]);
-        Unit { failing: [address].into(), ..(*unit(&[address], nodes)).clone() }
+        Unit { failing: true, ..(*unit(address, nodes)).clone() }
     };
     let units: Vec<_> = (0..count).map(|n| Arc::new(failing(n))).collect();
     machine.handle(Input::Units(units.clone()), Instant::ZERO);
@@ -318,7 +286,7 @@ fn a_long_failing_list_is_sent_in_ranges_and_twice() {
     let (mut machine, units) = with_failing(131, &["node1", "node2"]);
     let reports = failing_reports(&mut machine, 0, 1_000);
     let ranges = [0..64, 63..127, 126..131, 0..64, 63..127, 126..131];
-    let all: Vec<_> = units.iter().map(|unit| unit.addresses[0]).collect();
+    let all: Vec<_> = units.iter().map(|unit| unit.address).collect();
     let expected = (50..).step_by(50).zip(ranges.map(|range| all[range].to_vec()));
     assert_eq!(
         reports,
@@ -326,7 +294,7 @@ fn a_long_failing_list_is_sent_in_ranges_and_twice() {
         "each range begins where the previous one ended"
     );
     assert!(
-        units.iter().all(|unit| machine.fails("node1", unit) == 1),
+        units.iter().all(|unit| machine.fails("node1", unit.address)),
         "every failing address counts"
     );
 
@@ -341,8 +309,7 @@ fn a_long_failing_list_is_sent_in_ranges_and_twice() {
 /// Sets two hundred units on node1, and returns the addresses of those for which `fails` is true.
 fn set_two_hundred_units(segment: &mut Segment, fails: impl Fn(u16) -> bool) -> BTreeSet<IpAddr> {
     let address = |n: u16| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n]);
-    let failing = |n| if fails(n) { [address(n)].into() } else { Box::default() };
-    let unit = |n| Unit { failing: failing(n), ..(*unit(&[address(n)], &["node1"])).clone() };
+    let unit = |n| Unit { failing: fails(n), ..(*unit(address(n), &["node1"])).clone() };
     segment.input("node1", Input::Units((0..200).map(|n| Arc::new(unit(n))).collect()));
     (0..200).filter(|n| fails(*n)).map(address).collect()
 }
@@ -396,7 +363,7 @@ fn flapping_checks_do_not_exceed_the_hello_rate_of_an_owner() {
     let idle = reports.len();
     for n in 0..1_000 {
         let now = Instant::from_millis(2_000 + 2 * n);
-        let failing = if n % 2 == 0 { units[0].addresses.clone() } else { Box::default() };
+        let failing = n % 2 == 0;
         machine.handle(Input::Units(vec![Arc::new(Unit { failing, ..(*units[0]).clone() })]), now);
         reports.extend(failing_reports(&mut machine, 2_000 + 2 * n, 2_002 + 2 * n));
     }

@@ -12,7 +12,7 @@ fn above_forty_owners_the_hello_interval_grows() {
     let units: Vec<_> = nodes
         .iter()
         .zip(0u8..)
-        .map(|(node, n)| unit(&[IpAddr::from([10, 0, 0, n])], &[*node]))
+        .map(|(node, n)| unit(IpAddr::from([10, 0, 0, n]), &[*node]))
         .collect();
     segment.units(&units);
     segment.run(Duration::from_secs(5));
@@ -36,7 +36,7 @@ fn above_forty_owners_the_hello_interval_grows() {
 fn hellos_carry_a_longer_interval_before_it_applies() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
-    machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), Instant::ZERO);
+    machine.handle(Input::Units(vec![unit(VIP, &["node1"])]), Instant::ZERO);
     let mut hellos = Vec::new();
     for n in 0..5_000 {
         let now = Instant::from_millis(n);

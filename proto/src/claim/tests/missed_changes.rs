@@ -25,7 +25,7 @@ impl TestOwner {
         admit_peer(&mut machine, "node3", 8, Instant::from_millis(500));
         machine.tick(Instant::from_millis(1_000));
         let now = Instant::from_millis(1_500);
-        machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), now);
+        machine.handle(Input::Units(vec![unit(VIP, &["node1"])]), now);
         let mut owner = Self { machine, now, clock: 2 };
         owner.receive(Body::Hello {
             generation: 0,
@@ -46,7 +46,7 @@ impl TestOwner {
             .map(|n| IpAddr::from([172, 30, 0, n]))
             .find(is_node2_better)
             .expect("such an address");
-        owner.machine.handle(Input::Units(vec![unit(&[address], &["node1", "node2"])]), owner.now);
+        owner.machine.handle(Input::Units(vec![unit(address, &["node1", "node2"])]), owner.now);
         owner.count_announcements();
         assert_eq!(owner.machine.owned().collect::<Vec<_>>(), [address]);
         owner.receive(Body::Claim {
@@ -229,10 +229,7 @@ fn a_yielded_node_ranks_before_a_node_with_failing_checks() {
     check_yielded_node_takes_over(|segment, name| {
         segment.input(
             name,
-            Input::Units(vec![Arc::new(Unit {
-                failing: [VIP].into(),
-                ..(*unit(&[VIP], &NODES)).clone()
-            })]),
+            Input::Units(vec![Arc::new(Unit { failing: true, ..(*unit(VIP, &NODES)).clone() })]),
         );
     });
 }
@@ -295,7 +292,7 @@ fn a_restart_of_a_peer_without_leaving_causes_an_announcement() {
 fn the_first_peer_of_a_lone_owner_causes_an_announcement() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
-    machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), Instant::ZERO);
+    machine.handle(Input::Units(vec![unit(VIP, &["node1"])]), Instant::ZERO);
     machine.tick(Instant::from_millis(1_000));
     let mut owner = TestOwner { machine, now: Instant::from_millis(1_500), clock: 2 };
     admit_peer(&mut owner.machine, "node2", 7, owner.now);
@@ -306,7 +303,7 @@ fn the_first_peer_of_a_lone_owner_causes_an_announcement() {
 fn two_nodes_that_rank_each_other_higher_do_not_yield_forever() {
     let mut segment = Segment::new(&["node1", "node2"]);
     for name in ["node1", "node2"] {
-        let mut view = Unit::clone(&unit(&[VIP], &["node1", "node2"]));
+        let mut view = Unit::clone(&unit(VIP, &["node1", "node2"]));
         view.candidates
             .iter_mut()
             .for_each(|candidate| candidate.cordoned = *candidate.node == *name);
@@ -379,7 +376,7 @@ fn a_leaving_owner_next_to_a_stable_one_causes_one_claim() {
         .find(ranks_second)
         .expect("such an address");
     // In node1's view, node2 is no candidate.
-    owner.machine.handle(Input::Units(vec![unit(&[address], &["node1", "node3"])]), owner.now);
+    owner.machine.handle(Input::Units(vec![unit(address, &["node1", "node3"])]), owner.now);
     let claim = Body::Claim {
         previous_generation: 0,
         generation: 1,

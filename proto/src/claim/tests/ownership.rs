@@ -6,7 +6,7 @@ use crate::claim::NodeState;
 #[test]
 fn a_lone_node_listens_for_a_second_and_then_claims() {
     let mut segment = Segment::new(&["node1"]);
-    segment.units(&[unit(&[VIP], &["node1"])]);
+    segment.units(&[unit(VIP, &["node1"])]);
     segment.run(ms(999));
     assert!(segment.owners(VIP).is_empty());
     segment.run(ms(2));
@@ -16,7 +16,7 @@ fn a_lone_node_listens_for_a_second_and_then_claims() {
 #[test]
 fn a_node_without_a_hello_key_sends_and_claims_nothing() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
-    machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), Instant::ZERO);
+    machine.handle(Input::Units(vec![unit(VIP, &["node1"])]), Instant::ZERO);
     machine.tick(Instant::from_millis(60_000));
     assert_eq!(machine.poll(), None);
 }
@@ -24,13 +24,12 @@ fn a_node_without_a_hello_key_sends_and_claims_nothing() {
 #[test]
 fn only_the_candidate_with_the_best_rank_claims() {
     let mut segment = Segment::new(&NODES);
-    let units: Vec<_> =
-        (200..=220).map(|n| unit(&[IpAddr::from([172, 30, 0, n])], &NODES)).collect();
+    let units: Vec<_> = (200..=220).map(|n| unit(IpAddr::from([172, 30, 0, n]), &NODES)).collect();
     segment.units(&units);
-    units.iter().for_each(|unit| segment.watch_owners(unit.addresses[0]));
+    units.iter().for_each(|unit| segment.watch_owners(unit.address));
     segment.run(Duration::from_secs(40));
     for unit in &units {
-        let address = unit.addresses[0];
+        let address = unit.address;
         assert_eq!(segment.owners(address), [ranked(&NODES, address)[0]]);
         assert_eq!(
             segment.longest_overlap(address),
@@ -44,7 +43,7 @@ fn only_the_candidate_with_the_best_rank_claims() {
 fn a_new_unit_is_claimed_at_once() {
     let mut segment = settled_segment();
     let address = IpAddr::from([172, 30, 0, 201]);
-    segment.units(&[unit(&[VIP], &NODES), unit(&[address], &NODES)]);
+    segment.units(&[unit(VIP, &NODES), unit(address, &NODES)]);
     assert_eq!(
         segment.owners(address),
         [ranked(&NODES, address)[0]],
@@ -58,7 +57,7 @@ fn a_removed_unit_is_released_at_once() {
     segment.units(&[]);
     assert!(segment.nodes.iter().all(|node| node.announced.is_empty()));
     segment.run(ms(10));
-    segment.units(&[unit(&[VIP], &NODES)]);
+    segment.units(&[unit(VIP, &NODES)]);
     assert_eq!(
         segment.owners(VIP),
         [ranked(&NODES, VIP)[0]],
@@ -85,7 +84,7 @@ fn a_leaving_owner_hands_over_first() {
 #[test]
 fn a_leaving_lone_owner_waits_two_seconds_for_a_peer() {
     let mut segment = Segment::new(&["node1"]);
-    segment.units(&[unit(&[VIP], &["node1"])]);
+    segment.units(&[unit(VIP, &["node1"])]);
     segment.run(ms(1100));
     segment.input("node1", Input::Leave);
     segment.run(ms(1999));
@@ -102,7 +101,7 @@ fn a_better_node_takes_over_after_its_preempt_delay_without_gap() {
     segment.run(Duration::from_secs(5));
     assert_eq!(segment.owners(VIP), [order[1]]);
     segment.start(order[0]);
-    segment.input(order[0], Input::Units(vec![unit(&[VIP], &NODES)]));
+    segment.input(order[0], Input::Units(vec![unit(VIP, &NODES)]));
     segment.watch_owners(VIP);
     segment.run(ms(29_900));
     assert_eq!(segment.owners(VIP), [order[1]], "the better node is in preempt delay");
@@ -118,7 +117,7 @@ fn a_drain_moves_the_unit_even_to_a_node_in_preempt_delay() {
     let order = ranked(&NODES, VIP);
     for name in &order[1..] {
         segment.start(name);
-        segment.input(name, Input::Units(vec![unit(&[VIP], &NODES)]));
+        segment.input(name, Input::Units(vec![unit(VIP, &NODES)]));
     }
     segment.run(ms(1500));
     segment.input(order[0], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
@@ -130,7 +129,7 @@ fn a_drain_moves_the_unit_even_to_a_node_in_preempt_delay() {
 #[test]
 fn a_node_takes_its_unit_back_after_a_drain_from_a_cordoned_owner() {
     let two = &NODES[..2];
-    let (mut segment, order, all) = (Segment::new(two), ranked(two, VIP), unit(&[VIP], two));
+    let (mut segment, order, all) = (Segment::new(two), ranked(two, VIP), unit(VIP, two));
     segment.units(&[Arc::clone(&all)]);
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[0]]);
@@ -156,7 +155,7 @@ fn a_node_takes_its_unit_back_after_a_drain_from_a_cordoned_owner() {
 fn a_node_takes_its_unit_back_after_a_drain_from_an_unhealthy_owner() {
     let two = &NODES[..2];
     let (mut segment, order) = (Segment::new(two), ranked(two, VIP));
-    segment.units(&[unit(&[VIP], two)]);
+    segment.units(&[unit(VIP, two)]);
     segment
         .input(order[1], Input::NodeState(NodeState { unhealthy: true, ..NodeState::default() }));
     segment.run(Duration::from_secs(3));
@@ -174,7 +173,7 @@ fn a_node_takes_its_unit_back_after_a_drain_from_an_unhealthy_owner() {
 #[test]
 fn a_node_takes_its_unit_back_from_an_owner_with_terminating_pods() {
     let two = &NODES[..2];
-    let (mut segment, order, all) = (Segment::new(two), ranked(two, VIP), unit(&[VIP], two));
+    let (mut segment, order, all) = (Segment::new(two), ranked(two, VIP), unit(VIP, two));
     let changed = |change: &dyn Fn(&mut Candidate)| {
         let mut unit = (*all).clone();
         unit.candidates.iter_mut().for_each(change);
@@ -200,9 +199,9 @@ fn a_node_takes_its_unit_back_from_an_owner_with_terminating_pods() {
 fn an_owner_that_is_no_candidate_releases_after_a_delay() {
     for (can_serve_here, release_delay) in [(true, ms(10_000)), (false, ms(1000))] {
         let mut segment = Segment::new(&["node1"]);
-        segment.units(&[unit(&[VIP], &["node1"])]);
+        segment.units(&[unit(VIP, &["node1"])]);
         segment.run(ms(1100));
-        segment.units(&[Arc::new(Unit { can_serve_here, ..(*unit(&[VIP], &["node2"])).clone() })]);
+        segment.units(&[Arc::new(Unit { can_serve_here, ..(*unit(VIP, &["node2"])).clone() })]);
         segment.run(release_delay - ms(1));
         assert_eq!(segment.owners(VIP), ["node1"]);
         segment.run(ms(1));
@@ -214,7 +213,7 @@ fn an_owner_that_is_no_candidate_releases_after_a_delay() {
 fn a_newcomer_receives_all_claims_before_it_may_claim() {
     let addresses: Vec<_> = (0..200u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
     let units: Vec<_> =
-        addresses.iter().map(|address| unit(&[*address], &["node1", "node2"])).collect();
+        addresses.iter().map(|address| unit(*address, &["node1", "node2"])).collect();
     let mut segment = Segment::new(&["node1"]);
     segment.units(&units);
     segment.run(ms(1500));
@@ -232,10 +231,11 @@ fn a_newcomer_receives_all_claims_before_it_may_claim() {
 }
 
 #[test]
-fn a_second_address_of_a_unit_goes_to_its_owner() {
+fn both_addresses_of_a_service_go_to_one_node() {
     let second: IpAddr = "fd30::c8".parse().expect("address");
     let mut segment = settled_segment();
-    segment.units(&[unit(&[VIP, second], &NODES)]);
+    segment.units(&[unit(VIP, &NODES), unit_ordered_by(VIP, second, &NODES)]);
+    segment.run(ms(200));
     assert_eq!(segment.owners(second), segment.owners(VIP));
 }
 
@@ -244,8 +244,8 @@ fn differing_views_end_with_one_owner_and_few_frames() {
     let mut segment = Segment::new(&["node1", "node2"]);
     let order = ranked(&["node1", "node2"], VIP);
     // Each node is the only candidate in its own view.
-    segment.input(order[0], Input::Units(vec![unit(&[VIP], &[order[0]])]));
-    segment.input(order[1], Input::Units(vec![unit(&[VIP], &[order[1]])]));
+    segment.input(order[0], Input::Units(vec![unit(VIP, &[order[0]])]));
+    segment.input(order[1], Input::Units(vec![unit(VIP, &[order[1]])]));
     segment.run(Duration::from_secs(5));
     let frames = segment.sent;
     segment.run(Duration::from_secs(60));
@@ -260,7 +260,7 @@ fn differing_views_end_with_one_owner_and_few_frames() {
 #[test]
 fn hold_down_ends_when_the_owner_loses_its_endpoints() {
     let two = &NODES[..2];
-    let (mut segment, order, all) = (Segment::new(two), ranked(two, VIP), unit(&[VIP], two));
+    let (mut segment, order, all) = (Segment::new(two), ranked(two, VIP), unit(VIP, two));
     segment.units(&[Arc::clone(&all)]);
     segment.run(Duration::from_secs(40));
     assert_eq!(segment.owners(VIP), [order[0]]);
@@ -277,8 +277,7 @@ fn hold_down_ends_when_the_owner_loses_its_endpoints() {
     segment.input(order[0], Input::Units(vec![cordoned]));
     segment.run(ms(1_000));
     assert_eq!(segment.owners(VIP), [order[0]], "the other node is in hold-down");
-    segment
-        .units(&[Arc::new(Unit { can_serve_here: false, ..(*unit(&[VIP], &order[1..])).clone() })]);
+    segment.units(&[Arc::new(Unit { can_serve_here: false, ..(*unit(VIP, &order[1..])).clone() })]);
     segment.run(ms(200));
     assert_eq!(segment.owners(VIP), [order[1]]);
     assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
@@ -292,7 +291,7 @@ fn a_leaving_node_claims_nothing() {
     segment.node(ranked(&NODES, VIP)[2]).up = false;
     segment.input(owner, Input::Leave);
     let other = IpAddr::from([172, 30, 0, 201]);
-    segment.input(owner, Input::Units(vec![unit(&[VIP], &NODES), unit(&[other], &[owner])]));
+    segment.input(owner, Input::Units(vec![unit(VIP, &NODES), unit(other, &[owner])]));
     segment.run(ms(1000));
     assert_eq!(segment.owners(VIP), [owner]);
     assert!(segment.owners(other).is_empty());
@@ -303,7 +302,7 @@ fn a_leaving_node_yields_to_any_other_node() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
     // The owner is the only candidate in its own view.
-    segment.input(order[0], Input::Units(vec![unit(&[VIP], &[order[0]])]));
+    segment.input(order[0], Input::Units(vec![unit(VIP, &[order[0]])]));
     segment.input(order[0], Input::Leave);
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[1]]);

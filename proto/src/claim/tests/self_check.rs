@@ -87,7 +87,7 @@ fn isolation_is_detected_even_if_all_peers_have_failed() {
 /// Returns twelve addresses, and one unit for each.
 fn twelve_units(nodes: &[&str]) -> (Vec<IpAddr>, Vec<Arc<Unit>>) {
     let addresses: Vec<IpAddr> = (0..12).map(|n| [172, 30, 1, n].into()).collect();
-    let units = addresses.iter().map(|address| unit(&[*address], nodes)).collect();
+    let units = addresses.iter().map(|address| unit(*address, nodes)).collect();
     (addresses, units)
 }
 
@@ -230,7 +230,7 @@ fn an_isolated_node_takes_no_address_from_a_live_peer() {
 fn a_node_that_receives_only_clients_takes_over_at_once() {
     let two = &NODES[..2];
     let mut segment = Segment::new(two);
-    segment.units(&[unit(&[VIP], two)]);
+    segment.units(&[unit(VIP, two)]);
     segment.run(Duration::from_secs(40));
     segment.watch_owners(VIP);
     let order = ranked(two, VIP);
@@ -244,7 +244,7 @@ fn a_node_that_receives_only_clients_takes_over_at_once() {
 #[test]
 fn a_node_that_never_had_peers_is_never_isolated() {
     let mut segment = Segment::new(&NODES[..1]);
-    segment.units(&[unit(&[VIP], &NODES[..1])]);
+    segment.units(&[unit(VIP, &NODES[..1])]);
     segment.node(NODES[0]).receives_nothing = true;
     segment.run(Duration::from_secs(40));
     let node = segment.node(NODES[0]);
@@ -255,7 +255,7 @@ fn a_node_that_never_had_peers_is_never_isolated() {
 /// and the owner.
 fn segment_with_paused_owner(nodes: &[&'static str], length: Duration) -> (Segment, &'static str) {
     let mut segment = Segment::new(nodes);
-    segment.units(&[unit(&[VIP], nodes)]);
+    segment.units(&[unit(VIP, nodes)]);
     segment.run(Duration::from_secs(40));
     segment.watch_owners(VIP);
     let owner = ranked(nodes, VIP)[0];

@@ -1,17 +1,16 @@
 //! Drain of a node that advertises by BGP: the addresses that other nodes advertise to the same
 //! routers. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::announce::{ClusterView, ServiceView};
+use ferrolb_proto::announce::{ClusterView, ServiceView, ServicesByAddress};
 use ferrolb_proto::bgp::{AlternateNodes, AlternateRoutes, RouteInput, export_targets};
 use ferrolb_proto::facts::{Key, Node, Speaker, SpeakerInterface};
 use ferrolb_proto::range::Family;
 
 use crate::plan::{slices, units};
-use crate::state::State;
+use crate::state::{ReducedService, State};
 
 /// Returns, for each address that this node advertises according to `route_input`, the routers to
 /// which other nodes advertise the address, and since when. The result is empty while the
@@ -31,35 +30,15 @@ pub(super) fn alternates<'a>(
     let others = AlternateNodes::new(&own, nodes, peers, speakers);
     let (slices, no_failures) =
         (slices::by_service(state.slices.iter()), BTreeSet::<(&Key, Family)>::new());
-    let services: Vec<_> = state.services.iter().collect();
-    let service_view = |index: &usize| {
-        let (key, service) = services[*index];
-        let failing_on = others.failing(key).collect();
-        ServiceView {
-            failing_on,
-            ..units::service_view(state, (key, service), &slices, &no_failures)
-        }
+    let service_view = |service: (&'a Key, &'a ReducedService)| ServiceView {
+        failing_on: others.failing(service.0).collect(),
+        ..units::service_view(state, service, &slices, &no_failures)
     };
-    let mut services_by_address: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
-    for (index, (_, service)) in services.iter().enumerate() {
-        service
-            .assigned
-            .iter()
-            .for_each(|address| services_by_address.entry(*address).or_default().push(index));
-    }
-    let found = services_by_address.into_iter().filter_map(|(address, indexes)| {
-        let service_views: Vec<_> = indexes.iter().map(service_view).collect();
-        let targets = export_targets(cluster, route_input, &service_views, address).ok()?.peers;
-        Some((
-            address,
-            others.advertised_to(
-                cluster,
-                route_input.advertisements,
-                &service_views,
-                address,
-                &targets,
-            ),
-        ))
+    let services: ServicesByAddress<'_> = state.services.iter().map(service_view).collect();
+    let found = services.iter().filter_map(|(address, services)| {
+        let targets = export_targets(cluster, route_input, address, services.clone()).ok()?.peers;
+        let (advertisements, peers) = (route_input.advertisements, &targets);
+        Some((address, others.advertised_to(cluster, advertisements, address, services, peers)))
     });
     state.alternates.updated(found, now)
 }

@@ -62,13 +62,13 @@ fn report(state: &mut State, endpoint: &str, failing: Option<&str>) -> bool {
     state.handle(Event::EndpointHealth { id, failing: failing.map(Into::into) }, Instant::ZERO)
 }
 
-/// Returns whether any address of the unit fails here, and the status messages.
+/// Returns whether any address fails here, and the status messages.
 fn fails_with_messages(state: &State) -> (bool, Vec<String>) {
     let (failing, messages) = failing(state);
     (!failing.is_empty(), messages)
 }
 
-/// Returns the addresses of the unit that fail here, and the status messages.
+/// Returns the addresses that fail here, and the status messages.
 fn failing(state: &State) -> (Vec<String>, Vec<String>) {
     let desired = plan(state, Instant::ZERO);
     let messages = desired.status.failing_health_checks.iter();
@@ -80,7 +80,8 @@ fn failing(state: &State) -> (Vec<String>, Vec<String>) {
             )
         })
         .collect();
-    (desired.links[&2].config.units[0].failing.iter().map(ToString::to_string).collect(), messages)
+    let units = desired.links[&2].config.units.iter().filter(|unit| unit.failing);
+    (units.map(|unit| unit.address.to_string()).collect(), messages)
 }
 
 #[test]

@@ -82,9 +82,13 @@ fn owners() -> Vec<ReasonCase> {
             &["no speaker has claimed the address yet (eligible: n2)"],
         ),
         (
-            "both families",
+            "one of both families without owner",
             Topology {
                 services: vec![dual_stack_service("a")],
+                slices: vec![
+                    endpoint_slice("a", &["n1"]),
+                    with_family(Family::V6, endpoint_slice("a", &["n1"])),
+                ],
                 speakers: vec![
                     speaker("n1", &["10.0.0.0"]),
                     speaker("n2", &[]),
@@ -198,9 +202,6 @@ fn candidates() -> Vec<ReasonCase> {
         Topology { advertisements: vec![json!({"interfaces": ["eth7"]})], ..Topology::default() };
     let mut nodeless = local(&["n1"]);
     nodeless.slices[0].endpoints[0].node = None;
-    let mut separate_families = local(&["n1"]);
-    separate_families.services[0].families = vec![Family::V4, Family::V6];
-    separate_families.slices.push(with_family(Family::V6, endpoint_slice("a", &["n2"])));
     vec![
         (
             "three causes",
@@ -241,13 +242,38 @@ fn candidates() -> Vec<ReasonCase> {
             &["of 3 nodes, 3 without eligible endpoint (externalTrafficPolicy Local). The \
                  eligible endpoints have no nodeName, so"],
         ),
+    ]
+}
+
+/// Returns cases of a Service whose IPv6 endpoint runs on another node than its IPv4 endpoint.
+fn separate_families() -> Vec<ReasonCase> {
+    let topology = || {
+        let mut topology = local(&["n1"]);
+        topology.services[0].families = vec![Family::V4, Family::V6];
+        topology.slices.push(with_family(Family::V6, endpoint_slice("a", &["n2"])));
+        topology.speakers =
+            vec![speaker("n1", &["10.0.0.0"]), speaker("n2", &["fd00::1"]), speaker("n3", &[])];
+        topology
+    };
+    let mut without_speaker = topology();
+    without_speaker.speakers.remove(1);
+    vec![
         (
             "families on different nodes",
-            separate_families,
+            topology(),
+            ConditionStatus::True,
+            "Announced",
+            &["10.0.0.0 from n1 (eth0); fd00::1 from n2 (eth0)"],
+        ),
+        (
+            "families on different nodes, one of them without speaker",
+            without_speaker,
             ConditionStatus::False,
-            "NoCandidateNode",
-            &["of 3 nodes, 3 without eligible endpoints of both families (externalTrafficPolicy \
-                 Local)"],
+            "NoSpeaker",
+            &[
+                "fd00::1 not announced: no speaker runs on an eligible node (n2)",
+                "; 10.0.0.0 from n1 (eth0)",
+            ],
         ),
     ]
 }
@@ -341,8 +367,16 @@ fn modes() -> Vec<ReasonCase> {
 
 #[test]
 fn every_reason_has_its_message() {
-    let cases =
-        [owners(), endpoints(), advertisements(), candidates(), speakers(), issues(), modes()];
+    let cases = [
+        owners(),
+        endpoints(),
+        advertisements(),
+        candidates(),
+        separate_families(),
+        speakers(),
+        issues(),
+        modes(),
+    ];
     for (case, mut topology, status, reason, words) in cases.into_iter().flatten() {
         // IPv4 cases expect `ADDRESS`. The pool assigns 10.0.0.0 first, so request `ADDRESS`.
         if topology.services[0].families == [Family::V4] {

@@ -82,7 +82,7 @@ fn every_finding_has_its_message() {
         Finding::ProxyMode => [(Finding::ProxyMode, "NotAnnouncedIPModeProxy", "192.0.2.7 not announced: ipMode is Proxy, so no node's kube-proxy accepts traffic for the address. If another component does, set the annotation ferrolb.io/ip-mode to Proxy,announce")],
         Finding::NoEndpoint { .. } => [
             (Finding::NoEndpoint { family: None, endpoint_condition: EndpointCondition::ReadyOrTerminating }, "NoEndpoints", "192.0.2.7 not announced: no endpoint of the Service is ready, or serving while terminating: check its pods and spec.selector"),
-            (Finding::NoEndpoint { family: Some(Family::V6), endpoint_condition: EndpointCondition::Ready }, "NoEndpoints", "192.0.2.7 not announced: no IPv6 endpoint of the Service is ready, as annotation ferrolb.io/endpoint-condition requires: check its pods and spec.selector"),
+            (Finding::NoEndpoint { family: Some(Family::V6), endpoint_condition: EndpointCondition::Ready }, "NoEndpoints", "192.0.2.7 not announced: no IPv6 endpoint of the Service is ready, as annotation ferrolb.io/endpoint-condition requires: add IPv6 to its pods, or set spec.ipFamilyPolicy to SingleStack"),
             (Finding::NoEndpoint { family: None, endpoint_condition: EndpointCondition::Serving }, "NoEndpoints", "192.0.2.7 not announced: no endpoint of the Service is serving, as annotation ferrolb.io/endpoint-condition requires: check its pods and spec.selector"),
         ],
         Finding::NoAdvertisement { .. } => [(Finding::NoAdvertisement { pool: "lan" }, "NoAdvertisement", "192.0.2.7 not announced: no valid L2Advertisement or BGPAdvertisement selects IPAddressPool lan and this Service: create one, or change the selectors of one")],
@@ -223,7 +223,6 @@ fn every_cause_has_its_text_and_its_remedy() {
         Cause::Excluded => [(Cause::Excluded, "", "of 1 node, 1 labeled exclude-from-external-load-balancers: `kubectl label node NODE node.kubernetes.io/exclude-from-external-load-balancers-` removes the label")],
         Cause::NotSelected => [(Cause::NotSelected, "", "of 1 node, 1 not selected by an advertisement: change spec.nodeSelectors of an advertisement")],
         Cause::NoLocalEndpoint => [(Cause::NoLocalEndpoint, "", "of 1 node, 1 without eligible endpoint (externalTrafficPolicy Local): run pods there, or set spec.externalTrafficPolicy to Cluster")],
-        Cause::NoLocalEndpointOfBoth => [(Cause::NoLocalEndpointOfBoth, "", "of 1 node, 1 without eligible endpoints of both families (externalTrafficPolicy Local): run pods there, or set spec.externalTrafficPolicy to Cluster")],
         Cause::NoSharedEndpoint => [(Cause::NoSharedEndpoint, "", "of 1 node, 1 without eligible endpoint of a Service that shares the address: check the endpoints of all Services that share the address")],
         Cause::NoEndpoint => [(Cause::NoEndpoint, "", "of 1 node, 1 without eligible endpoint: check the endpoints of the Service")],
         Cause::NoInterface => [(Cause::NoInterface, "", "of 1 node, 1 without an active interface that an L2Advertisement selects (n1 has eth0, eth1): change spec.interfaces of the L2Advertisement")],
@@ -269,9 +268,6 @@ fn every_warning_has_its_message() {
         Warning::AllFail { .. } => [
             (Warning::AllFail { family: None, why: why(), local: false }, "", "all endpoints fail their health check (10.1.2.3:8080: connection refused): check the pods, and the annotation ferrolb.io/health-check"),
             (Warning::AllFail { family: Some(Family::V4), why: why(), local: true }, "", "all IPv4 endpoints fail their health check (10.1.2.3:8080: connection refused), so readiness alone selects the node: check the pods, and the annotation ferrolb.io/health-check"),
-        ],
-        Warning::Unserved { .. } => [
-            (Warning::Unserved { family: Family::V6, addresses: vec!["fd00::7".parse().unwrap()] }, "", "fd00::7: no IPv6 endpoint is eligible. Add IPv6 to the pods, or set spec.ipFamilyPolicy to SingleStack")
         ],
         Warning::Annotation(EndpointProblem::Condition(_)) => [(
             Warning::Annotation(EndpointProblem::Condition(Box::leak(Box::new(EndpointConditionProblem("Ready".to_owned()))))),

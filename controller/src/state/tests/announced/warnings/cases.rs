@@ -212,13 +212,6 @@ fn owners() -> Vec<WarningCase> {
 fn families() -> Vec<WarningCase> {
     vec![
         (
-            "a family without endpoints",
-            Topology { services: vec![dual_stack_service("a")], ..with_owner(speaker("n1", &BOTH_ADDRESSES)) },
-            "fd00::1: no IPv6 endpoint is eligible. Add IPv6 to the pods, or set \
-             spec.ipFamilyPolicy to SingleStack"
-                .to_owned(),
-        ),
-        (
             "the check of one of two families fails on the owner",
             Topology {
                 services: vec![local(dual_stack_service("a"))],
@@ -277,8 +270,7 @@ fn others() -> Vec<WarningCase> {
             },
             format!(
                 "all IPv4 endpoints on n2 fail their health check {REFUSED_CAUSE}: check these pods; \
-                 fd00::1: no IPv6 endpoint is eligible. Add IPv6 to the pods, or set \
-                 spec.ipFamilyPolicy to SingleStack; {INVALID_ANNOTATION}; n1 announces it although its \
+                 {INVALID_ANNOTATION}; n1 announces it although its \
                  kube-proxy is unhealthy (x): no healthier node is eligible. \
              Check that node, or make another one eligible; {LABEL_IGNORED}"
             ),

@@ -76,9 +76,9 @@ fn second_nodes() -> Vec<Option<NodeFacts>> {
     ]
 }
 
-/// Result of the rules for a node: `cordoned` and `terminating` of its candidate, or why the node
-/// is ineligible.
-type Expected = Result<(bool, bool), Ineligible>;
+/// Result of the rules for a node: `cordoned` and `terminating` of its candidate, and whether the
+/// node fails, or why the node is ineligible.
+type Expected = Result<(bool, bool, bool), Ineligible>;
 
 fn expected_result(
     node: NodeFacts,
@@ -100,13 +100,15 @@ fn expected_result(
         (node.unreachable, Ineligible::Unreachable),
         (node.excluded && !all_excluded && !ignore_label, Ineligible::Excluded),
         (!node.selected, Ineligible::NotSelected),
-        (!can_serve, Ineligible::CannotServe),
+        (with_endpoint.is_empty(), Ineligible::NoEndpoint),
+        (!can_serve, Ineligible::NoLocalEndpoint),
     ];
     if let Some((_, reason)) = rules.into_iter().find(|(applies, _)| *applies) {
         return Err(reason);
     }
     let terminating = policy == TrafficPolicy::Local && node.endpoint == EndpointKind::Terminating;
-    Ok((node.cordoned || !node.ready, terminating))
+    let failing = policy == TrafficPolicy::Local && node.failing;
+    Ok((node.cordoned || !node.ready, terminating, failing))
 }
 
 fn node_fact(facts: &NodeFacts) -> Node {
@@ -152,41 +154,31 @@ fn every_combination_of_node_facts_matches_the_model() {
                 [&ad].into_iter(),
                 ignore_label,
             );
-            let served = ServiceView {
-                policy,
-                eligible: EndpointCondition::default(),
-                assigned: &address,
-                from_pool: None,
-                labels: &[],
-                endpoints: endpoints.iter().collect(),
+            let service = ServiceView {
+                endpoints: EligibleEndpoints::new(policy, EndpointCondition::default(), &endpoints),
                 failing_on: failing_on.clone(),
+                ..local(&address, &[])
             };
-            let group = SharingGroup::of(&view, vec![served]).expect("a group");
-            let group_candidates = group.candidates(&view);
-            let actual: Vec<Expected> = group
-                .eligibility(&view)
-                .map(|(node, reason)| {
-                    match (
-                        reason,
-                        group_candidates.iter().find(|candidate| *candidate.node == *node.name),
-                    ) {
-                        (Some(reason), None) => Err(reason),
-                        (None, Some(candidate)) => Ok((candidate.cordoned, candidate.terminating)),
-                        (reason, candidate) => panic!("reason {reason:?}, candidate {candidate:?}"),
+            let layer2 =
+                Layer2Address::new(&view, address[0], [&service]).expect("an advertisement");
+            let found = layer2.candidates(&view);
+            let candidate = |node: &Node| found.iter().find(|found| *found.node == *node.name);
+            let actual: Vec<Expected> = nodes
+                .iter()
+                .map(|node| match (layer2.eligibility(&view, node), candidate(node)) {
+                    (Err(reason), None) => Err(reason),
+                    (Ok(serving), Some(candidate)) => {
+                        assert_eq!(serving.terminating, candidate.terminating);
+                        Ok((candidate.cordoned, candidate.terminating, serving.failing))
                     }
+                    (result, candidate) => panic!("result {result:?}, candidate {candidate:?}"),
                 })
                 .collect();
             let expect: Vec<_> =
                 all.iter().map(|node| expected_result(*node, &all, policy, ignore_label)).collect();
             assert_eq!(actual, expect, "{policy:?}, label is ignored: {ignore_label}, {all:#?}");
-            for node in &all {
-                let fails = policy == TrafficPolicy::Local
-                    && node.failing
-                    && node.endpoint != EndpointKind::None;
-                assert_eq!(group.failing_on(node.name).eq(address), fails, "{policy:?} {node:?}");
-            }
             rows += 1;
-            candidates += group_candidates.len();
+            candidates += found.len();
             all_excluded += usize::from(all.iter().all(|node| node.excluded));
         }
     }

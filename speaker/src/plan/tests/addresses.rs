@@ -1,7 +1,6 @@
-//! Tests of the verdicts on this node: their counts, their dump, and their update after a change.
+//! Tests of how this node can serve each address: counts, dump, and update after a change.
 
 use ferrolb_proto::facts::EndpointCondition;
-use ferrolb_proto::verdict::Verdict;
 
 use super::*;
 
@@ -23,8 +22,8 @@ fn names(desired: &Desired) -> Vec<String> {
     unit.candidates.iter().map(|candidate| candidate.node.to_string()).collect()
 }
 
-fn verdicts(desired: &Desired) -> Vec<(Verdict, i64)> {
-    desired.verdicts.iter().map(|(verdict, count)| (*verdict, *count)).collect()
+fn counts(desired: &Desired) -> Vec<(&'static str, i64)> {
+    desired.addresses.iter().map(|(name, count)| (*name, *count)).collect()
 }
 
 #[test]
@@ -34,12 +33,12 @@ fn a_changed_policy_changes_the_unit_at_once() {
     let web = service("web", &["172.30.0.200"]);
     let local = apply_service(&mut state, Service { policy: TrafficPolicy::Local, ..web.clone() });
     assert_eq!(
-        (names(&local), verdicts(&local)),
-        (vec!["node2".to_owned()], vec![(Verdict::NoLocalEndpoint, 1)])
+        (names(&local), counts(&local)),
+        (vec!["node2".to_owned()], vec![("no_local_endpoint", 1)])
     );
     assert!(!local.links[&2].config.units[0].can_serve_here);
     let cluster = apply_service(&mut state, web);
-    assert_eq!((names(&cluster).len(), verdicts(&cluster)), (2, vec![(Verdict::Ready, 1)]));
+    assert_eq!((names(&cluster).len(), counts(&cluster)), (2, vec![("ready", 1)]));
 }
 
 #[test]
@@ -52,52 +51,52 @@ fn a_changed_endpoint_condition_applies_at_once() {
     *second = Endpoint { serving: false, ..second.clone() };
     let mut state = cluster.state();
     assert_eq!(names(&plan(&state, Instant::ZERO)), ["node1", "node2"]);
-    for (condition, expect, verdict) in [
-        (EndpointCondition::Ready, "node2", Verdict::NoLocalEndpoint),
-        (EndpointCondition::Serving, "node1", Verdict::Terminating),
+    for (condition, expect, name) in [
+        (EndpointCondition::Ready, "node2", "no_local_endpoint"),
+        (EndpointCondition::Serving, "node1", "terminating"),
     ] {
         let desired = apply_service(
             &mut state,
             Service { endpoint_condition: condition, ..cluster.services[0].clone() },
         );
         assert_eq!(
-            (names(&desired), verdicts(&desired)),
-            (vec![expect.to_owned()], vec![(verdict, 1)]),
+            (names(&desired), counts(&desired)),
+            (vec![expect.to_owned()], vec![(name, 1)]),
             "{condition:?}"
         );
     }
 }
 
 #[test]
-fn a_dual_stack_local_service_needs_endpoints_of_both_families() {
+fn each_family_is_announced_where_its_endpoints_run() {
     let v6 = with_family(Family::V6, slice("web", &["node2"]));
     let services = vec![Service {
         policy: TrafficPolicy::Local,
         ..service("web", &["172.30.0.200", "fd30::c8"])
     }];
-    let mut cluster = Cluster {
-        services,
-        slices: vec![slice("web", &["node1", "node2"]), v6],
-        ..Cluster::default()
+    let mut cluster =
+        Cluster { services, slices: vec![slice("web", &["node1"]), v6], ..Cluster::default() };
+    let candidates = |cluster: &Cluster| -> Vec<String> {
+        let names = |unit: &Arc<Unit>| {
+            let names = unit.candidates.iter().map(|candidate| &*candidate.node);
+            names.collect::<Vec<_>>().join("+")
+        };
+        cluster.units().iter().map(names).collect()
     };
-    assert_eq!(cluster.candidates(), ["node2"]);
+    assert_eq!(candidates(&cluster), ["node1", "node2"]);
     cluster.slices.pop();
-    assert_eq!(
-        cluster.candidates(),
-        ["node1", "node2"],
-        "a family without endpoints excludes no node"
-    );
+    assert_eq!(candidates(&cluster), ["node1", ""]);
 }
 
 #[test]
-fn every_service_with_an_address_is_counted_by_verdict() {
+fn every_address_of_a_service_is_counted() {
     let local = |name: &str, address: &str| Service {
         policy: TrafficPolicy::Local,
         ..service(name, &[address])
     };
     let cluster = Cluster {
         services: vec![
-            service("anywhere", &["172.30.0.1"]),
+            service("anywhere", &["172.30.0.1", "fd30::1"]),
             local("away", "172.30.0.2"),
             local("here", "172.30.0.3"),
             service("nowhere", &["172.30.0.4"]),
@@ -113,19 +112,17 @@ fn every_service_with_an_address_is_counted_by_verdict() {
     };
     let state = cluster.state();
     let desired = plan(&state, Instant::ZERO);
-    assert_eq!(
-        verdicts(&desired),
-        [(Verdict::Ready, 3), (Verdict::NoLocalEndpoint, 1), (Verdict::NoEndpoint, 2)]
-    );
-    let expect = json!({"default/anywhere": "ready", "default/away": "no_local_endpoint", "default/here": "ready",
-        "default/nowhere": "no_endpoint", "default/sharing": "no_endpoint", "default/unselected": "ready"});
-    assert_eq!(desired.dump(&state)["verdicts"], expect);
+    assert_eq!(counts(&desired), [("no_endpoint", 2), ("no_local_endpoint", 1), ("ready", 3)]);
+    let expect = json!({"172.30.0.1": "ready", "172.30.0.2": "no_local_endpoint",
+        "172.30.0.3": "ready", "172.30.0.4": "no_endpoint", "192.0.2.1": "ready",
+        "fd30::1": "no_endpoint"});
+    assert_eq!(desired.dump(&state)["addresses"], expect);
     let mut waiting = State::new(state.config.clone());
     waiting.handle(Event::Service(Change::Apply(service("web", &["172.30.0.1"]))), Instant::ZERO);
     let early = plan(&waiting, Instant::ZERO);
     assert_eq!(
-        (verdicts(&early), &early.dump(&waiting)["verdicts"]),
+        (counts(&early), &early.dump(&waiting)["addresses"]),
         (vec![], &json!({})),
-        "an incomplete list gives no verdict"
+        "an incomplete list gives no result"
     );
 }

@@ -1,0 +1,122 @@
+//! One address that L2Advertisements announce, and the nodes that may announce it. Pure functions.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{ClusterView, ServiceView};
+use crate::election::{Candidate, order};
+use crate::eligibility::{Ineligible, Serving, eligibility, serving};
+use crate::facts::{L2Advertisement, Node};
+use crate::range::Family;
+
+/// An address that at least one L2Advertisement announces.
+#[derive(Debug)]
+pub struct Layer2Address<'s, 'a> {
+    address: IpAddr,
+    /// Services that have the address and that an L2Advertisement selects, sorted by namespace and
+    /// name.
+    services: Vec<&'s ServiceView<'a>>,
+    /// L2Advertisements that select any of `services`, each once.
+    advertisements: Vec<&'a L2Advertisement>,
+    ordered_by: IpAddr,
+}
+
+impl<'s, 'a> Layer2Address<'s, 'a> {
+    /// Selects the L2Advertisements that announce an address. `services` are the Services that have
+    /// the address, sorted by namespace and name. Returns `None` if there is no such
+    /// L2Advertisement: the address has no pool, or no L2Advertisement selects the pool.
+    pub fn new(
+        view: &ClusterView<'a>,
+        address: IpAddr,
+        services: impl IntoIterator<Item = &'s ServiceView<'a>>,
+    ) -> Option<Self> {
+        let mut selected = Vec::new();
+        let mut all: Vec<&'a L2Advertisement> = Vec::new();
+        for service in services {
+            let advertisements = view.advertisements_of(service, address);
+            if !advertisements.is_empty() {
+                selected.push(service);
+            }
+            for ad in advertisements {
+                if !all.iter().any(|other| std::ptr::eq(*other, ad)) {
+                    all.push(ad);
+                }
+            }
+        }
+        let ordered_by = *selected.first()?.assigned.first()?;
+        Some(Self { address, services: selected, advertisements: all, ordered_by })
+    }
+
+    /// Returns the L2Advertisements that announce the address.
+    #[must_use]
+    pub fn advertisements(&self) -> &[&'a L2Advertisement] {
+        &self.advertisements
+    }
+
+    /// Returns whether one of the Services has an eligible endpoint of the address's family on any
+    /// node.
+    #[must_use]
+    pub fn has_endpoint(&self) -> bool {
+        let family = Family::of(self.address);
+        self.services.iter().any(|service| service.endpoints.exist(family))
+    }
+
+    /// Returns the address that decides the order of the nodes: the first address of the first
+    /// Service. Both families of a Service therefore have the same order.
+    #[must_use]
+    pub const fn ordered_by(&self) -> IpAddr {
+        self.ordered_by
+    }
+
+    /// Returns how a node can serve the address, whether or not it may announce it.
+    ///
+    /// # Errors
+    /// Returns [`Ineligible::NoLocalEndpoint`] or [`Ineligible::NoEndpoint`].
+    pub fn serving(&self, node: &str) -> Result<Serving, Ineligible> {
+        serving(self.address, node, self.services.iter().copied())
+    }
+
+    /// Returns how a node may announce the address.
+    ///
+    /// # Errors
+    /// Returns the reason why the node may not announce the address.
+    pub fn eligibility(&self, view: &ClusterView<'_>, node: &Node) -> Result<Serving, Ineligible> {
+        let is_selected = self.advertisements.iter().any(|ad| ad.selects_node(&node.labels));
+        eligibility(view, node, is_selected, self.address, self.services.iter().copied())
+    }
+
+    /// Returns whether an L2Advertisement announces the address from a node on the interface
+    /// `link`.
+    #[must_use]
+    pub fn selects_interface(&self, node: &Node, link: &str) -> bool {
+        let selects =
+            |ad: &&L2Advertisement| ad.selects_node(&node.labels) && ad.selects_interface(link);
+        self.advertisements.iter().any(selects)
+    }
+
+    /// Returns the nodes that may announce the address, sorted by name.
+    #[must_use]
+    pub fn candidates(&self, view: &ClusterView<'_>) -> Box<[Candidate]> {
+        view.nodes.iter().filter_map(|(node, name)| self.candidate(view, node, name)).collect()
+    }
+
+    fn candidate(&self, view: &ClusterView<'_>, node: &Node, name: &Arc<str>) -> Option<Candidate> {
+        let serving = self.eligibility(view, node).ok()?;
+        Some(Candidate {
+            node: Arc::clone(name),
+            cordoned: node.cordoned || !node.ready,
+            terminating: serving.terminating,
+            preference: self.preference(node),
+            order: order(name, self.ordered_by),
+        })
+    }
+
+    /// Returns the preference of a node: the sum over the L2Advertisements that select it.
+    fn preference(&self, node: &Node) -> u32 {
+        let selecting = self.advertisements.iter().filter(|ad| ad.selects_node(&node.labels));
+        selecting.fold(0, |sum, ad| sum.saturating_add(ad.preference(&node.labels)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
