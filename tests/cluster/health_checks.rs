@@ -9,6 +9,7 @@ use crate::pools;
 use crate::proxy_outages::{UNHEALTHY_AFTER_MAX, UNHEALTHY_AFTER_MIN};
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::segment;
+use crate::separate_families;
 use crate::services::{self, WEB, http, wait_announced};
 use crate::speakers::{announcements_logged, wait_for, wait_proxy_health};
 use crate::under_load::{check_owner_stays, probe_while, run_without_loss, wait_moved};
@@ -97,6 +98,7 @@ fn an_address_leaves_a_node_with_failing_endpoints_unless_all_fail() {
             invalid_check(lab, address)
         })?;
         one_family_fails::part(lab)?;
+        separate_families::part(lab)?;
         step(
             "the owner's kube-proxy is killed, its node port does not reply, and the address moves",
             || kube_proxy_killed(lab, address),

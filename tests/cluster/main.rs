@@ -54,6 +54,7 @@ mod refusals;
 mod relay;
 mod rules;
 mod segment;
+mod separate_families;
 mod served;
 mod services;
 mod sharing;
