@@ -1,4 +1,8 @@
-//! A call of cargo from a program that cargo runs. Owns no state.
+//! A call of cargo from a program that cargo runs, and facts about a first run that the launcher
+//! and the lab share. Owns no state.
+
+pub mod first_run;
+pub mod requirements;
 
 use std::process::Command;
 

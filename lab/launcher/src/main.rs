@@ -1,34 +1,42 @@
-//! `cargo lab`: states how long a first run takes, then lets cargo build the lab's program and
-//! replaces itself with it. This crate has no dependencies, so it runs before any long build.
+//! `cargo lab`: checks the requirements of a cluster and states how long a first run takes, then
+//! lets cargo build the lab's program and replaces itself with it. This crate has no dependencies,
+//! so it runs before any long build.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ferrolb_lab_launcher::cargo;
+use ferrolb_lab_launcher::requirements::{self, UserAndGo};
+use ferrolb_lab_launcher::{cargo, first_run};
 
-/// Commands that start a cluster.
+/// Commands that start one cluster, for which the launcher states the duration of all builds.
 const CLUSTER_COMMANDS: [&str; 2] = ["demo", "up"];
-/// Message before the first run of these commands. The times are measured on two cores.
-const FIRST_CLUSTER: &str = "\
-First run: about 11 minutes on two cores. The next runs take less than a minute.
-  3 min 30 s  build the lab's program (cargo shows its progress now)
-  5 min 30 s  build Kubernetes
-  2 min       build FerroLB, and start the cluster
-Requirements: root, Go 1.26 or newer, 8 GB of disk space.
-";
-/// Message before the first run of any other command.
-const FIRST_BUILD: &str = "\
-First run: cargo builds the lab's program now, which takes 3 to 4 minutes on two cores.
-";
+/// Other commands that need root and Go, and tiers of `test` that need neither.
+const OTHER_COMMANDS: [&str; 2] = ["bench", "test"];
+const SIMPLE_TIERS: [&str; 2] = ["unit", "install"];
+/// Flags that only print a help text.
+const HELP: [&str; 2] = ["--help", "-h"];
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
-    if !program().exists() {
-        let has_cluster =
-            args.iter().any(|arg| CLUSTER_COMMANDS.iter().any(|command| arg == command));
-        eprint!("{}", if has_cluster { FIRST_CLUSTER } else { FIRST_BUILD });
+    let words = words(&args);
+    let has_lab = program().exists();
+    let starts_cluster = words.first().is_some_and(|word| CLUSTER_COMMANDS.contains(word));
+    if !has_lab && (starts_cluster || needs_cluster(&words)) {
+        let user_and_go = UserAndGo::of_process(requirements::go_version().as_deref());
+        let remedies = user_and_go.remedies();
+        if !remedies.is_empty() {
+            eprint!("error: {}", requirements::not_ready(&remedies));
+            return ExitCode::FAILURE;
+        }
+    }
+    if starts_cluster {
+        let has_kubernetes =
+            first_run::cache_folder().is_some_and(|cache| first_run::has_kubernetes(&cache));
+        eprint!("{}", first_run::cluster_message(has_lab, has_kubernetes));
+    } else if !has_lab {
+        eprint!("{}", first_run::build_message());
     }
     let error = cargo()
         .args(["run", "--profile", "lab", "--bin", "ferrolb-lab", "--"].map(OsStr::new))
@@ -38,9 +46,60 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Returns the command and its arguments, without `--name` and other flags before the command.
+/// Empty if a flag requests a help text.
+fn words(args: &[OsString]) -> Vec<&str> {
+    let words: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+    if words.iter().any(|word| HELP.contains(word)) {
+        return Vec::new();
+    }
+    let mut is_value = false;
+    let is_flag = |word: &&str| {
+        let skipped = is_value || word.starts_with('-');
+        is_value = *word == "--name";
+        skipped
+    };
+    words.into_iter().skip_while(is_flag).collect()
+}
+
+/// Returns whether a command other than [`CLUSTER_COMMANDS`] starts clusters.
+fn needs_cluster(words: &[&str]) -> bool {
+    match words {
+        [command, rest @ ..] => {
+            OTHER_COMMANDS.contains(command) && !rest.iter().any(|word| SIMPLE_TIERS.contains(word))
+        }
+        [] => false,
+    }
+}
+
 /// Returns the path of the lab's program, which exists after its first build.
 fn program() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     target.join("lab/ferrolb-lab")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_need_a_cluster_are_recognized() {
+        for (line, command, needs) in [
+            ("demo --keep", Some("demo"), false),
+            ("--name a up --bgp", Some("up"), false),
+            ("--name=a up", Some("up"), false),
+            ("test", Some("test"), true),
+            ("test peers --docker", Some("test"), true),
+            ("test unit", Some("test"), false),
+            ("bench failover", Some("bench"), true),
+            ("exec client -- demo", Some("exec"), false),
+            ("demo --help", None, false),
+            ("", None, false),
+        ] {
+            let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            let words = words(&args);
+            assert_eq!((words.first().copied(), needs_cluster(&words)), (command, needs), "{line}");
+        }
+    }
 }

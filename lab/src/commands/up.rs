@@ -10,6 +10,7 @@ use ferrolb_lab::state;
 use ferrolb_lab::steps::Steps;
 use ferrolb_lab::topology::{Families, LabName};
 use ferrolb_lab::{Lab, Options};
+use ferrolb_lab_launcher::first_run::{FERROLB_BUILD, KUBERNETES_BUILD};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,11 +26,10 @@ pub(crate) const OLDEST_STEPS: usize = 1;
 /// Additional steps for routers.
 pub(crate) const ROUTER_STEPS: usize = 1;
 
-// Measured durations on two cores; shown as usual times of the steps.
+// Measured durations on two cores, shown as usual times of the steps. The launcher has those of the
+// long builds.
 const PACKAGES_USUAL_TIME: Duration = Duration::from_secs(20);
-const KUBERNETES_USUAL_TIME: Duration = Duration::from_secs(280);
 const GOBGP_USUAL_TIME: Duration = Duration::from_secs(50);
-const PROGRAMS_USUAL_TIME: Duration = Duration::from_secs(90);
 const NO_WORK_USUAL_TIME: Duration = Duration::from_secs(1);
 const PARTS_USUAL_TIME: Duration = Duration::from_secs(400);
 const KUBEADM_CLUSTER_USUAL_TIME: Duration = Duration::from_secs(25);
@@ -128,7 +128,7 @@ pub(crate) fn prepare(
     steps.step(&title, usual, || packages::install(&missing))?;
     let kubernetes = prepare_kubernetes(steps, kubernetes)?;
     let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
-    let programs = steps.step("Build FerroLB", PROGRAMS_USUAL_TIME, programs::build)?;
+    let programs = steps.step("Build FerroLB", FERROLB_BUILD, programs::build)?;
     Ok(Tools { kubernetes, programs, gobgp, docker: false, kubeadm: None })
 }
 
@@ -140,7 +140,7 @@ pub(crate) fn prepare_kubernetes(
     let version = kubernetes.name()?;
     let (title, usual) = match kubernetes.is_built()? {
         true => (format!("Kubernetes {version}: already built"), NO_WORK_USUAL_TIME),
-        false => (format!("Build Kubernetes {version} from its Go modules"), KUBERNETES_USUAL_TIME),
+        false => (format!("Build Kubernetes {version} from its Go modules"), KUBERNETES_BUILD),
     };
     steps.step(&title, usual, || kubernetes.build())
 }

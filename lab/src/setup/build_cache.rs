@@ -4,6 +4,7 @@
 
 use super::cache;
 use anyhow::{Context, Result};
+use ferrolb_lab_launcher::first_run::UNFINISHED;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ pub(super) fn build(
     if let Some(folder) = find(cache_name, inputs)? {
         return Ok(folder);
     }
-    let (unfinished, folder) = (parent.join(format!("unfinished-{key}")), parent.join(&key));
+    let (unfinished, folder) = (parent.join(format!("{UNFINISHED}{key}")), parent.join(&key));
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }

@@ -2,13 +2,14 @@
 //! Only `cargo lab clean` empties it.
 
 use anyhow::{Context, Result, anyhow};
+use ferrolb_lab_launcher::first_run;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Parts of the cache: directory, and description.
 const PARTS: [(&str, &str); 7] = [
-    ("kubernetes", "the built Kubernetes programs"),
+    (first_run::KUBERNETES_CACHE, "the built Kubernetes programs"),
     ("gobgp", "the built GoBGP"),
     ("kustomize", "the built kustomize"),
     ("helm", "the built Helm"),
@@ -29,12 +30,8 @@ pub struct CachePart {
 /// # Errors
 /// If neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub fn folder() -> Result<PathBuf> {
-    let set =
-        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    Ok(base
-        .ok_or_else(|| anyhow!("set HOME or XDG_CACHE_HOME: the lab caches its builds there"))?
-        .join("ferrolb"))
+    first_run::cache_folder()
+        .ok_or_else(|| anyhow!("set HOME or XDG_CACHE_HOME: the lab caches its builds there"))
 }
 
 /// Returns the disk usage of each part.

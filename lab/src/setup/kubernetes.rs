@@ -7,6 +7,7 @@ use super::{go, repository};
 use crate::run;
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
+use ferrolb_lab_launcher::first_run::KUBERNETES_CACHE;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,9 +18,6 @@ const PROGRAMS: [&str; 5] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
 /// Source of the binary of a lab without kubelets; `node/main.go` is that of a kubeadm machine.
 const SOURCE: &str = "main.go";
-/// Directory of Kubernetes in the cache.
-const CACHE_NAME: &str = "kubernetes";
-
 /// Version of Kubernetes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum KubernetesVersion {
@@ -59,7 +57,7 @@ impl KubernetesVersion {
     /// # Errors
     /// If the sources cannot be read.
     pub fn built(self, go: &str) -> Result<Option<PathBuf>> {
-        build_cache::find(CACHE_NAME, &self.inputs(go)?)
+        build_cache::find(KUBERNETES_CACHE, &self.inputs(go)?)
     }
 
     /// Returns whether the cache already contains the programs that [`Self::build`] builds.
@@ -75,7 +73,7 @@ impl KubernetesVersion {
     /// # Errors
     /// If the build fails, with the end of its output.
     pub fn build(self) -> Result<PathBuf> {
-        build_cache::build(CACHE_NAME, &self.inputs(&go::version()?)?, |folder| {
+        build_cache::build(KUBERNETES_CACHE, &self.inputs(&go::version()?)?, |folder| {
             self.compile(".", &folder.join("kube"))?;
             Ok(PROGRAMS.iter().try_for_each(|program| symlink("kube", folder.join(program)))?)
         })
