@@ -120,7 +120,7 @@ impl Cluster {
     }
 }
 
-fn run_row(row: &Row, mode: RunMode, seed: u64) {
+fn run_row(file: &str, row: &Row, mode: RunMode, seed: u64) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (seed + 1));
     let mut cluster = Cluster::new(vec![], vec![]);
     for (number, step) in row.steps.iter().enumerate() {
@@ -156,7 +156,9 @@ fn run_row(row: &Row, mode: RunMode, seed: u64) {
             cluster.restart_with(Order::Shuffled(random));
         }
         cluster.settle();
-        let context = format!("{} (step {}, {mode:?}, seed {seed})", row.name, number + 1);
+        let step_number = number + 1;
+        let context =
+            format!("{file}.txt: {} (step {step_number}, {mode:?}, seed {seed})", row.name);
         step.expected.iter().for_each(|expected| check(&cluster, expected, &context));
         let (statuses, written) = (cluster.statuses(), cluster.log.len());
         cluster.restart_with(Order::Shuffled(random));
@@ -179,11 +181,7 @@ fn check(cluster: &Cluster, expected: &str, context: &str) {
         let status = &cluster.pools[*name].status;
         let condition = &status.conditions[0];
         assert_eq!(&condition.reason, reason, "{context}: pool {name}: {}", condition.message);
-        assert!(
-            condition.message.contains(text),
-            "{context}: pool {name}: {:?}",
-            condition.message
-        );
+        check_text(&condition.message, text, &format!("{context}: pool {name}"));
         let available =
             |count: Option<i64>| count.map_or_else(|| "huge".to_owned(), |count| count.to_string());
         let actual = [
@@ -218,7 +216,7 @@ fn check(cluster: &Cluster, expected: &str, context: &str) {
                 condition.unwrap_or_else(|| panic!("{context}: {name} has no condition"));
             let actual = (if addresses.is_empty() { "-" } else { &addresses }, &*condition.reason);
             assert_eq!(actual, (*wanted, *reason), "{context}: {name}: {:?}", condition.message);
-            assert!(condition.message.contains(text), "{context}: {name}: {:?}", condition.message);
+            check_text(&condition.message, text, &format!("{context}: {name}"));
             assert_eq!(
                 condition.status == api::ConditionStatus::True,
                 *reason == "Assigned",
@@ -237,6 +235,10 @@ fn check(cluster: &Cluster, expected: &str, context: &str) {
     }
 }
 
+fn check_text(message: &str, text: &str, context: &str) {
+    assert!(message.contains(text), "{context}: the message {message:?} lacks {text:?}");
+}
+
 #[test]
 fn every_row_has_its_result_in_every_order_and_after_restarts() {
     let (mut step_count, mut failed) = (0, 0);
@@ -251,7 +253,7 @@ fn every_row_has_its_result_in_every_order_and_after_restarts() {
             let run_all = || {
                 for seed in 0..SEED_COUNT {
                     for mode in [RunMode::Listed, RunMode::Live, RunMode::Restarted] {
-                        run_row(&row, mode, seed);
+                        run_row(file, &row, mode, seed);
                     }
                 }
             };
