@@ -23,33 +23,37 @@ const CANARY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 250);
 const HOLD: Duration = Duration::from_secs(5);
 
 /// Parts of the page's blocks, in the order in which the scenario runs them.
-const STOP_CONTROLLER: &str = "scale deployment controller --replicas=0";
-const DELETE_L2: &str = "delete l2advertisements.metallb.io lan";
-const REMOVE_ANNOTATION: &str = "POOL=routed";
 const MOVE_PEERS: &str = "peers-moved.json";
 const MOVE_DAEMON_SETS: &str = "OnDelete";
 const CREATE_CANARY: &str = "kind: Service";
-const MOVE_CANARY: &str = "kubectl label node node1 bgp=ferrolb";
+const MOVE_CANARY: &str = "kubectl label node node1 ferrolb.io/migration=bgp";
 const SHOW_CANARY: &str = "--field-selector spec.nodeName=node1";
-const MOVE_RACK: &str = "-l rack=a bgp=ferrolb";
+const STOP_CONTROLLER: &str = "scale deployment controller --replicas=0";
+const DELETE_L2: &str = "delete l2advertisements.metallb.io lan";
+const REMOVE_ANNOTATION: &str = "POOL=routed";
+const COMPARE: &str = "diff before.txt";
+const MOVE_RACK: &str = "-l rack=a ferrolb.io/migration=bgp";
 const SHOW_SESSIONS: &str = "get fpeer";
-const RETURN_RACK: &str = "-l rack=a bgp-";
-const COMPLETE: &str = "kubectl label nodes --all bgp-";
-const PARTS: [&str; 12] = [
-    STOP_CONTROLLER,
-    DELETE_L2,
-    REMOVE_ANNOTATION,
+const RETURN_RACK: &str = "-l rack=a ferrolb.io/migration-";
+const COMPLETE: &str = "kubectl label nodes --all ferrolb.io/migration-";
+const PARTS: [&str; 13] = [
     MOVE_PEERS,
     MOVE_DAEMON_SETS,
     CREATE_CANARY,
     MOVE_CANARY,
     SHOW_CANARY,
+    STOP_CONTROLLER,
+    DELETE_L2,
+    REMOVE_ANNOTATION,
+    COMPARE,
     MOVE_RACK,
     SHOW_SESSIONS,
     RETURN_RACK,
     COMPLETE,
 ];
 
+/// Label of the page for moved nodes, and its value.
+const LABEL: (&str, &str) = ("ferrolb.io/migration", "bgp");
 /// Node of the page's canary, node with the label `rack=a`, and a node in no rack.
 const CANARY_NODE: u8 = 1;
 const RACK_NODE: u8 = 2;
@@ -79,13 +83,14 @@ pub(crate) fn run(lab: &Lab, runner: &Runner<'_>, routers: &[Router<'_>]) -> Res
     let (migration, start) =
         (Migration { page: read_page(PAGE)?, runner, lab, routers }, wait::now());
     lab.kubectl(&["label", "node", &node_name(RACK_NODE), "rack=a"])?;
-    step("a pool for layer 2 moves first", || migration.move_layer_2())?;
     step("the preparation restarts no pod, and the canary node leaves MetalLB", || {
         migration.move_canary()
     })?;
-    step("the canary node advertises the Services of a pool", || {
+    step("a pool for layer 2 moves, and MetalLB's speakers stay", || migration.move_layer_2())?;
+    step("the canary node advertises the Services of a pool, and no address changes", || {
         migration.run(REMOVE_ANNOTATION)?;
-        migration.wait_served(ROUTED.1, &[CANARY_NODE])
+        migration.wait_served(ROUTED.1, &[CANARY_NODE])?;
+        migration.run(COMPARE)
     })?;
     step("a rack moves to FerroLB, back to MetalLB, and to FerroLB", || migration.move_rack())?;
     step("the completion ends no session", || migration.complete())?;
@@ -141,7 +146,8 @@ impl Migration<'_> {
 
     fn complete(&self) -> Result<()> {
         let all = [CANARY_NODE, RACK_NODE, OTHER_NODE];
-        self.lab.kubectl(&["label", "node", &node_name(OTHER_NODE), "bgp=ferrolb"])?;
+        let (key, value) = LABEL;
+        self.lab.kubectl(&["label", "node", &node_name(OTHER_NODE), &format!("{key}={value}")])?;
         self.wait_moved(&all)?;
         self.wait_served(ROUTED.1, &all)?;
         let before = self.session_counts()?;
@@ -153,7 +159,7 @@ impl Migration<'_> {
             ensure!(daemons.is_empty(), "MetalLB's pods run: {daemons:?}");
             Ok(())
         })?;
-        let labeled = self.lab.kubectl(&["get", "nodes", "-l", "bgp", "-o", "name"])?;
+        let labeled = self.lab.kubectl(&["get", "nodes", "-l", key, "-o", "name"])?;
         ensure!(labeled.is_empty(), "these nodes have the label: {labeled}");
         self.wait_served(ROUTED.1, &all)
     }

@@ -1,6 +1,7 @@
 //! docs/migrate-from-metallb.md on a kubeadm cluster: all its commands run, with pods that stand in
 //! for those of MetalLB, which serve nothing. The objects and Services of MetalLB are real. After
-//! its rollback, the commands of docs/migrate-bgp-from-metallb.md run.
+//! its rollback, the commands of docs/migrate-bgp-from-metallb.md and
+//! docs/migrate-in-place-from-metallb.md run.
 
 use crate::metallb::{self, LAN, ROUTED};
 use crate::scenario::{print_measured, run_scenario, step};
@@ -12,12 +13,13 @@ use ferrolb_tests::run::Runner;
 use ferrolb_tests::{Block, Page, Topology, read_page};
 
 const PAGE: &str = "docs/migrate-from-metallb.md";
+const IN_PLACE: &str = "docs/migrate-in-place-from-metallb.md";
 const HELM: &str = "docs/install/helm.md";
 /// Part of the page about Helm for an installation side by side with MetalLB.
 pub(crate) const SIDE_BY_SIDE: &str = "--set loadBalancerClass=ferrolb.io/ferrolb --set";
-/// Parts of the blocks that run after all others of the page: the deletion of MetalLB and the
-/// in-place migration.
-const LAST: [&str; 2] = ["delete deployment,daemonset --all", "--set metallbNamespace"];
+/// Part of the block that runs after all others of the page, before the in-place migration: the
+/// deletion of MetalLB.
+const LAST: &str = "delete deployment,daemonset --all";
 /// Part of the installation, and the flag that the page adds for BGP.
 const INSTALLATION: &str = "--set loadBalancerClass=ferrolb.io/ferrolb";
 const WITH_BGP: &str = "--set loadBalancerClass=ferrolb.io/ferrolb --set bgp.enabled=true";
@@ -35,9 +37,8 @@ fn commands_of_the_migration_pages_run_with_a_stand_in_for_metallb() {
             uninstall::remove(lab, uninstall::BY_HELM)
         })?;
         let (page, start) = (read_page(PAGE)?, wait::now());
-        let is_last = |block: &Block| LAST.iter().any(|part| block.text.contains(part));
         let blocks = page.blocks_for(Topology::Kubeadm);
-        for block in blocks.iter().filter(|block| !is_last(block)) {
+        for block in blocks.iter().filter(|block| !block.text.contains(LAST)) {
             let text = block.text.replace(INSTALLATION, WITH_BGP);
             runner.block(&page, &Block { text, ..(*block).clone() })?;
             if block.text.contains("kubectl annotate services") {
@@ -57,9 +58,8 @@ fn commands_of_the_migration_pages_run_with_a_stand_in_for_metallb() {
             metallb::create_objects(lab)?;
             uninstall::remove(lab, uninstall::BY_HELM)
         })?;
-        for part in LAST {
-            runner.block(&page, page.commands_with(part)?)?;
-        }
+        runner.block(&page, page.commands_with(LAST)?)?;
+        runner.page(&read_page(IN_PLACE)?, Topology::Kubeadm)?;
         step("FerroLB serves the Services with MetalLB's objects", || {
             metallb::wait_served(lab, LAN)?;
             metallb::wait_routes(&routers, ROUTED.1, &[1, 2, 3])
@@ -81,7 +81,7 @@ fn start_metallb(lab: &Lab) -> Result<()> {
 /// Returns the blocks of a page that this scenario runs.
 pub(crate) fn blocks(page: &Page) -> Result<Vec<&Block>> {
     Ok(match page.path.as_str() {
-        PAGE => page.blocks_for(Topology::Kubeadm),
+        PAGE | IN_PLACE => page.blocks_for(Topology::Kubeadm),
         HELM => vec![page.commands_with(SIDE_BY_SIDE)?],
         bgp_migration::PAGE => bgp_migration::blocks(page)?,
         uninstall::PAGE => vec![page.commands_with(uninstall::METALLB_NAMESPACE)?],
