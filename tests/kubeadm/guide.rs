@@ -43,7 +43,7 @@ const ACTIONS: [Action; 29] = [
     Remove(uninstall::BY_FILE),
     AllBlocks(MANIFESTS, Some(DELETE_GOBGPD)),
     Blocks(UPGRADE, &[APPLY, "kubectl get fspeaker", "custom-columns=POD:"]),
-    Blocks("docs/operate/troubleshooting.md", &["grep announcing", "port-forward"]),
+    Blocks("docs/operate/troubleshooting.md", &["grep announcing"]),
     Blocks("docs/reference/flags.md", &["HELLO_MISSES=5", "HELLO_MISSES-"]),
     Blocks("docs/cni.md", &["strictARP"]),
     Blocks(DRAIN, &["kubectl drain node1", "kubectl uncordon node1"]),
