@@ -8,7 +8,6 @@ mod issue;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::AlternateRoutes;
 use ferrolb_proto::claim::AddressConflict;
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement, Node,
@@ -96,9 +95,6 @@ pub enum Event {
     Speaker(Change<Speaker>),
     /// The watch of all SpeakerStatuses ended, so their current content is unknown.
     SpeakersUnknown,
-    /// The addresses that other nodes advertise by BGP in place of this node, and since when. The
-    /// main loop copies this output of each plan into the state, as an input of the next plan.
-    Alternates(Arc<AlternateRoutes>),
     /// The process received a signal to end, so this node must hand over its addresses.
     StopRequested,
 }
@@ -142,7 +138,6 @@ impl Event {
             | Self::Bgp(_)
             | Self::GobgpRead(_)
             | Self::SpeakersUnknown
-            | Self::Alternates(_)
             | Self::StopRequested => None,
         }
     }

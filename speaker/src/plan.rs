@@ -6,6 +6,7 @@ mod bgp;
 mod check_scope;
 mod dump;
 mod interfaces;
+mod memo;
 mod not_ready;
 mod probes;
 mod proxy_health;
@@ -21,7 +22,6 @@ use ferrolb_proto::announce::every_node_is_excluded;
 use ferrolb_proto::api::{
     InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, SpeakerStatusStatus,
 };
-use ferrolb_proto::bgp::AlternateRoutes;
 use ferrolb_proto::claim::{AddressConflict, ConflictKind, NodeState};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::hello::HelloKeyRing;
@@ -35,6 +35,7 @@ pub use bgp::{
     BgpIdentity, ContentHash, GobgpConfig, PeerConfig, PolicyConfig, RESTART_TIME_S, SessionMetric,
     SessionMetrics, family as bgp_family,
 };
+pub use memo::Memo;
 pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
 pub use proxy_health::ProxyTargets;
 pub use units::{AddressCounts, SERVING_NAMES};
@@ -67,8 +68,6 @@ pub struct Desired {
     /// True if the SpeakerStatuses of all nodes are needed, because this node drains or is
     /// cordoned, and may withdraw routes that other nodes advertise too.
     pub watches_speakers: bool,
-    /// Addresses that other nodes advertise by BGP in place of this node, and since when.
-    pub alternates: Arc<AlternateRoutes>,
     /// Number of the Services' addresses, by how this node can serve them.
     pub addresses: AddressCounts,
     /// Reason for which the speaker is not ready. None: the speaker is ready.
@@ -150,9 +149,10 @@ impl Desired {
     }
 }
 
-/// Computes the desired configuration at `now` from the state.
+/// Computes the desired configuration at `now` from the state and the results of the previous plan,
+/// and replaces these results.
 #[must_use]
-pub fn plan(state: &State, now: Instant) -> Desired {
+pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
     let eligible = interfaces::usable_interfaces(state);
     let mut desired = Desired {
         not_ready_reason: not_ready(state).map(|why| why.to_string()),
@@ -192,10 +192,11 @@ pub fn plan(state: &State, now: Instant) -> Desired {
     let drains = draining || state.own_node().is_some_and(|node| node.cordoned);
     desired.watches_speakers = state.config.gobgp && state.config.drain_delay.is_some() && drains;
     let mut status = status(state, &eligible, draining);
+    let alternates = std::mem::take(&mut memo.alternates);
     if let Some(bgp) = state
         .config
         .gobgp
-        .then(|| bgp::plan_bgp(state, draining, &health_checks.failing, now))
+        .then(|| bgp::plan_bgp(state, &alternates, draining, &health_checks.failing, now))
         .flatten()
     {
         // If gobgpd had no routes, as after a boot, the node's routes are de-preferred until
@@ -203,7 +204,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         desired.bgp = state.prefixes_at_start.map(|_| bgp.gobgp_config);
         (desired.session_metrics, desired.prefixes_over_limit) =
             (bgp.session_metrics, bgp.prefixes_over_limit);
-        desired.alternates = Arc::new(bgp.alternates);
+        memo.alternates = Arc::new(bgp.alternates);
         desired.replan_at = desired.replan_at.into_iter().chain(bgp.replan_at).min();
         status.bgp = Some(bgp.status);
     }

@@ -34,7 +34,7 @@ use crate::links;
 use crate::metrics::probes::ProbeMetrics;
 use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics};
 use crate::node_lock::NodeLock;
-use crate::plan::{Desired, GobgpConfig, HealthChecks, ProxyTargets, plan};
+use crate::plan::{Desired, GobgpConfig, HealthChecks, Memo, ProxyTargets, plan};
 use crate::state::{State, StateConfig};
 use crate::status::{self, StatusWriter};
 use crate::watches::start_watches;
@@ -118,6 +118,7 @@ async fn run_instance(
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
     let main = MainLoop {
         state,
+        memo: Memo::default(),
         desired: Desired::default(),
         links,
         status,
@@ -186,6 +187,7 @@ fn claim_settings(flags: &Flags) -> ClaimSettings {
 /// State and outputs of the main loop.
 struct MainLoop {
     state: State,
+    memo: Memo,
     desired: Desired,
     links: LinkSet,
     status: watch::Sender<status::DesiredStatus>,
@@ -253,7 +255,7 @@ impl MainLoop {
 
     /// Computes a plan and passes it to the drivers.
     fn replan(&mut self, now: Instant) -> anyhow::Result<()> {
-        let mut desired = plan(&self.state, now);
+        let mut desired = plan(&self.state, &mut self.memo, now);
         desired.reuse_unchanged(&self.desired);
         self.metrics.plan.observe(Clock::now().since(now).as_secs_f64());
         self.links.apply(&desired.links).context("the kernel returns no random numbers")?;
@@ -266,7 +268,6 @@ impl MainLoop {
         publish(&self.probes, &desired.probes);
         publish(&self.gobgp_config, &desired.bgp);
         publish(&self.watches_speakers, &desired.watches_speakers);
-        self.state.handle(Event::Alternates(Arc::clone(&desired.alternates)), now);
         if let Some(bgp) = &self.bgp_metrics {
             publish(&bgp.sessions, &desired.session_metrics);
             bgp.prefixes_over_limit
@@ -348,7 +349,6 @@ impl MainLoop {
             | Event::GobgpRead(_)
             | Event::Speaker(_)
             | Event::SpeakersUnknown
-            | Event::Alternates(_)
             | Event::StopRequested => {}
         }
         self.state.handle(event, Clock::now())

@@ -2,12 +2,10 @@
 //! Pure. The main loop owns the one [`State`] and feeds it events; [`crate::plan`] reads it.
 //!
 //! Events about the same object arrive in order. The order of events about different objects does
-//! not affect the state, with four exceptions:
+//! not affect the state, with three exceptions:
 //!
 //! - the hello keys, see [`State::handle`];
 //! - the last passwords of BGPPeers, see [`last_passwords`];
-//! - the times at which other nodes began to advertise this node's addresses, while this node
-//!   drains;
 //! - the interfaces on which this node has ever received another speaker.
 
 mod bgp;
@@ -21,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::bgp::AlternateRoutes;
 use ferrolb_proto::facts::{Key, Keyed, L2Advertisement, Node, Pool, PoolProblem, Speaker};
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use ferrolb_proto::health::prober::{CheckDefaults, ProbeTarget};
@@ -126,9 +123,6 @@ pub struct State {
     pub(crate) prefixes_at_start: Option<usize>,
     /// SpeakerStatuses of all nodes; known only while this node drains.
     pub(crate) speakers: Store<Box<str>, Speaker>,
-    /// Addresses that other nodes advertise by BGP in place of this node, and since when, according
-    /// to the previous plan.
-    pub(crate) alternates: Arc<AlternateRoutes>,
     pub(crate) leaving: bool,
 }
 
@@ -156,7 +150,6 @@ impl State {
             bgp: BgpReport::default(),
             prefixes_at_start: None,
             speakers: Store::default(),
-            alternates: Arc::default(),
             leaving: false,
         }
     }
@@ -229,10 +222,6 @@ impl State {
             }
             Event::Speaker(change) => apply(&mut self.speakers, change, Some),
             Event::SpeakersUnknown => std::mem::take(&mut self.speakers).was_ever_complete(),
-            Event::Alternates(alternates) => {
-                self.alternates = alternates;
-                false
-            }
             Event::StopRequested => !std::mem::replace(&mut self.leaving, true),
         }
     }

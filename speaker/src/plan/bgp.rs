@@ -58,10 +58,11 @@ pub(super) struct BgpPlan {
 }
 
 /// Computes the BGP part of the plan. Returns none while an input that it depends on has not
-/// arrived yet. `failing` holds the Services that fail their health checks on this node, each with
-/// the address family.
+/// arrived yet. `before` holds the alternates of the previous plan. `failing` holds the Services
+/// that fail their health checks on this node, each with the address family.
 pub(super) fn plan_bgp(
     state: &State,
+    before: &AlternateRoutes,
     draining: bool,
     failing: &BTreeSet<(&Key, Family)>,
     now: Instant,
@@ -94,7 +95,7 @@ pub(super) fn plan_bgp(
     };
     let delay = state.config.drain_delay.filter(|_| draining || node.cordoned);
     let alternates = delay
-        .map(|_| alternates::alternates(state, &cluster, &route_input, now))
+        .map(|_| alternates::alternates(state, before, &cluster, &route_input, now))
         .unwrap_or_default();
     let withdrawable = delay.map(|delay| alternates.withdrawable(delay, now)).unwrap_or_default();
     let route_input = RouteInput { withdrawable: &withdrawable, ..route_input };

@@ -110,6 +110,11 @@ impl Cluster {
     }
 }
 
+/// Computes the first plan from a state.
+fn plan(state: &State, now: Instant) -> Desired {
+    super::plan(state, &mut Memo::default(), now)
+}
+
 fn apply_resync<F: Clone>(state: &mut State, facts: &[F], wrap: fn(Change<F>) -> Event) {
     let changes = facts.iter().cloned().map(Change::Apply);
     for change in [Change::ResyncStarted].into_iter().chain(changes).chain([Change::ResyncDone]) {

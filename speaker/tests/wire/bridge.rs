@@ -6,7 +6,7 @@ use std::time::Duration;
 use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_speaker::links;
-use ferrolb_speaker::plan::plan;
+use ferrolb_speaker::plan::{Memo, plan};
 use ferrolb_speaker::state::{State, StateConfig};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -36,7 +36,7 @@ fn wait_for_interfaces(lan: &Segment, host: &str, expect: &[&str]) {
             let mut state = State::new(config);
             while let Some(event) = inbox.recv().await {
                 state.handle(event, Clock::now());
-                let links = plan(&state, Clock::now()).links;
+                let links = plan(&state, &mut Memo::default(), Clock::now()).links;
                 if links.values().map(|link| &*link.name).eq(expect.iter().copied()) {
                     return;
                 }

@@ -13,10 +13,11 @@ use crate::plan::{slices, units};
 use crate::state::{ReducedService, State};
 
 /// Returns, for each address that this node advertises according to `route_input`, the routers to
-/// which other nodes advertise the address, and since when. The result is empty while the
-/// SpeakerStatuses are unknown.
+/// which other nodes advertise the address, and since when. `before` is the result of the previous
+/// plan. The result is empty while the SpeakerStatuses are unknown.
 pub(super) fn alternates<'a>(
     state: &'a State,
+    before: &AlternateRoutes,
     cluster: &ClusterView<'a>,
     route_input: &RouteInput<'a, '_>,
     now: Instant,
@@ -40,7 +41,7 @@ pub(super) fn alternates<'a>(
         let (advertisements, peers) = (route_input.advertisements, &targets);
         Some((address, others.advertised_to(cluster, advertisements, address, services, peers)))
     });
-    state.alternates.updated(found, now)
+    before.updated(found, now)
 }
 
 /// Returns this node's SpeakerStatus as of now, reduced to the speakers that it receives on each

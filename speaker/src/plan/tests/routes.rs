@@ -190,12 +190,10 @@ fn routes_of_a_draining_or_unhealthy_node_are_de_preferred() {
     assert_eq!(marks(&state), healthy_marks);
 }
 
-/// Computes a plan, and passes its output `alternates` to the next plan, as the main loop does.
-/// Returns the numbers of paths and of withdrawn prefixes.
-fn plan_at(state: &mut State, second: u64) -> (usize, i64) {
-    let now = Instant::from_millis(second * 1_000);
-    let desired = plan(state, now);
-    state.handle(Event::Alternates(Arc::clone(&desired.alternates)), now);
+/// Computes a plan with the results of the previous one, as the main loop does. Returns the numbers
+/// of paths and of withdrawn prefixes.
+fn plan_at(state: &State, memo: &mut Memo, second: u64) -> (usize, i64) {
+    let desired = crate::plan::plan(state, memo, Instant::from_millis(second * 1_000));
     (
         desired.bgp.expect("a BGP configuration").paths.len(),
         desired.status.bgp.expect("a gobgpd").withdrawn,
@@ -210,59 +208,59 @@ fn other(established: bool) -> Speaker {
 
 #[test]
 fn a_draining_node_withdraws_only_routes_with_alternates() {
-    let mut state = state(&Cluster::default(), &[numbered()]);
+    let (mut state, memo) = (state(&Cluster::default(), &[numbered()]), &mut Memo::default());
     let change = |state: &mut State, event| assert!(state.handle(event, Instant::ZERO));
     let cordoned = |cordoned| Event::Node(Change::Apply(Node { cordoned, ..node("node1") }));
     apply_resync(&mut state, &[other(true)], Event::Speaker);
     assert_eq!(
-        (plan_at(&mut state, 0), plan(&state, Instant::ZERO).watches_speakers),
+        (plan_at(&state, memo, 0), plan(&state, Instant::ZERO).watches_speakers),
         ((1, 0), false)
     );
-    assert_eq!(plan_at(&mut state, 100), (1, 0), "the node does not drain");
+    assert_eq!(plan_at(&state, memo, 100), (1, 0), "the node does not drain");
     change(&mut state, cordoned(true));
     assert_eq!(
-        (plan_at(&mut state, 100), plan(&state, Instant::ZERO).watches_speakers),
+        (plan_at(&state, memo, 100), plan(&state, Instant::ZERO).watches_speakers),
         ((1, 0), true)
     );
-    assert_eq!(plan_at(&mut state, 159), (1, 0));
+    assert_eq!(plan_at(&state, memo, 159), (1, 0));
     assert_eq!(
-        plan(&state, Instant::from_millis(159_000)).replan_at,
+        crate::plan::plan(&state, memo, Instant::from_millis(159_000)).replan_at,
         Some(Instant::from_millis(160_000))
     );
-    assert_eq!(plan_at(&mut state, 160), (0, 1));
+    assert_eq!(plan_at(&state, memo, 160), (0, 1));
     change(&mut state, Event::Speaker(Change::Apply(other(false))));
     assert_eq!(
-        plan_at(&mut state, 161),
+        plan_at(&state, memo, 161),
         (1, 0),
         "the node advertises its route again as soon as no other node does"
     );
     change(&mut state, Event::Speaker(Change::Apply(other(true))));
-    assert_eq!(plan_at(&mut state, 162), (1, 0));
-    assert_eq!(plan_at(&mut state, 222), (0, 1));
+    assert_eq!(plan_at(&state, memo, 162), (1, 0));
+    assert_eq!(plan_at(&state, memo, 222), (0, 1));
     let node2 =
         |ready| Event::Node(Change::Apply(Node { ready, ready_unknown: !ready, ..node("node2") }));
     change(&mut state, node2(false));
-    assert_eq!(plan_at(&mut state, 223), (1, 0), "the status of node2 is stale");
+    assert_eq!(plan_at(&state, memo, 223), (1, 0), "the status of node2 is stale");
     change(&mut state, node2(true));
-    assert_eq!((plan_at(&mut state, 223), plan_at(&mut state, 283)), ((1, 0), (0, 1)));
+    assert_eq!((plan_at(&state, memo, 223), plan_at(&state, memo, 283)), ((1, 0), (0, 1)));
     change(&mut state, Event::SpeakersUnknown);
-    assert_eq!(plan_at(&mut state, 284), (1, 0), "unknown SpeakerStatuses are no alternates");
+    assert_eq!(plan_at(&state, memo, 284), (1, 0), "unknown SpeakerStatuses are no alternates");
     apply_resync(&mut state, &[other(true)], Event::Speaker);
-    assert_eq!((plan_at(&mut state, 300), plan_at(&mut state, 400)), ((1, 0), (0, 1)));
+    assert_eq!((plan_at(&state, memo, 300), plan_at(&state, memo, 400)), ((1, 0), (0, 1)));
     change(&mut state, cordoned(false));
-    assert_eq!(plan_at(&mut state, 401), (1, 0), "the drain has ended");
+    assert_eq!(plan_at(&state, memo, 401), (1, 0), "the drain has ended");
     change(&mut state, cordoned(true));
-    assert_eq!(plan_at(&mut state, 402), (1, 0), "a new drain starts the delay again");
+    assert_eq!(plan_at(&state, memo, 402), (1, 0), "a new drain starts the delay again");
     state.config.drain_delay = None;
     assert_eq!(
-        (plan_at(&mut state, 900), plan(&state, Instant::ZERO).watches_speakers),
+        (plan_at(&state, memo, 900), plan(&state, Instant::ZERO).watches_speakers),
         ((1, 0), false)
     );
 }
 
 #[test]
 fn nothing_is_withdrawn_without_a_drain() {
-    let mut state = state(&Cluster::default(), &[numbered()]);
+    let (mut state, memo) = (state(&Cluster::default(), &[numbered()]), &mut Memo::default());
     apply_resync(&mut state, &[other(true)], Event::Speaker);
     let unhealthy = KubeProxyHealth {
         state: KubeProxyState::Unhealthy,
@@ -271,11 +269,11 @@ fn nothing_is_withdrawn_without_a_drain() {
     };
     state.handle(Event::ProxyHealth(unhealthy), Instant::ZERO);
     state.handle(Event::Node(Change::Apply(Node { ready: false, ..node("node1") })), Instant::ZERO);
-    assert_eq!((plan_at(&mut state, 0), plan_at(&mut state, 1_000)), ((1, 0), (1, 0)));
+    assert_eq!((plan_at(&state, memo, 0), plan_at(&state, memo, 1_000)), ((1, 0), (1, 0)));
     let ineligible =
         KubeProxyHealth { state: KubeProxyState::Healthy, message: "".into(), ineligible: true };
     state.handle(Event::ProxyHealth(ineligible), Instant::ZERO);
-    assert_eq!((plan_at(&mut state, 1_000), plan_at(&mut state, 2_000)), ((1, 0), (0, 1)));
+    assert_eq!((plan_at(&state, memo, 1_000), plan_at(&state, memo, 2_000)), ((1, 0), (0, 1)));
 }
 
 /// Returns the password of the one desired session, and the messages in its status.
