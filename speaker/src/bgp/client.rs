@@ -14,6 +14,7 @@ use gobgp_proto::GoBgpServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use super::path::{mark, path, prefix};
 use super::steps::{BgpStep, ObservedSession, ObservedState};
 use crate::plan::{BgpIdentity, ContentHash, PolicyConfig, RESTART_TIME_S, bgp_family as family};
 
@@ -425,58 +426,6 @@ async fn collect<T>(
             why: format!("incomplete response after {CALL_TIMEOUT:?}"),
         }),
     }
-}
-
-/// Returns the path to a prefix with this mark, or a withdrawal of the path if `mark` is none.
-fn path(prefix: Prefix, mark: Option<ContentHash>) -> api::Path {
-    use api::attribute::Attr;
-    let unspecified = match prefix.family() {
-        Family::V4 => "0.0.0.0",
-        Family::V6 => "::",
-    };
-    let marks = mark.map(|mark| {
-        Attr::LargeCommunities(api::LargeCommunitiesAttribute {
-            communities: vec![mark.community()],
-        })
-    });
-    let attributes = [
-        Attr::Origin(api::OriginAttribute { origin: 0 }),
-        Attr::NextHop(api::NextHopAttribute { next_hop: unspecified.to_owned() }),
-        // The lowest preference, unless a policy statement sets another one. External routers do
-        // not receive LOCAL_PREF.
-        Attr::LocalPref(api::LocalPrefAttribute { local_pref: 0 }),
-    ];
-    let nlri = api::IpAddressPrefix {
-        prefix_len: prefix.length().into(),
-        prefix: prefix.network().to_string(),
-    };
-    api::Path {
-        nlri: Some(api::Nlri { nlri: Some(api::nlri::Nlri::Prefix(nlri)) }),
-        pattrs: attributes
-            .into_iter()
-            .chain(marks)
-            .map(|attr| api::Attribute { attr: Some(attr) })
-            .collect(),
-        is_withdraw: mark.is_none(),
-        family: Some(family(prefix.family())),
-    }
-}
-
-fn prefix(text: &str) -> Option<Prefix> {
-    let (network, length) = text.split_once('/')?;
-    Some(Prefix::of(network.parse().ok()?, length.parse().ok()?))
-}
-
-fn mark(destination: &api::Destination) -> Option<ContentHash> {
-    let attributes = destination.paths.iter().flat_map(|path| &path.pattrs);
-    attributes.filter_map(|attribute| attribute.attr.as_ref()).find_map(|attr| match attr {
-        api::attribute::Attr::LargeCommunities(large) => {
-            large.communities.iter().find_map(ContentHash::from_community)
-        }
-        api::attribute::Attr::Origin(_)
-        | api::attribute::Attr::NextHop(_)
-        | api::attribute::Attr::LocalPref(_) => None,
-    })
 }
 
 fn version(state: &api::PeerState) -> Option<String> {
