@@ -32,8 +32,8 @@ use crate::state::{LinkFailure, State};
 use not_ready::NotReady;
 
 pub use bgp::{
-    BgpIdentity, ContentHash, GobgpConfig, PeerConfig, PolicyConfig, RESTART_TIME_S, SessionMetric,
-    SessionMetrics, family as bgp_family,
+    BgpConfig, BgpIdentity, ExportAttributes, ExportGroups, RouteReceiver, RouteReceivers,
+    STATEMENTS_MAX, SessionConfig, SessionMetric, SessionMetrics, export_groups, limit_routes,
 };
 pub use memo::Memo;
 pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
@@ -57,9 +57,8 @@ pub struct Desired {
     pub drain_reason: Option<&'static str>,
     /// Endpoints whose health the speaker must check.
     pub probes: HealthChecks,
-    /// Desired configuration of gobgpd. None: not known yet, so the driver changes nothing in
-    /// gobgpd.
-    pub bgp: Option<GobgpConfig>,
+    /// Desired BGP configuration. None: not known yet, so the driver changes nothing in gobgpd.
+    pub bgp: Option<BgpConfig>,
     /// State of the BGP sessions, for the metrics.
     pub session_metrics: SessionMetrics,
     /// Number of prefixes that are not advertised, because this node's routes would need too many
@@ -134,6 +133,11 @@ impl Desired {
         if before.probes.targets == self.probes.targets {
             self.probes.targets = Arc::clone(&before.probes.targets);
         }
+        if let (Some(before), Some(bgp)) = (&before.bgp, &mut self.bgp)
+            && before.routes == bgp.routes
+        {
+            bgp.routes = Arc::clone(&before.routes);
+        }
         for (index, link) in &mut self.links {
             let Some(before) = before.links.get(index) else { continue };
             if let Some(config) = Arc::get_mut(&mut link.config) {
@@ -201,7 +205,7 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
     {
         // If gobgpd had no routes, as after a boot, the node's routes are de-preferred until
         // kube-proxy's health is known. So gobgpd must have been read first.
-        desired.bgp = state.prefixes_at_start.map(|_| bgp.gobgp_config);
+        desired.bgp = state.prefixes_at_start.map(|_| bgp.config);
         (desired.session_metrics, desired.prefixes_over_limit) =
             (bgp.session_metrics, bgp.prefixes_over_limit);
         memo.alternates = Arc::new(bgp.alternates);

@@ -34,7 +34,7 @@ use crate::links;
 use crate::metrics::probes::ProbeMetrics;
 use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics};
 use crate::node_lock::NodeLock;
-use crate::plan::{Desired, GobgpConfig, HealthChecks, Memo, ProxyTargets, plan};
+use crate::plan::{BgpConfig, Desired, HealthChecks, Memo, ProxyTargets, plan};
 use crate::state::{State, StateConfig};
 use crate::status::{self, StatusWriter};
 use crate::watches::start_watches;
@@ -100,13 +100,11 @@ async fn run_instance(
     }
     let (proxy_targets, probes) =
         spawn_health_checks(&flags, &sender, &mut tasks, proxy_metrics, probe_metrics);
-    let (gobgp_config, gobgp_config_receiver) = watch::channel(None);
+    let (bgp_config, bgp_config_receiver) = watch::channel(None);
     let (watches_speakers, watches_receiver) = watch::channel(false);
     if let Some(bgp) = bgp {
-        let receivers = BgpReceivers {
-            gobgp_config: gobgp_config_receiver,
-            watches_speakers: watches_receiver,
-        };
+        let receivers =
+            BgpReceivers { bgp_config: bgp_config_receiver, watches_speakers: watches_receiver };
         let api = (client, (health, Arc::clone(&watchdog)));
         bgp.spawn(&flags, api, receivers, &sender, &mut tasks);
     }
@@ -124,7 +122,7 @@ async fn run_instance(
         status,
         proxy_targets,
         probes,
-        gobgp_config,
+        bgp_config,
         watches_speakers,
         metrics,
         bgp_metrics,
@@ -193,8 +191,8 @@ struct MainLoop {
     status: watch::Sender<status::DesiredStatus>,
     proxy_targets: watch::Sender<ProxyTargets>,
     probes: watch::Sender<HealthChecks>,
-    /// Desired configuration of gobgpd. None: not known yet.
-    gobgp_config: watch::Sender<Option<GobgpConfig>>,
+    /// Desired BGP configuration. None: not known yet.
+    bgp_config: watch::Sender<Option<BgpConfig>>,
     /// True if the SpeakerStatuses of all nodes must be watched.
     watches_speakers: watch::Sender<bool>,
     metrics: Metrics,
@@ -266,7 +264,7 @@ impl MainLoop {
         }
         publish(&self.proxy_targets, &desired.proxy_targets);
         publish(&self.probes, &desired.probes);
-        publish(&self.gobgp_config, &desired.bgp);
+        publish(&self.bgp_config, &desired.bgp);
         publish(&self.watches_speakers, &desired.watches_speakers);
         if let Some(bgp) = &self.bgp_metrics {
             publish(&bgp.sessions, &desired.session_metrics);

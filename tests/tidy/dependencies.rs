@@ -98,8 +98,9 @@ const CORE_RUNTIME_IMPORTS: [&str; 2] =
 /// Modules that connect the core and the drivers, and therefore import both.
 const CONNECTING_MODULES: [&str; 3] = ["lib", "main", "run"];
 
-/// Parts of lines of code that indicate I/O: waiting, locking, threads, and system calls.
-const IO_SIGNS: [&str; 16] = [
+/// Parts of lines of code that indicate I/O: waiting, locking, threads, system calls, and the APIs
+/// of other programs.
+const IO_SIGNS: [&str; 17] = [
     ".await",
     "async ",
     "tokio::",
@@ -113,6 +114,7 @@ const IO_SIGNS: [&str; 16] = [
     "std::env",
     "std::io",
     "kube::",
+    "gobgp_proto",
     "rtnetlink",
     "socket2",
     "libc::",

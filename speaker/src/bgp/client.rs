@@ -14,9 +14,12 @@ use gobgp_proto::GoBgpServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use super::content_hash::ContentHash;
 use super::path::{mark, path, prefix};
+use super::peer_config::{RESTART_TIME_S, family};
+use super::policy_config::PolicyConfig;
 use super::steps::{BgpStep, ObservedSession, ObservedState};
-use crate::plan::{BgpIdentity, ContentHash, PolicyConfig, RESTART_TIME_S, bgp_family as family};
+use crate::plan::BgpIdentity;
 
 /// Timeout of one call; listing ten thousand paths takes a second.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -20,12 +20,15 @@ use tracing::{info, warn};
 
 use super::bfd_port::{self, BfdPortWatch};
 use super::client::{Client, GobgpError, ListedSession, sessions};
+use super::config_receiver::ConfigReceiver;
+use super::gobgp_config::GobgpConfig;
+use super::peer_config::PeerConfig;
 use super::report::{SessionCounters, session_counts, session_report, transitions};
 use super::stale_socket::StaleSocket;
 use super::steps::{BgpStep, ObservedState, next_step};
 use crate::event::{BgpReport, Event, SessionIssue, SessionReport};
 use crate::metrics::GobgpMetrics;
-use crate::plan::{GobgpConfig, PeerConfig};
+use crate::plan::BgpConfig;
 
 /// Interval between attempts to use a gobgpd that is unavailable or unusable.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -60,11 +63,12 @@ const SCRAPE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// stops gobgpd on request. Runs until the process ends.
 pub async fn run(
     (path, responsive): (String, Arc<AtomicBool>),
-    mut wanted: watch::Receiver<Option<GobgpConfig>>,
+    wanted: watch::Receiver<Option<BgpConfig>>,
     mut handovers: mpsc::Receiver<ActionRequest>,
     events: mpsc::Sender<Event>,
     metrics: GobgpMetrics,
 ) {
+    let mut wanted = ConfigReceiver::new(wanted);
     let (mut logged_error, mut stale_socket) = (None, StaleSocket::default());
     let first_read_done = AtomicBool::new(false);
     loop {
@@ -104,7 +108,7 @@ pub async fn run(
 /// Reconciles gobgpd over one connection until the connection fails.
 async fn run_connection(
     (path, responsive, first_read_done): (&str, &AtomicBool, &AtomicBool),
-    wanted: &mut watch::Receiver<Option<GobgpConfig>>,
+    wanted: &mut ConfigReceiver,
     handovers: &mut mpsc::Receiver<ActionRequest>,
     events: &mpsc::Sender<Event>,
     metrics: &GobgpMetrics,
@@ -192,10 +196,9 @@ fn log_transitions(before: Option<&BgpReport>, now: &BgpReport) {
 
 /// Returns whether a report covers all desired sessions. After a restart, the speaker finds
 /// sessions that already exist. Neither a step nor a change causes a read of them.
-fn covers(report: Option<&BgpReport>, wanted: &watch::Receiver<Option<GobgpConfig>>) -> bool {
-    let wanted = wanted.borrow();
-    let mut names =
-        wanted.iter().flat_map(|wanted| wanted.peers.values()).map(|config| &config.name);
+fn covers(report: Option<&BgpReport>, wanted: &mut ConfigReceiver) -> bool {
+    let peers = wanted.latest().into_iter().flat_map(|wanted| wanted.peers.values());
+    let mut names = peers.map(|config| &config.name);
     report.is_some_and(|report| names.all(|name| report.sessions.contains_key(name)))
 }
 
@@ -225,10 +228,7 @@ struct GobgpSession<'t> {
 impl GobgpSession<'_> {
     /// Executes steps until gobgpd has the desired state, each computed from the latest desired
     /// state. Returns whether a step changed a session.
-    async fn reconcile(
-        &mut self,
-        wanted: &mut watch::Receiver<Option<GobgpConfig>>,
-    ) -> Result<bool, GobgpError> {
+    async fn reconcile(&mut self, wanted: &mut ConfigReceiver) -> Result<bool, GobgpError> {
         let mut session_changed = false;
         loop {
             if self.known.identity.is_some() && !self.version_checked {
@@ -255,8 +255,8 @@ impl GobgpSession<'_> {
     }
 
     /// Returns the next step towards the latest desired state of gobgpd, if one is left.
-    fn next(&self, wanted: &watch::Receiver<Option<GobgpConfig>>) -> Option<BgpStep> {
-        wanted.borrow().as_ref().and_then(|wanted| next_step(wanted, &self.known))
+    fn next(&self, wanted: &mut ConfigReceiver) -> Option<BgpStep> {
+        wanted.latest().and_then(|wanted| next_step(wanted, &self.known))
     }
 
     /// Stops gobgpd, so that routers with graceful restart keep its routes for the next gobgpd.
@@ -265,16 +265,14 @@ impl GobgpSession<'_> {
     async fn hand_over(
         &mut self,
         request: ActionRequest,
-        wanted: &watch::Receiver<Option<GobgpConfig>>,
+        wanted: &mut ConfigReceiver,
     ) -> Result<(), GobgpError> {
         tokio::time::sleep(HANDOVER_DELAY).await;
         if !request.is_client_waiting() {
             return Ok(());
         }
-        let no_restart_reason = wanted
-            .borrow()
-            .as_ref()
-            .map_or(Some("the speaker has no configuration yet"), |wanted| {
+        let no_restart_reason =
+            wanted.latest().map_or(Some("the speaker has no configuration yet"), |wanted| {
                 wanted.no_restart_reason
             });
         if let Some(why) = no_restart_reason {
@@ -308,19 +306,17 @@ impl GobgpSession<'_> {
 
     /// Reads the sessions and returns the state of the desired ones. Ends sessions that must be
     /// external but whose router has this node's AS.
-    async fn poll(
-        &mut self,
-        wanted: &watch::Receiver<Option<GobgpConfig>>,
-    ) -> Result<BgpReport, GobgpError> {
+    async fn poll(&mut self, wanted: &mut ConfigReceiver) -> Result<BgpReport, GobgpError> {
         let listed = self.client.peers().await?;
-        let wanted = wanted.borrow().clone().unwrap_or_default();
+        let not_known = GobgpConfig::default();
+        let wanted = wanted.latest().unwrap_or(&not_known);
         let own_asn = wanted.identity.map_or(0, |identity| identity.asn);
         let (mut report, mut counts, now) = (BgpReport::default(), BTreeMap::new(), Clock::now());
         self.counters.retain(|location, _| wanted.peers.contains_key(location));
         // The recorded sessions are replaced: another client may have deleted some, and an earlier
         // list may have been incomplete.
         self.known.peers = sessions(&listed);
-        let bfd_port_taken = self.bfd_port_taken(&listed, &wanted, now);
+        let bfd_port_taken = self.bfd_port_taken(&listed, wanted, now);
         for (location, config) in &wanted.peers {
             let observed = listed.iter().find(|session| session.location == *location);
             // If a session accepts any external AS, GoBGP also accepts a router with this node's

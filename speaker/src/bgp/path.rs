@@ -5,7 +5,8 @@ use ferrolb_proto::range::Family;
 use gobgp_proto as api;
 use gobgp_proto::attribute::Attr;
 
-use crate::plan::{ContentHash, bgp_family as family};
+use super::content_hash::ContentHash;
+use super::peer_config::family;
 
 /// Returns the path to a prefix with this mark, or a withdrawal of the path if `mark` is none.
 pub(super) fn path(prefix: Prefix, mark: Option<ContentHash>) -> api::Path {

@@ -16,7 +16,11 @@ use ferrolb_proto::bgp::Prefix;
 use ferrolb_proto::facts::PeerLocation;
 use gobgp_proto as api;
 
-use crate::plan::{BgpIdentity, ContentHash, GobgpConfig, PeerConfig, PolicyConfig};
+use super::content_hash::ContentHash;
+use super::gobgp_config::GobgpConfig;
+use super::peer_config::PeerConfig;
+use super::policy_config::PolicyConfig;
+use crate::plan::BgpIdentity;
 
 /// Maximum number of paths in one call to gobgpd.
 pub(super) const PATHS_MAX: usize = 1_000;
@@ -100,18 +104,8 @@ pub(super) fn next_step(wanted: &GobgpConfig, known: &ObservedState) -> Option<B
         let old = old.filter_map(|(_, policy)| policy.clone());
         return Some(BgpStep::SetPolicies(wanted.policies.values().cloned().chain(old).collect()));
     }
-    let removed_paths =
-        known.paths.keys().filter(|prefix| !wanted.paths.contains_key(prefix)).copied();
-    let removed_paths: Vec<_> = removed_paths.take(PATHS_MAX).collect();
-    if !removed_paths.is_empty() {
-        return Some(BgpStep::Withdraw(removed_paths));
-    }
-    let changed_paths =
-        wanted.paths.iter().filter(|(prefix, mark)| known.paths.get(prefix) != Some(&Some(**mark)));
-    let changed_paths: Vec<_> =
-        changed_paths.map(|(prefix, mark)| (*prefix, *mark)).take(PATHS_MAX).collect();
-    if !changed_paths.is_empty() {
-        return Some(BgpStep::Announce(changed_paths));
+    if let Some(step) = path_step(&wanted.paths, &known.paths) {
+        return Some(step);
     }
     if known.classes.len() != wanted.policies.len() {
         return Some(BgpStep::SetPolicies(wanted.policies.values().cloned().collect()));
@@ -139,6 +133,22 @@ pub(super) fn next_step(wanted: &GobgpConfig, known: &ObservedState) -> Option<B
         )
     };
     add.or_else(set_bfd)
+}
+
+/// Returns the step that removes, adds or changes paths, or none if gobgpd already has the desired
+/// paths.
+fn path_step(
+    wanted: &BTreeMap<Prefix, ContentHash>,
+    known: &BTreeMap<Prefix, Option<ContentHash>>,
+) -> Option<BgpStep> {
+    let removed = known.keys().filter(|prefix| !wanted.contains_key(prefix)).copied();
+    let removed: Vec<_> = removed.take(PATHS_MAX).collect();
+    if !removed.is_empty() {
+        return Some(BgpStep::Withdraw(removed));
+    }
+    let changed = wanted.iter().filter(|(prefix, mark)| known.get(prefix) != Some(&Some(**mark)));
+    let changed: Vec<_> = changed.map(|(prefix, mark)| (*prefix, *mark)).take(PATHS_MAX).collect();
+    (!changed.is_empty()).then_some(BgpStep::Announce(changed))
 }
 
 impl ObservedSession {

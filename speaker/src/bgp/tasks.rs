@@ -16,7 +16,7 @@ use super::driver;
 use crate::event::Event;
 use crate::flags::Flags;
 use crate::metrics::{BgpMetrics, GobgpMetrics, bgp_metrics};
-use crate::plan::GobgpConfig;
+use crate::plan::BgpConfig;
 use crate::speaker_statuses;
 
 /// The inputs of the tasks, apart from the desired values that the main loop sends.
@@ -40,7 +40,7 @@ pub(crate) struct BgpEndpoints {
 
 /// The latest desired values, which the main loop sends to the tasks.
 pub(crate) struct BgpReceivers {
-    pub(crate) gobgp_config: watch::Receiver<Option<GobgpConfig>>,
+    pub(crate) bgp_config: watch::Receiver<Option<BgpConfig>>,
     pub(crate) watches_speakers: watch::Receiver<bool>,
 }
 
@@ -68,7 +68,7 @@ impl BgpTasks {
     ) {
         tasks.spawn(driver::run(
             (self.socket, self.gobgp_responsive),
-            receivers.gobgp_config,
+            receivers.bgp_config,
             self.handovers,
             events.clone(),
             self.metrics,

@@ -1,8 +1,8 @@
-//! BGP in the plan: the desired configuration of gobgpd, and the status of its sessions. Pure.
+//! BGP in the plan: the desired BGP configuration, and the status of the sessions. Pure.
 
 mod alternates;
-mod gobgp_config;
-mod peer_config;
+mod bgp_config;
+mod export_groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,10 +19,13 @@ use ferrolb_proto::range::Family;
 use super::units;
 use crate::event::{NodeIssue, SessionIssue};
 use crate::state::State;
-use gobgp_config::{GobgpPlan, STATEMENTS_MAX, SessionContext, plan_gobgp};
+use bgp_config::{PlannedConfig, SessionContext, plan_config};
 
-pub use gobgp_config::{BgpIdentity, GobgpConfig};
-pub use peer_config::{ContentHash, PeerConfig, PolicyConfig, RESTART_TIME_S, family};
+pub use bgp_config::{BgpConfig, BgpIdentity, SessionConfig};
+pub use export_groups::{
+    ExportAttributes, ExportGroups, RouteReceiver, RouteReceivers, STATEMENTS_MAX, export_groups,
+    limit_routes,
+};
 
 /// Sessions for the metrics, by the names of their BGPPeers.
 pub type SessionMetrics = BTreeMap<Box<str>, SessionMetric>;
@@ -41,8 +44,8 @@ pub struct SessionMetric {
 /// BGP part of the plan.
 #[derive(Debug, Default)]
 pub(super) struct BgpPlan {
-    /// Desired configuration of gobgpd.
-    pub(super) gobgp_config: GobgpConfig,
+    /// Desired BGP configuration.
+    pub(super) config: BgpConfig,
     /// Status of gobgpd and of its sessions.
     pub(super) status: BgpStatus,
     /// Sessions for the metrics.
@@ -112,18 +115,18 @@ pub(super) fn plan_bgp(
         profiles: objects.profiles.values().map(|profile| (&*profile.name, profile)).collect(),
         unnumbered_routers: sessions.active.iter().filter_map(discovered_router).collect(),
     };
-    let outcome = plan_gobgp(&context, &sessions, &routes);
+    let outcome = plan_config(&context, &sessions, routes);
     let count = |prefixes: usize| i64::try_from(prefixes).unwrap_or(i64::MAX);
-    let (announced, withdrawn) = (count(outcome.config.paths.len()), count(withdrawn));
+    let (announced, withdrawn) = (count(outcome.config.routes.len()), count(withdrawn));
     let status = BgpStatus { announced, withdrawn, ..status(state, &sessions, &outcome) };
     let session_metrics = session_metrics(&sessions, &status);
-    let gobgp_config = GobgpConfig {
+    let config = BgpConfig {
         no_restart_reason: no_restart_reason(state.leaving, draining, node),
         ..outcome.config
     };
     let replan_at = delay.and_then(|delay| alternates.deadline(delay, now));
     Some(BgpPlan {
-        gobgp_config,
+        config,
         status,
         session_metrics,
         prefixes_over_limit: outcome.prefixes_over_limit,
@@ -145,7 +148,7 @@ fn no_restart_reason(leaving: bool, draining: bool, node: &Node) -> Option<&'sta
     reasons.into_iter().find_map(|(applies, reason)| applies.then_some(reason))
 }
 
-fn status(state: &State, sessions: &Sessions<'_>, outcome: &GobgpPlan<'_>) -> BgpStatus {
+fn status(state: &State, sessions: &Sessions<'_>, outcome: &PlannedConfig<'_>) -> BgpStatus {
     let session = |(peer, session): &(&BgpPeer, &SessionParameters)| {
         let report = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
         let established = report.state == BgpSessionState::Established;
@@ -187,7 +190,7 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &GobgpPlan<'_>) -> Bg
 }
 
 /// Returns the issue about prefixes that exceed [`STATEMENTS_MAX`], if there are any.
-fn over_limit(outcome: &GobgpPlan<'_>) -> Option<NodeIssue> {
+fn over_limit(outcome: &PlannedConfig<'_>) -> Option<NodeIssue> {
     let prefixes = outcome.prefixes_over_limit;
     (prefixes > 0).then_some(NodeIssue::TooManyAttributes { prefixes, limit: STATEMENTS_MAX })
 }

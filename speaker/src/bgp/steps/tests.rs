@@ -48,9 +48,7 @@ fn desired(
             .iter()
             .map(|(_, number)| (mark(*number), Arc::new(class(*number))))
             .collect(),
-        paths: Arc::new(
-            paths.iter().map(|(number, class)| (prefix(*number), mark(*class))).collect(),
-        ),
+        paths: paths.iter().map(|(number, class)| (prefix(*number), mark(*class))).collect(),
         no_restart_reason: None,
     }
 }

@@ -1,9 +1,10 @@
-//! Tests of the desired configuration of gobgpd: when it is known, and which facts it follows.
+//! Tests of the desired BGP configuration: when it is known, and which facts it follows.
 
 use ferrolb_proto::api::{BgpSessionState, KubeProxyState, SpeakerIssue};
+use ferrolb_proto::bgp::RouteAttributes;
 use ferrolb_proto::facts::{
-    BfdProfile, BgpAdvertisement, BgpPeer, Community, DrainReason, PeerLocation, Speaker,
-    SpeakerSession,
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, CommunityValue, DrainReason, PeerLocation,
+    Speaker, SpeakerSession,
 };
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use k8s_openapi::ByteString;
@@ -46,7 +47,7 @@ fn reasons(issues: &[SpeakerIssue]) -> String {
     issues.iter().map(|issue| &*issue.reason).collect::<Vec<_>>().join(",")
 }
 
-fn desired_config(state: &State) -> GobgpConfig {
+fn desired_config(state: &State) -> BgpConfig {
     plan(state, Instant::ZERO).bgp.expect("a BGP configuration")
 }
 
@@ -67,7 +68,7 @@ fn bgp_is_planned_only_after_all_lists_and_with_a_gobgpd() {
         "gobgpd is not changed before all lists have arrived"
     );
     let mut whole = state(&Cluster::default(), &[numbered()]);
-    assert_eq!(desired_config(&whole).paths.len(), 1);
+    assert_eq!(desired_config(&whole).routes.len(), 1);
     whole.config.gobgp = false;
     let desired = plan(&whole, Instant::ZERO);
     assert_eq!((desired.bgp, desired.status.bgp), (None, None));
@@ -95,7 +96,7 @@ fn a_node_that_stops_or_drains_has_a_no_restart_reason() {
 #[test]
 fn a_deleted_node_announces_nothing() {
     let without_node = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
-    assert_eq!(desired_config(&state(&without_node, &[numbered()])), GobgpConfig::default());
+    assert_eq!(desired_config(&state(&without_node, &[numbered()])), BgpConfig::default());
 }
 
 #[test]
@@ -103,25 +104,32 @@ fn layer_2_and_bgp_announce_side_by_side() {
     let state = state(&Cluster::default(), &[numbered()]);
     let desired = plan(&state, Instant::ZERO);
     assert_eq!(desired.links.values().next().expect("a link").config.units.len(), 1);
-    assert_eq!(desired.bgp.expect("a BGP configuration").paths.len(), 1);
+    assert_eq!(desired.bgp.expect("a BGP configuration").routes.len(), 1);
 }
 
 #[test]
 fn an_unnumbered_router_gets_paths_once_it_is_discovered() {
     let unnumbered = peer(&json!({"myASN": 64512, "peerASN": 64513, "interface": "eth0"}));
     let mut state = state(&Cluster::default(), &[unnumbered]);
-    let statements = |desired_config: &GobgpConfig| {
-        desired_config.policies.values().map(|class| class.statements.len()).sum::<usize>()
+    let groups = |desired_config: &BgpConfig| {
+        let routes = desired_config.routes.iter();
+        let groups = routes.map(|(prefix, class)| {
+            export_groups(class, &desired_config.receivers[&prefix.family()]).len()
+        });
+        groups.sum::<usize>()
     };
     let before = desired_config(&state);
-    assert_eq!(before.peers.keys().collect::<Vec<_>>(), [&PeerLocation::Interface("eth0".into())]);
-    assert_eq!(statements(&before), 0, "an empty neighbor set would match every router");
+    assert_eq!(
+        before.sessions.keys().collect::<Vec<_>>(),
+        [&PeerLocation::Interface("eth0".into())]
+    );
+    assert_eq!(groups(&before), 0, "an empty neighbor set would match every router");
     report(
         &mut state,
         SessionReport { address: "fe80::7".parse().ok(), ..SessionReport::default() },
     );
     let after = desired_config(&state);
-    assert_eq!((statements(&after), after.peers == before.peers), (1, true));
+    assert_eq!((groups(&after), after.sessions == before.sessions), (1, true));
 }
 
 #[test]
@@ -171,23 +179,24 @@ fn the_status_has_the_state_and_prefixes_of_each_session() {
 fn routes_of_a_draining_or_unhealthy_node_are_de_preferred() {
     let mut state = state(&Cluster::default(), &[numbered()]);
     assert_eq!(state.proxy_health.state, KubeProxyState::Unknown);
-    let marks = |state: &State| desired_config(state).paths.values().copied().collect::<Vec<_>>();
+    let classes =
+        |state: &State| desired_config(state).routes.values().cloned().collect::<Vec<_>>();
     let proxy_health_event = |state: KubeProxyState, ineligible| {
         Event::ProxyHealth(KubeProxyHealth { state, message: "why".into(), ineligible })
     };
-    let healthy_marks = marks(&state);
-    assert_eq!(healthy_marks.len(), 1);
+    let healthy_classes = classes(&state);
+    assert_eq!(healthy_classes.len(), 1);
     state.handle(proxy_health_event(KubeProxyState::Unhealthy, false), Instant::ZERO);
-    let unhealthy_marks = marks(&state);
+    let unhealthy_classes = classes(&state);
     state.handle(proxy_health_event(KubeProxyState::Healthy, true), Instant::ZERO);
-    let draining_marks = marks(&state);
+    let draining_classes = classes(&state);
     assert_eq!(
-        (draining_marks != healthy_marks, &draining_marks),
-        (true, &unhealthy_marks),
+        (draining_classes != healthy_classes, &draining_classes),
+        (true, &unhealthy_classes),
         "an unhealthy and an ineligible node de-prefer their routes in the same way"
     );
     state.handle(proxy_health_event(KubeProxyState::Healthy, false), Instant::ZERO);
-    assert_eq!(marks(&state), healthy_marks);
+    assert_eq!(classes(&state), healthy_classes);
 }
 
 /// Computes a plan with the results of the previous one, as the main loop does. Returns the numbers
@@ -195,7 +204,7 @@ fn routes_of_a_draining_or_unhealthy_node_are_de_preferred() {
 fn plan_at(state: &State, memo: &mut Memo, second: u64) -> (usize, i64) {
     let desired = crate::plan::plan(state, memo, Instant::from_millis(second * 1_000));
     (
-        desired.bgp.expect("a BGP configuration").paths.len(),
+        desired.bgp.expect("a BGP configuration").routes.len(),
         desired.status.bgp.expect("a gobgpd").withdrawn,
     )
 }
@@ -279,9 +288,8 @@ fn nothing_is_withdrawn_without_a_drain() {
 /// Returns the password of the one desired session, and the messages in its status.
 fn session_password(state: &State) -> (Option<String>, String) {
     let desired = plan(state, Instant::ZERO);
-    let session = desired.bgp.expect("a BGP configuration").peers.into_values().next();
-    let password =
-        session.and_then(|session| session.peer.conf.clone()).map(|conf| conf.auth_password);
+    let session = desired.bgp.expect("a BGP configuration").sessions.into_values().next();
+    let password = session.and_then(|session| session.password.as_deref().map(str::to_owned));
     let status =
         desired.status.bgp.expect("a gobgpd").sessions.into_iter().next().expect("a session");
     let issues =
@@ -301,9 +309,13 @@ fn routes_after_a_boot_are_de_preferred_until_kube_proxy_health_is_known() {
             found == 0
         );
         let desired_config = desired_config(&state);
-        assert_eq!(desired_config.paths.len(), 1, "the route is advertised in any case");
-        format!("{:?}", desired_config.policies.values().next().expect("a class").statements)
-            .contains("65535:0")
+        assert_eq!(desired_config.routes.len(), 1, "the route is advertised in any case");
+        let (_, class) = desired_config.routes.first_key_value().expect("a route");
+        let attributes = class.peers_by_attributes.keys();
+        let has_community = |attributes: &RouteAttributes| {
+            attributes.communities.contains(&CommunityValue::Standard(65535, 0))
+        };
+        attributes.map(has_community).eq([true])
     };
     assert!(is_de_preferred(0, KubeProxyState::Unknown), "routes are de-preferred after a boot");
     assert!(
@@ -315,6 +327,21 @@ fn routes_after_a_boot_are_de_preferred_until_kube_proxy_health_is_known() {
             && !is_de_preferred(0, KubeProxyState::NotChecked)
     );
     assert!(is_de_preferred(5, KubeProxyState::Unhealthy));
+}
+
+#[test]
+fn unchanged_routes_are_reused_from_the_previous_plan() {
+    let state = state(&Cluster::default(), &[numbered()]);
+    let routes = |desired: &Desired| Arc::clone(&desired.bgp.as_ref().expect("a config").routes);
+    let (before, mut same) = (plan(&state, Instant::ZERO), plan(&state, Instant::ZERO));
+    assert!(!Arc::ptr_eq(&routes(&before), &routes(&same)));
+    same.reuse_unchanged(&before);
+    assert!(Arc::ptr_eq(&routes(&before), &routes(&same)));
+    let mut without_service = state;
+    apply_resync::<Service>(&mut without_service, &[], Event::Service);
+    let mut other = plan(&without_service, Instant::ZERO);
+    other.reuse_unchanged(&before);
+    assert_eq!(routes(&other).len(), 0);
 }
 
 #[test]

@@ -1,28 +1,19 @@
-//! Desired configuration of gobgpd, derived from sessions and routes. Pure.
+//! Desired BGP configuration, derived from sessions and routes. Pure. The BGP driver translates it
+//! into the configuration of gobgpd.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::{Prefix, RouteClass, Routes, Sessions};
+use ferrolb_proto::bgp::{Routes, Sessions};
 use ferrolb_proto::facts::{
-    BfdProfile, BgpPeer, Node, PasswordSource, PeerLocation, SessionParameters,
+    BfdProfile, BfdTimers, BgpPeer, Node, PasswordSource, PeerLocation, SessionParameters,
 };
 use ferrolb_proto::range::Family;
 use sha2::{Digest, Sha256};
 
+use super::export_groups::{LimitedRoutes, RouteReceiver, RouteReceivers, limit_routes};
 use crate::event::{PasswordProblem, SessionIssue};
-
-use super::peer_config::{
-    ContentHash, PeerConfig, PolicyConfig, ResolvedReferences, RouteReceiver,
-};
-
-/// Limit on the policy statements of all classes together. GoBGP evaluates them in sequence, for
-/// each path and each router. A call with a thousand paths takes 0.3 s for one router with a
-/// thousand statements, and 1.4 s with four thousand. With four thousand statements and eight
-/// routers, the call would exceed its timeout.
-pub(super) const STATEMENTS_MAX: usize = 1_000;
 
 /// BGP identity of a node, the same for all its routers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,20 +24,33 @@ pub struct BgpIdentity {
     pub router_id: Ipv4Addr,
 }
 
-/// Desired configuration of gobgpd.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GobgpConfig {
+/// Desired BGP configuration of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BgpConfig {
     /// BGP identity of the node. None: the node has no session, so gobgpd needs no identity.
     pub identity: Option<BgpIdentity>,
     /// Sessions, by the address or interface of the router.
-    pub peers: BTreeMap<PeerLocation, Arc<PeerConfig>>,
-    /// Policies for the classes of routes.
-    pub policies: BTreeMap<ContentHash, Arc<PolicyConfig>>,
-    /// Paths by prefix, each with the mark of its class.
-    pub paths: Arc<BTreeMap<Prefix, ContentHash>>,
+    pub sessions: BTreeMap<PeerLocation, Arc<SessionConfig>>,
+    /// Sessions that can carry the prefixes of each address family.
+    pub receivers: BTreeMap<Family, RouteReceivers>,
+    /// Routes, each with the routers that receive it. Their policy statements are within the limit.
+    pub routes: Arc<Routes>,
     /// Reason for which a new gobgpd possibly does not start soon after the present one stops. If
     /// set, routers should not keep the routes of the stopped gobgpd.
     pub no_restart_reason: Option<&'static str>,
+}
+
+/// Configuration of one session, with the values that come from other objects than its BGPPeer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Name of the BGPPeer.
+    pub name: Box<str>,
+    /// Parameters in the BGPPeer.
+    pub parameters: SessionParameters,
+    /// Password of the session (RFC 2385), if it has one.
+    pub password: Option<Box<str>>,
+    /// Timers of the BFD session, if it has one.
+    pub bfd: Option<BfdTimers>,
 }
 
 /// Objects that sessions and routes refer to.
@@ -65,32 +69,29 @@ pub(super) struct SessionContext<'a> {
     pub(super) unnumbered_routers: BTreeMap<String, IpAddr>,
 }
 
-/// Result for a class of routes: its mark, and the BGPPeers of the routers that receive the class.
-/// None: the class is left out, because its statements exceed [`STATEMENTS_MAX`].
-type PlannedClass<'a> = Option<(ContentHash, Vec<&'a str>)>;
-
-/// Desired configuration of gobgpd with the issues and counts for the status.
+/// Desired BGP configuration with the issues and counts for the status.
 #[derive(Debug, Default)]
-pub(super) struct GobgpPlan<'a> {
-    /// Desired configuration of gobgpd.
-    pub(super) config: GobgpConfig,
+pub(super) struct PlannedConfig<'a> {
+    /// Desired BGP configuration.
+    pub(super) config: BgpConfig,
     /// Issues that a Secret or a BFDProfile causes for a session, by the names of the BGPPeers.
     pub(super) issues: BTreeMap<&'a str, SessionIssue>,
     /// Number of prefixes that each router receives once its session is established, by the names
     /// of the BGPPeers.
-    pub(super) prefixes: BTreeMap<&'a str, i64>,
-    /// Number of prefixes that are not advertised because of [`STATEMENTS_MAX`].
+    pub(super) prefixes: BTreeMap<Box<str>, i64>,
+    /// Number of prefixes that are not advertised, because their classes exceed the limit on policy
+    /// statements.
     pub(super) prefixes_over_limit: usize,
 }
 
 /// Derives the desired configuration from these sessions and routes. Leaves out sessions whose
-/// password is unknown.
-pub(super) fn plan_gobgp<'a>(
+/// password is unknown, and routes that exceed the limit on policy statements.
+pub(super) fn plan_config<'a>(
     context: &SessionContext<'a>,
     sessions: &Sessions<'a>,
-    routes: &Routes,
-) -> GobgpPlan<'a> {
-    let mut plan = GobgpPlan::default();
+    routes: Routes,
+) -> PlannedConfig<'a> {
+    let mut plan = PlannedConfig::default();
     let mut open: Vec<(&'a BgpPeer, &'a SessionParameters)> = Vec::new();
     for (peer, session) in &sessions.active {
         let password = match context.password(session.password.as_ref()) {
@@ -108,58 +109,25 @@ pub(super) fn plan_gobgp<'a>(
             plan.issues.entry(&*peer.name).or_insert(SessionIssue::BfdProfile(why));
             None
         });
-        let config = PeerConfig::new(peer, session, ResolvedReferences { password, bfd });
-        plan.config.peers.insert(session.location.clone(), Arc::new(config));
+        let (parameters, password) = ((*session).clone(), password.map(Into::into));
+        let config = SessionConfig { name: peer.name.clone(), parameters, password, bfd };
+        plan.config.sessions.insert(session.location.clone(), Arc::new(config));
         open.push((peer, session));
     }
     let Some((_, first)) = open.first() else { return plan };
     let router_id = first.router_id.unwrap_or_else(|| router_id(context.node));
     plan.config.identity = Some(BgpIdentity { asn: first.my_asn, router_id });
-    plan.add_routes(context, &open, routes);
-    plan
-}
-
-impl<'a> GobgpPlan<'a> {
-    /// Adds the policies and paths of `routes` for the sessions in `open`, in the order of the
-    /// prefixes. Leaves out the classes whose policy statements would exceed [`STATEMENTS_MAX`] in
-    /// total.
-    fn add_routes(
-        &mut self,
-        context: &SessionContext<'a>,
-        open: &[(&'a BgpPeer, &'a SessionParameters)],
-        routes: &Routes,
-    ) {
-        let (mut paths, mut statements) = (BTreeMap::new(), 0);
-        let mut classes = BTreeMap::<(Family, &RouteClass), PlannedClass<'a>>::new();
-        for (prefix, class) in routes {
-            let family = prefix.family();
-            let class = classes.entry((family, class)).or_insert_with(|| {
-                let receivers = open.iter().filter_map(|(peer, session)| {
-                    Some((&*peer.name, context.receiver(session, family)?))
-                });
-                let receivers = receivers.collect::<BTreeMap<&'a str, _>>();
-                let config = PolicyConfig::new(class, &receivers);
-                let mark = config.hash;
-                if let Entry::Vacant(vacant) = self.config.policies.entry(mark) {
-                    if statements + config.statements.len() > STATEMENTS_MAX {
-                        return None;
-                    }
-                    statements += config.statements.len();
-                    vacant.insert(Arc::new(config));
-                }
-                let routers =
-                    class.peers().filter_map(|name| Some(*receivers.get_key_value(name)?.0));
-                Some((mark, routers.collect()))
-            });
-            let Some((mark, routers)) = class else {
-                self.prefixes_over_limit += 1;
-                continue;
-            };
-            routers.iter().for_each(|router| *self.prefixes.entry(router).or_default() += 1);
-            paths.insert(*prefix, *mark);
-        }
-        self.config.paths = Arc::new(paths);
-    }
+    let receivers = |family| {
+        let receivers = open.iter().filter_map(|(peer, session)| {
+            Some((peer.name.clone(), context.receiver(session, family)?))
+        });
+        (family, receivers.collect())
+    };
+    plan.config.receivers = [Family::V4, Family::V6].map(receivers).into();
+    let LimitedRoutes { routes, prefixes, prefixes_over_limit } =
+        limit_routes(routes, &plan.config.receivers);
+    plan.config.routes = Arc::new(routes);
+    PlannedConfig { prefixes, prefixes_over_limit, ..plan }
 }
 
 impl<'a> SessionContext<'a> {
@@ -188,11 +156,7 @@ impl<'a> SessionContext<'a> {
     /// router is unnumbered; otherwise it is the node's address. Returns none if the session does
     /// not carry the family, the node has no such address, or the router's address is not
     /// discovered yet.
-    fn receiver<'s>(
-        &self,
-        session: &'s SessionParameters,
-        family: Family,
-    ) -> Option<RouteReceiver<'s>> {
+    fn receiver(&self, session: &SessionParameters, family: Family) -> Option<RouteReceiver> {
         if !session.carries_family(family) {
             return None;
         }
@@ -203,18 +167,13 @@ impl<'a> SessionContext<'a> {
                 .copied()
                 .find(|address| Family::of(*address) == family)
         };
-        match &session.location {
-            PeerLocation::Interface(link) => {
-                let address = *self.unnumbered_routers.get(&**link)?;
-                Some(RouteReceiver { session, address, next_hop: None })
-            }
-            PeerLocation::Address(address) if Family::of(*address) == family => {
-                Some(RouteReceiver { session, address: *address, next_hop: None })
-            }
-            PeerLocation::Address(address) => {
-                Some(RouteReceiver { session, address: *address, next_hop: Some(node_address()?) })
-            }
-        }
+        let (address, next_hop) = match &session.location {
+            PeerLocation::Interface(link) => (*self.unnumbered_routers.get(&**link)?, None),
+            PeerLocation::Address(address) if Family::of(*address) == family => (*address, None),
+            PeerLocation::Address(address) => (*address, Some(node_address()?)),
+        };
+        let (own_asn, internal) = (session.own_asn(), session.is_internal());
+        Some(RouteReceiver { address, next_hop, own_asn, internal })
     }
 }
 
