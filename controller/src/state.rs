@@ -29,6 +29,7 @@ mod validity;
 mod write_queue;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
@@ -103,7 +104,7 @@ pub struct State {
     services: Store<Key, service::ServiceEntry>,
     slices: Slices,
     speakers: Store<Box<str>, Speaker>,
-    nodes: Store<Box<str>, Node>,
+    nodes: Store<Arc<str>, Node>,
     /// Labels of each Namespace, by its name.
     namespaces: Store<Box<str>, BTreeMap<String, String>>,
     custom_resources: CustomResources,

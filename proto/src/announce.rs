@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::election::Candidate;
 use crate::eligibility::{EligibleEndpoints, Ineligible};
 use crate::facts::{L2Advertisement, Node, Pool};
 use crate::range::{AddressRange, Family};
@@ -87,9 +88,8 @@ impl<'a> ServicesByAddress<'a> {
 /// Nodes, pools and advertisements of the cluster, prepared once for all Services.
 #[derive(Debug)]
 pub struct ClusterView<'a> {
-    /// All Nodes, sorted by name. Each has its name as a shared string, so that candidates do not
-    /// copy it.
-    nodes: Vec<(&'a Node, Arc<str>)>,
+    /// All Nodes, sorted by name.
+    nodes: Vec<&'a Node>,
     honor_label: bool,
     pools: BTreeMap<&'a str, &'a Pool>,
     advertisements: Vec<&'a L2Advertisement>,
@@ -114,7 +114,7 @@ impl<'a> ClusterView<'a> {
     ) -> Self {
         Self {
             honor_label: !ignore_label && !every_node_is_excluded(nodes.clone()),
-            nodes: nodes.map(|node| (node, (*node.name).into())).collect(),
+            nodes: nodes.collect(),
             pools: pools.map(|pool| (&*pool.name, pool)).collect(),
             advertisements: advertisements.collect(),
         }
@@ -122,7 +122,7 @@ impl<'a> ClusterView<'a> {
 
     /// Returns all Nodes, sorted by name.
     pub fn nodes(&self) -> impl Iterator<Item = &'a Node> {
-        self.nodes.iter().map(|(node, _)| *node)
+        self.nodes.iter().copied()
     }
 
     /// Returns whether the exclude label is ignored.
@@ -139,6 +139,26 @@ impl<'a> ClusterView<'a> {
         } else {
             (self.honor_label && node.excluded).then_some(Ineligible::Excluded)
         }
+    }
+
+    /// Returns the nodes that may announce an address that every node can serve, sorted by name:
+    /// those that one of these advertisements selects.
+    #[must_use]
+    pub fn select_nodes(&self, advertisements: &[&L2Advertisement]) -> Arc<[Candidate]> {
+        let candidate = |node: &&Node| {
+            let selecting = || advertisements.iter().filter(|ad| ad.selects_node(&node.labels));
+            if self.ineligible(node).is_some() || selecting().next().is_none() {
+                return None;
+            }
+            Some(Candidate {
+                node: Arc::clone(&node.name),
+                terminating: false,
+                cordoned: node.cordoned || !node.ready,
+                preference: selecting()
+                    .fold(0, |sum, ad| sum.saturating_add(ad.preference(&node.labels))),
+            })
+        };
+        self.nodes.iter().filter_map(candidate).collect()
     }
 
     /// Returns the pool of an address: the pool that the Service names, if that pool contains the

@@ -89,6 +89,14 @@ impl EligibleEndpoints {
         self.0[family as usize].exist
     }
 
+    /// Returns the nodes with eligible endpoints of a family, ascending, each with whether all its
+    /// endpoints are terminating. Returns `None` if the Service excludes no node: its policy is
+    /// `Cluster`, or it has no eligible endpoint of the family.
+    pub(crate) fn local(&self, family: Family) -> Option<&[(Box<str>, bool)]> {
+        let FamilyEndpoints { exist, by_node } = &self.0[family as usize];
+        by_node.as_deref().filter(|_| *exist)
+    }
+
     /// Returns how a node can serve the Service's addresses of a family. `failing` is true if the
     /// node reports that all its endpoints of the family fail their health check.
     ///

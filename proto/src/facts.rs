@@ -24,6 +24,7 @@ mod speaker;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use kube::core::ObjectMeta;
 
@@ -59,7 +60,7 @@ pub use speaker::{FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession,
 
 /// A fact that a store finds by its key.
 pub trait Keyed {
-    /// The type of the key: [`Key`], or `Box<str>` with only the name, for cluster-scoped objects
+    /// The type of the key: [`Key`], or a string with only the name, for cluster-scoped objects
     /// and for objects that FerroLB reads in one namespace only.
     type Key: Ord + Clone + From<Key>;
 
@@ -82,7 +83,7 @@ macro_rules! keyed {
 keyed! {
     Service.key: Key,
     EndpointSlice.key: Key,
-    Node.name: Box<str>,
+    Node.name: Arc<str>,
     Namespace.name: Box<str>,
     Speaker.node: Box<str>,
     Pool.name: Box<str>,
@@ -150,6 +151,13 @@ impl From<Key> for Box<str> {
     /// Returns the name, without the namespace.
     fn from(key: Key) -> Self {
         key.name
+    }
+}
+
+impl From<Key> for Arc<str> {
+    /// Returns the name, without the namespace.
+    fn from(key: Key) -> Self {
+        key.name.into()
     }
 }
 

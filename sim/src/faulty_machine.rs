@@ -2,7 +2,7 @@
 //! added, to verify that the checker detects the defect.
 
 use ferrolb_proto::claim::{ClaimConfig, ClaimCounters, ClaimMachine, Input, LISTEN_PHASE, Output};
-use ferrolb_proto::election::Unit;
+use ferrolb_proto::election::{Candidate, Unit};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, Frame};
 use ferrolb_proto::{Instant, Machine};
@@ -110,7 +110,8 @@ impl FaultyMachine {
 
     fn without_own_cordon(&self, unit: &Unit) -> Arc<Unit> {
         let mut unit = unit.clone();
-        for own in unit.candidates.iter_mut().filter(|candidate| *candidate.node == *self.name) {
+        let is_own = |candidate: &&mut Candidate| *candidate.node == *self.name;
+        for own in Arc::make_mut(&mut unit.candidates).iter_mut().filter(is_own) {
             own.cordoned = false;
         }
         Arc::new(unit)

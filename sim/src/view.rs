@@ -1,7 +1,7 @@
 //! State of the API about the units, as each node has received it. Nodes receive changes at
 //! different times, so the views of two nodes may differ.
 
-use ferrolb_proto::election::{Candidate, Unit, order};
+use ferrolb_proto::election::{Candidate, Unit};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
@@ -51,11 +51,12 @@ pub(super) fn node_flags(nodes: usize, some: &[usize]) -> Rc<[bool]> {
 /// Properties of the units and the nodes that are constant in a run.
 pub(super) struct UnitCatalog {
     names: Vec<Arc<str>>,
-    addresses: Vec<IpAddr>,
+    /// Indexes of the nodes, sorted by name.
+    by_name: Vec<usize>,
+    /// Each unit, with every node as a candidate.
+    units: Vec<Unit>,
     /// Indexes of the units, by address.
     by_address: BTreeMap<IpAddr, usize>,
-    /// For each unit, the [`order`] of each node.
-    orders: Vec<Vec<u128>>,
 }
 
 impl UnitCatalog {
@@ -63,21 +64,22 @@ impl UnitCatalog {
     /// order of the nodes.
     pub(super) fn new(nodes: usize, units: usize, salt: u32) -> Self {
         let names: Vec<Arc<str>> = (0..nodes).map(|node| format!("n{node}").into()).collect();
-        let addresses: Vec<_> = (0..units).map(|unit| address(unit, salt)).collect();
-        let order_of = |unit: usize| {
-            let ordered_by = addresses[first_of_service(unit)];
-            names.iter().map(|name| order(name, ordered_by)).collect()
+        let mut by_name: Vec<usize> = (0..nodes).collect();
+        by_name.sort_by_key(|node| &names[*node]);
+        let candidate =
+            |node: &usize| Candidate { node: Arc::clone(&names[*node]), ..Candidate::default() };
+        let all: Arc<[Candidate]> = by_name.iter().map(candidate).collect();
+        let unit = |unit| {
+            let ordered_by = address(first_of_service(unit), salt);
+            Unit::new(address(unit, salt), ordered_by, Arc::clone(&all), None)
         };
-        Self {
-            orders: (0..units).map(order_of).collect(),
-            by_address: addresses.iter().copied().zip(0..).collect(),
-            names,
-            addresses,
-        }
+        let units: Vec<_> = (0..units).map(unit).collect();
+        let by_address = units.iter().map(|unit| unit.address).zip(0..).collect();
+        Self { names, by_name, units, by_address }
     }
 
     pub(super) fn address(&self, unit: usize) -> IpAddr {
-        self.addresses[unit]
+        self.units[unit].address
     }
 
     /// Returns the index of the unit of an address.
@@ -88,35 +90,45 @@ impl UnitCatalog {
     /// Returns the nodes except `without`, in the order of the unit.
     pub(super) fn ranked(&self, unit: usize, without: usize) -> Vec<usize> {
         let mut nodes: Vec<usize> = (0..self.names.len()).filter(|node| *node != without).collect();
-        nodes.sort_by_key(|node| self.orders[unit][*node]);
+        nodes.sort_by_key(|node| self.order_key(unit, *node));
         nodes
     }
 
     /// Returns whether the node `first` comes before the node `second` in the order of the unit.
     pub(super) fn is_before(&self, unit: usize, first: usize, second: usize) -> bool {
-        self.orders[unit][first] < self.orders[unit][second]
+        self.order_key(unit, first) < self.order_key(unit, second)
+    }
+
+    fn order_key(&self, unit: usize, node: usize) -> Option<(u32, &str)> {
+        let candidate = self.units[unit].candidate(&self.names[node])?;
+        Some((candidate.order, &candidate.facts.node))
     }
 
     /// Returns the units of a node's view. `serves` is whether a node that is not a candidate could
     /// still forward traffic. `failing` is, for each unit, whether the node's health checks fail.
     pub(super) fn units(&self, view: &ApiView, serves: bool, failing: &[bool]) -> Vec<Arc<Unit>> {
-        let unit = |unit: usize| {
-            let is_candidate = |node: &usize| view.candidates[unit][*node];
-            let candidates = (0..self.names.len()).filter(is_candidate).map(|node| Candidate {
-                node: Arc::clone(&self.names[node]),
-                cordoned: view.cordoned[node],
-                order: self.orders[unit][node],
-                ..Candidate::default()
-            });
+        let mut candidates: BTreeMap<&[bool], Arc<[Candidate]>> = BTreeMap::new();
+        let unit = |(unit, all): (usize, &Unit)| {
+            let is_candidate = &*view.candidates[unit];
+            let candidates = candidates
+                .entry(is_candidate)
+                .or_insert_with(|| self.candidates(view, is_candidate));
             Arc::new(Unit {
-                address: self.addresses[unit],
-                ordered_by: self.addresses[first_of_service(unit)],
-                candidates: candidates.collect(),
                 can_serve_here: serves,
                 failing: failing[unit],
+                ..Unit::new(all.address, all.ordered_by, Arc::clone(candidates), Some(all))
             })
         };
-        (0..self.addresses.len()).map(unit).collect()
+        self.units.iter().enumerate().map(unit).collect()
+    }
+
+    fn candidates(&self, view: &ApiView, is_candidate: &[bool]) -> Arc<[Candidate]> {
+        let candidate = |node: &usize| Candidate {
+            node: Arc::clone(&self.names[*node]),
+            cordoned: view.cordoned[*node],
+            ..Candidate::default()
+        };
+        self.by_name.iter().filter(|node| is_candidate[**node]).map(candidate).collect()
     }
 }
 

@@ -174,9 +174,7 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
         for cluster_unit in units::cluster_units(state, &units::cluster_view(state), &services) {
             for link_units in used_links.iter_mut().filter(|link_units| link_units.announces) {
                 link_units.selected |= cluster_unit.selects(link_units.link);
-                link_units
-                    .units
-                    .push(cluster_unit.for_interface(link_units.link, &state.config.node));
+                link_units.units.push(cluster_unit.for_interface(link_units.link));
             }
         }
         let waiting = used_links.iter().filter(|link_units| !link_units.announces);

@@ -95,7 +95,7 @@ pub struct State {
     /// FerroLB's Services with assigned addresses, reduced to the fields that a plan needs.
     pub(crate) services: Store<Key, ReducedService>,
     pub(crate) slices: Store<Key, ReducedSlice>,
-    pub(crate) nodes: Store<Box<str>, Node>,
+    pub(crate) nodes: Store<Arc<str>, Node>,
     pub(crate) pools: Store<Box<str>, Pool>,
     pub(crate) advertisements: Store<Box<str>, L2Advertisement>,
     pub(crate) keys: HelloKeyRing,
@@ -245,7 +245,7 @@ impl State {
     /// Returns the Node of this speaker.
     #[must_use]
     pub fn own_node(&self) -> Option<&Node> {
-        self.nodes.get(&self.config.node)
+        self.nodes.get(&*self.config.node)
     }
 
     fn set_keys(&mut self, change: Change<HelloKeyRing>) {

@@ -13,6 +13,7 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::api::{CustomResourceKind, IpMode};
@@ -38,7 +39,7 @@ struct Cluster {
     now: Instant,
     services: BTreeMap<Key, Service>,
     pools: BTreeMap<Box<str>, Pool>,
-    nodes: BTreeMap<Box<str>, Node>,
+    nodes: BTreeMap<Arc<str>, Node>,
     namespaces: BTreeMap<Box<str>, Namespace>,
     /// Every Service status that was written, as a short text.
     log: Vec<String>,

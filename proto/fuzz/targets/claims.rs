@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ferrolb_proto::claim::{ClaimConfig, ClaimMachine, Input, NodeState, Output};
-use ferrolb_proto::election::{Candidate, Unit, order};
+use ferrolb_proto::election::{Candidate, Unit};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, Frame, HelloKey, HelloKeyRing};
 use ferrolb_proto::{Instant, Machine};
@@ -97,16 +97,14 @@ impl ClaimRun {
             let address = address(n);
             let candidate = |(_, name): (usize, &&str)| Candidate {
                 node: (**name).into(),
-                order: order(name, address),
                 ..Candidate::default()
             };
             let chosen = names.iter().enumerate().filter(|(i, _)| candidates & (1 << i) != 0);
             Arc::new(Unit {
-                address,
-                ordered_by: address,
-                candidates: chosen.map(candidate).collect(),
                 can_serve_here: candidates > 127,
                 failing: candidates & 64 != 0,
+                announced_here: candidates & 32 == 0,
+                ..Unit::new(address, address, chosen.map(candidate).collect(), None)
             })
         };
         self.handle(Input::Units((0..count % 8).map(unit).collect()));

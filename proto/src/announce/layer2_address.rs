@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{ClusterView, ServiceView};
-use crate::election::{Candidate, order};
+use crate::election::Candidate;
 use crate::eligibility::{Ineligible, Serving, eligibility, serving};
 use crate::facts::{L2Advertisement, Node};
 use crate::range::Family;
@@ -94,27 +94,27 @@ impl<'s, 'a> Layer2Address<'s, 'a> {
         self.advertisements.iter().any(selects)
     }
 
-    /// Returns the nodes that may announce the address, sorted by name.
+    /// Returns the nodes that may announce the address, sorted by name. `selected` are the nodes
+    /// that [`ClusterView::select_nodes`] returns for [`Self::advertisements`].
+    ///
+    /// The work depends only on the number of nodes with endpoints of the Services that have the
+    /// policy `Local`. Without such a Service, every selected node is a candidate.
     #[must_use]
-    pub fn candidates(&self, view: &ClusterView<'_>) -> Box<[Candidate]> {
-        view.nodes.iter().filter_map(|(node, name)| self.candidate(view, node, name)).collect()
-    }
-
-    fn candidate(&self, view: &ClusterView<'_>, node: &Node, name: &Arc<str>) -> Option<Candidate> {
-        let serving = self.eligibility(view, node).ok()?;
-        Some(Candidate {
-            node: Arc::clone(name),
-            cordoned: node.cordoned || !node.ready,
-            terminating: serving.terminating,
-            preference: self.preference(node),
-            order: order(name, self.ordered_by),
-        })
-    }
-
-    /// Returns the preference of a node: the sum over the L2Advertisements that select it.
-    fn preference(&self, node: &Node) -> u32 {
-        let selecting = self.advertisements.iter().filter(|ad| ad.selects_node(&node.labels));
-        selecting.fold(0, |sum, ad| sum.saturating_add(ad.preference(&node.labels)))
+    pub fn candidates(&self, selected: &Arc<[Candidate]>) -> Arc<[Candidate]> {
+        let family = Family::of(self.address);
+        if !self.has_endpoint() {
+            return Arc::default();
+        }
+        let local = self.services.iter().filter_map(|service| service.endpoints.local(family));
+        let Some(fewest) = local.min_by_key(|nodes| nodes.len()) else {
+            return Arc::clone(selected);
+        };
+        let candidate = |(name, _): &(Box<str>, bool)| {
+            let index = selected.binary_search_by(|candidate| (*candidate.node).cmp(name)).ok()?;
+            let Serving { terminating, .. } = self.serving(name).ok()?;
+            Some(Candidate { terminating, ..selected[index].clone() })
+        };
+        fewest.iter().filter_map(candidate).collect()
     }
 }
 

@@ -130,7 +130,7 @@ impl ClaimMachine {
     pub(super) fn update_failing(&mut self, now: Instant) {
         let node = &*self.config.node;
         let units = self.units.values().map(|state| &state.unit);
-        let failing = units.filter(|unit| unit.failing && unit.candidate(node).is_some());
+        let failing = units.filter(|unit| unit.failing && unit.own_candidate(node).is_some());
         let failing = failing.map(|unit| unit.address).collect();
         if failing != self.own.failing.now {
             self.own.failing.now = failing;

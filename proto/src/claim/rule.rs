@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::foreign::CONTEST_STAGGER;
-use super::unit::{CONFLICT_INTERVAL, NodeView, UnitState, YieldSituation};
+use super::unit::{CONFLICT_INTERVAL, NodeView, UnitState, YieldSituation, order_key};
 use super::{ClaimMachine, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::Instant;
-use crate::election::{Candidate, Unit, order};
+use crate::election::{OrderedCandidate, Unit};
 use crate::wire::hello::{Flags, ReleaseReason};
 
 /// Time for which an owner that is no longer a candidate keeps a unit that it cannot serve, if no
@@ -252,30 +252,28 @@ impl ClaimMachine {
         // Two nodes whose views differ may each rank the other one higher, and would take and yield
         // the unit in lockstep. After yielding, this node therefore compares only self-reported
         // state, on which views do not differ.
-        let sort_key = |view: &NodeView<'_>| {
-            if yielded.is_some() { view.self_reported_key() } else { view.sort_key(unit, true) }
-        };
-        let own_key = sort_key(&me);
-        let ranks_before = |candidate: &&Candidate| {
-            let other = self.node_view(&candidate.node, Some(candidate), unit);
+        let by_own_report = yielded.is_some();
+        let own_key = me.waiting_key(unit, by_own_report);
+        let ranks_before = |candidate: &OrderedCandidate<'_>| {
+            let other = self.node_view(&candidate.facts.node, Some(*candidate), unit);
             other.candidate.is_some()
                 && best.as_ref().is_none_or(|owner| {
                     other.may_take_from(owner, unit, running_delay_end.is_some())
                 })
-                && sort_key(&other) < own_key
+                && other.waiting_key(unit, by_own_report) < own_key
         };
         // An isolated node does not receive the claims of better candidates, so it does not wait
         // for them.
         let waits_for = if self.own.flags.isolated {
             0
         } else {
-            unit.candidates.iter().filter(ranks_before).count()
+            unit.ordered_candidates().filter(ranks_before).count()
         };
         ClaimTime::After(u32::try_from(waits_for).unwrap_or(u32::MAX))
     }
 
     fn this_node<'a>(&'a self, unit: &'a Unit) -> NodeView<'a> {
-        self.node_view(&self.config.node, unit.candidate(&self.config.node), unit)
+        self.node_view(&self.config.node, unit.own_candidate(&self.config.node), unit)
     }
 
     /// Returns the properties of a node that decide on its rank for a unit. The API facts and flags
@@ -285,7 +283,7 @@ impl ClaimMachine {
     fn node_view<'a>(
         &'a self,
         name: &'a str,
-        candidate: Option<&'a Candidate>,
+        candidate: Option<OrderedCandidate<'a>>,
         unit: &Unit,
     ) -> NodeView<'a> {
         let passes = |flags: &Flags| {
@@ -342,7 +340,7 @@ impl ClaimMachine {
         *won = won.saturating_add(u8::from(!peer_is_better && !peer_flags.isolated));
         let views_differ = *won >= CONFLICTS_WON_MAX
             && by_self_reported.is_eq()
-            && order(peer, unit.ordered_by) < order(&self.config.node, unit.ordered_by);
+            && order_key(peer, &unit) < order_key(&self.config.node, &unit);
         if !peer_is_better && !views_differ {
             let is_rate_limited =
                 pending_claim.defended.is_some_and(|at| now.since(at) < CONFLICT_INTERVAL);

@@ -113,13 +113,17 @@ fn config(name: &str, epoch: u64) -> ClaimConfig {
 
 /// Returns the unit of an address whose candidates have the order for `ordered_by`.
 fn unit_ordered_by(ordered_by: IpAddr, address: IpAddr, nodes: &[&str]) -> Arc<Unit> {
-    let candidate = |name: &&str| Candidate {
-        node: (*name).into(),
-        order: order(name, ordered_by),
-        ..Candidate::default()
-    };
-    let candidates = nodes.iter().map(candidate).collect();
-    Arc::new(Unit { address, ordered_by, candidates, can_serve_here: true, failing: false })
+    let candidate = |name| Candidate { node: Arc::from(name), ..Candidate::default() };
+    let names: BTreeSet<&str> = nodes.iter().copied().collect();
+    let candidates = names.into_iter().map(candidate).collect();
+    Arc::new(Unit::new(address, ordered_by, candidates, None))
+}
+
+/// Returns the unit with this change of each candidate.
+fn change_candidates(unit: &Unit, change: impl FnMut(&mut Candidate)) -> Arc<Unit> {
+    let mut unit = unit.clone();
+    Arc::make_mut(&mut unit.candidates).iter_mut().for_each(change);
+    Arc::new(unit)
 }
 
 fn unit(address: IpAddr, nodes: &[&str]) -> Arc<Unit> {

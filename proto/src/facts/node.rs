@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use kube::Resource;
 use kube::core::ObjectMeta;
@@ -82,8 +83,8 @@ pub enum DrainReason {
 /// The fact of a Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// `metadata.name`.
-    pub name: Box<str>,
+    /// `metadata.name`, which all candidates of the node share.
+    pub name: Arc<str>,
     /// `metadata.uid`. The UID distinguishes a new Node from a deleted one of the same name.
     pub uid: Box<str>,
     /// `metadata.labels`, for node selectors.

@@ -19,7 +19,7 @@ impl Desired {
             json!({"index": index, "name": name, "mac": mac.to_string(), "selected": selected, "leaving": config.leaving,
                 "says": {"draining": config.node_flags.draining, "unhealthy": config.node_flags.unhealthy, "checked": config.node_flags.health_checked},
                 "listenedFor": ndp_addresses.as_ref(),
-                "units": config.units.iter().map(|election_unit| unit(election_unit)).collect::<Vec<_>>()})
+                "units": config.units.iter().map(|election_unit| unit(election_unit, &state.config.node)).collect::<Vec<_>>()})
         });
         json!({
             "notReady": self.not_ready_reason,
@@ -34,10 +34,12 @@ impl Desired {
     }
 }
 
-fn unit(unit: &Unit) -> Value {
-    let mut candidates: Vec<_> = unit.candidates.iter().collect();
-    candidates.sort_by_key(|candidate| candidate.order);
-    let candidates = candidates.into_iter().map(
+fn unit(unit: &Unit, node: &str) -> Value {
+    let own = unit.own_candidate(node);
+    let others = unit.ordered_candidates().filter(|other| *other.facts.node != *node);
+    let mut candidates: Vec<_> = others.chain(own).collect();
+    candidates.sort_by_key(|candidate| (candidate.order, &candidate.facts.node));
+    let candidates = candidates.into_iter().map(|candidate| candidate.facts).map(
         |c| json!({"node": *c.node, "cordoned": c.cordoned, "terminating": c.terminating, "preference": c.preference}),
     );
     json!({"address": unit.address, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.can_serve_here,

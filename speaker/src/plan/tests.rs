@@ -243,7 +243,7 @@ fn only_addresses_of_advertised_pools_are_announced() {
     let units = Cluster { services, ..Cluster::default() }.units();
     let both: Vec<_> = units.iter().map(|unit| unit.address).collect();
     assert_eq!(both, *addresses(&["172.30.0.200", "fd30::c8"]));
-    assert_eq!(units[0].candidates[0].order, order("node1", "fd30::c8".parse().unwrap()));
+    assert_eq!(units[0].orders[0], order("node1", "fd30::c8".parse().unwrap()));
     assert_eq!(units[1].candidates.len(), 0, "the Service has no IPv6 endpoint");
     let no_pool = Cluster { pools: vec![pool("other", &["10.0.0.0/8"])], ..Cluster::default() };
     let no_ad = Cluster { advertisements: Vec::new(), ..Cluster::default() };

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
-use ferrolb_proto::election::{Unit, rank};
+use ferrolb_proto::election::{Candidate, Unit, rank};
 use ferrolb_proto::eligibility::{EligibleEndpoints, Ineligible, Serving, serving};
 use ferrolb_proto::facts::{Key, L2Advertisement};
 use ferrolb_proto::range::Family;
@@ -47,14 +47,13 @@ pub(super) struct ClusterUnit<'a> {
 
 impl ClusterUnit<'_> {
     /// Returns the unit for one interface of this node. If no advertisement of the address selects
-    /// the interface, this node is not a candidate there. Each node evaluates interface selectors
-    /// only for itself. All interfaces on which this node is a candidate share one unit in memory.
-    pub(super) fn for_interface(&self, link: &Link, node: &str) -> Arc<Unit> {
+    /// the interface, this node is not a candidate there. All interfaces on which this node is a
+    /// candidate share one unit in memory, and all interfaces share the list of candidates.
+    pub(super) fn for_interface(&self, link: &Link) -> Arc<Unit> {
         if self.selects(link) {
             return Arc::clone(&self.unit);
         }
-        let others = self.unit.candidates.iter().filter(|candidate| *candidate.node != *node);
-        Arc::new(Unit { candidates: others.cloned().collect(), ..(*self.unit).clone() })
+        Arc::new(Unit { announced_here: false, ..(*self.unit).clone() })
     }
 
     /// Returns whether an advertisement announces the address from this node on this interface.
@@ -76,26 +75,34 @@ pub(super) fn cluster_view(state: &State) -> ClusterView<'_> {
 
 /// Returns the election unit of every address that an L2Advertisement announces, by address.
 pub(super) fn cluster_units<'a>(
-    state: &State,
+    state: &'a State,
     cluster: &ClusterView<'a>,
     services: &ServicesByAddress<'a>,
 ) -> impl Iterator<Item = ClusterUnit<'a>> {
-    services.iter().filter_map(|(address, services)| {
+    let labels = state.own_node().map(|node| &node.labels);
+    let from_this_node =
+        move |ad: &&&'a L2Advertisement| labels.is_some_and(|labels| ad.selects_node(labels));
+    let mut selected_by: BTreeMap<Vec<&str>, Arc<[Candidate]>> = BTreeMap::new();
+    // The two addresses of a dual-stack Service have the same order.
+    let mut with_order: BTreeMap<IpAddr, Arc<Unit>> = BTreeMap::new();
+    services.iter().filter_map(move |(address, services)| {
         let layer2 = Layer2Address::new(cluster, address, services)?;
-        let serving = layer2.serving(&state.config.node);
-        let unit = Unit {
-            address,
-            ordered_by: layer2.ordered_by(),
-            candidates: layer2.candidates(cluster),
+        let mut names: Vec<_> = layer2.advertisements().iter().map(|ad| &*ad.name).collect();
+        names.sort_unstable();
+        let selected = selected_by
+            .entry(names)
+            .or_insert_with(|| cluster.select_nodes(layer2.advertisements()));
+        let (serving, ordered_by) = (layer2.serving(&state.config.node), layer2.ordered_by());
+        let before = with_order.get(&ordered_by).map(|unit| &**unit);
+        let unit = Arc::new(Unit {
             can_serve_here: serving.is_ok(),
             failing: serving.is_ok_and(|serving| serving.failing),
-        };
-        let labels = state.own_node().map(|node| &node.labels);
-        let from_this_node =
-            |ad: &&&'a L2Advertisement| labels.is_some_and(|labels| ad.selects_node(labels));
+            ..Unit::new(address, ordered_by, layer2.candidates(selected), before)
+        });
+        with_order.entry(ordered_by).or_insert_with(|| Arc::clone(&unit));
         let own_advertisements =
             layer2.advertisements().iter().filter(from_this_node).copied().collect();
-        Some(ClusterUnit { unit: Arc::new(unit), own_advertisements })
+        Some(ClusterUnit { unit, own_advertisements })
     })
 }
 
@@ -139,9 +146,10 @@ pub(super) fn services_by_address<'a>(
 pub(super) fn prepared_addresses(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpAddr> {
     let prepared = |unit: &&Arc<Unit>| {
         let rank = |candidate| rank(candidate, Flags::default(), false, false);
-        let own = unit.candidate(node).map(rank);
+        let own = unit.own_candidate(node).map(rank);
         own.is_some_and(|own| {
-            unit.candidates.iter().filter(|other| rank(other) < own).count() < PREPARED_CANDIDATES
+            let better = unit.ordered_candidates().filter(|other| rank(*other) < own);
+            better.count() < PREPARED_CANDIDATES
         })
     };
     units.iter().filter(prepared).map(|unit| unit.address)

@@ -13,7 +13,7 @@ impl State {
             json!({"service": key.to_string(), "addresses": service.assigned, "policy": format!("{:?}", service.policy)})
         });
         let nodes = self.nodes.values().map(|node| {
-            json!({"name": node.name, "internal": node.internal_addresses, "ready": node.ready, "cordoned": node.cordoned,
+            json!({"name": *node.name, "internal": node.internal_addresses, "ready": node.ready, "cordoned": node.cordoned,
                 "unreachable": node.unreachable, "excluded": node.excluded,
                 "drain": node.drain.map(|why| format!("{why:?}"))})
         });

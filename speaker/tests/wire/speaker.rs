@@ -47,19 +47,10 @@ pub(crate) fn key() -> HelloKey {
 
 /// Returns the config to announce these addresses of one Service, as one of the [`HOSTS`].
 pub(crate) fn link_config(addresses: &[IpAddr]) -> LinkConfig {
-    let candidate = |node: &str| Candidate {
-        node: node.into(),
-        order: order(node, addresses[0]),
-        ..Candidate::default()
-    };
+    let candidate = |node: &str| Candidate { node: node.into(), ..Candidate::default() };
+    let candidates: Arc<[Candidate]> = HOSTS.map(candidate).into();
     let unit = |address: &IpAddr| {
-        Arc::new(Unit {
-            address: *address,
-            ordered_by: addresses[0],
-            candidates: HOSTS.map(candidate).into(),
-            can_serve_here: true,
-            failing: false,
-        })
+        Arc::new(Unit::new(*address, addresses[0], Arc::clone(&candidates), None))
     };
     let source_v6 = Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
     LinkConfig {

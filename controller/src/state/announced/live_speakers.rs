@@ -168,7 +168,7 @@ mod tests {
     fn owners(speakers: &[Speaker], lost: &[&str], deleted: &[&str]) -> (String, bool, bool) {
         let node = |speaker: &Speaker| Node {
             ready_unknown: lost.contains(&&*speaker.node),
-            name: speaker.node.clone(),
+            name: (*speaker.node).into(),
             ..Node::default()
         };
         let nodes: Vec<_> =

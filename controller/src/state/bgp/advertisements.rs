@@ -1,6 +1,7 @@
 //! Computes the condition `Valid` of BGPAdvertisements. Pure functions; called by the state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ferrolb_proto::api::{CustomResourceKind, StatusFields};
 use ferrolb_proto::bgp::too_wide_prefix;
@@ -55,7 +56,7 @@ impl<'a> AdvertisementStatusInputs<'a> {
     /// [`alias_owners`](super::super::validity::alias_owners).
     pub(in crate::state) fn of(
         own: &'a CustomResources,
-        nodes: &Store<Box<str>, Node>,
+        nodes: &Store<Arc<str>, Node>,
         aliases: BTreeMap<&'a str, &'a str>,
     ) -> Self {
         let advertisements: Vec<_> = own.bgp_advertisements.values().collect();

@@ -2,6 +2,7 @@
 //! functions; called by the state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ferrolb_proto::api::{CONDITION_ESTABLISHED, CustomResourceKind, StatusFields};
 use ferrolb_proto::bgp::{PeerConflict, sessions};
@@ -33,7 +34,7 @@ impl<'a> PeerStatusInputs<'a> {
     /// Collects the inputs from the stores.
     pub(in crate::state) fn of(
         own: &'a CustomResources,
-        nodes: &'a Store<Box<str>, Node>,
+        nodes: &'a Store<Arc<str>, Node>,
         speakers: &'a Store<Box<str>, Speaker>,
     ) -> Self {
         let labels: Vec<_> = nodes.values().map(|node| &node.labels).collect();
@@ -43,7 +44,7 @@ impl<'a> PeerStatusInputs<'a> {
             profiles: own.profiles.iter().map(|(name, profile)| (&**name, profile)).collect(),
             speakers: speakers
                 .values()
-                .filter_map(|current| Some((nodes.get(&current.node)?, current)))
+                .filter_map(|current| Some((nodes.get(&*current.node)?, current)))
                 .collect(),
         }
     }

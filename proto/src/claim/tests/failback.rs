@@ -98,14 +98,11 @@ fn a_claim_received_before_its_unit_counts_for_the_preempt_delay() {
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[0]]);
     segment.units(&[Arc::clone(&all)]);
-    let mut cordoned = (*all).clone();
-    cordoned
-        .candidates
-        .iter_mut()
-        .filter(|candidate| *candidate.node == *order[0])
-        .for_each(|candidate| candidate.cordoned = true);
+    let cordoned = change_candidates(&all, |candidate| {
+        candidate.cordoned = *candidate.node == *order[0];
+    });
     segment.run(Duration::from_secs(40));
-    segment.units(&[Arc::new(cordoned)]);
+    segment.units(&[cordoned]);
     segment.run(Duration::from_secs(1));
     assert_eq!(segment.owners(VIP), [order[1]]);
     segment.units(&[all]);

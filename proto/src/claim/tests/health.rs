@@ -118,11 +118,11 @@ fn change_nodes_in_turn(change: impl Fn(&mut Segment, usize)) {
 #[test]
 fn cordoning_the_last_node_moves_no_unit() {
     change_nodes_in_turn(|segment, count| {
-        let mut cordoned = (*unit(VIP, &NODES)).clone();
-        for candidate in &mut cordoned.candidates {
-            candidate.cordoned = ranked(&NODES, VIP)[..count].contains(&&*candidate.node);
-        }
-        segment.units(&[Arc::new(cordoned)]);
+        let first = &ranked(&NODES, VIP)[..count];
+        let cordoned = change_candidates(&unit(VIP, &NODES), |candidate| {
+            candidate.cordoned = first.contains(&&*candidate.node);
+        });
+        segment.units(&[cordoned]);
     });
 }
 

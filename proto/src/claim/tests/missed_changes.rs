@@ -303,11 +303,10 @@ fn the_first_peer_of_a_lone_owner_causes_an_announcement() {
 fn two_nodes_that_rank_each_other_higher_do_not_yield_forever() {
     let mut segment = Segment::new(&["node1", "node2"]);
     for name in ["node1", "node2"] {
-        let mut view = Unit::clone(&unit(VIP, &["node1", "node2"]));
-        view.candidates
-            .iter_mut()
-            .for_each(|candidate| candidate.cordoned = *candidate.node == *name);
-        segment.input(name, Input::Units(vec![Arc::new(view)]));
+        let view = change_candidates(&unit(VIP, &["node1", "node2"]), |candidate| {
+            candidate.cordoned = *candidate.node == *name;
+        });
+        segment.input(name, Input::Units(vec![view]));
     }
     segment.run(Duration::from_secs(2));
     segment.watch_owners(VIP);

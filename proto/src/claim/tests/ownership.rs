@@ -139,13 +139,9 @@ fn a_node_takes_its_unit_back_after_a_drain_from_a_cordoned_owner() {
     segment.input(order[0], Input::NodeState(NodeState::default()));
     segment.run(ms(500));
     assert_eq!(segment.owners(VIP), [order[1]]);
-    let mut cordoned = (*all).clone();
-    cordoned
-        .candidates
-        .iter_mut()
-        .filter(|candidate| *candidate.node == *order[1])
-        .for_each(|candidate| candidate.cordoned = true);
-    segment.units(&[Arc::new(cordoned)]);
+    segment.units(&[change_candidates(&all, |candidate| {
+        candidate.cordoned = *candidate.node == *order[1];
+    })]);
     segment.run(ms(200));
     assert_eq!(segment.owners(VIP), [order[0]]);
     assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
@@ -174,11 +170,7 @@ fn a_node_takes_its_unit_back_after_a_drain_from_an_unhealthy_owner() {
 fn a_node_takes_its_unit_back_from_an_owner_with_terminating_pods() {
     let two = &NODES[..2];
     let (mut segment, order, all) = (Segment::new(two), ranked(two, VIP), unit(VIP, two));
-    let changed = |change: &dyn Fn(&mut Candidate)| {
-        let mut unit = (*all).clone();
-        unit.candidates.iter_mut().for_each(change);
-        Arc::new(unit)
-    };
+    let changed = |change: &dyn Fn(&mut Candidate)| change_candidates(&all, change);
     segment.units(&[Arc::clone(&all)]);
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[0]]);
@@ -265,12 +257,9 @@ fn hold_down_ends_when_the_owner_loses_its_endpoints() {
     segment.run(Duration::from_secs(40));
     assert_eq!(segment.owners(VIP), [order[0]]);
     segment.watch_owners(VIP);
-    let mut cordoned = (*all).clone();
-    cordoned
-        .candidates
-        .iter_mut()
-        .for_each(|candidate| candidate.cordoned = *candidate.node == *order[0]);
-    let cordoned = Arc::new(cordoned);
+    let cordoned = change_candidates(&all, |candidate| {
+        candidate.cordoned = *candidate.node == *order[0];
+    });
     // The owner receives the cordon a second later than the other node.
     segment.input(order[1], Input::Units(vec![Arc::clone(&cordoned)]));
     segment.run(ms(1_000));

@@ -51,5 +51,5 @@ fn own_speaker(state: &State, node: &Node) -> Speaker {
         hello_senders: report.speakers.clone().into(),
         ..SpeakerInterface::default()
     });
-    Speaker { node: node.name.clone(), interfaces: links.collect(), ..Speaker::default() }
+    Speaker { node: (*node.name).into(), interfaces: links.collect(), ..Speaker::default() }
 }

@@ -2,6 +2,8 @@
 //! `docs/configure/l2.md` ("Candidates and ranks"): every combination of the facts of one node,
 //! with nine cases of a second node.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Facts of a node that decide whether it may announce.
@@ -161,7 +163,7 @@ fn every_combination_of_node_facts_matches_the_model() {
             };
             let layer2 =
                 Layer2Address::new(&view, address[0], [&service]).expect("an advertisement");
-            let found = layer2.candidates(&view);
+            let found = super::candidates(&layer2, &view);
             let candidate = |node: &Node| found.iter().find(|found| *found.node == *node.name);
             let actual: Vec<Expected> = nodes
                 .iter()
@@ -187,4 +189,109 @@ fn every_combination_of_node_facts_matches_the_model() {
         candidates > 1_000 && all_excluded > 500,
         "only {candidates} candidates and {all_excluded} cases with only excluded nodes"
     );
+}
+
+/// Facts of a Service that has the address.
+#[derive(Clone, Copy, Debug)]
+struct ServiceFacts {
+    policy: TrafficPolicy,
+    /// Bit for each node that has an eligible endpoint of IPv4.
+    ready_on: u8,
+    /// Bit for each node that has a terminating endpoint of IPv4.
+    terminating_on: u8,
+    /// True if the Service has an eligible endpoint of IPv4 without a node, and one of IPv6.
+    other_endpoints: bool,
+}
+
+/// Number of nodes of [`every_candidate_is_an_eligible_node`].
+const NODES: u8 = 5;
+
+fn node_name(n: u8) -> String {
+    format!("node{n}")
+}
+
+fn has_bit(bits: u8, n: u8) -> bool {
+    bits & (1 << n) != 0
+}
+
+fn endpoints(facts: ServiceFacts) -> Vec<Endpoint> {
+    let on = |bits: u8| (0..NODES).filter(move |n| has_bit(bits, *n)).map(node_name);
+    let terminating = |endpoint| Endpoint { ready: false, terminating: true, ..endpoint };
+    let mut all: Vec<_> = on(facts.ready_on).map(|name| ready(&name, Family::V4)).collect();
+    all.extend(on(facts.terminating_on).map(|name| terminating(ready(&name, Family::V4))));
+    if facts.other_endpoints {
+        all.push(Endpoint { node: None, ..ready("", Family::V4) });
+        all.push(ready("node0", Family::V6));
+    }
+    all
+}
+
+fn service_facts() -> impl Strategy<Value = ServiceFacts> {
+    let policy = prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)];
+    (policy, 0_u8..32, 0_u8..32, any::<bool>()).prop_map(
+        |(policy, ready_on, terminating_on, other_endpoints)| ServiceFacts {
+            policy,
+            ready_on,
+            terminating_on,
+            other_endpoints,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_candidate_is_an_eligible_node(
+        services in prop::collection::vec(service_facts(), 1..4),
+        selected_by in prop::array::uniform2(0_u8..32),
+        [unreachable, excluded, cordoned]: [u8; 3],
+    ) {
+        let nodes: Vec<_> = (0..NODES)
+            .map(|n| {
+                let select = |ad: usize| (format!("ad{ad}"), has_bit(selected_by[ad], n).to_string());
+                let (unreachable, excluded) = (has_bit(unreachable, n), has_bit(excluded, n));
+                let (name, labels) = (node_name(n).into(), [select(0), select(1)].into());
+                let cordoned = has_bit(cordoned, n);
+                Node { name, labels, ready: true, unreachable, excluded, cordoned, ..Node::default() }
+            })
+            .collect();
+        let ads = [0, 1].map(|ad| {
+            let labels = json!({"matchLabels": {format!("ad{ad}"): "true"}});
+            let preferred = json!([{"weight": 10 << ad, "preference": labels}]);
+            advertisement(json!({"nodeSelectors": [labels], "preferredNodeSelectors": preferred}))
+        });
+        let ranges = vec!["10.0.0.0/24".parse().expect("range")];
+        let pool = Pool { name: "lan".into(), ranges, ..Pool::default() };
+        let view = ClusterView::new(nodes.iter(), [&pool].into_iter(), ads.iter(), false);
+        let (address, condition) = ([IpAddr::from([10, 0, 0, 1])], EndpointCondition::default());
+        let views = services.iter().map(|facts| ServiceView {
+            endpoints: EligibleEndpoints::new(facts.policy, condition, &endpoints(*facts)),
+            ..local(&address, &[])
+        });
+        let views: Vec<_> = views.collect();
+        let layer2 = Layer2Address::new(&view, address[0], &views).expect("an advertisement");
+        let selected = view.select_nodes(layer2.advertisements());
+        let found = layer2.candidates(&selected);
+        let expect: Vec<_> = nodes
+            .iter()
+            .zip(0..)
+            .filter_map(|(node, n)| {
+                let Serving { terminating, .. } = layer2.eligibility(&view, node).ok()?;
+                let preference = [0, 1].map(|ad| u32::from(has_bit(selected_by[ad], n)) * (10 << ad));
+                Some(Candidate {
+                    node: Arc::clone(&node.name),
+                    terminating,
+                    cordoned: node.cordoned,
+                    preference: preference.iter().sum(),
+                })
+            })
+            .collect();
+        prop_assert_eq!(&*found, expect);
+        let is_local = |facts: &ServiceFacts| {
+            facts.policy == TrafficPolicy::Local && !endpoints(*facts).is_empty()
+        };
+        let any_endpoint = services.iter().any(|facts| !endpoints(*facts).is_empty());
+        if any_endpoint && !services.iter().any(is_local) {
+            prop_assert!(Arc::ptr_eq(&found, &selected), "all addresses share one list");
+        }
+    }
 }
