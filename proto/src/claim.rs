@@ -18,12 +18,14 @@
 //! - [`failing`]: exchange of health check failures.
 //! - [`own`]: the claim set of this node, and the frames that carry it.
 //! - [`hello`]: flags and hellos of this node, and their timing.
+//! - [`evaluation`]: the units, and which of them the ownership rule evaluates again.
 //! - [`rule`]: the ownership rule, conflicts between two owners, and preemption.
 //! - [`mod@unit`]: state of one election unit.
 //! - [`foreign`]: conflicts with foreign hosts, and with peers whose kernel replies for an address.
 //! - [`moves`]: the preempt delay of a unit that moved often.
 
 mod claim_sets;
+mod evaluation;
 mod failing;
 mod failure_detection;
 mod foreign;

@@ -1,13 +1,13 @@
 //! The claim set of this node and the frames that carry it. Owned by the claim machine of one
 //! interface.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::evaluation::DirtyUnits;
 use super::failing::Failures;
 use super::hello::HelloInterval;
-use super::peers::Peer;
 use super::{ClaimConfig, ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::Mac;
@@ -20,27 +20,6 @@ const FAILOVER_MAX: Duration = Duration::from_secs(60);
 /// Delay from a claim or release to the hello or repeated release that follows. By the second
 /// frame, peers detect that the first one was lost.
 const HELLO_AFTER_CLAIM: Duration = Duration::from_millis(25);
-
-/// Units that must be evaluated again, because something that affects their ownership has changed.
-#[derive(Debug, Default)]
-pub(super) struct DirtyUnits {
-    pub(super) all: bool,
-    /// True if all units with a timer must be evaluated, because the rank of a peer has changed,
-    /// and with it perhaps the position of this node among the candidates.
-    pub(super) waiting: bool,
-    /// Addresses whose units must be evaluated.
-    pub(super) addresses: BTreeSet<IpAddr>,
-}
-
-impl DirtyUnits {
-    /// Marks the units that a change of a peer affects: the units that the peer claims or has
-    /// refused, and all units with a timer.
-    pub(super) fn mark_affected(&mut self, peer: &Peer) {
-        self.waiting = true;
-        self.addresses.extend(&peer.claims);
-        self.addresses.extend(peer.refused.keys());
-    }
-}
 
 /// Decisions that are not yet executed and sent to the peers, as lists of addresses.
 #[derive(Debug, Default)]

@@ -1,7 +1,6 @@
 //! The ownership rule: which node takes a unit and when, which of two owners keeps it, and when an
 //! owner releases it. Part of the claim machine of one interface.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use super::unit::{CONFLICT_INTERVAL, NodeView, UnitState, YieldSituation, order_
 use super::{ClaimMachine, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::Instant;
 use crate::election::{OrderedCandidate, Unit};
-use crate::wire::hello::{Flags, ReleaseReason};
+use crate::wire::hello::Flags;
 
 /// Time for which an owner that is no longer a candidate keeps a unit that it cannot serve, if no
 /// peer takes the unit.
@@ -38,57 +37,7 @@ enum ClaimTime {
 }
 
 impl ClaimMachine {
-    pub(super) fn set_units(&mut self, units: Vec<Arc<Unit>>, now: Instant) {
-        let mut old = std::mem::take(&mut self.units);
-        let state = |unit: Arc<Unit>| {
-            let address = unit.address;
-            let before = old.remove(&address);
-            let before = before.unwrap_or_else(|| UnitState::new(Arc::clone(&unit)));
-            // An address that a peer already claims has an owner, even if the unit has only now
-            // appeared on this node. Taking such a unit counts as a move.
-            let claims = |peer: &Peer| peer.claims.contains(&address);
-            let was_owned = before.was_owned || self.peers.values().any(claims);
-            (address, UnitState { unit, was_owned, ..before })
-        };
-        // `collect` builds the map with full B-tree nodes; single inserts would leave them half
-        // empty.
-        self.units = units.into_iter().map(state).collect();
-        let timer = |(address, state): (&IpAddr, &UnitState)| {
-            Some((state.pending_claim.as_ref()?.timer?, *address))
-        };
-        self.timers = self.units.iter().filter_map(timer).collect();
-        let has_no_unit = |address: &&IpAddr| !self.units.contains_key(*address);
-        let without_unit: Vec<_> = self.own.owned.keys().filter(has_no_unit).copied().collect();
-        self.release(&without_unit, ReleaseReason::HandedOver, now);
-        self.unowned.retain(|address, _| self.units.contains_key(address));
-        self.own.dirty.all = true;
-        self.update_failing(now);
-    }
-
-    /// Decides again on every unit that is marked dirty or whose timer has expired.
-    pub(super) fn evaluate_all(&mut self, now: Instant) {
-        let dirty = std::mem::take(&mut self.own.dirty);
-        let mut units = std::mem::take(&mut self.units);
-        if dirty.all {
-            for (address, state) in &mut units {
-                self.evaluate(*address, state, now);
-            }
-        } else {
-            let due = self
-                .timers
-                .iter()
-                .take_while(|(at, _)| dirty.waiting || *at <= now)
-                .map(|(_, address)| *address);
-            for address in due.chain(dirty.addresses).collect::<BTreeSet<_>>() {
-                if let Some(state) = units.get_mut(&address) {
-                    self.evaluate(address, state, now);
-                }
-            }
-        }
-        self.units = units;
-    }
-
-    fn evaluate(&mut self, address: IpAddr, state: &mut UnitState, now: Instant) {
+    pub(super) fn evaluate(&mut self, address: IpAddr, state: &mut UnitState, now: Instant) {
         if let Some(pending_claim) = &mut state.pending_claim {
             pending_claim.hold_down = pending_claim.hold_down.filter(|(until, _)| now < *until);
             pending_claim.preempt_delay_until = None;
@@ -103,18 +52,6 @@ impl ClaimMachine {
         }
         self.set_timer(address, state);
         state.pending_claim.take_if(|pending_claim| pending_claim.is_over(now));
-    }
-
-    /// Updates the entry of a unit in [`ClaimMachine::timers`] to the unit's next deadline.
-    fn set_timer(&mut self, address: IpAddr, state: &mut UnitState) {
-        let Some(pending_claim) = &mut state.pending_claim else { return };
-        let timer = pending_claim.deadline();
-        if timer != pending_claim.timer {
-            self.timers.extend(timer.map(|at| (at, address)));
-            if let Some(before) = std::mem::replace(&mut pending_claim.timer, timer) {
-                self.timers.remove(&(before, address));
-            }
-        }
     }
 
     fn evaluate_free(&mut self, state: &mut UnitState, now: Instant) {
