@@ -4,6 +4,8 @@
 //! Each iteration handles due deadlines first, because a due hello may renew the answer lease.
 //! Received hellos follow, then requests. Nothing on the reply path allocates, locks or logs.
 
+mod requests;
+
 use std::collections::BTreeSet;
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -382,76 +384,6 @@ impl LinkThread<'_> {
         let Some(key) = self.keys.find(key) else { return Ok(()) };
         let bytes = frame.encode(self.setup.mac, to, key);
         self.send(&self.hello.socket, &bytes, &self.setup.metrics.hello_frames_sent)
-    }
-
-    /// Sends a liveness probe for `address`. An ARP request has no sender address (RFC 5227 section
-    /// 1.1), so that no cache stores it. Neighbor Discovery requires a sender in a unicast request.
-    fn send_liveness_probe(
-        &mut self,
-        address: IpAddr,
-        mac: Mac,
-        now: Instant,
-    ) -> Result<(), LinkError> {
-        self.neighbors.start_liveness_probe(mac, address, now);
-        let own_mac = self.setup.mac;
-        match address {
-            IpAddr::V4(address) => {
-                self.send_arp(&arp::request(own_mac, Ipv4Addr::UNSPECIFIED, address))
-            }
-            IpAddr::V6(address) => match self.config.source_v6 {
-                Some(own) => self.send_ndp(&ndp::unicast_solicitation(own_mac, own, address, mac)),
-                None => self.send_ndp(&ndp::dad_solicitation(own_mac, address)),
-            },
-        }
-    }
-
-    /// Sends ARP probes for a newly claimed address, with and without this node's address as the
-    /// sender, since some hosts reply to only one of the two.
-    fn send_arp_probe(&mut self, address: IpAddr, now: Instant) -> Result<(), LinkError> {
-        self.neighbors.start_arp_probe(address, now);
-        let own_mac = self.setup.mac;
-        match address {
-            IpAddr::V4(address) => {
-                let own = self.config.source.filter(|own| *own != address);
-                own.into_iter()
-                    .chain([Ipv4Addr::UNSPECIFIED])
-                    .try_for_each(|sender| self.send_arp(&arp::request(own_mac, sender, address)))
-            }
-            IpAddr::V6(address) => {
-                if let Some(own) = self.config.source_v6 {
-                    self.send_ndp(&ndp::solicitation(own_mac, own, address))?;
-                }
-                self.send_ndp(&ndp::dad_solicitation(own_mac, address))
-            }
-        }
-    }
-
-    /// Sends requests to the most recent witnesses: any reply proves that frames arrive here.
-    fn probe_neighbors(&mut self) -> Result<(), LinkError> {
-        let own_mac = self.setup.mac;
-        let source = self.config.source.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        for (mac, address) in self.neighbors.hosts() {
-            match address {
-                IpAddr::V4(address) => {
-                    let mut request = arp::request(own_mac, source, address);
-                    request[..6].copy_from_slice(&mac.0);
-                    self.send_arp(&request)?;
-                }
-                IpAddr::V6(address) => {
-                    let Some(own) = self.config.source_v6 else { continue };
-                    self.send_ndp(&ndp::unicast_solicitation(own_mac, own, address, mac))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn send_arp(&self, request: &[u8]) -> Result<(), LinkError> {
-        self.send(&self.arp.socket, request, &self.setup.metrics.requests_sent)
-    }
-
-    fn send_ndp(&self, solicitation: &[u8]) -> Result<(), LinkError> {
-        self.send(&self.ndp.socket, solicitation, &self.setup.metrics.requests_sent)
     }
 
     fn send(&self, socket: &PacketSocket, frame: &[u8], sent: &Counter) -> Result<(), LinkError> {
