@@ -51,6 +51,7 @@ use crate::wire::hello::{Flags, Frame};
 use crate::{Instant, Machine};
 
 use foreign::ConflictState;
+use moves::MOVES_WINDOW;
 use newcomers::Newcomer;
 use own::OwnState;
 use peers::Peer;
@@ -115,10 +116,15 @@ pub struct NodeState {
 /// Inputs of [`ClaimMachine`].
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// All election units of this segment; the list replaces the previous one. The caller and the
-    /// state machine share each unit, because 10,000 units are the largest part of a speaker's
-    /// memory.
-    Units(Vec<Arc<Unit>>),
+    /// Election units of this segment have changed. Only the changed units are evaluated again. The
+    /// caller and the state machine share each unit, because 10,000 units are the largest part of a
+    /// speaker's memory.
+    Units {
+        /// New and changed units, sorted by address.
+        changed: Vec<Arc<Unit>>,
+        /// Addresses that are no longer units, ascending.
+        removed: Vec<IpAddr>,
+    },
     /// IDs of the hello keys with which this node can verify frames, newest first. Without a key,
     /// the state machine sends no frame and claims nothing.
     Keys(Vec<u32>),
@@ -270,6 +276,8 @@ pub struct ClaimMachine {
     next_probe: Instant,
     /// Times at which units must be evaluated again, each with its address.
     timers: BTreeSet<(Instant, IpAddr)>,
+    /// Time at which all units are evaluated again, although nothing may have changed.
+    next_sweep: Instant,
     self_check: SelfCheck,
     outputs: VecDeque<Output>,
     counts: ClaimCounters,
@@ -295,6 +303,7 @@ impl ClaimMachine {
             defense_due: None,
             next_probe: now,
             timers: BTreeSet::new(),
+            next_sweep: now + MOVES_WINDOW,
             self_check: SelfCheck::new(now),
             outputs: VecDeque::new(),
             counts: ClaimCounters::default(),
@@ -385,7 +394,7 @@ impl Machine for ClaimMachine {
     fn handle(&mut self, input: Input, now: Instant) {
         self.check_answer_lease(now);
         match input {
-            Input::Units(units) => self.set_units(units, now),
+            Input::Units { changed, removed } => self.update_units(changed, &removed, now),
             Input::Keys(keys) => self.set_keys(keys, now),
             Input::NodeState(NodeState { draining, unhealthy, health_checked }) => {
                 self.set_flags(
@@ -421,6 +430,7 @@ impl Machine for ClaimMachine {
     fn tick(&mut self, now: Instant) {
         self.check_answer_lease(now);
         self.expire(now);
+        self.sweep_if_due(now);
         self.expire_conflicts(now);
         self.defend_later(now);
         self.check_silence(now);

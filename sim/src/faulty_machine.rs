@@ -100,8 +100,10 @@ impl FaultyMachine {
             self.node_names.entry(*source).or_insert_with(|| frame.node.clone());
             self.alter_input(frame, now);
         }
-        if let (Some(Defect::IgnoresOwnCordon), Input::Units(units)) = (self.defect, &mut input) {
-            for unit in units {
+        if let (Some(Defect::IgnoresOwnCordon), Input::Units { changed, .. }) =
+            (self.defect, &mut input)
+        {
+            for unit in changed {
                 *unit = self.without_own_cordon(unit);
             }
         }

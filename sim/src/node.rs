@@ -5,11 +5,13 @@ use super::event::Packet;
 use super::faulty_machine::FaultyMachine;
 use super::view::ApiView;
 use ferrolb_proto::Instant;
+use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Flags, HelloKeyRing};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Maximum number of frames that wait for a halted node, like the frames in the receive buffer of a
 /// socket.
@@ -57,6 +59,8 @@ pub(super) struct SimNode {
     pub(super) pending_frames: VecDeque<Rc<Packet>>,
     pub(super) delayed_rounds: Vec<DelayedRound>,
     pub(super) view: Rc<ApiView>,
+    /// Units that the claim machine of the process has received.
+    pub(super) units: Vec<Arc<Unit>>,
     /// True if the node's view of the API changed while the node was halted.
     pub(super) view_pending: bool,
     /// True if a frame from a host that is not a node arrived while the node was halted.
@@ -112,6 +116,7 @@ impl SimNode {
             pending_frames: VecDeque::new(),
             delayed_rounds: Vec::new(),
             view,
+            units: Vec::new(),
             view_pending: false,
             foreign_frame_pending: false,
             api_change_at: Instant::ZERO,
@@ -161,6 +166,7 @@ impl SimNode {
             self.clock.resume(now);
         }
         self.machine = None;
+        self.units.clear();
         self.leaving = false;
         self.halted = None;
         self.pending_frames.clear();

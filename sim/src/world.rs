@@ -201,7 +201,12 @@ impl SimWorld {
         } else {
             self.catalog.units(&node.view, self.serves, &node.failing)
         };
-        self.pass_input(index, Input::Units(units));
+        let node = &mut self.nodes[index];
+        let before = std::mem::replace(&mut node.units, units);
+        let is_new = |(index, unit): &(usize, &Arc<Unit>)| before.get(*index) != Some(*unit);
+        let new = node.units.iter().enumerate().filter(is_new);
+        let changed = new.map(|(_, unit)| Arc::clone(unit)).collect();
+        self.pass_input(index, Input::Units { changed, removed: Vec::new() });
     }
 
     /// Passes an input to a node's claim machine, if the node runs and is not halted.

@@ -28,6 +28,7 @@ mod rx_queue;
 mod siblings;
 mod socket;
 mod thread;
+mod unit_changes;
 
 use std::io;
 use std::os::fd::OwnedFd;

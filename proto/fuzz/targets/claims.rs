@@ -107,7 +107,9 @@ impl ClaimRun {
                 ..Unit::new(address, address, chosen.map(candidate).collect(), None)
             })
         };
-        self.handle(Input::Units((0..count % 8).map(unit).collect()));
+        let (end, kept) = (count % 8, count / 8 % 8);
+        let removed = (end.max(kept)..8).map(address).collect();
+        self.handle(Input::Units { changed: (0..end).map(unit).collect(), removed });
     }
 
     fn frame(&mut self, body: &[u8]) {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ClaimMachine;
+use super::moves::MOVES_WINDOW;
 use super::peers::Peer;
 use super::unit::UnitState;
 use crate::Instant;
@@ -34,31 +35,53 @@ impl DirtyUnits {
 }
 
 impl ClaimMachine {
-    pub(super) fn set_units(&mut self, units: Vec<Arc<Unit>>, now: Instant) {
-        let mut old = std::mem::take(&mut self.units);
-        let state = |unit: Arc<Unit>| {
-            let address = unit.address;
-            let before = old.remove(&address);
-            let before = before.unwrap_or_else(|| UnitState::new(Arc::clone(&unit)));
-            // An address that a peer already claims has an owner, even if the unit has only now
-            // appeared on this node. Taking such a unit counts as a move.
-            let claims = |peer: &Peer| peer.claims.contains(&address);
-            let was_owned = before.was_owned || self.peers.values().any(claims);
-            (address, UnitState { unit, was_owned, ..before })
-        };
-        // `collect` builds the map with full B-tree nodes; single inserts would leave them half
-        // empty.
-        self.units = units.into_iter().map(state).collect();
-        let timer = |(address, state): (&IpAddr, &UnitState)| {
-            Some((state.pending_claim.as_ref()?.timer?, *address))
-        };
-        self.timers = self.units.iter().filter_map(timer).collect();
-        let has_no_unit = |address: &&IpAddr| !self.units.contains_key(*address);
-        let without_unit: Vec<_> = self.own.owned.keys().filter(has_no_unit).copied().collect();
-        self.release(&without_unit, ReleaseReason::HandedOver, now);
-        self.unowned.retain(|address, _| self.units.contains_key(address));
-        self.own.dirty.all = true;
-        self.update_failing(now);
+    /// Applies a change of the units. Only the changed units are evaluated again.
+    pub(super) fn update_units(
+        &mut self,
+        changed: Vec<Arc<Unit>>,
+        removed: &[IpAddr],
+        now: Instant,
+    ) {
+        for address in removed {
+            self.unowned.remove(address);
+            let state = self.units.remove(address);
+            if let Some(at) = state.and_then(|state| state.pending_claim?.timer) {
+                self.timers.remove(&(at, *address));
+            }
+        }
+        self.release(removed, ReleaseReason::HandedOver, now);
+        self.update_failing(&changed, removed, now);
+        if self.units.is_empty() {
+            self.own.dirty.all = true;
+            // `collect` builds the map with full B-tree nodes; single inserts would leave them half
+            // empty.
+            let new = changed.into_iter().map(|unit| (unit.address, self.new_state(unit)));
+            self.units = new.collect();
+            return;
+        }
+        self.own.dirty.addresses.extend(changed.iter().map(|unit| unit.address));
+        for unit in changed {
+            if let Some(state) = self.units.get_mut(&unit.address) {
+                state.unit = unit;
+            } else {
+                self.units.insert(unit.address, self.new_state(unit));
+            }
+        }
+    }
+
+    /// Returns the state of a unit that has only now appeared on this node. An address that a peer
+    /// already claims has an owner. Taking such a unit counts as a move.
+    fn new_state(&self, unit: Arc<Unit>) -> UnitState {
+        let was_owned = self.peers.values().any(|peer| peer.claims.contains(&unit.address));
+        UnitState { was_owned, ..UnitState::new(unit) }
+    }
+
+    /// Evaluates all units again once per [`MOVES_WINDOW`], which drops the moves that are older.
+    pub(super) fn sweep_if_due(&mut self, now: Instant) {
+        if now >= self.next_sweep {
+            self.next_sweep = now + MOVES_WINDOW;
+            self.own.dirty.all = true;
+        }
     }
 
     /// Decides again on every unit that is marked dirty or whose timer has expired.

@@ -8,10 +8,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CLAIMS_PER_PEER_MAX, ClaimMachine};
 use crate::Instant;
+use crate::election::Unit;
 use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, FailingReport};
 
 /// Minimum interval between hellos that report changed failures, however many health checks change.
@@ -125,15 +127,25 @@ impl ClaimMachine {
         known.is_some_and(|failing| failing.contains(&address))
     }
 
-    /// Collects the failing addresses of the current units. If they have changed, schedules a hello
-    /// soon.
-    pub(super) fn update_failing(&mut self, now: Instant) {
-        let node = &*self.config.node;
-        let units = self.units.values().map(|state| &state.unit);
-        let failing = units.filter(|unit| unit.failing && unit.own_candidate(node).is_some());
-        let failing = failing.map(|unit| unit.address).collect();
-        if failing != self.own.failing.now {
-            self.own.failing.now = failing;
+    /// Updates the failing addresses after a change of the units. If they have changed, schedules a
+    /// hello soon.
+    pub(super) fn update_failing(
+        &mut self,
+        changed: &[Arc<Unit>],
+        removed: &[IpAddr],
+        now: Instant,
+    ) {
+        let (node, failing) = (&*self.config.node, &mut self.own.failing.now);
+        let mut has_changed = false;
+        for unit in changed {
+            let fails = unit.failing && unit.own_candidate(node).is_some();
+            has_changed |=
+                if fails { failing.insert(unit.address) } else { failing.remove(&unit.address) };
+        }
+        for address in removed {
+            has_changed |= failing.remove(address);
+        }
+        if has_changed {
             self.own.next_hello =
                 self.own.next_hello.min(now.max(self.own.last_hello + FAILING_REPORT_INTERVAL));
         }

@@ -15,7 +15,7 @@ use crate::Instant;
 
 /// Time for which a move lengthens the preempt delay of its unit. Also the maximum preempt delay of
 /// a unit.
-const MOVES_WINDOW: Duration = Duration::from_secs(600);
+pub(super) const MOVES_WINDOW: Duration = Duration::from_secs(600);
 /// Maximum number of stored moves of one unit. Further moves make no difference, because the
 /// preempt delay has then reached its maximum.
 const MOVES_MAX: usize = 8;

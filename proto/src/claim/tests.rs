@@ -18,6 +18,7 @@ mod newcomers;
 mod ownership;
 mod self_check;
 mod shared;
+mod units;
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 200));
 
@@ -130,6 +131,18 @@ fn unit(address: IpAddr, nodes: &[&str]) -> Arc<Unit> {
     unit_ordered_by(address, address, nodes)
 }
 
+/// Returns the input that replaces all units of a machine.
+fn replace_units(machine: &ClaimMachine, units: Vec<Arc<Unit>>) -> Input {
+    let all: BTreeMap<_, _> = units.into_iter().map(|unit| (unit.address, unit)).collect();
+    let removed = machine.units.keys().filter(|address| !all.contains_key(*address));
+    Input::Units { removed: removed.copied().collect(), changed: all.into_values().collect() }
+}
+
+/// Replaces all units of a machine.
+fn set_units(machine: &mut ClaimMachine, units: Vec<Arc<Unit>>, now: Instant) {
+    machine.handle(replace_units(machine, units), now);
+}
+
 /// Returns `nodes` sorted by their order for the address, the best first.
 fn ranked<'a>(nodes: &[&'a str], address: IpAddr) -> Vec<&'a str> {
     let mut nodes = nodes.to_vec();
@@ -219,8 +232,14 @@ impl Segment {
 
     fn units(&mut self, units: &[Arc<Unit>]) {
         for name in self.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>() {
-            self.input(&name, Input::Units(units.to_vec()));
+            self.set_units(&name, units.to_vec());
         }
+    }
+
+    /// Replaces all units of one node.
+    fn set_units(&mut self, name: &str, units: Vec<Arc<Unit>>) {
+        let change = replace_units(&self.node(name).machine, units);
+        self.input(name, change);
     }
 
     fn handle_outputs(&mut self, index: usize) {

@@ -32,6 +32,7 @@ use super::neighbors::NeighborTracker;
 use super::report::Reporter;
 use super::rx_queue::RxQueue;
 use super::socket::{PacketSocket, send, wait_readable};
+use super::unit_changes::unit_changes;
 use super::{ConfigMailbox, LinkError, LinkSetup, ThreadState};
 use crate::metrics::DropReason;
 use crate::plan::LinkConfig;
@@ -326,8 +327,8 @@ impl LinkThread<'_> {
             self.keys = config.keys.clone();
             self.handle_input(Input::Keys(self.keys.ids()), now)?;
         }
-        if config.units != before.units {
-            self.handle_input(Input::Units(config.units.clone()), now)?;
+        if let Some(changes) = unit_changes(&before.units, &config.units) {
+            self.handle_input(changes, now)?;
         }
         if config.node_flags != before.node_flags {
             self.handle_input(Input::NodeState(config.node_flags), now)?;

@@ -20,7 +20,7 @@ fn restart_owner(segment: &mut Segment, owner: &str) {
     segment.node(owner).up = false;
     segment.run(Duration::from_secs(2));
     segment.start(owner);
-    segment.input(owner, Input::Units(vec![unit(VIP, &NODES)]));
+    segment.set_units(owner, vec![unit(VIP, &NODES)]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn failback_delay_never_disables_failback() {
 fn a_claim_received_before_its_unit_counts_for_the_preempt_delay() {
     let mut segment = Segment::new(&NODES);
     let (all, order) = (unit(VIP, &NODES), ranked(&NODES, VIP));
-    segment.input(order[0], Input::Units(vec![Arc::clone(&all)]));
+    segment.set_units(order[0], vec![Arc::clone(&all)]);
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[0]]);
     segment.units(&[Arc::clone(&all)]);

@@ -77,12 +77,12 @@ fn only_a_failover_is_counted_and_only_once() {
     let mut segment = settled_segment();
     // The others are no candidates, and become candidates a minute after the owner's failure.
     for name in &order[1..] {
-        segment.input(name, Input::Units(vec![unit(VIP, &[order[0]])]));
+        segment.set_units(name, vec![unit(VIP, &[order[0]])]);
     }
     segment.node(order[0]).up = false;
     segment.run(Duration::from_secs(61));
     for name in &order[1..] {
-        segment.input(name, Input::Units(vec![unit(VIP, &NODES)]));
+        segment.set_units(name, vec![unit(VIP, &NODES)]);
     }
     segment.run(Duration::from_secs(1));
     assert_eq!(segment.owners(VIP), [order[1]]);
@@ -153,11 +153,11 @@ fn a_lost_claim_is_recovered_by_the_next_hello() {
     segment.run(Duration::from_secs(40));
     segment.is_lost = |_| true;
     let (first, rest) = (ranked(&NODES, VIP)[0], ranked(&NODES, VIP)[1..].to_vec());
-    segment.input(first, Input::Units(vec![unit(VIP, &NODES)]));
+    segment.set_units(first, vec![unit(VIP, &NODES)]);
     segment.run(ms(5));
     segment.is_lost = |_| false;
     for name in rest {
-        segment.input(name, Input::Units(vec![unit(VIP, &NODES)]));
+        segment.set_units(name, vec![unit(VIP, &NODES)]);
     }
     segment.watch_owners(VIP);
     segment.run(Duration::from_secs(5));
@@ -222,7 +222,7 @@ fn a_restart_before_failure_detection_voids_the_old_claims() {
     segment.node(order[0]).up = false;
     segment.run(ms(50));
     segment.start(order[0]);
-    segment.input(order[0], Input::Units(vec![unit(VIP, &NODES)]));
+    segment.set_units(order[0], vec![unit(VIP, &NODES)]);
     segment.run(ms(200));
     assert_eq!(segment.owners(VIP), [order[1]], "the new epoch voids the old claim");
 }
@@ -285,7 +285,7 @@ fn a_stall_just_beyond_the_answer_lease_ends_with_a_hello() {
 fn a_claim_is_followed_by_a_hello_within_25_ms() {
     let mut segment = Segment::new(&["node1"]);
     segment.run(Duration::from_secs(40));
-    segment.input("node1", Input::Units(vec![unit(VIP, &["node1"])]));
+    segment.set_units("node1", vec![unit(VIP, &["node1"])]);
     let due = segment.node("node1").machine.deadline().expect("a pending hello");
     assert!(due.since(segment.now) <= ms(25));
 }
@@ -370,7 +370,7 @@ fn claims_against_a_peer_that_never_yields_are_rate_limited() {
         .map(|n| IpAddr::from([172, 30, 0, n]))
         .find(is_node1_first)
         .expect("such an address");
-    machine.handle(Input::Units(vec![unit(address, &["node1"])]), start);
+    set_units(&mut machine, vec![unit(address, &["node1"])], start);
     machine.handle(
         node2_frame(
             1,
@@ -466,7 +466,7 @@ fn a_peer_wrongly_declared_failed_keeps_its_addresses() {
         ),
         at,
     );
-    machine.handle(Input::Units(vec![unit(address, &["node1", "node2", "node3", "node4"])]), at);
+    set_units(&mut machine, vec![unit(address, &["node1", "node2", "node3", "node4"])], at);
     // Node2 sends nothing for slightly too long; the other peers send hellos.
     let mut now = at;
     for clock in 10..16 {

@@ -182,9 +182,9 @@ fn recent_frames_of_a_peer_that_released_are_no_conflict() {
     let mac = segment.node(order[1]).mac;
     // The second node takes the unit, because its view no longer has the owner as a candidate. In
     // its next view, it is no candidate either.
-    segment.input(order[1], Input::Units(vec![unit(VIP, &order[1..])]));
+    segment.set_units(order[1], vec![unit(VIP, &order[1..])]);
     segment.run(ms(1));
-    segment.input(order[1], Input::Units(vec![unit(VIP, &order[2..])]));
+    segment.set_units(order[1], vec![unit(VIP, &order[2..])]);
     segment.run(ms(1));
     assert_eq!(segment.node(order[1]).starts, 1);
     assert_eq!(segment.owners(VIP), [order[0]]);
@@ -313,7 +313,7 @@ fn a_better_node_may_claim_an_address_during_its_probes() {
     segment.node(order[0]).partitioned = true;
     segment.run(Duration::from_secs(40));
     for name in &order[1..] {
-        segment.input(name, Input::Units(vec![unit(VIP, &NODES)]));
+        segment.set_units(name, vec![unit(VIP, &NODES)]);
     }
     segment.run(ms(10));
     segment
@@ -325,7 +325,7 @@ fn a_better_node_may_claim_an_address_during_its_probes() {
     }
     segment.node(order[0]).partitioned = false;
     segment.run(Duration::from_secs(1));
-    segment.input(order[0], Input::Units(vec![unit(VIP, &NODES)]));
+    segment.set_units(order[0], vec![unit(VIP, &NODES)]);
     // `Segment::run` panics if a machine returns a deadline that has passed.
     segment.run(Duration::from_secs(60));
     assert_eq!(segment.owners(VIP).len(), 1);

@@ -8,7 +8,7 @@ use crate::wire::hello::{Body, FailingReport};
 /// Sets the unit of [`VIP`] on one node. `failing` is true if its health check fails there.
 fn set_failing(segment: &mut Segment, name: &str, failing: bool) {
     let unit = Unit { failing, ..(*unit(VIP, &NODES)).clone() };
-    segment.input(name, Input::Units(vec![Arc::new(unit)]));
+    segment.set_units(name, vec![Arc::new(unit)]);
 }
 
 /// Returns how often any node has taken [`VIP`].
@@ -185,7 +185,7 @@ fn with_one_family_failing_everywhere_the_other_still_moves() {
         let units = both.into_iter().zip(failing).map(|(address, failing)| {
             Arc::new(Unit { failing, ..(*unit_ordered_by(VIP, address, &NODES)).clone() })
         });
-        segment.input(name, Input::Units(units.collect()));
+        segment.set_units(name, units.collect());
     };
     NODES.iter().for_each(|name| set(&mut segment, name, [false, true]));
     segment.run(Duration::from_secs(40));
@@ -210,9 +210,9 @@ fn hold_down_ends_if_the_owner_is_no_candidate() {
     let set_failing = |segment: &mut Segment, candidates: &[&str], failing: &str| {
         for name in NODES {
             let failing = name == failing;
-            segment.input(
+            segment.set_units(
                 name,
-                Input::Units(vec![Arc::new(Unit { failing, ..(*unit(VIP, candidates)).clone() })]),
+                vec![Arc::new(Unit { failing, ..(*unit(VIP, candidates)).clone() })],
             );
         }
     };
@@ -235,10 +235,8 @@ fn hold_down_ends_if_the_checks_of_the_owner_fail() {
         let owner = segment.owners(VIP).first().map(|owner| (*owner).to_owned()).expect("an owner");
         for name in NODES {
             let failing = *name == *owner;
-            segment.input(
-                name,
-                Input::Units(vec![Arc::new(Unit { failing, ..(*unit(VIP, &NODES)).clone() })]),
-            );
+            segment
+                .set_units(name, vec![Arc::new(Unit { failing, ..(*unit(VIP, &NODES)).clone() })]);
         }
         segment.run(Duration::from_secs(1));
         assert!(
@@ -260,7 +258,7 @@ fn with_failing(count: u16, nodes: &[&str]) -> (ClaimMachine, Vec<Arc<Unit>>) {
         Unit { failing: true, ..(*unit(address, nodes)).clone() }
     };
     let units: Vec<_> = (0..count).map(|n| Arc::new(failing(n))).collect();
-    machine.handle(Input::Units(units.clone()), Instant::ZERO);
+    set_units(&mut machine, units.clone(), Instant::ZERO);
     (machine, units)
 }
 
@@ -310,7 +308,7 @@ fn a_long_failing_list_is_sent_in_ranges_and_twice() {
 fn set_two_hundred_units(segment: &mut Segment, fails: impl Fn(u16) -> bool) -> BTreeSet<IpAddr> {
     let address = |n: u16| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n]);
     let unit = |n| Unit { failing: fails(n), ..(*unit(address(n), &["node1"])).clone() };
-    segment.input("node1", Input::Units((0..200).map(|n| Arc::new(unit(n))).collect()));
+    segment.set_units("node1", (0..200).map(|n| Arc::new(unit(n))).collect());
     (0..200).filter(|n| fails(*n)).map(address).collect()
 }
 
@@ -364,7 +362,7 @@ fn flapping_checks_do_not_exceed_the_hello_rate_of_an_owner() {
     for n in 0..1_000 {
         let now = Instant::from_millis(2_000 + 2 * n);
         let failing = n % 2 == 0;
-        machine.handle(Input::Units(vec![Arc::new(Unit { failing, ..(*units[0]).clone() })]), now);
+        set_units(&mut machine, vec![Arc::new(Unit { failing, ..(*units[0]).clone() })], now);
         reports.extend(failing_reports(&mut machine, 2_000 + 2 * n, 2_002 + 2 * n));
     }
     let hellos = reports.len() - idle;

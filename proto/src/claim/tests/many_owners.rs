@@ -36,12 +36,12 @@ fn above_forty_owners_the_hello_interval_grows() {
 fn hellos_carry_a_longer_interval_before_it_applies() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
-    machine.handle(Input::Units(vec![unit(VIP, &["node1"])]), Instant::ZERO);
+    set_units(&mut machine, vec![unit(VIP, &["node1"])], Instant::ZERO);
     let mut hellos = Vec::new();
     for n in 0..5_000 {
         let now = Instant::from_millis(n);
         if n == 3_000 {
-            machine.handle(Input::Units(vec![]), now);
+            set_units(&mut machine, vec![], now);
         }
         machine.tick(now);
         while let Some(output) = machine.poll() {

@@ -25,7 +25,7 @@ impl TestOwner {
         admit_peer(&mut machine, "node3", 8, Instant::from_millis(500));
         machine.tick(Instant::from_millis(1_000));
         let now = Instant::from_millis(1_500);
-        machine.handle(Input::Units(vec![unit(VIP, &["node1"])]), now);
+        set_units(&mut machine, vec![unit(VIP, &["node1"])], now);
         let mut owner = Self { machine, now, clock: 2 };
         owner.receive(Body::Hello {
             generation: 0,
@@ -46,7 +46,7 @@ impl TestOwner {
             .map(|n| IpAddr::from([172, 30, 0, n]))
             .find(is_node2_better)
             .expect("such an address");
-        owner.machine.handle(Input::Units(vec![unit(address, &["node1", "node2"])]), owner.now);
+        set_units(&mut owner.machine, vec![unit(address, &["node1", "node2"])], owner.now);
         owner.count_announcements();
         assert_eq!(owner.machine.owned().collect::<Vec<_>>(), [address]);
         owner.receive(Body::Claim {
@@ -227,9 +227,9 @@ fn a_yielded_node_ranks_before_a_flapping_node() {
 #[test]
 fn a_yielded_node_ranks_before_a_node_with_failing_checks() {
     check_yielded_node_takes_over(|segment, name| {
-        segment.input(
+        segment.set_units(
             name,
-            Input::Units(vec![Arc::new(Unit { failing: true, ..(*unit(VIP, &NODES)).clone() })]),
+            vec![Arc::new(Unit { failing: true, ..(*unit(VIP, &NODES)).clone() })],
         );
     });
 }
@@ -292,7 +292,7 @@ fn a_restart_of_a_peer_without_leaving_causes_an_announcement() {
 fn the_first_peer_of_a_lone_owner_causes_an_announcement() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
-    machine.handle(Input::Units(vec![unit(VIP, &["node1"])]), Instant::ZERO);
+    set_units(&mut machine, vec![unit(VIP, &["node1"])], Instant::ZERO);
     machine.tick(Instant::from_millis(1_000));
     let mut owner = TestOwner { machine, now: Instant::from_millis(1_500), clock: 2 };
     admit_peer(&mut owner.machine, "node2", 7, owner.now);
@@ -306,7 +306,7 @@ fn two_nodes_that_rank_each_other_higher_do_not_yield_forever() {
         let view = change_candidates(&unit(VIP, &["node1", "node2"]), |candidate| {
             candidate.cordoned = *candidate.node == *name;
         });
-        segment.input(name, Input::Units(vec![view]));
+        segment.set_units(name, vec![view]);
     }
     segment.run(Duration::from_secs(2));
     segment.watch_owners(VIP);
@@ -375,7 +375,7 @@ fn a_leaving_owner_next_to_a_stable_one_causes_one_claim() {
         .find(ranks_second)
         .expect("such an address");
     // In node1's view, node2 is no candidate.
-    owner.machine.handle(Input::Units(vec![unit(address, &["node1", "node3"])]), owner.now);
+    set_units(&mut owner.machine, vec![unit(address, &["node1", "node3"])], owner.now);
     let claim = Body::Claim {
         previous_generation: 0,
         generation: 1,

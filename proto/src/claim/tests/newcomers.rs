@@ -152,7 +152,7 @@ fn a_claim_without_confirmation_expires_after_12_s() {
         ),
         at,
     );
-    machine.handle(Input::Units(vec![unit(VIP, &["node1"])]), at);
+    set_units(&mut machine, vec![unit(VIP, &["node1"])], at);
     // Node2 is alive, but its hellos carry the generation of a claim set that never arrives.
     for n in 4..242 {
         at = at + ms(50);

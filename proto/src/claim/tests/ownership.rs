@@ -16,7 +16,7 @@ fn a_lone_node_listens_for_a_second_and_then_claims() {
 #[test]
 fn a_node_without_a_hello_key_sends_and_claims_nothing() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
-    machine.handle(Input::Units(vec![unit(VIP, &["node1"])]), Instant::ZERO);
+    set_units(&mut machine, vec![unit(VIP, &["node1"])], Instant::ZERO);
     machine.tick(Instant::from_millis(60_000));
     assert_eq!(machine.poll(), None);
 }
@@ -101,7 +101,7 @@ fn a_better_node_takes_over_after_its_preempt_delay_without_gap() {
     segment.run(Duration::from_secs(5));
     assert_eq!(segment.owners(VIP), [order[1]]);
     segment.start(order[0]);
-    segment.input(order[0], Input::Units(vec![unit(VIP, &NODES)]));
+    segment.set_units(order[0], vec![unit(VIP, &NODES)]);
     segment.watch_owners(VIP);
     segment.run(ms(29_900));
     assert_eq!(segment.owners(VIP), [order[1]], "the better node is in preempt delay");
@@ -117,7 +117,7 @@ fn a_drain_moves_the_unit_even_to_a_node_in_preempt_delay() {
     let order = ranked(&NODES, VIP);
     for name in &order[1..] {
         segment.start(name);
-        segment.input(name, Input::Units(vec![unit(VIP, &NODES)]));
+        segment.set_units(name, vec![unit(VIP, &NODES)]);
     }
     segment.run(ms(1500));
     segment.input(order[0], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
@@ -210,7 +210,7 @@ fn a_newcomer_receives_all_claims_before_it_may_claim() {
     segment.units(&units);
     segment.run(ms(1500));
     segment.start("node2");
-    segment.input("node2", Input::Units(units.clone()));
+    segment.set_units("node2", units.clone());
     addresses.iter().for_each(|address| segment.watch_owners(*address));
     segment.run(Duration::from_secs(20));
     for address in addresses {
@@ -236,8 +236,8 @@ fn differing_views_end_with_one_owner_and_few_frames() {
     let mut segment = Segment::new(&["node1", "node2"]);
     let order = ranked(&["node1", "node2"], VIP);
     // Each node is the only candidate in its own view.
-    segment.input(order[0], Input::Units(vec![unit(VIP, &[order[0]])]));
-    segment.input(order[1], Input::Units(vec![unit(VIP, &[order[1]])]));
+    segment.set_units(order[0], vec![unit(VIP, &[order[0]])]);
+    segment.set_units(order[1], vec![unit(VIP, &[order[1]])]);
     segment.run(Duration::from_secs(5));
     let frames = segment.sent;
     segment.run(Duration::from_secs(60));
@@ -261,9 +261,9 @@ fn hold_down_ends_when_the_owner_loses_its_endpoints() {
         candidate.cordoned = *candidate.node == *order[0];
     });
     // The owner receives the cordon a second later than the other node.
-    segment.input(order[1], Input::Units(vec![Arc::clone(&cordoned)]));
+    segment.set_units(order[1], vec![Arc::clone(&cordoned)]);
     segment.run(ms(1_000));
-    segment.input(order[0], Input::Units(vec![cordoned]));
+    segment.set_units(order[0], vec![cordoned]);
     segment.run(ms(1_000));
     assert_eq!(segment.owners(VIP), [order[0]], "the other node is in hold-down");
     segment.units(&[Arc::new(Unit { can_serve_here: false, ..(*unit(VIP, &order[1..])).clone() })]);
@@ -280,7 +280,7 @@ fn a_leaving_node_claims_nothing() {
     segment.node(ranked(&NODES, VIP)[2]).up = false;
     segment.input(owner, Input::Leave);
     let other = IpAddr::from([172, 30, 0, 201]);
-    segment.input(owner, Input::Units(vec![unit(VIP, &NODES), unit(other, &[owner])]));
+    segment.set_units(owner, vec![unit(VIP, &NODES), unit(other, &[owner])]);
     segment.run(ms(1000));
     assert_eq!(segment.owners(VIP), [owner]);
     assert!(segment.owners(other).is_empty());
@@ -291,7 +291,7 @@ fn a_leaving_node_yields_to_any_other_node() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
     // The owner is the only candidate in its own view.
-    segment.input(order[0], Input::Units(vec![unit(VIP, &[order[0]])]));
+    segment.set_units(order[0], vec![unit(VIP, &[order[0]])]);
     segment.input(order[0], Input::Leave);
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[1]]);

@@ -133,7 +133,7 @@ fn a_restarted_last_node_owns_all_within_a_second() {
     let (mut segment, addresses) = two_nodes_alone();
     let (_, units) = twelve_units(&NODES[..2]);
     segment.start("node1");
-    segment.input("node1", Input::Units(units));
+    segment.set_units("node1", units);
     segment.run(Duration::from_secs(9));
     addresses.iter().for_each(|address| segment.watch_owners(*address));
     segment.node("node2").up = false;
