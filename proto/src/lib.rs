@@ -5,6 +5,7 @@
 //!   that decisions need.
 //! - [`duration`]: the text format of durations in flags and annotations.
 //! - [`range`]: address ranges and sets of free addresses.
+//! - [`shared_map`]: sorted map whose clones share memory.
 //! - [`wire`]: frames on the network segment: Ethernet, ARP, NDP, and the hello protocol.
 //! - [`eligibility`], [`announce`], [`bgp`] and [`election`]: decisions that more than one
 //!   component makes.
@@ -29,6 +30,7 @@ pub mod facts;
 pub mod health;
 pub mod lease;
 pub mod range;
+pub mod shared_map;
 mod time;
 pub mod wire;
 
