@@ -3,7 +3,7 @@
 //! controller's conditions. The speaker translates the result into GoBGP's configuration.
 //!
 //! - [`sessions()`] selects the BGPPeers with which a node can have sessions at the same time.
-//! - [`routes()`] computes the routes that a node advertises in these sessions.
+//! - [`RouteTable`] contains the routes that a node advertises in these sessions.
 //! - [`export_targets`] computes the routers to which a node should advertise one address, and
 //!   [`Advertiser`] the routers to which the node does advertise it.
 //! - [`AlternateNodes`] finds the routes that a draining node may withdraw, because other nodes
@@ -16,6 +16,7 @@ mod advertiser;
 mod drain;
 mod prefix;
 mod route_class;
+mod route_table;
 mod routes;
 mod sessions;
 
@@ -24,5 +25,6 @@ pub use advertiser::{Advertiser, NotAdvertised};
 pub use drain::{AlternateNodes, AlternateRoutes, Withdrawable};
 pub use prefix::Prefix;
 pub use route_class::{RouteAttributes, RouteClass};
-pub use routes::{ExportTargets, NodeRoutes, RouteInput, Routes, export_targets, routes};
+pub use route_table::{ClassCounts, RouteTable, Routes};
+pub use routes::{ExportTargets, RouteInput, export_targets};
 pub use sessions::{BfdUnavailable, PeerConflict, Sessions, sessions};

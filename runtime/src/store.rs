@@ -44,18 +44,19 @@ impl<K: Ord + Clone + From<Key>, V> Store<K, V> {
     /// `keep` converts a fact to the value that is stored. If it returns `None`, the object is
     /// removed, because FerroLB does not need it. An object that cannot be read keeps its value,
     /// unless the caller applies [`Change::or_delete`] first.
-    pub fn handle<F: Keyed<Key = K>>(
+    pub fn handle<F: Keyed>(
         &mut self,
         change: Change<F>,
         keep: impl FnOnce(F) -> Option<V>,
     ) -> Vec<(K, Option<V>)>
     where
+        K: From<F::Key>,
         V: PartialEq,
     {
         match change {
             Change::ResyncStarted => self.resync_started(),
             Change::Apply(fact) => {
-                let key = fact.key();
+                let key = K::from(fact.key());
                 let Some(value) = keep(fact) else { return self.delete(key) };
                 let differs = self.get(&key) != Some(&value);
                 let before = self.put(key.clone(), value);
@@ -155,6 +156,15 @@ impl<K: Ord, V> Store<K, V> {
         K: Borrow<Q>,
     {
         self.objects.get(key).map(|entry| &entry.1)
+    }
+
+    /// Returns the value of this key, with the key that the store contains.
+    #[must_use]
+    pub fn get_key_value<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
+        self.objects.get_key_value(key).map(|(key, entry)| (key, &entry.1))
     }
 
     /// Returns all keys and values, in the order of the keys.

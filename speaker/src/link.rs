@@ -28,7 +28,6 @@ mod rx_queue;
 mod siblings;
 mod socket;
 mod thread;
-mod unit_changes;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,6 +1,7 @@
 //! The plan: computes the desired configuration from the state. [`plan`] is pure, and this module
 //! imports no driver. The main loop calls [`plan`] again after events that can change its result.
 //! Each result is complete, never a change; the drivers compare it with the actual configuration.
+//! The [`Memo`] makes the cost of a plan that of the changes since the latest one.
 
 mod bgp;
 mod check_scope;
@@ -10,7 +11,6 @@ mod memo;
 mod not_ready;
 mod probes;
 mod proxy_health;
-mod slices;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,13 +23,15 @@ use ferrolb_proto::api::{
     InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, SpeakerStatusStatus,
 };
 use ferrolb_proto::claim::{AddressConflict, ConflictKind, NodeState};
-use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
 
 use crate::event::{Link, LinkReport};
 use crate::state::{LinkFailure, State};
+use bgp::BgpInput;
 use not_ready::NotReady;
+use probes::HealthCheckMemo;
+use units::LinkUnits;
 
 pub use bgp::{
     BgpConfig, BgpIdentity, ExportAttributes, ExportGroups, RouteReceiver, RouteReceivers,
@@ -38,10 +40,10 @@ pub use bgp::{
 pub use memo::Memo;
 pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
 pub use proxy_health::ProxyTargets;
-pub use units::{AddressCounts, SERVING_NAMES};
+pub use units::{AddressCounts, SERVING_NAMES, Units};
 
 /// Desired configuration of all drivers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Configurations of the interfaces that the speaker uses, by index.
     pub links: BTreeMap<u32, LinkPlan>,
@@ -49,7 +51,7 @@ pub struct Desired {
     /// receives another speaker there.
     pub waiting_for_speaker: BTreeSet<Box<str>>,
     /// SpeakerStatus to write for this node.
-    pub status: SpeakerStatusStatus,
+    pub status: Arc<SpeakerStatusStatus>,
     /// Servers that the health check of kube-proxy contacts.
     pub proxy_targets: ProxyTargets,
     /// Reason for which this node hands over its addresses although its speaker continues to run.
@@ -98,8 +100,8 @@ pub struct LinkPlan {
 /// Configuration of an interface's thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkConfig {
-    /// All election units of this network segment, by address.
-    pub units: Vec<Arc<Unit>>,
+    /// All election units of this network segment.
+    pub units: Units,
     /// Hello keys, which sign and verify the frames between speakers.
     pub keys: HelloKeyRing,
     /// Hardware addresses of all interfaces of this node. The thread treats frames from them as
@@ -116,45 +118,8 @@ pub struct LinkConfig {
     pub leaving: bool,
 }
 
-/// One interface, and the election units that the plan has collected for it so far.
-struct LinkUnits<'a> {
-    link: &'a Link,
-    /// True if Services are announced on the interface: see `interfaces::may_announce`.
-    announces: bool,
-    /// True if advertisements allow this node to announce any of `units` on the interface.
-    selected: bool,
-    units: Vec<Arc<Unit>>,
-}
-
-impl Desired {
-    /// Replaces values by those of the plan `before` if both are equal. Thus ten thousand units are
-    /// in memory only once, and unchanged units are compared by their pointers.
-    pub fn reuse_unchanged(&mut self, before: &Self) {
-        if before.probes.targets == self.probes.targets {
-            self.probes.targets = Arc::clone(&before.probes.targets);
-        }
-        if let (Some(before), Some(bgp)) = (&before.bgp, &mut self.bgp)
-            && before.routes == bgp.routes
-        {
-            bgp.routes = Arc::clone(&before.routes);
-        }
-        for (index, link) in &mut self.links {
-            let Some(before) = before.links.get(index) else { continue };
-            if let Some(config) = Arc::get_mut(&mut link.config) {
-                units::reuse_equal(&mut config.units, &before.config.units);
-            }
-            if before.config == link.config {
-                link.config = Arc::clone(&before.config);
-            }
-            if before.ndp_addresses == link.ndp_addresses {
-                link.ndp_addresses = Arc::clone(&before.ndp_addresses);
-            }
-        }
-    }
-}
-
-/// Computes the desired configuration at `now` from the state and the results of the previous plan,
-/// and replaces these results.
+/// Computes the desired configuration at `now` from the state. `memo` has the results of the latest
+/// plan, and the changes of the state since then.
 #[must_use]
 pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
     let eligible = interfaces::usable_interfaces(state);
@@ -166,95 +131,89 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
             && every_node_is_excluded(state.nodes.values()),
         ..Desired::default()
     };
-    let health_checks = probes::health_checks(state);
-    let mut used_links = links_to_use(state, &eligible, now, &mut desired.replan_at);
-    if state.missing_input().is_none() {
-        let services = units::services_by_address(state, &health_checks.failing);
-        desired.addresses = units::count_addresses(state, &services);
-        for cluster_unit in units::cluster_units(state, &units::cluster_view(state), &services) {
-            for link_units in used_links.iter_mut().filter(|link_units| link_units.announces) {
-                link_units.selected |= cluster_unit.selects(link_units.link);
-                link_units.units.push(cluster_unit.for_interface(link_units.link));
-            }
-        }
-        let waiting = used_links.iter().filter(|link_units| !link_units.announces);
-        desired.waiting_for_speaker =
-            waiting.map(|link_units| link_units.link.name.clone()).collect();
-    }
-    let proxy_health = &state.proxy_health;
-    let node_flags = NodeState {
-        draining: desired.drain_reason.is_some(),
-        unhealthy: proxy_health.unhealthy(),
-        health_checked: proxy_health.checked(),
-    };
-    for link_units in used_links {
-        desired.links.insert(link_units.link.index, link_plan(state, link_units, node_flags));
-    }
     let draining = desired.drain_reason.is_some();
+    let has_bgp = bgp::is_known(state);
+    let bgp_input = has_bgp.then(|| BgpInput::new(state, draining)).flatten();
+    let mut is_reported = true;
+    if state.missing_input().is_none() {
+        is_reported = memo.update(state, bgp_input.as_ref(), now);
+        desired.addresses = memo.addresses.counts().clone();
+    }
+    plan_links(state, memo, &eligible, &mut desired, now);
     let drains = draining || state.own_node().is_some_and(|node| node.cordoned);
     desired.watches_speakers = state.config.gobgp && state.config.drain_delay.is_some() && drains;
-    let mut status = status(state, &eligible, draining);
-    let alternates = std::mem::take(&mut memo.alternates);
-    if let Some(bgp) = state
-        .config
-        .gobgp
-        .then(|| bgp::plan_bgp(state, &alternates, draining, &health_checks.failing, now))
-        .flatten()
-    {
+    let mut bgp_status = None;
+    if has_bgp {
+        // If the Node is deleted, this speaker has nothing to advertise, and there are no labels
+        // that a BGPPeer could select.
+        let bgp = bgp_input.map(|input| input.plan(state, memo, now)).unwrap_or_default();
         // If gobgpd had no routes, as after a boot, the node's routes are de-preferred until
         // kube-proxy's health is known. So gobgpd must have been read first.
         desired.bgp = state.prefixes_at_start.map(|_| bgp.config);
         (desired.session_metrics, desired.prefixes_over_limit) =
             (bgp.session_metrics, bgp.prefixes_over_limit);
-        memo.alternates = Arc::new(bgp.alternates);
         desired.replan_at = desired.replan_at.into_iter().chain(bgp.replan_at).min();
-        status.bgp = Some(bgp.status);
+        bgp_status = Some(bgp.status);
     }
-    let unchecked =
-        health_checks.unchecked(state).map_or_else(String::new, |endpoints| endpoints.to_string());
-    let failing_services = health_checks.failing_services();
-    let failing_health_checks = health_checks.reported;
-    desired.status =
-        SpeakerStatusStatus { failing_services, failing_health_checks, unchecked, ..status };
-    desired.probes = HealthChecks {
-        targets: Arc::new(health_checks.targets),
-        disallowed: health_checks.disallowed.count,
-        slowed: health_checks.slowed,
-    };
+    if is_reported || memo.status.bgp != bgp_status {
+        let status = status(state, &memo.health_checks, &eligible, draining);
+        memo.status = Arc::new(SpeakerStatusStatus { bgp: bgp_status, ..status });
+    }
+    desired.status = Arc::clone(&memo.status);
+    desired.probes = memo.health_checks.checks();
     let has_handed_over = |index| state.reports.get(index).is_some_and(|report| report.handed_over);
     desired.handed_over = state.leaving && desired.links.keys().all(has_handed_over);
     desired
 }
 
-/// Returns those of the `eligible` interfaces that are up and whose threads may run. After a
-/// failure, a thread waits before it is started again; `replan_at` becomes the end of this
-/// delay if it is earlier.
-fn links_to_use<'a>(
+/// Plans those of the `eligible` interfaces that are up and whose threads may run. After a failure,
+/// a thread waits before it is started again; `replan_at` becomes the end of this delay if it is
+/// earlier.
+fn plan_links(
     state: &State,
-    eligible: &[&'a Link],
+    memo: &mut Memo,
+    eligible: &[&Link],
+    desired: &mut Desired,
     now: Instant,
-    replan_at: &mut Option<Instant>,
-) -> Vec<LinkUnits<'a>> {
-    let mut used_links = Vec::new();
+) {
+    let is_complete = state.missing_input().is_none();
+    let node_flags = NodeState {
+        draining: desired.drain_reason.is_some(),
+        unhealthy: state.proxy_health.unhealthy(),
+        health_checked: state.proxy_health.checked(),
+    };
+    let mut announcing = BTreeSet::new();
     for link in eligible {
-        let retry_at = state
-            .link_failures
-            .get(&link.index)
-            .copied()
-            .map(LinkFailure::retry_at)
-            .filter(|at| *at > now);
-        *replan_at = replan_at.iter().copied().chain(retry_at).min();
-        if link.up && retry_at.is_none() {
-            let announces = interfaces::may_announce(state, link);
-            used_links.push(LinkUnits { link, announces, selected: false, units: Vec::new() });
+        let failure = state.link_failures.get(&link.index).copied();
+        let retry_at = failure.map(LinkFailure::retry_at).filter(|at| *at > now);
+        desired.replan_at = desired.replan_at.into_iter().chain(retry_at).min();
+        if !link.up || retry_at.is_some() {
+            continue;
         }
+        let units = if is_complete && interfaces::may_announce(state, link) {
+            announcing.insert(link.index);
+            Some(memo.addresses.link(link.index, &state.config.node))
+        } else {
+            if is_complete {
+                desired.waiting_for_speaker.insert(link.name.clone());
+            }
+            None
+        };
+        desired.links.insert(link.index, link_plan(state, link, units, node_flags));
     }
-    used_links
+    memo.addresses.retain_links(|index| announcing.contains(&index));
 }
 
-/// Builds the configuration of one interface's thread.
-fn link_plan(state: &State, link_units: LinkUnits<'_>, node_flags: NodeState) -> LinkPlan {
-    let LinkUnits { link, selected, units, .. } = link_units;
+/// Builds the configuration of one interface's thread. `units` are none if this node announces
+/// nothing on the interface.
+fn link_plan(
+    state: &State,
+    link: &Link,
+    units: Option<&mut LinkUnits>,
+    node_flags: NodeState,
+) -> LinkPlan {
+    let mut nothing = LinkUnits::default();
+    let units = units.unwrap_or(&mut nothing);
     let source = link.addresses.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(*address),
         IpAddr::V6(_) => None,
@@ -262,15 +221,22 @@ fn link_plan(state: &State, link_units: LinkUnits<'_>, node_flags: NodeState) ->
     let usable = link.addresses.iter().filter(|address| !link.tentative.contains(address));
     let source_v6 =
         usable.copied().filter_map(v6).min_by_key(|address| !address.is_unicast_link_local());
-    let report = state.reports.get(&link.index);
-    let owned = report.into_iter().flat_map(|report| report.owned.iter().copied());
-    let ndp_addresses =
-        units::prepared_addresses(&units, &state.config.node).chain(owned).filter_map(v6).collect();
-    let macs = state.links.iter().flat_map(|links| links.values()).map(|link| link.mac).collect();
-    let (keys, leaving) = (state.keys.clone(), state.leaving);
-    let config = Arc::new(LinkConfig { units, keys, macs, source, source_v6, node_flags, leaving });
-    let (name, mac) = (link.name.clone(), link.mac);
-    LinkPlan { name, mac, selected, config, ndp_addresses: Arc::new(ndp_addresses) }
+    let no_addresses = Arc::default();
+    let owned = state.reports.get(&link.index).map_or(&no_addresses, |report| &report.owned);
+    let ndp_addresses = units.solicited_addresses(owned);
+    let links = state.links.iter().flat_map(|links| links.values());
+    let macs = links.filter(|link| !state.leads_to_pod(link)).map(|link| link.mac).collect();
+    let config = LinkConfig {
+        units: units.units.clone(),
+        keys: state.keys.clone(),
+        macs,
+        source,
+        source_v6,
+        node_flags,
+        leaving: state.leaving,
+    };
+    let (name, mac, selected) = (link.name.clone(), link.mac, units.is_selected());
+    LinkPlan { name, mac, selected, config: Arc::new(config), ndp_addresses }
 }
 
 const fn v6(address: IpAddr) -> Option<Ipv6Addr> {
@@ -293,7 +259,12 @@ fn not_ready(state: &State) -> Option<NotReady<'_>> {
     state.keys.is_empty().then_some(NotReady::NoKey)
 }
 
-fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusStatus {
+fn status(
+    state: &State,
+    health_checks: &HealthCheckMemo,
+    eligible: &[&Link],
+    draining: bool,
+) -> SpeakerStatusStatus {
     let reports = || eligible.iter().filter_map(|link| state.reports.get(&link.index));
     let mut owned: Vec<_> = reports().flat_map(|report| report.owned.iter()).collect();
     owned.sort_unstable();
@@ -329,9 +300,11 @@ fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusSta
             state: state.proxy_health.state,
             message: state.proxy_health.message.to_string(),
         }),
-        failing_health_checks: Vec::new(),
-        failing_services: 0,
-        unchecked: String::new(),
+        failing_health_checks: health_checks.reported(),
+        failing_services: health_checks.failing_services(),
+        unchecked: health_checks
+            .unchecked(state)
+            .map_or_else(String::new, |endpoints| endpoints.to_string()),
         bgp: None,
         owned_addresses: i64::try_from(owned.len()).unwrap_or(i64::MAX),
     }

@@ -238,7 +238,7 @@ impl MainLoop {
                     }
                 }
                 Some(request) = requests.recv() => {
-                    request.respond(&json!({"state": self.state.dump(), "desired": self.desired.dump(&self.state)}));
+                    request.respond(&json!({"state": self.state.dump(), "desired": self.desired.dump(&self.state, &self.memo)}));
                 }
                 signal = &mut termination, if handover_deadline.is_none() => {
                     info!(signal, "stopping: handing over the addresses of this node");
@@ -253,8 +253,7 @@ impl MainLoop {
 
     /// Computes a plan and passes it to the drivers.
     fn replan(&mut self, now: Instant) -> anyhow::Result<()> {
-        let mut desired = plan(&self.state, &mut self.memo, now);
-        desired.reuse_unchanged(&self.desired);
+        let desired = plan(&self.state, &mut self.memo, now);
         self.metrics.plan.observe(Clock::now().since(now).as_secs_f64());
         self.links.apply(&desired.links).context("the kernel returns no random numbers")?;
         // Before this node's interfaces are known, the status would list none of them.
@@ -349,7 +348,10 @@ impl MainLoop {
             | Event::SpeakersUnknown
             | Event::StopRequested => {}
         }
-        self.state.handle(event, Clock::now())
+        let changes = self.state.handle(event, Clock::now());
+        let plan_needed = !changes.is_empty();
+        self.memo.add(changes);
+        plan_needed
     }
 
     fn link_name(&self, index: u32) -> &str {

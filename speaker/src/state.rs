@@ -9,9 +9,11 @@
 //! - the interfaces on which this node has ever received another speaker.
 
 mod bgp;
+mod changes;
 mod dump;
 mod last_passwords;
 mod reduced;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
@@ -30,8 +32,10 @@ use regex::Regex;
 
 use crate::event::{BgpReport, Event, Link, LinkReport};
 use bgp::BgpObjects;
+use services::Services;
 
 pub use bgp::PasswordSecret;
+pub use changes::Changes;
 pub(crate) use reduced::{ReducedService, ReducedSlice};
 
 /// Delay before an interface's thread is started again after its first failure.
@@ -92,9 +96,8 @@ impl LinkFailure {
 #[derive(Debug)]
 pub struct State {
     pub(crate) config: StateConfig,
-    /// FerroLB's Services with assigned addresses, reduced to the fields that a plan needs.
-    pub(crate) services: Store<Key, ReducedService>,
-    pub(crate) slices: Store<Key, ReducedSlice>,
+    /// FerroLB's Services with assigned addresses, and their EndpointSlices.
+    pub(crate) services: Services,
     pub(crate) nodes: Store<Arc<str>, Node>,
     pub(crate) pools: Store<Box<str>, Pool>,
     pub(crate) advertisements: Store<Box<str>, L2Advertisement>,
@@ -132,8 +135,7 @@ impl State {
     pub fn new(config: StateConfig) -> Self {
         Self {
             config,
-            services: Store::default(),
-            slices: Store::default(),
+            services: Services::default(),
             nodes: Store::default(),
             pools: Store::default(),
             advertisements: Store::default(),
@@ -154,75 +156,61 @@ impl State {
         }
     }
 
-    /// Handles one event that happened at `now`. Returns whether the event can change the plan.
-    /// Most events cannot, such as a change of a Service's conditions or of a Node's heartbeat.
+    /// Handles one event that happened at `now`. Returns the parts of the plan that the event can
+    /// change. Most events can change none, such as a change of a Service's conditions, of a Node's
+    /// heartbeat, or of an EndpointSlice whose Service has no address of FerroLB.
     ///
     /// An object that cannot be decoded is treated as deleted; only a pool keeps its ranges. The
     /// hello keys stay in use if their Secret is deleted or holds no key, until a Secret with keys
     /// replaces them. Otherwise, an accidental deletion would end all announcements of the cluster.
-    pub fn handle(&mut self, event: Event, now: Instant) -> bool {
+    pub fn handle(&mut self, event: Event, now: Instant) -> Changes {
         match event {
-            Event::Service(change) => {
-                let StateConfig { classes, default_implementation, .. } = &self.config;
-                apply(&mut self.services, change, |service| {
-                    let is_ours = service.is_served_by_ferrolb(classes, *default_implementation);
-                    (is_ours && !service.assigned.is_empty()).then(|| service.into())
-                })
-            }
-            Event::Slice(change) => {
-                apply(&mut self.slices, change, |slice| ReducedSlice::of(slice, &self.config.node))
-            }
-            Event::Node(change) => apply(&mut self.nodes, change, Some),
+            Event::Service(change) => self.services.set_service(change, &self.config),
+            Event::Slice(change) => self.services.set_slice(change, &self.config.node),
+            Event::Node(change) => Changes::all_if(apply(&mut self.nodes, change, Some)),
             Event::Pool(change) => {
                 let change = self.keep_unreadable(change);
-                apply(&mut self.pools, change, Some)
+                Changes::all_if(apply(&mut self.pools, change, Some))
             }
-            Event::Advertisement(change) => apply(&mut self.advertisements, change, Some),
-            Event::BgpPeer(change) => self.bgp_objects.set_peer(change),
+            Event::Advertisement(change) => {
+                Changes::all_if(apply(&mut self.advertisements, change, Some))
+            }
+            Event::BgpPeer(change) => Changes::all_if(self.bgp_objects.set_peer(change)),
             Event::BgpAdvertisement(change) => {
-                apply(&mut self.bgp_objects.advertisements, change, Some)
+                Changes::all_if(apply(&mut self.bgp_objects.advertisements, change, Some))
             }
-            Event::Community(change) => apply(&mut self.bgp_objects.communities, change, Some),
-            Event::BfdProfile(change) => apply(&mut self.bgp_objects.profiles, change, Some),
-            Event::Password(change) => self.bgp_objects.set_password(change),
-            Event::Keys(change) => {
-                self.set_keys(change);
-                true
+            Event::Community(change) => {
+                Changes::all_if(apply(&mut self.bgp_objects.communities, change, Some))
             }
-            Event::Links(links) => {
-                self.set_links(links);
-                true
+            Event::BfdProfile(change) => {
+                Changes::other_if(apply(&mut self.bgp_objects.profiles, change, Some))
             }
-            Event::Report { link, report } => {
-                self.set_report(link, report);
-                true
-            }
+            Event::Password(change) => Changes::other_if(self.bgp_objects.set_password(change)),
+            Event::Keys(change) => Changes::other_if(self.set_keys(change)),
+            Event::Links(links) => Changes::all_if(self.set_links(links)),
+            Event::Report { link, report } => Changes::other_if(self.set_report(link, report)),
             Event::LinkFailed { link, why: _ } => {
                 self.record_failure(link, now);
-                true
+                Changes::other_if(true)
             }
             Event::GroupsNotJoined { link, addresses } => {
+                let changed = self.unjoined.get(&link) != Some(&addresses);
                 self.unjoined.insert(link, addresses);
-                true
+                Changes::other_if(changed)
             }
-            Event::ProxyHealth(judgement) => {
-                self.proxy_health = judgement;
-                true
+            Event::ProxyHealth(health) => {
+                Changes::other_if(replace(&mut self.proxy_health, health))
             }
-            Event::EndpointHealth { id, failing: Some(why) } => {
-                self.failing_endpoints.insert(id, why.clone()) != Some(why)
-            }
-            Event::EndpointHealth { id, failing: None } => {
-                self.failing_endpoints.remove(&id).is_some()
-            }
-            Event::Bgp(report) => replace(&mut self.bgp, report),
+            Event::EndpointHealth { id, failing } => self.set_endpoint_health(id, failing),
+            Event::Bgp(report) => Changes::other_if(replace(&mut self.bgp, report)),
             Event::GobgpRead(prefixes) => {
-                self.prefixes_at_start = Some(prefixes);
-                true
+                Changes::other_if(replace(&mut self.prefixes_at_start, Some(prefixes)))
             }
-            Event::Speaker(change) => apply(&mut self.speakers, change, Some),
-            Event::SpeakersUnknown => std::mem::take(&mut self.speakers).was_ever_complete(),
-            Event::StopRequested => !std::mem::replace(&mut self.leaving, true),
+            Event::Speaker(change) => Changes::other_if(apply(&mut self.speakers, change, Some)),
+            Event::SpeakersUnknown => {
+                Changes::other_if(std::mem::take(&mut self.speakers).was_ever_complete())
+            }
+            Event::StopRequested => Changes::other_if(!std::mem::replace(&mut self.leaving, true)),
         }
     }
 
@@ -231,15 +219,14 @@ impl State {
     #[must_use]
     pub fn missing_input(&self) -> Option<&'static str> {
         let known = [
-            ("Services", self.services.was_ever_complete()),
-            ("EndpointSlices", self.slices.was_ever_complete()),
             ("Nodes", self.nodes.was_ever_complete()),
             ("IPAddressPools", self.pools.was_ever_complete()),
             ("L2Advertisements", self.advertisements.was_ever_complete()),
             ("the Secret with the hello keys", self.keys_listed),
             ("the network interfaces of this node", self.links.is_some()),
         ];
-        known.into_iter().find(|(_, known)| !known).map(|(what, _)| what)
+        let unknown = || known.into_iter().find(|(_, known)| !known).map(|(what, _)| what);
+        self.services.missing_input().or_else(unknown)
     }
 
     /// Returns the Node of this speaker.
@@ -248,22 +235,34 @@ impl State {
         self.nodes.get(&*self.config.node)
     }
 
-    fn set_keys(&mut self, change: Change<HelloKeyRing>) {
+    /// Returns whether the keys, or whether they are known, have changed.
+    fn set_keys(&mut self, change: Change<HelloKeyRing>) -> bool {
         match change {
-            Change::Apply(keys) if !keys.is_empty() => self.keys = keys,
-            Change::ResyncDone => self.keys_listed = true,
+            Change::Apply(keys) if !keys.is_empty() => replace(&mut self.keys, keys),
+            Change::ResyncDone => replace(&mut self.keys_listed, true),
             Change::Apply(_)
             | Change::ResyncStarted
             | Change::Unreadable { .. }
-            | Change::Delete(_) => {}
+            | Change::Delete(_) => false,
         }
     }
 
-    fn set_report(&mut self, link: u32, report: LinkReport) {
+    fn set_report(&mut self, link: u32, report: LinkReport) -> bool {
         if !report.speakers.is_empty() {
             self.speaker_ever_received.insert(link);
         }
+        let changed = self.reports.get(&link) != Some(&report);
         self.reports.insert(link, report);
+        changed
+    }
+
+    fn set_endpoint_health(&mut self, id: ProbeTarget, failing: Option<Box<str>>) -> Changes {
+        let service = Arc::clone(&id.service);
+        let changed = match failing {
+            Some(why) => self.failing_endpoints.insert(id, why.clone()) != Some(why),
+            None => self.failing_endpoints.remove(&id).is_some(),
+        };
+        if changed { self.services.concerning(&service) } else { Changes::default() }
     }
 
     fn record_failure(&mut self, link: u32, now: Instant) {
@@ -286,22 +285,55 @@ impl State {
         })
     }
 
-    fn set_links(&mut self, links: Vec<Link>) {
+    /// Returns whether the interfaces have changed. A change of an interface that leads to a pod
+    /// counts only if it changes the addresses of this node, because every pod that starts or ends
+    /// changes such interfaces.
+    fn set_links(&mut self, links: Vec<Link>) -> bool {
         let links: BTreeMap<_, _> = links.into_iter().map(|link| (link.index, link)).collect();
         // The failures of an interface that is down are removed, so that its thread starts without
         // a delay when the interface comes up again.
         let up = |index: &u32| links.get(index).is_some_and(|link| link.up);
+        let entries = |state: &Self| {
+            state.link_failures.len()
+                + state.reports.len()
+                + state.unjoined.len()
+                + state.speaker_ever_received.len()
+        };
+        let entries_before = entries(self);
         self.link_failures.retain(|index, _| up(index));
         self.reports.retain(|index, _| up(index));
         self.unjoined.retain(|index, _| up(index));
         self.speaker_ever_received.retain(|index| links.contains_key(index));
+        let relevant = |links: &BTreeMap<u32, Link>| {
+            let (to_pods, others): (Vec<_>, Vec<_>) =
+                links.values().cloned().partition(|link| self.leads_to_pod(link));
+            let addresses: BTreeSet<_> =
+                to_pods.into_iter().flat_map(|link| link.addresses).collect();
+            (others, addresses)
+        };
+        let changed = entries(self) != entries_before
+            || self.links.as_ref().map(relevant) != Some(relevant(&links));
         self.links = Some(links);
+        changed
+    }
+
+    /// Returns whether an interface has one of the Node's InternalIPs.
+    pub(crate) fn has_internal_address(&self, link: &Link) -> bool {
+        let internal = self.own_node().map_or(&[][..], |node| &node.internal_addresses);
+        link.addresses.iter().any(|address| internal.contains(address))
+    }
+
+    /// Returns whether an interface is the host's end of a pod's veth pair. A veth pair may also
+    /// connect this node to its network, if the node is itself a container. The interface then has
+    /// a subnet or an InternalIP, and does not lead to a pod.
+    pub(crate) fn leads_to_pod(&self, link: &Link) -> bool {
+        link.into_namespace && link.subnets().next().is_none() && !self.has_internal_address(link)
     }
 }
 
 /// Applies a change to a store, which stores the value that `keep` returns for an object. Returns
 /// whether the change can affect the plan. An object that cannot be decoded is treated as deleted.
-fn apply<K: Ord + Clone + From<Key>, F: Keyed<Key = K>, V: PartialEq>(
+fn apply<K: Ord + Clone + From<Key> + From<F::Key>, F: Keyed, V: PartialEq>(
     store: &mut Store<K, V>,
     change: Change<F>,
     keep: impl FnOnce(F) -> Option<V>,

@@ -12,6 +12,7 @@
 //! collector deletes the object after the Node. Without a Node, the task writes nothing, because
 //! the garbage collector would delete the object again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::api::{
@@ -41,15 +42,20 @@ pub const STATUS_RESTORE_INTERVAL: Duration = Duration::from_secs(60);
 pub struct DesiredStatus {
     /// `metadata.uid` of the Node. Empty: there is no Node.
     owner: Box<str>,
-    status: SpeakerStatusStatus,
+    status: Arc<SpeakerStatusStatus>,
 }
 
 /// Passes the status to the writer, if the status or the Node's `metadata.uid` has changed.
-pub fn publish(writer: &watch::Sender<DesiredStatus>, owner: &str, status: &SpeakerStatusStatus) {
+pub fn publish(
+    writer: &watch::Sender<DesiredStatus>,
+    owner: &str,
+    status: &Arc<SpeakerStatusStatus>,
+) {
     writer.send_if_modified(|before| {
-        let changed = *before.owner != *owner || before.status != *status;
+        let same_status = Arc::ptr_eq(&before.status, status) || before.status == *status;
+        let changed = *before.owner != *owner || !same_status;
         if changed {
-            *before = DesiredStatus { owner: owner.into(), status: status.clone() };
+            *before = DesiredStatus { owner: owner.into(), status: Arc::clone(status) };
         }
         changed
     });
@@ -92,7 +98,7 @@ impl StatusWriter {
                 Ok(Err(_)) => return,
                 // The status may be lost, so it is written again. If the object was deleted,
                 // `write` also creates it again with its owner.
-                Err(_) => written.status = SpeakerStatusStatus::default(),
+                Err(_) => written.status = Arc::default(),
             }
             loop {
                 let latest = wanted.borrow_and_update().clone();

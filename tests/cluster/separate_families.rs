@@ -32,7 +32,7 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
     services::delete(lab, NAME)
 }
 
-/// Applies the Service with an IPv4 endpoint on one node and an IPv6 endpoint on another, and checks
+/// Applies the Service with an IPv4 endpoint on one node and an IPv6 endpoint on another. Checks
 /// owners, condition and replies.
 fn check(lab: &Lab, v4_node: &'static str, v6_node: &'static str) -> Result<()> {
     let families = [

@@ -59,11 +59,11 @@ impl RouteClass {
 
     /// Removes these routers from those that receive the route. Returns whether any of them was
     /// removed.
-    pub(super) fn remove_peers(&mut self, peers: &BTreeSet<&str>) -> bool {
+    pub(super) fn remove_peers(&mut self, peers: &BTreeSet<Box<str>>) -> bool {
         let mut removed = false;
         self.peers_by_attributes.retain(|_, receivers| {
             let before = receivers.len();
-            receivers.retain(|peer| !peers.contains(&**peer));
+            receivers.retain(|peer| !peers.contains(peer));
             removed |= receivers.len() < before;
             !receivers.is_empty()
         });

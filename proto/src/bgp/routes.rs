@@ -3,13 +3,12 @@
 //! Every node that may announce an address advertises it, and routers spread connections over these
 //! nodes (ECMP). On a network segment, in contrast, one node owns the address.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::advertisements::{BgpAdvertisements, ResolvedAdvertisement};
-use super::{Prefix, RouteAttributes, RouteClass, Sessions, Withdrawable};
-use crate::announce::{ClusterView, ServiceView, ServicesByAddress};
+use super::{RouteAttributes, RouteClass, Sessions, Withdrawable};
+use crate::announce::{ClusterView, ServiceView};
 use crate::eligibility::{Ineligible, Serving, eligibility};
 use crate::facts::{BgpAdvertisement, Node, SessionParameters};
 use crate::range::Family;
@@ -35,54 +34,25 @@ pub struct RouteInput<'a, 's> {
     pub withdrawable: &'s Withdrawable,
 }
 
-/// The prefixes that a node advertises, each with the routers that receive it and their attributes.
-/// Prefixes without a router are not in the map.
-pub type Routes = BTreeMap<Prefix, Arc<RouteClass>>;
-
-/// The result of [`routes`].
-#[derive(Debug, Default)]
-pub struct NodeRoutes {
-    /// The routes that the node advertises.
-    pub routes: Routes,
-    /// The number of prefixes that are withdrawn from at least one router, because the node drains
-    /// or is cordoned, and other nodes advertise them.
-    pub withdrawn: usize,
-}
-
 impl RouteInput<'_, '_> {
     /// Returns whether all routes of the node are de-preferred, whatever the address. As on a
     /// network segment, soft rules prefer other nodes and never leave an address without a node.
     /// With BGP, the routers decide whether another path exists.
-    fn is_de_preferred(&self) -> bool {
+    pub(super) fn is_de_preferred(&self) -> bool {
         self.unhealthy || self.node.cordoned || !self.node.ready
     }
 }
 
-/// Computes the routes of a node. All Services with the same address together decide on its route.
-pub fn routes(
-    view: &ClusterView<'_>,
-    input: &RouteInput<'_, '_>,
-    services: &ServicesByAddress<'_>,
-) -> NodeRoutes {
-    if input.sessions.active.is_empty() {
-        return NodeRoutes::default();
-    }
-    let served = services.iter().filter_map(|(address, services)| {
-        Some((address, served_address(view, input, address, services).ok()?))
-    });
-    classify(input, served)
-}
-
 /// An address that a node may advertise.
-struct ServedAddress {
-    serving: Serving,
+pub(super) struct ServedAddress {
+    pub(super) serving: Serving,
     /// Indexes of the BGPAdvertisements that announce the address from the node, ascending.
-    advertisements: BTreeSet<usize>,
+    pub(super) advertisements: BTreeSet<usize>,
 }
 
-/// Decides whether a node may advertise an address. `services` are the Services that have the
-/// address.
-fn served_address<'v>(
+/// Decides whether a node may advertise an address. All Services that have the address, which are
+/// `services`, decide together.
+pub(super) fn served_address<'v>(
     view: &ClusterView<'_>,
     input: &RouteInput<'_, '_>,
     address: IpAddr,
@@ -152,75 +122,9 @@ pub fn export_targets<'a, 'v>(
     if targets.peers.is_empty() { Err(reason) } else { Ok(targets) }
 }
 
-/// Properties of a prefix, which follow from the addresses in the prefix that the node can serve.
-struct PrefixProperties<'r> {
-    /// True if all addresses in the prefix that the node can serve are de-preferred.
-    de_preferred: bool,
-    /// The BGPPeers from whose routers the node may withdraw every address in the prefix that the
-    /// node can serve; `None` before the first address is added.
-    withdrawable: Option<BTreeSet<&'r str>>,
-    /// The indexes of the advertisements that announce any address in the prefix that the node can
-    /// serve.
-    ad_indexes: BTreeSet<usize>,
-}
-
-/// The key of a [`RouteClass`]: prefixes with the same family and the same properties (see
-/// [`PrefixProperties`]) share one class.
-type ClassKey<'r> = (Family, bool, BTreeSet<&'r str>, BTreeSet<usize>);
-
-/// Computes the routes for the addresses that the node may advertise.
-fn classify(
-    input: &RouteInput<'_, '_>,
-    served: impl Iterator<Item = (IpAddr, ServedAddress)>,
-) -> NodeRoutes {
-    let mut prefixes: BTreeMap<Prefix, PrefixProperties<'_>> = BTreeMap::new();
-    for (address, ServedAddress { serving, advertisements }) in served {
-        let peers: BTreeSet<_> =
-            input.withdrawable.get(&address).into_iter().flatten().map(|peer| &**peer).collect();
-        for index in advertisements {
-            let length = input.advertisements.get(index).of.aggregation_length(Family::of(address));
-            let properties = prefixes.entry(Prefix::of(address, length));
-            let properties = properties.or_insert(PrefixProperties {
-                de_preferred: true,
-                withdrawable: None,
-                ad_indexes: BTreeSet::new(),
-            });
-            properties.de_preferred &= input.is_de_preferred() || serving.failing;
-            properties.withdrawable = Some(
-                properties.withdrawable.take().map_or_else(|| peers.clone(), |all| &all & &peers),
-            );
-            properties.ad_indexes.insert(index);
-        }
-    }
-    // Each class is computed once per key, because 10,000 prefixes have only a handful of keys. The
-    // flag is true if a router was removed from the class, because the route is withdrawn from that
-    // router.
-    let mut classes = BTreeMap::<ClassKey<'_>, (Arc<RouteClass>, bool)>::new();
-    let mut node_routes = NodeRoutes::default();
-    for (prefix, PrefixProperties { de_preferred, withdrawable, ad_indexes }) in prefixes {
-        let key = (prefix.family(), de_preferred, withdrawable.unwrap_or_default(), ad_indexes);
-        let (class, is_withdrawn) = classes.entry(key).or_insert_with_key(
-            |(family, de_preferred, withdrawable, ad_indexes)| {
-                let advertisements = ad_indexes
-                    .iter()
-                    .map(|index| input.advertisements.get(*index))
-                    .collect::<Vec<_>>();
-                let mut class = class(&advertisements, *family, input.sessions, *de_preferred);
-                let is_withdrawn = class.remove_peers(withdrawable);
-                (Arc::new(class), is_withdrawn)
-            },
-        );
-        node_routes.withdrawn += usize::from(*is_withdrawn);
-        if !class.peers_by_attributes.is_empty() {
-            node_routes.routes.insert(prefix, Arc::clone(class));
-        }
-    }
-    node_routes
-}
-
 /// Computes the class of the routes that these advertisements announce together. The oldest
 /// advertisement is first.
-fn class(
+pub(super) fn class(
     advertisements: &[&ResolvedAdvertisement<'_>],
     family: Family,
     sessions: &Sessions<'_>,

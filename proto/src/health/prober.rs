@@ -20,6 +20,7 @@ use capacity::ServiceCapacities;
 
 use super::hysteresis::Hysteresis;
 use crate::facts::{CheckKind, HealthCheck, Key};
+use crate::shared_map::{Difference, SharedMap};
 use crate::{Instant, Machine};
 
 /// The maximum number of endpoints that one speaker checks. Further endpoints, in the order of
@@ -93,7 +94,7 @@ impl ProbeConfig {
 }
 
 /// All endpoints to check, each with its health check.
-pub type ProbeTargets = BTreeMap<ProbeTarget, Arc<ProbeConfig>>;
+pub type ProbeTargets = SharedMap<ProbeTarget, Arc<ProbeConfig>>;
 
 /// The unique identifier of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,7 +105,7 @@ pub struct ProbeId(u64);
 pub enum ProberInput {
     /// The complete set of endpoints to check from now on. An endpoint that remains in the set
     /// keeps its state, even if its check changes.
-    Targets(Arc<ProbeTargets>),
+    Targets(ProbeTargets),
     /// A probe has ended. The result of a stopped probe is ignored.
     Result {
         /// The endpoint to which the probe belongs.
@@ -163,8 +164,10 @@ struct TargetState {
 pub struct Prober {
     targets_max: usize,
     probes_max: usize,
+    /// The latest [`ProberInput::Targets`].
+    wanted: ProbeTargets,
+    /// The endpoints that are checked: the first `targets_max` of `wanted`.
     targets: BTreeMap<ProbeTarget, TargetState>,
-    over_limit: usize,
     /// The endpoints with the times of their next probes. Endpoints with a probe in flight, and
     /// those that wait for capacity of their Service, are not in the set.
     due: BTreeSet<(Instant, ProbeTarget)>,
@@ -182,12 +185,12 @@ impl Default for Prober {
 }
 
 impl Prober {
-    const fn bounded(targets_max: usize, probes_max: usize, of_service_max: usize) -> Self {
+    fn bounded(targets_max: usize, probes_max: usize, of_service_max: usize) -> Self {
         Self {
             targets_max,
             probes_max,
+            wanted: ProbeTargets::default(),
             targets: BTreeMap::new(),
-            over_limit: 0,
             due: BTreeSet::new(),
             in_flight: 0,
             capacities: ServiceCapacities::new(of_service_max),
@@ -212,34 +215,34 @@ impl Prober {
     /// Returns the number of endpoints that are not checked because of [`TARGETS_MAX`].
     #[must_use]
     pub const fn over_limit(&self) -> usize {
-        self.over_limit
+        self.wanted.len().saturating_sub(self.targets_max)
     }
 
-    fn set_targets(&mut self, wanted: &ProbeTargets, now: Instant) {
-        self.over_limit = wanted.len().saturating_sub(self.targets_max);
-        let bounded: ProbeTargets = wanted
-            .iter()
-            .take(self.targets_max)
-            .map(|(id, check)| (id.clone(), Arc::clone(check)))
-            .collect();
-        let removed: Vec<_> =
-            self.targets.keys().filter(|id| !bounded.contains_key(*id)).cloned().collect();
-        removed.into_iter().for_each(|id| self.remove(id));
-        for (id, check) in bounded {
-            match self.targets.get(&id) {
-                None => {
-                    let due = next_probe(&id, check.interval, now);
-                    self.due.insert((due, id.clone()));
-                    let verdict = Hysteresis::default();
-                    self.targets.insert(
-                        id,
-                        TargetState { check, verdict, probe: None, due, reason_is_stale: false },
-                    );
-                }
-                Some(state) if state.check != check => self.change(&id, check, now),
-                Some(_) => {}
+    fn set_targets(&mut self, wanted: ProbeTargets, now: Instant) {
+        let before = std::mem::replace(&mut self.wanted, wanted.clone());
+        let bounded = |all: &ProbeTargets| -> ProbeTargets {
+            if all.len() <= self.targets_max {
+                return all.clone();
+            }
+            let first = all.iter().take(self.targets_max);
+            first.map(|(id, check)| (id.clone(), Arc::clone(check))).collect()
+        };
+        let (before, wanted) = (bounded(&before), bounded(&wanted));
+        for Difference { key: id, now: check, .. } in wanted.differences(&before) {
+            match (check, self.targets.contains_key(id)) {
+                (None, _) => self.remove(id.clone()),
+                (Some(check), true) => self.change(id, Arc::clone(check), now),
+                (Some(check), false) => self.add(id.clone(), Arc::clone(check), now),
             }
         }
+    }
+
+    fn add(&mut self, id: ProbeTarget, check: Arc<ProbeConfig>, now: Instant) {
+        let due = next_probe(&id, check.interval, now);
+        self.due.insert((due, id.clone()));
+        let verdict = Hysteresis::default();
+        let state = TargetState { check, verdict, probe: None, due, reason_is_stale: false };
+        self.targets.insert(id, state);
     }
 
     fn remove(&mut self, id: ProbeTarget) {
@@ -362,7 +365,7 @@ impl Machine for Prober {
 
     fn handle(&mut self, input: ProberInput, now: Instant) {
         match input {
-            ProberInput::Targets(targets) => self.set_targets(&targets, now),
+            ProberInput::Targets(targets) => self.set_targets(targets, now),
             ProberInput::Result { id, ticket, outcome } => self.handle_result(id, ticket, outcome),
         }
         self.start_due(now);

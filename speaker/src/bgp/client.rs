@@ -150,7 +150,9 @@ impl Client {
             })
             .collect();
         for family in [Family::V4, Family::V6] {
-            known.paths.extend(self.paths(family).await?);
+            for (prefix, mark) in self.paths(family).await? {
+                known.paths.insert(prefix, mark);
+            }
         }
         Ok(known)
     }

@@ -67,7 +67,7 @@ mod tests {
         let mut receiver = ConfigReceiver::new(receiver);
         assert_eq!(receiver.latest(), None);
         let routes = [(Prefix::of([10, 0, 0, 7].into(), 32), Arc::default())];
-        let routes = Arc::new(routes.into());
+        let routes = routes.into_iter().collect();
         sender.send_replace(Some(BgpConfig { routes, ..BgpConfig::default() }));
         let policies = |receiver: &mut ConfigReceiver| {
             let config = receiver.latest().expect("a configuration");

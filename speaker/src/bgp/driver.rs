@@ -236,7 +236,10 @@ impl GobgpSession<'_> {
                 self.version_checked = true;
             }
             wanted.mark_unchanged();
-            let Some(step) = self.next(wanted) else { return Ok(session_changed) };
+            let Some(step) = self.next(wanted) else {
+                wanted.latest().into_iter().for_each(|wanted| self.known.share_paths(wanted));
+                return Ok(session_changed);
+            };
             session_changed |= matches!(
                 step,
                 BgpStep::AddSession(..) | BgpStep::RemoveSession(_) | BgpStep::SetBfd(..)

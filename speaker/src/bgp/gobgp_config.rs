@@ -7,11 +7,16 @@ use std::sync::Arc;
 use ferrolb_proto::bgp::{Prefix, RouteClass, Routes};
 use ferrolb_proto::facts::PeerLocation;
 use ferrolb_proto::range::Family;
+use ferrolb_proto::shared_map::{Difference, SharedMap};
 
 use super::content_hash::ContentHash;
 use super::peer_config::PeerConfig;
 use super::policy_config::PolicyConfig;
 use crate::plan::{BgpConfig, BgpIdentity, RouteReceivers, export_groups};
+
+/// Paths by prefix, each with the mark of its class. None: the path carries no mark of FerroLB, so
+/// it is in gobgpd but not desired.
+pub(super) type Paths = SharedMap<Prefix, Option<ContentHash>>;
 
 /// Desired configuration of gobgpd.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,8 +27,8 @@ pub(super) struct GobgpConfig {
     pub(super) peers: BTreeMap<PeerLocation, Arc<PeerConfig>>,
     /// Policies for the classes of routes.
     pub(super) policies: BTreeMap<ContentHash, Arc<PolicyConfig>>,
-    /// Paths by prefix, each with the mark of its class.
-    pub(super) paths: BTreeMap<Prefix, ContentHash>,
+    /// Paths, each with the mark of its class.
+    pub(super) paths: Paths,
     /// Reason for which a new gobgpd possibly does not start soon after the present one stops. If
     /// set, routers should not keep the routes of the stopped gobgpd.
     pub(super) no_restart_reason: Option<&'static str>,
@@ -47,9 +52,6 @@ struct TranslatedClass {
     prefixes: usize,
 }
 
-/// Change of the route to one prefix: the class before the change and after it. None: no route.
-type RouteChange<'r> = (Prefix, [Option<&'r Arc<RouteClass>>; 2]);
-
 impl Translation {
     pub(super) const fn config(&self) -> &GobgpConfig {
         &self.config
@@ -72,24 +74,22 @@ impl Translation {
             before.routes
         } else {
             self.classes.clear();
-            self.config.paths.clear();
-            Arc::default()
+            self.config.paths = Paths::default();
+            Routes::default()
         };
-        if !Arc::ptr_eq(&routes, &self.source.routes) {
-            self.update_routes(&routes);
-        }
+        self.update_routes(&routes);
     }
 
     /// Translates the routes of the source that differ from `before`, the translated ones.
     fn update_routes(&mut self, before: &Routes) {
-        let after = Arc::clone(&self.source.routes);
-        for (prefix, [old, new]) in route_changes(before, &after) {
+        let after = self.source.routes.clone();
+        for Difference { key: prefix, before: old, now: new } in after.differences(before) {
             let key = |class: &Arc<RouteClass>| (prefix.family(), Arc::clone(class));
             if let Some(class) = old.and_then(|old| self.classes.get_mut(&key(old))) {
                 class.prefixes -= 1;
             }
             let Some(new) = new else {
-                self.config.paths.remove(&prefix);
+                self.config.paths.remove(prefix);
                 continue;
             };
             let receivers = self.source.receivers.get(&prefix.family());
@@ -98,24 +98,12 @@ impl Translation {
                 TranslatedClass { policy: Arc::new(PolicyConfig::new(&groups)), prefixes: 0 }
             });
             class.prefixes += 1;
-            self.config.paths.insert(prefix, class.policy.hash);
+            self.config.paths.insert(*prefix, Some(class.policy.hash));
         }
         self.classes.retain(|_, class| class.prefixes > 0);
         let policies = self.classes.values().map(|class| &class.policy);
         self.config.policies = policies.map(|policy| (policy.hash, Arc::clone(policy))).collect();
     }
-}
-
-/// Returns the routes that differ between two configurations.
-fn route_changes<'r>(
-    before: &'r Routes,
-    after: &'r Routes,
-) -> impl Iterator<Item = RouteChange<'r>> {
-    let removed = before.iter().filter(|(prefix, _)| !after.contains_key(prefix));
-    let removed = removed.map(|(prefix, class)| (*prefix, [Some(class), None]));
-    let other = after.iter().map(|(prefix, class)| (*prefix, [before.get(prefix), Some(class)]));
-    let changed = other.filter(|(_, [old, new])| old != new);
-    removed.chain(changed)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use ferrolb_proto::facts::PeerLocation;
 use gobgp_proto as api;
 
 use super::content_hash::ContentHash;
-use super::gobgp_config::GobgpConfig;
+use super::gobgp_config::{GobgpConfig, Paths};
 use super::peer_config::PeerConfig;
 use super::policy_config::PolicyConfig;
 use crate::plan::BgpIdentity;
@@ -36,8 +36,8 @@ pub(super) struct ObservedState {
     /// Policies for the classes of routes, by mark. If a policy existed before this speaker
     /// started, only its mark is known.
     pub(super) classes: BTreeMap<ContentHash, Option<Arc<PolicyConfig>>>,
-    /// Paths in gobgpd, each with its mark. None: the path carries no mark of FerroLB.
-    pub(super) paths: BTreeMap<Prefix, Option<ContentHash>>,
+    /// Paths in gobgpd. If they are the desired ones, both maps share memory.
+    pub(super) paths: Paths,
     /// Sessions that gobgpd rejected, or whose BFD it rejected, each with the description of the
     /// rejected configuration.
     pub(super) rejected: BTreeMap<PeerLocation, Box<str>>,
@@ -137,17 +137,15 @@ pub(super) fn next_step(wanted: &GobgpConfig, known: &ObservedState) -> Option<B
 
 /// Returns the step that removes, adds or changes paths, or none if gobgpd already has the desired
 /// paths.
-fn path_step(
-    wanted: &BTreeMap<Prefix, ContentHash>,
-    known: &BTreeMap<Prefix, Option<ContentHash>>,
-) -> Option<BgpStep> {
-    let removed = known.keys().filter(|prefix| !wanted.contains_key(prefix)).copied();
+fn path_step(wanted: &Paths, known: &Paths) -> Option<BgpStep> {
+    let differences = || wanted.differences(known);
+    let removed = differences().filter(|path| path.now.is_none()).map(|path| *path.key);
     let removed: Vec<_> = removed.take(PATHS_MAX).collect();
     if !removed.is_empty() {
         return Some(BgpStep::Withdraw(removed));
     }
-    let changed = wanted.iter().filter(|(prefix, mark)| known.get(prefix) != Some(&Some(**mark)));
-    let changed: Vec<_> = changed.map(|(prefix, mark)| (*prefix, *mark)).take(PATHS_MAX).collect();
+    let changed = differences().filter_map(|path| Some((*path.key, (*path.now?)?)));
+    let changed: Vec<_> = changed.take(PATHS_MAX).collect();
     (!changed.is_empty()).then_some(BgpStep::Announce(changed))
 }
 
@@ -160,6 +158,14 @@ impl ObservedSession {
 }
 
 impl ObservedState {
+    /// Records that gobgpd has the desired paths. The recorded ones then share memory with them, so
+    /// that the next change is found without a comparison of all paths.
+    pub(super) fn share_paths(&mut self, wanted: &GobgpConfig) {
+        if self.paths == wanted.paths {
+            self.paths = wanted.paths.clone();
+        }
+    }
+
     /// Applies an executed step to the recorded state.
     pub(super) fn apply(&mut self, step: BgpStep) {
         match step {
@@ -174,7 +180,9 @@ impl ObservedState {
                     policies.into_iter().map(|policy| (policy.hash, Some(policy))).collect();
             }
             BgpStep::Announce(paths) => {
-                self.paths.extend(paths.into_iter().map(|(prefix, mark)| (prefix, Some(mark))))
+                for (prefix, mark) in paths {
+                    self.paths.insert(prefix, Some(mark));
+                }
             }
             BgpStep::Withdraw(prefixes) => prefixes.iter().for_each(|prefix| {
                 self.paths.remove(prefix);

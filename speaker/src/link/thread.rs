@@ -32,10 +32,9 @@ use super::neighbors::NeighborTracker;
 use super::report::Reporter;
 use super::rx_queue::RxQueue;
 use super::socket::{PacketSocket, send, wait_readable};
-use super::unit_changes::unit_changes;
 use super::{ConfigMailbox, LinkError, LinkSetup, ThreadState};
 use crate::metrics::DropReason;
-use crate::plan::LinkConfig;
+use crate::plan::{LinkConfig, Units};
 
 /// Maximum number of frames read from one socket before deadlines and other sockets are handled.
 const BURST_MAX: usize = 64;
@@ -327,8 +326,8 @@ impl LinkThread<'_> {
             self.keys = config.keys.clone();
             self.handle_input(Input::Keys(self.keys.ids()), now)?;
         }
-        if let Some(changes) = unit_changes(&before.units, &config.units) {
-            self.handle_input(changes, now)?;
+        if config.units != before.units {
+            self.handle_input(unit_changes(&before.units, &config.units), now)?;
         }
         if config.node_flags != before.node_flags {
             self.handle_input(Input::NodeState(config.node_flags), now)?;
@@ -430,4 +429,16 @@ impl LinkThread<'_> {
         self.lost_hellos |= count(&self.hello.socket, DropReason::KernelHello)? > 0;
         Ok(())
     }
+}
+
+/// Returns the input that changes the units `before` into `now`.
+fn unit_changes(before: &Units, now: &Units) -> Input {
+    let (mut changed, mut removed) = (Vec::new(), Vec::new());
+    for unit in now.differences(before) {
+        match unit.now {
+            Some(unit) => changed.push(Arc::clone(unit)),
+            None => removed.push(*unit.key),
+        }
+    }
+    Input::Units { changed, removed }
 }

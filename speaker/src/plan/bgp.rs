@@ -4,19 +4,18 @@ mod alternates;
 mod bgp_config;
 mod export_groups;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, KubeProxyState};
 use ferrolb_proto::bgp::{
-    AlternateRoutes, BgpAdvertisements, NodeRoutes, RouteInput, Sessions, Withdrawable, routes,
-    sessions,
+    AlternateRoutes, BgpAdvertisements, RouteInput, Sessions, Withdrawable, sessions,
 };
-use ferrolb_proto::facts::{BgpPeer, Key, Node, PeerLocation, SessionParameters};
-use ferrolb_proto::range::Family;
+use ferrolb_proto::facts::{BgpPeer, Node, PeerLocation, SessionParameters};
 
-use super::units;
+use super::Memo;
 use crate::event::{NodeIssue, SessionIssue};
 use crate::state::State;
 use bgp_config::{PlannedConfig, SessionContext, plan_config};
@@ -26,6 +25,9 @@ pub use export_groups::{
     ExportAttributes, ExportGroups, RouteReceiver, RouteReceivers, STATEMENTS_MAX, export_groups,
     limit_routes,
 };
+
+/// Withdrawable routes of a node that does not drain.
+static NOTHING_WITHDRAWABLE: Withdrawable = Withdrawable::new();
 
 /// Sessions for the metrics, by the names of their BGPPeers.
 pub type SessionMetrics = BTreeMap<Box<str>, SessionMetric>;
@@ -53,86 +55,112 @@ pub(super) struct BgpPlan {
     /// Number of prefixes that are not advertised because they need too many different sets of
     /// attributes.
     pub(super) prefixes_over_limit: usize,
-    /// While the node drains: the routers to which other nodes advertise each address of this node,
-    /// and since when.
-    pub(super) alternates: AlternateRoutes,
     /// Time at which the node may withdraw more routes even without an event.
     pub(super) replan_at: Option<Instant>,
 }
 
-/// Computes the BGP part of the plan. Returns none while an input that it depends on has not
-/// arrived yet. `before` holds the alternates of the previous plan. `failing` holds the Services
-/// that fail their health checks on this node, each with the address family.
-pub(super) fn plan_bgp(
-    state: &State,
-    before: &AlternateRoutes,
+/// Returns whether this node has a gobgpd, and all inputs of its configuration have arrived.
+pub(super) fn is_known(state: &State) -> bool {
+    state.config.gobgp
+        && state.missing_input().is_none()
+        && state.bgp_objects.missing_input().is_none()
+}
+
+/// Inputs of the BGP part of the plan that do not depend on Services.
+pub(super) struct BgpInput<'a> {
+    node: &'a Node,
+    sessions: Sessions<'a>,
+    advertisements: BgpAdvertisements<'a>,
     draining: bool,
-    failing: &BTreeSet<(&Key, Family)>,
-    now: Instant,
-) -> Option<BgpPlan> {
-    let objects = &state.bgp_objects;
-    if state.missing_input().is_some() || objects.missing_input().is_some() {
-        return None;
+    /// See [`RouteInput::unhealthy`].
+    unhealthy: bool,
+    /// How long other nodes must have advertised an address before this node withdraws its route.
+    /// None: this node withdraws no route.
+    delay: Option<Duration>,
+}
+
+impl<'a> BgpInput<'a> {
+    /// Returns the inputs of this node, if its Node exists.
+    pub(super) fn new(state: &'a State, draining: bool) -> Option<Self> {
+        let (node, objects) = (state.own_node()?, &state.bgp_objects);
+        // After a restart of the speaker, kube-proxy's health is unknown. If gobgpd still has
+        // routes, they are not de-preferred for this reason. If gobgpd has none, as after a boot,
+        // routers send the node no traffic, and should send none before kube-proxy's health is
+        // known.
+        let unhealthy = match state.proxy_health.state {
+            KubeProxyState::Unhealthy => true,
+            KubeProxyState::Unknown => draining || state.prefixes_at_start == Some(0),
+            KubeProxyState::Healthy | KubeProxyState::NotChecked => draining,
+        };
+        Some(Self {
+            node,
+            sessions: sessions(objects.peers.values(), &node.labels),
+            advertisements: BgpAdvertisements::new(
+                objects.advertisements.values(),
+                objects.communities.values(),
+            ),
+            draining,
+            unhealthy,
+            delay: state.config.drain_delay.filter(|_| draining || node.cordoned),
+        })
     }
-    // If the Node is deleted, this speaker has nothing to advertise, and there are no labels that a
-    // BGPPeer could select.
-    let Some(node) = state.own_node() else { return Some(BgpPlan::default()) };
-    let sessions = sessions(objects.peers.values(), &node.labels);
-    let advertisements =
-        BgpAdvertisements::new(objects.advertisements.values(), objects.communities.values());
-    // After a restart of the speaker, kube-proxy's health is unknown. If gobgpd still has routes,
-    // they are not de-preferred for this reason. If gobgpd has none, as after a boot, routers send
-    // the node no traffic, and should send none before kube-proxy's health is known.
-    let unhealthy = match state.proxy_health.state {
-        KubeProxyState::Unhealthy => true,
-        KubeProxyState::Unknown => draining || state.prefixes_at_start == Some(0),
-        KubeProxyState::Healthy | KubeProxyState::NotChecked => draining,
-    };
-    let cluster = units::cluster_view(state);
-    let route_input = RouteInput {
-        node,
-        sessions: &sessions,
-        advertisements: &advertisements,
-        unhealthy,
-        withdrawable: &Withdrawable::default(),
-    };
-    let delay = state.config.drain_delay.filter(|_| draining || node.cordoned);
-    let alternates = delay
-        .map(|_| alternates::alternates(state, before, &cluster, &route_input, now))
-        .unwrap_or_default();
-    let withdrawable = delay.map(|delay| alternates.withdrawable(delay, now)).unwrap_or_default();
-    let route_input = RouteInput { withdrawable: &withdrawable, ..route_input };
-    let services = units::services_by_address(state, failing);
-    let NodeRoutes { routes, withdrawn } = routes(&cluster, &route_input, &services);
-    let discovered_router = |(peer, session): &(&BgpPeer, &'_ SessionParameters)| {
-        let address = state.bgp.sessions.get(&peer.name)?.address?;
-        Some((session.location.interface()?.to_owned(), address))
-    };
-    let context = SessionContext {
-        node,
-        passwords: objects.passwords(),
-        last_passwords: objects.last_passwords(),
-        profiles: objects.profiles.values().map(|profile| (&*profile.name, profile)).collect(),
-        unnumbered_routers: sessions.active.iter().filter_map(discovered_router).collect(),
-    };
-    let outcome = plan_config(&context, &sessions, routes);
-    let count = |prefixes: usize| i64::try_from(prefixes).unwrap_or(i64::MAX);
-    let (announced, withdrawn) = (count(outcome.config.routes.len()), count(withdrawn));
-    let status = BgpStatus { announced, withdrawn, ..status(state, &sessions, &outcome) };
-    let session_metrics = session_metrics(&sessions, &status);
-    let config = BgpConfig {
-        no_restart_reason: no_restart_reason(state.leaving, draining, node),
-        ..outcome.config
-    };
-    let replan_at = delay.and_then(|delay| alternates.deadline(delay, now));
-    Some(BgpPlan {
-        config,
-        status,
-        session_metrics,
-        prefixes_over_limit: outcome.prefixes_over_limit,
-        alternates,
-        replan_at,
-    })
+
+    /// Returns the input of the routes. `withdrawable` are the routes that the node may withdraw.
+    pub(super) const fn routes<'s>(&'s self, withdrawable: &'s Withdrawable) -> RouteInput<'a, 's> {
+        let Self { node, sessions, advertisements, unhealthy, .. } = self;
+        RouteInput { node, sessions, advertisements, unhealthy: *unhealthy, withdrawable }
+    }
+
+    /// Returns the routers to which other nodes advertise each address of this node, and since
+    /// when. `before` is the result of the previous plan.
+    pub(super) fn alternates(
+        &self,
+        state: &'a State,
+        before: &AlternateRoutes,
+        now: Instant,
+    ) -> AlternateRoutes {
+        let routes = self.routes(&NOTHING_WITHDRAWABLE);
+        let alternates = || alternates::alternates(state, before, &routes, now);
+        self.delay.map(|_| alternates()).unwrap_or_default()
+    }
+
+    /// Returns the routes that the node may withdraw.
+    pub(super) fn withdrawable(&self, alternates: &AlternateRoutes, now: Instant) -> Withdrawable {
+        self.delay.map(|delay| alternates.withdrawable(delay, now)).unwrap_or_default()
+    }
+
+    /// Computes the BGP part of the plan from the routes in `memo`.
+    pub(super) fn plan(&self, state: &State, memo: &Memo, now: Instant) -> BgpPlan {
+        let (sessions, objects) = (&self.sessions, &state.bgp_objects);
+        let discovered_router = |(peer, session): &(&BgpPeer, &'_ SessionParameters)| {
+            let address = state.bgp.sessions.get(&peer.name)?.address?;
+            Some((session.location.interface()?.to_owned(), address))
+        };
+        let context = SessionContext {
+            node: self.node,
+            passwords: objects.passwords(),
+            last_passwords: objects.last_passwords(),
+            profiles: objects.profiles.values().map(|profile| (&*profile.name, profile)).collect(),
+            unnumbered_routers: sessions.active.iter().filter_map(discovered_router).collect(),
+        };
+        let outcome = plan_config(&context, sessions, (memo.routes.routes(), memo.routes.counts()));
+        let count = |prefixes: usize| i64::try_from(prefixes).unwrap_or(i64::MAX);
+        let announced = count(outcome.config.routes.len());
+        let withdrawn = count(memo.routes.withdrawn());
+        let status = BgpStatus { announced, withdrawn, ..status(state, sessions, &outcome) };
+        let session_metrics = session_metrics(sessions, &status);
+        let config = BgpConfig {
+            no_restart_reason: no_restart_reason(state.leaving, self.draining, self.node),
+            ..outcome.config
+        };
+        BgpPlan {
+            config,
+            status,
+            session_metrics,
+            prefixes_over_limit: outcome.prefixes_over_limit,
+            replan_at: self.delay.and_then(|delay| memo.alternates.deadline(delay, now)),
+        }
+    }
 }
 
 /// Returns the reason for which a new gobgpd possibly does not start soon after the present one

@@ -7,25 +7,26 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use ferrolb_proto::facts::{EndpointAddress, Node};
+use ferrolb_proto::facts::EndpointAddress;
 use ferrolb_proto::range::AddressRange;
 
 use crate::state::State;
 
 /// Ranges and addresses that decide whether an endpoint may be checked.
-pub(super) struct CheckScope<'a> {
-    own_node: Option<&'a Node>,
-    /// Ranges that `--health-checks` adds to the addresses that may be checked. None: health checks
-    /// are off.
-    ranges: Option<&'a [AddressRange]>,
+#[derive(Debug)]
+pub(super) struct CheckScope {
+    /// InternalIPs of this Node.
+    internal_addresses: Vec<IpAddr>,
+    /// Pod CIDRs of this Node, and the ranges of `--health-checks`.
+    ranges: Vec<AddressRange>,
     /// Addresses that health checks never connect to: those of other Nodes, and those of this Node
     /// that are not InternalIPs.
     excluded_addresses: BTreeSet<IpAddr>,
     api_servers: BTreeSet<SocketAddr>,
 }
 
-impl<'a> CheckScope<'a> {
-    pub(super) fn new(state: &'a State) -> Self {
+impl CheckScope {
+    pub(super) fn new(state: &State) -> Self {
         let own = state.own_node();
         let links = state
             .links
@@ -34,40 +35,31 @@ impl<'a> CheckScope<'a> {
             .flat_map(|link| link.addresses.iter());
         let nodes =
             state.nodes.values().flat_map(|node| node.addresses.iter()).chain(links).copied();
-        let internal = own.map_or(&[][..], |own| &own.internal_addresses);
+        let internal_addresses = own.map_or(Vec::new(), |own| own.internal_addresses.to_vec());
+        let pods = own.into_iter().flat_map(|own| own.pod_cidrs.iter());
         Self {
-            own_node: own,
-            ranges: state.config.checked_ranges.as_deref(),
-            excluded_addresses: nodes.filter(|address| !internal.contains(address)).collect(),
-            api_servers: state
-                .slices
-                .values()
-                .flat_map(|slice| slice.api_servers.iter().copied())
+            ranges: pods.chain(state.config.checked_ranges.iter().flatten()).copied().collect(),
+            excluded_addresses: nodes
+                .filter(|address| !internal_addresses.contains(address))
                 .collect(),
+            internal_addresses,
+            api_servers: state.services.api_servers().collect(),
         }
-    }
-
-    /// Returns whether health checks are off.
-    pub(super) const fn is_off(&self) -> bool {
-        self.ranges.is_none()
     }
 
     /// Returns whether an address is an InternalIP of this Node. For an endpoint with such an
     /// address, SpeakerStatus reports only that the endpoint fails, not why.
     pub(super) fn is_own(&self, address: IpAddr) -> bool {
-        self.own_node.is_some_and(|own| own.internal_addresses.contains(&address))
+        self.internal_addresses.contains(&address)
     }
 
     /// Returns whether health checks may connect to an endpoint.
     pub(super) fn allows(&self, target: &EndpointAddress, port: u16) -> bool {
-        let (address, ranges) = (target.address, self.ranges.unwrap_or_default());
-        let pods = self.own_node.map_or(&[][..], |own| &own.pod_cidrs);
+        let address = target.address;
         let single = AddressRange::single(address);
-        let is_pod = || pods.iter().chain(ranges).any(|range| range.overlaps(&single));
         target.may_be_probed()
-            && !self.is_off()
             && !self.excluded_addresses.contains(&address)
             && !self.api_servers.contains(&SocketAddr::new(address, port))
-            && (self.is_own(address) || is_pod())
+            && (self.is_own(address) || self.ranges.iter().any(|range| range.overlaps(&single)))
     }
 }

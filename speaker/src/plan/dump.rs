@@ -1,35 +1,31 @@
 //! Dump of the desired configuration as JSON, for `/state`. Pure.
 
-use std::collections::BTreeMap;
-
 use ferrolb_proto::election::Unit;
 use serde_json::{Value, json};
 
-use super::{Desired, LinkPlan, units};
+use super::{Desired, LinkPlan, Memo};
 use crate::state::State;
 
 impl Desired {
     /// Returns the parts of the desired configuration that matter for debugging, with how this node
-    /// can serve each address.
+    /// can serve each address. `memo` is that of the plan.
     #[must_use]
-    pub fn dump(&self, state: &State) -> Value {
-        let addresses =
-            if state.missing_input().is_none() { units::addresses(state) } else { BTreeMap::new() };
+    pub fn dump(&self, state: &State, memo: &Memo) -> Value {
         let links = self.links.iter().map(|(index, LinkPlan { name, mac, selected, config, ndp_addresses })| {
             json!({"index": index, "name": name, "mac": mac.to_string(), "selected": selected, "leaving": config.leaving,
                 "says": {"draining": config.node_flags.draining, "unhealthy": config.node_flags.unhealthy, "checked": config.node_flags.health_checked},
                 "listenedFor": ndp_addresses.as_ref(),
-                "units": config.units.iter().map(|election_unit| unit(election_unit, &state.config.node)).collect::<Vec<_>>()})
+                "units": config.units.values().map(|election_unit| unit(election_unit, &state.config.node)).collect::<Vec<_>>()})
         });
         json!({
             "notReady": self.not_ready_reason,
             "draining": self.drain_reason,
             "kubeProxy": {"servers": self.proxy_targets.servers, "healthCheckNodePorts": self.proxy_targets.health_check_node_ports},
             "excludeLabelIgnored": self.exclusion_ignored,
-            "addresses": addresses,
+            "addresses": memo.addresses.serving_names(),
             "links": links.collect::<Vec<_>>(),
             "healthChecks": {"targets": self.probes.targets.len(), "refused": self.probes.disallowed},
-            "status": self.status,
+            "status": &*self.status,
         })
     }
 }

@@ -1,8 +1,6 @@
 //! Selection of the interfaces that the speaker uses, and of those on which it announces addresses
 //! while no other speaker is there. Pure.
 
-use ferrolb_proto::range::AddressRange;
-
 use crate::event::Link;
 use crate::state::State;
 
@@ -13,14 +11,12 @@ use crate::state::State;
 pub(super) fn usable_interfaces(state: &State) -> Vec<&Link> {
     let excluded =
         |name: &str| state.config.exclude_interfaces.iter().any(|regex| regex.is_match(name));
-    // A veth pair may also connect this node to its network, if the node is itself a container. The
-    // interface then has a subnet, and does not lead to a pod.
-    let leads_to_pod = |link: &Link| link.into_namespace && link.subnets().next().is_none();
     let is_usable = |link: &&Link| {
         link.ethernet
             && link.broadcast
             && !link.enslaved
-            && (has_internal(state, link) || !excluded(&link.name) && !leads_to_pod(link))
+            && !state.leads_to_pod(link)
+            && (state.has_internal_address(link) || !excluded(&link.name))
     };
     let links: Vec<&Link> =
         state.links.iter().flat_map(|links| links.values()).filter(is_usable).collect();
@@ -34,13 +30,11 @@ pub(super) fn usable_interfaces(state: &State) -> Vec<&Link> {
 /// owner of every address.
 pub(super) fn may_announce(state: &State, link: &Link) -> bool {
     let has_subnet = || {
-        let assigned = || state.services.values().flat_map(|service| &service.assigned);
         let pools = || state.pools.values().flat_map(|pool| &pool.ranges);
         link.subnets().any(|subnet| {
             // A pool that is temporarily invalid has no ranges, but its Services still have their
             // addresses.
-            pools().any(|range| range.overlaps(&subnet))
-                || assigned().any(|address| AddressRange::single(*address).overlaps(&subnet))
+            pools().any(|range| range.overlaps(&subnet)) || state.services.has_address_in(&subnet)
         })
     };
     let is_in_advertisement = || {
@@ -58,13 +52,8 @@ pub(super) fn may_announce(state: &State, link: &Link) -> bool {
     let already_announces =
         || state.reports.get(&link.index).is_some_and(|report| !report.owned.is_empty());
     state.speaker_ever_received.contains(&link.index)
-        || has_internal(state, link)
+        || state.has_internal_address(link)
         || already_announces()
         || has_subnet()
         || is_in_advertisement()
-}
-
-fn has_internal(state: &State, link: &Link) -> bool {
-    let internal = state.own_node().map_or(&[][..], |node| &node.internal_addresses);
-    link.addresses.iter().any(|address| internal.contains(address))
 }

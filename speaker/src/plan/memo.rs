@@ -1,14 +1,104 @@
-//! Results of the previous plan that the next one builds on. The main loop owns the one Memo and
-//! passes it to each plan.
+//! Results of the latest plan that the next one reuses. Pure; the main loop owns the one [`Memo`],
+//! and adds the changes of each event. A plan with a memo equals a plan with a new one.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::AlternateRoutes;
+use ferrolb_proto::Instant;
+use ferrolb_proto::api::SpeakerStatusStatus;
+use ferrolb_proto::bgp::{AlternateRoutes, RouteTable};
 
-/// Results of the previous plan. The first plan gets the default.
-#[derive(Debug, Default)]
+use super::bgp::BgpInput;
+use super::probes::HealthCheckMemo;
+use super::units::{self, AddressMemo};
+use crate::state::{Changes, State};
+
+/// Results of the latest plan that the next one reuses, and the changes since then.
+#[derive(Debug)]
 pub struct Memo {
+    /// Changes since the latest plan.
+    changes: Changes,
+    pub(super) health_checks: HealthCheckMemo,
+    pub(super) addresses: AddressMemo,
+    pub(super) routes: RouteTable,
+    /// True if `routes` contains the routes of all addresses.
+    has_routes: bool,
     /// Addresses that other nodes advertise by BGP in place of this node, and the times of the
     /// plans that first found this. Empty while the node does not drain.
-    pub(crate) alternates: Arc<AlternateRoutes>,
+    pub(super) alternates: Arc<AlternateRoutes>,
+    pub(super) status: Arc<SpeakerStatusStatus>,
+}
+
+impl Default for Memo {
+    /// Returns a memo without results, so that the next plan computes everything.
+    fn default() -> Self {
+        Self {
+            changes: Changes::everything(),
+            health_checks: HealthCheckMemo::default(),
+            addresses: AddressMemo::default(),
+            routes: RouteTable::default(),
+            has_routes: false,
+            alternates: Arc::default(),
+            status: Arc::default(),
+        }
+    }
+}
+
+impl Memo {
+    /// Adds the changes of an event to those that the next plan takes into account.
+    pub fn add(&mut self, changes: Changes) {
+        self.changes.add(changes);
+    }
+
+    /// Computes health checks, addresses and routes again, as far as they have changed. Without
+    /// `bgp`, there are no routes. Returns whether the SpeakerStatus can differ.
+    pub(super) fn update<'a>(
+        &mut self,
+        state: &'a State,
+        bgp: Option<&BgpInput<'a>>,
+        now: Instant,
+    ) -> bool {
+        self.alternates = bgp
+            .map(|bgp| Arc::new(bgp.alternates(state, &self.alternates, now)))
+            .unwrap_or_default();
+        let withdrawable = bgp.map(|bgp| bgp.withdrawable(&self.alternates, now));
+        let route_input = bgp.zip(withdrawable.as_ref()).map(|(bgp, routes)| bgp.routes(routes));
+        let changes = std::mem::take(&mut self.changes);
+        let is_reported = self.health_checks.update(state, &changes);
+        let view = units::cluster_view(state);
+        let has_routes = route_input.is_some();
+        let all_routes = changes.all || has_routes != self.has_routes;
+        self.has_routes = has_routes;
+        if changes.all {
+            self.addresses.clear_selections();
+        }
+        if all_routes {
+            self.routes.clear();
+        }
+        let addresses: BTreeSet<IpAddr> = if all_routes {
+            state.services.addresses().chain(self.addresses.addresses()).collect()
+        } else {
+            changes.addresses
+        };
+        for address in addresses {
+            let services: Vec<_> = state
+                .services
+                .with_address(address)
+                .map(|(key, service)| {
+                    let families = self.health_checks.failing_families(key);
+                    let failing_on = families.map(|family| (&*state.config.node, family));
+                    units::service_view(state, (key, service), failing_on.collect())
+                })
+                .collect();
+            self.addresses.set_address(state, &view, address, &services);
+            if let Some(input) = &route_input {
+                self.routes.set_address(&view, input, address, &services);
+            }
+        }
+        if let Some(input) = &route_input {
+            self.routes.update(input);
+        }
+        is_reported || changes.all || changes.other
+    }
 }

@@ -1,25 +1,24 @@
 //! Health checks of endpoints: the endpoints that this node checks, and the Services that fail on
-//! this node. Pure.
+//! this node. Pure; the [`super::Memo`] owns the result of the latest plan.
 //!
 //! A node checks only its own endpoints, and of these only the eligible ones of a family in which
 //! the Service has an address. The others do not affect the announcement. A Service fails in a
 //! family if all these endpoints of the family can be checked and all of them fail. If one cannot
 //! be checked, readiness alone decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::api::FailingService;
-use ferrolb_proto::facts::{CheckPort, EndpointAddress, EndpointCondition, HealthCheck, Key};
+use ferrolb_proto::facts::{CheckPort, EndpointAddress, Key};
 use ferrolb_proto::health::prober::{ProbeConfig, ProbeTarget, ProbeTargets};
 use ferrolb_proto::range::Family;
 
 use super::check_scope::CheckScope;
-use super::slices;
 use crate::event::UncheckedEndpoints;
-use crate::state::State;
+use crate::state::{Changes, ReducedService, State};
 
 /// Maximum number of failing Services in the SpeakerStatus of a node. A Service that fails in both
 /// families is listed twice.
@@ -33,7 +32,7 @@ const CHECKS_PER_SERVICE_PER_SECOND_MAX: u32 = 50;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthChecks {
     /// Endpoints to check, and how.
-    pub targets: Arc<ProbeTargets>,
+    pub targets: ProbeTargets,
     /// Number of endpoints that are not checked because health checks may not connect to their
     /// addresses.
     pub disallowed: usize,
@@ -42,132 +41,207 @@ pub struct HealthChecks {
     pub slowed: usize,
 }
 
-/// Endpoints to whose addresses health checks may not connect.
+/// Health checks of all Services, as of the latest plan.
 #[derive(Debug, Default)]
-pub(super) struct DisallowedEndpoints {
-    pub(super) count: usize,
-    /// The first of these endpoints, as an example for the SpeakerStatus.
-    first: Option<ProbeTarget>,
+pub(super) struct HealthCheckMemo {
+    /// Endpoints that may be checked. `None` until a Service has a health check.
+    scope: Option<CheckScope>,
+    /// Services with a health check.
+    services: BTreeMap<Arc<Key>, ServiceChecks>,
+    /// Input of the probe driver: the sum over `services`.
+    checks: HealthChecks,
+    /// Services that fail on this node.
+    failing: BTreeSet<Arc<Key>>,
+    /// Services with endpoints that may not be checked because of their addresses.
+    disallowed: BTreeSet<Arc<Key>>,
 }
 
-/// Result of the health checks of all Services.
+/// Health checks of one Service.
 #[derive(Debug, Default)]
-pub(super) struct HealthCheckPlan<'a> {
-    pub(super) targets: ProbeTargets,
-    /// See [`HealthChecks::disallowed`].
-    pub(super) disallowed: DisallowedEndpoints,
+struct ServiceChecks {
+    targets: BTreeSet<ProbeTarget>,
+    /// Number of endpoints that may not be checked because of their addresses.
+    disallowed: usize,
+    /// The lowest of these endpoints, as an example for the SpeakerStatus.
+    disallowed_example: Option<ProbeTarget>,
     /// See [`HealthChecks::slowed`].
-    pub(super) slowed: usize,
-    /// True if health checks are off although a Service requests one.
-    off: bool,
-    /// Services that fail on this node, each with the family. The verdict of a Service takes this
-    /// into account.
-    pub(super) failing: BTreeSet<(&'a Key, Family)>,
-    /// The first [`FAILING_SERVICES_MAX`] failing Services, for the SpeakerStatus of the node.
-    pub(super) reported: Vec<FailingService>,
+    slowed: usize,
+    /// For each family in which the Service fails: its lowest endpoint, and why that one fails.
+    failing: BTreeMap<Family, (SocketAddr, Box<str>)>,
 }
 
-/// Returns the endpoints that this node must check, and the Services that fail by the results so
-/// far.
-pub(super) fn health_checks(state: &State) -> HealthCheckPlan<'_> {
-    let mut plan = HealthCheckPlan::default();
-    let mut services = state
-        .services
-        .iter()
-        .filter_map(|(key, service)| Some((key, service, service.check.as_deref()?)))
-        .peekable();
-    if services.peek().is_none() {
-        return plan;
-    }
-    let scope = CheckScope::new(state);
-    plan.off = scope.is_off();
-    if plan.off {
-        return plan;
-    }
-    let slices = slices::by_service(state.slices.iter().filter(|(_, slice)| slice.own.is_some()));
-    for (key, service, check) in services {
-        let has = |family| service.assigned.iter().any(|address| Family::of(*address) == family);
-        let targets = targets(&slices, key, service.eligible, &check.port);
-        let targets = targets.filter(|(target, _)| has(Family::of(target.address)));
-        let results = plan.add_service((state, &scope), key, check, targets);
-        for (family, (endpoint, why)) in results.into_iter().filter_map(FamilyResult::failing) {
-            plan.failing.insert((key, family));
-            if plan.reported.len() < FAILING_SERVICES_MAX {
-                let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
-                // The condition of the Service repeats the message. The readers of the condition
-                // may not be permitted to know which ports of a node are open.
-                let why = if scope.is_own(endpoint.ip()) {
-                    "the health check fails: see the speaker's log"
+impl HealthCheckMemo {
+    /// Computes the health checks of the Services that `changes` names again. Returns whether the
+    /// part for the SpeakerStatus can differ.
+    pub(super) fn update(&mut self, state: &State, changes: &Changes) -> bool {
+        if changes.all {
+            self.scope = None;
+        }
+        let all = || state.services.iter().map(|(key, _)| key).chain(self.services.keys());
+        let keys: BTreeSet<_> = if changes.all {
+            all().cloned().collect()
+        } else {
+            changes.services.iter().cloned().collect()
+        };
+        let defaults = &state.config.health_check_defaults;
+        let is_off = state.config.checked_ranges.is_none();
+        let mut is_reported = changes.all;
+        for key in keys {
+            let checked = state
+                .services
+                .get(&key)
+                .and_then(|(key, service)| Some((key, service, service.check.as_deref()?)));
+            let now = checked.map(|(key, service, check)| {
+                let checks = if is_off {
+                    ServiceChecks::default()
                 } else {
-                    why
+                    let scope = self.scope.get_or_insert_with(|| CheckScope::new(state));
+                    service_checks(state, scope, key, service, &check.port)
                 };
-                let (endpoint, message) = (endpoint.to_string(), why.to_owned());
-                plan.reported.push(FailingService { namespace, name, endpoint, message });
+                (Arc::clone(key), checks, ProbeConfig::new(check, defaults))
+            });
+            is_reported |= self.replace(&key, now) || is_off;
+        }
+        is_reported
+    }
+
+    /// Replaces the health checks of a Service. `now` has the shared key of the Service, its
+    /// checks, and the parameters that it requests. Returns whether the part for the SpeakerStatus
+    /// can differ.
+    fn replace(
+        &mut self,
+        key: &Arc<Key>,
+        now: Option<(Arc<Key>, ServiceChecks, ProbeConfig)>,
+    ) -> bool {
+        let before = self.services.remove(key).unwrap_or_default();
+        self.failing.remove(key);
+        self.disallowed.remove(key);
+        self.checks.disallowed -= before.disallowed;
+        self.checks.slowed -= before.slowed;
+        let is_reported = |checks: &ServiceChecks| {
+            !checks.failing.is_empty() || checks.disallowed_example.is_some()
+        };
+        let was_reported = is_reported(&before);
+        let Some((key, now, config)) = now else {
+            before.targets.iter().for_each(|target| drop(self.checks.targets.remove(target)));
+            return was_reported;
+        };
+        let interval = config.interval.max(interval_min(now.targets.len()));
+        let slowed = if interval > config.interval { now.targets.len() } else { 0 };
+        let now = ServiceChecks { slowed, ..now };
+        let config = Arc::new(ProbeConfig { interval, ..config });
+        for target in before.targets.difference(&now.targets) {
+            self.checks.targets.remove(target);
+        }
+        for target in &now.targets {
+            if self.checks.targets.get(target) != Some(&config) {
+                self.checks.targets.insert(target.clone(), Arc::clone(&config));
             }
         }
+        self.checks.disallowed += now.disallowed;
+        self.checks.slowed += now.slowed;
+        if !now.failing.is_empty() {
+            self.failing.insert(Arc::clone(&key));
+        }
+        if now.disallowed > 0 {
+            self.disallowed.insert(Arc::clone(&key));
+        }
+        let is_reported = was_reported || is_reported(&now);
+        self.services.insert(key, now);
+        is_reported
     }
-    plan
-}
 
-impl HealthCheckPlan<'_> {
+    /// Returns the input of the probe driver.
+    pub(super) fn checks(&self) -> HealthChecks {
+        self.checks.clone()
+    }
+
+    /// Returns the families in which a Service fails on this node.
+    pub(super) fn failing_families(&self, service: &Key) -> impl Iterator<Item = Family> {
+        let checks = self.services.get(service);
+        checks.into_iter().flat_map(|checks| checks.failing.keys().copied())
+    }
+
     /// Returns the number of Services that fail on this node.
     pub(super) fn failing_services(&self) -> i64 {
-        let services: BTreeSet<_> = self.failing.iter().map(|(key, _)| key).collect();
-        i64::try_from(services.len()).unwrap_or(i64::MAX)
+        i64::try_from(self.failing.len()).unwrap_or(i64::MAX)
     }
 
-    /// Adds the endpoints of a Service to those that this node must check. Returns the results so
-    /// far of the Service's endpoints on this node, for each family.
-    fn add_service<'a>(
-        &mut self,
-        (state, scope): (&'a State, &CheckScope<'_>),
-        key: &Key,
-        check: &HealthCheck,
-        targets: impl Iterator<Item = (EndpointAddress, Option<u16>)>,
-    ) -> [FamilyResult<'a>; 2] {
-        let service = Arc::new(key.clone());
-        let mut results = [FamilyResult::default(); 2];
-        let mut checked_targets = BTreeSet::new();
-        for (target, port) in targets {
-            let result = &mut results[Family::of(target.address) as usize];
-            let Some(port) = port else {
-                result.passes_or_unchecked = true;
-                continue;
-            };
-            let id = ProbeTarget {
-                service: Arc::clone(&service),
-                endpoint: SocketAddr::new(target.address, port),
-            };
-            if !scope.allows(&target, port) {
-                result.passes_or_unchecked = true;
-                self.disallowed.count += 1;
-                self.disallowed.first.get_or_insert(id);
-                continue;
-            }
-            match state.failing_endpoints.get(&id) {
-                Some(why) => result.fails = result.fails.or(Some((id.endpoint, &**why))),
-                None => result.passes_or_unchecked = true,
-            }
-            checked_targets.insert(id);
-        }
-        let config = ProbeConfig::new(check, &state.config.health_check_defaults);
-        let interval = config.interval.max(interval_min(checked_targets.len()));
-        self.slowed += if interval > config.interval { checked_targets.len() } else { 0 };
-        let config = Arc::new(ProbeConfig { interval, ..config });
-        self.targets.extend(checked_targets.into_iter().map(|id| (id, Arc::clone(&config))));
-        results
+    /// Returns the first [`FAILING_SERVICES_MAX`] failing Services, for the SpeakerStatus.
+    pub(super) fn reported(&self) -> Vec<FailingService> {
+        let failing = self.failing.iter().filter_map(|key| self.services.get_key_value(&**key));
+        let entries = failing.flat_map(|(key, checks)| {
+            checks.failing.values().map(|(endpoint, message)| FailingService {
+                namespace: key.namespace.to_string(),
+                name: key.name.to_string(),
+                endpoint: endpoint.to_string(),
+                message: message.to_string(),
+            })
+        });
+        entries.take(FAILING_SERVICES_MAX).collect()
     }
 
     /// Returns the endpoints that are not checked, because checks are off or because of their
     /// addresses, if there are any.
     pub(super) fn unchecked(&self, state: &State) -> Option<UncheckedEndpoints> {
-        if self.off {
-            return Some(UncheckedEndpoints::Off);
+        if state.config.checked_ranges.is_none() {
+            return (!self.services.is_empty()).then_some(UncheckedEndpoints::Off);
         }
-        let DisallowedEndpoints { count, first } = &self.disallowed;
-        let (count, first) = (*count, first.clone()?);
-        Some(UncheckedEndpoints::Disallowed { count, first, node: state.config.node.clone() })
+        let first = self.services.get(self.disallowed.first()?)?.disallowed_example.clone()?;
+        let node = state.config.node.clone();
+        Some(UncheckedEndpoints::Disallowed { count: self.checks.disallowed, first, node })
     }
+}
+
+/// Returns the health checks of a Service, with the results so far.
+fn service_checks(
+    state: &State,
+    scope: &CheckScope,
+    key: &Arc<Key>,
+    service: &ReducedService,
+    port: &CheckPort,
+) -> ServiceChecks {
+    let mut checks = ServiceChecks::default();
+    // Families with an endpoint that passes, or that cannot be checked.
+    let mut not_failing = BTreeSet::new();
+    for (target, port) in targets(state, key, service, port) {
+        let family = Family::of(target.address);
+        let Some(port) = port else {
+            not_failing.insert(family);
+            continue;
+        };
+        let endpoint = SocketAddr::new(target.address, port);
+        let id = ProbeTarget { service: Arc::clone(key), endpoint };
+        if !scope.allows(&target, port) {
+            not_failing.insert(family);
+            checks.disallowed += 1;
+            let example = checks.disallowed_example.take();
+            checks.disallowed_example = example.into_iter().chain([id]).min();
+            continue;
+        }
+        match state.failing_endpoints.get(&id) {
+            Some(why) => {
+                let why = reported_message(scope, endpoint, why);
+                let lowest = checks.failing.entry(family).or_insert((endpoint, why.into()));
+                if endpoint < lowest.0 {
+                    *lowest = (endpoint, why.into());
+                }
+            }
+            None => {
+                not_failing.insert(family);
+            }
+        }
+        checks.targets.insert(id);
+    }
+    checks.failing.retain(|family, _| !not_failing.contains(family));
+    checks
+}
+
+/// Returns the reason for which an endpoint fails, as the SpeakerStatus reports it. The condition
+/// of the Service repeats the message. The readers of the condition may not be permitted to know
+/// which ports of a node are open.
+fn reported_message<'w>(scope: &CheckScope, endpoint: SocketAddr, why: &'w str) -> &'w str {
+    if scope.is_own(endpoint.ip()) { "the health check fails: see the speaker's log" } else { why }
 }
 
 /// Returns the shortest interval between two checks of one endpoint, if its Service has this number
@@ -177,33 +251,18 @@ fn interval_min(endpoints: usize) -> Duration {
     Duration::from_secs(1).saturating_mul(endpoints) / CHECKS_PER_SERVICE_PER_SECOND_MAX
 }
 
-/// Health check results of a Service's endpoints of one family on this node.
-#[derive(Clone, Copy, Default)]
-struct FamilyResult<'a> {
-    /// The first endpoint that fails, and why.
-    fails: Option<(SocketAddr, &'a str)>,
-    /// True if an endpoint passes, or cannot be checked. The Service then does not fail in the
-    /// family.
-    passes_or_unchecked: bool,
-}
-
-impl<'a> FamilyResult<'a> {
-    /// Returns the family with the first failing endpoint, if all endpoints fail.
-    fn failing(self) -> Option<(Family, (SocketAddr, &'a str))> {
-        let fails = self.fails.filter(|_| !self.passes_or_unchecked)?;
-        Some((Family::of(fails.0.ip()), fails))
-    }
-}
-
-/// Returns the eligible endpoints of a Service on this node, each with the number of the port to
-/// check. The number is none if the EndpointSlice has no port of the name in `port`.
+/// Returns the eligible endpoints of a Service on this node, of the families of its addresses, each
+/// with the number of the port to check. The number is none if the EndpointSlice has no port of the
+/// name in `port`.
 fn targets<'a>(
-    slices: &[slices::KeyedSlice<'a>],
-    service: &Key,
-    usable: EndpointCondition,
+    state: &'a State,
+    key: &Key,
+    service: &'a ReducedService,
     port: &'a CheckPort,
 ) -> impl Iterator<Item = (EndpointAddress, Option<u16>)> {
-    let own = slices::of(slices, service).filter_map(|slice| Some((slice, slice.own.as_deref()?)));
+    let own =
+        state.services.slices_of(key).filter_map(|slice| Some((slice, slice.own.as_deref()?)));
+    let has = |family| service.assigned.iter().any(|address| Family::of(*address) == family);
     own.flat_map(move |(slice, own)| {
         let number = match port {
             CheckPort::Number(number) => Some(*number),
@@ -211,9 +270,11 @@ fn targets<'a>(
                 own.ports.iter().find(|(other, _)| other == name).map(|(_, number)| *number)
             }
         };
-        let is_usable = move |target: &&EndpointAddress| {
-            slice.endpoints.get(target.endpoint).is_some_and(|endpoint| usable.accepts(endpoint))
+        let is_eligible = move |target: &&EndpointAddress| {
+            let endpoint = slice.endpoints.get(target.endpoint);
+            endpoint.is_some_and(|endpoint| service.eligible.accepts(endpoint))
+                && has(Family::of(target.address))
         };
-        own.targets.iter().filter(is_usable).map(move |target| (*target, number))
+        own.targets.iter().filter(is_eligible).map(move |target| (*target, number))
     })
 }

@@ -37,11 +37,7 @@ pub(super) fn proxy_targets(state: &State) -> ProxyTargets {
             ready: node.is_some_and(|node| node.ready),
             healthy_elsewhere: state.reports.values().any(|report| report.proxy_healthy_elsewhere),
             started_without_routes: state.prefixes_at_start == Some(0),
-            needed: state
-                .services
-                .values()
-                .flat_map(|service| service.assigned.iter().copied())
-                .collect(),
+            needed: state.services.families(),
         },
     }
 }
@@ -65,13 +61,12 @@ fn servers(state: &State) -> Vec<SocketAddr> {
 /// the same family as the Service's address.
 fn health_check_node_ports(state: &State) -> impl Iterator<Item = SocketAddr> {
     let internal = state.own_node().map_or(&[][..], |node| &node.internal_addresses);
-    let services = state.services.values().filter(|service| service.health_check_node_port != 0);
     let at = |service: &crate::state::ReducedService| {
         let family = Family::of(*service.assigned.first()?);
         let address = internal.iter().copied().find(|address| Family::of(*address) == family)?;
         Some(SocketAddr::new(address, service.health_check_node_port))
     };
-    services.filter_map(at).take(HEALTH_CHECK_NODE_PORTS_MAX)
+    state.services.with_node_port().filter_map(at).take(HEALTH_CHECK_NODE_PORTS_MAX)
 }
 
 /// Returns why this node drains, which means that it hands over its addresses although its speaker

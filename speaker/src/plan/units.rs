@@ -1,18 +1,19 @@
 //! Election units: the addresses that L2Advertisements announce, with the nodes that may announce
-//! them, adapted to this node's interfaces. Pure.
+//! them, adapted to this node's interfaces. Pure; [`super::Memo`] has those of the latest plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
+use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView};
 use ferrolb_proto::election::{Candidate, Unit, rank};
 use ferrolb_proto::eligibility::{EligibleEndpoints, Ineligible, Serving, serving};
 use ferrolb_proto::facts::{Key, L2Advertisement};
 use ferrolb_proto::range::Family;
+use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::Flags;
 
-use super::{probes, slices};
+use super::v6;
 use crate::event::Link;
 use crate::state::{ReducedService, State};
 
@@ -22,6 +23,9 @@ const PREPARED_CANDIDATES: usize = 3;
 
 /// Number of addresses for each of [`SERVING_NAMES`].
 pub type AddressCounts = BTreeMap<&'static str, i64>;
+
+/// Election units of a network segment, by address.
+pub type Units = SharedMap<IpAddr, Arc<Unit>>;
 
 /// Names of the results of [`serving`] in the metrics and in `/state`, best first.
 pub const SERVING_NAMES: [&str; 5] =
@@ -38,28 +42,267 @@ const fn serving_name(result: Result<Serving, Ineligible>) -> &'static str {
     }
 }
 
-/// Election unit as it is before interface selectors are applied.
-pub(super) struct ClusterUnit<'a> {
-    unit: Arc<Unit>,
-    /// Advertisements by which this node announces the address.
-    own_advertisements: Vec<&'a L2Advertisement>,
+/// Addresses of all Services, and the election units of all interfaces on which this node
+/// announces, as of the latest plan.
+#[derive(Debug, Default)]
+pub(super) struct AddressMemo {
+    /// Nodes and interfaces by the names of the L2Advertisements that select them, since the latest
+    /// [`AddressMemo::clear_selections`].
+    selections: BTreeMap<Vec<Box<str>>, Arc<Selection>>,
+    /// The same before, so that equal lists of nodes share memory.
+    earlier_selections: BTreeMap<Vec<Box<str>>, Arc<Selection>>,
+    addresses: BTreeMap<IpAddr, AddressPlan>,
+    counts: AddressCounts,
+    links: BTreeMap<u32, LinkUnits>,
 }
 
-impl ClusterUnit<'_> {
-    /// Returns the unit for one interface of this node. If no advertisement of the address selects
-    /// the interface, this node is not a candidate there. All interfaces on which this node is a
-    /// candidate share one unit in memory, and all interfaces share the list of candidates.
-    pub(super) fn for_interface(&self, link: &Link) -> Arc<Unit> {
-        if self.selects(link) {
-            return Arc::clone(&self.unit);
-        }
-        Arc::new(Unit { announced_here: false, ..(*self.unit).clone() })
+/// Nodes and interfaces that a list of L2Advertisements selects.
+#[derive(Debug)]
+struct Selection {
+    /// See [`ClusterView::select_nodes`].
+    nodes: Arc<[Candidate]>,
+    /// Indexes of this node's interfaces on which the advertisements announce from this node.
+    links: BTreeSet<u32>,
+}
+
+/// One address of a Service.
+#[derive(Debug)]
+struct AddressPlan {
+    /// One of [`SERVING_NAMES`].
+    serving: &'static str,
+    /// Election unit, if an L2Advertisement announces the address.
+    layer2: Option<Layer2Plan>,
+}
+
+/// Address that an L2Advertisement announces.
+#[derive(Debug)]
+struct Layer2Plan {
+    /// Unit of the interfaces that the selection contains. All of them share it in memory.
+    unit: Arc<Unit>,
+    selection: Arc<Selection>,
+}
+
+/// Election units of one interface.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LinkUnits {
+    pub(super) units: Units,
+    /// Number of units that this node may announce on the interface.
+    selected: usize,
+    /// IPv6 addresses for which this node is among the best [`PREPARED_CANDIDATES`] candidates
+    /// according to the Kubernetes objects alone. The better candidates may have failed, so this
+    /// node may soon own the addresses.
+    prepared: SharedMap<Ipv6Addr, ()>,
+    /// IPv6 addresses for which the interface must receive neighbor solicitations.
+    solicited: SolicitedAddresses,
+}
+
+/// Union of prepared and owned IPv6 addresses.
+#[derive(Clone, Debug, Default)]
+struct SolicitedAddresses {
+    prepared: SharedMap<Ipv6Addr, ()>,
+    owned: Arc<[IpAddr]>,
+    union: Arc<BTreeSet<Ipv6Addr>>,
+}
+
+impl AddressMemo {
+    /// Drops everything that follows from Nodes, pools, advertisements and interfaces.
+    pub(super) fn clear_selections(&mut self) {
+        self.earlier_selections = std::mem::take(&mut self.selections);
     }
 
-    /// Returns whether an advertisement announces the address from this node on this interface.
-    pub(super) fn selects(&self, link: &Link) -> bool {
-        self.own_advertisements.iter().any(|ad| ad.selects_interface(&link.name))
+    /// Returns all addresses of the latest plan, ascending.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.keys().copied()
     }
+
+    /// Returns how this node can serve each address.
+    pub(super) fn serving_names(&self) -> BTreeMap<IpAddr, &'static str> {
+        self.addresses.iter().map(|(address, plan)| (*address, plan.serving)).collect()
+    }
+
+    /// Returns the number of addresses for each of [`SERVING_NAMES`].
+    pub(super) fn counts(&self) -> &AddressCounts {
+        &self.counts
+    }
+
+    /// Computes one address again. `services` are the Services that have the address.
+    pub(super) fn set_address(
+        &mut self,
+        state: &State,
+        view: &ClusterView<'_>,
+        address: IpAddr,
+        services: &[ServiceView<'_>],
+    ) {
+        let layer2 = Layer2Address::new(view, address, services)
+            .map(|layer2| self.layer2(state, view, address, &layer2));
+        for (index, link) in &mut self.links {
+            link.set(*index, address, layer2.as_ref(), &state.config.node);
+        }
+        let now = (!services.is_empty()).then(|| AddressPlan {
+            serving: serving_name(serving(address, &state.config.node, services)),
+            layer2,
+        });
+        if let Some(before) = self.addresses.remove(&address) {
+            self.count(before.serving, -1);
+        }
+        if let Some(now) = now {
+            self.count(now.serving, 1);
+            self.addresses.insert(address, now);
+        }
+    }
+
+    fn count(&mut self, name: &'static str, more: i64) {
+        let count = self.counts.entry(name).or_default();
+        *count += more;
+        if *count == 0 {
+            self.counts.remove(name);
+        }
+    }
+
+    fn layer2(
+        &mut self,
+        state: &State,
+        view: &ClusterView<'_>,
+        address: IpAddr,
+        layer2: &Layer2Address<'_, '_>,
+    ) -> Layer2Plan {
+        let selection = self.selection(state, view, layer2.advertisements());
+        let (serving, ordered_by) = (layer2.serving(&state.config.node), layer2.ordered_by());
+        let unit = |address| Some(&self.addresses.get(&address)?.layer2.as_ref()?.unit);
+        // The orders of the nodes are hashes. The previous unit of the address has them, and so has
+        // the unit of the Service's other address.
+        let before = unit(address);
+        let unit = Unit {
+            can_serve_here: serving.is_ok(),
+            failing: serving.is_ok_and(|serving| serving.failing),
+            ..Unit::new(
+                address,
+                ordered_by,
+                layer2.candidates(&selection.nodes),
+                before.or_else(|| unit(ordered_by)).map(|unit| &**unit),
+            )
+        };
+        let unit = match before.filter(|before| ***before == unit) {
+            Some(before) => Arc::clone(before),
+            None => Arc::new(unit),
+        };
+        Layer2Plan { unit, selection }
+    }
+
+    fn selection(
+        &mut self,
+        state: &State,
+        view: &ClusterView<'_>,
+        advertisements: &[&L2Advertisement],
+    ) -> Arc<Selection> {
+        let mut names: Vec<Box<str>> = advertisements.iter().map(|ad| ad.name.clone()).collect();
+        names.sort_unstable();
+        if let Some(known) = self.selections.get(&names) {
+            return Arc::clone(known);
+        }
+        let nodes = view.select_nodes(advertisements);
+        let earlier = self.earlier_selections.get(&names);
+        let nodes = earlier
+            .map(|earlier| &earlier.nodes)
+            .filter(|earlier| **earlier == nodes)
+            .map_or(nodes, Arc::clone);
+        let labels = state.own_node().map(|node| &node.labels);
+        let selects = |link: &&Link| {
+            labels.is_some_and(|labels| {
+                advertisements
+                    .iter()
+                    .any(|ad| ad.selects_node(labels) && ad.selects_interface(&link.name))
+            })
+        };
+        let links = state.links.iter().flat_map(|links| links.values()).filter(selects);
+        let selection =
+            Arc::new(Selection { nodes, links: links.map(|link| link.index).collect() });
+        self.selections.insert(names, Arc::clone(&selection));
+        selection
+    }
+
+    /// Returns the election units of an interface on which this node announces. Those of a new
+    /// interface are collected from all addresses.
+    pub(super) fn link(&mut self, index: u32, node: &str) -> &mut LinkUnits {
+        let addresses = &self.addresses;
+        self.links.entry(index).or_insert_with(|| {
+            let mut link = LinkUnits::default();
+            for (address, plan) in addresses {
+                link.set(index, *address, plan.layer2.as_ref(), node);
+            }
+            link
+        })
+    }
+
+    /// Drops the units of all interfaces for which `is_used` is false.
+    pub(super) fn retain_links(&mut self, is_used: impl Fn(u32) -> bool) {
+        self.links.retain(|index, _| is_used(*index));
+    }
+}
+
+impl LinkUnits {
+    /// Replaces the unit of an address. `node` is the name of this node.
+    fn set(&mut self, index: u32, address: IpAddr, plan: Option<&Layer2Plan>, node: &str) {
+        let now = plan.map(|plan| {
+            if plan.selection.links.contains(&index) {
+                Arc::clone(&plan.unit)
+            } else {
+                Arc::new(Unit { announced_here: false, ..(*plan.unit).clone() })
+            }
+        });
+        let before = self.units.get(&address);
+        if before == now.as_ref() {
+            return;
+        }
+        let is_selected =
+            |unit: Option<&Arc<Unit>>| usize::from(unit.is_some_and(|unit| unit.announced_here));
+        self.selected -= is_selected(before);
+        self.selected += is_selected(now.as_ref());
+        if let Some(address) = v6(address) {
+            if now.as_ref().is_some_and(|unit| is_prepared(unit, node)) {
+                if self.prepared.get(&address).is_none() {
+                    self.prepared.insert(address, ());
+                }
+            } else {
+                self.prepared.remove(&address);
+            }
+        }
+        match now {
+            Some(now) => drop(self.units.insert(address, now)),
+            None => drop(self.units.remove(&address)),
+        }
+    }
+
+    /// Returns whether this node may announce any of the units on the interface.
+    pub(super) const fn is_selected(&self) -> bool {
+        self.selected > 0
+    }
+
+    /// Returns the IPv6 addresses for which the interface must receive neighbor solicitations.
+    /// `owned` are the addresses that this node owns there.
+    pub(super) fn solicited_addresses(&mut self, owned: &Arc<[IpAddr]>) -> Arc<BTreeSet<Ipv6Addr>> {
+        let SolicitedAddresses { prepared, owned: owned_before, union } = &self.solicited;
+        if *prepared == self.prepared && owned_before == owned {
+            return Arc::clone(union);
+        }
+        let owned_v6 = owned.iter().copied().filter_map(v6);
+        let union = Arc::new(self.prepared.keys().copied().chain(owned_v6).collect());
+        self.solicited = SolicitedAddresses {
+            prepared: self.prepared.clone(),
+            owned: Arc::clone(owned),
+            union: Arc::clone(&union),
+        };
+        union
+    }
+}
+
+/// Returns whether this node is among the best [`PREPARED_CANDIDATES`] candidates of a unit.
+fn is_prepared(unit: &Unit, node: &str) -> bool {
+    let rank = |candidate| rank(candidate, Flags::default(), false, false);
+    unit.own_candidate(node).map(rank).is_some_and(|own| {
+        let better = unit.ordered_candidates().filter(|other| rank(*other) < own);
+        better.take(PREPARED_CANDIDATES).count() < PREPARED_CANDIDATES
+    })
 }
 
 /// Returns the Nodes, pools and advertisements of the cluster, which all units share.
@@ -73,116 +316,19 @@ pub(super) fn cluster_view(state: &State) -> ClusterView<'_> {
     )
 }
 
-/// Returns the election unit of every address that an L2Advertisement announces, by address.
-pub(super) fn cluster_units<'a>(
-    state: &'a State,
-    cluster: &ClusterView<'a>,
-    services: &ServicesByAddress<'a>,
-) -> impl Iterator<Item = ClusterUnit<'a>> {
-    let labels = state.own_node().map(|node| &node.labels);
-    let from_this_node =
-        move |ad: &&&'a L2Advertisement| labels.is_some_and(|labels| ad.selects_node(labels));
-    let mut selected_by: BTreeMap<Vec<&str>, Arc<[Candidate]>> = BTreeMap::new();
-    // The two addresses of a dual-stack Service have the same order.
-    let mut with_order: BTreeMap<IpAddr, Arc<Unit>> = BTreeMap::new();
-    services.iter().filter_map(move |(address, services)| {
-        let layer2 = Layer2Address::new(cluster, address, services)?;
-        let mut names: Vec<_> = layer2.advertisements().iter().map(|ad| &*ad.name).collect();
-        names.sort_unstable();
-        let selected = selected_by
-            .entry(names)
-            .or_insert_with(|| cluster.select_nodes(layer2.advertisements()));
-        let (serving, ordered_by) = (layer2.serving(&state.config.node), layer2.ordered_by());
-        let before = with_order.get(&ordered_by).map(|unit| &**unit);
-        let unit = Arc::new(Unit {
-            can_serve_here: serving.is_ok(),
-            failing: serving.is_ok_and(|serving| serving.failing),
-            ..Unit::new(address, ordered_by, layer2.candidates(selected), before)
-        });
-        with_order.entry(ordered_by).or_insert_with(|| Arc::clone(&unit));
-        let own_advertisements =
-            layer2.advertisements().iter().filter(from_this_node).copied().collect();
-        Some(ClusterUnit { unit, own_advertisements })
-    })
-}
-
-/// Returns for each address how this node can serve it, by name.
-pub(super) fn addresses(state: &State) -> BTreeMap<IpAddr, &'static str> {
-    let health_checks = probes::health_checks(state);
-    serving_names(state, &services_by_address(state, &health_checks.failing)).collect()
-}
-
-/// Returns the number of addresses for each of [`SERVING_NAMES`].
-pub(super) fn count_addresses(state: &State, services: &ServicesByAddress<'_>) -> AddressCounts {
-    let mut counts = AddressCounts::new();
-    for (_, name) in serving_names(state, services) {
-        *counts.entry(name).or_default() += 1;
-    }
-    counts
-}
-
-fn serving_names(
-    state: &State,
-    services: &ServicesByAddress<'_>,
-) -> impl Iterator<Item = (IpAddr, &'static str)> {
-    services.iter().map(|(address, services)| {
-        (address, serving_name(serving(address, &state.config.node, services)))
-    })
-}
-
-/// Returns all Services by address. `failing` holds the Services that fail their health checks on
-/// this node, each with the family.
-pub(super) fn services_by_address<'a>(
-    state: &'a State,
-    failing: &BTreeSet<(&'a Key, Family)>,
-) -> ServicesByAddress<'a> {
-    let slices = slices::by_service(state.slices.iter());
-    state.services.iter().map(|service| service_view(state, service, &slices, failing)).collect()
-}
-
-/// Returns the addresses for which this node is among the best [`PREPARED_CANDIDATES`] candidates
-/// according to the Kubernetes objects alone. The better candidates may have failed, so this node
-/// may soon own the addresses.
-pub(super) fn prepared_addresses(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpAddr> {
-    let prepared = |unit: &&Arc<Unit>| {
-        let rank = |candidate| rank(candidate, Flags::default(), false, false);
-        let own = unit.own_candidate(node).map(rank);
-        own.is_some_and(|own| {
-            let better = unit.ordered_candidates().filter(|other| rank(*other) < own);
-            better.count() < PREPARED_CANDIDATES
-        })
-    };
-    units.iter().filter(prepared).map(|unit| unit.address)
-}
-
-/// Replaces each unit by the equal one in `before`, if there is one, so that both plans share it in
-/// memory. `units` and `before` are ordered by address.
-pub(super) fn reuse_equal(units: &mut [Arc<Unit>], before: &[Arc<Unit>]) {
-    let mut before = before.iter().peekable();
-    for unit in units {
-        while before.next_if(|before| before.address < unit.address).is_some() {}
-        if let Some(same) = before.next_if(|before| **before == *unit) {
-            *unit = Arc::clone(same);
-        }
-    }
-}
-
-/// Returns the facts of a Service that determine which nodes may announce it, with its endpoints
-/// and the families in which it fails its health check on this node.
+/// Returns the facts of a Service that determine which nodes may announce it, with its endpoints.
+/// `failing_on` are the nodes on which all endpoints of a family fail their health check.
 pub(super) fn service_view<'a>(
     state: &'a State,
-    (key, service): (&'a Key, &'a ReducedService),
-    slices: &[slices::KeyedSlice<'a>],
-    failing: &BTreeSet<(&'a Key, Family)>,
+    (key, service): (&Key, &'a ReducedService),
+    failing_on: Vec<(&'a str, Family)>,
 ) -> ServiceView<'a> {
-    let families =
-        [Family::V4, Family::V6].into_iter().filter(|family| failing.contains(&(key, *family)));
-    let endpoints = slices::of(slices, key).flat_map(|slice| &slice.endpoints);
+    let endpoints = state.services.slices_of(key).flat_map(|slice| &slice.endpoints);
     ServiceView {
         assigned: &service.assigned,
         from_pool: service.from_pool.as_deref(),
         labels: &service.labels,
         endpoints: EligibleEndpoints::new(service.policy, service.eligible, endpoints),
-        failing_on: families.map(|family| (&*state.config.node, family)).collect(),
+        failing_on,
     }
 }

@@ -39,7 +39,7 @@ impl State {
             "keyIds": self.keys.ids(),
             "services": services.collect::<Vec<_>>(),
             "failing": failing.collect::<Vec<_>>(),
-            "endpointSlices": self.slices.values().count(),
+            "endpointSlices": self.services.slice_count(),
             "nodes": nodes.collect::<Vec<_>>(),
             "pools": pools.collect::<Vec<_>>(),
             "advertisements": self.advertisements.values().map(|ad| json!({"name": ad.name, "problem": ad.problem.as_ref().map(|problem| problem.to_string())})).collect::<Vec<_>>(),

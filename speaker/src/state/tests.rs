@@ -3,8 +3,9 @@
 
 use std::net::IpAddr;
 
-use ferrolb_proto::api::IpMode;
-use ferrolb_proto::facts::{AssignedAddress, Service, TrafficPolicy};
+use ferrolb_proto::api::{IpMode, L2AdvertisementObject};
+use ferrolb_proto::facts::{AssignedAddress, Endpoint, EndpointSlice, Service, TrafficPolicy};
+use ferrolb_proto::range::Family;
 use ferrolb_proto::wire::hello::{HelloKey, KEY_LENGTH};
 
 use super::*;
@@ -103,7 +104,8 @@ fn only_relevant_changes_need_a_plan() {
         (Change::ResyncDone, true),
     ];
     for (i, (change, expect)) in steps.into_iter().enumerate() {
-        assert_eq!(state.handle(Event::Service(change), Instant::ZERO), expect, "step {i}");
+        let changes = state.handle(Event::Service(change), Instant::ZERO);
+        assert_eq!(!changes.is_empty(), expect, "step {i}");
     }
 }
 
@@ -115,7 +117,7 @@ fn services_of_others_or_without_an_address_are_not_stored() {
     for changed in [foreign, pending, cluster_ip] {
         let mut state = state();
         feed(&mut state, [Change::Apply(service("a"))]);
-        let stored = state.services.values().next().unwrap();
+        let (_, stored) = state.services.iter().next().unwrap();
         assert_eq!((stored.policy, stored.assigned.len()), (TrafficPolicy::Local, 1));
         feed(&mut state, [Change::Apply(changed)]);
         assert_eq!(names(&state), [""; 0]);
@@ -186,9 +188,67 @@ fn an_address_in_mode_proxy_is_announced_only_on_request() {
     for (service, announced) in [(service("a"), 1), (proxy(false), 0), (proxy(true), 1)] {
         let mut state = state();
         feed(&mut state, [Change::Apply(service)]);
-        assert_eq!(
-            state.services.values().map(|service| service.assigned.len()).sum::<usize>(),
-            announced
-        );
+        assert_eq!(state.services.addresses().count(), announced);
     }
+}
+
+/// Returns an EndpointSlice of a Service with one ready endpoint on node1.
+fn slice(service: &str) -> EndpointSlice {
+    let (family, ready, serving, terminating) = (Family::V4, true, true, false);
+    let node = Some("node1".into());
+    EndpointSlice {
+        key: Key::new("default", &format!("{service}-1")),
+        service: Some(Key::new("default", service)),
+        endpoints: vec![Endpoint { node, family, ready, serving, terminating }],
+        ..EndpointSlice::default()
+    }
+}
+
+#[test]
+fn an_endpoint_slice_changes_only_its_service() {
+    let mut state = state();
+    feed(&mut state, [Change::Apply(service("a"))]);
+    let mut handle = |slice| state.handle(Event::Slice(Change::Apply(slice)), Instant::ZERO);
+    let expect = Changes {
+        addresses: [IpAddr::from([172, 30, 0, 200])].into(),
+        services: [Arc::new(Key::new("default", "a"))].into(),
+        ..Changes::default()
+    };
+    assert_eq!(handle(slice("a")), expect);
+    assert_eq!(handle(slice("a")), Changes::default(), "nothing has changed");
+    assert_eq!(handle(slice("cluster-ip")), Changes::default(), "not a Service of FerroLB");
+    let moved = EndpointSlice { service: Some(Key::new("default", "other")), ..slice("a") };
+    assert_eq!(handle(moved), expect, "the EndpointSlice left the Service");
+}
+
+#[test]
+fn statuses_and_interfaces_of_pods_need_no_plan() {
+    let mut state = state();
+    let mut is_empty = |event| state.handle(event, Instant::ZERO).is_empty();
+    let advertisement = |generation: i64, status: &str| -> L2Advertisement {
+        let object = serde_json::json!({
+            "metadata": {"name": "all", "generation": generation},
+            "spec": {"ipAddressPools": [format!("pool{generation}")]},
+            "status": {"conditions": [{"type": "Valid", "status": status, "reason": "Valid",
+                "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        });
+        serde_json::from_value::<L2AdvertisementObject>(object).unwrap().into()
+    };
+    let apply =
+        |generation, status| Event::Advertisement(Change::Apply(advertisement(generation, status)));
+    assert!(!is_empty(apply(1, "False")));
+    assert!(is_empty(apply(1, "True")), "only the status has changed");
+    assert!(!is_empty(apply(2, "True")));
+    let eth0 = Link { index: 2, name: "eth0".into(), ..Link::default() };
+    let veth = |index, address: &str| Link {
+        index,
+        into_namespace: true,
+        addresses: vec![address.parse().unwrap()],
+        ..Link::default()
+    };
+    let links = |pods: &[Link]| Event::Links([std::slice::from_ref(&eth0), pods].concat());
+    assert!(!is_empty(links(&[])));
+    assert!(!is_empty(links(&[veth(7, "169.254.1.1")])), "a new address of this node");
+    assert!(is_empty(links(&[veth(7, "169.254.1.1"), veth(8, "169.254.1.1")])));
+    assert!(is_empty(links(&[veth(9, "169.254.1.1")])));
 }

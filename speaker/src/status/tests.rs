@@ -85,7 +85,7 @@ impl WriterFixture {
         publish(
             &self.wanted,
             owner,
-            &SpeakerStatusStatus { version: version.to_owned(), ..Default::default() },
+            &SpeakerStatusStatus { version: version.to_owned(), ..Default::default() }.into(),
         );
     }
 

@@ -10,7 +10,7 @@ use ferrolb_proto::wire::{Mac, arp, ndp};
 use ferrolb_speaker::event::Event;
 use ferrolb_speaker::link::{ClaimSettings, LinkSet};
 use ferrolb_speaker::metrics::Metrics;
-use ferrolb_speaker::plan::{LinkConfig, LinkPlan};
+use ferrolb_speaker::plan::{LinkConfig, LinkPlan, Units};
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -122,7 +122,10 @@ async fn check_groups(lan: &Segment, link: &str) {
         "{}",
         switch_groups()
     );
-    set.apply(LinkConfig { units: Vec::new(), ..link_config(&[VIP6.into()]) }, BTreeSet::new());
+    set.apply(
+        LinkConfig { units: Units::default(), ..link_config(&[VIP6.into()]) },
+        BTreeSet::new(),
+    );
     wait_for_output("the group removed from the interface", host_groups, |groups| {
         !groups.contains(GROUP)
     })

@@ -12,7 +12,7 @@ use ferrolb_runtime::watchdog::Watchdog;
 use ferrolb_speaker::event::LinkReport;
 use ferrolb_speaker::link::Siblings;
 use ferrolb_speaker::metrics::DropReason;
-use ferrolb_speaker::plan::LinkConfig;
+use ferrolb_speaker::plan::{LinkConfig, Units};
 use tokio::time::timeout;
 
 use crate::raw_socket::{RawSocket, plain_replies};
@@ -207,9 +207,10 @@ fn the_selected_of_two_interfaces_on_a_segment_announces() {
         upper.wait_until("became a standby interface", |report| report.standby).await;
         // The advertisement names eth1 from now on.
         siblings.set_selected(lan.index_of("node1", "eth0"), false);
-        lower
-            .handle
-            .set_config(Arc::new(LinkConfig { units: Vec::new(), ..link_config(&[VIP.into()]) }));
+        lower.handle.set_config(Arc::new(LinkConfig {
+            units: Units::default(),
+            ..link_config(&[VIP.into()])
+        }));
         upper
             .wait_until("claimed the address", |report| !report.standby && !report.owned.is_empty())
             .await;

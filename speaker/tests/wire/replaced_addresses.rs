@@ -40,7 +40,11 @@ fn config_with_others(first: u32) -> Arc<LinkConfig> {
         }
     };
     let mut config = link_config(&BOTH_VIPS);
-    (first..first + ADDRESSES).for_each(|n| config.units.extend(link_config(&[other(n)]).units));
+    for n in first..first + ADDRESSES {
+        for (address, unit) in link_config(&[other(n)]).units.iter() {
+            config.units.insert(*address, Arc::clone(unit));
+        }
+    }
     Arc::new(config)
 }
 

@@ -1,5 +1,6 @@
 //! The interface thread of one speaker, its reports and its metrics, for tests.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,11 +51,11 @@ pub(crate) fn link_config(addresses: &[IpAddr]) -> LinkConfig {
     let candidate = |node: &str| Candidate { node: node.into(), ..Candidate::default() };
     let candidates: Arc<[Candidate]> = HOSTS.map(candidate).into();
     let unit = |address: &IpAddr| {
-        Arc::new(Unit::new(*address, addresses[0], Arc::clone(&candidates), None))
+        (*address, Arc::new(Unit::new(*address, addresses[0], Arc::clone(&candidates), None)))
     };
     let source_v6 = Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
     LinkConfig {
-        units: addresses.iter().map(unit).collect(),
+        units: addresses.iter().map(unit).collect::<BTreeMap<_, _>>().into_iter().collect(),
         keys: HelloKeyRing::new(vec![key()]),
         source_v6,
         ..LinkConfig::default()

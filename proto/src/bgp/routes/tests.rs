@@ -4,10 +4,15 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::announce::ServicesByAddress;
 use crate::api;
-use crate::bgp::sessions;
+use crate::bgp::{RouteTable, Routes, sessions};
 use crate::eligibility::EligibleEndpoints;
 use crate::facts::{BgpPeer, Community, Endpoint, EndpointCondition, Pool, TrafficPolicy};
+
+mod table;
+
+use table::routes;
 
 /// A cluster with the nodes `node1` and `node2`.
 struct RouteCluster {
@@ -73,7 +78,7 @@ impl RouteCluster {
             unhealthy: self.unhealthy,
             withdrawable: &self.withdrawable,
         };
-        let routes = routes(&view, &input, &services.into_iter().collect()).routes;
+        let routes = routes(&view, &input, services);
         let lines = routes.iter().flat_map(|(prefix, class)| {
             let line = move |(attributes, peers): (&RouteAttributes, &BTreeSet<Box<str>>)| {
                 let RouteAttributes { communities, local_pref, med, prepend } = attributes;
@@ -357,8 +362,7 @@ fn export_targets_match_the_routes_or_have_a_reason() {
         let targets = export_targets(&view, &input, both[0], [&service]);
         let names = targets.map(|targets| targets.peers.into_iter().collect::<Vec<_>>().join("+"));
         assert_eq!(names, expect.map(str::to_owned), "export targets with {spec}");
-        let receivers: BTreeSet<String> = routes(&view, &input, &[service].into_iter().collect())
-            .routes
+        let receivers: BTreeSet<String> = routes(&view, &input, vec![service])
             .iter()
             .filter(|(prefix, _)| prefix.to_string() == "10.0.0.7/32")
             .flat_map(|(_, class)| class.peers().map(str::to_owned).collect::<Vec<_>>())

@@ -26,13 +26,16 @@ fn config(interval: Duration) -> ProbeConfig {
     ProbeConfig { kind: CheckKind::Tcp, interval, timeout: TIMEOUT_DEFAULT, fall: 2, rise: 3 }
 }
 
+/// Endpoints to check, as the tests build and the model stores them.
+type TargetMap = BTreeMap<ProbeTarget, Arc<ProbeConfig>>;
+
 fn set_targets(
     prober: &mut Prober,
     targets: impl IntoIterator<Item = (ProbeTarget, ProbeConfig)>,
     now: Instant,
 ) {
-    let targets = targets.into_iter().map(|(id, check)| (id, Arc::new(check))).collect();
-    prober.handle(ProberInput::Targets(Arc::new(targets)), now);
+    let targets: TargetMap = targets.into_iter().map(|(id, check)| (id, Arc::new(check))).collect();
+    prober.handle(ProberInput::Targets(targets.into_iter().collect()), now);
 }
 
 fn poll_all(prober: &mut Prober) -> Vec<ProberOutput> {
@@ -189,11 +192,11 @@ fn a_service_without_replies_does_not_delay_other_services() {
     // longest is probed next. A waiting target that is removed is not probed.
     let later = Instant::ZERO + 11 * SECOND;
     let (removed, ticket) = silent.remove(0);
-    let rest: ProbeTargets =
+    let rest: TargetMap =
         prober.targets.iter().map(|(id, state)| (id.clone(), Arc::clone(&state.check))).collect();
     let is_silent = |id: &ProbeTarget| *id.service.name == *"silent";
     let rest = rest.into_iter().filter(|(id, _)| is_silent(id) && *id != removed).collect();
-    prober.handle(ProberInput::Targets(Arc::new(rest)), later);
+    prober.handle(ProberInput::Targets(rest), later);
     let (stopped, started): (Vec<_>, Vec<_>) =
         poll_all(&mut prober).into_iter().partition(|output| *output == ProberOutput::Stop(ticket));
     assert_eq!((stopped.len(), started.len()), (1, 1));

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ferrolb_proto::bgp::RouteAttributes;
+use ferrolb_proto::bgp::{ClassCounts, RouteAttributes};
 use ferrolb_proto::facts::BgpPeer;
 use serde_json::json;
 
@@ -62,8 +62,16 @@ fn config(routes: &[(u32, &Arc<RouteClass>)]) -> BgpConfig {
         routes.iter().map(|(number, class)| (prefix(*number), Arc::clone(class))).collect();
     let sessions = [session("a", "192.0.2.1"), session("b", "192.0.2.2")];
     let receivers = [(Family::V4, receivers()), (Family::V6, receivers())].into();
-    let routes = Arc::new(routes);
     BgpConfig { sessions: sessions.into(), receivers, routes, ..BgpConfig::default() }
+}
+
+/// Returns the number of prefixes of each class.
+fn counts(routes: &Routes) -> ClassCounts {
+    let mut counts = ClassCounts::new();
+    for (prefix, class) in routes.iter() {
+        *counts.entry((prefix.family(), Arc::clone(class))).or_default() += 1;
+    }
+    counts
 }
 
 fn translate(source: &BgpConfig) -> GobgpConfig {
@@ -96,7 +104,7 @@ fn each_group_of_a_class_has_one_statement() {
         let [policy] = &translated.policies.values().collect::<Vec<_>>()[..] else {
             panic!("{:?}", translated.policies)
         };
-        assert_eq!(translated.paths, [(prefix(1), policy.hash)].into());
+        assert_eq!(translated.paths, [(prefix(1), Some(policy.hash))].into_iter().collect());
     }
 }
 
@@ -112,13 +120,14 @@ fn the_limit_counts_the_statements_of_the_translation() {
     // The class of this prefix has the same groups as a class of the other family.
     routes.insert(v6, class_with_med(0));
     let mut source = config(&[]);
-    let limited = limit_routes(routes, &source.receivers);
+    let limited = limit_routes(&routes, &counts(&routes), &source.receivers);
     assert_eq!(limited.prefixes_over_limit, STATEMENTS_MAX + 2);
-    source.routes = Arc::new(limited.routes);
+    source.routes = limited.routes;
     let translated = translate(&source);
     assert_eq!(statements(&translated), STATEMENTS_MAX);
-    assert_eq!(translated.paths[&v6], translated.paths[&prefix(0)]);
-    assert!(translated.paths.values().all(|mark| translated.policies.contains_key(mark)));
+    assert_eq!(translated.paths.get(&v6), translated.paths.get(&prefix(0)));
+    let mut marks = translated.paths.values().flatten();
+    assert!(marks.all(|mark| translated.policies.contains_key(mark)));
 }
 
 #[test]
@@ -143,9 +152,10 @@ fn marks_are_those_of_earlier_versions() {
     let a = RouteReceiver { next_hop: Some(address("fd30::11")), ..external("192.0.2.1") };
     source.receivers.insert(Family::V6, [("a".into(), a), ("d".into(), unnumbered)].into());
     let v6 = Prefix::of(address("fd00::7"), 128);
-    source.routes = Arc::new([(prefix(7), Arc::clone(&class)), (v6, class)].into());
+    source.routes = [(prefix(7), Arc::clone(&class)), (v6, class)].into_iter().collect();
     // A speaker with other marks would announce all paths of its predecessor again.
-    let marks: Vec<_> = translate(&source).paths.values().map(ToString::to_string).collect();
+    let marks: Vec<_> =
+        translate(&source).paths.values().flatten().map(ToString::to_string).collect();
     assert_eq!(marks, ["23cd3927b3e11c4d", "cb34493d3d4df212"]);
 }
 

@@ -48,7 +48,13 @@ fn desired(
             .iter()
             .map(|(_, number)| (mark(*number), Arc::new(class(*number))))
             .collect(),
-        paths: paths.iter().map(|(number, class)| (prefix(*number), mark(*class))).collect(),
+        paths: paths
+            .iter()
+            .map(|(number, class)| (*number, *class))
+            .collect::<BTreeMap<_, _>>()
+            .into_iter()
+            .map(|(number, class)| (prefix(number), Some(mark(class))))
+            .collect(),
         no_restart_reason: None,
     }
 }
@@ -80,12 +86,7 @@ fn execute_all(known: &mut ObservedState, desired: &GobgpConfig) -> Vec<String> 
         );
         assert!(names.len() < 50, "{names:?}");
     }
-    let paths: Vec<_> =
-        known.paths.iter().map(|(prefix, mark)| (*prefix, mark.expect("a mark"))).collect();
-    assert_eq!(
-        paths,
-        desired.paths.iter().map(|(prefix, mark)| (*prefix, *mark)).collect::<Vec<_>>()
-    );
+    assert_eq!(known.paths, desired.paths);
     assert!(
         known.classes.keys().eq(desired.policies.keys())
             && known.peers.keys().eq(desired.peers.keys())

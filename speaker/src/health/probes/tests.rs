@@ -60,11 +60,10 @@ impl ProbeHarness {
     }
 
     fn set_targets(&self, targets: impl IntoIterator<Item = (SocketAddr, Arc<ProbeConfig>)>) {
-        let targets =
+        let targets: BTreeMap<_, _> =
             targets.into_iter().map(|(endpoint, check)| (probe_target(endpoint), check)).collect();
-        self.wanted
-            .send(HealthChecks { targets: Arc::new(targets), disallowed: 0, slowed: 0 })
-            .unwrap();
+        let targets = targets.into_iter().collect();
+        self.wanted.send(HealthChecks { targets, disallowed: 0, slowed: 0 }).unwrap();
     }
 
     /// Returns the next reported change: the endpoint, and the reason if it fails.

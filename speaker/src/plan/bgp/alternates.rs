@@ -1,16 +1,12 @@
 //! Drain of a node that advertises by BGP: the addresses that other nodes advertise to the same
 //! routers. Pure.
 
-use std::collections::BTreeSet;
-
 use ferrolb_proto::Instant;
-use ferrolb_proto::announce::{ClusterView, ServiceView, ServicesByAddress};
 use ferrolb_proto::bgp::{AlternateNodes, AlternateRoutes, RouteInput, export_targets};
-use ferrolb_proto::facts::{Key, Node, Speaker, SpeakerInterface};
-use ferrolb_proto::range::Family;
+use ferrolb_proto::facts::{Node, Speaker, SpeakerInterface};
 
-use crate::plan::{slices, units};
-use crate::state::{ReducedService, State};
+use crate::plan::units;
+use crate::state::State;
 
 /// Returns, for each address that this node advertises according to `route_input`, the routers to
 /// which other nodes advertise the address, and since when. `before` is the result of the previous
@@ -18,7 +14,6 @@ use crate::state::{ReducedService, State};
 pub(super) fn alternates<'a>(
     state: &'a State,
     before: &AlternateRoutes,
-    cluster: &ClusterView<'a>,
     route_input: &RouteInput<'a, '_>,
     now: Instant,
 ) -> AlternateRoutes {
@@ -29,17 +24,15 @@ pub(super) fn alternates<'a>(
         (state.nodes.values(), state.bgp_objects.peers.values(), state.speakers.values());
     let own = own_speaker(state, route_input.node);
     let others = AlternateNodes::new(&own, nodes, peers, speakers);
-    let (slices, no_failures) =
-        (slices::by_service(state.slices.iter()), BTreeSet::<(&Key, Family)>::new());
-    let service_view = |service: (&'a Key, &'a ReducedService)| ServiceView {
-        failing_on: others.failing(service.0).collect(),
-        ..units::service_view(state, service, &slices, &no_failures)
-    };
-    let services: ServicesByAddress<'_> = state.services.iter().map(service_view).collect();
-    let found = services.iter().filter_map(|(address, services)| {
-        let targets = export_targets(cluster, route_input, address, services.clone()).ok()?.peers;
+    let cluster = units::cluster_view(state);
+    let found = state.services.addresses().filter_map(|address| {
+        let services = state.services.with_address(address).map(|(key, service)| {
+            units::service_view(state, (key, service), others.failing(key).collect())
+        });
+        let services: Vec<_> = services.collect();
+        let targets = export_targets(&cluster, route_input, address, &services).ok()?.peers;
         let (advertisements, peers) = (route_input.advertisements, &targets);
-        Some((address, others.advertised_to(cluster, advertisements, address, services, peers)))
+        Some((address, others.advertised_to(&cluster, advertisements, address, &services, peers)))
     });
     before.updated(found, now)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::{Routes, Sessions};
+use ferrolb_proto::bgp::{ClassCounts, Routes, Sessions};
 use ferrolb_proto::facts::{
     BfdProfile, BfdTimers, BgpPeer, Node, PasswordSource, PeerLocation, SessionParameters,
 };
@@ -34,7 +34,7 @@ pub struct BgpConfig {
     /// Sessions that can carry the prefixes of each address family.
     pub receivers: BTreeMap<Family, RouteReceivers>,
     /// Routes, each with the routers that receive it. Their policy statements are within the limit.
-    pub routes: Arc<Routes>,
+    pub routes: Routes,
     /// Reason for which a new gobgpd possibly does not start soon after the present one stops. If
     /// set, routers should not keep the routes of the stopped gobgpd.
     pub no_restart_reason: Option<&'static str>,
@@ -84,12 +84,13 @@ pub(super) struct PlannedConfig<'a> {
     pub(super) prefixes_over_limit: usize,
 }
 
-/// Derives the desired configuration from these sessions and routes. Leaves out sessions whose
+/// Derives the desired configuration from these sessions, routes, and numbers of prefixes of each
+/// class. Leaves out sessions whose
 /// password is unknown, and routes that exceed the limit on policy statements.
 pub(super) fn plan_config<'a>(
     context: &SessionContext<'a>,
     sessions: &Sessions<'a>,
-    routes: Routes,
+    (routes, counts): (&Routes, &ClassCounts),
 ) -> PlannedConfig<'a> {
     let mut plan = PlannedConfig::default();
     let mut open: Vec<(&'a BgpPeer, &'a SessionParameters)> = Vec::new();
@@ -125,8 +126,8 @@ pub(super) fn plan_config<'a>(
     };
     plan.config.receivers = [Family::V4, Family::V6].map(receivers).into();
     let LimitedRoutes { routes, prefixes, prefixes_over_limit } =
-        limit_routes(routes, &plan.config.receivers);
-    plan.config.routes = Arc::new(routes);
+        limit_routes(routes, counts, &plan.config.receivers);
+    plan.config.routes = routes;
     PlannedConfig { prefixes, prefixes_over_limit, ..plan }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::{RouteAttributes, RouteClass, Routes};
+use ferrolb_proto::bgp::{ClassCounts, Prefix, RouteAttributes, RouteClass, Routes};
 use ferrolb_proto::facts::CommunityValue;
 use ferrolb_proto::range::Family;
 
@@ -96,39 +96,43 @@ pub struct LimitedRoutes {
 }
 
 /// Leaves out the classes whose policy statements would exceed [`STATEMENTS_MAX`] in total.
-/// `receivers` holds the sessions that can carry each family. The order of the classes decides
-/// which ones are left out, so that the result does not depend on single prefixes.
+/// `counts` holds the number of prefixes of each class, and `receivers` the sessions that can carry
+/// each family. The order of the classes decides which ones are left out, so that the result does
+/// not depend on single prefixes.
 #[must_use]
 pub fn limit_routes(
-    mut routes: Routes,
+    routes: &Routes,
+    counts: &ClassCounts,
     receivers: &BTreeMap<Family, RouteReceivers>,
 ) -> LimitedRoutes {
-    let mut classes = BTreeMap::<(Family, Arc<RouteClass>), usize>::new();
-    for (prefix, class) in &routes {
-        *classes.entry((prefix.family(), Arc::clone(class))).or_default() += 1;
-    }
     let (mut limited, none) = (LimitedRoutes::default(), RouteReceivers::new());
     let (mut statements, mut counted, mut excluded) = (0, BTreeSet::new(), BTreeSet::new());
-    for ((family, class), prefixes) in classes {
-        let receivers = receivers.get(&family).unwrap_or(&none);
-        let groups = export_groups(&class, receivers);
+    for (key @ (family, class), prefixes) in counts {
+        let receivers = receivers.get(family).unwrap_or(&none);
+        let groups = export_groups(class, receivers);
         // Classes with equal groups, for example one of each family, share their statements.
         if !counted.contains(&groups) {
             if statements + groups.len() > STATEMENTS_MAX {
                 limited.prefixes_over_limit += prefixes;
-                excluded.insert((family, class));
+                excluded.insert(key);
                 continue;
             }
             statements += groups.len();
             counted.insert(groups);
         }
-        let prefixes = i64::try_from(prefixes).unwrap_or(i64::MAX);
+        let prefixes = i64::try_from(*prefixes).unwrap_or(i64::MAX);
         for peer in class.peers().filter(|peer| receivers.contains_key(*peer)) {
             *limited.prefixes.entry(peer.into()).or_default() += prefixes;
         }
     }
-    if !excluded.is_empty() {
-        routes.retain(|prefix, class| !excluded.contains(&(prefix.family(), Arc::clone(class))));
-    }
-    LimitedRoutes { routes, ..limited }
+    limited.routes = if excluded.is_empty() {
+        routes.clone()
+    } else {
+        let is_within = |(prefix, class): &(&Prefix, &Arc<RouteClass>)| {
+            !excluded.contains(&(prefix.family(), Arc::clone(class)))
+        };
+        let within = routes.iter().filter(is_within);
+        within.map(|(prefix, class)| (*prefix, Arc::clone(class))).collect()
+    };
+    limited
 }

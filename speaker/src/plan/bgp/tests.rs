@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::{Prefix, RouteAttributes, RouteClass, Routes};
+use ferrolb_proto::bgp::{ClassCounts, Prefix, RouteAttributes, RouteClass, Routes};
 use ferrolb_proto::facts::{BfdProfile, BfdTimers, Node, PeerLocation};
 use serde_json::{Value, json};
 
@@ -71,7 +71,11 @@ fn session_config(spec: &Value) -> (Option<SessionConfig>, Option<String>) {
         &json!({"transmitInterval": 50, "receiveInterval": 60, "detectMultiplier": 4}),
     )];
     let sessions = sessions(&peers, &node.labels);
-    let mut outcome = plan_config(&context(&node, &profiles), &sessions, Routes::default());
+    let mut outcome = plan_config(
+        &context(&node, &profiles),
+        &sessions,
+        (&Routes::default(), &ClassCounts::new()),
+    );
     (
         outcome.config.sessions.into_values().next().map(|config| (*config).clone()),
         outcome.issues.remove("tor").map(|issue| issue.to_string()),
@@ -85,7 +89,7 @@ fn a_session_has_its_parameters_password_and_timers() {
     let config = config.expect("a session");
     assert_eq!((&*config.name, config.password.as_deref(), issue), ("tor", Some("hush"), None));
     assert_eq!(Ok(config.parameters), peer("tor", &spec).session);
-    let millis = std::time::Duration::from_millis;
+    let millis = Duration::from_millis;
     let timers = BfdTimers { receive: millis(60), transmit: millis(50), multiplier: 4 };
     assert_eq!(config.bfd, Some(timers));
     let plain = session_config(&json!({})).0.expect("a session");
@@ -116,18 +120,27 @@ fn a_missing_password_blocks_a_session_and_a_missing_profile_bfd() {
     }
 }
 
+/// Returns the number of prefixes of each class.
+fn counts(routes: &Routes) -> ClassCounts {
+    let mut counts = ClassCounts::new();
+    for (prefix, class) in routes.iter() {
+        *counts.entry((prefix.family(), Arc::clone(class))).or_default() += 1;
+    }
+    counts
+}
+
 /// Returns the desired configuration of a node with these peers and routes.
 fn desired_config(peers: &[BgpPeer], routes: Routes) -> BgpConfig {
     let node = node();
     let sessions = sessions(peers, &node.labels);
     assert!(sessions.conflicts.is_empty(), "{:?}", sessions.conflicts);
-    plan_config(&context(&node, &[]), &sessions, routes).config
+    plan_config(&context(&node, &[]), &sessions, (&routes, &counts(&routes))).config
 }
 
 /// Returns the groups of the routers that receive the route to an address.
 fn groups(config: &BgpConfig, address: &str) -> ExportGroups {
     let prefix = Prefix::of(address.parse().expect("an address"), 128);
-    export_groups(&config.routes[&prefix], &config.receivers[&prefix.family()])
+    export_groups(config.routes.get(&prefix).expect("a route"), &config.receivers[&prefix.family()])
 }
 
 /// Returns the addresses of a group of routers, separated by spaces.
@@ -227,10 +240,11 @@ fn the_identity_comes_from_the_peers_and_is_absent_without_peers() {
     assert_eq!(desired_config(&[], Routes::default()), BgpConfig::default());
     let (v6, peers) = (Node { internal_addresses: vec![], ..node() }, [peer("tor", &json!({}))]);
     let sessions = sessions(&peers, &v6.labels);
-    let derived = plan_config(&context(&v6, &[]), &sessions, Routes::default())
-        .config
-        .identity
-        .expect("an identity");
+    let derived =
+        plan_config(&context(&v6, &[]), &sessions, (&Routes::default(), &ClassCounts::new()))
+            .config
+            .identity
+            .expect("an identity");
     assert!(!derived.router_id.is_unspecified());
     let without_password =
         desired_config(&[peer("tor", &json!({"passwordSecret": {"name": "none"}}))], routes(&[]));
@@ -253,7 +267,7 @@ fn class_with_med(med: u32) -> Arc<RouteClass> {
 /// reverse of the order of their classes.
 fn distinct_classes(count: u32) -> Routes {
     let prefix = |med| Prefix::of(IpAddr::V4(Ipv4Addr::from(0x0a00_ffff - med)), 32);
-    (0..count).map(|med| (prefix(med), class_with_med(med))).collect()
+    (0..count).rev().map(|med| (prefix(med), class_with_med(med))).collect()
 }
 
 #[test]
@@ -261,12 +275,13 @@ fn the_last_classes_above_the_statement_limit_are_left_out() {
     let (node, peers) = (node(), [peer("tor", &json!({}))]);
     let sessions = sessions(&peers, &node.labels);
     let max = u32::try_from(STATEMENTS_MAX).expect("a small limit");
-    let full = plan_config(&context(&node, &[]), &sessions, distinct_classes(max));
+    let routes = distinct_classes(max);
+    let full = plan_config(&context(&node, &[]), &sessions, (&routes, &counts(&routes)));
     assert_eq!((full.config.routes.len(), full.prefixes_over_limit), (STATEMENTS_MAX, 0));
     let mut routes = distinct_classes(max + 2);
     // Another prefix of the first class needs no further statements.
     routes.insert(Prefix::of([10, 9, 9, 9].into(), 32), class_with_med(0));
-    let outcome = plan_config(&context(&node, &[]), &sessions, routes);
+    let outcome = plan_config(&context(&node, &[]), &sessions, (&routes, &counts(&routes)));
     let planned: BTreeSet<_> = outcome.config.routes.values().cloned().collect();
     assert_eq!(planned, (0..max).map(class_with_med).collect());
     assert_eq!((outcome.config.routes.len(), outcome.prefixes_over_limit), (STATEMENTS_MAX + 1, 2));

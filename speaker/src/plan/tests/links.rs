@@ -174,10 +174,8 @@ fn an_owned_address_whose_group_is_not_joined_is_an_issue() {
     let report = LinkReport { owned: [owned.into()].into(), ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
     assert_eq!(plan(&state, Instant::ZERO).status.interfaces[0].issues, []);
-    assert!(state.handle(
-        Event::GroupsNotJoined { link: 2, addresses: [owned, other].into() },
-        Instant::ZERO
-    ));
+    let event = Event::GroupsNotJoined { link: 2, addresses: [owned, other].into() };
+    assert!(!state.handle(event, Instant::ZERO).is_empty());
     let (reason, mac) = (InterfaceIssueReason::MulticastJoinFailed, "33:33:ff:00:00:01".to_owned());
     let expect = [InterfaceIssue { address: owned.into(), reason, mac, node: None }];
     assert_eq!(plan(&state, Instant::ZERO).status.interfaces[0].issues, expect);
@@ -195,7 +193,7 @@ fn an_interface_selector_removes_only_this_node_from_its_other_interfaces() {
     }
     .plan();
     let is_candidate = |index: u32| {
-        let unit = &plan.links[&index].config.units[0];
+        let unit = first_unit(&plan, index);
         (unit.own_candidate("node1").is_some(), unit.candidate("node2").is_some())
     };
     assert_eq!((is_candidate(2), is_candidate(3)), ((false, true), (true, true)));

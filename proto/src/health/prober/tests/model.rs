@@ -46,7 +46,7 @@ struct ExpectedTarget {
 /// The model: the probes, their results, and the expected outputs.
 #[derive(Debug, Default)]
 struct ProberModel {
-    targets: ProbeTargets,
+    targets: TargetMap,
     known: BTreeMap<ProbeTarget, ExpectedTarget>,
     in_flight: Vec<(ProbeTarget, ProbeId)>,
     /// All probes since the start.
@@ -55,7 +55,7 @@ struct ProberModel {
 }
 
 impl ProberModel {
-    fn set_targets(&mut self, targets: &ProbeTargets) {
+    fn set_targets(&mut self, targets: &TargetMap) {
         for (id, known) in &self.known {
             if !targets.contains_key(id) && known.failing {
                 self.expected.push(ProberOutput::Removed(id.clone()));
@@ -173,15 +173,15 @@ proptest! {
             match step {
                 ProberStep::Set(selected, checks) => {
                     let chosen = (0..8).filter(|n| selected >> n & 1 == 1);
-                    let targets: ProbeTargets = chosen.map(|n| (target_of(SERVICES[n / 3], n), Arc::new(check_of(checks.rotate_left(n as u32))))).collect();
+                    let targets: TargetMap = chosen.map(|n| (target_of(SERVICES[n / 3], n), Arc::new(check_of(checks.rotate_left(n as u32))))).collect();
                     model.set_targets(&targets);
-                    prober.handle(ProberInput::Targets(Arc::new(targets)), now);
+                    prober.handle(ProberInput::Targets(targets.into_iter().collect()), now);
                 }
                 ProberStep::Keep(selected) => {
                     let is_kept = |id: &ProbeTarget| (0..8).any(|n| selected >> n & 1 == 1 && *id == target_of(SERVICES[n / 3], n));
-                    let targets: ProbeTargets = model.targets.clone().into_iter().filter(|(id, _)| is_kept(id)).collect();
+                    let targets: TargetMap = model.targets.clone().into_iter().filter(|(id, _)| is_kept(id)).collect();
                     model.set_targets(&targets);
-                    prober.handle(ProberInput::Targets(Arc::new(targets)), now);
+                    prober.handle(ProberInput::Targets(targets.into_iter().collect()), now);
                 }
                 ProberStep::Wait(millis) => {
                     let until = now + Duration::from_millis(millis);
