@@ -107,7 +107,11 @@ impl Unit {
 /// unit `before`.
 fn orders(candidates: &Arc<[Candidate]>, ordered_by: IpAddr, before: Option<&Unit>) -> Arc<[u32]> {
     let before = before.filter(|before| before.ordered_by == ordered_by);
-    if let Some(same) = before.filter(|before| Arc::ptr_eq(&before.candidates, candidates)) {
+    let has_same_nodes = |before: &&Unit| {
+        let mut both = before.candidates.iter().zip(&**candidates);
+        before.candidates.len() == candidates.len() && both.all(|(old, new)| old.node == new.node)
+    };
+    if let Some(same) = before.filter(has_same_nodes) {
         return Arc::clone(&same.orders);
     }
     let mut before = before.into_iter().flat_map(Unit::ordered_candidates).peekable();
