@@ -13,6 +13,7 @@
 //! - [`peers`]: state of each peer, and the check whether a received frame is accepted.
 //! - [`newcomers`]: the challenge that an unknown sender must pass.
 //! - [`claim_sets`]: replication of the peers' claim sets.
+//! - [`claimants`]: the peers' claims, and an index of the peers by address.
 //! - [`failure_detection`]: failure detection of peers.
 //! - [`self_check`]: self-check: detects that this node is isolated, or that its clock stood still.
 //! - [`failing`]: exchange of health check failures.
@@ -25,6 +26,7 @@
 //! - [`moves`]: the preempt delay of a unit that moved often.
 
 mod claim_sets;
+mod claimants;
 mod evaluation;
 mod failing;
 mod failure_detection;
@@ -50,6 +52,7 @@ use crate::wire::Mac;
 use crate::wire::hello::{Flags, Frame};
 use crate::{Instant, Machine};
 
+use claimants::Claimants;
 use foreign::ConflictState;
 use moves::MOVES_WINDOW;
 use newcomers::Newcomer;
@@ -257,7 +260,9 @@ pub struct ClaimCounters {
 pub struct ClaimMachine {
     config: ClaimConfig,
     own: OwnState,
-    peers: BTreeMap<Box<str>, Peer>,
+    peers: BTreeMap<Arc<str>, Peer>,
+    /// Index of the peers by claimed address.
+    claimants: Claimants,
     newcomers: BTreeMap<Box<str>, Newcomer>,
     /// Time before which no entry of `newcomers` expires.
     newcomers_due: Instant,
@@ -294,6 +299,7 @@ impl ClaimMachine {
             random: config.epoch | 1,
             config,
             peers: BTreeMap::new(),
+            claimants: Claimants::default(),
             newcomers: BTreeMap::new(),
             newcomers_due: now,
             units: BTreeMap::new(),
@@ -375,6 +381,10 @@ impl ClaimMachine {
         self.refresh_if_due(now);
         self.leave_if_done(now);
         self.hello_if_due(now);
+        debug_assert!(
+            self.has_consistent_claimants(),
+            "the index contains the claims of all peers"
+        );
     }
 
     /// Returns a pseudorandom number less than `below` (xorshift64). Delays from these numbers

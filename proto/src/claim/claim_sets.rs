@@ -64,8 +64,8 @@ impl ClaimMachine {
     fn on_empty_set(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         peer.generation = Some(0);
-        peer.drop_saved_claims();
-        let released = std::mem::take(&mut peer.claims);
+        peer.claims.drop_saved(&mut self.claimants);
+        let released = peer.claims.clear(&mut self.claimants);
         self.on_unclaimed(node, released, now);
     }
 
@@ -154,7 +154,7 @@ impl ClaimMachine {
             // redundant.
             peer.released = Some(generation);
         }
-        self.counts.over_limit += peer.add(addresses);
+        self.counts.over_limit += peer.add(addresses, &mut self.claimants);
         peer.set_preempt_delays(addresses, preempt_delays, now);
         for address in addresses {
             peer.refused.remove(address);
@@ -185,7 +185,7 @@ impl ClaimMachine {
         let (mut released, mut missed_claim) = (Vec::new(), false);
         for address in addresses {
             peer.preempt_delays.remove(address);
-            if peer.claims.remove(address) {
+            if peer.claims.remove(*address, &mut self.claimants) {
                 released.push(*address);
             } else {
                 // This node never received the peer's claim for this address.
@@ -251,21 +251,18 @@ impl ClaimMachine {
             return;
         }
         // The list is complete: the peer has released every address that is in none of its parts.
-        let new: Vec<_> = parts.addresses.difference(&peer.claims).copied().collect();
-        self.note_moves(&new, now);
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        let before = std::mem::replace(&mut peer.claims, parts.addresses);
-        let released: Vec<_> = before.difference(&peer.claims).copied().collect();
+        let [new, released] = peer.claims.replace(parts.addresses, &mut self.claimants);
         // This node missed more than one change, perhaps a claim and its release.
         let missed = peer.generation.is_some_and(|known| generation.wrapping_sub(known) > 1);
         peer.generation = Some(generation);
-        peer.drop_saved_claims();
+        peer.claims.drop_saved(&mut self.claimants);
         peer.missed = false;
         peer.confirmed_at = now;
         peer.refused.retain(|address, _| !peer.claims.contains(address));
         peer.preempt_delays.retain(|address, _| peer.claims.contains(address));
         let both: Vec<_> =
             peer.claims.iter().copied().filter(|a| self.own.owned.contains_key(a)).collect();
+        self.note_moves(&new, now);
         self.on_unclaimed(node, released, now);
         if missed {
             self.refresh_all(true, now);

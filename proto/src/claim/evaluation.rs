@@ -29,7 +29,7 @@ impl DirtyUnits {
     /// refused, and all units with a timer.
     pub(super) fn mark_affected(&mut self, peer: &Peer) {
         self.waiting = true;
-        self.addresses.extend(&peer.claims);
+        self.addresses.extend(&*peer.claims);
         self.addresses.extend(peer.refused.keys());
     }
 }
@@ -72,7 +72,8 @@ impl ClaimMachine {
     /// Returns the state of a unit that has only now appeared on this node. An address that a peer
     /// already claims has an owner. Taking such a unit counts as a move.
     fn new_state(&self, unit: Arc<Unit>) -> UnitState {
-        let was_owned = self.peers.values().any(|peer| peer.claims.contains(&unit.address));
+        let address = unit.address;
+        let was_owned = self.claimants(address).any(|(_, peer)| peer.claims.contains(&address));
         UnitState { was_owned, ..UnitState::new(unit) }
     }
 

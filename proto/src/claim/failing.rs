@@ -49,6 +49,11 @@ impl Failures {
         self.reported.iter().chain([&self.now]).any(|failing| failing.contains(&address))
     }
 
+    /// Returns whether an address fails according to the latest hello about it.
+    pub(super) fn is_reported(&self, address: IpAddr) -> bool {
+        self.reported[0].contains(&address)
+    }
+
     /// Schedules the complete list for a new peer, which has no list or an outdated one. A list
     /// that fits into one hello needs no action, because every hello contains the whole list.
     pub(super) fn schedule_complete_list(&mut self) {
@@ -119,14 +124,6 @@ fn replace_range(
 }
 
 impl ClaimMachine {
-    /// Returns whether the health checks of an address fail on a node, according to the hellos of
-    /// that node.
-    pub(super) fn fails(&self, node: &str, address: IpAddr) -> bool {
-        let own = (*node == *self.config.node).then_some(&self.own.failing.reported[0]);
-        let known = own.or_else(|| Some(&self.peers.get(node)?.failing));
-        known.is_some_and(|failing| failing.contains(&address))
-    }
-
     /// Updates the failing addresses after a change of the units. If they have changed, schedules a
     /// hello soon.
     pub(super) fn update_failing(

@@ -81,9 +81,12 @@ impl ClaimMachine {
             .filter(|(_, peer)| is_due(peer))
             .map(|(name, _)| name.clone())
             .collect();
-        self.peers.retain(|_, peer| !peer.failed || now < peer.forgotten_at());
         for name in due {
             let Some(peer) = self.peers.get_mut(&name) else { continue };
+            if peer.failed {
+                self.remove_peer(&name);
+                continue;
+            }
             self.own.dirty.mark_affected(peer);
             peer.refused.retain(|_, until| now < *until);
             let is_unconfirmed = (!peer.claims.is_empty() && now >= peer.confirmation_request_at())
@@ -91,7 +94,7 @@ impl ClaimMachine {
             let is_silent = now >= peer.last_frame + peer.interval * self.config.hello_misses;
             if now >= peer.confirmed_at + CLAIM_LIFETIME {
                 peer.generation = None;
-                let expired = std::mem::take(&mut peer.claims);
+                let expired = peer.claims.clear(&mut self.claimants);
                 self.on_unclaimed(&name, expired, now);
             }
             if is_silent {
@@ -151,8 +154,8 @@ impl ClaimMachine {
         peer.generation = None;
         peer.missed = false;
         peer.refused.clear();
-        let (claims, last_frame) = (std::mem::take(&mut peer.claims), peer.last_frame);
-        peer.save_claims(claims.clone());
+        peer.save_claims(&mut self.claimants);
+        let (claims, last_frame) = (peer.claims.saved().clone(), peer.last_frame);
         if peer.suspicion.take().is_some_and(|suspicion| suspicion.arp_replied) {
             self.counts.proxied_failures += 1;
             peer.proxied.clone_from(&claims);

@@ -169,12 +169,12 @@ impl ClaimMachine {
         if peer.failed {
             let was_owned = peer.proxied.contains(&address);
             return (was_owned || !moved_recently)
-                .then(|| ConflictKind::ProxyOfFailedPeer(name.clone()));
+                .then(|| ConflictKind::ProxyOfFailedPeer((**name).into()));
         }
         // A peer whose claim set is not known yet may have claimed the address, so this is no
         // conflict.
         (!moved_recently && peer.generation.is_some() && !peer.claims.contains(&address))
-            .then(|| ConflictKind::PeerKernel(name.clone()))
+            .then(|| ConflictKind::PeerKernel((**name).into()))
     }
 
     fn is_of_isolated_peer(&self, mac: Mac) -> bool {
@@ -269,7 +269,7 @@ impl ClaimMachine {
         peer.double_patience();
         let until = now + peer.patience;
         let Some(state) = self.units.get_mut(&address) else { return };
-        peer.saved_claims.insert(address);
+        peer.claims.save_address(address, &mut self.claimants);
         state.pending_claim().conflict_hold_down_until = Some(until);
         self.own.decided.refuse.push(address);
         self.own.dirty.addresses.insert(address);

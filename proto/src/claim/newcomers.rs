@@ -2,6 +2,7 @@
 //! after it has responded to a challenge. Signed frames can be recorded and replayed; a response to
 //! a new random number cannot. Part of the claim machine of one interface.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ClaimMachine;
@@ -66,7 +67,7 @@ impl ClaimMachine {
         }
         let accepts =
             self.newcomers.remove(&frame.node).map(|newcomer| newcomer.accepts).unwrap_or_default();
-        if !self.peers.contains_key(&frame.node) && !self.make_room() {
+        if !self.peers.contains_key(&*frame.node) && !self.make_room() {
             self.counts.over_limit += 1;
             return false;
         }
@@ -81,21 +82,23 @@ impl ClaimMachine {
             self.refresh_all(true, now);
         }
         // The new epoch of a node voids the claims and refusals of its previous epoch.
-        let mut peer = Peer::new(source, frame, now);
+        let name: Arc<str> = (*frame.node).into();
+        let mut peer = Peer::new(Arc::clone(&name), source, frame, now);
         peer.accepts = accepts;
-        let before = self.peers.insert(frame.node.clone(), peer);
-        if let Some((peer, before)) = self.peers.get_mut(&frame.node).zip(before.as_ref()) {
+        let before = self.remove_peer(&name);
+        if let Some((before, _)) = &before {
             before.macs.iter().for_each(|mac| peer.add_mac(*mac));
         }
+        self.peers.insert(name, peer);
         self.own.dirty.waiting = true;
-        if let Some(before) = before {
+        if let Some((before, claims)) = before {
             self.own.dirty.mark_affected(&before);
             if !before.flags.leaving {
                 // In its previous epoch, the peer may have been cut off from this node, have
                 // announced some of this node's addresses, and then have failed.
                 self.refresh_all(false, now);
             }
-            self.on_unclaimed(&frame.node, before.claims, now);
+            self.on_unclaimed(&frame.node, claims, now);
         }
         self.on_new_peer(starts_delay, now);
         self.request_list(&frame.node, now);

@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::claim_sets::Parts;
+use super::claimants::{Claimants, PeerClaims};
 use super::failure_detection::{PROXY_PATIENCE, PROXY_PATIENCE_MAX, Suspicion};
 use super::self_check::MinimumOffset;
 use super::{CLAIM_LIFETIME, CLAIMS_PER_PEER_MAX, ClaimConfig, ClaimMachine, PEERS_MAX};
@@ -38,7 +40,7 @@ pub(super) struct Peer {
     /// Hardware addresses from which frames of the peer came, oldest first, at most [`MACS_MAX`].
     pub(super) macs: VecDeque<Mac>,
     pub(super) flags: Flags,
-    pub(super) claims: BTreeSet<IpAddr>,
+    pub(super) claims: PeerClaims,
     /// Claimed addresses in preempt delay, each with the end of the delay.
     pub(super) preempt_delays: BTreeMap<IpAddr, Instant>,
     /// Addresses that the peer has refused, each with the time until which the peer is no candidate
@@ -73,8 +75,6 @@ pub(super) struct Peer {
     pub(super) failing: BTreeSet<IpAddr>,
     /// Comparison of this node's clock with the peer's clock.
     pub(super) min_clock_offset: MinimumOffset,
-    /// Claims that were saved when the peer was declared failed.
-    pub(super) saved_claims: BTreeSet<IpAddr>,
     /// Time at which the peer returned after it had been declared failed.
     returned_at: Option<Instant>,
     /// True if `patience` has already been doubled since the peer was declared failed.
@@ -88,12 +88,12 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(source: Mac, frame: &Frame, now: Instant) -> Self {
+    pub(super) fn new(name: Arc<str>, source: Mac, frame: &Frame, now: Instant) -> Self {
         Self {
             mac: source,
             macs: VecDeque::from([source]),
             flags: frame.flags,
-            claims: BTreeSet::new(),
+            claims: PeerClaims::new(name),
             preempt_delays: BTreeMap::new(),
             refused: BTreeMap::new(),
             failed: false,
@@ -113,7 +113,6 @@ impl Peer {
             accepts: Box::default(),
             failing: BTreeSet::new(),
             min_clock_offset: MinimumOffset::new(frame.clock, now),
-            saved_claims: BTreeSet::new(),
             returned_at: None,
             patience_doubled: false,
             proxied: BTreeSet::new(),
@@ -147,29 +146,24 @@ impl Peer {
     }
 
     /// Saves the claims of a peer that was declared failed, because the peer may still run.
-    pub(super) fn save_claims(&mut self, claims: BTreeSet<IpAddr>) {
-        self.saved_claims = claims;
+    pub(super) fn save_claims(&mut self, index: &mut Claimants) {
+        self.claims.save(index);
         self.returned_at = None;
         self.patience_doubled = false;
-    }
-
-    /// Drops the saved claims: the peer has reported its current claims.
-    pub(super) fn drop_saved_claims(&mut self) {
-        self.saved_claims.clear();
     }
 
     /// Returns the time until which a returned peer counts as the owner of its saved claims,
     /// because it may never have failed; `None` once it has reported its current claims.
     fn saved_claims_until(&self) -> Option<Instant> {
         let is_unreported =
-            !self.failed && self.generation.is_none() && !self.saved_claims.is_empty();
+            !self.failed && self.generation.is_none() && !self.claims.saved().is_empty();
         self.returned_at
             .filter(|_| is_unreported)
             .map(|returned_at| returned_at + SAVED_CLAIMS_LIFETIME)
     }
 
     pub(super) fn may_still_own(&self, address: IpAddr, now: Instant) -> bool {
-        self.saved_claims.contains(&address)
+        self.claims.saved().contains(&address)
             && self.saved_claims_until().is_some_and(|until| now < until)
     }
 
@@ -228,9 +222,9 @@ impl Peer {
         self.stated = generation(body).or(self.stated);
     }
 
-    pub(super) fn add(&mut self, addresses: &[IpAddr]) -> u64 {
+    pub(super) fn add(&mut self, addresses: &[IpAddr], index: &mut Claimants) -> u64 {
         let room = CLAIMS_PER_PEER_MAX.saturating_sub(self.claims.len());
-        self.claims.extend(addresses.iter().take(room));
+        self.claims.add(addresses.iter().take(room), index);
         addresses.len().saturating_sub(room) as u64
     }
 
@@ -338,11 +332,11 @@ impl ClaimMachine {
 
     /// Records the sender of a frame as alive; returns false if the frame must be dropped.
     fn admit(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
-        if self.peers.get(&frame.node).is_none_or(|peer| peer.epoch != frame.epoch) {
+        if self.peers.get(&*frame.node).is_none_or(|peer| peer.epoch != frame.epoch) {
             return self.admit_newcomer(source, frame, now);
         }
         let starts_delay = self.peers.values().all(|peer| peer.failed);
-        let Some(peer) = self.peers.get_mut(&frame.node) else { return false };
+        let Some(peer) = self.peers.get_mut(&*frame.node) else { return false };
         if peer.is_stale(frame) {
             // The flags and the interval in an overtaken frame are outdated, so only its body is
             // used.
@@ -397,7 +391,7 @@ impl ClaimMachine {
     /// peer after the peer had announced them.
     fn repeat_missed_releases(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get(node) else { return };
-        for address in &peer.saved_claims {
+        for address in peer.claims.saved() {
             let state = self.units.get_mut(address).filter(|state| !state.contested);
             if let Some(pending_claim) = state.and_then(|state| state.pending_claim.as_mut()) {
                 pending_claim.conflict_hold_down_until = None;
@@ -407,7 +401,7 @@ impl ClaimMachine {
             let state = self.units.get(*address);
             !self.own.owned.contains_key(*address) && state.is_some_and(|state| state.owned_last)
         };
-        let missed: Vec<_> = peer.saved_claims.iter().filter(was_owned_here).copied().collect();
+        let missed: Vec<_> = peer.claims.saved().iter().filter(was_owned_here).copied().collect();
         if !missed.is_empty() {
             self.own
                 .releases_to_repeat
@@ -429,6 +423,14 @@ impl ClaimMachine {
         }
     }
 
+    /// Removes a peer from the table. Returns it with its current claims.
+    pub(super) fn remove_peer(&mut self, name: &str) -> Option<(Peer, BTreeSet<IpAddr>)> {
+        let mut peer = self.peers.remove(name)?;
+        peer.claims.drop_saved(&mut self.claimants);
+        let claims = peer.claims.clear(&mut self.claimants);
+        Some((peer, claims))
+    }
+
     /// Returns whether one more peer fits into the table. If necessary, removes the failed peer
     /// that has been silent for longest.
     pub(super) fn make_room(&mut self) -> bool {
@@ -441,7 +443,7 @@ impl ClaimMachine {
             .filter(|(_, peer)| peer.failed)
             .min_by_key(|(_, peer)| peer.last_frame);
         let Some(name) = longest_failed.map(|(name, _)| name.clone()) else { return false };
-        self.peers.remove(&name);
+        self.remove_peer(&name);
         true
     }
 }

@@ -150,13 +150,14 @@ impl ClaimMachine {
         if !self.own.claims() || me.candidate.is_none() {
             return ClaimTime::Never;
         }
-        if self.peers.values().any(|peer| peer.may_still_own(unit.address, now)) {
+        let claimants = self.claimants(unit.address);
+        if claimants.clone().any(|(_, peer)| peer.may_still_own(unit.address, now)) {
             return ClaimTime::NotBefore(now + self.config.hello_interval);
         }
-        let owns = |peer: &Peer| !peer.failed && peer.claims.contains(&unit.address);
-        let owning_peers = || self.peers.iter().filter(|(_, peer)| owns(peer));
+        let owning_peers =
+            || claimants.clone().filter(|(_, peer)| peer.claims.contains(&unit.address));
         let owners =
-            owning_peers().map(|(name, _)| self.node_view(name, unit.candidate(name), unit));
+            owning_peers().map(|(name, _)| self.peer_view(name, unit.candidate(name), unit));
         let best = owners.min_by_key(|owner| owner.sort_key(unit, true));
         let taker = NodeView { failing: self.own.failing.counts_for(unit.address), ..me };
         // After yielding, this node leaves the unit to an owner that is neither leaving nor
@@ -186,59 +187,73 @@ impl ClaimMachine {
         {
             return ClaimTime::NotBefore(until);
         }
-        // Two nodes whose views differ may each rank the other one higher, and would take and yield
-        // the unit in lockstep. After yielding, this node therefore compares only self-reported
-        // state, on which views do not differ.
-        let by_own_report = yielded.is_some();
-        let own_key = me.waiting_key(unit, by_own_report);
-        let ranks_before = |candidate: &OrderedCandidate<'_>| {
-            let other = self.node_view(&candidate.facts.node, Some(*candidate), unit);
-            other.candidate.is_some()
-                && best.as_ref().is_none_or(|owner| {
-                    other.may_take_from(owner, unit, running_delay_end.is_some())
-                })
-                && other.waiting_key(unit, by_own_report) < own_key
-        };
         // An isolated node does not receive the claims of better candidates, so it does not wait
         // for them.
-        let waits_for = if self.own.flags.isolated {
-            0
-        } else {
-            unit.ordered_candidates().filter(ranks_before).count()
+        if self.own.flags.isolated {
+            return ClaimTime::After(0);
+        }
+        let owner = best.as_ref().map(|owner| (owner, running_delay_end.is_some()));
+        ClaimTime::After(self.count_better(unit, &me, owner, yielded.is_some()))
+    }
+
+    /// Returns the number of candidates that rank better than this node, and that may take the unit
+    /// from its live owner, if there is one. `owner` has true if its preempt delay for the unit is
+    /// running.
+    ///
+    /// Two nodes whose views differ may each rank the other one higher, and would take and yield
+    /// the unit in lockstep. After yielding, this node therefore compares only self-reported state,
+    /// on which views do not differ: `by_own_report` is true.
+    fn count_better(
+        &self,
+        unit: &Unit,
+        me: &NodeView<'_>,
+        owner: Option<(&NodeView<'_>, bool)>,
+        by_own_report: bool,
+    ) -> u32 {
+        let own_key = me.waiting_key(unit, by_own_report);
+        let is_better = |candidate: &OrderedCandidate<'_>| {
+            let (name, candidate) = (&*candidate.facts.node, Some(*candidate));
+            // The state of a node only makes its rank worse. The comparison without this state
+            // excludes many candidates, without a look at the peers.
+            let best_case =
+                NodeView { name, candidate: candidate.zip(Some(Flags::default())), failing: false };
+            if best_case.waiting_key(unit, by_own_report) >= own_key {
+                return false;
+            }
+            let other = self.peer_view(name, candidate, unit);
+            other.candidate.is_some()
+                && owner
+                    .is_none_or(|(owner, delay_runs)| other.may_take_from(owner, unit, delay_runs))
+                && other.waiting_key(unit, by_own_report) < own_key
         };
-        ClaimTime::After(u32::try_from(waits_for).unwrap_or(u32::MAX))
+        let count = unit.ordered_candidates().filter(is_better).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// Returns the properties of this node that decide on its rank for a unit. This node remains a
+    /// candidate even if isolated, because it may be the only node left.
     fn this_node<'a>(&'a self, unit: &'a Unit) -> NodeView<'a> {
-        self.node_view(&self.config.node, unit.own_candidate(&self.config.node), unit)
+        let (name, flags) = (&*self.config.node, self.own.flags);
+        let candidate = unit.own_candidate(name).map(|candidate| (candidate, flags));
+        NodeView { name, candidate, failing: self.own.failing.is_reported(unit.address) }
     }
 
-    /// Returns the properties of a node that decide on its rank for a unit. The API facts and flags
-    /// are absent if the node fails a hard rule that depends on hellos: a peer that has failed, is
-    /// isolated or has refused the unit is no candidate. This node remains a candidate even if
-    /// isolated, because it may be the only node left.
-    fn node_view<'a>(
-        &'a self,
+    /// Returns the properties of a peer that decide on its rank for a unit. The API facts and flags
+    /// are absent if the peer fails a hard rule that depends on hellos: a peer that has failed, is
+    /// isolated or has refused the unit is no candidate.
+    fn peer_view<'a>(
+        &self,
         name: &'a str,
         candidate: Option<OrderedCandidate<'a>>,
         unit: &Unit,
     ) -> NodeView<'a> {
-        let passes = |flags: &Flags| {
-            let refuses = |peer: &Peer| peer.refused.contains_key(&unit.address);
-            let is_isolated = flags.isolated && *name != *self.config.node;
-            !is_isolated && !self.peers.get(name).is_some_and(refuses)
+        let peer = self.peers.get(name);
+        let is_available = |peer: &&Peer| {
+            !(peer.failed || peer.flags.isolated || peer.refused.contains_key(&unit.address))
         };
-        let candidate =
-            candidate.and_then(|candidate| Some((candidate, self.flags_of(name).filter(passes)?)));
-        NodeView { name, candidate, failing: self.fails(name, unit.address) }
-    }
-
-    /// Returns the flags of a node; `None` if no live peer has this name.
-    fn flags_of(&self, node: &str) -> Option<Flags> {
-        if *node == *self.config.node {
-            return Some(self.own.flags);
-        }
-        self.peers.get(node).filter(|peer| !peer.failed).map(|peer| peer.flags)
+        let flags = peer.filter(is_available).map(|peer| peer.flags);
+        let failing = peer.is_some_and(|peer| peer.failing.contains(&unit.address));
+        NodeView { name, candidate: candidate.zip(flags), failing }
     }
 
     /// Handles a peer's claim for addresses that this node owns: the node with the better rank
@@ -259,7 +274,7 @@ impl ClaimMachine {
         let unit = Arc::clone(&state.unit);
         let Some(since) = self.own.owned.get(&unit.address).copied() else { return };
         let (this_node, other_owner) =
-            (self.this_node(&unit), self.node_view(peer, unit.candidate(peer), &unit));
+            (self.this_node(&unit), self.peer_view(peer, unit.candidate(peer), &unit));
         let candidate = this_node.candidate.is_some();
         // A node reports in its flags that it is isolated or leaving. Whatever the ranks are, such
         // a node yields to a node that is neither, and never the other way round.

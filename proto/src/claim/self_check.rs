@@ -212,7 +212,7 @@ impl ClaimMachine {
             return;
         }
         let others: Vec<_> = live()
-            .filter(|(name, _)| !self.self_check.votes.contains_key(*name))
+            .filter(|(name, _)| !self.self_check.votes.contains_key(&***name))
             .map(|(_, peer)| peer.mac)
             .collect();
         self.challenge(&others, now);

@@ -292,7 +292,7 @@ fn a_long_failing_list_is_sent_in_ranges_and_twice() {
         "each range begins where the previous one ended"
     );
     assert!(
-        units.iter().all(|unit| machine.fails("node1", unit.address)),
+        units.iter().all(|unit| machine.own.failing.is_reported(unit.address)),
         "every failing address counts"
     );
 

@@ -1,0 +1,279 @@
+//! Measures the longest call of the claim machine with 10,000 units, on segments with few and with
+//! many nodes.
+//!
+//! The thread of an interface runs the claim machine, and reads no frame meanwhile. The clock runs
+//! while the machine handles an input or a deadline, and while the outputs are taken and their
+//! frames are signed. The result of a case is its longest call, and the sum and the number of its
+//! calls. Each case runs several times. The printed run is the one with the shortest longest call,
+//! because other load on the machine only adds time.
+//!
+//! `cargo bench --profile lab -p ferrolb-proto --bench claims` takes a few seconds.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant as WallClock};
+
+use ferrolb_proto::claim::{ClaimConfig, ClaimMachine, Input, Output};
+use ferrolb_proto::election::{Candidate, Unit};
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::{
+    ADDRESSES_PER_FRAME_MAX, Body, FailingReport, Flags, Frame, HelloKey, KEY_LENGTH,
+};
+use ferrolb_proto::{Instant, Machine};
+
+/// Number of units.
+const UNITS: u32 = 10_000;
+/// Numbers of nodes on the segment, with the measured node.
+const NODES: [usize; 2] = [3, 100];
+/// Number of runs of each case.
+const RUNS: usize = 10;
+/// Number of addresses of the peer that fails.
+const FAILED: u32 = UNITS / 3;
+/// Hello interval of all nodes.
+const HELLO_INTERVAL: Duration = Duration::from_millis(50);
+/// Time that a case runs at most after its first input.
+const CASE_TIME: Duration = Duration::from_secs(3);
+
+/// A case: prepares a run, then measures its calls.
+type Case = fn(&mut Run);
+
+fn main() {
+    println!("{UNITS} units: longest call, sum, number of calls");
+    let cases: [(&str, Case); 6] = [
+        ("first units", first_units),
+        ("start of all announcements", start_of_announcements),
+        ("one changed unit", one_changed_unit),
+        ("claims of a peer for all units", claims_of_a_peer),
+        ("hello of a peer that owns half of the units", hello_of_an_owner),
+        ("failure of a peer with a third of the units", failure_of_a_peer),
+    ];
+    for nodes in NODES {
+        for (name, case) in cases {
+            let runs = (0..RUNS).map(|_| {
+                let mut run = Run::new(nodes);
+                case(&mut run);
+                run.calls
+            });
+            let Calls { longest, sum, count } =
+                runs.min_by_key(|calls| calls.longest).unwrap_or_default();
+            println!("{nodes:>4} nodes, {name:<44} {longest:>9.1?} {sum:>9.1?} {count:>6}");
+        }
+    }
+}
+
+/// Passes all units to a machine without units.
+fn first_units(run: &mut Run) {
+    run.start_measuring();
+    run.handle(Input::Units { changed: run.units(), removed: Vec::new() });
+}
+
+/// Ends the listen phase of a node that takes all units, because it is the only candidate.
+fn start_of_announcements(run: &mut Run) {
+    run.candidates = run.candidates[..1].into();
+    run.handle(Input::Units { changed: run.units(), removed: Vec::new() });
+    run.start_measuring();
+    run.pass(CASE_TIME);
+    assert_eq!(run.machine.owned().count(), UNITS as usize, "the node owns all units");
+}
+
+/// Changes one unit of a node whose peer owns all units.
+fn one_changed_unit(run: &mut Run) {
+    claims_of_a_peer(run);
+    run.start_measuring();
+    let failing = Unit { failing: true, ..(*run.units()[UNITS as usize / 2]).clone() };
+    run.handle(Input::Units { changed: vec![failing.into()], removed: Vec::new() });
+}
+
+/// Receives the list of a peer that owns all units.
+fn claims_of_a_peer(run: &mut Run) {
+    run.handle(Input::Units { changed: run.units(), removed: Vec::new() });
+    run.start_measuring();
+    run.receive_list(1, UNITS);
+    run.pass(Duration::from_millis(20));
+}
+
+/// Receives a hello of a peer that owns half of the units, while this node owns the other half.
+fn hello_of_an_owner(run: &mut Run) {
+    run.candidates = run.candidates[..2].into();
+    run.handle(Input::Units { changed: run.units(), removed: Vec::new() });
+    run.receive_list(1, UNITS / 2);
+    run.pass(CASE_TIME);
+    assert_eq!(run.machine.owned().count(), UNITS as usize / 2, "the node owns half of the units");
+    run.start_measuring();
+    run.receive_hello(1, 1);
+}
+
+/// Detects the failure of a peer that owns a third of the units, and takes over those of them for
+/// which this node is the best candidate.
+fn failure_of_a_peer(run: &mut Run) {
+    run.handle(Input::Units { changed: run.units(), removed: Vec::new() });
+    run.receive_list(1, FAILED);
+    run.failed = Some(1);
+    run.start_measuring();
+    run.pass(CASE_TIME);
+    assert_eq!(run.machine.counts().peer_failures, 1, "the peer has failed");
+}
+
+/// Measured calls of the machine.
+#[derive(Clone, Copy, Default)]
+struct Calls {
+    longest: Duration,
+    sum: Duration,
+    count: u32,
+}
+
+/// A machine with its peers, which are numbered from 1.
+struct Run {
+    machine: ClaimMachine,
+    key: HelloKey,
+    now: Instant,
+    /// All nodes of the segment, sorted by name. The machine is that of the first node.
+    candidates: Arc<[Candidate]>,
+    /// Time at which all peers send their next hello.
+    next_hellos: Instant,
+    /// Generation of the claim set of each peer.
+    generations: Vec<u32>,
+    /// Peer that sends no frames.
+    failed: Option<usize>,
+    calls: Calls,
+}
+
+impl Run {
+    /// Creates a machine in its listen phase, whose peers own nothing.
+    fn new(nodes: usize) -> Self {
+        let node = |n| Candidate { node: name(n).into(), ..Candidate::default() };
+        let candidates: Arc<[Candidate]> = (0..nodes).map(node).collect();
+        let config = ClaimConfig {
+            node: (*candidates[0].node).into(),
+            epoch: 1,
+            hello_interval: HELLO_INTERVAL,
+            hello_misses: 3,
+            failback_delay: Some(Duration::from_secs(30)),
+        };
+        let (key, now) = (HelloKey::new([7; KEY_LENGTH]), Instant::from_millis(1_000));
+        let mut run = Self {
+            machine: ClaimMachine::new(config, now),
+            key,
+            now,
+            candidates,
+            next_hellos: now,
+            generations: vec![0; nodes],
+            failed: None,
+            calls: Calls::default(),
+        };
+        run.handle(Input::Keys(vec![run.key.id()]));
+        (1..nodes).for_each(|peer| run.receive_hello(peer, 0));
+        run.pass(HELLO_INTERVAL);
+        assert_eq!(run.machine.live_peers().count(), nodes - 1, "all peers are members");
+        run
+    }
+
+    /// Returns all units, sorted by address. Their candidates are all nodes.
+    fn units(&self) -> Vec<Arc<Unit>> {
+        let unit = |n| {
+            let address = address(n);
+            Arc::new(Unit::new(address, address, Arc::clone(&self.candidates), None))
+        };
+        (0..UNITS).map(unit).collect()
+    }
+
+    fn start_measuring(&mut self) {
+        self.calls = Calls::default();
+    }
+
+    /// Handles all deadlines of the next `time`. All peers send hellos meanwhile.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let deadline = self.machine.deadline().unwrap_or(end);
+            self.now = self.now.max(deadline.min(self.next_hellos).min(end));
+            if self.now >= end {
+                return;
+            }
+            if self.now >= self.next_hellos {
+                self.next_hellos = self.now + HELLO_INTERVAL;
+                for peer in 1..self.generations.len() {
+                    self.receive_hello(peer, self.generations[peer]);
+                }
+            }
+            if deadline <= self.now {
+                self.call(|machine, now| machine.tick(now));
+            }
+        }
+    }
+
+    fn receive_hello(&mut self, peer: usize, generation: u32) {
+        if self.failed != Some(peer) {
+            let (accepted_keys, failing) = (vec![self.key.id()], FailingReport::default());
+            self.receive(peer, Body::Hello { generation, accepted_keys, failing });
+        }
+    }
+
+    /// Receives the list of a peer that owns the first `count` units.
+    fn receive_list(&mut self, peer: usize, count: u32) {
+        self.generations[peer] += 1;
+        let (all, generation) =
+            ((0..count).map(address).collect::<Vec<_>>(), self.generations[peer]);
+        let chunks: Vec<_> = all.chunks(ADDRESSES_PER_FRAME_MAX).collect();
+        let parts = u16::try_from(chunks.len()).expect("a list has few parts");
+        for (part, addresses) in (0..parts).zip(chunks) {
+            let (addresses, preempt_delays) = (addresses.to_vec(), Vec::new());
+            self.receive(peer, Body::List { generation, part, parts, addresses, preempt_delays });
+        }
+    }
+
+    /// Receives a frame of a peer, a microsecond after the previous one.
+    fn receive(&mut self, peer: usize, body: Body) {
+        self.now = self.now + Duration::from_micros(1);
+        let frame = Frame {
+            node: name(peer).into(),
+            epoch: 1,
+            sequence: 1,
+            clock: self.now.as_nanos(),
+            interval: HELLO_INTERVAL,
+            flags: Flags::default(),
+            body,
+        };
+        self.handle(Input::Frame { source: mac(peer), frame });
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.call(|machine, now| machine.handle(input, now));
+    }
+
+    /// Measures a call with its outputs. Each challenged peer replies, unless it has failed.
+    #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+    fn call(&mut self, call: impl FnOnce(&mut ClaimMachine, Instant)) {
+        let mut challenges = Vec::new();
+        let start = WallClock::now();
+        call(&mut self.machine, self.now);
+        while let Some(output) = self.machine.poll() {
+            if let Output::Send { to, frame, .. } = output {
+                std::hint::black_box(frame.encode(mac(0), to, &self.key));
+                if let Body::Challenge { nonce } = frame.body {
+                    challenges.extend(to.map(|to| (usize::from(to.0[5]), nonce)));
+                }
+            }
+        }
+        let time = start.elapsed();
+        let Calls { longest, sum, count } = self.calls;
+        self.calls = Calls { longest: longest.max(time), sum: sum + time, count: count + 1 };
+        for (peer, nonce) in challenges {
+            if self.failed != Some(peer) {
+                self.receive(peer, Body::ChallengeReply { nonce });
+            }
+        }
+    }
+}
+
+fn name(node: usize) -> String {
+    format!("node{node:03}")
+}
+
+fn address(n: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0000 + n).into()
+}
+
+fn mac(peer: usize) -> Mac {
+    Mac([2, 0, 0, 0, 0, u8::try_from(peer).expect("a segment has few nodes")])
+}

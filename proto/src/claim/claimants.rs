@@ -1,0 +1,169 @@
+//! Claims of the peers, and the index of the peers by claimed address. Owned by the claim machine
+//! of one interface.
+//!
+//! The machine decides about a unit without looking at peers that have nothing to do with it. Every
+//! change of a peer's claims therefore updates the index: only the functions of this file can
+//! change them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::ClaimMachine;
+use super::peers::Peer;
+
+/// Maximum number of addresses of an index that a debug build checks, because the check follows
+/// every input.
+const CHECKED_ADDRESSES_MAX: usize = 64;
+
+/// Names of the peers that claim each address, or claimed it when they were declared failed. The
+/// names of an address are sorted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Claimants(BTreeMap<IpAddr, Vec<Arc<str>>>);
+
+impl Claimants {
+    /// Returns the peers that claim an address, or claimed it when they were declared failed.
+    fn of(&self, address: IpAddr) -> &[Arc<str>] {
+        self.0.get(&address).map_or(&[], |names| names)
+    }
+
+    fn insert(&mut self, address: IpAddr, peer: &Arc<str>) {
+        // Nearly every address has one claimant, and a `Vec` that grows has room for four.
+        let names = self.0.entry(address).or_insert_with(|| Vec::with_capacity(1));
+        if let Err(index) = names.binary_search(peer) {
+            names.insert(index, Arc::clone(peer));
+        }
+    }
+
+    fn remove(&mut self, address: IpAddr, peer: &Arc<str>) {
+        let Some(names) = self.0.get_mut(&address) else { return };
+        names.retain(|name| name != peer);
+        if names.is_empty() {
+            self.0.remove(&address);
+        }
+    }
+}
+
+/// Addresses that a peer claims. The value dereferences to the current claims.
+#[derive(Debug)]
+pub(super) struct PeerClaims {
+    peer: Arc<str>,
+    current: BTreeSet<IpAddr>,
+    /// Claims that were saved when the peer was declared failed.
+    saved: BTreeSet<IpAddr>,
+}
+
+impl Deref for PeerClaims {
+    type Target = BTreeSet<IpAddr>;
+
+    fn deref(&self) -> &BTreeSet<IpAddr> {
+        &self.current
+    }
+}
+
+impl PeerClaims {
+    pub(super) const fn new(peer: Arc<str>) -> Self {
+        Self { peer, current: BTreeSet::new(), saved: BTreeSet::new() }
+    }
+
+    /// Returns the claims that were saved when the peer was declared failed.
+    pub(super) const fn saved(&self) -> &BTreeSet<IpAddr> {
+        &self.saved
+    }
+
+    pub(super) fn add<'i>(
+        &mut self,
+        addresses: impl IntoIterator<Item = &'i IpAddr>,
+        index: &mut Claimants,
+    ) {
+        for address in addresses {
+            if self.current.insert(*address) {
+                index.insert(*address, &self.peer);
+            }
+        }
+    }
+
+    /// Removes a claim. Returns false if the peer did not claim the address.
+    pub(super) fn remove(&mut self, address: IpAddr, index: &mut Claimants) -> bool {
+        let was_claimed = self.current.remove(&address);
+        if was_claimed && !self.saved.contains(&address) {
+            index.remove(address, &self.peer);
+        }
+        was_claimed
+    }
+
+    /// Removes and returns all current claims.
+    pub(super) fn clear(&mut self, index: &mut Claimants) -> BTreeSet<IpAddr> {
+        let released = std::mem::take(&mut self.current);
+        for address in released.difference(&self.saved) {
+            index.remove(*address, &self.peer);
+        }
+        released
+    }
+
+    /// Replaces the current claims. Returns the new claims and the removed ones.
+    pub(super) fn replace(
+        &mut self,
+        claims: BTreeSet<IpAddr>,
+        index: &mut Claimants,
+    ) -> [Vec<IpAddr>; 2] {
+        let before = std::mem::replace(&mut self.current, claims);
+        let new: Vec<_> = self.current.difference(&before).copied().collect();
+        let removed: Vec<_> = before.difference(&self.current).copied().collect();
+        for address in &new {
+            index.insert(*address, &self.peer);
+        }
+        for address in removed.iter().filter(|address| !self.saved.contains(*address)) {
+            index.remove(*address, &self.peer);
+        }
+        [new, removed]
+    }
+
+    /// Saves the current claims of a peer that was declared failed, because the peer may still run.
+    /// Replaces the claims that were saved before.
+    pub(super) fn save(&mut self, index: &mut Claimants) {
+        let current = std::mem::take(&mut self.current);
+        for address in self.saved.difference(&current) {
+            index.remove(*address, &self.peer);
+        }
+        self.saved = current;
+    }
+
+    /// Saves an address that a peer announces although it was declared failed.
+    pub(super) fn save_address(&mut self, address: IpAddr, index: &mut Claimants) {
+        self.saved.insert(address);
+        index.insert(address, &self.peer);
+    }
+
+    /// Drops the saved claims: the peer has reported its current claims.
+    pub(super) fn drop_saved(&mut self, index: &mut Claimants) {
+        for address in std::mem::take(&mut self.saved).difference(&self.current) {
+            index.remove(*address, &self.peer);
+        }
+    }
+}
+
+impl ClaimMachine {
+    /// Returns the peers that claim an address, or claimed it when they were declared failed,
+    /// sorted by name.
+    pub(super) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = (&str, &Peer)> + Clone {
+        let names = self.claimants.of(address).iter();
+        names.filter_map(|name| Some((&**name, self.peers.get(name)?)))
+    }
+
+    /// Returns whether the index equals an index that is computed from the claims of all peers. An
+    /// index with more than [`CHECKED_ADDRESSES_MAX`] addresses is not checked.
+    pub(super) fn has_consistent_claimants(&self) -> bool {
+        if self.claimants.0.len() > CHECKED_ADDRESSES_MAX {
+            return true;
+        }
+        let mut expect = Claimants::default();
+        for (name, peer) in &self.peers {
+            for address in peer.claims.union(&peer.claims.saved) {
+                expect.insert(*address, name);
+            }
+        }
+        expect == self.claimants
+    }
+}
