@@ -4,9 +4,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::announce::ServicesByAddress;
 use crate::api;
-use crate::bgp::{RouteTable, Routes, sessions};
+use crate::bgp::sessions;
 use crate::eligibility::EligibleEndpoints;
 use crate::facts::{BgpPeer, Community, Endpoint, EndpointCondition, Pool, TrafficPolicy};
 
