@@ -96,7 +96,10 @@ impl Services {
 
     fn remove_slice(&mut self, service: &Key, slice: &Arc<ReducedSlice>) {
         if let Some(slices) = self.slices_of.get_mut(service) {
-            slices.retain(|other| !Arc::ptr_eq(other, slice));
+            // The store may have replaced the EndpointSlice by an equal one, which is no change.
+            if let Some(index) = slices.iter().position(|other| other == slice) {
+                slices.swap_remove(index);
+            }
             if slices.is_empty() {
                 self.slices_of.remove(service);
             }

@@ -222,6 +222,24 @@ fn an_endpoint_slice_changes_only_its_service() {
 }
 
 #[test]
+fn a_repeated_endpoint_slice_is_in_the_index_once() {
+    let mut state = state();
+    let key = Key::new("default", "a");
+    let mut endpoints = |change| {
+        state.handle(Event::Slice(change), Instant::ZERO);
+        let slices = state.services.slices_of(&key);
+        slices.map(|slice| slice.endpoints.len()).sum::<usize>()
+    };
+    let first = slice("a");
+    let endpoint = Endpoint { terminating: true, ..first.endpoints[0].clone() };
+    let changed = EndpointSlice { endpoints: vec![endpoint], ..first.clone() };
+    assert_eq!(endpoints(Change::Apply(first.clone())), 1);
+    assert_eq!(endpoints(Change::Apply(first)), 1);
+    assert_eq!(endpoints(Change::Apply(changed)), 1);
+    assert_eq!(endpoints(Change::Delete(Key::new("default", "a-1"))), 0);
+}
+
+#[test]
 fn statuses_and_interfaces_of_pods_need_no_plan() {
     let mut state = state();
     let mut is_empty = |event| state.handle(event, Instant::ZERO).is_empty();
