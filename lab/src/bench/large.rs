@@ -1,40 +1,18 @@
-//! Peak memory of the components since their start: with a thousand Services that have as many
-//! annotations as the API server allows, and with three thousand additional Nodes.
-//!
-//! # Method
-//!
-//! - A user who may create Services can make them large: 256 KiB of annotations are allowed.
-//! - All components restart when the objects exist. `VmHWM` of `/proc/PID/status` is read when the
-//!   controller counts all Services and the speakers own all addresses. Of the three speakers, the
-//!   largest value counts.
-//! - The Nodes have no speaker. A speaker orders all Nodes for each Service, at 48 bytes each, so
-//!   three thousand Nodes and a thousand Services take 144 MB.
-//!
-//! `runtime/tests/memory.rs` measures the watch alone.
+//! Large objects and many Nodes: peak memory of the components after a restart.
+
+mod objects;
 
 use super::machine::kilobytes;
 use super::report::Findings;
-use super::services::{self, POOL, V4};
-use super::settle;
-use super::targets::{self, PeakMeasures};
+use super::targets::MeasureSpec;
 use crate::cluster::ferrolb::{CONTROLLER, speaker_name};
 use crate::lab::admin::metric;
 use crate::topology::CONTROL_PLANE;
 use crate::{Lab, Signal, wait};
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Client;
-use kube::api::Api;
-use serde_json::json;
 use std::fs;
 use std::time::Duration;
 
-/// Number of Services, and the size of the annotations of each: an object may have 256 KiB of them
-/// (`apimachinery`, `TotalAnnotationSizeLimitB`).
-const SERVICES: usize = 1_000;
-const ANNOTATION_BYTES: usize = 255 * 1024;
-const NODES: usize = 3_000;
 /// Maximum time for the speakers to own all addresses.
 const OWNED_MAX: Duration = Duration::from_secs(180);
 
@@ -43,78 +21,51 @@ const OWNED_MAX: Duration = Duration::from_secs(180);
 /// # Errors
 /// If an object cannot be created, or an address has no owner in time.
 pub(super) fn run(lab: &Lab) -> Result<Findings> {
-    lab.apply(POOL)?;
-    settle::wait_settled(lab)?;
-    lab.api(async |client| create_services(&client).await)?;
-    settle::wait_for_owners(lab, i64::try_from(SERVICES)?, OWNED_MAX)?;
-    let mut findings = Findings::default();
-    measure_restart(lab, &mut findings, &targets::LARGE_SERVICES)?;
-    lab.api(async |client| create_nodes(&client).await)?;
-    measure_restart(lab, &mut findings, &targets::LARGE_NODES)?;
-    Ok(findings)
+    objects::run(lab)
 }
 
-async fn create_services(client: &Client) -> Result<()> {
-    let names = services::names("large", SERVICES);
-    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
-    services::for_each_name(&names, async |name| {
-        services::post(&slices, services::slice(name, "large")).await
-    })
-    .await?;
-    let api: Api<Service> = Api::default_namespaced(client.clone());
-    let annotation = "x".repeat(ANNOTATION_BYTES);
-    services::for_each_name(&names, async |name| {
-        let mut service = services::service(name, "large", &V4);
-        service["metadata"]["annotations"] = json!({"example.com/a": annotation});
-        services::post(&api, service).await
-    })
-    .await?;
-    Ok(())
+/// Returns the process names of the speakers.
+fn speakers(lab: &Lab) -> Vec<String> {
+    lab.nodes().iter().map(|node| speaker_name(node)).collect()
 }
 
-async fn create_nodes(client: &Client) -> Result<()> {
-    let api: Api<Node> = Api::all(client.clone());
-    let names = services::names("idle", NODES);
-    services::for_each_name(&names, async |name| {
-        services::post(&api, json!({"metadata": {"name": name}})).await
-    })
-    .await?;
-    Ok(())
-}
-
-/// Restarts all components, and measures their peak memory when the speakers own all addresses
-/// again.
-fn measure_restart(lab: &Lab, findings: &mut Findings, measures: &PeakMeasures) -> Result<()> {
-    let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
-    let controller = [CONTROLLER.to_owned()];
-    for name in controller.iter().chain(&speakers) {
-        lab.stop(name, Signal::TERM)?;
-    }
+/// Restarts all components. Returns the time from their start until the controller counts
+/// `services` Services and the speakers own as many addresses, in milliseconds.
+fn restart(lab: &Lab, services: usize) -> Result<f64> {
+    let mut names = vec![CONTROLLER.to_owned()];
+    names.extend(speakers(lab));
+    names.iter().try_for_each(|name| lab.stop(name, Signal::TERM))?;
     let start = wait::now();
-    for name in controller.iter().chain(&speakers) {
-        lab.restart(name)?;
-    }
+    names.iter().try_for_each(|name| lab.restart(name))?;
     wait::until("the components have read all Services", OWNED_MAX, || {
         // Reads metrics, because they count from the start of a process. A SpeakerStatus may be
         // from the previous process.
         let assigned = metric(lab, CONTROL_PLANE, "ferrolb_controller_services")?;
-        let owned = |node: &String| metric(lab, node, "ferrolb_speaker_owned_addresses");
-        let owned = lab.nodes().iter().map(owned).sum::<Result<f64>>()?;
+        let owned = owned_addresses(lab)?;
         ensure!(
-            [assigned, owned] == [SERVICES as f64; 2],
+            [assigned, owned] == [services as f64; 2],
             "the controller counts {assigned} Services, the speakers own {owned} addresses"
         );
-        Ok(Some(()))
-    })?;
-    findings.add(&measures.owned, start.elapsed().as_secs_f64() * 1000.0);
-    for (measure, names) in
-        [(&measures.controller, &controller[..]), (&measures.speaker, &speakers)]
-    {
-        let peaks =
-            names.iter().map(|name| peak_megabytes(lab.pid(name)?)).collect::<Result<Vec<_>>>()?;
-        findings.add(measure, peaks.iter().copied().fold(0.0, f64::max));
-        findings.keep_samples(measure.id, peaks);
-    }
+        Ok(Some(start.elapsed().as_secs_f64() * 1000.0))
+    })
+}
+
+/// Returns the number of addresses that the speakers own together.
+fn owned_addresses(lab: &Lab) -> Result<f64> {
+    lab.nodes().iter().map(|node| metric(lab, node, "ferrolb_speaker_owned_addresses")).sum()
+}
+
+/// Adds the peak memory of the largest of these processes since their start.
+fn add_peak(
+    lab: &Lab,
+    findings: &mut Findings,
+    measure: &MeasureSpec,
+    names: &[String],
+) -> Result<()> {
+    let peaks =
+        names.iter().map(|name| peak_megabytes(lab.pid(name)?)).collect::<Result<Vec<_>>>()?;
+    findings.add(measure, peaks.iter().copied().fold(0.0, f64::max));
+    findings.keep_samples(measure.id, peaks);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod bgp;
 mod bgp_failover;
 mod failover;
 mod health;
+mod large;
 mod power_off;
 
 pub use answers::*;
@@ -14,6 +15,7 @@ pub use bgp::*;
 pub use bgp_failover::*;
 pub use failover::*;
 pub use health::*;
+pub use large::*;
 pub use power_off::*;
 
 use Unit::{Count, Megabytes, Milliseconds};
@@ -61,15 +63,6 @@ pub struct MemoryMeasures {
     pub rss: MeasureSpec,
     pub pss: MeasureSpec,
     pub anonymous: MeasureSpec,
-}
-
-/// Peak memory of the components since their start, and the time until the speakers own all
-/// addresses.
-#[derive(Debug)]
-pub struct PeakMeasures {
-    pub controller: MeasureSpec,
-    pub speaker: MeasureSpec,
-    pub owned: MeasureSpec,
 }
 
 /// Builds a measure without a target.
@@ -231,46 +224,3 @@ pub const RESTART_DECIDED: MeasureSpec = without_target(
 );
 pub const RESTART_WRITES: MeasureSpec =
     with_target("scale.restart.writes", "restart with 10,000: writes", Count, 0.0, &[]);
-
-pub const LARGE_SERVICES: PeakMeasures = PeakMeasures {
-    controller: with_target(
-        "large.controller",
-        "1,000 Services of 255 KiB: controller, peak",
-        Megabytes,
-        64.0,
-        &[],
-    ),
-    speaker: with_target(
-        "large.speaker",
-        "1,000 Services of 255 KiB: speaker, peak",
-        Megabytes,
-        64.0,
-        &[],
-    ),
-    owned: without_target(
-        "large.owned",
-        "1,000 Services of 255 KiB: start to all addresses owned",
-        Milliseconds,
-    ),
-};
-pub const LARGE_NODES: PeakMeasures = PeakMeasures {
-    controller: with_target(
-        "large.nodes.controller",
-        "the same and 3,000 Nodes: controller, peak",
-        Megabytes,
-        64.0,
-        &[],
-    ),
-    speaker: with_target(
-        "large.nodes.speaker",
-        "the same and 3,000 Nodes: speaker, peak",
-        Megabytes,
-        64.0,
-        &[],
-    ),
-    owned: without_target(
-        "large.nodes.owned",
-        "the same and 3,000 Nodes: start to all addresses owned",
-        Milliseconds,
-    ),
-};
