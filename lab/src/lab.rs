@@ -49,14 +49,16 @@ pub struct Options {
     /// True if each node is a machine whose kubelet runs pods. kubeadm creates the cluster, with
     /// kube-proxy in nftables mode; the first machine is the control plane.
     pub kubeadm: bool,
-    /// True if the lab is for a test scenario: the API server logs the requests of FerroLB's
-    /// accounts, and Kubernetes' own programs run at low priority unless a kubelet runs them.
+    /// True if the API server logs the requests of FerroLB's accounts.
+    pub audit: bool,
+    /// True if the lab is for a test scenario: Kubernetes' own programs run at low priority unless
+    /// a kubelet runs them.
     pub scenario: bool,
 }
 
 impl Options {
     /// Returns the defaults: three nodes, dual stack, the newest Kubernetes, kube-proxy in nftables
-    /// mode, no leases, no BGP.
+    /// mode, no leases, no BGP, no log of requests.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -67,6 +69,7 @@ impl Options {
             leases: false,
             bgp: false,
             kubeadm: false,
+            audit: false,
             scenario: false,
         }
     }
@@ -110,6 +113,7 @@ impl Lab {
             },
             docker: options.bgp && tools.docker,
             kubeadm: options.kubeadm,
+            audit: options.audit,
             scenario: options.scenario,
             kept: false,
         };

@@ -82,7 +82,7 @@ fn run_scenario_in(
 }
 
 fn run_once(tools: &Tools, options: &Options, scenario: impl Fn(&Lab) -> Result<()>) -> Result<()> {
-    let lab = Lab::up(tools, &Options { scenario: true, ..options.clone() })?;
+    let lab = Lab::up(tools, &Options { audit: true, scenario: true, ..options.clone() })?;
     let log_tail = LogTailOnFailure(state::logs(&options.name.parse()?));
     // The error is printed at once, and also in the harness's output of this test before the long
     // logs of the programs.

@@ -42,8 +42,11 @@ pub struct LabFacts {
     /// is the control plane.
     #[serde(default)]
     pub kubeadm: bool,
-    /// True if a test scenario runs in the lab: the API server logs the requests of FerroLB's
-    /// accounts, and Kubernetes' own programs run at low priority unless a kubelet runs them.
+    /// True if the API server logs the requests of FerroLB's accounts.
+    #[serde(default)]
+    pub audit: bool,
+    /// True if a test scenario runs in the lab: Kubernetes' own programs run at low priority unless
+    /// a kubelet runs them.
     #[serde(default)]
     pub scenario: bool,
     /// True if the lab keeps running after the process that started it has ended.

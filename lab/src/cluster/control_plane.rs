@@ -31,7 +31,7 @@ pub fn start(state: &LabState, facts: &LabFacts) -> Result<()> {
     fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
     write_kubeconfig(state, &state.kubeconfig(), ADMIN_TOKEN)?;
     let file = |name: &str| state.file(name).display().to_string();
-    fs::write(file(audit::POLICY), audit::policy(facts.scenario))?;
+    fs::write(file(audit::POLICY), audit::policy(facts.audit))?;
     let [policy, log] = audit::flags(file).map(|(flag, value)| format!("--{flag}={value}"));
     let kubeconfig = file("kubeconfig");
     launch(

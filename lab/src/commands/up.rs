@@ -90,6 +90,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         leases: args.leases,
         bgp: args.bgp,
         kubeadm: args.kubeadm,
+        audit: false,
         scenario: false,
     };
     let usual = if args.kubeadm { KUBEADM_CLUSTER_USUAL_TIME } else { CLUSTER_USUAL_TIME };

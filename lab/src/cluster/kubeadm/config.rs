@@ -53,7 +53,7 @@ pub fn files(
         ("etc/containerd/config.toml", containerd(&parts.pause)),
         ("etc/cni/net.d/10-lab.conflist", network(index, facts.families).to_string()),
         (&KUBEADM_FILE[1..], kubeadm),
-        (&audit::MACHINE_POLICY[1..], audit::policy(facts.scenario)),
+        (&audit::MACHINE_POLICY[1..], audit::policy(facts.audit)),
     ])
 }
 
