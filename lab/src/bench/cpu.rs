@@ -1,8 +1,31 @@
 //! Processor time of a process, as counted by the kernel.
 
+use crate::{Lab, wait};
 use anyhow::{Context, Result};
 use std::io;
 use std::time::Duration;
+
+/// Runs `work` and returns the processor time that each of these processes of the lab uses during
+/// `work`, in milliseconds per second.
+///
+/// # Errors
+/// If `work` fails, or a process does not run.
+pub(super) fn milliseconds_per_second(
+    lab: &Lab,
+    names: &[String],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<Vec<f64>> {
+    let used = || -> Result<Vec<Duration>> {
+        names.iter().map(|name| processor_time(lab.pid(name)?)).collect()
+    };
+    let (start, before) = (wait::now(), used()?);
+    work()?;
+    let (after, length) = (used()?, start.elapsed());
+    let seconds = length.as_secs_f64();
+    let per_second =
+        |(after, before): (Duration, Duration)| (after - before).as_secs_f64() * 1000.0 / seconds;
+    Ok(after.into_iter().zip(before).map(per_second).collect())
+}
 
 /// Returns the processor time of a process and all its threads so far, in user and kernel mode.
 ///
@@ -34,7 +57,7 @@ mod tests {
     fn computing_increases_the_processor_time() {
         let pid = std::process::id().cast_signed();
         let before = processor_time(pid).unwrap();
-        crate::wait::until(
+        wait::until(
             "the processor time increases by 20 ms",
             Duration::from_secs(10),
             || {

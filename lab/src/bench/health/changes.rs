@@ -233,19 +233,9 @@ fn move_times(recorder: &AnnouncementRecorder, changes: &[EndpointChange]) -> Re
 /// Runs `work` and returns the processor time that the busiest speaker uses during `work`, in
 /// milliseconds per second.
 pub(super) fn busiest_speaker_time(lab: &Lab, work: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let used = || -> Result<Vec<Duration>> {
-        lab.nodes().iter().map(|node| cpu::processor_time(lab.pid(&speaker_name(node))?)).collect()
-    };
-    let (start, before) = (wait::now(), used()?);
-    work()?;
-    let (after, length) = (used()?, start.elapsed());
-    let busiest = after
-        .iter()
-        .zip(&before)
-        .map(|(after, before)| *after - *before)
-        .max()
-        .context("the lab has no node")?;
-    Ok(busiest.as_secs_f64() * 1000.0 / length.as_secs_f64())
+    let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
+    let times = cpu::milliseconds_per_second(lab, &speakers, work)?;
+    Ok(times.into_iter().fold(0.0, f64::max))
 }
 
 #[cfg(test)]
