@@ -72,7 +72,8 @@ pub enum Bench {
     /// Ten thousand Services: addresses, memory, processor time, and a restart.
     Scale,
     /// A thousand Services of 255 KiB each, and three thousand Nodes: peak memory of the
-    /// components.
+    /// components. Ten thousand Services, fifty thousand endpoints and a thousand Nodes: memory,
+    /// and the cost of changing endpoints.
     Large,
     /// Endpoint health: a thousand Services with policy Local and changing or checked endpoints;
     /// moves of an address away from its owner; endpoints on a failed node.
@@ -144,7 +145,7 @@ pub fn run(
         Bench::Answers => in_lab(tools, options, replies::run),
         Bench::Memory => with_ferrolb(tools, options, |lab| memory::run(lab, extent.thousand)),
         Bench::Scale => in_lab(tools, options, scale::run),
-        Bench::Large => with_ferrolb(tools, options, large::run),
+        Bench::Large => large::run(tools, options),
         Bench::Health => health::run(tools, options),
         Bench::Bgp => bgp::run(tools, options),
         Bench::BgpFailover => bgp_failover::run(tools, options, extent.runs),

@@ -57,16 +57,12 @@ mod tests {
     fn computing_increases_the_processor_time() {
         let pid = std::process::id().cast_signed();
         let before = processor_time(pid).unwrap();
-        wait::until(
-            "the processor time increases by 20 ms",
-            Duration::from_secs(10),
-            || {
-                std::hint::black_box(
-                    (0..1_000_000_u64).fold(0, |sum, number| sum ^ std::hint::black_box(number)),
-                );
-                Ok((processor_time(pid)? >= before + Duration::from_millis(20)).then_some(()))
-            },
-        )
+        wait::until("the processor time increases by 20 ms", Duration::from_secs(10), || {
+            std::hint::black_box(
+                (0..1_000_000_u64).fold(0, |sum, number| sum ^ std::hint::black_box(number)),
+            );
+            Ok((processor_time(pid)? >= before + Duration::from_millis(20)).then_some(()))
+        })
         .unwrap();
     }
 

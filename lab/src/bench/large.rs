@@ -1,27 +1,41 @@
-//! Large objects and many Nodes: peak memory of the components after a restart.
+//! Large objects and a large cluster: memory of the components, and their cost while endpoints
+//! change. The benchmark uses two labs.
 
+mod changes;
+mod cluster;
 mod objects;
+mod received;
+mod requests;
 
 use super::machine::kilobytes;
 use super::report::Findings;
 use super::targets::MeasureSpec;
+use super::with_ferrolb;
 use crate::cluster::ferrolb::{CONTROLLER, speaker_name};
 use crate::lab::admin::metric;
+use crate::setup::Tools;
 use crate::topology::CONTROL_PLANE;
-use crate::{Lab, Signal, wait};
+use crate::{Lab, Options, Signal, wait};
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Maximum time for the speakers to own all addresses.
 const OWNED_MAX: Duration = Duration::from_secs(180);
 
-/// Runs this benchmark in a lab with FerroLB and no pool.
+/// Runs this benchmark in two labs. The API server of the second one logs the requests of FerroLB.
 ///
 /// # Errors
-/// If an object cannot be created, or an address has no owner in time.
-pub(super) fn run(lab: &Lab) -> Result<Findings> {
-    objects::run(lab)
+/// If an object cannot be created, an address has no owner in time, or the API server cannot
+/// process the changes in time.
+pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
+    let mut findings =
+        with_ferrolb(tools, options, objects::run).context("cannot measure large objects")?;
+    let logged = Options { audit: true, ..options.clone() };
+    findings.extend(
+        with_ferrolb(tools, &logged, cluster::run).context("cannot measure a large cluster")?,
+    );
+    Ok(findings)
 }
 
 /// Returns the process names of the speakers.
@@ -37,6 +51,12 @@ fn restart(lab: &Lab, services: usize) -> Result<f64> {
     names.iter().try_for_each(|name| lab.stop(name, Signal::TERM))?;
     let start = wait::now();
     names.iter().try_for_each(|name| lab.restart(name))?;
+    wait_owned(lab, services, start)
+}
+
+/// Waits until the controller counts `services` Services and the speakers own as many addresses,
+/// and returns the time since `start` in milliseconds.
+fn wait_owned(lab: &Lab, services: usize, start: Instant) -> Result<f64> {
     wait::until("the components have read all Services", OWNED_MAX, || {
         // Reads metrics, because they count from the start of a process. A SpeakerStatus may be
         // from the previous process.

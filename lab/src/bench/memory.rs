@@ -103,6 +103,22 @@ pub(super) fn measure(
     measures: &MemoryMeasures,
     names: &[String],
 ) -> Result<()> {
+    let maxima = maxima(lab, names)?;
+    let largest = maxima.iter().copied().fold(ProcessMemory::default(), ProcessMemory::max);
+    findings.add(&measures.rss, largest.rss);
+    findings.add(&measures.pss, largest.pss);
+    findings.add(&measures.anonymous, largest.anonymous);
+    findings.keep_samples(measures.rss.id, maxima.iter().map(|memory| memory.rss).collect());
+    Ok(())
+}
+
+/// Returns the resident memory of each of these processes, in millions of bytes.
+pub(super) fn resident(lab: &Lab, names: &[String]) -> Result<Vec<f64>> {
+    Ok(maxima(lab, names)?.into_iter().map(|memory| memory.rss).collect())
+}
+
+/// Observes these processes, and returns the maxima of each.
+fn maxima(lab: &Lab, names: &[String]) -> Result<Vec<ProcessMemory>> {
     let mut maxima = vec![ProcessMemory::default(); names.len()];
     wait::during(OBSERVATION_TIME, || {
         for (name, maximum) in names.iter().zip(&mut maxima) {
@@ -110,12 +126,7 @@ pub(super) fn measure(
         }
         Ok(())
     })?;
-    let largest = maxima.iter().copied().fold(ProcessMemory::default(), ProcessMemory::max);
-    findings.add(&measures.rss, largest.rss);
-    findings.add(&measures.pss, largest.pss);
-    findings.add(&measures.anonymous, largest.anonymous);
-    findings.keep_samples(measures.rss.id, maxima.iter().map(|memory| memory.rss).collect());
-    Ok(())
+    Ok(maxima)
 }
 
 fn memory(pid: i32) -> Result<ProcessMemory> {

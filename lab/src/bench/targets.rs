@@ -27,6 +27,9 @@ pub enum Unit {
     Microseconds,
     #[serde(rename = "ms")]
     Milliseconds,
+    /// Thousands of bytes.
+    #[serde(rename = "kB")]
+    Kilobytes,
     /// Millions of bytes.
     #[serde(rename = "MB")]
     Megabytes,

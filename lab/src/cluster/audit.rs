@@ -51,7 +51,8 @@ pub fn on_machine(name: &str) -> String {
     format!("{FOLDER}/{name}")
 }
 
-fn user(account: &str) -> String {
+/// Returns the user name of an account of FerroLB.
+pub fn user(account: &str) -> String {
     format!("system:serviceaccount:{NAMESPACE}:{account}")
 }
 

@@ -16,7 +16,7 @@ use std::process::Command;
 /// inside its lab.
 const ADMIN_TOKEN: &str = "lab-administrator";
 /// Default port of the API server.
-const API_PORT: u16 = 6443;
+pub const API_PORT: u16 = 6443;
 /// Validity of the API server's certificate, in days.
 const CERTIFICATE_DAYS: &str = "365";
 
