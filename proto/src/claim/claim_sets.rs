@@ -155,7 +155,8 @@ impl ClaimMachine {
             peer.released = Some(generation);
         }
         self.counts.over_limit += peer.add(addresses, &mut self.claimants);
-        peer.set_preempt_delays(addresses, preempt_delays, now);
+        let changed = peer.set_preempt_delays(addresses, preempt_delays, now);
+        self.own.dirty.addresses.extend(changed);
         for address in addresses {
             peer.refused.remove(address);
         }
@@ -234,7 +235,8 @@ impl ClaimMachine {
         now: Instant,
     ) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        peer.set_preempt_delays(addresses, preempt_delays, now);
+        let changed = peer.set_preempt_delays(addresses, preempt_delays, now);
+        self.own.dirty.addresses.extend(changed);
         let new_parts =
             || Parts { generation, count, seen: BTreeSet::new(), addresses: BTreeSet::new() };
         let same = peer

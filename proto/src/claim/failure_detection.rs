@@ -87,8 +87,12 @@ impl ClaimMachine {
                 self.remove_peer(&name);
                 continue;
             }
-            self.own.dirty.mark_affected(peer);
-            peer.refused.retain(|_, until| now < *until);
+            peer.refused.retain(|address, until| {
+                let is_over = now >= *until;
+                self.own.dirty.waiting |= is_over;
+                self.own.dirty.addresses.extend(is_over.then_some(*address));
+                !is_over
+            });
             let is_unconfirmed = (!peer.claims.is_empty() && now >= peer.confirmation_request_at())
                 || peer.saved_claims_request_at().is_some_and(|at| now >= at);
             let is_silent = now >= peer.last_frame + peer.interval * self.config.hello_misses;
@@ -150,6 +154,7 @@ impl ClaimMachine {
     fn declare_failed(&mut self, name: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(name) else { return };
         self.counts.peer_failures += 1;
+        self.own.dirty.mark_affected(peer);
         peer.failed = true;
         peer.generation = None;
         peer.missed = false;

@@ -247,20 +247,24 @@ impl Peer {
         }
     }
 
-    /// Replaces the preempt delays of the peer's claims for these addresses.
+    /// Replaces the preempt delays of the peer's claims for these addresses. Returns the addresses
+    /// whose preempt delay has another end than before.
     pub(super) fn set_preempt_delays(
         &mut self,
         addresses: &[IpAddr],
         preempt_delays: &[Duration],
         now: Instant,
-    ) {
-        for address in addresses {
-            self.preempt_delays.remove(address);
+    ) -> Vec<IpAddr> {
+        let delays = preempt_delays.iter().copied().chain(std::iter::repeat(Duration::ZERO));
+        let mut changed = Vec::new();
+        for (address, delay) in addresses.iter().zip(delays) {
+            let before = self.preempt_delays.remove(address);
+            let has_room = self.preempt_delays.len() < CLAIMS_PER_PEER_MAX;
+            let end = (!delay.is_zero() && has_room).then(|| now + delay);
+            self.preempt_delays.extend(end.map(|end| (*address, end)));
+            changed.extend((before != end).then_some(*address));
         }
-        let room = CLAIMS_PER_PEER_MAX.saturating_sub(self.preempt_delays.len());
-        let delayed = addresses.iter().zip(preempt_delays).filter(|(_, delay)| !delay.is_zero());
-        self.preempt_delays
-            .extend(delayed.take(room).map(|(address, delay)| (*address, now + *delay)));
+        changed
     }
 
     /// Applies a change of the claim set from generation `before` to `generation`. Returns false if

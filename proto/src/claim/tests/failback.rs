@@ -1,7 +1,9 @@
 //! Failback: the preempt delay, its growth, and `--failback-delay never`.
 
+use super::faults::machine_with_peer;
 use super::*;
 use crate::claim::NodeState;
+use crate::wire::hello::Body;
 
 /// Waits until a node owns [`VIP`] again, at most `limit`. Returns how long that took.
 fn time_to_failback(segment: &mut Segment, name: &str, limit: Duration) -> Duration {
@@ -110,4 +112,23 @@ fn a_claim_received_before_its_unit_counts_for_the_preempt_delay() {
     assert_eq!(segment.owners(VIP), [order[1]], "the unit is in preempt delay after its move");
     let wait = time_to_failback(&mut segment, order[0], Duration::from_secs(60)).as_secs();
     assert!((8..=10).contains(&wait), "the failback is 30 s after the move: {wait}");
+}
+
+#[test]
+fn a_preempt_delay_that_the_owner_withdraws_ends_at_once() {
+    let (mut machine, frame) = machine_with_peer();
+    let now = Instant::from_millis(1_600);
+    machine.own.flags.in_preempt_delay = false;
+    let is_first = |address: &IpAddr| ranked(&["node1", "node2"], *address)[0] == "node1";
+    let address = (1..=250).map(|n| IpAddr::from([172, 30, 0, n])).find(is_first);
+    let address = address.expect("such an address");
+    let list = |clock, preempt_delays| {
+        let addresses = vec![address];
+        frame(1, clock, Body::List { generation: 1, part: 0, parts: 1, addresses, preempt_delays })
+    };
+    machine.handle(list(3, vec![Duration::from_secs(20)]), now);
+    set_units(&mut machine, vec![unit(address, &["node1", "node2"])], now);
+    assert_eq!(machine.owned().count(), 0, "the owner keeps the unit during the preempt delay");
+    machine.handle(list(4, vec![]), now + ms(10));
+    assert_eq!(machine.owned().collect::<Vec<_>>(), [address]);
 }
