@@ -151,21 +151,18 @@ impl ClaimMachine {
     /// Returns the report for the next hello, and whether another hello must follow soon, with the
     /// rest of the list or as a repeat.
     ///
-    /// A failure that neither of the latest two reports contains no longer counts against this
-    /// node. The address is therefore marked dirty, and its unit is evaluated at the next input or
-    /// hello.
+    /// The latest report determines the rank of this node, and the latest two reports determine
+    /// whether it may take a unit from an owner. If one of them has changed for an address, its
+    /// unit is evaluated at the next input or hello.
     pub(super) fn next_failing_report(&mut self) -> (FailingReport, bool) {
         let own = &mut self.own.failing;
         let report = own.next_report();
         if let Some(range) = range(&report) {
             let [last, before] = &mut own.reported;
             let known: Vec<_> = last.range(range).copied().collect();
-            let (changed, _) = replace_range(before, range, &known);
-            replace_range(last, range, &report.addresses);
-            self.own
-                .dirty
-                .addresses
-                .extend(changed.into_iter().filter(|address| !before.contains(address)));
+            let (counted, _) = replace_range(before, range, &known);
+            let (ranked, _) = replace_range(last, range, &report.addresses);
+            self.own.dirty.addresses.extend(counted.into_iter().chain(ranked));
         }
         own.next = report.addresses.last().filter(|_| report.more_after).copied();
         own.newcomers = own.newcomers.saturating_sub(u8::from(!report.more_after));
