@@ -162,7 +162,7 @@ impl ClaimMachine {
         let taker = NodeView { failing: self.own.failing.counts_for(unit.address), ..me };
         // After yielding, this node leaves the unit to an owner that is neither leaving nor
         // isolated, until something changes. Exception, if the views did not differ: the owner is
-        // no candidate, or reports failing health checks for more addresses than this node.
+        // no candidate, or reports that the address fails its health check, and this node does not.
         let yielded =
             state.pending_claim.as_ref().and_then(|pending_claim| pending_claim.yielded());
         let over = |then: YieldSituation, first| {
