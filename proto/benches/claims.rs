@@ -17,7 +17,7 @@ use ferrolb_proto::claim::{ClaimConfig, ClaimMachine, Input, Output};
 use ferrolb_proto::election::{Candidate, Unit};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{
-    ADDRESSES_PER_FRAME_MAX, Body, FailingReport, Flags, Frame, HelloKey, KEY_LENGTH,
+    ADDRESSES_PER_FRAME_MAX, Body, FailingReport, Flags, Frame, HelloKey, KEY_LENGTH, ReleaseReason,
 };
 use ferrolb_proto::{Instant, Machine};
 
@@ -39,13 +39,19 @@ type Case = fn(&mut Run);
 
 fn main() {
     println!("{UNITS} units: longest call, sum, number of calls");
-    let cases: [(&str, Case); 6] = [
+    let cases: [(&str, Case); 12] = [
         ("first units", first_units),
         ("start of all announcements", start_of_announcements),
         ("one changed unit", one_changed_unit),
+        ("change of all units", change_of_all_units),
         ("claims of a peer for all units", claims_of_a_peer),
         ("hello of a peer that owns half of the units", hello_of_an_owner),
-        ("failure of a peer with a third of the units", failure_of_a_peer),
+        ("claims of a peer for the units of this node", conflict),
+        ("list of all units for a peer", list_for_a_peer),
+        ("release of an unknown claim", unknown_claim),
+        ("failure of a peer with a third of the units", |run| failure_of_a_peer(run, FAILED)),
+        ("failure of a peer with all units", |run| failure_of_a_peer(run, UNITS)),
+        ("restart of a peer with all units", restart_of_a_peer),
     ];
     for nodes in NODES {
         for (name, case) in cases {
@@ -76,6 +82,48 @@ fn start_of_announcements(run: &mut Run) {
     assert_eq!(run.machine.owned().count(), UNITS as usize, "the node owns all units");
 }
 
+/// Receives the list of a peer that owns all units, too, and its next hellos. The peer never
+/// yields, so this node yields the units for which the peer precedes it in the order.
+fn conflict(run: &mut Run) {
+    start_of_announcements(run);
+    run.start_measuring();
+    run.receive_list(1, UNITS);
+    run.pass(Duration::from_millis(500));
+    assert!(run.machine.owned().count() < UNITS as usize, "the node has yielded units");
+}
+
+/// Sends the list of all units to a peer that requests it.
+fn list_for_a_peer(run: &mut Run) {
+    start_of_announcements(run);
+    run.start_measuring();
+    run.receive(1, Body::ListRequest);
+    run.pass(Duration::from_millis(20));
+}
+
+/// Receives the release of an address whose claim this node has not received, and announces all its
+/// addresses again.
+fn unknown_claim(run: &mut Run) {
+    start_of_announcements(run);
+    run.start_measuring();
+    let (addresses, reason) = (vec![address(0)], ReleaseReason::HandedOver);
+    let (previous_generation, generation) = (1, 2);
+    run.receive(1, Body::Release { previous_generation, generation, addresses, reason });
+    run.pass(Duration::from_millis(100));
+}
+
+/// Changes all units of a node that owns them.
+fn change_of_all_units(run: &mut Run) {
+    start_of_announcements(run);
+    let changed: Vec<_> = run
+        .units()
+        .into_iter()
+        .map(|unit| Arc::new(Unit { can_serve_here: false, ..(*unit).clone() }))
+        .collect();
+    run.start_measuring();
+    run.handle(Input::Units { changed, removed: Vec::new() });
+    run.pass(Duration::from_millis(20));
+}
+
 /// Changes one unit of a node whose peer owns all units.
 fn one_changed_unit(run: &mut Run) {
     claims_of_a_peer(run);
@@ -103,15 +151,25 @@ fn hello_of_an_owner(run: &mut Run) {
     run.receive_hello(1, 1);
 }
 
-/// Detects the failure of a peer that owns a third of the units, and takes over those of them for
-/// which this node is the best candidate.
-fn failure_of_a_peer(run: &mut Run) {
+/// Detects the failure of a peer that owns the first `count` units, and takes over those of them
+/// for which this node is the best candidate.
+fn failure_of_a_peer(run: &mut Run, count: u32) {
     run.handle(Input::Units { changed: run.units(), removed: Vec::new() });
-    run.receive_list(1, FAILED);
+    run.receive_list(1, count);
     run.failed = Some(1);
     run.start_measuring();
     run.pass(CASE_TIME);
     assert_eq!(run.machine.counts().peer_failures, 1, "the peer has failed");
+}
+
+/// Receives the first frames of a peer that owned all units and has restarted.
+fn restart_of_a_peer(run: &mut Run) {
+    claims_of_a_peer(run);
+    run.start_measuring();
+    (run.epochs[1], run.generations[1]) = (2, 0);
+    run.receive_hello(1, 0);
+    run.pass(Duration::from_millis(20));
+    assert_eq!(run.machine.live_peers().count(), run.epochs.len() - 1, "all peers are members");
 }
 
 /// Measured calls of the machine.
@@ -131,6 +189,7 @@ struct Run {
     candidates: Arc<[Candidate]>,
     /// Time at which all peers send their next hello.
     next_hellos: Instant,
+    epochs: Vec<u64>,
     /// Generation of the claim set of each peer.
     generations: Vec<u32>,
     /// Peer that sends no frames.
@@ -157,6 +216,7 @@ impl Run {
             now,
             candidates,
             next_hellos: now,
+            epochs: vec![1; nodes],
             generations: vec![0; nodes],
             failed: None,
             calls: Calls::default(),
@@ -227,7 +287,7 @@ impl Run {
         self.now = self.now + Duration::from_micros(1);
         let frame = Frame {
             node: name(peer).into(),
-            epoch: 1,
+            epoch: self.epochs[peer],
             sequence: 1,
             clock: self.now.as_nanos(),
             interval: HELLO_INTERVAL,

@@ -19,7 +19,8 @@
 //! - [`failing`]: exchange of health check failures.
 //! - [`own`]: the claim set of this node, and the frames that carry it.
 //! - [`hello`]: flags and hellos of this node, and their timing.
-//! - [`evaluation`]: the units, and which of them the ownership rule evaluates again.
+//! - [`evaluation`]: the units, and which of them the ownership rule evaluates again. A call
+//!   evaluates a limited number of units, and the next tick continues.
 //! - [`rule`]: the ownership rule, conflicts between two owners, and preemption.
 //! - [`mod@unit`]: state of one election unit.
 //! - [`foreign`]: conflicts with foreign hosts, and with peers whose kernel replies for an address.
@@ -47,6 +48,7 @@ pub use foreign::{AddressConflict, ConflictKind};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -246,8 +248,14 @@ pub struct ClaimMachine {
     defense_due: Option<Instant>,
     /// Earliest time of the next ARP probe, so that probes for many units do not flood the segment.
     next_probe: Instant,
+    /// Peers whose claims may include addresses that this node owns, each with the last address
+    /// that was checked.
+    conflict_checks: BTreeMap<Arc<str>, Bound<IpAddr>>,
     /// Times at which units must be evaluated again, each with its address.
     timers: BTreeSet<(Instant, IpAddr)>,
+    /// Time at which the next tick continues work that was too much for one call. Until then, other
+    /// calls only add to this work.
+    continue_at: Option<Instant>,
     /// Time at which all units are evaluated again, although nothing may have changed.
     next_sweep: Instant,
     self_check: SelfCheck,
@@ -275,7 +283,9 @@ impl ClaimMachine {
             address_conflicts: BTreeMap::new(),
             defense_due: None,
             next_probe: now,
+            conflict_checks: BTreeMap::new(),
             timers: BTreeSet::new(),
+            continue_at: None,
             next_sweep: now + MOVES_WINDOW,
             self_check: SelfCheck::new(now),
             outputs: VecDeque::new(),
@@ -295,6 +305,19 @@ impl ClaimMachine {
     /// Returns the addresses that this node owns.
     pub fn owned(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.own.owned.keys().copied()
+    }
+
+    /// Returns a number that changes whenever the set of owned addresses changes.
+    #[must_use]
+    pub const fn owned_version(&self) -> u32 {
+        self.own.generation
+    }
+
+    /// Returns whether the next tick continues work that was too much for one call. The driver
+    /// handles other events before that tick.
+    #[must_use]
+    pub const fn has_more_work(&self) -> bool {
+        self.continue_at.is_some()
     }
 
     /// Returns whether this interface is a standby interface, because another interface of the node
@@ -342,10 +365,19 @@ impl ClaimMachine {
 
     /// Computes the decisions that follow from all changes so far, and queues their frames.
     fn settle(&mut self, now: Instant) {
+        let has_backlog = self.continue_at.is_some();
+        if !has_backlog {
+            self.settle_conflicts(now);
+        }
         self.send_decisions(now);
-        self.evaluate_all(now);
-        self.send_decisions(now);
-        self.refresh_if_due(now);
+        if !has_backlog {
+            self.evaluate_dirty(now);
+            self.send_decisions(now);
+            self.refresh_if_due(now);
+        }
+        if self.continue_at.is_none() {
+            self.send_list_parts(now);
+        }
         self.leave_if_done(now);
         self.hello_if_due(now);
         debug_assert!(
@@ -405,6 +437,7 @@ impl Machine for ClaimMachine {
     }
 
     fn tick(&mut self, now: Instant) {
+        self.continue_at.take_if(|at| now >= *at);
         self.check_answer_lease(now);
         self.expire(now);
         self.sweep_if_due(now);
@@ -424,6 +457,10 @@ impl Machine for ClaimMachine {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        if self.continue_at.is_some() {
+            // The times of units that are not evaluated yet may be in the past.
+            return self.continue_at;
+        }
         let unit = self.timers.first().map(|(at, _)| *at);
         self.peers_due
             .into_iter()

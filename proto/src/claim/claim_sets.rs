@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::peers::LIST_REQUEST_INTERVAL;
@@ -14,6 +16,10 @@ use crate::wire::hello::Body;
 /// address means that there were two owners. After a shorter time, the release belongs to the
 /// handover to this node.
 const HAND_OVER: Duration = Duration::from_millis(100);
+
+/// Maximum number of addresses that one call of the machine announces again, and maximum number of
+/// conflicts that it settles. The driver handles frames before the next call.
+const ADDRESSES_PER_TURN_MAX: usize = 512;
 
 /// Parts of a peer's claim list that have arrived, until the list is complete.
 #[derive(Debug)]
@@ -54,9 +60,7 @@ impl ClaimMachine {
         // A conflict with an isolated peer was settled when its claim arrived, and is settled again
         // with each list that it sends.
         if !self.own.owned.is_empty() && !peer.flags.isolated {
-            let both: Vec<_> =
-                peer.claims.iter().copied().filter(|a| self.own.owned.contains_key(a)).collect();
-            self.resolve_conflicts(node, &both, now);
+            self.check_conflicts(node);
         }
     }
 
@@ -79,8 +83,9 @@ impl ClaimMachine {
         addresses: impl IntoIterator<Item = IpAddr>,
         now: Instant,
     ) {
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        self.own.dirty.mark(&addresses);
         for address in addresses {
-            self.own.dirty.addresses.insert(address);
             self.forget_conflicts_won(node, address);
             if self.own.owned.get(&address).is_some_and(|since| now.since(*since) >= HAND_OVER) {
                 self.outputs.push_back(Output::AnnounceSeries(address));
@@ -117,15 +122,48 @@ impl ClaimMachine {
         self.own.refresh = Some((at, series));
     }
 
+    /// Announces all owned addresses again if that is due. If this is too much for one call, the
+    /// next tick continues.
     pub(super) fn refresh_if_due(&mut self, now: Instant) {
         if let Some((_, series)) = self.own.refresh.take_if(|(at, _)| now >= *at) {
             self.own.refreshed = Some(now);
-            let owned = self.own.owned.keys().copied();
-            self.outputs.extend(owned.map(if series {
-                Output::AnnounceSeries
-            } else {
-                Output::Defend
-            }));
+            self.own.refreshing = Some((Bound::Unbounded, series));
+        }
+        let Some((after, series)) = self.own.refreshing.take() else { return };
+        let addresses =
+            self.own.owned.range((after, Bound::Unbounded)).map(|(address, _)| *address);
+        let addresses: Vec<_> = addresses.take(ADDRESSES_PER_TURN_MAX).collect();
+        let again = if series { Output::AnnounceSeries } else { Output::Defend };
+        self.outputs.extend(addresses.iter().copied().map(again));
+        if let (ADDRESSES_PER_TURN_MAX, Some(last)) = (addresses.len(), addresses.last()) {
+            self.own.refreshing = Some((Bound::Excluded(*last), series));
+            self.continue_soon(now);
+        }
+    }
+
+    /// Settles the conflicts with the claims of the peers that [`Self::check_conflicts`] has named.
+    /// If this is too much for one call, the next tick continues.
+    pub(super) fn settle_conflicts(&mut self, now: Instant) {
+        let mut room = ADDRESSES_PER_TURN_MAX;
+        while let Some((name, after)) = self.conflict_checks.pop_first() {
+            let Some(peer) = self.peers.get(&name) else { continue };
+            let claims = peer.claims.range((after, Bound::Unbounded));
+            let both = claims.filter(|address| self.own.owned.contains_key(*address));
+            let both: Vec<_> = both.take(room).copied().collect();
+            room -= both.len();
+            self.resolve_conflicts(&name, &both, now);
+            if let (0, Some(last)) = (room, both.last()) {
+                self.conflict_checks.insert(name, Bound::Excluded(*last));
+                self.continue_soon(now);
+                return;
+            }
+        }
+    }
+
+    /// Schedules the settlement of all conflicts with the claims of a peer.
+    fn check_conflicts(&mut self, node: &str) {
+        if let Some((name, _)) = self.peers.get_key_value(node) {
+            self.conflict_checks.entry(Arc::clone(name)).or_insert(Bound::Unbounded);
         }
     }
 
@@ -237,6 +275,10 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get_mut(node) else { return };
         let changed = peer.set_preempt_delays(addresses, preempt_delays, now);
         self.own.dirty.addresses.extend(changed);
+        // The claims count before the list is complete, so that each part is little work.
+        let is_new = |address: &&IpAddr| !peer.claims.contains(*address);
+        let new: Vec<_> = addresses.iter().filter(is_new).copied().collect();
+        self.counts.over_limit += peer.add(&new, &mut self.claimants);
         let new_parts =
             || Parts { generation, count, seen: BTreeSet::new(), addresses: BTreeSet::new() };
         let same = peer
@@ -245,30 +287,35 @@ impl ClaimMachine {
             .filter(|parts| (parts.generation, parts.count) == (generation, count));
         let mut parts = same.unwrap_or_else(new_parts);
         let room = CLAIMS_PER_PEER_MAX.saturating_sub(parts.addresses.len());
-        self.counts.over_limit += addresses.len().saturating_sub(room) as u64;
         parts.addresses.extend(addresses.iter().take(room));
         parts.seen.insert(part);
-        if parts.seen.len() < usize::from(count) {
-            peer.parts = Some(parts);
-            return;
+        let is_complete = parts.seen.len() >= usize::from(count);
+        peer.parts = Some(parts);
+        self.note_moves(&new, now);
+        if is_complete {
+            self.on_complete_list(node, now);
+            self.check_conflicts(node);
         }
-        // The list is complete: the peer has released every address that is in none of its parts.
-        let [new, released] = peer.claims.replace(parts.addresses, &mut self.claimants);
+    }
+
+    /// Handles the last part of a peer's claim list: the peer has released every address that is in
+    /// none of the parts.
+    fn on_complete_list(&mut self, node: &str, now: Instant) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let Some(Parts { generation, addresses, .. }) = peer.parts.take() else { return };
+        let released = peer.claims.remove_others(&addresses, &mut self.claimants);
         // This node missed more than one change, perhaps a claim and its release.
         let missed = peer.generation.is_some_and(|known| generation.wrapping_sub(known) > 1);
-        peer.generation = Some(generation);
+        // If released claims took the room of others, the next hello requests the list again.
+        peer.generation = (peer.claims.len() == addresses.len()).then_some(generation);
         peer.claims.drop_saved(&mut self.claimants);
         peer.missed = false;
         peer.confirmed_at = now;
         peer.refused.retain(|address, _| !peer.claims.contains(address));
         peer.preempt_delays.retain(|address, _| peer.claims.contains(address));
-        let both: Vec<_> =
-            peer.claims.iter().copied().filter(|a| self.own.owned.contains_key(a)).collect();
-        self.note_moves(&new, now);
         self.on_unclaimed(node, released, now);
         if missed {
             self.refresh_all(true, now);
         }
-        self.resolve_conflicts(node, &both, now);
     }
 }

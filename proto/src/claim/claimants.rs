@@ -102,22 +102,17 @@ impl PeerClaims {
         released
     }
 
-    /// Replaces the current claims. Returns the new claims and the removed ones.
-    pub(super) fn replace(
+    /// Removes and returns the claims that `claims` does not contain.
+    pub(super) fn remove_others(
         &mut self,
-        claims: BTreeSet<IpAddr>,
+        claims: &BTreeSet<IpAddr>,
         index: &mut Claimants,
-    ) -> [Vec<IpAddr>; 2] {
-        let before = std::mem::replace(&mut self.current, claims);
-        let new: Vec<_> = self.current.difference(&before).copied().collect();
-        let removed: Vec<_> = before.difference(&self.current).copied().collect();
-        for address in &new {
-            index.insert(*address, &self.peer);
+    ) -> Vec<IpAddr> {
+        let others: Vec<_> = self.current.difference(claims).copied().collect();
+        for address in &others {
+            self.remove(*address, index);
         }
-        for address in removed.iter().filter(|address| !self.saved.contains(*address)) {
-            index.remove(*address, &self.peer);
-        }
-        [new, removed]
+        others
     }
 
     /// Saves the current claims of a peer that was declared failed, because the peer may still run.

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ClaimMachine;
 use super::moves::MOVES_WINDOW;
@@ -12,6 +14,22 @@ use super::unit::UnitState;
 use crate::Instant;
 use crate::election::Unit;
 use crate::wire::hello::ReleaseReason;
+
+/// Maximum number of units that one call of the machine evaluates. The driver handles frames before
+/// the next call.
+pub(super) const EVALUATIONS_PER_TURN_MAX: usize = 512;
+/// Maximum number of candidates that all units together have that one call of the machine
+/// evaluates, because the evaluation of a unit without an owner looks at each of its candidates.
+pub(super) const CANDIDATES_PER_TURN_MAX: usize = 8_192;
+/// If at least one in this number of units has a timer, all units are evaluated instead of only
+/// those with a timer.
+const TIMERS_SHARE: usize = 4;
+/// If the number of new addresses is at least this part of a set, to build the set again takes less
+/// time than to insert the addresses.
+const APPEND_SHARE: usize = 8;
+/// Delay until the machine continues work that was too much for one call: the driver must handle
+/// frames meanwhile, and a deadline is always in the future.
+const CONTINUE_DELAY: Duration = Duration::from_micros(1);
 
 /// Units that must be evaluated again, because something that affects their ownership has changed.
 #[derive(Debug, Default)]
@@ -22,6 +40,8 @@ pub(super) struct DirtyUnits {
     pub(super) waiting: bool,
     /// Addresses whose units must be evaluated.
     pub(super) addresses: BTreeSet<IpAddr>,
+    /// Address that was evaluated last, if others remain. The next turn continues after it.
+    last: Option<IpAddr>,
 }
 
 impl DirtyUnits {
@@ -31,6 +51,26 @@ impl DirtyUnits {
         self.waiting = true;
         self.addresses.extend(&*peer.claims);
         self.addresses.extend(peer.refused.keys());
+    }
+
+    /// Marks the units of these addresses.
+    pub(super) fn mark(&mut self, addresses: &[IpAddr]) {
+        if addresses.len() < self.addresses.len() / APPEND_SHARE {
+            self.addresses.extend(addresses);
+        } else {
+            self.addresses.append(&mut addresses.iter().copied().collect());
+        }
+    }
+
+    /// Removes and returns the next address, in ascending order. After the last address follows the
+    /// first one.
+    fn next(&mut self) -> Option<IpAddr> {
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.addresses.range((after, Bound::Unbounded)).next();
+        self.last = next.or_else(|| self.addresses.first()).copied();
+        self.last.inspect(|next| {
+            self.addresses.remove(next);
+        })
     }
 }
 
@@ -85,27 +125,47 @@ impl ClaimMachine {
         }
     }
 
-    /// Decides again on every unit that is marked dirty or whose timer has expired.
-    pub(super) fn evaluate_all(&mut self, now: Instant) {
-        let dirty = std::mem::take(&mut self.own.dirty);
+    /// Decides again on the units that are marked dirty or whose timer has expired, in the order of
+    /// their addresses. If this is too much for one call, the next tick continues.
+    pub(super) fn evaluate_dirty(&mut self, now: Instant) {
+        self.mark_due(now);
         let mut units = std::mem::take(&mut self.units);
-        if dirty.all {
-            for (address, state) in &mut units {
-                self.evaluate(*address, state, now);
-            }
-        } else {
-            let due = self
-                .timers
-                .iter()
-                .take_while(|(at, _)| dirty.waiting || *at <= now)
-                .map(|(_, address)| *address);
-            for address in due.chain(dirty.addresses).collect::<BTreeSet<_>>() {
-                if let Some(state) = units.get_mut(&address) {
-                    self.evaluate(address, state, now);
-                }
+        let (mut evaluated, mut candidates) = (0, 0);
+        while evaluated < EVALUATIONS_PER_TURN_MAX && candidates < CANDIDATES_PER_TURN_MAX {
+            let Some(address) = self.own.dirty.next() else { break };
+            evaluated += 1;
+            if let Some(state) = units.get_mut(&address) {
+                candidates += state.unit.candidates.len();
+                self.evaluate(address, state, now);
             }
         }
         self.units = units;
+        if !self.own.dirty.addresses.is_empty() {
+            self.continue_soon(now);
+        }
+    }
+
+    /// Marks the units whose timer has expired, and those that [`DirtyUnits`] does not name.
+    fn mark_due(&mut self, now: Instant) {
+        let all = std::mem::take(&mut self.own.dirty.all);
+        let waiting = std::mem::take(&mut self.own.dirty.waiting);
+        // The addresses of the timers are not sorted, so it takes longer to collect them.
+        if all || (waiting && self.timers.len() * TIMERS_SHARE >= self.units.len()) {
+            // `collect` of sorted addresses takes much less time than single inserts.
+            self.own.dirty.addresses = self.units.keys().copied().collect();
+            return;
+        }
+        let is_due = |(at, _): &&(Instant, IpAddr)| waiting || *at <= now;
+        let due = self.timers.iter().take_while(is_due).map(|(_, address)| *address);
+        // If more are due than one call evaluates, one of them remains, and the next tick
+        // continues.
+        let count = if waiting { usize::MAX } else { EVALUATIONS_PER_TURN_MAX + 1 };
+        self.own.dirty.addresses.extend(due.take(count));
+    }
+
+    /// Requests a tick for work that was too much for this call.
+    pub(super) fn continue_soon(&mut self, now: Instant) {
+        self.continue_at = Some(now + CONTINUE_DELAY);
     }
 
     /// Updates the entry of a unit in [`ClaimMachine::timers`] to the unit's next deadline.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::evaluation::DirtyUnits;
@@ -21,6 +22,9 @@ const FAILOVER_MAX: Duration = Duration::from_secs(60);
 /// frame, peers detect that the first one was lost.
 const HELLO_AFTER_CLAIM: Duration = Duration::from_millis(25);
 
+/// Maximum number of parts of claim lists that one call of the machine sends.
+const LIST_PARTS_PER_TURN_MAX: usize = 32;
+
 /// Decisions that are not yet executed and sent to the peers, as lists of addresses.
 #[derive(Debug, Default)]
 pub(super) struct PendingDecisions {
@@ -30,6 +34,18 @@ pub(super) struct PendingDecisions {
     pub(super) refuse: Vec<IpAddr>,
     /// Addresses to release because a foreign host uses them.
     pub(super) contest: Vec<IpAddr>,
+}
+
+/// Claim list of this node of which parts remain to be sent.
+#[derive(Debug)]
+pub(super) struct PendingList {
+    /// Peer that gets the list; `None` for the group.
+    to: Option<Mac>,
+    generation: u32,
+    /// Number of the next part.
+    part: u16,
+    /// Last address that was sent.
+    after: Bound<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -48,7 +64,7 @@ pub(super) struct OwnState {
     /// Decisions that follow from one input; [`ClaimMachine::send_decisions`] sends them in as few
     /// frames as possible.
     pub(super) decided: PendingDecisions,
-    generation: u32,
+    pub(super) generation: u32,
     pub(super) sequence: u32,
     /// Clock value of the latest frame that this node sent, in nanoseconds.
     pub(super) clock: u64,
@@ -65,9 +81,15 @@ pub(super) struct OwnState {
     /// active on the segment.
     pub(super) standby_until: Option<Instant>,
     pub(super) list_at: Option<Instant>,
+    /// Claim lists of which parts remain to be sent, at most one for each peer and one for the
+    /// group.
+    lists: VecDeque<PendingList>,
     /// Time at which all owned addresses must be announced again, and whether the full series of
     /// announcements is sent.
     pub(super) refresh: Option<(Instant, bool)>,
+    /// Repeated announcement of all owned addresses that is in progress: the last announced
+    /// address, and whether the full series of announcements is sent.
+    pub(super) refreshing: Option<(Bound<IpAddr>, bool)>,
     /// Time of the latest repeated announcement of all owned addresses.
     pub(super) refreshed: Option<Instant>,
     pub(super) leave_until: Option<Instant>,
@@ -96,7 +118,9 @@ impl OwnState {
             preempt_delay_until: config.failback_delay.map(|delay| now + delay),
             standby_until: None,
             list_at: None,
+            lists: VecDeque::new(),
             refresh: None,
+            refreshing: None,
             refreshed: None,
             leave_until: None,
             fences: VecDeque::new(),
@@ -128,21 +152,46 @@ impl ClaimMachine {
     /// Sends the whole claim set to one peer, or to the group. If the set is empty, makes a hello
     /// due at once instead.
     pub(super) fn send_list(&mut self, to: Option<Mac>, now: Instant) {
-        let all: Vec<_> = self.own.owned.keys().copied().collect();
-        let generation = self.own.stated_generation();
-        let parts: Vec<_> = all.chunks(ADDRESSES_PER_FRAME_MAX).collect();
-        let count = u16::try_from(parts.len()).unwrap_or(u16::MAX);
-        if parts.is_empty() {
+        if self.own.owned.is_empty() {
             self.own.next_hello = now;
+            return;
         }
-        for (part, addresses) in (0..count).zip(parts) {
-            let (addresses, preempt_delays) =
-                (addresses.to_vec(), self.preempt_delays(addresses, now));
-            self.send(
-                to,
-                Body::List { generation, part, parts: count, addresses, preempt_delays },
-                now,
-            );
+        let generation = self.own.stated_generation();
+        self.own.lists.retain(|list| list.to != to);
+        self.own.lists.push_back(PendingList { to, generation, part: 0, after: Bound::Unbounded });
+        if self.own.lists.len() == 1 {
+            self.send_list_parts(now);
+        }
+    }
+
+    /// Sends parts of the pending claim lists. If this is too much for one call, the next tick
+    /// continues.
+    pub(super) fn send_list_parts(&mut self, now: Instant) {
+        let generation = self.own.stated_generation();
+        let count = self.own.owned.len().div_ceil(ADDRESSES_PER_FRAME_MAX);
+        let parts = u16::try_from(count).unwrap_or(u16::MAX);
+        let mut room = LIST_PARTS_PER_TURN_MAX;
+        while let Some(mut list) = self.own.lists.pop_front() {
+            if list.generation != generation {
+                // The claim set has changed, so the parts that were sent are void.
+                list = PendingList { generation, part: 0, after: Bound::Unbounded, ..list };
+            }
+            while list.part < parts {
+                if room == 0 {
+                    self.own.lists.push_front(list);
+                    self.continue_soon(now);
+                    return;
+                }
+                room -= 1;
+                let rest = self.own.owned.range((list.after, Bound::Unbounded));
+                let addresses: Vec<_> =
+                    rest.map(|(address, _)| *address).take(ADDRESSES_PER_FRAME_MAX).collect();
+                list.after = addresses.last().map_or(list.after, |last| Bound::Excluded(*last));
+                let (part, preempt_delays) = (list.part, self.preempt_delays(&addresses, now));
+                let body = Body::List { generation, part, parts, addresses, preempt_delays };
+                self.send(list.to, body, now);
+                list.part += 1;
+            }
         }
     }
 

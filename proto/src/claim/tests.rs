@@ -7,6 +7,7 @@ use super::*;
 use crate::election::{Candidate, order};
 use crate::wire::hello::{HelloDecodeError, HelloKey, HelloKeyRing};
 
+mod bounded_work;
 mod claimants;
 mod failback;
 mod faults;

@@ -18,11 +18,18 @@ pub(super) struct Reporter<'a> {
     thread_state: &'a watch::Sender<ThreadState>,
     metrics: LinkMetrics,
     previous_counts: ClaimCounters,
+    /// [`ClaimMachine::owned_version`] of the addresses in the previous report.
+    reported_version: u32,
 }
 
 impl<'a> Reporter<'a> {
     pub(super) fn new(thread_state: &'a watch::Sender<ThreadState>, metrics: LinkMetrics) -> Self {
-        Self { thread_state, metrics, previous_counts: ClaimCounters::default() }
+        Self {
+            thread_state,
+            metrics,
+            previous_counts: ClaimCounters::default(),
+            reported_version: 0,
+        }
     }
 
     /// Adds to the metrics the increase of the claim machine's counters since the previous call.
@@ -47,7 +54,9 @@ impl<'a> Reporter<'a> {
     }
 
     /// Publishes a report of the interface's state if it differs from the previous report.
-    pub(super) fn report(&self, claims: &ClaimMachine, handed_over: bool) {
+    pub(super) fn report(&mut self, claims: &ClaimMachine, handed_over: bool) {
+        let version = claims.owned_version();
+        let has_same_addresses = std::mem::replace(&mut self.reported_version, version) == version;
         self.thread_state.send_if_modified(|thread_state| {
             let Ok(before) = thread_state else { return false };
             let (isolated, standby, proxy_healthy_elsewhere) =
@@ -59,7 +68,7 @@ impl<'a> Reporter<'a> {
                 before.proxy_healthy_elsewhere,
             ) == (handed_over, isolated, standby, proxy_healthy_elsewhere)
                 && before.speakers.iter().map(|name| &**name).eq(claims.live_peers())
-                && before.owned.iter().copied().eq(claims.owned())
+                && has_same_addresses
                 && before.conflicts.iter().cloned().eq(claims.conflicts());
             if same {
                 return false;

@@ -6,7 +6,7 @@
 
 mod requests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ferrolb_proto::claim::{ClaimMachine, Input, Output};
+use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::arp::{self, Arp};
 use ferrolb_proto::wire::hello::{self, Frame, HelloKeyRing};
@@ -38,6 +39,11 @@ use crate::plan::{LinkConfig, Units};
 
 /// Maximum number of frames read from one socket before deadlines and other sockets are handled.
 const BURST_MAX: usize = 64;
+/// Maximum time for which hellos are read before requests are handled. Each hello may carry the
+/// claims of 64 addresses.
+const HELLO_BURST_TIME_MAX: Duration = Duration::from_millis(1);
+/// Maximum number of units in one input. The thread handles frames before it passes the next one.
+const UNITS_PER_INPUT_MAX: usize = 512;
 /// Interval at which the kernel's drop counters are read.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -51,6 +57,8 @@ struct LinkThread<'a> {
     /// CPU budget for hellos, separate so that a flood of requests cannot prevent reading them.
     hello_budget: CpuBudget,
     config: Arc<LinkConfig>,
+    /// Changes of the units in `config` that the claim machine has not received yet.
+    unit_changes: VecDeque<Input>,
     keys: HelloKeyRing,
     claims: ClaimMachine,
     deadline: Option<Instant>,
@@ -93,6 +101,7 @@ pub(super) fn run(
         request_budget: CpuBudget::new(),
         hello_budget: CpuBudget::new(),
         config: Arc::default(),
+        unit_changes: VecDeque::new(),
         keys: HelloKeyRing::default(),
         deadline: None,
         owned: BTreeSet::new(),
@@ -131,7 +140,7 @@ impl LinkThread<'_> {
         self.read_requests(buffer)?;
         self.apply_config(mailbox)?;
         self.send_announcements()?;
-        if self.report_due {
+        if self.report_due && !self.claims.has_more_work() {
             self.reporter.count(&self.claims);
             self.reporter.report(&self.claims, self.handed_over);
             self.report_due = false;
@@ -162,7 +171,8 @@ impl LinkThread<'_> {
         let watchdog = (!self.main_loop_stalled).then(|| self.setup.watchdog.stalled_at());
         let budget_deadlines = [self.request_budget.deadline(), self.hello_budget.deadline()];
         let limiter_deadlines = [self.arp.deadline(), self.ndp.deadline(), self.hello.deadline()];
-        let deadlines = [self.deadline, self.announcer.deadline(), watchdog]
+        let more_changes = (!self.unit_changes.is_empty()).then_some(Instant::ZERO);
+        let deadlines = [self.deadline, self.announcer.deadline(), watchdog, more_changes]
             .into_iter()
             .chain(budget_deadlines)
             .chain(limiter_deadlines);
@@ -285,8 +295,12 @@ impl LinkThread<'_> {
         if !self.hello.begin_burst(start, &mut self.hello_budget, exempt)? {
             return Ok(());
         }
-        for _ in 0..BURST_MAX {
-            let Some(bytes) = self.hello.receive(buffer)? else { break };
+        let mut all_was_read = false;
+        while self.hello.burst < BURST_MAX && Clock::now().since(start) < HELLO_BURST_TIME_MAX {
+            let Some(bytes) = self.hello.receive(buffer)? else {
+                all_was_read = true;
+                break;
+            };
             match Frame::decode(bytes, &self.keys) {
                 Ok((source, frame)) => {
                     let input = self.hello_input(source, frame);
@@ -299,7 +313,7 @@ impl LinkThread<'_> {
         }
         let exempt = self.claims.macs().chain(self.config.macs.iter().copied());
         self.hello.end_burst(start, &mut self.hello_budget, exempt, &self.setup)?;
-        if (1..BURST_MAX).contains(&self.hello.burst) && self.hello.backs_off() {
+        if all_was_read && self.hello.burst > 0 && self.hello.backs_off() {
             self.hello_budget.back_off(Clock::now());
         }
         Ok(())
@@ -315,7 +329,12 @@ impl LinkThread<'_> {
         }
     }
 
+    /// Passes the latest config to the claim machine. If many units have changed, each iteration
+    /// passes a part of them.
     fn apply_config(&mut self, mailbox: &ConfigMailbox) -> Result<(), LinkError> {
+        if let Some(changes) = self.unit_changes.pop_front() {
+            return self.handle_input(changes, Clock::now());
+        }
         let config = mailbox.config.load_full();
         if Arc::ptr_eq(&config, &self.config) {
             return Ok(());
@@ -327,7 +346,7 @@ impl LinkThread<'_> {
             self.handle_input(Input::Keys(self.keys.ids()), now)?;
         }
         if config.units != before.units {
-            self.handle_input(unit_changes(&before.units, &config.units), now)?;
+            self.unit_changes = unit_changes(&before.units, &config.units);
         }
         if config.node_flags != before.node_flags {
             self.handle_input(Input::NodeState(config.node_flags), now)?;
@@ -335,7 +354,10 @@ impl LinkThread<'_> {
         if config.leaving && !before.leaving {
             self.handle_input(Input::Leave, now)?;
         }
-        Ok(())
+        match self.unit_changes.pop_front() {
+            Some(changes) => self.handle_input(changes, now),
+            None => Ok(()),
+        }
     }
 
     fn handle_input(&mut self, input: Input, now: Instant) -> Result<(), LinkError> {
@@ -431,8 +453,10 @@ impl LinkThread<'_> {
     }
 }
 
-/// Returns the input that changes the units `before` into `now`.
-fn unit_changes(before: &Units, now: &Units) -> Input {
+/// Returns the inputs that change the units `before` into `now`. The first units are one input,
+/// because a machine without units handles it fast.
+fn unit_changes(before: &Units, now: &Units) -> VecDeque<Input> {
+    let limit = if before.is_empty() { usize::MAX } else { UNITS_PER_INPUT_MAX };
     let (mut changed, mut removed) = (Vec::new(), Vec::new());
     for unit in now.differences(before) {
         match unit.now {
@@ -440,5 +464,11 @@ fn unit_changes(before: &Units, now: &Units) -> Input {
             None => removed.push(*unit.key),
         }
     }
-    Input::Units { changed, removed }
+    let removals = removed.chunks(limit).map(|removed| (&[][..], removed));
+    let changes = changed.chunks(limit).map(|changed| (changed, &[][..]));
+    let input = |(changed, removed): (&[Arc<Unit>], &[IpAddr])| Input::Units {
+        changed: changed.to_vec(),
+        removed: removed.to_vec(),
+    };
+    removals.chain(changes).map(input).collect()
 }

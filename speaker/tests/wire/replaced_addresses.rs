@@ -2,7 +2,7 @@
 //! gets its replies in time.
 //!
 //! The client sends a request every millisecond. The test prints the slowest reply, with
-//! `--nocapture`: 13 ms on two processors.
+//! `--nocapture`: 4 ms on two processors, and 2 ms with the profile `lab`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
