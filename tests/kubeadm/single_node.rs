@@ -6,11 +6,15 @@ use crate::scenario::{print_measured, run_scenario, step};
 use crate::{uninstall, upgrade, web};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, wait};
+use std::time::Duration;
 
 /// Flag of helm that sets a pool as docs/install/helm.md does, with addresses of the lab's network.
 const VALUES: &str = "--set-json 'pools=[{\"name\":\"first\",\"addresses\":[\"172.30.0.200-172.30.0.250\",\"fd30::c8-fd30::fa\"]}]'";
 /// Name and folder of the chart, and flags with which Helm waits until all pods are ready.
 const CHART_AND_FLAGS: &str = "ferrolb deploy/helm/ferrolb --namespace ferrolb-system --create-namespace --wait --timeout 120s";
+/// Maximum time from the first page to the condition `Announced`. A speaker writes its status at
+/// most once per second.
+const CONDITION_MAX: Duration = Duration::from_secs(5);
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 #[test]
@@ -52,9 +56,11 @@ fn a_single_node_with_the_exclude_label_is_served() {
         step("the condition of the Service reports that the exclude label is ignored", || {
             let jsonpath =
                 "jsonpath={.status.conditions[?(@.type==\"ferrolb.io/Announced\")].message}";
-            let reported = lab.kubectl(&["get", "service", "web", "-o", jsonpath])?;
-            ensure!(reported.contains("so it is ignored"), "the message is {reported:?}");
-            Ok(())
+            wait::until("the condition reports it", CONDITION_MAX, || {
+                let reported = lab.kubectl(&["get", "service", "web", "-o", jsonpath])?;
+                ensure!(reported.contains("so it is ignored"), "the message is {reported:?}");
+                Ok(Some(()))
+            })
         })?;
         let web = [("web", servers[0])];
         step("the chart is installed again, and no pod is replaced", || {
