@@ -1,8 +1,9 @@
 //! Measures the plan after one endpoint change among 10,000 Services, with 3, 100 and 1,000 nodes.
 //!
 //! The benchmark sends events to the speaker's own state, without a cluster. Each change moves the
-//! only endpoint of a Service with `externalTrafficPolicy: Local` to another node. The clock runs
-//! while the state handles the event and the plan is computed. The changes of the clusters
+//! only endpoint of a Service with `externalTrafficPolicy: Local` to another node. In one cluster
+//! the node is cordoned and another node advertises all addresses by BGP in its place. The clock
+//! runs while the state handles the event and the plan is computed. The changes of the clusters
 //! alternate, so that other load on the machine slows all clusters alike. `--check` fails if a
 //! median is more than three times its target, or if it grows with the number of nodes.
 //!
@@ -15,10 +16,10 @@ use std::time::{Duration, Instant as WallClock};
 
 use clap::Parser;
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{IpMode, L2AdvertisementObject};
+use ferrolb_proto::api::{BgpAdvertisementObject, BgpPeerObject, IpMode, L2AdvertisementObject};
 use ferrolb_proto::facts::{
-    AssignedAddress, Endpoint, EndpointSlice, Key, Keyed, L2Advertisement, Node, Pool, Service,
-    TrafficPolicy,
+    AssignedAddress, BgpAdvertisement, BgpPeer, Endpoint, EndpointSlice, Key, Keyed,
+    L2Advertisement, Node, Pool, Service, Speaker, SpeakerSession, TrafficPolicy,
 };
 use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_proto::range::Family;
@@ -33,11 +34,11 @@ use serde_json::json;
 const SERVICES: u32 = 10_000;
 /// The number of endpoint changes in each cluster.
 const CHANGES: u32 = 500;
-/// The numbers of nodes of the clusters.
-const NODES: [usize; 3] = [3, 100, 1_000];
+/// The clusters: the number of nodes, and whether the node is cordoned and advertises by BGP.
+const CLUSTERS: [(usize, bool); 4] = [(3, true), (3, false), (100, false), (1_000, false)];
 /// The target for the median time from the event to the end of the plan, in microseconds.
 const TARGET_US: f64 = 1_000.0;
-/// The target for the ratio of the median of the largest cluster to that of the smallest.
+/// The target for the ratio of the median with 1,000 nodes to that with 3.
 const RATIO_MAX: f64 = 2.0;
 /// The factor by which a value must exceed its target before `--check` fails, because other
 /// programs may slow the machine down.
@@ -56,7 +57,7 @@ struct Args {
 
 /// A cluster, and the times of its changes in microseconds.
 struct Cluster {
-    nodes: usize,
+    name: String,
     state: State,
     memo: Memo,
     times: Vec<f64>,
@@ -64,15 +65,16 @@ struct Cluster {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let mut clusters = NODES.map(Cluster::new);
+    let mut clusters = CLUSTERS.map(|(nodes, cordoned)| Cluster::new(nodes, cordoned));
     for number in 0..CHANGES {
         for cluster in &mut clusters {
             cluster.change_endpoint(number);
         }
     }
     let medians = clusters.map(Cluster::report);
-    let ratio = medians[medians.len() - 1] / medians[0];
-    println!("{} nodes take {ratio:.2} times as long as {}", NODES[NODES.len() - 1], NODES[0]);
+    let [_, smallest, _, largest] = medians;
+    let ratio = largest / smallest;
+    println!("the largest cluster takes {ratio:.2} times as long as the smallest");
     let failed = medians.iter().any(|median| *median > TARGET_US * CHECK_FACTOR)
         || ratio > RATIO_MAX * CHECK_FACTOR;
     if args.check && failed {
@@ -84,10 +86,11 @@ fn main() -> ExitCode {
 
 impl Cluster {
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-    fn new(nodes: usize) -> Self {
-        let mut state = State::new(config());
+    fn new(nodes: usize, cordoned: bool) -> Self {
+        let mut state = State::new(config(cordoned));
         let numbers = 0..SERVICES;
-        list(&mut state, (0..nodes).map(node), Event::Node);
+        let nodes_of_cluster = (0..nodes).map(|number| node(number, cordoned && number == 0));
+        list(&mut state, nodes_of_cluster, Event::Node);
         list(&mut state, numbers.clone().map(service), Event::Service);
         list(&mut state, numbers.map(|number| slice(number, "node0")), Event::Slice);
         let range = "10.0.0.0/8".parse().expect("a range");
@@ -97,6 +100,9 @@ impl Cluster {
         let object: L2AdvertisementObject = serde_json::from_value(object).expect("an object");
         let ad = L2Advertisement::from(object);
         list(&mut state, [ad], Event::Advertisement);
+        if cordoned {
+            add_bgp(&mut state);
+        }
         let keys = HelloKeyRing::new(vec![HelloKey::new([1; KEY_LENGTH])]);
         for change in [Change::Apply(keys), Change::ResyncDone] {
             state.handle(Event::Keys(change), Instant::ZERO);
@@ -119,8 +125,11 @@ impl Cluster {
         let elapsed = start.elapsed();
         let units = desired.links.values().map(|link| link.config.units.len()).sum::<usize>();
         assert_eq!(units, SERVICES as usize, "every address has a unit");
-        println!("{nodes} nodes: the first plan takes {:.0} ms", elapsed.as_secs_f64() * 1e3);
-        Self { nodes, state, memo, times: Vec::new() }
+        let will_withdraw = desired.replan_at.is_some();
+        assert_eq!(will_withdraw, cordoned, "a cordoned node will withdraw its routes");
+        let name = format!("{nodes} nodes{}", if cordoned { ", cordoned, BGP" } else { "" });
+        println!("{name}: the first plan takes {:.0} ms", elapsed.as_secs_f64() * 1e3);
+        Self { name, state, memo, times: Vec::new() }
     }
 
     /// Moves the endpoint of one Service to another node.
@@ -141,9 +150,9 @@ impl Cluster {
         let quantile = |share: f64| self.times[(self.times.len() as f64 * share) as usize];
         let (median, p99) = (quantile(0.5), quantile(0.99));
         println!(
-            "{} nodes: one endpoint change takes {median:.0} us, 99th percentile {p99:.0} us \
+            "{}: one endpoint change takes {median:.0} us, 99th percentile {p99:.0} us \
              (target {TARGET_US:.0} us)",
-            self.nodes
+            self.name
         );
         median
     }
@@ -161,7 +170,7 @@ fn list<F: Keyed>(
     state.handle(event(Change::ResyncDone), Instant::ZERO);
 }
 
-fn config() -> StateConfig {
+fn config(gobgp: bool) -> StateConfig {
     StateConfig {
         node: "node0".into(),
         classes: Vec::new(),
@@ -169,15 +178,36 @@ fn config() -> StateConfig {
         ignore_exclude_label: false,
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,
-        gobgp: false,
-        drain_delay: None,
+        gobgp,
+        drain_delay: gobgp.then_some(Duration::from_secs(60)),
         health_check_defaults: CheckDefaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
         checked_ranges: Some(Vec::new()),
     }
 }
 
-fn node(number: usize) -> Node {
-    Node { name: format!("node{number}").into(), ready: true, ..Node::default() }
+fn node(number: usize, cordoned: bool) -> Node {
+    let internal_addresses = vec![IpAddr::from([192, 0, 2, 1])];
+    let name = format!("node{number}").into();
+    Node { name, ready: true, cordoned, internal_addresses, ..Node::default() }
+}
+
+/// Adds a BGPPeer and a BGPAdvertisement for all nodes and addresses, and the SpeakerStatus of
+/// another node, which has a session.
+fn add_bgp(state: &mut State) {
+    let spec = json!({"myASN": 64512, "peerASN": 64512, "peerAddress": "192.0.2.254"});
+    let object = |spec| json!({"metadata": {"name": "router"}, "spec": spec});
+    let peer: BgpPeerObject = serde_json::from_value(object(spec)).expect("an object");
+    let ad: BgpAdvertisementObject = serde_json::from_value(object(json!({}))).expect("an object");
+    list(state, [BgpPeer::from(peer)], Event::BgpPeer);
+    list(state, [BgpAdvertisement::from(ad)], Event::BgpAdvertisement);
+    list(state, [], Event::Community);
+    list(state, [], Event::BfdProfile);
+    list(state, [], Event::Password);
+    let session =
+        SpeakerSession { peer: "router".into(), established: true, ..SpeakerSession::default() };
+    let speaker =
+        Speaker { node: "node1".into(), bgp: Some([session].into()), ..Speaker::default() };
+    list(state, [speaker], Event::Speaker);
 }
 
 fn service(number: u32) -> Service {

@@ -129,27 +129,31 @@ type PeersSince = Arc<BTreeMap<Box<str>, Instant>>;
 pub type Withdrawable = BTreeMap<IpAddr, BTreeSet<Box<str>>>;
 
 impl AlternateRoutes {
-    /// Returns the updated value after other nodes are observed to advertise `found`: known
-    /// BGPPeers keep their time, and new ones get `now`.
-    #[must_use]
-    pub fn updated<'a>(
-        &self,
+    /// Returns the addresses that other nodes advertise to any router.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.0.keys().copied()
+    }
+
+    /// Updates the addresses in `found`, which other nodes are observed to advertise to the routers
+    /// of these BGPPeers: known BGPPeers keep their time, and new ones get `now`.
+    pub fn update<'a>(
+        &mut self,
         found: impl IntoIterator<Item = (IpAddr, BTreeSet<&'a str>)>,
         now: Instant,
-    ) -> Self {
+    ) {
         let mut known = BTreeSet::<PeersSince>::new();
-        let routes =
-            found.into_iter().filter(|(_, peers)| !peers.is_empty()).map(|(address, peers)| {
-                let before =
-                    |peer: &str| self.0.get(&address).and_then(|since| since.get(peer).copied());
-                let since =
-                    peers.into_iter().map(|peer| (peer.into(), before(peer).unwrap_or(now)));
-                let since = Arc::new(since.collect::<BTreeMap<_, _>>());
-                let since = known.get(&since).cloned().unwrap_or(since);
-                known.insert(Arc::clone(&since));
-                (address, since)
-            });
-        Self(routes.collect())
+        for (address, peers) in found {
+            let before = self.0.remove(&address).unwrap_or_default();
+            if peers.is_empty() {
+                continue;
+            }
+            let since = |peer: &str| before.get(peer).copied().unwrap_or(now);
+            let since = peers.into_iter().map(|peer| (peer.into(), since(peer)));
+            let since = Arc::new(since.collect::<BTreeMap<_, _>>());
+            let since = known.get(&since).cloned().unwrap_or(since);
+            known.insert(Arc::clone(&since));
+            self.0.insert(address, since);
+        }
     }
 
     /// Returns the routes that may be withdrawn, because other nodes have advertised them for

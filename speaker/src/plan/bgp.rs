@@ -4,8 +4,8 @@ mod alternates;
 mod bgp_config;
 mod export_groups;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
@@ -111,17 +111,21 @@ impl<'a> BgpInput<'a> {
         RouteInput { node, sessions, advertisements, unhealthy: *unhealthy, withdrawable }
     }
 
-    /// Returns the routers to which other nodes advertise each address of this node, and since
-    /// when. `before` is the result of the previous plan.
-    pub(super) fn alternates(
+    /// Returns whether this node may withdraw routes that other nodes advertise in its place.
+    pub(super) const fn withdraws(&self) -> bool {
+        self.delay.is_some()
+    }
+
+    /// Updates the routers to which other nodes advertise each of these addresses, and since when.
+    pub(super) fn update_alternates(
         &self,
+        alternates: &mut AlternateRoutes,
         state: &'a State,
-        before: &AlternateRoutes,
+        addresses: &BTreeSet<IpAddr>,
         now: Instant,
-    ) -> AlternateRoutes {
+    ) {
         let routes = self.routes(&NOTHING_WITHDRAWABLE);
-        let alternates = || alternates::alternates(state, before, &routes, now);
-        self.delay.map(|_| alternates()).unwrap_or_default()
+        alternates::update_alternates(alternates, state, &routes, addresses, now);
     }
 
     /// Returns the routes that the node may withdraw.

@@ -27,6 +27,8 @@ pub struct Memo {
     /// Addresses that other nodes advertise by BGP in place of this node, and the times of the
     /// plans that first found this. Empty while the node does not drain.
     pub(super) alternates: Arc<AlternateRoutes>,
+    /// True if `alternates` contains those of all addresses.
+    has_alternates: bool,
     pub(super) status: Arc<SpeakerStatusStatus>,
 }
 
@@ -40,6 +42,7 @@ impl Default for Memo {
             routes: RouteTable::default(),
             has_routes: false,
             alternates: Arc::default(),
+            has_alternates: false,
             status: Arc::default(),
         }
     }
@@ -59,9 +62,7 @@ impl Memo {
         bgp: Option<&BgpInput<'a>>,
         now: Instant,
     ) -> bool {
-        self.alternates = bgp
-            .map(|bgp| Arc::new(bgp.alternates(state, &self.alternates, now)))
-            .unwrap_or_default();
+        self.update_alternates(state, bgp, now);
         let withdrawable = bgp.map(|bgp| bgp.withdrawable(&self.alternates, now));
         let route_input = bgp.zip(withdrawable.as_ref()).map(|(bgp, routes)| bgp.routes(routes));
         let changes = std::mem::take(&mut self.changes);
@@ -100,5 +101,28 @@ impl Memo {
             self.routes.update(input);
         }
         is_reported || changes.all || changes.other
+    }
+
+    /// Computes which addresses other nodes advertise by BGP in place of this node, as far as this
+    /// has changed. Any change that does not name its addresses can affect all of them.
+    fn update_alternates<'a>(
+        &mut self,
+        state: &'a State,
+        bgp: Option<&BgpInput<'a>>,
+        now: Instant,
+    ) {
+        let Some(bgp) = bgp.filter(|bgp| bgp.withdraws()) else {
+            self.alternates = Arc::default();
+            self.has_alternates = false;
+            return;
+        };
+        let alternates = Arc::make_mut(&mut self.alternates);
+        if self.changes.all || self.changes.other || !self.has_alternates {
+            let all = state.services.addresses().chain(alternates.addresses()).collect();
+            bgp.update_alternates(alternates, state, &all, now);
+        } else {
+            bgp.update_alternates(alternates, state, &self.changes.addresses, now);
+        }
+        self.has_alternates = true;
     }
 }

@@ -273,7 +273,8 @@ fn routes_are_withdrawable_per_router_after_a_delay() {
     ];
     let mut alternate = AlternateRoutes::default();
     for (second, found, withdrawable, next) in steps {
-        alternate = alternate.updated([(address, found.iter().copied().collect())], at(second));
+        let found = || [(address, found.iter().copied().collect())];
+        alternate.update(found(), at(second));
         let routes = alternate.withdrawable(DELAY, at(second));
         let peers =
             routes.get(&address).into_iter().flatten().map(|peer| &**peer).collect::<Vec<_>>();
@@ -283,10 +284,8 @@ fn routes_are_withdrawable_per_router_after_a_delay() {
             next.map(at),
             "next deadline, computed at {second} s"
         );
-        assert_eq!(
-            alternate.updated([(address, found.iter().copied().collect())], at(second)),
-            alternate,
-            "the same observation changes nothing"
-        );
+        let before = alternate.clone();
+        alternate.update(found(), at(second));
+        assert_eq!(alternate, before, "the same observation changes nothing");
     }
 }

@@ -1,40 +1,50 @@
 //! Drain of a node that advertises by BGP: the addresses that other nodes advertise to the same
 //! routers. Pure.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use ferrolb_proto::Instant;
-use ferrolb_proto::bgp::{AlternateNodes, AlternateRoutes, RouteInput, export_targets};
+use ferrolb_proto::bgp::{
+    AlternateNodes, AlternateRoutes, ExportTargets, RouteInput, export_targets,
+};
 use ferrolb_proto::facts::{Node, Speaker, SpeakerInterface};
 
 use crate::plan::units;
 use crate::state::State;
 
-/// Returns, for each address that this node advertises according to `route_input`, the routers to
-/// which other nodes advertise the address, and since when. `before` is the result of the previous
-/// plan. The result is empty while the SpeakerStatuses are unknown.
-pub(super) fn alternates<'a>(
+/// Updates `alternates` for `addresses`: the routers to which other nodes advertise each address
+/// that this node advertises according to `route_input`, and since when. The result is empty while
+/// the SpeakerStatuses are unknown.
+pub(super) fn update_alternates<'a>(
+    alternates: &mut AlternateRoutes,
     state: &'a State,
-    before: &AlternateRoutes,
     route_input: &RouteInput<'a, '_>,
+    addresses: &BTreeSet<IpAddr>,
     now: Instant,
-) -> AlternateRoutes {
+) {
     if !state.speakers.was_ever_complete() {
-        return AlternateRoutes::default();
+        *alternates = AlternateRoutes::default();
+        return;
     }
     let (nodes, peers, speakers) =
         (state.nodes.values(), state.bgp_objects.peers.values(), state.speakers.values());
     let own = own_speaker(state, route_input.node);
     let others = AlternateNodes::new(&own, nodes, peers, speakers);
     let cluster = units::cluster_view(state);
-    let found = state.services.addresses().filter_map(|address| {
-        let services = state.services.with_address(address).map(|(key, service)| {
+    let found = addresses.iter().map(|address| {
+        let services = state.services.with_address(*address).map(|(key, service)| {
             units::service_view(state, (key, service), others.failing(key).collect())
         });
         let services: Vec<_> = services.collect();
-        let targets = export_targets(&cluster, route_input, address, &services).ok()?.peers;
-        let (advertisements, peers) = (route_input.advertisements, &targets);
-        Some((address, others.advertised_to(&cluster, advertisements, address, &services, peers)))
+        let advertised_to = |targets: ExportTargets<'_>| {
+            let (ads, peers) = (route_input.advertisements, &targets.peers);
+            others.advertised_to(&cluster, ads, *address, &services, peers)
+        };
+        let targets = export_targets(&cluster, route_input, *address, &services);
+        (*address, targets.map(advertised_to).unwrap_or_default())
     });
-    before.updated(found, now)
+    alternates.update(found, now);
 }
 
 /// Returns this node's SpeakerStatus as of now, reduced to the speakers that it receives on each

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::*;
 use crate::event::{BgpReport, SessionIssue, SessionReport};
-use crate::state::PasswordSecret;
+use crate::state::{Changes, PasswordSecret};
 
 fn peer(spec: &serde_json::Value) -> BgpPeer {
     let object = json!({"metadata": {"name": "tor", "namespace": "ferrolb-system", "generation": 1}, "spec": spec});
@@ -219,7 +219,11 @@ fn other(established: bool) -> Speaker {
 #[test]
 fn a_draining_node_withdraws_only_routes_with_alternates() {
     let (mut state, memo) = (state(&Cluster::default(), &[numbered()]), &mut Memo::default());
-    let change = |state: &mut State, event| assert!(!state.handle(event, Instant::ZERO).is_empty());
+    let change = |state: &mut State, memo: &mut Memo, event| {
+        let changes = state.handle(event, Instant::ZERO);
+        assert!(!changes.is_empty());
+        memo.add(changes);
+    };
     let cordoned = |cordoned| Event::Node(Change::Apply(Node { cordoned, ..node("node1") }));
     apply_resync(&mut state, &[other(true)], Event::Speaker);
     assert_eq!(
@@ -227,7 +231,7 @@ fn a_draining_node_withdraws_only_routes_with_alternates() {
         ((1, 0), false)
     );
     assert_eq!(plan_at(&state, memo, 100), (1, 0), "the node does not drain");
-    change(&mut state, cordoned(true));
+    change(&mut state, memo, cordoned(true));
     assert_eq!(
         (plan_at(&state, memo, 100), plan(&state, Instant::ZERO).watches_speakers),
         ((1, 0), true)
@@ -238,28 +242,29 @@ fn a_draining_node_withdraws_only_routes_with_alternates() {
         Some(Instant::from_millis(160_000))
     );
     assert_eq!(plan_at(&state, memo, 160), (0, 1));
-    change(&mut state, Event::Speaker(Change::Apply(other(false))));
+    change(&mut state, memo, Event::Speaker(Change::Apply(other(false))));
     assert_eq!(
         plan_at(&state, memo, 161),
         (1, 0),
         "the node advertises its route again as soon as no other node does"
     );
-    change(&mut state, Event::Speaker(Change::Apply(other(true))));
+    change(&mut state, memo, Event::Speaker(Change::Apply(other(true))));
     assert_eq!(plan_at(&state, memo, 162), (1, 0));
     assert_eq!(plan_at(&state, memo, 222), (0, 1));
     let node2 =
         |ready| Event::Node(Change::Apply(Node { ready, ready_unknown: !ready, ..node("node2") }));
-    change(&mut state, node2(false));
+    change(&mut state, memo, node2(false));
     assert_eq!(plan_at(&state, memo, 223), (1, 0), "the status of node2 is stale");
-    change(&mut state, node2(true));
+    change(&mut state, memo, node2(true));
     assert_eq!((plan_at(&state, memo, 223), plan_at(&state, memo, 283)), ((1, 0), (0, 1)));
-    change(&mut state, Event::SpeakersUnknown);
+    change(&mut state, memo, Event::SpeakersUnknown);
     assert_eq!(plan_at(&state, memo, 284), (1, 0), "unknown SpeakerStatuses are no alternates");
     apply_resync(&mut state, &[other(true)], Event::Speaker);
+    memo.add(Changes::everything());
     assert_eq!((plan_at(&state, memo, 300), plan_at(&state, memo, 400)), ((1, 0), (0, 1)));
-    change(&mut state, cordoned(false));
+    change(&mut state, memo, cordoned(false));
     assert_eq!(plan_at(&state, memo, 401), (1, 0), "the drain has ended");
-    change(&mut state, cordoned(true));
+    change(&mut state, memo, cordoned(true));
     assert_eq!(plan_at(&state, memo, 402), (1, 0), "a new drain starts the delay again");
     state.config.drain_delay = None;
     assert_eq!(
