@@ -232,7 +232,7 @@ impl Run {
     fn units(&self) -> Vec<Arc<Unit>> {
         let unit = |n| {
             let address = address(n);
-            Arc::new(Unit::new(address, address, Arc::clone(&self.candidates), None))
+            Arc::new(Unit::new(address, address, Arc::clone(&self.candidates)))
         };
         (0..UNITS).map(unit).collect()
     }

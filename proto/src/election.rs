@@ -27,30 +27,19 @@ pub struct Candidate {
     pub preference: u32,
 }
 
-/// A candidate of one unit, with its order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OrderedCandidate<'a> {
-    /// The facts about the node.
-    pub facts: &'a Candidate,
-    /// [`order`] of the node for [`Unit::ordered_by`].
-    pub order: u32,
-}
-
 /// An election unit: one address, which one node announces.
 ///
-/// A unit takes four bytes for each candidate, because a cluster may have thousands of nodes and
-/// units: most units share one list of candidates.
+/// A cluster may have thousands of nodes and units. Most units therefore share one list of
+/// candidates, and the order of a node is computed when it is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
     /// The address.
     pub address: IpAddr,
-    /// The address that decides the order of the nodes: the first address of the Service. Both
-    /// families of a Service therefore have the same order.
-    pub ordered_by: IpAddr,
+    /// The address that decides the order of the nodes, as text: the first address of the Service.
+    /// Both families of a Service therefore have the same order.
+    pub ordered_by: Box<str>,
     /// Nodes that may announce the address, sorted by name.
     pub candidates: Arc<[Candidate]>,
-    /// [`order`] of each candidate for `ordered_by`, at the position of the candidate.
-    pub orders: Arc<[u32]>,
     /// True if the node of this speaker can forward traffic to an eligible endpoint.
     pub can_serve_here: bool,
     /// True if all endpoints on this node fail their health check. The other nodes get this
@@ -65,74 +54,42 @@ pub struct Unit {
 impl Unit {
     /// Returns the unit of an address that the node of this speaker can serve and may announce.
     /// `candidates` are sorted by name.
-    ///
-    /// The orders of the nodes that are also in the unit `before` are copied from it, because a
-    /// hash for each node and each address takes long.
     #[must_use]
-    pub fn new(
-        address: IpAddr,
-        ordered_by: IpAddr,
-        candidates: Arc<[Candidate]>,
-        before: Option<&Self>,
-    ) -> Self {
+    pub fn new(address: IpAddr, ordered_by: IpAddr, candidates: Arc<[Candidate]>) -> Self {
         debug_assert!(candidates.is_sorted_by(|one, next| one.node < next.node));
-        let orders = orders(&candidates, ordered_by, before);
+        let ordered_by = ordered_by.to_string().into();
         let (can_serve_here, failing, announced_here) = (true, false, true);
-        Self { address, ordered_by, candidates, orders, can_serve_here, failing, announced_here }
-    }
-
-    /// Returns the candidates with their orders, sorted by name.
-    pub fn ordered_candidates(&self) -> impl Iterator<Item = OrderedCandidate<'_>> + Clone {
-        let both = self.candidates.iter().zip(&*self.orders);
-        both.map(|(facts, order)| OrderedCandidate { facts, order: *order })
+        Self { address, ordered_by, candidates, can_serve_here, failing, announced_here }
     }
 
     /// Returns the candidate whose Node has this name, if there is one.
     #[must_use]
-    pub fn candidate(&self, node: &str) -> Option<OrderedCandidate<'_>> {
+    pub fn candidate(&self, node: &str) -> Option<&Candidate> {
         let index =
             self.candidates.binary_search_by(|candidate| (*candidate.node).cmp(node)).ok()?;
-        Some(OrderedCandidate { facts: &self.candidates[index], order: self.orders[index] })
+        Some(&self.candidates[index])
     }
 
     /// Returns the candidate `node`, which is the node of this speaker; `None` if the node may not
     /// announce the address on the interface of the unit.
     #[must_use]
-    pub fn own_candidate(&self, node: &str) -> Option<OrderedCandidate<'_>> {
+    pub fn own_candidate(&self, node: &str) -> Option<&Candidate> {
         self.candidate(node).filter(|_| self.announced_here)
     }
-}
 
-/// Returns the order of each candidate for `ordered_by`, without a new hash for the nodes of the
-/// unit `before`.
-fn orders(candidates: &Arc<[Candidate]>, ordered_by: IpAddr, before: Option<&Unit>) -> Arc<[u32]> {
-    let before = before.filter(|before| before.ordered_by == ordered_by);
-    let has_same_nodes = |before: &&Unit| {
-        let mut both = before.candidates.iter().zip(&**candidates);
-        before.candidates.len() == candidates.len() && both.all(|(old, new)| old.node == new.node)
-    };
-    if let Some(same) = before.filter(has_same_nodes) {
-        return Arc::clone(&same.orders);
+    /// Returns the [`order`] of a node for this unit.
+    #[must_use]
+    pub fn order(&self, node: &str) -> u32 {
+        order(node, &self.ordered_by)
     }
-    let mut before = before.into_iter().flat_map(Unit::ordered_candidates).peekable();
-    let order_of = |candidate: &Candidate| {
-        while before.next_if(|before| before.facts.node < candidate.node).is_some() {}
-        let known = before.next_if(|before| before.facts.node == candidate.node);
-        known.map_or_else(|| order(&candidate.node, ordered_by), |known| known.order)
-    };
-    candidates.iter().map(order_of).collect()
 }
 
 /// Returns the sort key (ascending) of a node for an address: the leading 32 bits of
 /// `sha256(nodeName + "#" + address)`. MetalLB sorts nodes by the same hash, so an in-place
 /// migration from MetalLB moves no address. Nodes with equal keys are sorted by name.
 #[must_use]
-pub fn order(node: &str, address: IpAddr) -> u32 {
-    let hash = Sha256::new()
-        .chain_update(node)
-        .chain_update("#")
-        .chain_update(address.to_string())
-        .finalize();
+pub fn order(node: &str, address: &str) -> u32 {
+    let hash = Sha256::new().chain_update(node).chain_update("#").chain_update(address).finalize();
     let mut head = [0; 4];
     head.copy_from_slice(&hash[..4]);
     u32::from_be_bytes(head)
@@ -174,23 +131,24 @@ impl Rank<'_> {
     }
 }
 
-/// Returns the rank of a candidate; see [`soft_rules`] for `flags` and `failing`.
+/// Returns the rank of a candidate; `order` is its [`Unit::order`]. See [`soft_rules`] for `flags`
+/// and `failing`.
 /// `count_preempt_delay` defines whether a running preempt delay lowers the rank: true to compare
 /// claims or waiting candidates with each other, false to compare a candidate with a live owner.
 #[must_use]
 pub fn rank(
-    candidate: OrderedCandidate<'_>,
+    candidate: &Candidate,
+    order: u32,
     flags: Flags,
     failing: bool,
     count_preempt_delay: bool,
 ) -> Rank<'_> {
-    let OrderedCandidate { facts, order } = candidate;
     Rank(
-        soft_rules(facts, flags, failing),
+        soft_rules(candidate, flags, failing),
         count_preempt_delay && flags.in_preempt_delay,
-        Reverse(facts.preference),
+        Reverse(candidate.preference),
         order,
-        &facts.node,
+        &candidate.node,
     )
 }
 

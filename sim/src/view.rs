@@ -71,7 +71,7 @@ impl UnitCatalog {
         let all: Arc<[Candidate]> = by_name.iter().map(candidate).collect();
         let unit = |unit| {
             let ordered_by = address(first_of_service(unit), salt);
-            Unit::new(address(unit, salt), ordered_by, Arc::clone(&all), None)
+            Unit::new(address(unit, salt), ordered_by, Arc::clone(&all))
         };
         let units: Vec<_> = (0..units).map(unit).collect();
         let by_address = units.iter().map(|unit| unit.address).zip(0..).collect();
@@ -101,7 +101,7 @@ impl UnitCatalog {
 
     fn order_key(&self, unit: usize, node: usize) -> Option<(u32, &str)> {
         let candidate = self.units[unit].candidate(&self.names[node])?;
-        Some((candidate.order, &candidate.facts.node))
+        Some((self.units[unit].order(&candidate.node), &candidate.node))
     }
 
     /// Returns the units of a node's view. `serves` is whether a node that is not a candidate could
@@ -116,7 +116,8 @@ impl UnitCatalog {
             Arc::new(Unit {
                 can_serve_here: serves,
                 failing: failing[unit],
-                ..Unit::new(all.address, all.ordered_by, Arc::clone(candidates), Some(all))
+                candidates: Arc::clone(candidates),
+                ..all.clone()
             })
         };
         self.units.iter().enumerate().map(unit).collect()

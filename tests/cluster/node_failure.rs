@@ -114,7 +114,7 @@ pub(crate) fn check_longest_gap(report: &ProbeReport) -> Result<()> {
 /// first claims the address.
 pub(crate) fn serve_from_other_node(lab: &Lab) -> Result<(IpAddr, String)> {
     let (address, mut nodes) = (lab.families().first(FIRST_ADDRESS), lab.nodes());
-    nodes.sort_by_key(|node| order(node, address));
+    nodes.sort_by_key(|node| order(node, &address.to_string()));
     let (first, last) = nodes.first().zip(nodes.last()).context("the lab has no node")?;
     services::apply_pool_and_pod(lab, last)?;
     lab.apply_objects(&[services::service("web", json!({}))])?;

@@ -104,7 +104,7 @@ impl ClaimRun {
                 can_serve_here: candidates > 127,
                 failing: candidates & 64 != 0,
                 announced_here: candidates & 32 == 0,
-                ..Unit::new(address, address, chosen.map(candidate).collect(), None)
+                ..Unit::new(address, address, chosen.map(candidate).collect())
             })
         };
         let (end, kept) = (count % 8, count / 8 % 8);

@@ -18,9 +18,9 @@ use crate::wire::hello::ReleaseReason;
 /// Maximum number of units that one call of the machine evaluates. The driver handles frames before
 /// the next call.
 pub(super) const EVALUATIONS_PER_TURN_MAX: usize = 512;
-/// Maximum number of candidates that all units together have that one call of the machine
-/// evaluates, because the evaluation of a unit without an owner looks at each of its candidates.
-pub(super) const CANDIDATES_PER_TURN_MAX: usize = 8_192;
+/// Maximum number of peers with which one call of the machine compares this node, for all units
+/// together: without an owner, the evaluation of a unit compares this node with each peer.
+pub(super) const COMPARISONS_PER_TURN_MAX: usize = 4_096;
 /// If at least one in this number of units has a timer, all units are evaluated instead of only
 /// those with a timer.
 const TIMERS_SHARE: usize = 4;
@@ -130,12 +130,10 @@ impl ClaimMachine {
     pub(super) fn evaluate_dirty(&mut self, now: Instant) {
         self.mark_due(now);
         let mut units = std::mem::take(&mut self.units);
-        let (mut evaluated, mut candidates) = (0, 0);
-        while evaluated < EVALUATIONS_PER_TURN_MAX && candidates < CANDIDATES_PER_TURN_MAX {
+        let by_comparisons = COMPARISONS_PER_TURN_MAX / self.peers.len().max(1);
+        for _ in 0..EVALUATIONS_PER_TURN_MAX.min(by_comparisons.max(1)) {
             let Some(address) = self.own.dirty.next() else { break };
-            evaluated += 1;
             if let Some(state) = units.get_mut(&address) {
-                candidates += state.unit.candidates.len();
                 self.evaluate(address, state, now);
             }
         }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::foreign::CONTEST_STAGGER;
-use super::unit::{CONFLICT_INTERVAL, NodeView, UnitState, YieldSituation, order_key};
+use super::unit::{CONFLICT_INTERVAL, NodeView, UnitState, YieldSituation};
 use super::{ClaimMachine, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::Instant;
-use crate::election::{OrderedCandidate, Unit};
+use crate::election::Unit;
 use crate::wire::hello::Flags;
 
 /// Time for which an owner that is no longer a candidate keeps a unit that it cannot serve, if no
@@ -122,7 +122,7 @@ impl ClaimMachine {
     }
 
     fn evaluate_owned(&mut self, state: &mut UnitState, now: Instant) {
-        let candidate = self.this_node(&state.unit).candidate.is_some();
+        let candidate = state.unit.own_candidate(&self.config.node).is_some();
         if let Some(pending_claim) = &mut state.pending_claim {
             pending_claim.pending = None;
             pending_claim.release_at = pending_claim.release_at.filter(|_| !candidate);
@@ -156,9 +156,8 @@ impl ClaimMachine {
         }
         let owning_peers =
             || claimants.clone().filter(|(_, peer)| peer.claims.contains(&unit.address));
-        let owners =
-            owning_peers().map(|(name, _)| self.peer_view(name, unit.candidate(name), unit));
-        let best = owners.min_by_key(|owner| owner.sort_key(unit, true));
+        let owners = owning_peers().map(|(name, peer)| Self::peer_view(name, Some(peer), unit));
+        let best = owners.min_by_key(|owner| owner.sort_key(true));
         let taker = NodeView { failing: self.own.failing.counts_for(unit.address), ..me };
         // After yielding, this node leaves the unit to an owner that is neither leaving nor
         // isolated, until something changes. Exception, if the views did not differ: the owner is
@@ -175,7 +174,7 @@ impl ClaimMachine {
             let serves = owner.candidate.is_some() && owner.failing <= taker.failing;
             let leaves_unit =
                 has_stable_owner && yielded.is_some_and(|then| then.differs || serves);
-            if !taker.may_take_from(owner, unit, false) || leaves_unit {
+            if !taker.may_take_from(owner, false) || leaves_unit {
                 return ClaimTime::Never;
             }
         }
@@ -183,7 +182,7 @@ impl ClaimMachine {
             best.as_ref().and_then(|owner| self.reported_delay_end(owner.name, unit.address));
         let running_delay_end = delay_end.filter(|until| now < *until);
         if let (Some(owner), Some(until)) = (&best, running_delay_end)
-            && !taker.may_take_from(owner, unit, true)
+            && !taker.may_take_from(owner, true)
         {
             return ClaimTime::NotBefore(until);
         }
@@ -210,23 +209,14 @@ impl ClaimMachine {
         owner: Option<(&NodeView<'_>, bool)>,
         by_own_report: bool,
     ) -> u32 {
-        let own_key = me.waiting_key(unit, by_own_report);
-        let is_better = |candidate: &OrderedCandidate<'_>| {
-            let (name, candidate) = (&*candidate.facts.node, Some(*candidate));
-            // The state of a node only makes its rank worse. The comparison without this state
-            // excludes many candidates, without a look at the peers.
-            let best_case =
-                NodeView { name, candidate: candidate.zip(Some(Flags::default())), failing: false };
-            if best_case.waiting_key(unit, by_own_report) >= own_key {
-                return false;
-            }
-            let other = self.peer_view(name, candidate, unit);
+        let own_key = me.waiting_key(by_own_report);
+        let is_better = |(name, peer): &(&Arc<str>, &Peer)| {
+            let other = Self::peer_view(name, Some(peer), unit);
             other.candidate.is_some()
-                && owner
-                    .is_none_or(|(owner, delay_runs)| other.may_take_from(owner, unit, delay_runs))
-                && other.waiting_key(unit, by_own_report) < own_key
+                && other.waiting_key(by_own_report) < own_key
+                && owner.is_none_or(|(owner, delay_runs)| other.may_take_from(owner, delay_runs))
         };
-        let count = unit.ordered_candidates().filter(is_better).count();
+        let count = self.peers.iter().filter(is_better).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -235,25 +225,21 @@ impl ClaimMachine {
     fn this_node<'a>(&'a self, unit: &'a Unit) -> NodeView<'a> {
         let (name, flags) = (&*self.config.node, self.own.flags);
         let candidate = unit.own_candidate(name).map(|candidate| (candidate, flags));
-        NodeView { name, candidate, failing: self.own.failing.is_reported(unit.address) }
+        let failing = self.own.failing.is_reported(unit.address);
+        NodeView { name, order: unit.order(name), candidate, failing }
     }
 
     /// Returns the properties of a peer that decide on its rank for a unit. The API facts and flags
     /// are absent if the peer fails a hard rule that depends on hellos: a peer that has failed, is
     /// isolated or has refused the unit is no candidate.
-    fn peer_view<'a>(
-        &self,
-        name: &'a str,
-        candidate: Option<OrderedCandidate<'a>>,
-        unit: &Unit,
-    ) -> NodeView<'a> {
-        let peer = self.peers.get(name);
+    fn peer_view<'a>(name: &'a str, peer: Option<&Peer>, unit: &'a Unit) -> NodeView<'a> {
         let is_available = |peer: &&Peer| {
             !(peer.failed || peer.flags.isolated || peer.refused.contains_key(&unit.address))
         };
         let flags = peer.filter(is_available).map(|peer| peer.flags);
         let failing = peer.is_some_and(|peer| peer.failing.contains(&unit.address));
-        NodeView { name, candidate: candidate.zip(flags), failing }
+        let candidate = flags.and_then(|flags| Some((unit.candidate(name)?, flags)));
+        NodeView { name, order: unit.order(name), candidate, failing }
     }
 
     /// Handles a peer's claim for addresses that this node owns: the node with the better rank
@@ -274,7 +260,7 @@ impl ClaimMachine {
         let unit = Arc::clone(&state.unit);
         let Some(since) = self.own.owned.get(&unit.address).copied() else { return };
         let (this_node, other_owner) =
-            (self.this_node(&unit), self.peer_view(peer, unit.candidate(peer), &unit));
+            (self.this_node(&unit), Self::peer_view(peer, self.peers.get(peer), &unit));
         let candidate = this_node.candidate.is_some();
         // A node reports in its flags that it is isolated or leaving. Whatever the ranks are, such
         // a node yields to a node that is neither, and never the other way round.
@@ -282,7 +268,7 @@ impl ClaimMachine {
         let self_reported = |flags: Flags| (flags.isolated, flags.leaving);
         let by_self_reported = self_reported(peer_flags).cmp(&self_reported(self.own.flags));
         let peer_is_better = by_self_reported
-            .then_with(|| other_owner.sort_key(&unit, true).cmp(&this_node.sort_key(&unit, true)))
+            .then_with(|| other_owner.sort_key(true).cmp(&this_node.sort_key(true)))
             .is_lt();
         let [own_soft, owner_soft] = [&this_node, &other_owner].map(NodeView::soft);
         let pending_claim = state.pending_claim();
@@ -292,7 +278,7 @@ impl ClaimMachine {
         *won = won.saturating_add(u8::from(!peer_is_better && !peer_flags.isolated));
         let views_differ = *won >= CONFLICTS_WON_MAX
             && by_self_reported.is_eq()
-            && order_key(peer, &unit) < order_key(&self.config.node, &unit);
+            && other_owner.order_key() < this_node.order_key();
         if !peer_is_better && !views_differ {
             let is_rate_limited =
                 pending_claim.defended.is_some_and(|at| now.since(at) < CONFLICT_INTERVAL);

@@ -119,7 +119,7 @@ fn unit_ordered_by(ordered_by: IpAddr, address: IpAddr, nodes: &[&str]) -> Arc<U
     let candidate = |name| Candidate { node: Arc::from(name), ..Candidate::default() };
     let names: BTreeSet<&str> = nodes.iter().copied().collect();
     let candidates = names.into_iter().map(candidate).collect();
-    Arc::new(Unit::new(address, ordered_by, candidates, None))
+    Arc::new(Unit::new(address, ordered_by, candidates))
 }
 
 /// Returns the unit with this change of each candidate.
@@ -148,7 +148,7 @@ fn set_units(machine: &mut ClaimMachine, units: Vec<Arc<Unit>>, now: Instant) {
 /// Returns `nodes` sorted by their order for the address, the best first.
 fn ranked<'a>(nodes: &[&'a str], address: IpAddr) -> Vec<&'a str> {
     let mut nodes = nodes.to_vec();
-    nodes.sort_by_key(|name| order(name, address));
+    nodes.sort_by_key(|name| order(name, &address.to_string()));
     nodes
 }
 

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use super::foreign::ArpProbes;
 use crate::Instant;
-use crate::election::{
-    NO_SOFT_RULES, OrderedCandidate, Rank, SoftRules, Unit, order, rank, soft_rules,
-};
+use crate::election::{Candidate, NO_SOFT_RULES, Rank, SoftRules, Unit, rank, soft_rules};
 use crate::wire::hello::Flags;
 
 /// Minimum interval at which an owner announces its unit again while a peer claims the unit and
@@ -160,38 +158,41 @@ impl UnitState {
 /// Sort key of a node: order and name of a node that is no candidate, rank of a candidate.
 pub(super) type SortKey<'a> = (Option<(u32, &'a str)>, Option<Rank<'a>>);
 
-/// Returns the sort key of a node by its order for the unit alone.
-pub(super) fn order_key<'a>(node: &'a str, unit: &Unit) -> (u32, &'a str) {
-    (order(node, unit.ordered_by), node)
-}
-
 /// Properties of a node that decide on its rank for a unit. `candidate` contains the node's API
 /// facts and flags, or is `None` if the node fails a hard rule.
 #[derive(Clone, Copy)]
 pub(super) struct NodeView<'a> {
     pub(super) name: &'a str,
-    pub(super) candidate: Option<(OrderedCandidate<'a>, Flags)>,
+    /// [`Unit::order`] of the node.
+    pub(super) order: u32,
+    pub(super) candidate: Option<(&'a Candidate, Flags)>,
     /// True if the health checks of the address fail on the node, as reported by the node itself.
     pub(super) failing: bool,
 }
 
 impl<'a> NodeView<'a> {
+    /// Returns the sort key of a node by its order alone.
+    pub(super) const fn order_key(&self) -> (u32, &'a str) {
+        (self.order, self.name)
+    }
+
     /// Returns the sort key of a node; a lower key is better. Nodes that are no candidates sort
     /// after all candidates, by the order and the name alone. If `count_preempt_delay` is true, a
     /// running preempt delay of the node makes the key worse.
-    pub(super) fn sort_key(&self, unit: &Unit, count_preempt_delay: bool) -> SortKey<'a> {
+    pub(super) fn sort_key(&self, count_preempt_delay: bool) -> SortKey<'a> {
         match self.candidate {
             Some((candidate, flags)) => {
-                (None, Some(rank(candidate, flags, self.failing, count_preempt_delay)))
+                let rank = rank(candidate, self.order, flags, self.failing, count_preempt_delay);
+                (None, Some(rank))
             }
-            None => (Some(order_key(self.name, unit)), None),
+            None => (Some(self.order_key()), None),
         }
     }
 
     /// Returns the sort key of a node among the nodes that wait for the unit. If `by_own_report` is
     /// true, the key depends only on the state that the node itself reports, and on the order.
-    pub(super) fn waiting_key(&self, unit: &Unit, by_own_report: bool) -> SortKey<'a> {
-        let (no_candidate, rank) = self.sort_key(unit, true);
+    pub(super) fn waiting_key(&self, by_own_report: bool) -> SortKey<'a> {
+        let (no_candidate, rank) = self.sort_key(true);
         if by_own_report { (None, rank.map(Rank::without_api_facts)) } else { (no_candidate, rank) }
     }
 
@@ -200,7 +201,7 @@ impl<'a> NodeView<'a> {
     }
 
     pub(super) fn soft(&self) -> Option<SoftRules> {
-        self.candidate.map(|(candidate, flags)| soft_rules(candidate.facts, flags, self.failing))
+        self.candidate.map(|(candidate, flags)| soft_rules(candidate, flags, self.failing))
     }
 
     /// Returns whether `self` may take the unit from its live `owner`. `delay_runs` is true if the
@@ -211,13 +212,8 @@ impl<'a> NodeView<'a> {
     /// severe soft rules apply to it than to the owner, or if the owner is no candidate. A
     /// returning node must not move a unit that works. The order alone must not move a unit where
     /// no node is healthy.
-    pub(super) fn may_take_from(
-        &self,
-        owner: &NodeView<'_>,
-        unit: &Unit,
-        delay_runs: bool,
-    ) -> bool {
-        self.sort_key(unit, false) < owner.sort_key(unit, false)
+    pub(super) fn may_take_from(&self, owner: &NodeView<'_>, delay_runs: bool) -> bool {
+        self.sort_key(false) < owner.sort_key(false)
             && (!(delay_runs
                 || self.flags().in_preempt_delay
                 || self.soft() != Some(NO_SOFT_RULES))

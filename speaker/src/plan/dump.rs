@@ -32,10 +32,10 @@ impl Desired {
 
 fn unit(unit: &Unit, node: &str) -> Value {
     let own = unit.own_candidate(node);
-    let others = unit.ordered_candidates().filter(|other| *other.facts.node != *node);
+    let others = unit.candidates.iter().filter(|other| *other.node != *node);
     let mut candidates: Vec<_> = others.chain(own).collect();
-    candidates.sort_by_key(|candidate| (candidate.order, &candidate.facts.node));
-    let candidates = candidates.into_iter().map(|candidate| candidate.facts).map(
+    candidates.sort_by_cached_key(|candidate| (unit.order(&candidate.node), &candidate.node));
+    let candidates = candidates.into_iter().map(
         |c| json!({"node": *c.node, "cordoned": c.cordoned, "terminating": c.terminating, "preference": c.preference}),
     );
     json!({"address": unit.address, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.can_serve_here,

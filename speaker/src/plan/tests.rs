@@ -252,7 +252,7 @@ fn only_addresses_of_advertised_pools_are_announced() {
     let units = Cluster { services, ..Cluster::default() }.units();
     let both: Vec<_> = units.iter().map(|unit| unit.address).collect();
     assert_eq!(both, *addresses(&["172.30.0.200", "fd30::c8"]));
-    assert_eq!(units[0].orders[0], order("node1", "fd30::c8".parse().unwrap()));
+    assert_eq!(units[0].order("node1"), order("node1", "fd30::c8"));
     assert_eq!(units[1].candidates.len(), 0, "the Service has no IPv6 endpoint");
     let no_pool = Cluster { pools: vec![pool("other", &["10.0.0.0/8"])], ..Cluster::default() };
     let no_ad = Cluster { advertisements: Vec::new(), ..Cluster::default() };
@@ -282,7 +282,7 @@ fn the_owner_and_the_first_three_candidates_receive_solicitations_for_an_ipv6_ad
     };
     let rank = |address: IpAddr| {
         let mut nodes_by_order = nodes.clone();
-        nodes_by_order.sort_by_key(|name| order(name, address));
+        nodes_by_order.sort_by_key(|name| order(name, &address.to_string()));
         nodes_by_order.iter().position(|name| *name == "node1").unwrap()
     };
     let ndp_addresses =

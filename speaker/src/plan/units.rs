@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView};
-use ferrolb_proto::election::{Candidate, Unit, rank};
+use ferrolb_proto::election::{Candidate, Rank, Unit, rank};
 use ferrolb_proto::eligibility::{EligibleEndpoints, Ineligible, Serving, serving};
 use ferrolb_proto::facts::{Key, L2Advertisement};
 use ferrolb_proto::range::Family;
@@ -167,22 +167,14 @@ impl AddressMemo {
         layer2: &Layer2Address<'_, '_>,
     ) -> Layer2Plan {
         let selection = self.selection(state, view, layer2.advertisements());
-        let (serving, ordered_by) = (layer2.serving(&state.config.node), layer2.ordered_by());
-        let unit = |address| Some(&self.addresses.get(&address)?.layer2.as_ref()?.unit);
-        // The orders of the nodes are hashes. The previous unit of the address has them, and so has
-        // the unit of the Service's other address.
-        let before = unit(address);
+        let serving = layer2.serving(&state.config.node);
         let unit = Unit {
             can_serve_here: serving.is_ok(),
             failing: serving.is_ok_and(|serving| serving.failing),
-            ..Unit::new(
-                address,
-                ordered_by,
-                layer2.candidates(&selection.nodes),
-                before.or_else(|| unit(ordered_by)).map(|unit| &**unit),
-            )
+            ..Unit::new(address, layer2.ordered_by(), layer2.candidates(&selection.nodes))
         };
-        let unit = match before.filter(|before| ***before == unit) {
+        let before = self.addresses.get(&address).and_then(|plan| plan.layer2.as_ref());
+        let unit = match before.map(|plan| &plan.unit).filter(|before| ***before == unit) {
             Some(before) => Arc::clone(before),
             None => Arc::new(unit),
         };
@@ -298,11 +290,15 @@ impl LinkUnits {
 
 /// Returns whether this node is among the best [`PREPARED_CANDIDATES`] candidates of a unit.
 fn is_prepared(unit: &Unit, node: &str) -> bool {
-    let rank = |candidate| rank(candidate, Flags::default(), false, false);
-    unit.own_candidate(node).map(rank).is_some_and(|own| {
-        let better = unit.ordered_candidates().filter(|other| rank(*other) < own);
+    unit.own_candidate(node).map(|own| rank_by_api(unit, own)).is_some_and(|own| {
+        let better = unit.candidates.iter().filter(|other| rank_by_api(unit, other) < own);
         better.take(PREPARED_CANDIDATES).count() < PREPARED_CANDIDATES
     })
+}
+
+/// Returns the rank of a candidate as far as it follows from API objects.
+fn rank_by_api<'a>(unit: &Unit, candidate: &'a Candidate) -> Rank<'a> {
+    rank(candidate, unit.order(&candidate.node), Flags::default(), false, false)
 }
 
 /// Returns the Nodes, pools and advertisements of the cluster, which all units share.

@@ -297,7 +297,7 @@ fn an_address_is_announced_at_the_gratuitous_interval() {
 fn a_stalled_main_loop_hands_over_the_addresses() {
     let lan = Segment::new(&HOSTS);
     runtime().block_on(async {
-        let names = if order("node1", VIP.into()) < order("node2", VIP.into()) {
+        let names = if order("node1", &VIP.to_string()) < order("node2", &VIP.to_string()) {
             HOSTS
         } else {
             ["node2", "node1"]

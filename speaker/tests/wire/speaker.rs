@@ -51,7 +51,7 @@ pub(crate) fn link_config(addresses: &[IpAddr]) -> LinkConfig {
     let candidate = |node: &str| Candidate { node: node.into(), ..Candidate::default() };
     let candidates: Arc<[Candidate]> = HOSTS.map(candidate).into();
     let unit = |address: &IpAddr| {
-        (*address, Arc::new(Unit::new(*address, addresses[0], Arc::clone(&candidates), None)))
+        (*address, Arc::new(Unit::new(*address, addresses[0], Arc::clone(&candidates))))
     };
     let source_v6 = Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
     LinkConfig {
@@ -147,7 +147,7 @@ pub(crate) async fn start_pair_on(
             .await;
     }
     // MetalLB's order determines the owner.
-    let [one, two] = HOSTS.map(|name| order(name, addresses[0]));
+    let [one, two] = HOSTS.map(|name| order(name, &addresses[0].to_string()));
     let [first, second] = pair;
     let (mut owner, other) = if one < two { (first, second) } else { (second, first) };
     owner.wait_until("claimed the addresses", |report| report.owned.len() == addresses.len()).await;

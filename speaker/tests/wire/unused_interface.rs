@@ -20,7 +20,7 @@ use crate::speaker::{HOSTS, TIMEOUT, TestSpeaker, VIP, healthy_watchdog, link_co
 fn addresses_of_an_unused_interface_are_handed_over() {
     let lan = Segment::new(&HOSTS);
     let mut nodes = HOSTS;
-    nodes.sort_by_key(|node| order(node, VIP.into()));
+    nodes.sort_by_key(|node| order(node, &VIP.to_string()));
     let [owner, other] = nodes;
     let protocol = ClaimSettings {
         node: owner.into(),

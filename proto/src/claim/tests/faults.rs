@@ -365,7 +365,9 @@ fn claims_against_a_peer_that_never_yields_are_rate_limited() {
     let start = Instant::from_millis(2000);
     // The address is one for which node1 is first in order, so the order alone does not make node1
     // yield.
-    let is_node1_first = |address: &IpAddr| order("node1", *address) < order("node2", *address);
+    let is_node1_first = |address: &IpAddr| {
+        order("node1", &address.to_string()) < order("node2", &address.to_string())
+    };
     let address = (200..250)
         .map(|n| IpAddr::from([172, 30, 0, n]))
         .find(is_node1_first)

@@ -81,7 +81,7 @@ fn new_unit(n: u8, facts: UnitFacts) -> Arc<Unit> {
         can_serve_here: facts.serves,
         failing: facts.failing,
         announced_here: facts.announced_here,
-        ..Unit::new(address(n), address(n), names.map(candidate).collect(), None)
+        ..Unit::new(address(n), address(n), names.map(candidate).collect())
     })
 }
 

@@ -87,12 +87,11 @@ fn candidates_carry_the_facts_of_their_nodes() {
         ..Cluster::default()
     };
     let unit = &cluster.units()[0];
-    let address = "172.30.0.200".parse().unwrap();
     let first =
         Candidate { node: "node1".into(), cordoned: true, terminating: false, preference: 0 };
     let second =
         Candidate { node: "node2".into(), cordoned: false, terminating: true, preference: 0 };
     assert_eq!(*unit.candidates, [first, second]);
-    assert_eq!(*unit.orders, ["node1", "node2"].map(|name| order(name, address)));
+    assert_eq!(unit.order("node2"), order("node2", "172.30.0.200"));
     assert!(unit.can_serve_here);
 }
