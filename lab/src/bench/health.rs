@@ -1,6 +1,6 @@
 //! Health: cost of changing endpoints and of health checks to a speaker; moves of an address away
 //! from an owner that is no candidate any more; and cost to a client of endpoints that Kubernetes
-//! reports as ready although their node has failed. The benchmark uses two labs.
+//! reports as ready although their node has failed. The benchmark uses three labs.
 //!
 //! The processor time of a speaker is that of the busiest of three, all threads and kernel part
 //! included.
@@ -11,13 +11,14 @@ mod failed_node;
 mod moves;
 
 use super::report::Findings;
+use super::targets::{CHANGES_1000, CHANGES_10000};
 use super::{in_lab, with_ferrolb};
 use crate::setup::Tools;
 use crate::{Lab, Options};
 use anyhow::{Context, Result};
 
-/// Runs this benchmark in two labs: a lab without kube-proxies for a thousand Services, to which no
-/// client connects, and a lab with node leases for one Service.
+/// Runs this benchmark in three labs: two labs without kube-proxies for a thousand and for ten
+/// thousand Services, to which no client connects, and a lab with node leases for one Service.
 ///
 /// # Errors
 /// If an address does not move, or Kubernetes never detects the failed node.
@@ -25,6 +26,10 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
     let without_proxies = Options { proxy_mode: None, ..options.clone() };
     let mut findings = in_lab(tools, &without_proxies, run_thousand_services)
         .context("cannot measure a thousand Services")?;
+    findings.extend(
+        in_lab(tools, &without_proxies, |lab| changes::run(lab, 10_000, &CHANGES_10000))
+            .context("cannot measure ten thousand Services")?,
+    );
     let with_leases = Options { leases: true, ..options.clone() };
     findings.extend(
         with_ferrolb(tools, &with_leases, run_one_service).context("cannot measure one Service")?,
@@ -33,7 +38,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
 }
 
 fn run_thousand_services(lab: &Lab) -> Result<Findings> {
-    let mut findings = changes::run(lab)?;
+    let mut findings = changes::run(lab, changes::CHANGED, &CHANGES_1000)?;
     findings.extend(checked::run(lab).context("cannot measure health checks of all endpoints")?);
     Ok(findings)
 }

@@ -5,50 +5,71 @@
 use super::Unit::{Count, Milliseconds};
 use super::{MeasureSpec, with_target, without_target};
 
-pub const HEALTH_CPU_AT_REST: MeasureSpec = with_target(
-    "health.cpu.rest",
-    "speaker, 1,000 Services at rest: processor time per second",
-    Milliseconds,
-    10.0,
-    &[],
-);
-pub const HEALTH_CPU_CHANGES: MeasureSpec = with_target(
-    "health.cpu.changes",
-    "speaker, 50 endpoint changes/s: processor time per second",
-    Milliseconds,
-    250.0,
-    &[],
-);
-pub const HEALTH_PLAN: [MeasureSpec; 2] = [
-    without_target(
-        "health.plan.p50",
-        "speaker, 50 endpoint changes/s: planning time, p50",
-        Milliseconds,
-    ),
-    with_target(
-        "health.plan.p99",
-        "speaker, 50 endpoint changes/s: planning time, p99",
-        Milliseconds,
-        50.0,
-        &[],
-    ),
-];
-/// Time from the API server's reply to a change that makes the owner ineligible until another node
-/// announces the address.
-pub const ENDPOINT_CHANGE_TO_ANNOUNCEMENT: [MeasureSpec; 2] = [
-    without_target(
-        "health.wire.p50",
-        "endpoint change to announcement by another, p50",
-        Milliseconds,
-    ),
-    with_target(
-        "health.wire.p99",
-        "endpoint change to announcement by another, p99",
-        Milliseconds,
-        110.0,
-        &[],
-    ),
-];
+/// Measures of 50 endpoint changes per second among a number of Services.
+#[derive(Debug)]
+pub struct ChangeMeasures {
+    pub cpu_at_rest: MeasureSpec,
+    pub cpu: MeasureSpec,
+    /// Planning time: median and 99th percentile.
+    pub plan: [MeasureSpec; 2],
+    /// Time from the API server's reply to a change that makes the owner ineligible until another
+    /// node announces the address: median and 99th percentile.
+    pub announcement: [MeasureSpec; 2],
+}
+
+/// Builds the measures for a number of Services. The arguments are the start of the ids, and the
+/// start of the descriptions.
+macro_rules! change_measures {
+    ($id:literal, $what:literal) => {
+        ChangeMeasures {
+            cpu_at_rest: with_target(
+                concat!($id, ".cpu.rest"),
+                concat!($what, " at rest: speaker, processor time per second"),
+                Milliseconds,
+                10.0,
+                &[],
+            ),
+            cpu: with_target(
+                concat!($id, ".cpu.changes"),
+                concat!($what, ", 50 endpoint changes/s: speaker, processor time per second"),
+                Milliseconds,
+                40.0,
+                &[],
+            ),
+            plan: [
+                without_target(
+                    concat!($id, ".plan.p50"),
+                    concat!($what, ", 50 endpoint changes/s: planning time, p50"),
+                    Milliseconds,
+                ),
+                with_target(
+                    concat!($id, ".plan.p99"),
+                    concat!($what, ", 50 endpoint changes/s: planning time, p99"),
+                    Milliseconds,
+                    1.0,
+                    &[],
+                ),
+            ],
+            announcement: [
+                without_target(
+                    concat!($id, ".wire.p50"),
+                    concat!($what, ": endpoint change to announcement by another, p50"),
+                    Milliseconds,
+                ),
+                with_target(
+                    concat!($id, ".wire.p99"),
+                    concat!($what, ": endpoint change to announcement by another, p99"),
+                    Milliseconds,
+                    110.0,
+                    &[],
+                ),
+            ],
+        }
+    };
+}
+
+pub const CHANGES_1000: ChangeMeasures = change_measures!("health", "1,000 Services");
+pub const CHANGES_10000: ChangeMeasures = change_measures!("health10000", "10,000 Services");
 
 /// Processor time of a speaker with 5,000 endpoints over three nodes. Each endpoint gets one TCP
 /// health check per second.
