@@ -5,11 +5,13 @@
 //! while the machine handles an input or a deadline, and while the outputs are taken and their
 //! frames are signed. The result of a case is its longest call, and the sum and the number of its
 //! calls. Each case runs several times. The printed run is the one with the shortest longest call,
-//! because other load on the machine only adds time.
+//! because other load on the machine only adds time. `--check` fails if a call takes more than
+//! three times the target.
 //!
 //! `cargo bench --profile lab -p ferrolb-proto --bench claims` takes a few seconds.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
@@ -31,13 +33,18 @@ const RUNS: usize = 10;
 const FAILED: u32 = UNITS / 3;
 /// Hello interval of all nodes.
 const HELLO_INTERVAL: Duration = Duration::from_millis(50);
+/// The target for the longest call, and the factor by which a call must exceed it before `--check`
+/// fails, because other programs may slow the machine down.
+const CALL_TARGET: Duration = Duration::from_millis(2);
+const CHECK_FACTOR: u32 = 3;
 /// Time that a case runs at most after its first input.
 const CASE_TIME: Duration = Duration::from_secs(3);
 
 /// A case: prepares a run, then measures its calls.
 type Case = fn(&mut Run);
 
-fn main() {
+fn main() -> ExitCode {
+    let mut longest_of_all = Duration::ZERO;
     println!("{UNITS} units: longest call, sum, number of calls");
     let cases: [(&str, Case); 12] = [
         ("first units", first_units),
@@ -63,8 +70,16 @@ fn main() {
             let Calls { longest, sum, count } =
                 runs.min_by_key(|calls| calls.longest).unwrap_or_default();
             println!("{nodes:>4} nodes, {name:<44} {longest:>9.1?} {sum:>9.1?} {count:>6}");
+            longest_of_all = longest_of_all.max(longest);
         }
     }
+    println!("longest call {longest_of_all:.1?}, target {CALL_TARGET:?}");
+    let check = std::env::args().any(|argument| argument == "--check");
+    if check && longest_of_all > CALL_TARGET * CHECK_FACTOR {
+        eprintln!("error: a call takes more than {CHECK_FACTOR} times the target");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
 /// Passes all units to a machine without units.
