@@ -22,18 +22,24 @@ use tower::util::{BoxService, MapRequestLayer, MapResultLayer};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 use crate::api_health::ApiHealth;
-use crate::watch::WATCH_TIMEOUT;
+use crate::watch::RESPONSE_IDLE_MAX;
 use token::TokenFile;
 
 /// The time limit of a TCP connection and TLS handshake with the API server.
 pub const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time without data after which a connection is closed. An idle watch ends before this time,
-/// so only connections that have failed silently are closed.
-pub const API_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time without data after which a connection is closed.
+pub const API_READ_TIMEOUT: Duration = Duration::from_secs(100);
 const _: () = assert!(
-    API_READ_TIMEOUT.as_secs() > WATCH_TIMEOUT.as_secs() + 5,
+    API_READ_TIMEOUT.as_secs() > RESPONSE_IDLE_MAX.as_secs() + 5,
     "an idle watch must end by itself first"
 );
+/// The time after which the kernel closes a connection to a host that does not acknowledge data
+/// (`TCP_USER_TIMEOUT`) or keepalive probes, as after a power failure of that host.
+const API_UNREACHABLE_MAX: Duration = Duration::from_secs(45);
+/// The time without data after which the kernel sends keepalive probes, and the interval of these
+/// probes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reason why the client cannot be created, with the remedy where one is known.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +130,9 @@ fn low_latency_client(mut config: Config) -> Result<ClientBuilder<ApiService>, k
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
+    connector.set_tcp_user_timeout(Some(API_UNREACHABLE_MAX));
+    connector.set_keepalive(Some(KEEPALIVE_IDLE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     let mut connector =
         TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
     connector.set_connect_timeout(config.connect_timeout);

@@ -41,11 +41,11 @@ pub use starter::WatchStarter;
 /// The maximum number of events in a program's queue. A full queue delays the watches and, through
 /// TCP, the API server. No event is dropped.
 pub const EVENT_QUEUE_MAX: usize = 1_024;
-/// The time for which the API server keeps one watch request open. A connection that has failed
-/// silently is detected within this time and 5 s more.
-pub const WATCH_TIMEOUT: Duration = Duration::from_secs(40);
-/// The time without data after which a response counts as failed.
-const RESPONSE_IDLE_MAX: Duration = Duration::from_secs(WATCH_TIMEOUT.as_secs() + 5);
+/// The time for which the API server keeps one watch request open. kube accepts less than 295 s.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(290);
+/// The time without data after which a response counts as failed. The API server sends a bookmark
+/// in each watch once per minute, so this time detects an API server that hangs.
+pub const RESPONSE_IDLE_MAX: Duration = Duration::from_secs(90);
 /// The shortest duration of a watch. A watch that ends sooner counts as failed, even if the API
 /// server reports no error, so that the next one waits for the backoff.
 const WATCH_DURATION_MIN: Duration = Duration::from_secs(1);

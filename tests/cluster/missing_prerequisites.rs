@@ -145,7 +145,7 @@ fn wait_ready(lab: &Lab, (process, host, _): &(&str, &str, &str)) -> Result<()> 
 fn remove_permissions_at_run_time(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     let before = refusals(lab);
     remove_permissions(lab)?;
-    // The API server checks permissions only when a watch starts, which may take 40 s. Its restart
+    // The API server checks permissions only when a watch starts, which may take 290 s. Its restart
     // ends the connections, and with them the watches.
     lab.stop("kube-apiserver", Signal::KILL)?;
     lab.restart("kube-apiserver")?;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use ferrolb_proto::Instant;
-use http_body_util::Full;
-use hyper::body::Bytes;
+use futures::stream::{self, StreamExt};
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
 use hyper::{Request, Response};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
@@ -31,7 +32,8 @@ struct DecodedObject {
     data: BTreeMap<String, u32>,
 }
 
-/// A response of the API server: its status code and its JSON lines.
+/// A response of the API server: its status code and its JSON lines. A number instead of a line is
+/// a pause in seconds.
 type ScriptedResponse = (u16, Vec<Value>);
 
 /// Returns a client of a server that sends these responses in turn, and then none.
@@ -41,10 +43,14 @@ fn scripted(responses: Vec<ScriptedResponse>) -> Client {
         let response = responses.next();
         async move {
             let Some((code, lines)) = response else { return std::future::pending().await };
-            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-            let response =
-                Response::builder().status(code).body(Full::new(Bytes::from(text))).unwrap();
-            Ok::<_, Infallible>(response)
+            let frames = stream::iter(lines).then(async |line| {
+                let pause = line.as_u64();
+                tokio::time::sleep(Duration::from_secs(pause.unwrap_or_default())).await;
+                let text = if pause.is_none() { format!("{line}\n") } else { String::new() };
+                Ok::<_, Infallible>(Frame::data(Bytes::from(text)))
+            });
+            let body = StreamBody::new(Box::pin(frames));
+            Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
         }
     });
     Client::new(service, "default")
@@ -191,6 +197,17 @@ async fn an_interrupted_watch_continues_from_its_version() {
     let script =
         vec![list(&[]), (200, vec![line("a", 11)]), refused(503), (200, vec![line("b", 12)])];
     assert_eq!(changes(script, 4).await, ["started", "done", "ns/a=11", "ns/b=12"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bookmarks_keep_an_idle_watch_open_and_silence_ends_it() {
+    let bookmark = || json!({"type": "BOOKMARK", "object": object("", 11, json!(0))});
+    let idle = vec![json!(60), bookmark(), json!(60), bookmark(), json!(1_000)];
+    let line = json!({"type": "ADDED", "object": object("a", 12, json!(12))});
+    let (sent, times) = timed_changes(vec![list(&[]), (200, idle), (200, vec![line])], 3).await;
+    assert_eq!(sent, ["started", "done", "ns/a=12"]);
+    let end = Duration::from_secs(60 + 60) + RESPONSE_IDLE_MAX;
+    assert!((end..end + RETRY_DELAY_MAX).contains(&times[2]), "{times:?}");
 }
 
 fn status(code: u16) -> Box<Status> {
