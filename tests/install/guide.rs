@@ -1,8 +1,9 @@
-//! Commands of README.md and docs/ that need only Helm or kustomize, and the Helm values of the
-//! pages.
+//! Commands of README.md and docs/ that need only Helm or kustomize, and the Helm values and
+//! overlays of the pages.
 
-use crate::chart;
-use anyhow::{Context, Result, anyhow};
+use crate::{chart, kustomize};
+use anyhow::{Context, Result, anyhow, ensure};
+use ferrolb_lab::cluster::apply;
 use ferrolb_lab::scenario::print_measured;
 use ferrolb_tests::run::Runner;
 use ferrolb_tests::{Marker, Page, Topology, pages};
@@ -10,6 +11,11 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
+/// Line of an overlay on a page, and the overlay to which it adds images.
+const OVERLAY: &str = "kind: Kustomization";
+const BASE: &str = "l2";
+/// Tag of FerroLB's images in `deploy/`.
+const TAG: &str = "0.1.0";
 /// Directory of this test's files.
 const FOLDER: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/pages");
 
@@ -53,4 +59,43 @@ fn the_chart_accepts_the_values_of_the_pages() {
     }
     assert!(problems.is_empty(), "the chart refuses these values:\n{}", problems.join("\n"));
     print_measured(&format!("the chart accepts {count} blocks of values"));
+}
+
+#[test]
+fn kustomize_replaces_the_images_of_the_overlays_of_the_pages() {
+    let pages = pages().unwrap_or_else(|error| panic!("{error:#}"));
+    let overlays = pages.iter().flat_map(|page| page.blocks.iter().map(move |block| (page, block)));
+    let overlays: Vec<_> =
+        overlays.filter(|(_, block)| block.text.lines().any(|line| line == OVERLAY)).collect();
+    for (page, block) in &overlays {
+        check_overlay(&block.text)
+            .unwrap_or_else(|error| panic!("{}: {error:#}", page.position(block)));
+    }
+    assert!(!overlays.is_empty(), "no page has an overlay");
+    print_measured(&format!("kustomize renders {} overlays of the pages", overlays.len()));
+}
+
+/// Renders an overlay. Checks that it differs from [`BASE`] in its images only.
+fn check_overlay(kustomization: &str) -> Result<()> {
+    let overlay: Value = serde_saphyr::from_str(kustomization)?;
+    let mut expect = kustomize::build(BASE)?;
+    for image in overlay["images"].as_array().context("the overlay has no images")? {
+        let name = image["name"].as_str().context("an image has no name")?;
+        let old = format!("image: {name}:{TAG}\n");
+        ensure!(expect.contains(&old), "the overlay {BASE} has no line {old:?}");
+        let new_name = image["newName"].as_str().unwrap_or(name);
+        let new_tag = image["newTag"].as_str().unwrap_or(TAG);
+        expect = expect.replace(&old, &format!("image: {new_name}:{new_tag}\n"));
+    }
+    let [found, expect] =
+        [kustomize::build_mine(kustomization)?, expect].map(|yaml| sorted_objects(&yaml));
+    ensure!(found? == expect?, "other parts than images differ");
+    Ok(())
+}
+
+/// Returns the objects in the order of their kinds and names: an overlay may have its own order.
+fn sorted_objects(yaml: &str) -> Result<Vec<Value>> {
+    let mut objects = apply::objects(yaml)?;
+    objects.sort_by_key(chart::kind_and_name);
+    Ok(objects)
 }
