@@ -24,12 +24,24 @@ kubectl -n ferrolb-system set env daemonset/speaker FERROLB_HELLO_INTERVAL=200ms
 kubectl -n ferrolb-system rollout status daemonset/speaker
 ```
 
+```text
+daemonset.apps/speaker env updated
+...
+daemon set \"speaker\" successfully rolled out
+```
+
 A hyphen after the name removes a variable, and the default applies again:
 
 <!-- run: kubeadm -->
 ```sh
 kubectl -n ferrolb-system set env daemonset/speaker FERROLB_HELLO_INTERVAL- FERROLB_HELLO_MISSES-
 kubectl -n ferrolb-system rollout status daemonset/speaker
+```
+
+```text
+daemonset.apps/speaker env updated
+...
+daemon set \"speaker\" successfully rolled out
 ```
 
 For the controller, write `deployment/controller`. With Helm, write flags into the values
