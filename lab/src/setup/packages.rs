@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Packages of every lab, and their purpose.
-const LAB_PACKAGES: [(&str, &str); 9] = [
+const LAB_PACKAGES: [(&str, &str); 10] = [
     ("iproute2", "ip: namespaces, interfaces, addresses, neighbors"),
     ("nftables", "kube-proxy in nftables mode"),
     ("iptables", "kube-proxy in iptables mode"),
@@ -15,6 +15,7 @@ const LAB_PACKAGES: [(&str, &str); 9] = [
     ("jq", "commands of pages that change objects"),
     ("iputils-arping", "owners of IPv4 addresses, by ARP requests"),
     ("ndisc6", "owners of IPv6 addresses, by neighbor solicitations"),
+    ("tcpdump", "commands of pages that show frames"),
     ("keepalived", "the comparison in `cargo lab bench failover`"),
 ];
 
@@ -128,7 +129,8 @@ mod tests {
     #[test]
     fn a_package_with_only_config_files_is_missing() {
         let output = "iproute2 installed\nnftables config-files\niptables not-installed\nopenssl installed\ncurl installed\n";
-        let missing = ["nftables", "iptables", "jq", "iputils-arping", "ndisc6", "keepalived"];
+        let missing =
+            ["nftables", "iptables", "jq", "iputils-arping", "ndisc6", "tcpdump", "keepalived"];
         assert_eq!(missing_from(&needed(false), output), missing);
         assert_eq!(missing_from(&needed(false), "").len(), LAB_PACKAGES.len());
     }
