@@ -4,7 +4,7 @@
 use crate::metallb::{self, LAN, ROUTED};
 use crate::scenario::{print_measured, step};
 use crate::web;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use ferrolb_lab::routers::Router;
 use ferrolb_lab::topology::routers::OUTSIDE;
 use ferrolb_lab::topology::{Host, node_name};
@@ -69,13 +69,7 @@ struct Migration<'a> {
 
 /// Returns the blocks of the page that the scenario runs.
 pub(crate) fn blocks(page: &Page) -> Result<Vec<&Block>> {
-    PARTS.iter().map(|part| find(page, part)).collect()
-}
-
-fn find<'a>(page: &'a Page, part: &str) -> Result<&'a Block> {
-    let found =
-        page.blocks_for(Topology::Kubeadm).into_iter().find(|block| block.text.contains(part));
-    found.with_context(|| format!("{} has no block with {part:?}", page.path))
+    PARTS.iter().map(|part| page.block_with(Topology::Kubeadm, part)).collect()
 }
 
 /// Moves a cluster, on which MetalLB and FerroLB are side by side, by the commands of the page.
@@ -101,14 +95,14 @@ pub(crate) fn run(lab: &Lab, runner: &Runner<'_>, routers: &[Router<'_>]) -> Res
 
 impl Migration<'_> {
     fn run(&self, part: &str) -> Result<()> {
-        self.runner.block(&self.page, find(&self.page, part)?)
+        self.runner.block(&self.page, self.page.block_with(Topology::Kubeadm, part)?)
     }
 
     fn move_layer_2(&self) -> Result<()> {
         let daemons = metallb::daemons(self.lab)?;
         self.run(STOP_CONTROLLER)?;
         self.run(DELETE_L2)?;
-        let block = find(&self.page, REMOVE_ANNOTATION)?.clone();
+        let block = self.page.block_with(Topology::Kubeadm, REMOVE_ANNOTATION)?.clone();
         let text = block.text.replace(REMOVE_ANNOTATION, &format!("POOL={}", LAN.0));
         self.runner.block(&self.page, &Block { text, ..block })?;
         metallb::wait_served(self.lab, LAN)?;

@@ -12,6 +12,9 @@ use ferrolb_tests::{Block, Page, Topology, pages, read_page};
 const UPGRADE: &str = "docs/install/upgrade.md";
 const MANIFESTS: &str = "docs/install/manifests.md";
 const DRAIN: &str = "docs/operate/drain.md";
+const PLATFORMS: &str = "docs/platforms.md";
+const IMAGES: &str = "docs/install/images.md";
+const TROUBLESHOOTING_BGP: &str = "docs/operate/troubleshooting-bgp.md";
 /// Part of the commands that install FerroLB again, or over another file.
 const APPLY: &str = "kubectl apply -f deploy/install.yaml";
 /// Part of the commands after a change from `install-bgp.yaml` to `install.yaml`.
@@ -25,19 +28,20 @@ enum Action {
     Blocks(&'static str, &'static [&'static str]),
     /// Runs these blocks of the page on uninstallation, and checks that nothing is left.
     Remove(&'static [&'static str]),
-    /// Deletes the Service of a page.
-    DeleteService,
+    /// Deletes the Service of a page, by its name.
+    DeleteService(&'static str),
 }
 
-const ACTIONS: [Action; 29] = [
+const ACTIONS: [Action; 37] = [
+    Blocks(IMAGES, &["images import -", "images ls -q"]),
     AllBlocks("README.md", None),
     Blocks(uninstall::PAGE, &[uninstall::KEEP_POOLS]),
     Blocks(UPGRADE, &[APPLY]),
     Remove(uninstall::BY_FILE),
     Blocks(uninstall::PAGE, uninstall::SERVICES),
-    DeleteService,
+    DeleteService("web"),
     AllBlocks("docs/getting-started.md", None),
-    Blocks(UPGRADE, &["ferrolb-backup.yaml"]),
+    Blocks(UPGRADE, &["ferrolb-backup.yaml", "images tag"]),
     Remove(uninstall::BY_FILE),
     Blocks(UPGRADE, &["-f deploy/base/namespace.yaml", APPLY]),
     Remove(uninstall::BY_FILE),
@@ -49,7 +53,7 @@ const ACTIONS: [Action; 29] = [
     Blocks(DRAIN, &["kubectl drain node1", "kubectl uncordon node1"]),
     Blocks(UPGRADE, &["rollout undo"]),
     Remove(uninstall::BY_FILE),
-    DeleteService,
+    DeleteService("web"),
     AllBlocks("docs/install/helm.md", Some(migration::SIDE_BY_SIDE)),
     Blocks(UPGRADE, &["helm show crds", "helm upgrade", "helm rollback"]),
     Remove(uninstall::BY_HELM),
@@ -57,8 +61,15 @@ const ACTIONS: [Action; 29] = [
     Blocks(UPGRADE, &["install-bgp.yaml -l", "rollout status daemonset/gobgpd"]),
     Blocks(DRAIN, &["rollout restart daemonset/gobgpd"]),
     Blocks(UPGRADE, &[APPLY]),
+    Blocks(TROUBLESHOOTING_BGP, &["logs -l app.kubernetes.io/component=gobgpd"]),
     Blocks(MANIFESTS, &[DELETE_GOBGPD]),
     Remove(uninstall::BY_FILE),
+    Blocks(PLATFORMS, &["install-beside-metallb.yaml"]),
+    Blocks(MANIFESTS, &["kind: IPAddressPool"]),
+    Blocks(PLATFORMS, &["name: trial", "kubectl get service trial"]),
+    DeleteService("trial"),
+    Remove(uninstall::BY_FILE),
+    Blocks(uninstall::PAGE, &["images rm"]),
 ];
 
 impl Action {
@@ -67,7 +78,7 @@ impl Action {
         match self {
             AllBlocks(path, _) | Blocks(path, _) => Some(path),
             Remove(_) => Some(uninstall::PAGE),
-            DeleteService => None,
+            DeleteService(_) => None,
         }
     }
 
@@ -83,16 +94,16 @@ impl Action {
                 Ok(blocks.filter(|block| !excluded(block)).collect())
             }
             Blocks(_, parts) | Remove(parts) => {
-                parts.iter().map(|part| page.commands_with(part)).collect()
+                parts.iter().map(|part| page.block_with(Topology::Kubeadm, part)).collect()
             }
-            DeleteService => Ok(Vec::new()),
+            DeleteService(_) => Ok(Vec::new()),
         }
     }
 
     fn run(&self, lab: &Lab, runner: &Runner<'_>) -> Result<()> {
         match self {
             Remove(parts) => step("FerroLB is removed", || uninstall::remove(lab, parts)),
-            DeleteService => lab.kubectl(&["delete", "service", "web"]).map(drop),
+            DeleteService(name) => lab.kubectl(&["delete", "service", name]).map(drop),
             AllBlocks(path, _) | Blocks(path, _) => {
                 let (page, start) = (read_page(path)?, wait::now());
                 let blocks = self.blocks(&page)?;

@@ -73,6 +73,16 @@ impl Page {
         found.with_context(|| format!("{} has no commands with {command:?}", self.path))
     }
 
+    /// Returns the first block that runs in this topology and contains `part`.
+    ///
+    /// # Errors
+    /// If the page has no such block.
+    pub fn block_with(&self, topology: Topology, part: &str) -> Result<&Block> {
+        let mut blocks = self.blocks_for(topology).into_iter();
+        let found = blocks.find(|block| block.text.contains(part));
+        found.with_context(|| format!("{} has no block with {part:?} in {topology}", self.path))
+    }
+
     /// Returns whether the page has a block for this topology.
     pub fn needs(&self, topology: Topology) -> bool {
         self.blocks.iter().any(|block| block.runs_in(topology))

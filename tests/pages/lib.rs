@@ -2,6 +2,7 @@
 //! cluster and must print the outputs of the pages.
 
 mod compare;
+mod functions;
 mod normalize;
 pub mod run;
 pub mod scenarios;

@@ -1,13 +1,12 @@
 //! Runs the commands of pages, and compares their outputs with those that the pages show.
 
 use crate::compare::{ANY, differences};
-use crate::to_lab;
+use crate::{functions, to_lab};
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use ferrolb_lab::cluster::kubeadm::machine;
 use ferrolb_lab::scenario::step;
 use ferrolb_lab::setup::{installers, repository};
-use ferrolb_lab::topology::routers::ROUTERS;
-use ferrolb_lab::topology::{CLIENT, node_name};
-use ferrolb_lab::{Lab, routers, wait};
+use ferrolb_lab::{Lab, wait};
 use ferrolb_markdown::{Block, Page, Place, Topology, YAML};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -26,11 +25,11 @@ const TIMED_OUT: i32 = 124;
 const WORK_FOLDER: &str = "pages";
 /// File in that directory with the output of the last block.
 const OUTPUT_FILE: &str = ".output";
+/// Directory of build results, which is not linked.
+const TARGET: &str = "target";
 /// Commands before and after a block, which keep variables from block to block.
 const LOAD_VARIABLES: &str = "[ ! -e .variables ] || . ./.variables";
 const SAVE_VARIABLES: &str = "set >.variables";
-/// Function for commands of nodes and routers: the commands run as root.
-const SUDO: &str = "sudo() { \"$@\"; }";
 /// Configuration of curl, so that curl prints no progress in an output, and ends.
 const CURL_FILE: &str = ".curlrc";
 const CURL_CONFIG: &str = "no-progress-meter\nmax-time = 2\n";
@@ -82,7 +81,7 @@ impl<'a> Runner<'a> {
     /// If the directory for the commands cannot be created.
     pub fn in_lab(lab: &'a Lab) -> Result<Self> {
         let folder = lab.state().file(WORK_FOLDER);
-        create_folder(&folder)?;
+        create_folder(&folder, Some(&machine::folder(&lab.state().name).join("images")))?;
         Ok(Self { folder, command: Box::new(|| lab.client_command("timeout")), lab: Some(lab) })
     }
 
@@ -91,7 +90,7 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// See [`Self::in_lab`].
     pub fn without_cluster(folder: PathBuf) -> Result<Self> {
-        create_folder(&folder)?;
+        create_folder(&folder, None)?;
         let command = || {
             installers::command_with("timeout", &[installers::helm()?, installers::kustomize()?])
         };
@@ -132,17 +131,7 @@ impl<'a> Runner<'a> {
     }
 
     fn run(&self, place: Option<Place>, commands: &str) -> Result<Finished> {
-        let (host, functions) = match (place, self.lab) {
-            (Some(Place::Node), Some(_)) => (node_name(1), SUDO.to_owned()),
-            (Some(Place::Router), Some(lab)) => {
-                let router = ROUTERS[0];
-                (
-                    router.to_owned(),
-                    SUDO.to_owned() + "\n" + &routers::shell_functions(lab, router)?,
-                )
-            }
-            _ => (CLIENT.to_owned(), String::new()),
-        };
+        let (host, functions) = functions::host_and_functions(place, self.lab)?;
         // A file and not a pipe, because a process in the background would keep a pipe open.
         let script =
             format!("exec 2>&1\n{LOAD_VARIABLES}\n{functions}\n{commands}\n{SAVE_VARIABLES}");
@@ -174,15 +163,22 @@ fn without_log_lines(output: &str) -> String {
     output.split_inclusive('\n').filter(|line| !is_log_line(line)).collect()
 }
 
-/// Creates the directory for the commands, with links to the entries of the repository.
-fn create_folder(folder: &Path) -> Result<()> {
+/// Creates the directory for the commands, with links to the entries of the repository. Archives of
+/// images are at the path to which `cargo lab images` writes them, if there are any.
+fn create_folder(folder: &Path, images: Option<&Path>) -> Result<()> {
     if folder.exists() {
         return Ok(());
     }
-    fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    let target = folder.join(TARGET);
+    fs::create_dir_all(&target).with_context(|| format!("{}", folder.display()))?;
     for entry in fs::read_dir(repository())? {
         let entry = entry?;
-        symlink(entry.path(), folder.join(entry.file_name()))?;
+        if entry.file_name() != TARGET {
+            symlink(entry.path(), folder.join(entry.file_name()))?;
+        }
+    }
+    if let Some(images) = images.filter(|images| images.exists()) {
+        symlink(images, target.join("images"))?;
     }
     Ok(fs::write(folder.join(CURL_FILE), CURL_CONFIG)?)
 }
@@ -262,7 +258,7 @@ mod tests {
     #[test]
     fn commands_run_without_a_cluster_and_the_error_has_the_position() {
         let folder = std::env::temp_dir().join(format!("ferrolb-pages-{}", std::process::id()));
-        create_folder(&folder).unwrap();
+        create_folder(&folder, None).unwrap();
         let command = || Ok(Command::new("timeout"));
         let runner = Runner { folder: folder.clone(), command: Box::new(command), lab: None };
         let text = "# Files\n<!-- run: install -->\n```sh\necho one > set; ls README.md set\n```\n```text\nREADME.md\nall\n```\n";

@@ -1,7 +1,7 @@
 //! Scenarios of the pages: one lab for each page whose commands need it.
 
 use crate::run::Runner;
-use crate::{pages, to_lab};
+use crate::{DOCS, pages, to_lab};
 use anyhow::{Context, Result};
 use ferrolb_lab::scenario::{print_measured, run_scenario};
 use ferrolb_lab::setup::repository;
@@ -10,7 +10,8 @@ use ferrolb_markdown::{Page, Topology};
 use std::fs;
 use std::path::Path;
 
-/// Folder with the objects that a reader of a page already has: `NAME.yaml` for a page `NAME.md`.
+/// Folder with the objects that a reader of a page already has: `NAME.yaml` for the page
+/// `NAME.md` in `docs/`.
 const OBJECTS: &str = "tests/pages/objects";
 /// Label of the pods that the Services of all pages select.
 const POD_LABEL: (&str, &str) = ("app", "web");
@@ -81,8 +82,11 @@ pub fn apply_objects(lab: &Lab, page: &Page) -> Result<()> {
 
 /// Returns the path of the file with the objects of a page's reader, which need not exist.
 fn objects_file(page: &Page) -> String {
-    let name = Path::new(&page.path).file_stem().unwrap_or_default().to_string_lossy();
-    format!("{OBJECTS}/{name}.yaml")
+    let path = page.path.strip_prefix(DOCS).unwrap_or(&page.path);
+    format!(
+        "{OBJECTS}/{}",
+        Path::new(path.trim_start_matches('/')).with_extension("yaml").display()
+    )
 }
 
 /// Starts FerroLB on a lab, and a web pod on each node.
@@ -104,8 +108,13 @@ mod tests {
         let pages = pages().unwrap_or_else(|error| panic!("{error:#}"));
         let needs_lab = |page: &&Page| page.needs(Topology::Lab) || page.needs(Topology::Bgp);
         let files: Vec<_> = pages.iter().filter(needs_lab).map(objects_file).collect();
-        for entry in fs::read_dir(repository().join(OBJECTS)).unwrap() {
-            let path = format!("{OBJECTS}/{}", entry.unwrap().file_name().display());
+        let mut paths = vec![repository().join(OBJECTS)];
+        while let Some(path) = paths.pop() {
+            if path.is_dir() {
+                paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+                continue;
+            }
+            let path = path.strip_prefix(repository()).unwrap().display().to_string();
             let count = files.iter().filter(|file| **file == path).count();
             assert_eq!(count, 1, "pages with commands and the objects of {path}");
         }

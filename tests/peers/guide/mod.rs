@@ -26,6 +26,8 @@ const CONFIGS: [(RouterKind, &str, &str); 2] = [
     (RouterKind::Frr, "router bgp 64512", "remote-as"),
     (RouterKind::Bird, "protocol bgp ", "protocol device"),
 ];
+/// Language of the pages' configurations of routers.
+const TEXT: &str = "text";
 /// Ranges of the pages' pools for BGP.
 const ROUTED: [&str; 2] = ["203.0.113.0/24", "2001:db8::/32"];
 
@@ -75,7 +77,8 @@ fn start_router(lab: &Lab, page: &Page) -> Result<()> {
 
 /// Returns the first configuration on a page, and whether it is complete.
 fn config_block(page: &Page) -> Option<(RouterKind, String, bool)> {
-    page.blocks.iter().find_map(|block| {
+    let mut texts = page.blocks.iter().filter(|block| block.language == TEXT);
+    texts.find_map(|block| {
         let (kind, _, word) = CONFIGS.into_iter().find(|(_, line, _)| block.text.contains(line))?;
         Some((kind, block.text.clone(), block.text.contains(word)))
     })
