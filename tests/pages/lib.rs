@@ -4,6 +4,7 @@
 mod compare;
 mod functions;
 mod normalize;
+mod reports;
 pub mod run;
 pub mod scenarios;
 mod substitute;

@@ -1,7 +1,7 @@
 //! Runs the commands of pages, and compares their outputs with those that the pages show.
 
 use crate::compare::{ANY, differences};
-use crate::{functions, to_lab};
+use crate::{functions, reports, to_lab};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ferrolb_lab::cluster::kubeadm::machine;
 use ferrolb_lab::scenario::step;
@@ -107,8 +107,9 @@ impl<'a> Runner<'a> {
         Ok(blocks.len())
     }
 
-    /// Runs one block, and compares the output if the page shows one. Commands that change nothing
-    /// are repeated until they succeed with that output, at most for [`OUTPUT_MAX`].
+    /// Runs one block, and compares the output with the one that the page shows. Commands that
+    /// change nothing are repeated until they succeed with that output, at most for
+    /// [`OUTPUT_MAX`].
     ///
     /// # Errors
     /// If the commands fail, or their output differs; with the position, the commands and the
@@ -193,14 +194,19 @@ fn commands(block: &Block) -> String {
 }
 
 /// Checks the result of commands. Commands may fail only if the page shows their whole output with
-/// the error.
+/// the error. If the page shows no output, they print only reports of changes.
 fn check(expected: Option<&str>, finished: &Finished) -> Result<()> {
     let Finished { success, output } = finished;
-    let differences = expected.and_then(|expected| differences(expected, &to_lab(output)));
-    if let Some(differences) = differences {
+    let Some(expected) = expected else {
+        ensure!(*success, "the commands failed:\n{output}");
+        let hidden = reports::without_reports(output);
+        ensure!(hidden.is_empty(), "the page shows no output, and the commands print:\n{hidden}");
+        return Ok(());
+    };
+    if let Some(differences) = differences(expected, &to_lab(output)) {
         bail!("the output differs from that of the page:\n{differences}");
     }
-    let shows_all = expected.is_some_and(|text| text.lines().all(|line| line.trim() != ANY));
+    let shows_all = expected.lines().all(|line| line.trim() != ANY);
     ensure!(*success || shows_all, "the commands failed:\n{output}");
     Ok(())
 }
@@ -240,11 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn commands_without_a_complete_output_must_succeed() {
+    fn outputs_that_differ_and_errors_that_the_page_hides_are_refused() {
         let finished = |success, output: &str| Finished { success, output: output.to_owned() };
         for (expected, finished, valid) in [
-            (None, finished(true, "any"), true),
-            (None, finished(false, "any"), false),
+            (None, finished(true, ""), true),
+            (None, finished(true, "service/web created\n"), true),
+            (None, finished(true, "service/web created\nany\n"), false),
+            (None, finished(false, ""), false),
             (Some("a"), finished(true, "a\n"), true),
             (Some("error: refused"), finished(false, "error: refused\n"), true),
             (Some("a\n...\n"), finished(true, "a\nb\n"), true),
