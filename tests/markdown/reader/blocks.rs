@@ -74,7 +74,9 @@ impl<'a> BlockReader<'a> {
     /// Ends the block that is being read.
     pub(crate) fn end(&mut self) {
         let Some(OpenBlock { block, end, follows_commands }) = self.open.take() else { return };
-        self.commands_end = (block.language == SHELL).then_some(end);
+        // A block of YAML that runs is applied by a command.
+        let has_commands = block.language == SHELL || block.place().is_some();
+        self.commands_end = has_commands.then_some(end);
         let is_output = follows_commands && block.language == OUTPUT && block.error.is_none();
         match self.blocks.last_mut().filter(|_| is_output) {
             Some(commands) => commands.output = Some(block.text),
@@ -174,6 +176,8 @@ mod tests {
         }
         let found = parsed(&format!("```sh\nls\n```\n{output}{output}"));
         assert_eq!(found.len(), 2, "only one output belongs to the commands");
+        let found = parsed(&format!("<!-- run: lab -->\n```yaml\nkind: A\n```\n{output}"));
+        assert_eq!(found[0].output.as_deref(), Some("ok\n"), "a test applies the block");
         let found = parsed("1. Step:\n\n   ```sh\n   ls\n   ```\n\n   ```text\n   ok\n   ```\n");
         assert_eq!(found[0].output.as_deref(), Some("ok\n"), "both blocks belong to a list");
     }
