@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::route_class::de_preferred_med;
 use super::routes::{RouteInput, class, served_address};
 use super::{Prefix, RouteClass, Withdrawable};
 use crate::announce::{ClusterView, ServiceView};
@@ -51,10 +52,10 @@ struct ServedAddress {
 }
 
 /// The key of a [`RouteClass`]: prefixes with the same family and the same properties share one
-/// class. The fields are the family, whether all addresses in the prefix that the node can serve
-/// are de-preferred, the BGPPeers from whose routers the node may withdraw all these addresses, and
-/// the indexes of the BGPAdvertisements that announce any of them.
-type ClassKey = (Family, bool, BTreeSet<Box<str>>, BTreeSet<usize>);
+/// class. The fields are the family, [`de_preferred_med`] if all addresses in the prefix that the
+/// node can serve are de-preferred, the BGPPeers from whose routers the node may withdraw all these
+/// addresses, and the indexes of the BGPAdvertisements that announce any of them.
+type ClassKey = (Family, Option<u32>, BTreeSet<Box<str>>, BTreeSet<usize>);
 
 impl RouteTable {
     /// Drops everything that follows from sessions, advertisements, pools and nodes.
@@ -139,7 +140,7 @@ impl RouteTable {
     /// serve; `None` if there is no such address.
     fn class_key(&self, prefix: Prefix) -> Option<ClassKey> {
         let range = AddressRange::network(prefix.network(), prefix.length());
-        let mut key: Option<ClassKey> = None;
+        let mut found: Option<(bool, BTreeSet<Box<str>>, BTreeSet<usize>)> = None;
         for (address, served) in self.served.range(range.first()..=range.last()) {
             let indexes = served.prefixes.iter().filter(|(other, _)| *other == prefix);
             let indexes: BTreeSet<_> = indexes.map(|(_, index)| *index).collect();
@@ -148,25 +149,26 @@ impl RouteTable {
             }
             let is_de_preferred = self.is_de_preferred || served.failing;
             let peers = self.withdrawable.get(address).cloned().unwrap_or_default();
-            key = Some(match key {
-                None => (prefix.family(), is_de_preferred, peers, indexes),
-                Some((family, all_de_preferred, withdrawable, all_indexes)) => (
-                    family,
+            found = Some(match found {
+                None => (is_de_preferred, peers, indexes),
+                Some((all_de_preferred, withdrawable, all_indexes)) => (
                     all_de_preferred && is_de_preferred,
                     &withdrawable & &peers,
                     &all_indexes | &indexes,
                 ),
             });
         }
-        key
+        let (is_de_preferred, withdrawable, indexes) = found?;
+        let med = is_de_preferred.then(|| de_preferred_med(prefix));
+        Some((prefix.family(), med, withdrawable, indexes))
     }
 
     fn class(&mut self, input: &RouteInput<'_, '_>, key: ClassKey) -> (Arc<RouteClass>, bool) {
         let found = self.classes.entry(key).or_insert_with_key(
-            |(family, is_de_preferred, withdrawable, indexes)| {
+            |(family, de_preferred, withdrawable, indexes)| {
                 let advertisements: Vec<_> =
                     indexes.iter().map(|index| input.advertisements.get(*index)).collect();
-                let mut class = class(&advertisements, *family, input.sessions, *is_de_preferred);
+                let mut class = class(&advertisements, *family, input.sessions, *de_preferred);
                 let is_withdrawn = class.remove_peers(withdrawable);
                 (Arc::new(class), is_withdrawn)
             },

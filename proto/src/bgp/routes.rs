@@ -110,7 +110,7 @@ pub fn export_targets<'a, 'v>(
         ExportTargets { peers: BTreeSet::new(), de_preferred, overridden: BTreeSet::new() };
     let mut reason = Ineligible::NoRouter;
     for (peer, session) in sessions {
-        match attributes_for(&advertisements, &peer.name, session, de_preferred) {
+        match attributes_for(&advertisements, &peer.name, session, None) {
             Some(Ok((_, overridden))) => {
                 targets.peers.insert(&*peer.name);
                 targets.overridden.extend(overridden);
@@ -123,12 +123,12 @@ pub fn export_targets<'a, 'v>(
 }
 
 /// Computes the class of the routes that these advertisements announce together. The oldest
-/// advertisement is first.
+/// advertisement is first. `de_preferred` is the MED of de-preferred routes.
 pub(super) fn class(
     advertisements: &[&ResolvedAdvertisement<'_>],
     family: Family,
     sessions: &Sessions<'_>,
-    de_preferred: bool,
+    de_preferred: Option<u32>,
 ) -> RouteClass {
     let mut class = RouteClass::default();
     for (peer, session) in
@@ -157,7 +157,7 @@ fn attributes_for<'a>(
     advertisements: &[&ResolvedAdvertisement<'a>],
     peer: &str,
     session: &SessionParameters,
-    de_preferred: bool,
+    de_preferred: Option<u32>,
 ) -> Option<Result<(RouteAttributes, Vec<&'a str>), CommunityLimitExceeded>> {
     let mut selecting = advertisements.iter().filter(|ad| ad.of.selects_peer(peer));
     let oldest = selecting.next()?;
@@ -179,10 +179,11 @@ fn attributes_for<'a>(
     let (local_pref, prepend) =
         (local_pref.filter(|_| is_internal), if is_internal { 0 } else { prepend });
     let attributes = RouteAttributes { communities, local_pref, med, prepend };
-    Some(Ok((
-        if de_preferred { attributes.de_preferred(is_internal) } else { attributes },
-        overridden,
-    )))
+    let attributes = match de_preferred {
+        Some(med) => attributes.de_preferred(is_internal, med),
+        None => attributes,
+    };
+    Some(Ok((attributes, overridden)))
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ const PROBE_MAX: Duration = Duration::from_secs(180);
 /// Maximum number of lost connections: a connection in progress is reset when its packets take
 /// another path, and on a busy machine several are in progress.
 const LOST_MAX: usize = 3;
+/// MED of de-preferred paths to the IPv4 address at routers of another AS. The IPv6 address is in
+/// another block of addresses.
+const DEPREFERRED_MED_V4: u32 = 4_294_967_239;
 /// Command of each router (FRR, BIRD, GoBGP) that shows a path, and the parts of the output that
 /// show that the path is de-preferred.
 const DEPREFERRED_OUTPUT: [(&[&str], [&str; 3]); 3] = [
@@ -36,19 +39,19 @@ const DEPREFERRED_OUTPUT: [(&[&str], [&str; 3]); 3] = [
         &["show bgp ipv4 unicast 203.0.113.10/32 json"],
         [
             "\"string\":\"64512 64512 64512 64512\"",
-            "\"metric\":4294967295",
+            "\"metric\":4294967239",
             "\"string\":\"graceful-shutdown\"",
         ],
     ),
     (
         &["show", "route", "203.0.113.10/32", "all"],
-        ["BGP.as_path: 64512 64512 64512 64512", "BGP.med: 4294967295", "BGP.community: (65535,0)"],
+        ["BGP.as_path: 64512 64512 64512 64512", "BGP.med: 4294967239", "BGP.community: (65535,0)"],
     ),
     (
         &["-j", "global", "rib", "203.0.113.10/32"],
         [
             "\"asns\":[64512,64512,64512,64512]",
-            "\"metric\":4294967295",
+            "\"metric\":4294967239",
             "\"communities\":[4294901760]",
         ],
     ),
@@ -198,7 +201,7 @@ fn paths(nodes: &[Host], depreferred: bool) -> impl Iterator<Item = BgpRoute> {
             next_hop: Some(hop),
             as_path: vec![NODE_AS; if depreferred { 4 } else { 1 }],
             communities: depreferred.then(|| "65535:0".to_owned()).into_iter().collect(),
-            med: depreferred.then_some(u32::MAX),
+            med: depreferred.then(|| if address.is_ipv4() { DEPREFERRED_MED_V4 } else { u32::MAX }),
             ..BgpRoute::default()
         })
     })
@@ -315,7 +318,10 @@ fn check_own_as(lab: &Lab, routers: Vec<Router>, nodes: &[Host]) -> Result<()> {
     let internal_paths = |nodes: &[Host], depreferred: bool| -> Vec<BgpRoute> {
         let local_pref = Some(if depreferred { 0 } else { 100 });
         paths(nodes, depreferred)
-            .map(|path| BgpRoute { as_path: vec![], local_pref, ..path })
+            .map(|path| {
+                let med = path.med.map(|_| u32::MAX);
+                BgpRoute { as_path: vec![], local_pref, med, ..path }
+            })
             .collect()
     };
     let (healthy, depreferred) = nodes.split_at(2);
