@@ -45,7 +45,7 @@ pub const BGP_ENDPOINT_CHANGE_10000: [MeasureSpec; 3] = [
         "bgp.gone.10000",
         "one of 10,000: endpoint gone to withdrawn at the router, median",
         Milliseconds,
-        50.0,
+        10.0,
         &[],
     ),
     without_target(
