@@ -1,5 +1,5 @@
 //! The condition that makes an endpoint of a Service eligible, as an annotation of the Service
-//! defines it. Pure; used by the verdict and the decoder of Services.
+//! defines it. Pure; used by the eligibility and the decoder of Services.
 
 use std::collections::BTreeMap;
 

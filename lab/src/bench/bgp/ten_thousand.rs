@@ -14,10 +14,6 @@
 //!   ready. The UPDATEs are the announcements and withdrawals that the router has processed.
 //! - A node is cordoned, until the router has none of its routes. `--drain-delay` is 5 s.
 //! - A gobgpd is killed. The time starts with its restart, and ends when the router has all routes.
-//!
-//! With 10,000 Services, a speaker computes its complete plan for each change, which takes 15 ms of
-//! one processor. In the lab, three speakers do so at once on two processors, together with the API
-//! server.
 
 use super::routes::{self, RouteMonitor};
 use super::{ROUTER, withdraw};

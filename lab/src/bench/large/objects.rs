@@ -7,8 +7,7 @@
 //! - All components restart when the objects exist. `VmHWM` of `/proc/PID/status` is read when the
 //!   controller counts all Services and the speakers own all addresses. Of the three speakers, the
 //!   largest value counts.
-//! - The Nodes have no speaker. A speaker orders all Nodes for each Service, at 4 bytes each, so
-//!   three thousand Nodes and a thousand Services take 12 MB.
+//! - The Nodes have no speaker.
 //!
 //! `runtime/tests/memory.rs` measures the watch alone.
 
