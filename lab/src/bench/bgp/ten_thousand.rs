@@ -9,6 +9,8 @@
 //! - The memory is that of the largest speaker and of the largest gobgpd, as in
 //!   [`crate::bench::memory`].
 //! - Then [`withdraw`] runs with one more Service.
+//! - The lab has no kube-proxy. The first speakers find a gobgpd without routes, so they de-prefer
+//!   all routes for a minute. The next step begins after that.
 //! - The three speakers are killed one after another, and restart. The lost routes are those that
 //!   the router's kernel removed meanwhile, and those that are missing 10 s after all speakers are
 //!   ready. The UPDATEs are the announcements and withdrawals that the router has processed.
@@ -29,6 +31,9 @@ use std::time::{Duration, Instant};
 
 /// Maximum time until the router has all routes.
 const ALL_ROUTES_MAX: Duration = Duration::from_secs(180);
+/// Time after which a speaker that found a gobgpd without routes, on a node without a kube-proxy,
+/// no longer de-prefers its routes.
+const PREFERRED_AFTER: Duration = Duration::from_secs(65);
 /// Observation time for withdrawals after a restart of the speakers.
 const OBSERVATION_TIME: Duration = Duration::from_secs(10);
 
@@ -57,6 +62,7 @@ pub(super) fn run(lab: &Lab, router: &Router<'_>) -> Result<Findings> {
             .context("cannot measure the withdrawal of one of ten thousand routes")?,
     );
 
+    wait::during(PREFERRED_AFTER.saturating_sub(start.elapsed()), || Ok(()))?;
     measure_restart(lab, router, &mut findings, &speakers, all)?;
 
     measure_drain(lab, router, &mut findings, nodes.first().context("the lab has no node")?, all)?;
