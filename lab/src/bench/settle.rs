@@ -4,6 +4,8 @@
 use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
 use crate::cluster::nodes::proxy_name;
 use crate::lab::PROXY_HEALTH_PORT;
+use crate::lab::admin::metric;
+use crate::topology::CONTROL_PLANE;
 use crate::{Lab, wait};
 use anyhow::{Context, Result, ensure};
 use ferrolb_proto::api::{self, CustomResourceKind, IPAddressPoolObject, SpeakerStatusObject};
@@ -16,6 +18,10 @@ use std::time::Duration;
 
 /// Maximum time for a lab to settle.
 pub(super) const SETTLE_MAX: Duration = Duration::from_secs(60);
+/// Maximum time until the controller writes nothing more. It writes 100 conditions per second.
+const WRITES_MAX: Duration = Duration::from_secs(240);
+/// Interval between two readings of the controller's writes.
+const READING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Waits until every speaker receives hellos from all others and every pool has the condition
 /// `Valid`.
@@ -161,6 +167,31 @@ fn is_valid(pool: &IPAddressPoolObject) -> bool {
         condition.type_ == api::CONDITION_VALID && condition.status == "True"
     };
     pool.status.iter().flat_map(|status| &status.conditions).any(is_true)
+}
+
+/// Waits until the speakers own `services` addresses, and the controller has written nothing for
+/// `quiet`.
+pub(super) fn wait_no_writes(lab: &Lab, services: usize, quiet: Duration) -> Result<()> {
+    let mut last = (f64::NAN, wait::now());
+    wait::until("the controller writes nothing more", WRITES_MAX, || {
+        wait::during(READING_INTERVAL, || Ok(()))?;
+        let writes = metric(lab, CONTROL_PLANE, "ferrolb_controller_writes_total")?;
+        let owned: f64 = lab
+            .nodes()
+            .iter()
+            .map(|node| metric(lab, node, "ferrolb_speaker_owned_addresses"))
+            .sum::<Result<f64>>()?;
+        if writes != last.0 || owned != services as f64 {
+            last = (writes, wait::now());
+        }
+        let elapsed = last.1.elapsed();
+        ensure!(
+            elapsed >= quiet,
+            "the speakers own {owned} addresses, and the last of {writes} writes was {} s ago",
+            elapsed.as_secs()
+        );
+        Ok(Some(()))
+    })
 }
 
 #[cfg(test)]

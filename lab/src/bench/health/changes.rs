@@ -5,8 +5,8 @@
 //!
 //! # Method
 //!
-//! - The EndpointSlices are manual. First nothing changes for 10 s, then 50 slices per second
-//!   change for 20 s, each once.
+//! - The EndpointSlices are manual. When the controller has written nothing for 10 s, nothing
+//!   changes for 10 s more, and then 50 slices per second change for 20 s, each once.
 //! - Of ten thousand Services, nine thousand have policy Cluster and do not change. The cause is
 //!   the API server: it assigns each Service with policy Local a node port for health checks, and
 //!   it has 2,768 node ports.
@@ -47,10 +47,8 @@ const CHANGE_INTERVAL: Duration = Duration::from_millis(20);
 const CONCURRENT_CHANGES_MAX: usize = 8;
 /// Time for which the speakers are observed while nothing changes.
 pub(super) const OBSERVATION_TIME: Duration = Duration::from_secs(10);
-/// Maximum time for an address to move after the last change. [`OWNED_MAX`] is the maximum time for
-/// all addresses to get an owner.
+/// Maximum time for an address to move after the last change.
 const MOVE_MAX: Duration = Duration::from_secs(10);
-const OWNED_MAX: Duration = Duration::from_secs(180);
 /// Time in which a speaker may be in preempt delay, repeat announcements, and write a delayed
 /// status.
 pub(super) const SETTLE_TIME: Duration = Duration::from_secs(10);
@@ -76,8 +74,7 @@ pub(super) fn run(lab: &Lab, services: usize, measures: &ChangeMeasures) -> Resu
     let nodes = lab.nodes();
     start(lab)?;
     lab.api(async |client| create_services(&client, &names(services), &nodes).await)?;
-    settle::wait_for_owners(lab, i64::try_from(services)?, OWNED_MAX)?;
-    wait::during(SETTLE_TIME, || Ok(()))?;
+    settle::wait_no_writes(lab, services, SETTLE_TIME)?;
     findings.add(
         &measures.cpu_at_rest,
         busiest_speaker_time(lab, || wait::during(OBSERVATION_TIME, || Ok(())))?,

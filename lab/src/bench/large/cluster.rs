@@ -20,10 +20,8 @@ use crate::bench::services::{self, POOL, V4};
 use crate::bench::targets::{self, ClusterMemory};
 use crate::bench::{memory, settle};
 use crate::cluster::ferrolb::CONTROLLER;
-use crate::lab::admin::metric;
-use crate::topology::CONTROL_PLANE;
 use crate::{Lab, wait};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
@@ -45,10 +43,6 @@ const CONDITION_TIME: &str = "2026-01-01T00:00:00Z";
 /// Time without writes after which the cluster is settled. It is longer than the default of the
 /// speakers' `--failback-delay`, after which an address may move.
 const SETTLED_TIME: Duration = Duration::from_secs(35);
-/// Maximum time until the cluster is settled. The controller writes 100 conditions per second.
-const SETTLED_MAX: Duration = Duration::from_secs(240);
-/// Interval between two readings of the controller's writes.
-const READING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs this measurement in a lab with FerroLB and no pool, whose API server logs the requests of
 /// FerroLB.
@@ -65,10 +59,10 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
     lab.api(async |client| create(&client, &nodes, lab.nodes().len()).await)?;
     findings.add(&targets::CLUSTER_CREATED, start.elapsed().as_secs_f64() * 1000.0);
     findings.add(&targets::CLUSTER_OWNED, super::wait_owned(lab, SERVICES, wait::now())?);
-    wait_settled(lab)?;
+    settle::wait_no_writes(lab, SERVICES, SETTLED_TIME)?;
     measure_memory(lab, &mut findings, &targets::CLUSTER_MEMORY)?;
     findings.add(&targets::CLUSTER_RESTART_OWNED, super::restart(lab, SERVICES)?);
-    wait_settled(lab)?;
+    settle::wait_no_writes(lab, SERVICES, SETTLED_TIME)?;
     measure_memory(lab, &mut findings, &targets::CLUSTER_RESTART_MEMORY)?;
     requests::measure(lab, &mut findings)?;
     changes::measure(lab, &mut findings, &nodes)?;
@@ -137,26 +131,6 @@ pub(super) fn endpoints(service: usize, nodes: &[String]) -> Vec<Value> {
         })
     };
     (0..ENDPOINTS).map(endpoint).collect()
-}
-
-/// Waits until the cluster is settled.
-fn wait_settled(lab: &Lab) -> Result<()> {
-    let mut last = (f64::NAN, wait::now());
-    wait::until("the large cluster is settled", SETTLED_MAX, || {
-        wait::during(READING_INTERVAL, || Ok(()))?;
-        let writes = metric(lab, CONTROL_PLANE, "ferrolb_controller_writes_total")?;
-        let owned = super::owned_addresses(lab)?;
-        if writes != last.0 || owned != SERVICES as f64 {
-            last = (writes, wait::now());
-        }
-        let quiet = last.1.elapsed();
-        ensure!(
-            quiet >= SETTLED_TIME,
-            "the speakers own {owned} addresses, and the last of {writes} writes was {} s ago",
-            quiet.as_secs()
-        );
-        Ok(Some(()))
-    })
 }
 
 /// Measures the memory of the components.
