@@ -10,7 +10,7 @@ mod requests;
 use super::machine::kilobytes;
 use super::report::Findings;
 use super::targets::MeasureSpec;
-use super::with_ferrolb;
+use super::{settle, with_ferrolb};
 use crate::cluster::ferrolb::{CONTROLLER, speaker_name};
 use crate::lab::admin::metric;
 use crate::setup::Tools;
@@ -61,18 +61,13 @@ fn wait_owned(lab: &Lab, services: usize, start: Instant) -> Result<f64> {
         // Reads metrics, because they count from the start of a process. A SpeakerStatus may be
         // from the previous process.
         let assigned = metric(lab, CONTROL_PLANE, "ferrolb_controller_services")?;
-        let owned = owned_addresses(lab)?;
+        let owned = settle::owned_addresses(lab)?;
         ensure!(
             [assigned, owned] == [services as f64; 2],
             "the controller counts {assigned} Services, the speakers own {owned} addresses"
         );
         Ok(Some(start.elapsed().as_secs_f64() * 1000.0))
     })
-}
-
-/// Returns the number of addresses that the speakers own together.
-fn owned_addresses(lab: &Lab) -> Result<f64> {
-    lab.nodes().iter().map(|node| metric(lab, node, "ferrolb_speaker_owned_addresses")).sum()
 }
 
 /// Adds the peak memory of the largest of these processes since their start.

@@ -208,6 +208,11 @@ pub(super) fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{prefix}-{number}")).collect()
 }
 
+/// Returns the number in a name of [`names`].
+pub(super) fn number(name: &str) -> usize {
+    name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
 /// Runs `work` for every name, eight at a time.
 pub(super) async fn for_each_name<T>(
     names: &[String],

@@ -169,6 +169,11 @@ fn is_valid(pool: &IPAddressPoolObject) -> bool {
     pool.status.iter().flat_map(|status| &status.conditions).any(is_true)
 }
 
+/// Returns the number of addresses that the speakers own together, by their metrics.
+pub(super) fn owned_addresses(lab: &Lab) -> Result<f64> {
+    lab.nodes().iter().map(|node| metric(lab, node, "ferrolb_speaker_owned_addresses")).sum()
+}
+
 /// Waits until the speakers own `services` addresses, and the controller has written nothing for
 /// `quiet`.
 pub(super) fn wait_no_writes(lab: &Lab, services: usize, quiet: Duration) -> Result<()> {
@@ -176,11 +181,7 @@ pub(super) fn wait_no_writes(lab: &Lab, services: usize, quiet: Duration) -> Res
     wait::until("the controller writes nothing more", WRITES_MAX, || {
         wait::during(READING_INTERVAL, || Ok(()))?;
         let writes = metric(lab, CONTROL_PLANE, "ferrolb_controller_writes_total")?;
-        let owned: f64 = lab
-            .nodes()
-            .iter()
-            .map(|node| metric(lab, node, "ferrolb_speaker_owned_addresses"))
-            .sum::<Result<f64>>()?;
+        let owned = owned_addresses(lab)?;
         if writes != last.0 || owned != services as f64 {
             last = (writes, wait::now());
         }

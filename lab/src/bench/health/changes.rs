@@ -81,7 +81,7 @@ pub(super) fn run(lab: &Lab, services: usize, measures: &ChangeMeasures) -> Resu
     );
     let (owners, recorder) = (settle::owners(lab)?, AnnouncementRecorder::start(lab)?);
     let mut addresses = lab.api(async |client| addresses(&client).await)?;
-    addresses.retain(|name, _| number(name) < CHANGED);
+    addresses.retain(|name, _| services::number(name) < CHANGED);
     let before = plan_times::histogram(lab, &lab.nodes())?;
     let mut changes = Vec::new();
     let used = busiest_speaker_time(lab, || {
@@ -128,13 +128,8 @@ pub(super) fn names(services: usize) -> Vec<String> {
     services::names("health", services)
 }
 
-/// Returns the number in the name of a Service.
-fn number(service: &str) -> usize {
-    service.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
-}
-
 fn service(name: &str) -> Value {
-    let policy = if number(name) < CHANGED { "Local" } else { "Cluster" };
+    let policy = if services::number(name) < CHANGED { "Local" } else { "Cluster" };
     json!({
         "metadata": {"name": name},
         "spec": {
@@ -157,7 +152,7 @@ fn slice(service: &str, nodes: &[String]) -> Value {
 /// Returns the endpoints of a Service, on one node after another, each with an address of its own.
 /// The endpoints on `excluded` are not ready.
 pub(super) fn endpoints(service: &str, nodes: &[String], excluded: Option<&str>) -> Value {
-    let number = number(service);
+    let number = services::number(service);
     let endpoint = |index: usize| {
         let node = nodes.get((number + index) % nodes.len().max(1)).map_or("", String::as_str);
         let [.., high, low] = (number * ENDPOINTS + index + 1).to_be_bytes();

@@ -89,7 +89,7 @@ async fn create(client: &Client, nodes: &[String], existing: usize) -> Result<()
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
     services::for_each_name(&names, async |name| {
         let mut slice = services::slice(name, BATCH);
-        slice["endpoints"] = endpoints(number(name), nodes).into();
+        slice["endpoints"] = endpoints(services::number(name), nodes).into();
         services::post(&slices, slice).await
     })
     .await?;
@@ -112,11 +112,6 @@ fn ready() -> Value {
         "type": "Ready", "status": "True", "reason": "Bench", "lastHeartbeatTime": CONDITION_TIME,
         "lastTransitionTime": CONDITION_TIME,
     }]}})
-}
-
-/// Returns the number in the name of a Service.
-fn number(name: &str) -> usize {
-    name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
 /// Returns the endpoints of a Service, all ready. Each has an address of its own, and all endpoints
@@ -159,7 +154,7 @@ mod tests {
             ("cluster-1", ["10.245.0.6", "c"], ["10.245.0.10", "a"]),
             ("cluster-9999", ["10.245.195.76", "a"], ["10.245.195.80", "b"]),
         ] {
-            let all = endpoints(number(service), &nodes);
+            let all = endpoints(services::number(service), &nodes);
             for (endpoint, [address, node]) in [(&all[0], first), (&all[ENDPOINTS - 1], last)] {
                 assert_eq!(endpoint["addresses"], json!([address]), "{service}");
                 assert_eq!(endpoint["nodeName"], json!(node), "{service}");
