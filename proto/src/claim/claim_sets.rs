@@ -59,7 +59,8 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get(node) else { return };
         // A conflict with an isolated peer was settled when its claim arrived, and is settled again
         // with each list that it sends.
-        if !self.own.owned.is_empty() && !peer.flags.isolated {
+        let is_checked = peer.without_conflict == Some((self.own.generation, generation));
+        if !is_checked && !self.own.owned.is_empty() && !peer.flags.isolated {
             self.check_conflicts(node);
         }
     }
@@ -146,10 +147,14 @@ impl ClaimMachine {
     pub(super) fn settle_conflicts(&mut self, now: Instant) {
         let mut room = ADDRESSES_PER_TURN_MAX;
         while let Some((name, after)) = self.conflict_checks.pop_first() {
-            let Some(peer) = self.peers.get(&name) else { continue };
+            let Some(peer) = self.peers.get_mut(&name) else { continue };
             let claims = peer.claims.range((after, Bound::Unbounded));
             let both = claims.filter(|address| self.own.owned.contains_key(*address));
             let both: Vec<_> = both.take(room).copied().collect();
+            if both.is_empty() && after == Bound::Unbounded {
+                let own = self.own.generation;
+                peer.without_conflict = peer.generation.map(|generation| (own, generation));
+            }
             room -= both.len();
             self.resolve_conflicts(&name, &both, now);
             if let (0, Some(last)) = (room, both.last()) {

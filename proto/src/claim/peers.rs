@@ -41,6 +41,8 @@ pub(super) struct Peer {
     pub(super) macs: VecDeque<Mac>,
     pub(super) flags: Flags,
     pub(super) claims: PeerClaims,
+    /// Generations of this node's and of the peer's claim set at which no address was in both.
+    pub(super) without_conflict: Option<(u32, u32)>,
     /// Claimed addresses in preempt delay, each with the end of the delay.
     pub(super) preempt_delays: BTreeMap<IpAddr, Instant>,
     /// Addresses that the peer has refused, each with the time until which the peer is no candidate
@@ -94,6 +96,7 @@ impl Peer {
             macs: VecDeque::from([source]),
             flags: frame.flags,
             claims: PeerClaims::new(name),
+            without_conflict: None,
             preempt_delays: BTreeMap::new(),
             refused: BTreeMap::new(),
             failed: false,
