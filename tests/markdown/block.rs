@@ -61,6 +61,8 @@ pub enum BlockError {
     NoReason(String),
     /// The page or the item of a list ends before the closing fence.
     NoEnd,
+    /// Other text stands between commands that a test runs and this output.
+    OutputApart,
 }
 
 impl fmt::Display for BlockError {
@@ -79,6 +81,10 @@ impl fmt::Display for BlockError {
                 write!(f, "the marker {marker:?} states no reason: write it after the colon")
             }
             Self::NoEnd => f.write_str("the block has no end: add the closing fence"),
+            Self::OutputApart => f.write_str(
+                "the block does not directly follow its commands: move the text between them, or \
+                 write <!-- not run: REASON --> before an output that no test compares",
+            ),
         }
     }
 }

@@ -73,20 +73,31 @@ impl<'a> BlockReader<'a> {
 
     /// Ends the block that is being read.
     pub(crate) fn end(&mut self) {
-        let Some(OpenBlock { block, end, follows_commands }) = self.open.take() else { return };
+        let Some(OpenBlock { mut block, end, follows_commands }) = self.open.take() else { return };
         // A block of YAML that runs is applied by a command.
         let has_commands = block.language == SHELL || block.place().is_some();
         self.commands_end = has_commands.then_some(end);
-        let is_output = follows_commands && block.language == OUTPUT && block.error.is_none();
+        let is_output = block.language == OUTPUT && block.error.is_none();
         match self.blocks.last_mut().filter(|_| is_output) {
-            Some(commands) => commands.output = Some(block.text),
-            None => self.blocks.push(block),
+            Some(commands) if follows_commands => commands.output = Some(block.text),
+            Some(commands) if seems_output(commands, &block) => {
+                block.error = Some(BlockError::OutputApart);
+                self.blocks.push(block);
+            }
+            _ => self.blocks.push(block),
         }
     }
 
     pub(crate) fn finish(self) -> Vec<Block> {
         self.blocks
     }
+}
+
+/// Returns whether a reader takes `block` for the output of commands that a test runs, although it
+/// does not directly follow them.
+fn seems_output(commands: &Block, block: &Block) -> bool {
+    let same_section = commands.heading == block.heading && block.marker.is_none();
+    commands.place().is_some() && commands.output.is_none() && same_section
 }
 
 /// Returns whether the last line of a block closes the fence on the first line.
@@ -155,6 +166,21 @@ mod tests {
             ["````sh\n```\n`````\n", "> ```sh\n> a\n> ```\n", "~~~sh\n~~~ \n", "- ```\n  ```"]
         {
             assert_eq!(parsed(page)[0].error, None, "{page}");
+        }
+    }
+
+    #[test]
+    fn an_output_apart_from_commands_that_run_is_an_error() {
+        let output = "```text\nok\n```\n";
+        for (place, between, expect) in [
+            ("<!-- run: lab -->", "Text.\n\n", Some(BlockError::OutputApart)),
+            ("<!-- run: lab -->", "", None),
+            ("<!-- run: lab -->", "## Heading\n", None),
+            ("<!-- run: lab -->", "<!-- not run: another version -->\n", None),
+            ("", "Text.\n\n", None),
+        ] {
+            let found = parsed(&format!("# Page\n{place}\n```sh\nls\n```\n{between}{output}"));
+            assert_eq!(found.last().unwrap().error, expect, "{place} {between}");
         }
     }
 
