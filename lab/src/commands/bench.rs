@@ -9,8 +9,10 @@ use ferrolb_lab::bench::failover::{self, FailoverRow};
 use ferrolb_lab::bench::machine::{Build, Machine};
 use ferrolb_lab::bench::report::{BenchReport, CHECK_FACTOR, Findings};
 use ferrolb_lab::bench::{self, Bench, BenchExtent, bgp_failover, power_off};
+use ferrolb_lab::setup::Tools;
+use ferrolb_lab::setup::images::{self, Arch};
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
-use ferrolb_lab::setup::{Tools, programs};
+use ferrolb_lab::setup::programs::{self, LabPrograms, StaticPrograms};
 use ferrolb_lab::steps::Steps;
 use ferrolb_lab::topology::LabName;
 use std::fs;
@@ -53,8 +55,8 @@ pub(crate) struct BenchArgs {
     /// Measure with 1,000 Services too.
     #[arg(long)]
     thousand: bool,
-    /// Build and measure the release profile, which the memory targets refer to, instead of the lab
-    /// profile.
+    /// Build and measure the programs of the images, which the memory targets refer to, instead of
+    /// those of the lab profile.
     #[arg(long)]
     release: bool,
     /// Fail if a measure is above three times its target.
@@ -107,9 +109,12 @@ fn tools(steps: &mut Steps, release: bool, routers: bool) -> Result<Tools> {
     if !release {
         return Ok(tools);
     }
-    let programs = steps.step("Build FerroLB's release profile", RELEASE_USUAL_TIME, || {
-        programs::build_release(&tools.programs)
+    let built = steps.step("Build the programs of FerroLB's images", RELEASE_USUAL_TIME, || {
+        images::prepare(Arch::own())?;
+        programs::build_static("release", Arch::own().target())
     })?;
+    let StaticPrograms { controller, speaker } = built;
+    let programs = LabPrograms { controller, speaker, ..tools.programs };
     Ok(Tools { programs, ..tools })
 }
 

@@ -38,17 +38,6 @@ pub fn build() -> Result<LabPrograms> {
     })
 }
 
-/// Builds controller and speaker with the release profile; the lab's program stays the same.
-///
-/// # Errors
-/// See [`build`].
-pub fn build_release(built: &LabPrograms) -> Result<LabPrograms> {
-    let paths = executables("release", None, &["ferrolb-controller", "ferrolb-speaker"])?;
-    let (controller, speaker) =
-        (program(&paths, "ferrolb-controller")?, program(&paths, "ferrolb-speaker")?);
-    Ok(LabPrograms { controller, speaker, lab: built.lab.clone() })
-}
-
 /// Builds controller and speaker for a target with static programs, with one of cargo's profiles.
 ///
 /// # Errors
