@@ -41,6 +41,10 @@ const API_UNREACHABLE_MAX: Duration = Duration::from_secs(45);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The maximum size of a connection's read buffer in bytes, and so of the headers of a response.
+/// Each watch has a connection. With hyper's default of 400 KiB, the buffers take 2 MB.
+const CONNECTION_BUFFER_MAX: usize = 64 * 1024;
+
 /// Reason why the client cannot be created, with the remedy where one is known.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -146,7 +150,9 @@ fn low_latency_client(mut config: Config) -> Result<ClientBuilder<ApiService>, k
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(
-            hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector),
+            hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+                .http1_max_buf_size(CONNECTION_BUFFER_MAX)
+                .build(connector),
         );
     Ok(ClientBuilder::new(service.boxed(), config.default_namespace))
 }
