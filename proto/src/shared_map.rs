@@ -56,12 +56,21 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         match found {
             Ok(entry) => Some(std::mem::replace(&mut chunk[entry].1, value)),
             Err(entry) => {
-                chunk.insert(entry, (key, value));
                 self.len += 1;
-                if chunk.len() > CHUNK_MAX {
-                    let upper = chunk.split_off(CHUNK_MAX / 2);
-                    chunks.insert(index + 1, Arc::new(upper));
+                if chunk.len() < CHUNK_MAX {
+                    chunk.insert(entry, (key, value));
+                    return None;
                 }
+                // Ascending keys, the usual case of a new map, leave full chunks behind.
+                let middle = if entry == CHUNK_MAX { entry } else { CHUNK_MAX / 2 };
+                let mut upper = chunk.split_off(middle);
+                if entry < middle {
+                    chunk.insert(entry, (key, value));
+                } else {
+                    upper.insert(entry - middle, (key, value));
+                }
+                chunk.shrink_to_fit();
+                chunks.insert(index + 1, Arc::new(upper));
                 None
             }
         }

@@ -51,7 +51,7 @@ pub(super) struct AddressMemo {
     selections: BTreeMap<Vec<Box<str>>, Arc<Selection>>,
     /// The same before, so that equal lists of nodes share memory.
     earlier_selections: BTreeMap<Vec<Box<str>>, Arc<Selection>>,
-    addresses: BTreeMap<IpAddr, AddressPlan>,
+    addresses: SharedMap<IpAddr, AddressPlan>,
     counts: AddressCounts,
     links: BTreeMap<u32, LinkUnits>,
 }
@@ -66,7 +66,7 @@ struct Selection {
 }
 
 /// One address of a Service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct AddressPlan {
     /// One of [`SERVING_NAMES`].
     serving: &'static str,
@@ -75,7 +75,7 @@ struct AddressPlan {
 }
 
 /// Address that an L2Advertisement announces.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Layer2Plan {
     /// Unit of the interfaces that the selection contains. All of them share it in memory.
     unit: Arc<Unit>,
@@ -142,12 +142,15 @@ impl AddressMemo {
             serving: serving_name(serving(address, &state.config.node, services)),
             layer2,
         });
-        if let Some(before) = self.addresses.remove(&address) {
-            self.count(before.serving, -1);
-        }
-        if let Some(now) = now {
+        if let Some(now) = &now {
             self.count(now.serving, 1);
-            self.addresses.insert(address, now);
+        }
+        let before = match now {
+            Some(now) => self.addresses.insert(address, now),
+            None => self.addresses.remove(&address),
+        };
+        if let Some(before) = before {
+            self.count(before.serving, -1);
         }
     }
 
@@ -219,7 +222,7 @@ impl AddressMemo {
         let addresses = &self.addresses;
         self.links.entry(index).or_insert_with(|| {
             let mut link = LinkUnits::default();
-            for (address, plan) in addresses {
+            for (address, plan) in addresses.iter() {
                 link.set(index, *address, plan.layer2.as_ref(), node);
             }
             link

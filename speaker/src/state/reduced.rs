@@ -3,9 +3,10 @@
 //! key.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ferrolb_proto::facts::{
-    Endpoint, EndpointAddress, EndpointCondition, EndpointSlice, HealthCheck, Service,
+    Endpoint, EndpointAddress, EndpointCondition, EndpointSlice, HealthCheck, Key, Service,
     TrafficPolicy,
 };
 
@@ -53,8 +54,8 @@ impl From<Service> for ReducedService {
 /// Reduced EndpointSlice of a Service.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ReducedSlice {
-    /// Name of the Service. The Service is in the namespace of the EndpointSlice.
-    pub(crate) service: Box<str>,
+    /// Service of the EndpointSlice, in the same namespace.
+    pub(crate) service: Arc<Key>,
     /// Endpoints of the EndpointSlice, on all nodes.
     pub(crate) endpoints: Box<[Endpoint]>,
     /// Addresses and ports of the endpoints on this node. None: the EndpointSlice has no endpoint
@@ -76,11 +77,15 @@ pub(crate) struct OwnTargets {
 
 impl ReducedSlice {
     /// Reduces an EndpointSlice to the fields that the speaker of `node` needs. Returns none if the
-    /// EndpointSlice has no Service or no endpoint.
-    pub(super) fn of(slice: EndpointSlice, node: &str) -> Option<Self> {
-        let EndpointSlice { key, service, endpoints, endpoint_addresses: targets, ports } = slice;
-        let service = service?.name;
-        let is_api_server = (&*key.namespace, &*service) == API_SERVER;
+    /// EndpointSlice has no Service or no endpoint. `shared` returns the shared key of the Service.
+    pub(super) fn of(
+        slice: EndpointSlice,
+        node: &str,
+        shared: impl FnOnce(Key) -> Arc<Key>,
+    ) -> Option<Self> {
+        let EndpointSlice { service, endpoints, endpoint_addresses: targets, ports, .. } = slice;
+        let service = service?;
+        let is_api_server = (&*service.namespace, &*service.name) == API_SERVER;
         let at = |target: &EndpointAddress| {
             let address = target.address;
             ports.iter().map(move |(_, port)| SocketAddr::new(address, *port))
@@ -96,7 +101,7 @@ impl ReducedSlice {
         let own =
             (!targets.is_empty()).then(|| Box::new(OwnTargets { targets, ports: ports.into() }));
         (!endpoints.is_empty()).then(|| Self {
-            service,
+            service: shared(service),
             endpoints: endpoints.into(),
             own,
             api_servers,

@@ -20,9 +20,9 @@ use super::{ReducedService, ReducedSlice, StateConfig};
 pub(crate) struct Services {
     /// FerroLB's Services with assigned addresses, reduced to the fields that a plan needs.
     services: Store<Arc<Key>, ReducedService>,
-    slices: Store<Key, Arc<ReducedSlice>>,
-    /// EndpointSlices by the namespace and name of their Service, in no particular order.
-    slices_of: BTreeMap<Key, Vec<Arc<ReducedSlice>>>,
+    slices: Store<Arc<Key>, ReducedSlice>,
+    /// Keys of the EndpointSlices of each Service, in no particular order.
+    slices_of: BTreeMap<Arc<Key>, Vec<Arc<Key>>>,
     /// Keys of the Services that have an address, ascending.
     by_address: BTreeMap<IpAddr, Vec<Arc<Key>>>,
     /// Keys of the Services with a health check node port.
@@ -42,17 +42,20 @@ impl Services {
         });
         let mut changes = Changes::all_if(was_listed != self.services.was_ever_complete());
         for (key, before) in changed {
-            // Both indexes and the store share one key in memory.
+            // The stores and the indexes share one key in memory.
             let (key, now) = match self.services.get_key_value(&*key) {
                 Some((key, now)) => (Arc::clone(key), Some(now)),
                 None => (key, None),
             };
+            if before.is_none() {
+                share_key(&mut self.slices_of, &mut self.slices, &key);
+            }
             for address in before.iter().flat_map(|service| &service.assigned) {
-                remove_key(&mut self.by_address, *address, &key);
+                remove_key(&mut self.by_address, address, &key);
                 changes.addresses.insert(*address);
             }
             for address in now.iter().flat_map(|service| &service.assigned) {
-                let keys = self.by_address.entry(*address).or_default();
+                let keys = self.by_address.entry(*address).or_insert_with(|| Vec::with_capacity(1));
                 if let Err(index) = keys.binary_search(&key) {
                     keys.insert(index, Arc::clone(&key));
                 }
@@ -71,39 +74,36 @@ impl Services {
     /// Applies a change of an EndpointSlice. `node` is the name of this node.
     pub(super) fn set_slice(&mut self, change: Change<EndpointSlice>, node: &str) -> Changes {
         let was_listed = self.slices.was_ever_complete();
-        let reduce = |slice| ReducedSlice::of(slice, node).map(Arc::new);
+        let (services, slices_of) = (&self.services, &self.slices_of);
+        let reduce = |slice| {
+            ReducedSlice::of(slice, node, |service| {
+                let known = services.get_key_value(&service).map(|(key, _)| key);
+                let known = known.or_else(|| slices_of.get_key_value(&service).map(|(key, _)| key));
+                known.map_or_else(|| Arc::new(service), Arc::clone)
+            })
+        };
         let changed = self.slices.handle(change.or_delete(), reduce);
         let mut changes = Changes::all_if(was_listed != self.slices.was_ever_complete());
         for (key, before) in changed {
-            let now = self.slices.get(&key).cloned();
-            let service = |slice: &ReducedSlice| Key::new(&key.namespace, &slice.service);
-            for slice in before.iter().chain(&now) {
-                changes.add(self.concerning(&service(slice)));
-                changes.all |= !slice.api_servers.is_empty();
-            }
             if let Some(before) = before {
-                self.remove_slice(&service(&before), &before);
+                changes.add(self.concerning(&before.service));
+                changes.all |= !before.api_servers.is_empty();
+                self.remove_slice(&key, &before);
             }
-            if let Some(now) = now {
-                for server in &now.api_servers {
-                    *self.api_servers.entry(*server).or_default() += 1;
-                }
-                self.slices_of.entry(service(&now)).or_default().push(now);
+            let Some((key, now)) = self.slices.get_key_value(&*key) else { continue };
+            changes.add(self.concerning(&now.service));
+            changes.all |= !now.api_servers.is_empty();
+            for server in &now.api_servers {
+                *self.api_servers.entry(*server).or_default() += 1;
             }
+            let slices = self.slices_of.entry(Arc::clone(&now.service));
+            slices.or_insert_with(|| Vec::with_capacity(1)).push(Arc::clone(key));
         }
         changes
     }
 
-    fn remove_slice(&mut self, service: &Key, slice: &Arc<ReducedSlice>) {
-        if let Some(slices) = self.slices_of.get_mut(service) {
-            // The store may have replaced the EndpointSlice by an equal one, which is no change.
-            if let Some(index) = slices.iter().position(|other| other == slice) {
-                slices.swap_remove(index);
-            }
-            if slices.is_empty() {
-                self.slices_of.remove(service);
-            }
-        }
+    fn remove_slice(&mut self, key: &Key, slice: &ReducedSlice) {
+        remove_key(&mut self.slices_of, &slice.service, key);
         for server in &slice.api_servers {
             if let Some(count) = self.api_servers.get_mut(server) {
                 *count -= 1;
@@ -174,7 +174,8 @@ impl Services {
 
     /// Returns the EndpointSlices of a Service, in no particular order.
     pub(crate) fn slices_of(&self, service: &Key) -> impl Iterator<Item = &ReducedSlice> {
-        self.slices_of.get(service).into_iter().flatten().map(|slice| &**slice)
+        let keys = self.slices_of.get(service).into_iter().flatten();
+        keys.filter_map(|key| self.slices.get(&**key))
     }
 
     /// Returns the addresses and ports of the API servers.
@@ -188,12 +189,28 @@ impl Services {
     }
 }
 
-/// Removes a Service from those that have an address.
-fn remove_key(by_address: &mut BTreeMap<IpAddr, Vec<Arc<Key>>>, address: IpAddr, key: &Arc<Key>) {
-    if let Some(keys) = by_address.get_mut(&address) {
-        keys.retain(|other| other != key);
+/// Removes a key from those of an index entry. An entry without keys is removed.
+fn remove_key<Q: Ord>(index: &mut BTreeMap<Q, Vec<Arc<Key>>>, entry: &Q, key: &Key) {
+    if let Some(keys) = index.get_mut(entry) {
+        keys.retain(|other| **other != *key);
         if keys.is_empty() {
-            by_address.remove(&address);
+            index.remove(entry);
         }
     }
+}
+
+/// Replaces the key of a new Service in the index and in the EndpointSlices that arrived before it,
+/// so that all of them share one key in memory.
+fn share_key(
+    slices_of: &mut BTreeMap<Arc<Key>, Vec<Arc<Key>>>,
+    slices: &mut Store<Arc<Key>, ReducedSlice>,
+    service: &Arc<Key>,
+) {
+    let Some(keys) = slices_of.remove(&**service) else { return };
+    for key in &keys {
+        if let Some(slice) = slices.get_mut(&**key) {
+            slice.service = Arc::clone(service);
+        }
+    }
+    slices_of.insert(Arc::clone(service), keys);
 }
