@@ -23,6 +23,7 @@
 //!   evaluates a limited number of units, and the next tick continues.
 //! - [`rule`]: the ownership rule, conflicts between two owners, and preemption.
 //! - [`mod@unit`]: state of one election unit.
+//! - [`history`]: recent moves, conflicts and hold-downs of one election unit.
 //! - [`foreign`]: conflicts with foreign hosts, and with peers whose kernel replies for an address.
 //! - [`moves`]: the preempt delay of a unit that moved often.
 //! - [`counters`]: counters of events, for the metrics.
@@ -35,6 +36,7 @@ mod failing;
 mod failure_detection;
 mod foreign;
 mod hello;
+mod history;
 mod moves;
 mod newcomers;
 mod own;

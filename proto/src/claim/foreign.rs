@@ -187,7 +187,7 @@ impl ClaimMachine {
         let pending_claim = self.units.get(&address);
         pending_claim
             .and_then(|state| state.pending_claim.as_ref())
-            .and_then(|pending_claim| pending_claim.moves.last())
+            .and_then(|pending_claim| pending_claim.history.as_ref()?.moves.last())
             .is_some_and(|at| now.since(*at) < MOVE_GRACE)
     }
 

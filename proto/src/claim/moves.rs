@@ -10,38 +10,19 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::ClaimMachine;
-use super::unit::{PendingClaim, UnitState};
+use super::unit::UnitState;
 use crate::Instant;
 
 /// Time for which a move lengthens the preempt delay of its unit. Also the maximum preempt delay of
 /// a unit.
 pub(super) const MOVES_WINDOW: Duration = Duration::from_secs(600);
-/// Maximum number of stored moves of one unit. Further moves make no difference, because the
-/// preempt delay has then reached its maximum.
-const MOVES_MAX: usize = 8;
-
-impl PendingClaim {
-    fn moved(&mut self, now: Instant) {
-        self.forget_moves(now);
-        if self.moves.len() == MOVES_MAX {
-            self.moves.remove(0);
-        }
-        self.moves.push(now);
-    }
-
-    /// Drops the moves that are older than [`MOVES_WINDOW`].
-    pub(super) fn forget_moves(&mut self, now: Instant) {
-        self.moves.retain(|at| now.since(*at) < MOVES_WINDOW);
-    }
-}
-
 impl UnitState {
     /// Records that another node owns the unit from now on. The first ownership of the unit does
     /// not count as a move.
     fn record_other_owner(&mut self, now: Instant) {
         self.owned_last = false;
         if std::mem::replace(&mut self.was_owned, true) {
-            self.pending_claim().moved(now);
+            self.pending_claim().history().moved(now);
         }
     }
 
@@ -49,7 +30,7 @@ impl UnitState {
     /// owned in between does not count as a move.
     pub(super) fn record_own(&mut self, now: Instant) {
         if std::mem::replace(&mut self.was_owned, true) && !self.owned_last {
-            self.pending_claim().moved(now);
+            self.pending_claim().history().moved(now);
         }
         self.owned_last = true;
     }
@@ -57,7 +38,7 @@ impl UnitState {
     /// Returns the end of the unit's preempt delay; `None` if the unit has not moved. The delay is
     /// `delay` after the first move, and doubles with each further move within ten minutes.
     fn preempt_delay_end(&self, delay: Duration) -> Option<Instant> {
-        let moves = &self.pending_claim.as_ref()?.moves;
+        let moves = &self.pending_claim.as_ref()?.history.as_ref()?.moves;
         let (last, count) = (moves.last()?, u32::try_from(moves.len()).unwrap_or(u32::MAX));
         let wait = delay.saturating_mul(2_u32.saturating_pow(count - 1));
         Some(*last + wait.min(MOVES_WINDOW))

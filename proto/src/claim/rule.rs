@@ -39,11 +39,13 @@ enum ClaimTime {
 impl ClaimMachine {
     pub(super) fn evaluate(&mut self, address: IpAddr, state: &mut UnitState, now: Instant) {
         if let Some(pending_claim) = &mut state.pending_claim {
-            pending_claim.hold_down = pending_claim.hold_down.filter(|(until, _)| now < *until);
             pending_claim.preempt_delay_until = None;
             pending_claim.conflict_hold_down_until =
                 pending_claim.conflict_hold_down_until.filter(|until| now < *until);
-            pending_claim.forget_moves(now);
+            pending_claim.history.take_if(|history| {
+                history.forget(now);
+                history.is_over(now)
+            });
         }
         if self.own.owned.contains_key(&address) {
             self.evaluate_owned(state, now);
@@ -51,7 +53,7 @@ impl ClaimMachine {
             self.evaluate_free(state, now);
         }
         self.set_timer(address, state);
-        state.pending_claim.take_if(|pending_claim| pending_claim.is_over(now));
+        state.pending_claim.take_if(|pending_claim| pending_claim.is_over());
     }
 
     fn evaluate_free(&mut self, state: &mut UnitState, now: Instant) {
@@ -162,8 +164,9 @@ impl ClaimMachine {
         // After yielding, this node leaves the unit to an owner that is neither leaving nor
         // isolated, until something changes. Exception, if the views did not differ: the owner is
         // no candidate, or reports that the address fails its health check, and this node does not.
-        let yielded =
-            state.pending_claim.as_ref().and_then(|pending_claim| pending_claim.yielded());
+        let pending_claim = state.pending_claim.as_ref();
+        let history = pending_claim.and_then(|pending_claim| pending_claim.history.as_ref());
+        let yielded = history.and_then(|history| history.yielded());
         let over = |then: YieldSituation, first| {
             best.as_ref().is_some_and(|owner| then.is_over(&taker, owner, first))
         };
@@ -271,8 +274,8 @@ impl ClaimMachine {
             .then_with(|| other_owner.sort_key(true).cmp(&this_node.sort_key(true)))
             .is_lt();
         let [own_soft, owner_soft] = [&this_node, &other_owner].map(NodeView::soft);
-        let pending_claim = state.pending_claim();
-        let won = pending_claim.conflicts_won.entry(peer.into()).or_insert(0);
+        let history = state.pending_claim().history();
+        let won = history.conflicts_won.entry(peer.into()).or_insert(0);
         // An isolated peer receives no claims and cannot yield, so its claims do not indicate a
         // different view.
         *won = won.saturating_add(u8::from(!peer_is_better && !peer_flags.isolated));
@@ -281,9 +284,9 @@ impl ClaimMachine {
             && other_owner.order_key() < this_node.order_key();
         if !peer_is_better && !views_differ {
             let is_rate_limited =
-                pending_claim.defended.is_some_and(|at| now.since(at) < CONFLICT_INTERVAL);
+                history.defended.is_some_and(|at| now.since(at) < CONFLICT_INTERVAL);
             if !is_rate_limited {
-                pending_claim.defended = Some(now);
+                history.defended = Some(now);
                 self.outputs.push_back(Output::AnnounceSeries(unit.address));
             }
             if !is_rate_limited || *won <= CONFLICTS_WON_MAX {
@@ -293,9 +296,9 @@ impl ClaimMachine {
             state.owned_last = true;
             return;
         }
-        pending_claim.conflicts_won.remove(peer);
+        history.conflicts_won.remove(peer);
         if views_differ || now.since(since) < QUICK_YIELD {
-            pending_claim.start_hold_down(
+            history.start_hold_down(
                 YieldSituation {
                     differs: views_differ,
                     this_node: own_soft,
@@ -314,8 +317,9 @@ impl ClaimMachine {
 
     pub(super) fn forget_conflicts_won(&mut self, peer: &str, address: IpAddr) {
         let state = self.units.get_mut(&address);
-        if let Some(pending_claim) = state.and_then(|state| state.pending_claim.as_mut()) {
-            pending_claim.conflicts_won.remove(peer);
+        let pending_claim = state.and_then(|state| state.pending_claim.as_mut());
+        if let Some(history) = pending_claim.and_then(|it| it.history.as_mut()) {
+            history.conflicts_won.remove(peer);
         }
     }
 }

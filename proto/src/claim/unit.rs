@@ -1,11 +1,11 @@
 //! State of an election unit on this node: pending changes, and the rank of its candidates. Owned
 //! by the claim machine of one interface.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::foreign::ArpProbes;
+use super::history::History;
 use crate::Instant;
 use crate::election::{Candidate, NO_SOFT_RULES, Rank, SoftRules, Unit, rank, soft_rules};
 use crate::wire::hello::Flags;
@@ -14,13 +14,6 @@ use crate::wire::hello::Flags;
 /// does not yield. After the first few conflicts, also the minimum interval of repeated claims
 /// (DEFEND_INTERVAL of RFC 5227).
 pub(super) const CONFLICT_INTERVAL: Duration = Duration::from_secs(10);
-/// Length of a first hold-down after yielding. Each further hold-down doubles the length.
-const HOLD_DOWN_MIN: Duration = Duration::from_secs(10);
-/// Maximum length of a hold-down after yielding.
-const HOLD_DOWN_MAX: Duration = Duration::from_secs(300);
-/// If a unit has had no hold-down for this time, its next hold-down has the length
-/// [`HOLD_DOWN_MIN`].
-const HOLD_DOWN_MEMORY: Duration = Duration::from_secs(600);
 
 /// State of an election unit on this node. The type is small, because there may be 10,000 units.
 #[derive(Debug)]
@@ -46,15 +39,6 @@ pub(super) struct PendingClaim {
     /// Time at which this node, which owns the unit but is no candidate, releases it although no
     /// peer has taken it.
     pub(super) release_at: Option<Instant>,
-    /// Number of conflicts won against each peer that claims the unit while this node owns it.
-    pub(super) conflicts_won: BTreeMap<Box<str>, u8>,
-    /// Time at which this node most recently announced the address because a peer claimed it.
-    pub(super) defended: Option<Instant>,
-    /// End of the hold-down after yielding to a live owner, and the situation in which this node
-    /// yielded. A change of the situation ends the hold-down early.
-    pub(super) hold_down: Option<(Instant, YieldSituation)>,
-    /// Start and length of the latest hold-down after yielding, from which the next length follows.
-    pub(super) latest_hold_down: Option<(Instant, Duration)>,
     /// End of the preempt delay, until which the owner keeps the unit although a better node is
     /// present.
     pub(super) preempt_delay_until: Option<Instant>,
@@ -63,10 +47,11 @@ pub(super) struct PendingClaim {
     pub(super) conflict_hold_down_until: Option<Instant>,
     /// Progress of the ARP probes for the address, if any.
     pub(super) probes: Option<ArpProbes>,
-    /// Times of the unit's recent moves, ascending.
-    pub(super) moves: Vec<Instant>,
     /// Time of the unit's entry in `ClaimMachine::timers`, if there is one.
     pub(super) timer: Option<Instant>,
+    /// `None` if nothing has happened recently. Separate, because 10,000 units can have a pending
+    /// claim at the same time.
+    pub(super) history: Option<Box<History>>,
 }
 
 /// Situation in which this node yielded a unit and entered hold-down, as this node saw it. The soft
@@ -109,7 +94,7 @@ impl PendingClaim {
         let checks = self.probes.map(|probes| probes.next);
         let others = [
             self.release_at,
-            self.hold_down.map(|(until, _)| until),
+            self.history.as_ref().and_then(|history| history.hold_down_end()),
             self.preempt_delay_until,
             self.conflict_hold_down_until,
             checks,
@@ -117,31 +102,14 @@ impl PendingClaim {
         others.into_iter().flatten().chain(due).min()
     }
 
-    pub(super) fn start_hold_down(&mut self, yielded: YieldSituation, now: Instant) {
-        let latest =
-            self.latest_hold_down.filter(|(at, wait)| now.since(*at) < *wait + HOLD_DOWN_MEMORY);
-        let wait = latest.map_or(HOLD_DOWN_MIN, |(_, wait)| (wait * 2).min(HOLD_DOWN_MAX));
-        self.latest_hold_down = Some((now, wait));
-        self.hold_down = Some((now + wait, yielded));
-    }
-
-    /// Returns the situation in which the current hold-down began, and true if no other hold-down
-    /// came shortly before it; `None` without a hold-down.
-    pub(super) fn yielded(&self) -> Option<(YieldSituation, bool)> {
-        let first = self.latest_hold_down.is_some_and(|(_, wait)| wait == HOLD_DOWN_MIN);
-        self.hold_down.map(|(_, then)| (then, first))
+    pub(super) fn history(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
     }
 
     /// Returns whether the unit has no pending claim, hold-down or recent move, so that this value
     /// can be dropped.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
-        let is_forgotten =
-            |(at, wait): (Instant, Duration)| now.since(at) >= wait + HOLD_DOWN_MEMORY;
-        self.deadline().is_none()
-            && self.conflicts_won.is_empty()
-            && self.moves.is_empty()
-            && self.defended.is_none_or(|at| now.since(at) >= CONFLICT_INTERVAL)
-            && self.latest_hold_down.is_none_or(is_forgotten)
+    pub(super) fn is_over(&self) -> bool {
+        self.deadline().is_none() && self.history.is_none()
     }
 }
 

@@ -185,7 +185,10 @@ impl Run {
         let now = self.now;
         for state in self.machine.units.values_mut() {
             // State that is over has no effect. The next evaluation drops it.
-            state.pending_claim.take_if(|pending_claim| pending_claim.is_over(now));
+            state.pending_claim.take_if(|pending_claim| {
+                pending_claim.history.take_if(|history| history.is_over(now));
+                pending_claim.is_over()
+            });
         }
         let ClaimMachine { units, timers, unowned, own, counts, .. } = &self.machine;
         format!("{units:#?}{timers:#?}{unowned:#?}{own:#?}{counts:#?}")
