@@ -6,8 +6,8 @@
 //! - Every Service has an EndpointSlice and is announced.
 //! - The values are those of `/proc/PID/smaps_rollup`, for the controller and for the largest of
 //!   the three speakers. The maximum of the three seconds after the last announcement counts.
-//! - The target applies to the resident set (RSS) of the release build: use `--release`. The lab's
-//!   build takes a third more, for example 14.1 MB for a speaker with one Service.
+//! - The target applies to the resident set (RSS) of the programs of the images: use `--release`.
+//!   The lab's build takes more.
 //! - PSS divides pages that the three speakers share among them. `Anonymous` is the memory that the
 //!   process requested; the rest is its code. MB are millions of bytes.
 //!
@@ -18,14 +18,12 @@
 //!
 //! | part | MB |
 //! |---|---|
-//! | Services | 4.1 |
-//! | EndpointSlices, and their index by Service | 5.6 |
-//! | memo of the plan, and the desired state | 2.8 |
-//! | claim machine of the node that owns all addresses | 3.9 |
+//! | Services | 2.7 |
+//! | EndpointSlices, and their index by Service | 2.5 |
+//! | memo of the plan, and the desired state | 2.3 |
 //!
-//! The measured speaker has 26.4 MB anonymous memory. The other 10 MB were not analyzed. They are
-//! memory that was needed for a short time and that the allocator still has, such as the pages of
-//! the first lists, and the SpeakerStatus as written and as the API server returns it.
+//! Directly after its start, a speaker that owns all addresses also probes them. Each address then
+//! has a pending claim, about 1 MB in total. The claims of the peers take 1 MB.
 
 use super::create;
 use super::machine::kilobytes;
