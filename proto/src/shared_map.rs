@@ -52,6 +52,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
             return None;
         };
         let chunks = Arc::make_mut(&mut self.chunks);
+        let is_last = index + 1 == chunks.len();
         let chunk = Arc::make_mut(&mut chunks[index]);
         match found {
             Ok(entry) => Some(std::mem::replace(&mut chunk[entry].1, value)),
@@ -61,8 +62,8 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
                     chunk.insert(entry, (key, value));
                     return None;
                 }
-                // Ascending keys, the usual case of a new map, leave full chunks behind.
-                let middle = if entry == CHUNK_MAX { entry } else { CHUNK_MAX / 2 };
+                // A new map usually gets ascending keys. They leave full chunks behind.
+                let middle = if is_last && entry == CHUNK_MAX { entry } else { CHUNK_MAX / 2 };
                 let mut upper = chunk.split_off(middle);
                 if entry < middle {
                     chunk.insert(entry, (key, value));

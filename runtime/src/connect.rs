@@ -42,7 +42,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The maximum size of a connection's read buffer in bytes, and so of the headers of a response.
-/// Each watch has a connection. With hyper's default of 400 KiB, the buffers take 2 MB.
+/// Each watch has a connection. With hyper's default of 400 KiB, the buffers take up to 2 MB.
 const CONNECTION_BUFFER_MAX: usize = 64 * 1024;
 
 /// Reason why the client cannot be created, with the remedy where one is known.

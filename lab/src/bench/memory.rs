@@ -20,10 +20,10 @@
 //! |---|---|
 //! | Services | 2.7 |
 //! | EndpointSlices, and their index by Service | 2.5 |
-//! | memo of the plan, and the desired state | 2.3 |
+//! | memo of the plan, and the desired state | 1.9 |
 //!
 //! Directly after its start, a speaker that owns all addresses also probes them. Each address then
-//! has a pending claim, about 1 MB in total. The claims of the peers take 1 MB.
+//! has a pending claim of 72 bytes, and a timer.
 
 use super::create;
 use super::machine::kilobytes;

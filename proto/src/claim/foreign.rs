@@ -184,10 +184,9 @@ impl ClaimMachine {
     }
 
     fn moved_recently_at(&self, address: IpAddr, now: Instant) -> bool {
-        let pending_claim = self.units.get(&address);
-        pending_claim
-            .and_then(|state| state.pending_claim.as_ref())
-            .and_then(|pending_claim| pending_claim.history.as_ref()?.moves.last())
+        let history = self.units.get(&address).and_then(UnitState::history);
+        history
+            .and_then(|history| history.moves.last())
             .is_some_and(|at| now.since(*at) < MOVE_GRACE)
     }
 

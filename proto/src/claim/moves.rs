@@ -22,7 +22,7 @@ impl UnitState {
     fn record_other_owner(&mut self, now: Instant) {
         self.owned_last = false;
         if std::mem::replace(&mut self.was_owned, true) {
-            self.pending_claim().history().moved(now);
+            self.history_mut().moved(now);
         }
     }
 
@@ -30,7 +30,7 @@ impl UnitState {
     /// owned in between does not count as a move.
     pub(super) fn record_own(&mut self, now: Instant) {
         if std::mem::replace(&mut self.was_owned, true) && !self.owned_last {
-            self.pending_claim().history().moved(now);
+            self.history_mut().moved(now);
         }
         self.owned_last = true;
     }
@@ -38,7 +38,7 @@ impl UnitState {
     /// Returns the end of the unit's preempt delay; `None` if the unit has not moved. The delay is
     /// `delay` after the first move, and doubles with each further move within ten minutes.
     fn preempt_delay_end(&self, delay: Duration) -> Option<Instant> {
-        let moves = &self.pending_claim.as_ref()?.history.as_ref()?.moves;
+        let moves = &self.history()?.moves;
         let (last, count) = (moves.last()?, u32::try_from(moves.len()).unwrap_or(u32::MAX));
         let wait = delay.saturating_mul(2_u32.saturating_pow(count - 1));
         Some(*last + wait.min(MOVES_WINDOW))

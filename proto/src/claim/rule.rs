@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::foreign::CONTEST_STAGGER;
+use super::history::History;
 use super::unit::{CONFLICT_INTERVAL, NodeView, UnitState, YieldSituation};
 use super::{ClaimMachine, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::Instant;
@@ -164,9 +165,7 @@ impl ClaimMachine {
         // After yielding, this node leaves the unit to an owner that is neither leaving nor
         // isolated, until something changes. Exception, if the views did not differ: the owner is
         // no candidate, or reports that the address fails its health check, and this node does not.
-        let pending_claim = state.pending_claim.as_ref();
-        let history = pending_claim.and_then(|pending_claim| pending_claim.history.as_ref());
-        let yielded = history.and_then(|history| history.yielded());
+        let yielded = state.history().and_then(History::yielded);
         let over = |then: YieldSituation, first| {
             best.as_ref().is_some_and(|owner| then.is_over(&taker, owner, first))
         };
@@ -274,7 +273,7 @@ impl ClaimMachine {
             .then_with(|| other_owner.sort_key(true).cmp(&this_node.sort_key(true)))
             .is_lt();
         let [own_soft, owner_soft] = [&this_node, &other_owner].map(NodeView::soft);
-        let history = state.pending_claim().history();
+        let history = state.history_mut();
         let won = history.conflicts_won.entry(peer.into()).or_insert(0);
         // An isolated peer receives no claims and cannot yield, so its claims do not indicate a
         // different view.
@@ -317,8 +316,9 @@ impl ClaimMachine {
 
     pub(super) fn forget_conflicts_won(&mut self, peer: &str, address: IpAddr) {
         let state = self.units.get_mut(&address);
-        let pending_claim = state.and_then(|state| state.pending_claim.as_mut());
-        if let Some(history) = pending_claim.and_then(|it| it.history.as_mut()) {
+        if let Some(history) =
+            state.and_then(|state| state.pending_claim.as_mut()?.history.as_mut())
+        {
             history.conflicts_won.remove(peer);
         }
     }

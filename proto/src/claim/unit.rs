@@ -49,8 +49,8 @@ pub(super) struct PendingClaim {
     pub(super) probes: Option<ArpProbes>,
     /// Time of the unit's entry in `ClaimMachine::timers`, if there is one.
     pub(super) timer: Option<Instant>,
-    /// `None` if nothing has happened recently. Separate, because 10,000 units can have a pending
-    /// claim at the same time.
+    /// `None` if nothing has happened recently. Boxed, because 10,000 units can have a pending
+    /// claim at the same time, and few of them have a history.
     pub(super) history: Option<Box<History>>,
 }
 
@@ -102,10 +102,6 @@ impl PendingClaim {
         others.into_iter().flatten().chain(due).min()
     }
 
-    pub(super) fn history(&mut self) -> &mut History {
-        self.history.get_or_insert_default()
-    }
-
     /// Returns whether the unit has no pending claim, hold-down or recent move, so that this value
     /// can be dropped.
     pub(super) fn is_over(&self) -> bool {
@@ -120,6 +116,14 @@ impl UnitState {
 
     pub(super) fn pending_claim(&mut self) -> &mut PendingClaim {
         self.pending_claim.get_or_insert_default()
+    }
+
+    pub(super) fn history(&self) -> Option<&History> {
+        self.pending_claim.as_ref()?.history.as_deref()
+    }
+
+    pub(super) fn history_mut(&mut self) -> &mut History {
+        self.pending_claim().history.get_or_insert_default()
     }
 }
 

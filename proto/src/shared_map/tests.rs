@@ -57,6 +57,20 @@ proptest! {
 }
 
 #[test]
+fn new_keys_in_any_order_use_few_chunks() {
+    let chunks = |keys: &mut dyn Iterator<Item = u16>| {
+        let mut map = SharedMap::default();
+        keys.for_each(|key| assert_eq!(map.insert(key, ()), None));
+        map.chunks.len()
+    };
+    let all = 10_000_usize;
+    assert_eq!(chunks(&mut (0..10_000)), all.div_ceil(CHUNK_MAX), "ascending keys fill chunks");
+    let first = 0..CHUNK_MAX as u16;
+    assert!(chunks(&mut first.clone().chain((1_000..11_000).rev())) < all / (CHUNK_MAX / 4));
+    assert!(chunks(&mut first.chain((1_000..11_000).rev().step_by(2))) < all / (CHUNK_MAX / 2));
+}
+
+#[test]
 fn a_change_copies_one_chunk() {
     let before: SharedMap<u16, u8> = (0..10_000).map(|key| (key, 0)).collect();
     let mut now = before.clone();

@@ -200,7 +200,7 @@ fn check_yielded_node_takes_over(add_soft_rule: impl Fn(&mut Segment, &str)) {
     let now = segment.now;
     add_soft_rule(&mut segment, order[1]);
     let state = segment.node(order[2]).machine.units.get_mut(&VIP).expect("the state of the unit");
-    state.pending_claim().history().start_hold_down(
+    state.history_mut().start_hold_down(
         YieldSituation {
             differs: false,
             this_node: Some(NO_SOFT_RULES),

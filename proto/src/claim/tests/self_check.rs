@@ -57,7 +57,7 @@ fn a_hold_down_does_not_protect_an_isolated_owner() {
     // Both other nodes have yielded to the owner, which is no candidate in their view of the API.
     for name in &order[1..] {
         let state = segment.node(name).machine.units.get_mut(&VIP).expect("the state of the unit");
-        state.pending_claim().history().start_hold_down(
+        state.history_mut().start_hold_down(
             YieldSituation { differs: true, this_node: Some(NO_SOFT_RULES), other_owner: None },
             now,
         );
