@@ -13,6 +13,7 @@ mod endpoint_condition;
 mod endpoint_problem;
 mod endpoint_slice;
 mod health_check;
+mod key;
 mod l2_advertisement;
 mod metadata;
 mod namespace;
@@ -22,11 +23,8 @@ mod selectors;
 mod service;
 mod speaker;
 
-use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-
-use kube::core::ObjectMeta;
 
 pub use address_request::{
     ALLOW_SHARED_IP_ANNOTATION, AddressRequest, AddressRequestProblem, IP_MODE_ANNOTATION,
@@ -48,6 +46,7 @@ pub use health_check::{
     CheckKind, CheckPort, HEALTH_CHECK_ANNOTATION, HEALTH_INTERVAL_RANGE, HealthCheck,
     HealthCheckProblem,
 };
+pub use key::Key;
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementProblem};
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{DrainReason, Node, NodeObject};
@@ -118,55 +117,5 @@ impl<S> Deref for ObservedStatus<S> {
 impl<S> DerefMut for ObservedStatus<S> {
     fn deref_mut(&mut self) -> &mut S {
         &mut self.0
-    }
-}
-
-/// The namespace and name of an object. Cluster-scoped objects have an empty namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// `metadata.namespace`.
-    pub namespace: Box<str>,
-    /// `metadata.name`.
-    pub name: Box<str>,
-}
-
-impl Key {
-    /// Returns the key of the object that has this metadata.
-    #[must_use]
-    pub fn of(meta: &ObjectMeta) -> Self {
-        Self::new(
-            meta.namespace.as_deref().unwrap_or_default(),
-            meta.name.as_deref().unwrap_or_default(),
-        )
-    }
-
-    /// Makes a key from a namespace and a name.
-    #[must_use]
-    pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl From<Key> for Box<str> {
-    /// Returns the name, without the namespace.
-    fn from(key: Key) -> Self {
-        key.name
-    }
-}
-
-impl From<Key> for Arc<str> {
-    /// Returns the name, without the namespace.
-    fn from(key: Key) -> Self {
-        key.name.into()
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}/{}", self.namespace, self.name)
-        }
     }
 }

@@ -277,9 +277,9 @@ impl State {
     /// other fields keep their previous values.
     fn keep_unreadable(&self, change: Change<Pool>) -> Change<Pool> {
         let Change::Unreadable { key, why } = change else { return change };
-        let before = self.pools.get(&key.name).cloned().unwrap_or_default();
+        let before = self.pools.get(key.name()).cloned().unwrap_or_default();
         Change::Apply(Pool {
-            name: key.name,
+            name: key.name().into(),
             problem: Some(PoolProblem::Unreadable(why.into())),
             ..before
         })

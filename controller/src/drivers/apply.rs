@@ -159,15 +159,15 @@ impl Applier {
         if status.served_by_metallb {
             return self.write_metallb_service(key, status).await;
         }
-        let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), &key.namespace);
+        let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), key.namespace());
         let mut body = service_body(key, status, &self.group, &now());
         let params = PatchParams::apply(FIELD_MANAGER);
-        match self.send(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await {
+        match self.send(services.patch_status(key.name(), &params, &Patch::Apply(&body))).await {
             Err(Failure::Refused(refused)) if refused.is_conflict() => {}
             Err(failure) => return Err(failure),
             Ok(written) => return self.remove_leftovers(&services, &written, status).await,
         }
-        let found = self.send(services.get(&key.name)).await?;
+        let found = self.send(services.get(key.name())).await?;
         let version = found.metadata.resource_version.clone();
         let found = Service::read(found, &self.group);
         let may_write = !found.load_balancer
@@ -177,7 +177,7 @@ impl Applier {
         }
         body["metadata"]["resourceVersion"] = json!(version);
         let written = self
-            .send(services.patch_status(&key.name, &params.force(), &Patch::Apply(&body)))
+            .send(services.patch_status(key.name(), &params.force(), &Patch::Apply(&body)))
             .await?;
         self.remove_leftovers(&services, &written, status).await
     }
@@ -194,8 +194,8 @@ impl Applier {
     ) -> Result<(), Failure> {
         let resource = ApiResource::erase::<ServiceObject>(&());
         let services: Api<DynamicObject> =
-            Api::namespaced_with(self.client.0.clone(), &key.namespace, &resource);
-        let found = self.send(services.get(&key.name)).await?;
+            Api::namespaced_with(self.client.0.clone(), key.namespace(), &resource);
+        let found = self.send(services.get(key.name())).await?;
         let read = found.clone().try_parse().map(|object| Service::read(object, &self.group));
         let served_by_metallb =
             |service: &Service| service.is_served_by_metallb(self.default_implementation);
@@ -211,7 +211,7 @@ impl Applier {
             ),
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.send(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await.map(drop)
+        self.send(services.patch_status(key.name(), &params, &Patch::Apply(&body))).await.map(drop)
     }
 
     /// Removes annotations and conditions that the preceding apply request omitted and that the
@@ -262,7 +262,7 @@ impl Applier {
         } else if !has_annotations {
             return Ok(());
         }
-        let name = &current.key.name;
+        let name = current.key.name();
         self.send(services.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)))
             .await
             .map(drop)
@@ -328,7 +328,7 @@ fn service_body(key: &Key, status: &ServiceStatus, group: &str, now: &str) -> Va
         .collect();
     let mut body = json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": {"namespace": key.namespace, "name": key.name, "uid": status.uid},
+        "metadata": {"namespace": key.namespace(), "name": key.name(), "uid": status.uid},
         "status": {"loadBalancer": {"ingress": ingress}},
     });
     let pool = status.pool.iter().map(|pool| (api::pool_annotation(group), json!(pool)));

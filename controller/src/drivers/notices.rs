@@ -109,7 +109,7 @@ pub async fn send(
     metrics: Arc<Metrics>,
 ) {
     while let Some((key, uid, notice)) = queued.recv().await {
-        let events: Api<Event> = Api::namespaced(client.clone(), &key.namespace);
+        let events: Api<Event> = Api::namespaced(client.clone(), key.namespace());
         let event = event(&key, &uid, &notice, &instance, Timestamp::now());
         let params = PostParams::default();
         let sent = tokio::time::timeout(NOTICE_TIMEOUT, events.create(&params, &event)).await;
@@ -123,9 +123,9 @@ pub async fn send(
 fn event(key: &Key, uid: &str, notice: &Notice, instance: &str, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
-            namespace: Some(key.namespace.to_string()),
+            namespace: Some(key.namespace().to_string()),
             // As in client-go: the object's name, and the time in nanoseconds for uniqueness.
-            name: Some(format!("{}.{:x}", key.name, now.as_nanosecond())),
+            name: Some(format!("{}.{:x}", key.name(), now.as_nanosecond())),
             ..ObjectMeta::default()
         },
         type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
@@ -135,8 +135,8 @@ fn event(key: &Key, uid: &str, notice: &Notice, instance: &str, now: Timestamp) 
         regarding: Some(ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Service".to_owned()),
-            namespace: Some(key.namespace.to_string()),
-            name: Some(key.name.to_string()),
+            namespace: Some(key.namespace().to_string()),
+            name: Some(key.name().to_string()),
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         }),

@@ -42,7 +42,7 @@ impl Requester<'_> {
         let namespace_unknown = self.namespace_labels.is_none() && allocation.selects_namespaces();
         let namespace_labels = self.namespace_labels.unwrap_or(&no_labels);
         namespace_unknown
-            || allocation.allows(&self.service.key.namespace, namespace_labels, labels)
+            || allocation.allows(self.service.key.namespace(), namespace_labels, labels)
     }
 }
 

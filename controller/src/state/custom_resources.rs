@@ -123,8 +123,8 @@ impl State {
         self.custom_resources.statuses_dirty = true;
         let objects = objects(&mut self.custom_resources);
         let change = if let Change::Unreadable { key, why } = change {
-            let before = objects.get(&key.name);
-            Change::Apply(K::unreadable(key.name, why.into(), before))
+            let before = objects.get(key.name());
+            Change::Apply(K::unreadable(key.name().into(), why.into(), before))
         } else {
             change
         };

@@ -62,7 +62,7 @@ impl State {
         let nodes = self.nodes.values().flat_map(|node| node.addresses.iter().copied());
         let unmanaged = self.services.values().map(|entry| {
             let service = &entry.service;
-            let namespace_labels = self.namespaces.get(&service.key.namespace);
+            let namespace_labels = self.namespaces.get(service.key.namespace());
             (
                 Requester { service, sharing: SharingParameters::default(), namespace_labels },
                 self.config.unmanaged_addresses(service),
@@ -126,7 +126,7 @@ impl State {
     /// them.
     fn set_unmanaged(&mut self, key: &Key, addresses: &[(IpAddr, UnmanagedSource)]) {
         let Some(entry) = self.services.get(key) else { return };
-        let namespace_labels = self.namespaces.get(&key.namespace);
+        let namespace_labels = self.namespaces.get(key.namespace());
         let requester = Requester {
             service: &entry.service,
             sharing: SharingParameters::default(),
@@ -144,7 +144,7 @@ impl State {
     /// If a pool selects Namespaces by label, the decision requires the Namespace's labels. The
     /// Namespace exists before the Service, but its watch may report it later.
     fn waits_for_namespace(&self, key: &Key) -> bool {
-        self.namespaces.get(&key.namespace).is_none()
+        self.namespaces.get(key.namespace()).is_none()
             && self.pools_select_namespaces()
             && self.services.get(key).is_some_and(|entry| entry.present().is_empty())
     }
@@ -234,7 +234,7 @@ impl State {
             }
             return;
         }
-        let namespace_labels = self.namespaces.get(&key.namespace);
+        let namespace_labels = self.namespaces.get(key.namespace());
         let requester = Requester {
             service: &entry.service,
             sharing: SharingParameters::of(&entry.service),
@@ -272,7 +272,7 @@ impl State {
             self.waiting.remove(key);
             return;
         };
-        let namespace_labels = self.namespaces.get(&key.namespace);
+        let namespace_labels = self.namespaces.get(key.namespace());
         let requester = Requester {
             service: &entry.service,
             sharing: SharingParameters::of(&entry.service),

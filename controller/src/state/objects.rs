@@ -39,6 +39,6 @@ impl State {
         self.services
             .keys_after(&Key::new(namespace, ""))
             .next()
-            .is_some_and(|key| *key.namespace == *namespace)
+            .is_some_and(|key| *key.namespace() == *namespace)
     }
 }

@@ -61,7 +61,7 @@ impl Slices {
                 found
                     .into_iter()
                     .flatten()
-                    .filter(|stored| stored.name == key.name)
+                    .filter(|stored| *stored.name == *key.name())
                     .for_each(|stored| stored.list_number = list_number);
                 Vec::new()
             }
@@ -82,11 +82,11 @@ impl Slices {
             changed.extend(self.remove(&key));
             return changed;
         }
-        if !has_service_prefix(&key.name, &service.name) {
-            self.service_names.insert(key.clone(), service.name.clone());
+        if !has_service_prefix(key.name(), service.name()) {
+            self.service_names.insert(key.clone(), service.name().into());
         }
         let stored = StoredSlice {
-            name: key.name,
+            name: key.name().into(),
             list_number: self.list_number,
             endpoints: endpoints.into(),
         };
@@ -113,13 +113,12 @@ impl Slices {
         let has = |service: &Key| {
             self.services
                 .get(service)
-                .is_some_and(|all| all.iter().any(|stored| stored.name == slice.name))
+                .is_some_and(|all| all.iter().any(|stored| *stored.name == *slice.name()))
         };
-        let other = self.service_names.get(slice).map(|name| Key::new(&slice.namespace, name));
-        let dashes = slice
-            .name
-            .match_indices('-')
-            .map(|(at, _)| Key::new(&slice.namespace, &slice.name[..at]));
+        let other = self.service_names.get(slice).map(|name| Key::new(slice.namespace(), name));
+        let name = slice.name();
+        let dashes =
+            name.match_indices('-').map(|(at, _)| Key::new(slice.namespace(), &name[..at]));
         other.into_iter().chain(dashes).find(has)
     }
 
@@ -127,7 +126,7 @@ impl Slices {
         let owner = self.owner(slice)?;
         self.service_names.remove(slice);
         let all = self.services.get_mut(&owner)?;
-        all.retain(|stored| stored.name != slice.name);
+        all.retain(|stored| *stored.name != *slice.name());
         if all.is_empty() {
             self.services.remove(&owner);
         }
@@ -141,10 +140,7 @@ impl Slices {
         self.services.retain(|service, all| {
             let before = all.len();
             for removed in all.iter().filter(|stored| stored.list_number != list_number) {
-                service_names.remove(&Key {
-                    namespace: service.namespace.clone(),
-                    name: removed.name.clone(),
-                });
+                service_names.remove(&Key::new(service.namespace(), &removed.name));
             }
             all.retain(|stored| stored.list_number == list_number);
             if all.len() != before {
@@ -175,7 +171,7 @@ mod tests {
             serving: true,
             terminating: false,
         };
-        let service = Some(Key::new("default", service)).filter(|key| !key.name.is_empty());
+        let service = Some(Key::new("default", service)).filter(|key| !key.name().is_empty());
         let endpoints = nodes.iter().map(endpoint).collect();
         EndpointSlice {
             key: Key::new("default", name),
@@ -194,7 +190,7 @@ mod tests {
     }
 
     fn apply(slices: &mut Slices, slice: EndpointSlice) -> Vec<String> {
-        slices.handle(Change::Apply(slice)).iter().map(|key| key.name.to_string()).collect()
+        slices.handle(Change::Apply(slice)).iter().map(|key| key.name().to_string()).collect()
     }
 
     #[test]
@@ -253,7 +249,7 @@ mod tests {
         slices.handle(Change::Unreadable { key: Key::new("default", "d-1"), why: String::new() });
         assert!(!slices.is_complete());
         let changed: Vec<_> =
-            slices.handle(Change::ResyncDone).iter().map(|key| key.name.to_string()).collect();
+            slices.handle(Change::ResyncDone).iter().map(|key| key.name().to_string()).collect();
         assert_eq!(changed, ["b", "c"]);
         assert!(
             slices.is_complete() && slices.service_names.is_empty() && slices.services.len() == 2

@@ -286,7 +286,7 @@ impl Cluster {
                 if let Some(mut service) =
                     self.services.get(key).filter(|service| service.uid == status.uid).cloned()
                 {
-                    self.log.push(format!("{} {}", key.name, joined(&status.addresses)));
+                    self.log.push(format!("{} {}", key.name(), joined(&status.addresses)));
                     self.notices.extend(status.notices.clone());
                     store(&mut service, status);
                     self.apply(service);
@@ -315,7 +315,7 @@ impl Cluster {
         };
         self.services
             .values()
-            .map(|service| format!("{}={}", service.key.name, joined(&addresses(service))))
+            .map(|service| format!("{}={}", service.key.name(), joined(&addresses(service))))
             .collect()
     }
 

@@ -120,7 +120,7 @@ impl From<EndpointSliceObject> for EndpointSlice {
         let key = Key::of(&object.metadata);
         let service =
             object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
-        let service = service.map(|name| Key::new(&key.namespace, name));
+        let service = service.map(|name| Key::new(key.namespace(), name));
         let family = match &*object.address_type {
             "IPv4" => Some(Family::V4),
             "IPv6" => Some(Family::V6),

@@ -172,8 +172,8 @@ impl HealthCheckMemo {
         let failing = self.failing.iter().filter_map(|key| self.services.get_key_value(&**key));
         let entries = failing.flat_map(|(key, checks)| {
             checks.failing.values().map(|(endpoint, message)| FailingService {
-                namespace: key.namespace.to_string(),
-                name: key.name.to_string(),
+                namespace: key.namespace().to_string(),
+                name: key.name().to_string(),
                 endpoint: endpoint.to_string(),
                 message: message.to_string(),
             })
@@ -256,7 +256,7 @@ fn interval_min(endpoints: usize) -> Duration {
 /// name in `port`.
 fn targets<'a>(
     state: &'a State,
-    key: &Key,
+    key: &Arc<Key>,
     service: &'a ReducedService,
     port: &'a CheckPort,
 ) -> impl Iterator<Item = (EndpointAddress, Option<u16>)> {

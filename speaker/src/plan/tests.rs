@@ -170,7 +170,7 @@ fn slice(service: &str, nodes: &[&str]) -> EndpointSlice {
 /// Returns a copy of an EndpointSlice with another name and another address family.
 fn with_family(family: Family, mut slice: EndpointSlice) -> EndpointSlice {
     slice.endpoints.iter_mut().for_each(|endpoint| endpoint.family = family);
-    slice.key.name = format!("{}-{family}", slice.key.name).into();
+    slice.key = Key::new(slice.key.namespace(), &format!("{}-{family}", slice.key.name()));
     slice
 }
 

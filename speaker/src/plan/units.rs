@@ -319,7 +319,7 @@ pub(super) fn cluster_view(state: &State) -> ClusterView<'_> {
 /// `failing_on` are the nodes on which all endpoints of a family fail their health check.
 pub(super) fn service_view<'a>(
     state: &'a State,
-    (key, service): (&Key, &'a ReducedService),
+    (key, service): (&Arc<Key>, &'a ReducedService),
     failing_on: Vec<(&'a str, Family)>,
 ) -> ServiceView<'a> {
     let endpoints = state.services.slices_of(key).flat_map(|slice| &slice.endpoints);

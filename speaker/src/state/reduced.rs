@@ -85,7 +85,7 @@ impl ReducedSlice {
     ) -> Option<Self> {
         let EndpointSlice { service, endpoints, endpoint_addresses: targets, ports, .. } = slice;
         let service = service?;
-        let is_api_server = (&*service.namespace, &*service.name) == API_SERVER;
+        let is_api_server = (service.namespace(), service.name()) == API_SERVER;
         let at = |target: &EndpointAddress| {
             let address = target.address;
             ports.iter().map(move |(_, port)| SocketAddr::new(address, *port))

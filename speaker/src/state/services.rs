@@ -21,10 +21,10 @@ pub(crate) struct Services {
     /// FerroLB's Services with assigned addresses, reduced to the fields that a plan needs.
     services: Store<Arc<Key>, ReducedService>,
     slices: Store<Arc<Key>, ReducedSlice>,
-    /// Keys of the EndpointSlices of each Service, in no particular order.
-    slices_of: BTreeMap<Arc<Key>, Vec<Arc<Key>>>,
-    /// Keys of the Services that have an address, ascending.
-    by_address: BTreeMap<IpAddr, Vec<Arc<Key>>>,
+    /// Keys of Services, each with the key of one of its EndpointSlices.
+    slices_of: BTreeSet<(Arc<Key>, Arc<Key>)>,
+    /// Addresses, each with the key of a Service that has it.
+    by_address: BTreeSet<(IpAddr, Arc<Key>)>,
     /// Keys of the Services with a health check node port.
     with_node_port: BTreeSet<Arc<Key>>,
     /// Addresses of the API servers, each with the number of EndpointSlices that contain it.
@@ -51,14 +51,11 @@ impl Services {
                 share_key(&mut self.slices_of, &mut self.slices, &key);
             }
             for address in before.iter().flat_map(|service| &service.assigned) {
-                remove_key(&mut self.by_address, address, &key);
+                self.by_address.remove(&(*address, Arc::clone(&key)));
                 changes.addresses.insert(*address);
             }
             for address in now.iter().flat_map(|service| &service.assigned) {
-                let keys = self.by_address.entry(*address).or_insert_with(|| Vec::with_capacity(1));
-                if let Err(index) = keys.binary_search(&key) {
-                    keys.insert(index, Arc::clone(&key));
-                }
+                self.by_address.insert((*address, Arc::clone(&key)));
                 changes.addresses.insert(*address);
             }
             if now.is_some_and(|service| service.health_check_node_port != 0) {
@@ -77,9 +74,11 @@ impl Services {
         let (services, slices_of) = (&self.services, &self.slices_of);
         let reduce = |slice| {
             ReducedSlice::of(slice, node, |service| {
-                let known = services.get_key_value(&service).map(|(key, _)| key);
-                let known = known.or_else(|| slices_of.get_key_value(&service).map(|(key, _)| key));
-                known.map_or_else(|| Arc::new(service), Arc::clone)
+                let service = Arc::new(service);
+                let known = services.get_key_value(&*service).map(|(key, _)| key);
+                let pair = || pairs_of(slices_of, Arc::clone(&service)).next();
+                let known = known.or_else(|| pair().map(|(key, _)| key));
+                known.map_or_else(|| Arc::clone(&service), Arc::clone)
             })
         };
         let changed = self.slices.handle(change.or_delete(), reduce);
@@ -96,14 +95,13 @@ impl Services {
             for server in &now.api_servers {
                 *self.api_servers.entry(*server).or_default() += 1;
             }
-            let slices = self.slices_of.entry(Arc::clone(&now.service));
-            slices.or_insert_with(|| Vec::with_capacity(1)).push(Arc::clone(key));
+            self.slices_of.insert((Arc::clone(&now.service), Arc::clone(key)));
         }
         changes
     }
 
-    fn remove_slice(&mut self, key: &Key, slice: &ReducedSlice) {
-        remove_key(&mut self.slices_of, &slice.service, key);
+    fn remove_slice(&mut self, key: &Arc<Key>, slice: &ReducedSlice) {
+        self.slices_of.remove(&(Arc::clone(&slice.service), Arc::clone(key)));
         for server in &slice.api_servers {
             if let Some(count) = self.api_servers.get_mut(server) {
                 *count -= 1;
@@ -146,24 +144,26 @@ impl Services {
         &self,
         address: IpAddr,
     ) -> impl Iterator<Item = (&Arc<Key>, &ReducedService)> {
-        let keys = self.by_address.get(&address).into_iter().flatten();
-        keys.filter_map(|key| self.services.get_key_value(&**key))
+        pairs_of(&self.by_address, address)
+            .filter_map(|(_, key)| self.services.get_key_value(&**key))
     }
 
-    /// Returns all addresses of Services, ascending.
+    /// Returns the addresses of all Services, ascending. An address that several Services have
+    /// occurs once for each of them.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + Clone {
-        self.by_address.keys().copied()
+        self.by_address.iter().map(|(address, _)| *address)
     }
 
     /// Returns whether a Service has an address in a range.
     pub(crate) fn has_address_in(&self, range: &AddressRange) -> bool {
-        self.by_address.range(range.first()..=range.last()).next().is_some()
+        let first = (range.first(), Arc::default());
+        self.by_address.range(first..).next().is_some_and(|(address, _)| *address <= range.last())
     }
 
     /// Returns the families of the addresses.
     pub(crate) fn families(&self) -> Families {
         // IPv4 addresses sort before IPv6 addresses.
-        let ends = [self.by_address.first_key_value(), self.by_address.last_key_value()];
+        let ends = [self.by_address.first(), self.by_address.last()];
         ends.into_iter().flatten().map(|(address, _)| *address).collect()
     }
 
@@ -173,9 +173,9 @@ impl Services {
     }
 
     /// Returns the EndpointSlices of a Service, in no particular order.
-    pub(crate) fn slices_of(&self, service: &Key) -> impl Iterator<Item = &ReducedSlice> {
-        let keys = self.slices_of.get(service).into_iter().flatten();
-        keys.filter_map(|key| self.slices.get(&**key))
+    pub(crate) fn slices_of(&self, service: &Arc<Key>) -> impl Iterator<Item = &ReducedSlice> {
+        pairs_of(&self.slices_of, Arc::clone(service))
+            .filter_map(|(_, key)| self.slices.get(&**key))
     }
 
     /// Returns the addresses and ports of the API servers.
@@ -189,28 +189,28 @@ impl Services {
     }
 }
 
-/// Removes a key from those of an index entry. An entry without keys is removed.
-fn remove_key<Q: Ord>(index: &mut BTreeMap<Q, Vec<Arc<Key>>>, entry: &Q, key: &Key) {
-    if let Some(keys) = index.get_mut(entry) {
-        keys.retain(|other| **other != *key);
-        if keys.is_empty() {
-            index.remove(entry);
-        }
-    }
+/// Returns the pairs of an index that begin with this value.
+fn pairs_of<Q: Ord + Clone>(
+    index: &BTreeSet<(Q, Arc<Key>)>,
+    first: Q,
+) -> impl Iterator<Item = &(Q, Arc<Key>)> {
+    // The default key sorts before all others.
+    index.range((first.clone(), Arc::default())..).take_while(move |pair| pair.0 == first)
 }
 
 /// Replaces the key of a new Service in the index and in the EndpointSlices that arrived before it,
 /// so that all of them share one key in memory.
 fn share_key(
-    slices_of: &mut BTreeMap<Arc<Key>, Vec<Arc<Key>>>,
+    slices_of: &mut BTreeSet<(Arc<Key>, Arc<Key>)>,
     slices: &mut Store<Arc<Key>, ReducedSlice>,
     service: &Arc<Key>,
 ) {
-    let Some(keys) = slices_of.remove(&**service) else { return };
-    for key in &keys {
-        if let Some(slice) = slices.get_mut(&**key) {
+    let pairs: Vec<_> = pairs_of(slices_of, Arc::clone(service)).cloned().collect();
+    for (earlier, slice) in pairs {
+        if let Some(slice) = slices.get_mut(&*slice) {
             slice.service = Arc::clone(service);
         }
+        slices_of.remove(&(earlier, Arc::clone(&slice)));
+        slices_of.insert((Arc::clone(service), slice));
     }
-    slices_of.insert(Arc::clone(service), keys);
 }

@@ -224,7 +224,7 @@ fn an_endpoint_slice_changes_only_its_service() {
 #[test]
 fn a_repeated_endpoint_slice_is_in_the_index_once() {
     let mut state = state();
-    let key = Key::new("default", "a");
+    let key = Arc::new(Key::new("default", "a"));
     let mut endpoints = |change| {
         state.handle(Event::Slice(change), Instant::ZERO);
         let slices = state.services.slices_of(&key);

@@ -113,7 +113,7 @@ fn endpoint_slice(service: &str, nodes: &[&str]) -> EndpointSlice {
 /// Returns the slice with all its endpoints in this family, and with the family in its name.
 fn with_family(family: Family, mut slice: EndpointSlice) -> EndpointSlice {
     slice.endpoints.iter_mut().for_each(|endpoint| endpoint.family = family);
-    slice.key.name = format!("{}-{family}", slice.key.name).into();
+    slice.key = Key::new(slice.key.namespace(), &format!("{}-{family}", slice.key.name()));
     slice
 }
 

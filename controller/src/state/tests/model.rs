@@ -94,10 +94,10 @@ impl<'a> AssignmentModel<'a> {
         let namespace = self
             .cluster
             .namespaces
-            .get(&service.key.namespace)
+            .get(service.key.namespace())
             .map_or(&no_labels, |found| &found.labels);
         pool.allocation.as_ref().is_none_or(|allocation| {
-            allocation.allows(&service.key.namespace, namespace, || labels)
+            allocation.allows(service.key.namespace(), namespace, || labels)
         })
     }
 

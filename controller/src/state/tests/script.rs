@@ -162,9 +162,9 @@ fn pool(name: &str, ranges: &str, words: &[&str]) -> Pool {
 
 fn service(name: &str, words: &[&str]) -> Service {
     let key = service_key(name);
-    let mut metadata = json!({"namespace": key.namespace, "name": key.name, "uid": format!("uid of {name}"),
+    let mut metadata = json!({"namespace": key.namespace(), "name": key.name(), "uid": format!("uid of {name}"),
         "annotations": {}, "labels": {}});
-    let mut spec = json!({"type": "LoadBalancer", "selector": {"app": key.name}});
+    let mut spec = json!({"type": "LoadBalancer", "selector": {"app": key.name()}});
     let (mut cluster_ips, mut ports, mut ingress) =
         (Vec::new(), vec![json!({"protocol": "TCP", "port": 80})], None);
     let mut annotate = |name: &str, value: &str| metadata["annotations"][name] = json!(value);

@@ -208,7 +208,7 @@ fn check(cluster: &Cluster, expected: &str, context: &str) {
             let written = cluster
                 .log
                 .iter()
-                .any(|line| line.starts_with(&format!("{} ", service_key(name).name)));
+                .any(|line| line.starts_with(&format!("{} ", service_key(name).name())));
             assert!(!written, "{context}: {name} was written: {:?}", cluster.log);
         }
         [wanted, reason, more @ ..] => {

@@ -179,7 +179,7 @@ fn a_service_without_replies_does_not_delay_other_services() {
     while let Some(due) = prober.deadline().filter(|due| *due <= Instant::ZERO + 10 * SECOND) {
         prober.tick(due);
         for (id, ticket) in started(&mut prober) {
-            if *id.service.name == *"silent" {
+            if id.service.name() == "silent" {
                 silent.push((id, ticket));
             } else {
                 replies += 1;
@@ -194,7 +194,7 @@ fn a_service_without_replies_does_not_delay_other_services() {
     let (removed, ticket) = silent.remove(0);
     let rest: TargetMap =
         prober.targets.iter().map(|(id, state)| (id.clone(), Arc::clone(&state.check))).collect();
-    let is_silent = |id: &ProbeTarget| *id.service.name == *"silent";
+    let is_silent = |id: &ProbeTarget| id.service.name() == "silent";
     let rest = rest.into_iter().filter(|(id, _)| is_silent(id) && *id != removed).collect();
     prober.handle(ProberInput::Targets(rest), later);
     let (stopped, started): (Vec<_>, Vec<_>) =

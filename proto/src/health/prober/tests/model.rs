@@ -73,13 +73,13 @@ impl ProberModel {
     }
 
     fn in_flight_of(&self, service: &str) -> usize {
-        self.in_flight.iter().filter(|(id, _)| *id.service.name == *service).count()
+        self.in_flight.iter().filter(|(id, _)| id.service.name() == service).count()
     }
 
     /// Returns whether another probe could be started within the limits.
     fn has_room(&self) -> bool {
         let targets =
-            |service: &str| self.targets.keys().filter(|id| *id.service.name == *service).count();
+            |service: &str| self.targets.keys().filter(|id| id.service.name() == service).count();
         self.in_flight.len() < 2
             && SERVICES.iter().any(|service| self.in_flight_of(service) < targets(service).min(1))
     }
