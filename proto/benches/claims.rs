@@ -94,7 +94,7 @@ fn start_of_announcements(run: &mut Run) {
     run.handle(Input::Units { changed: run.units(), removed: Vec::new() });
     run.start_measuring();
     run.pass(CASE_TIME);
-    assert_eq!(run.machine.owned().count(), UNITS as usize, "the node owns all units");
+    assert_eq!(run.machine.owned().len(), UNITS as usize, "the node owns all units");
 }
 
 /// Receives the list of a peer that owns all units, too, and its next hellos. The peer never
@@ -104,7 +104,7 @@ fn conflict(run: &mut Run) {
     run.start_measuring();
     run.receive_list(1, UNITS);
     run.pass(Duration::from_millis(500));
-    assert!(run.machine.owned().count() < UNITS as usize, "the node has yielded units");
+    assert!(run.machine.owned().len() < UNITS as usize, "the node has yielded units");
 }
 
 /// Sends the list of all units to a peer that requests it.
@@ -161,7 +161,7 @@ fn hello_of_an_owner(run: &mut Run) {
     run.handle(Input::Units { changed: run.units(), removed: Vec::new() });
     run.receive_list(1, UNITS / 2);
     run.pass(CASE_TIME);
-    assert_eq!(run.machine.owned().count(), UNITS as usize / 2, "the node owns half of the units");
+    assert_eq!(run.machine.owned().len(), UNITS as usize / 2, "the node owns half of the units");
     run.start_measuring();
     run.receive_hello(1, 1);
 }

@@ -55,6 +55,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::election::Unit;
+use crate::shared_map::SharedMap;
 use crate::wire::Mac;
 use crate::wire::hello::{Flags, Frame};
 use crate::{Instant, Machine};
@@ -304,15 +305,10 @@ impl ClaimMachine {
         self.own.last_hello + self.own.hello_interval.current * (self.config.hello_misses - 1)
     }
 
-    /// Returns the addresses that this node owns.
-    pub fn owned(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.own.owned.keys().copied()
-    }
-
-    /// Returns a number that changes whenever the set of owned addresses changes.
+    /// Returns the addresses that this node owns, each with the time at which this node claimed it.
     #[must_use]
-    pub const fn owned_version(&self) -> u32 {
-        self.own.generation
+    pub const fn owned(&self) -> &SharedMap<IpAddr, Instant> {
+        &self.own.owned
     }
 
     /// Returns whether the next tick continues work that was too much for one call. The driver

@@ -45,6 +45,29 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         found.ok().map(|index| &self.chunks[chunk][index].1)
     }
 
+    /// Returns whether the map has an entry for a key.
+    #[must_use]
+    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.get(key).is_some()
+    }
+
+    /// Returns the entries with greater keys, in the order of their keys. `None`: all entries.
+    pub fn after<Q: Ord + ?Sized>(&self, key: Option<&Q>) -> impl Iterator<Item = (&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
+        let place = key.and_then(|key| self.locate(key));
+        let (chunk, entry) = place.map_or((0, 0), |(chunk, found)| {
+            (chunk, found.map_or_else(|place| place, |entry| entry + 1))
+        });
+        let mut chunks = self.chunks[chunk..].iter();
+        let first = chunks.next().into_iter().flat_map(move |chunk| &chunk[entry..]);
+        first.chain(chunks.flat_map(|chunk| chunk.iter())).map(|(key, value)| (key, value))
+    }
+
     /// Sets the value of a key, and returns the previous value.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let Some((index, found)) = self.locate(&key) else {

@@ -8,6 +8,7 @@ mod issue;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use ferrolb_proto::Instant;
 use ferrolb_proto::claim::AddressConflict;
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement, Node,
@@ -16,6 +17,7 @@ use ferrolb_proto::facts::{
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use ferrolb_proto::health::prober::ProbeTarget;
 use ferrolb_proto::range::{AddressRange, Family};
+use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_runtime::watch::Change;
@@ -199,8 +201,9 @@ impl Link {
 pub struct LinkReport {
     /// Names of the nodes from whose speakers this interface receives frames, ascending.
     pub speakers: Vec<Box<str>>,
-    /// Addresses that this node owns on the interface, ascending.
-    pub owned: Arc<[IpAddr]>,
+    /// Addresses that this node owns on the interface, each with the time at which it claimed the
+    /// address.
+    pub owned: SharedMap<IpAddr, Instant>,
     /// True if the interface is isolated: it receives no frames, and acts as if this node were
     /// alone on the network segment.
     pub isolated: bool,

@@ -23,6 +23,7 @@ use ferrolb_proto::api::{
     InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, SpeakerStatusStatus,
 };
 use ferrolb_proto::claim::{AddressConflict, ConflictKind, NodeState};
+use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
 
@@ -221,7 +222,7 @@ fn link_plan(
     let usable = link.addresses.iter().filter(|address| !link.tentative.contains(address));
     let source_v6 =
         usable.copied().filter_map(v6).min_by_key(|address| !address.is_unicast_link_local());
-    let no_addresses = Arc::default();
+    let no_addresses = SharedMap::default();
     let owned = state.reports.get(&link.index).map_or(&no_addresses, |report| &report.owned);
     let ndp_addresses = units.solicited_addresses(owned);
     let links = state.links.iter().flat_map(|links| links.values());
@@ -266,9 +267,14 @@ fn status(
     draining: bool,
 ) -> SpeakerStatusStatus {
     let reports = || eligible.iter().filter_map(|link| state.reports.get(&link.index));
-    let mut owned: Vec<_> = reports().flat_map(|report| report.owned.iter()).collect();
-    owned.sort_unstable();
-    owned.dedup();
+    // An address that several interfaces announce counts once.
+    let is_first = |number: usize, address: &IpAddr| {
+        !reports().take(number).any(|report| report.owned.contains_key(address))
+    };
+    let counts = reports().enumerate().map(|(number, report)| {
+        report.owned.keys().filter(|address| is_first(number, address)).count()
+    });
+    let owned_addresses: usize = counts.sum();
     let not_joined =
         |link: &Link| state.unjoined.get(&link.index).map_or(&[][..], |addresses| addresses);
     let link_status = |link: &&Link| {
@@ -281,7 +287,7 @@ fn status(
                 .into_iter()
                 .flat_map(|report| report.speakers.iter().map(ToString::to_string))
                 .collect(),
-            addresses: report.into_iter().flat_map(|report| report.owned.iter().copied()).collect(),
+            addresses: report.into_iter().flat_map(|report| report.owned.keys().copied()).collect(),
             isolated: report.is_some_and(|report| report.isolated),
             standby: report.is_some_and(|report| report.standby),
             issues: report
@@ -306,7 +312,7 @@ fn status(
             .unchecked(state)
             .map_or_else(String::new, |endpoints| endpoints.to_string()),
         bgp: None,
-        owned_addresses: i64::try_from(owned.len()).unwrap_or(i64::MAX),
+        owned_addresses: i64::try_from(owned_addresses).unwrap_or(i64::MAX),
     }
 }
 
@@ -314,9 +320,8 @@ fn status(
 /// thread. `not_joined` are the addresses for which the interface receives no neighbor
 /// solicitations.
 fn issues(report: &LinkReport, not_joined: &[Ipv6Addr]) -> Vec<InterfaceIssue> {
-    let owned = not_joined
-        .iter()
-        .filter(|address| report.owned.binary_search(&IpAddr::V6(**address)).is_ok());
+    let owned =
+        not_joined.iter().filter(|address| report.owned.contains_key(&IpAddr::V6(**address)));
     let join_issues = owned.map(|address| InterfaceIssue {
         address: (*address).into(),
         reason: InterfaceIssueReason::MulticastJoinFailed,

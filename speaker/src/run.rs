@@ -365,12 +365,9 @@ impl MainLoop {
         let empty = LinkReport::default();
         let before = self.state.reports.get(&index).unwrap_or(&empty);
         let list = |of: &LinkReport, without: &LinkReport| {
-            // The addresses of both reports are ascending, as a binary search requires.
-            let new: Vec<_> = of
-                .owned
-                .iter()
-                .filter(|address| without.owned.binary_search(address).is_err())
-                .collect();
+            let differences = of.owned.differences(&without.owned);
+            let new: Vec<_> =
+                differences.filter(|entry| entry.before.is_none()).map(|entry| entry.key).collect();
             let more = if new.len() > ADDRESSES_PER_LINE_MAX { " …" } else { "" };
             let named: Vec<_> =
                 new.iter().take(ADDRESSES_PER_LINE_MAX).map(ToString::to_string).collect();

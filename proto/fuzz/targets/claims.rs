@@ -183,7 +183,7 @@ impl ClaimRun {
                 | Output::Finished => {}
             }
         }
-        assert!(self.machine.owned().eq(self.announced.iter().copied()));
+        assert!(self.machine.owned().keys().copied().eq(self.announced.iter().copied()));
         assert!(self.machine.conflicts().count() <= 8 + 55);
     }
 }

@@ -59,8 +59,7 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get(node) else { return };
         // A conflict with an isolated peer was settled when its claim arrived, and is settled again
         // with each list that it sends.
-        let is_checked = peer.without_conflict == Some((self.own.generation, generation));
-        if !is_checked && !self.own.owned.is_empty() && !peer.flags.isolated {
+        if !peer.shared.is_empty() && !peer.flags.isolated {
             self.check_conflicts(node);
         }
     }
@@ -128,16 +127,15 @@ impl ClaimMachine {
     pub(super) fn refresh_if_due(&mut self, now: Instant) {
         if let Some((_, series)) = self.own.refresh.take_if(|(at, _)| now >= *at) {
             self.own.refreshed = Some(now);
-            self.own.refreshing = Some((Bound::Unbounded, series));
+            self.own.refreshing = Some((None, series));
         }
         let Some((after, series)) = self.own.refreshing.take() else { return };
-        let addresses =
-            self.own.owned.range((after, Bound::Unbounded)).map(|(address, _)| *address);
+        let addresses = self.own.owned.after(after.as_ref()).map(|(address, _)| *address);
         let addresses: Vec<_> = addresses.take(ADDRESSES_PER_TURN_MAX).collect();
         let again = if series { Output::AnnounceSeries } else { Output::Defend };
         self.outputs.extend(addresses.iter().copied().map(again));
         if let (ADDRESSES_PER_TURN_MAX, Some(last)) = (addresses.len(), addresses.last()) {
-            self.own.refreshing = Some((Bound::Excluded(*last), series));
+            self.own.refreshing = Some((Some(*last), series));
             self.continue_soon(now);
         }
     }
@@ -148,19 +146,32 @@ impl ClaimMachine {
         let mut room = ADDRESSES_PER_TURN_MAX;
         while let Some((name, after)) = self.conflict_checks.pop_first() {
             let Some(peer) = self.peers.get_mut(&name) else { continue };
-            let claims = peer.claims.range((after, Bound::Unbounded));
-            let both = claims.filter(|address| self.own.owned.contains_key(*address));
-            let both: Vec<_> = both.take(room).copied().collect();
-            if both.is_empty() && after == Bound::Unbounded {
-                let own = self.own.generation;
-                peer.without_conflict = peer.generation.map(|generation| (own, generation));
+            let next: Vec<_> =
+                peer.shared.range((after, Bound::Unbounded)).take(room).copied().collect();
+            let (both, others): (Vec<_>, Vec<_>) = next.iter().partition(|address| {
+                peer.claims.contains(address) && self.own.owned.contains_key(address)
+            });
+            for address in others {
+                peer.shared.remove(&address);
             }
-            room -= both.len();
+            room -= next.len();
             self.resolve_conflicts(&name, &both, now);
-            if let (0, Some(last)) = (room, both.last()) {
+            if let (0, Some(last)) = (room, next.last()) {
                 self.conflict_checks.insert(name, Bound::Excluded(*last));
                 self.continue_soon(now);
                 return;
+            }
+        }
+    }
+
+    /// Records in [`Peer::shared`] that this node now owns an address.
+    ///
+    /// [`Peer::shared`]: super::peers::Peer::shared
+    pub(super) fn note_shared(&mut self, address: IpAddr) {
+        for name in self.claimants.of(address) {
+            let peer = self.peers.get_mut(name);
+            if let Some(peer) = peer.filter(|peer| peer.claims.contains(&address)) {
+                peer.shared.insert(address);
             }
         }
     }
@@ -197,7 +208,7 @@ impl ClaimMachine {
             // redundant.
             peer.released = Some(generation);
         }
-        self.counts.over_limit += peer.add(addresses, &mut self.claimants);
+        self.counts.over_limit += peer.add(addresses, &self.own.owned, &mut self.claimants);
         let changed = peer.set_preempt_delays(addresses, preempt_delays, now);
         self.own.dirty.addresses.extend(changed);
         for address in addresses {
@@ -283,7 +294,7 @@ impl ClaimMachine {
         // The claims count before the list is complete, so that each part is little work.
         let is_new = |address: &&IpAddr| !peer.claims.contains(*address);
         let new: Vec<_> = addresses.iter().filter(is_new).copied().collect();
-        self.counts.over_limit += peer.add(&new, &mut self.claimants);
+        self.counts.over_limit += peer.add(&new, &self.own.owned, &mut self.claimants);
         let new_parts =
             || Parts { generation, count, seen: BTreeSet::new(), addresses: BTreeSet::new() };
         let same = peer

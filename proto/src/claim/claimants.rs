@@ -5,7 +5,7 @@
 //! change of a peer's claims therefore updates the index: only the functions of this file can
 //! change them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,31 +17,26 @@ use super::peers::Peer;
 /// every input.
 const CHECKED_ADDRESSES_MAX: usize = 64;
 
-/// Names of the peers that claim each address, or claimed it when they were declared failed. The
-/// names of an address are sorted.
+/// Addresses, each with the name of a peer that claims it, or claimed it when the peer was declared
+/// failed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Claimants(BTreeMap<IpAddr, Vec<Arc<str>>>);
+pub(super) struct Claimants(BTreeSet<(IpAddr, Arc<str>)>);
 
 impl Claimants {
-    /// Returns the peers that claim an address, or claimed it when they were declared failed.
-    fn of(&self, address: IpAddr) -> &[Arc<str>] {
-        self.0.get(&address).map_or(&[], |names| names)
+    /// Returns the peers that claim an address, or claimed it when they were declared failed,
+    /// sorted by name.
+    pub(super) fn of(&self, address: IpAddr) -> impl Iterator<Item = &Arc<str>> + Clone {
+        // The empty name sorts before all others.
+        let from = self.0.range((address, Arc::default())..);
+        from.take_while(move |pair| pair.0 == address).map(|(_, name)| name)
     }
 
     fn insert(&mut self, address: IpAddr, peer: &Arc<str>) {
-        // Nearly every address has one claimant, and a `Vec` that grows has room for four.
-        let names = self.0.entry(address).or_insert_with(|| Vec::with_capacity(1));
-        if let Err(index) = names.binary_search(peer) {
-            names.insert(index, Arc::clone(peer));
-        }
+        self.0.insert((address, Arc::clone(peer)));
     }
 
     fn remove(&mut self, address: IpAddr, peer: &Arc<str>) {
-        let Some(names) = self.0.get_mut(&address) else { return };
-        names.retain(|name| name != peer);
-        if names.is_empty() {
-            self.0.remove(&address);
-        }
+        self.0.remove(&(address, Arc::clone(peer)));
     }
 }
 
@@ -143,7 +138,7 @@ impl ClaimMachine {
     /// Returns the peers that claim an address, or claimed it when they were declared failed,
     /// sorted by name.
     pub(super) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = (&str, &Peer)> + Clone {
-        let names = self.claimants.of(address).iter();
+        let names = self.claimants.of(address);
         names.filter_map(|name| Some((&**name, self.peers.get(name)?)))
     }
 

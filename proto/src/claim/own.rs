@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
-use std::ops::Bound;
 use std::time::Duration;
 
 use super::evaluation::DirtyUnits;
@@ -11,6 +10,7 @@ use super::failing::Failures;
 use super::hello::HelloInterval;
 use super::{ClaimConfig, ClaimMachine, Output};
 use crate::Instant;
+use crate::shared_map::SharedMap;
 use crate::wire::Mac;
 use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body, Flags, Frame, ReleaseReason};
 
@@ -45,7 +45,7 @@ pub(super) struct PendingList {
     /// Number of the next part.
     part: u16,
     /// Last address that was sent.
-    after: Bound<IpAddr>,
+    after: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(super) struct OwnState {
     /// Addresses whose health checks fail on this node.
     pub(super) failing: Failures,
     /// Addresses that this node owns, each with the time at which this node claimed it.
-    pub(super) owned: BTreeMap<IpAddr, Instant>,
+    pub(super) owned: SharedMap<IpAddr, Instant>,
     pub(super) last_hello: Instant,
     /// Units whose ownership may have to change.
     pub(super) dirty: DirtyUnits,
@@ -88,8 +88,8 @@ pub(super) struct OwnState {
     /// announcements is sent.
     pub(super) refresh: Option<(Instant, bool)>,
     /// Repeated announcement of all owned addresses that is in progress: the last announced
-    /// address, and whether the full series of announcements is sent.
-    pub(super) refreshing: Option<(Bound<IpAddr>, bool)>,
+    /// address, if any, and whether the full series of announcements is sent.
+    pub(super) refreshing: Option<(Option<IpAddr>, bool)>,
     /// Time of the latest repeated announcement of all owned addresses.
     pub(super) refreshed: Option<Instant>,
     pub(super) leave_until: Option<Instant>,
@@ -104,7 +104,7 @@ impl OwnState {
             keys: Vec::new(),
             flags: Flags { in_preempt_delay: true, ..Flags::default() },
             failing: Failures::default(),
-            owned: BTreeMap::new(),
+            owned: SharedMap::default(),
             last_hello: now,
             dirty: DirtyUnits::default(),
             decided: PendingDecisions::default(),
@@ -158,7 +158,7 @@ impl ClaimMachine {
         }
         let generation = self.own.stated_generation();
         self.own.lists.retain(|list| list.to != to);
-        self.own.lists.push_back(PendingList { to, generation, part: 0, after: Bound::Unbounded });
+        self.own.lists.push_back(PendingList { to, generation, part: 0, after: None });
         if self.own.lists.len() == 1 {
             self.send_list_parts(now);
         }
@@ -174,7 +174,7 @@ impl ClaimMachine {
         while let Some(mut list) = self.own.lists.pop_front() {
             if list.generation != generation {
                 // The claim set has changed, so the parts that were sent are void.
-                list = PendingList { generation, part: 0, after: Bound::Unbounded, ..list };
+                list = PendingList { generation, part: 0, after: None, ..list };
             }
             while list.part < parts {
                 if room == 0 {
@@ -183,10 +183,10 @@ impl ClaimMachine {
                     return;
                 }
                 room -= 1;
-                let rest = self.own.owned.range((list.after, Bound::Unbounded));
+                let rest = self.own.owned.after(list.after.as_ref());
                 let addresses: Vec<_> =
                     rest.map(|(address, _)| *address).take(ADDRESSES_PER_FRAME_MAX).collect();
-                list.after = addresses.last().map_or(list.after, |last| Bound::Excluded(*last));
+                list.after = addresses.last().copied().or(list.after);
                 let (part, preempt_delays) = (list.part, self.preempt_delays(&addresses, now));
                 let body = Body::List { generation, part, parts, addresses, preempt_delays };
                 self.send(list.to, body, now);
@@ -222,8 +222,9 @@ impl ClaimMachine {
             .collect();
         for chunk in new.chunks(ADDRESSES_PER_FRAME_MAX) {
             let stated = self.own.stated_generation();
-            self.own.owned.extend(chunk.iter().map(|address| (*address, now)));
             for address in chunk {
+                self.own.owned.insert(*address, now);
+                self.note_shared(*address);
                 self.outputs.push_back(Output::Start(*address));
                 let last_frame =
                     self.unowned.remove(address).filter(|at| now.since(*at) < FAILOVER_MAX);

@@ -15,6 +15,7 @@ use super::failure_detection::{PROXY_PATIENCE, PROXY_PATIENCE_MAX, Suspicion};
 use super::self_check::MinimumOffset;
 use super::{CLAIM_LIFETIME, CLAIMS_PER_PEER_MAX, ClaimConfig, ClaimMachine, PEERS_MAX};
 use crate::Instant;
+use crate::shared_map::SharedMap;
 use crate::wire::Mac;
 use crate::wire::hello::{Body, Flags, Frame, ReleaseReason};
 
@@ -41,8 +42,9 @@ pub(super) struct Peer {
     pub(super) macs: VecDeque<Mac>,
     pub(super) flags: Flags,
     pub(super) claims: PeerClaims,
-    /// Generations of this node's and of the peer's claim set at which no address was in both.
-    pub(super) without_conflict: Option<(u32, u32)>,
+    /// Addresses that this node and the peer own. Contains all of them, and also addresses that one
+    /// of the two has released since.
+    pub(super) shared: BTreeSet<IpAddr>,
     /// Claimed addresses in preempt delay, each with the end of the delay.
     pub(super) preempt_delays: BTreeMap<IpAddr, Instant>,
     /// Addresses that the peer has refused, each with the time until which the peer is no candidate
@@ -96,7 +98,7 @@ impl Peer {
             macs: VecDeque::from([source]),
             flags: frame.flags,
             claims: PeerClaims::new(name),
-            without_conflict: None,
+            shared: BTreeSet::new(),
             preempt_delays: BTreeMap::new(),
             refused: BTreeMap::new(),
             failed: false,
@@ -225,9 +227,18 @@ impl Peer {
         self.stated = generation(body).or(self.stated);
     }
 
-    pub(super) fn add(&mut self, addresses: &[IpAddr], index: &mut Claimants) -> u64 {
+    /// Adds claims of the peer, up to [`CLAIMS_PER_PEER_MAX`], and returns the number of ignored
+    /// claims. `owned` are the addresses that this node owns.
+    pub(super) fn add(
+        &mut self,
+        addresses: &[IpAddr],
+        owned: &SharedMap<IpAddr, Instant>,
+        index: &mut Claimants,
+    ) -> u64 {
         let room = CLAIMS_PER_PEER_MAX.saturating_sub(self.claims.len());
-        self.claims.add(addresses.iter().take(room), index);
+        let added = addresses.iter().take(room);
+        self.shared.extend(added.clone().filter(|address| owned.contains_key(*address)));
+        self.claims.add(added, index);
         addresses.len().saturating_sub(room) as u64
     }
 

@@ -42,13 +42,17 @@ proptest! {
                 None => assert_eq!(map.remove(&key), model.remove(&key)),
             }
             assert_eq!(map.get(&key), model.get(&key));
+            assert!(map.after(Some(&key)).next() == model.range(key + 1..).next());
             if number % snapshot_every == 0 {
                 assert_eq!(differences(&map, &earlier), model_differences(&model, &earlier_model));
                 assert_eq!(map == earlier, model == earlier_model);
                 (earlier, earlier_model) = (map.clone(), model.clone());
             }
         }
-        assert!(map.iter().eq(model.iter()));
+        assert!(map.iter().eq(model.iter()) && map.after(None::<&u16>).eq(model.iter()));
+        for key in 0..600 {
+            assert!(map.after(Some(&key)).eq(model.range(key + 1..)));
+        }
         assert_eq!(map.len(), model.len());
         assert_eq!(map.is_empty(), model.is_empty());
         assert!(map.chunks.iter().all(|chunk| (1..=CHUNK_MAX).contains(&chunk.len())));

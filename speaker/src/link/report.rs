@@ -1,7 +1,6 @@
 //! Reports of an interface's thread to the main loop, and updates of its metrics. Owned by the
 //! thread, which reports only after it has sent the replies that are due.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ferrolb_proto::claim::{AddressConflict, ClaimCounters, ClaimMachine};
@@ -18,18 +17,11 @@ pub(super) struct Reporter<'a> {
     thread_state: &'a watch::Sender<ThreadState>,
     metrics: LinkMetrics,
     previous_counts: ClaimCounters,
-    /// [`ClaimMachine::owned_version`] of the addresses in the previous report.
-    reported_version: u32,
 }
 
 impl<'a> Reporter<'a> {
     pub(super) fn new(thread_state: &'a watch::Sender<ThreadState>, metrics: LinkMetrics) -> Self {
-        Self {
-            thread_state,
-            metrics,
-            previous_counts: ClaimCounters::default(),
-            reported_version: 0,
-        }
+        Self { thread_state, metrics, previous_counts: ClaimCounters::default() }
     }
 
     /// Adds to the metrics the increase of the claim machine's counters since the previous call.
@@ -55,8 +47,6 @@ impl<'a> Reporter<'a> {
 
     /// Publishes a report of the interface's state if it differs from the previous report.
     pub(super) fn report(&mut self, claims: &ClaimMachine, handed_over: bool) {
-        let version = claims.owned_version();
-        let has_same_addresses = std::mem::replace(&mut self.reported_version, version) == version;
         self.thread_state.send_if_modified(|thread_state| {
             let Ok(before) = thread_state else { return false };
             let (isolated, standby, proxy_healthy_elsewhere) =
@@ -68,13 +58,13 @@ impl<'a> Reporter<'a> {
                 before.proxy_healthy_elsewhere,
             ) == (handed_over, isolated, standby, proxy_healthy_elsewhere)
                 && before.speakers.iter().map(|name| &**name).eq(claims.live_peers())
-                && has_same_addresses
+                && before.owned == *claims.owned()
                 && before.conflicts.iter().cloned().eq(claims.conflicts());
             if same {
                 return false;
             }
             let speakers: Vec<Box<str>> = claims.live_peers().map(Into::into).collect();
-            let owned: Arc<[IpAddr]> = claims.owned().collect();
+            let owned = claims.owned().clone();
             let conflicts: Arc<[AddressConflict]> = claims.conflicts().collect();
             self.metrics.speakers.set(i64::try_from(speakers.len()).unwrap_or(i64::MAX));
             self.metrics.owned.set(i64::try_from(owned.len()).unwrap_or(i64::MAX));

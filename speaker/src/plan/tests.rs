@@ -12,6 +12,7 @@ use ferrolb_proto::facts::{
 };
 use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_proto::range::Family;
+use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::{HelloKey, KEY_LENGTH};
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
@@ -294,7 +295,7 @@ fn the_owner_and_the_first_three_candidates_receive_solicitations_for_an_ipv6_ad
     assert!((5..35).contains(&expect.len()));
     assert_eq!(ndp_addresses(&state), expect);
     let last = all.into_iter().find(|address| !expect.contains(address)).unwrap();
-    let report = LinkReport { owned: [last.into()].into(), ..LinkReport::default() };
+    let report = LinkReport { owned: owned([last.into()]), ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
     assert_eq!(ndp_addresses(&state), expect.into_iter().chain([last]).collect());
 }
@@ -427,4 +428,13 @@ fn nothing_is_announced_before_all_input_has_arrived() {
     let without_node = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
     assert!(without_node.plan().not_ready_reason.is_some_and(|why| why.contains("--node-name")));
     assert_eq!(complete.plan().not_ready_reason, None);
+}
+
+/// Returns owned addresses that were claimed at the same time.
+fn owned(addresses: impl IntoIterator<Item = IpAddr>) -> SharedMap<IpAddr, Instant> {
+    let mut owned = SharedMap::default();
+    for address in addresses {
+        owned.insert(address, Instant::ZERO);
+    }
+    owned
 }

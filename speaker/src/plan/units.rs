@@ -2,9 +2,10 @@
 //! them, adapted to this node's interfaces. Pure; [`super::Memo`] has those of the latest plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use ferrolb_proto::Instant;
 use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView};
 use ferrolb_proto::election::{Candidate, Rank, Unit, rank};
 use ferrolb_proto::eligibility::{EligibleEndpoints, Ineligible, Serving, serving};
@@ -100,7 +101,7 @@ pub(super) struct LinkUnits {
 #[derive(Clone, Debug, Default)]
 struct SolicitedAddresses {
     prepared: SharedMap<Ipv6Addr, ()>,
-    owned: Arc<[IpAddr]>,
+    owned: SharedMap<IpAddr, Instant>,
     union: Arc<BTreeSet<Ipv6Addr>>,
 }
 
@@ -275,16 +276,21 @@ impl LinkUnits {
 
     /// Returns the IPv6 addresses for which the interface must receive neighbor solicitations.
     /// `owned` are the addresses that this node owns there.
-    pub(super) fn solicited_addresses(&mut self, owned: &Arc<[IpAddr]>) -> Arc<BTreeSet<Ipv6Addr>> {
+    pub(super) fn solicited_addresses(
+        &mut self,
+        owned: &SharedMap<IpAddr, Instant>,
+    ) -> Arc<BTreeSet<Ipv6Addr>> {
         let SolicitedAddresses { prepared, owned: owned_before, union } = &self.solicited;
         if *prepared == self.prepared && owned_before == owned {
             return Arc::clone(union);
         }
-        let owned_v6 = owned.iter().copied().filter_map(v6);
+        // IPv6 addresses sort after IPv4 addresses.
+        let owned_v6 = owned.after(Some(&IpAddr::V4(Ipv4Addr::BROADCAST)));
+        let owned_v6 = owned_v6.filter_map(|(address, _)| v6(*address));
         let union = Arc::new(self.prepared.keys().copied().chain(owned_v6).collect());
         self.solicited = SolicitedAddresses {
             prepared: self.prepared.clone(),
-            owned: Arc::clone(owned),
+            owned: owned.clone(),
             union: Arc::clone(&union),
         };
         union

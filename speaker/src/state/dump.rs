@@ -26,7 +26,7 @@ impl State {
             let failure = self.link_failures.get(&link.index).map(|failure| failure.count);
             json!({"index": link.index, "name": link.name, "mac": link.mac.to_string(), "up": link.up,
                 "enslaved": link.enslaved, "addresses": link.addresses, "failures": failure,
-                "heard": report.map(|report| &report.speakers), "held": report.map(|report| &report.owned[..])})
+                "heard": report.map(|report| &report.speakers), "held": report.map(|report| report.owned.keys().collect::<Vec<_>>())})
         });
         let failing = self.failing_endpoints.iter().map(
             |(id, why)| json!({"service": id.service.to_string(), "endpoint": id.endpoint.to_string(), "why": why}),

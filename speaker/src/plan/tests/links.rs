@@ -129,7 +129,7 @@ fn owned_addresses_stay_when_the_interface_loses_its_subnet() {
     let mut state = Cluster::default().state();
     let without = || Event::Links(vec![Link { prefixes: vec![], ..link(2, "eth0") }]);
     let owned = |owned: &[&str]| {
-        let report = LinkReport { owned: addresses(owned).into(), ..LinkReport::default() };
+        let report = LinkReport { owned: super::owned(addresses(owned)), ..LinkReport::default() };
         Event::Report { link: 2, report }
     };
     state.handle(owned(&["172.30.0.200"]), Instant::ZERO);
@@ -144,7 +144,7 @@ fn an_address_announced_on_two_interfaces_counts_once() {
     let mut state =
         Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
     for (index, owned) in [(2, &["172.30.0.200"][..]), (3, &["172.30.0.200", "172.30.0.201"])] {
-        let report = LinkReport { owned: addresses(owned).into(), ..LinkReport::default() };
+        let report = LinkReport { owned: super::owned(addresses(owned)), ..LinkReport::default() };
         state.handle(Event::Report { link: index, report }, Instant::ZERO);
     }
     assert_eq!(plan(&state, Instant::ZERO).status.owned_addresses, 2);
@@ -171,7 +171,7 @@ fn solicitations_are_not_sent_from_tentative_addresses() {
 fn an_owned_address_whose_group_is_not_joined_is_an_issue() {
     let mut state = Cluster::default().state();
     let [owned, other]: [Ipv6Addr; 2] = ["fd30::1".parse().unwrap(), "fd30::2".parse().unwrap()];
-    let report = LinkReport { owned: [owned.into()].into(), ..LinkReport::default() };
+    let report = LinkReport { owned: super::owned([owned.into()]), ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
     assert_eq!(plan(&state, Instant::ZERO).status.interfaces[0].issues, []);
     let event = Event::GroupsNotJoined { link: 2, addresses: [owned, other].into() };
@@ -252,7 +252,7 @@ fn the_process_may_end_after_every_interface_has_handed_over() {
         Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
     let report = |handed_over| LinkReport {
         speakers: vec!["node2".into()],
-        owned: addresses(&["172.30.0.200"]).into(),
+        owned: owned(addresses(&["172.30.0.200"])),
         handed_over,
         ..LinkReport::default()
     };

@@ -233,7 +233,7 @@ fn random_links(random: &mut Random) -> Event {
 fn random_report(random: &mut Random) -> Event {
     let report = LinkReport {
         speakers: random.some_of(&["node2", "node3"]).into_iter().map(Into::into).collect(),
-        owned: random.some_of(&ADDRESSES).into_iter().map(ip).collect(),
+        owned: owned(random.some_of(&ADDRESSES).into_iter().map(ip)),
         isolated: random.once_in(5),
         proxy_healthy_elsewhere: random.once_in(2),
         handed_over: random.once_in(5),
