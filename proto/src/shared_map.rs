@@ -55,7 +55,10 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     }
 
     /// Returns the entries with greater keys, in the order of their keys. `None`: all entries.
-    pub fn after<Q: Ord + ?Sized>(&self, key: Option<&Q>) -> impl Iterator<Item = (&K, &V)>
+    pub fn after<'a, Q: Ord + ?Sized>(
+        &'a self,
+        key: Option<&Q>,
+    ) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V, Q>
     where
         K: Borrow<Q>,
     {

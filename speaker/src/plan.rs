@@ -268,13 +268,10 @@ fn status(
 ) -> SpeakerStatusStatus {
     let reports = || eligible.iter().filter_map(|link| state.reports.get(&link.index));
     // An address that several interfaces announce counts once.
-    let is_first = |number: usize, address: &IpAddr| {
-        !reports().take(number).any(|report| report.owned.contains_key(address))
+    let owned_addresses: usize = match reports().count() {
+        0 | 1 => reports().map(|report| report.owned.len()).sum(),
+        _ => reports().flat_map(|report| report.owned.keys()).collect::<BTreeSet<_>>().len(),
     };
-    let counts = reports().enumerate().map(|(number, report)| {
-        report.owned.keys().filter(|address| is_first(number, address)).count()
-    });
-    let owned_addresses: usize = counts.sum();
     let not_joined =
         |link: &Link| state.unjoined.get(&link.index).map_or(&[][..], |addresses| addresses);
     let link_status = |link: &&Link| {
@@ -287,7 +284,7 @@ fn status(
                 .into_iter()
                 .flat_map(|report| report.speakers.iter().map(ToString::to_string))
                 .collect(),
-            addresses: report.into_iter().flat_map(|report| report.owned.keys().copied()).collect(),
+            addresses: report.map(|report| addresses_of(&report.owned)).unwrap_or_default(),
             isolated: report.is_some_and(|report| report.isolated),
             standby: report.is_some_and(|report| report.standby),
             issues: report
@@ -314,6 +311,12 @@ fn status(
         bgp: None,
         owned_addresses: i64::try_from(owned_addresses).unwrap_or(i64::MAX),
     }
+}
+
+fn addresses_of(owned: &SharedMap<IpAddr, Instant>) -> Vec<IpAddr> {
+    let mut addresses = Vec::with_capacity(owned.len());
+    addresses.extend(owned.keys());
+    addresses
 }
 
 /// Returns the issues of the addresses on an interface. `report` is the report of the interface's

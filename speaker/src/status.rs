@@ -24,6 +24,7 @@ use ferrolb_runtime::refusal::{CRDS_ARE_OLDER, lacks_field};
 use kube::api::{Patch, PatchParams};
 use kube::core::Status;
 use kube::{Api, Client};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -156,8 +157,7 @@ impl StatusWriter {
     }
 
     async fn write_status(&self, status: &SpeakerStatusStatus) -> Result<(), kube::Error> {
-        let mut object = self.manifest();
-        object["status"] = json!(status);
+        let object = WithStatus { manifest: self.manifest(), status };
         self.api.patch_status(&self.node, &apply_params(), &Patch::Apply(&object)).await.map(drop)
     }
 
@@ -165,6 +165,15 @@ impl StatusWriter {
         json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": CustomResourceKind::SpeakerStatus.name(),
             "metadata": {"name": self.node}})
     }
+}
+
+/// SpeakerStatus with its status. Serialized without a [`Value`] of the status, which would need
+/// much more memory than thousands of addresses.
+#[derive(Debug, Serialize)]
+struct WithStatus<'a> {
+    #[serde(flatten)]
+    manifest: Value,
+    status: &'a SpeakerStatusStatus,
 }
 
 fn apply_params() -> PatchParams {

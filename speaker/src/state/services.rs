@@ -3,17 +3,22 @@
 //! concerns. An EndpointSlice of another Service concerns none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ferrolb_proto::facts::{EndpointSlice, Key, Service};
 use ferrolb_proto::health::kube_proxy::Families;
 use ferrolb_proto::range::AddressRange;
+use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_runtime::store::Store;
 use ferrolb_runtime::watch::Change;
 
 use super::changes::Changes;
 use super::{ReducedService, ReducedSlice, StateConfig};
+
+/// Values, each with the key of an object that has it. A [`SharedMap`] needs less memory than a
+/// B-tree, which is half empty after the ascending keys of a list.
+type Index<Q> = SharedMap<(Q, Arc<Key>), ()>;
 
 /// Services with addresses and their EndpointSlices.
 #[derive(Debug, Default)]
@@ -22,9 +27,9 @@ pub(crate) struct Services {
     services: Store<Arc<Key>, ReducedService>,
     slices: Store<Arc<Key>, ReducedSlice>,
     /// Keys of Services, each with the key of one of its EndpointSlices.
-    slices_of: BTreeSet<(Arc<Key>, Arc<Key>)>,
+    slices_of: Index<Arc<Key>>,
     /// Addresses, each with the key of a Service that has it.
-    by_address: BTreeSet<(IpAddr, Arc<Key>)>,
+    by_address: Index<IpAddr>,
     /// Keys of the Services with a health check node port.
     with_node_port: BTreeSet<Arc<Key>>,
     /// Addresses of the API servers, each with the number of EndpointSlices that contain it.
@@ -55,7 +60,7 @@ impl Services {
                 changes.addresses.insert(*address);
             }
             for address in now.iter().flat_map(|service| &service.assigned) {
-                self.by_address.insert((*address, Arc::clone(&key)));
+                self.by_address.insert((*address, Arc::clone(&key)), ());
                 changes.addresses.insert(*address);
             }
             if now.is_some_and(|service| service.health_check_node_port != 0) {
@@ -95,7 +100,7 @@ impl Services {
             for server in &now.api_servers {
                 *self.api_servers.entry(*server).or_default() += 1;
             }
-            self.slices_of.insert((Arc::clone(&now.service), Arc::clone(key)));
+            self.slices_of.insert((Arc::clone(&now.service), Arc::clone(key)), ());
         }
         changes
     }
@@ -151,20 +156,22 @@ impl Services {
     /// Returns the addresses of all Services, ascending. An address that several Services have
     /// occurs once for each of them.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + Clone {
-        self.by_address.iter().map(|(address, _)| *address)
+        self.by_address.keys().map(|(address, _)| *address)
     }
 
     /// Returns whether a Service has an address in a range.
     pub(crate) fn has_address_in(&self, range: &AddressRange) -> bool {
         let first = (range.first(), Arc::default());
-        self.by_address.range(first..).next().is_some_and(|(address, _)| *address <= range.last())
+        let next = self.by_address.after(Some(&first)).next();
+        next.is_some_and(|((address, _), ())| *address <= range.last())
     }
 
     /// Returns the families of the addresses.
     pub(crate) fn families(&self) -> Families {
         // IPv4 addresses sort before IPv6 addresses.
-        let ends = [self.by_address.first(), self.by_address.last()];
-        ends.into_iter().flatten().map(|(address, _)| *address).collect()
+        let last_v4 = (IpAddr::V4(Ipv4Addr::BROADCAST), Arc::default());
+        let ends = [self.by_address.iter().next(), self.by_address.after(Some(&last_v4)).next()];
+        ends.into_iter().flatten().map(|((address, _), ())| *address).collect()
     }
 
     /// Returns the Services with a health check node port, sorted by namespace and name.
@@ -190,18 +197,16 @@ impl Services {
 }
 
 /// Returns the pairs of an index that begin with this value.
-fn pairs_of<Q: Ord + Clone>(
-    index: &BTreeSet<(Q, Arc<Key>)>,
-    first: Q,
-) -> impl Iterator<Item = &(Q, Arc<Key>)> {
-    // The default key sorts before all others.
-    index.range((first.clone(), Arc::default())..).take_while(move |pair| pair.0 == first)
+fn pairs_of<Q: Ord + Clone>(index: &Index<Q>, first: Q) -> impl Iterator<Item = &(Q, Arc<Key>)> {
+    // The default key sorts before the key of any object.
+    let pairs = index.after(Some(&(first.clone(), Arc::default()))).map(|(pair, ())| pair);
+    pairs.take_while(move |pair| pair.0 == first)
 }
 
 /// Replaces the key of a new Service in the index and in the EndpointSlices that arrived before it,
 /// so that all of them share one key in memory.
 fn share_key(
-    slices_of: &mut BTreeSet<(Arc<Key>, Arc<Key>)>,
+    slices_of: &mut Index<Arc<Key>>,
     slices: &mut Store<Arc<Key>, ReducedSlice>,
     service: &Arc<Key>,
 ) {
@@ -211,6 +216,6 @@ fn share_key(
             slice.service = Arc::clone(service);
         }
         slices_of.remove(&(earlier, Arc::clone(&slice)));
-        slices_of.insert((Arc::clone(service), slice));
+        slices_of.insert((Arc::clone(service), slice), ());
     }
 }
