@@ -53,6 +53,9 @@ pub struct Desired {
     pub waiting_for_speaker: BTreeSet<Box<str>>,
     /// SpeakerStatus to write for this node.
     pub status: Arc<SpeakerStatusStatus>,
+    /// Addresses that this node owns, by interface: the `addresses` of the interfaces in `status`,
+    /// which is without them. The writer of the SpeakerStatus lists them when it writes.
+    pub owned: OwnedAddresses,
     /// Servers that the health check of kube-proxy contacts.
     pub proxy_targets: ProxyTargets,
     /// Reason for which this node hands over its addresses although its speaker continues to run.
@@ -81,6 +84,10 @@ pub struct Desired {
     /// Time at which the plan must be computed again even without an event.
     pub replan_at: Option<Instant>,
 }
+
+/// Addresses that this node owns, by the name of the interface, each with the time at which the node
+/// claimed it.
+pub type OwnedAddresses = BTreeMap<Box<str>, SharedMap<IpAddr, Instant>>;
 
 /// One interface and its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +168,11 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
         memo.status = Arc::new(SpeakerStatusStatus { bgp: bgp_status, ..status });
     }
     desired.status = Arc::clone(&memo.status);
+    let owned = |link: &&Link| {
+        let report = state.reports.get(&link.index)?;
+        Some((link.name.clone(), report.owned.clone()))
+    };
+    desired.owned = eligible.iter().filter_map(owned).collect();
     desired.probes = memo.health_checks.checks();
     let has_handed_over = |index| state.reports.get(index).is_some_and(|report| report.handed_over);
     desired.handed_over = state.leaving && desired.links.keys().all(has_handed_over);
@@ -284,7 +296,7 @@ fn status(
                 .into_iter()
                 .flat_map(|report| report.speakers.iter().map(ToString::to_string))
                 .collect(),
-            addresses: report.map(|report| addresses_of(&report.owned)).unwrap_or_default(),
+            addresses: Vec::new(),
             isolated: report.is_some_and(|report| report.isolated),
             standby: report.is_some_and(|report| report.standby),
             issues: report
@@ -313,10 +325,15 @@ fn status(
     }
 }
 
-fn addresses_of(owned: &SharedMap<IpAddr, Instant>) -> Vec<IpAddr> {
-    let mut addresses = Vec::with_capacity(owned.len());
-    addresses.extend(owned.keys());
-    addresses
+/// Returns a status with the addresses of its interfaces.
+#[must_use]
+pub fn with_addresses(status: &SpeakerStatusStatus, owned: &OwnedAddresses) -> SpeakerStatusStatus {
+    let mut status = status.clone();
+    for interface in &mut status.interfaces {
+        let owned = owned.get(&*interface.name).into_iter();
+        interface.addresses = owned.flat_map(|owned| owned.keys().copied()).collect();
+    }
+    status
 }
 
 /// Returns the issues of the addresses on an interface. `report` is the report of the interface's

@@ -259,7 +259,7 @@ impl MainLoop {
         // Before this node's interfaces are known, the status would list none of them.
         if self.state.links.is_some() {
             let owner = self.state.own_node().map_or("", |node| &node.uid);
-            status::publish(&self.status, owner, &desired.status);
+            status::publish(&self.status, owner, &desired.status, &desired.owned);
         }
         publish(&self.proxy_targets, &desired.proxy_targets);
         publish(&self.probes, &desired.probes);

@@ -30,6 +30,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use crate::plan::{OwnedAddresses, with_addresses};
+
 /// Field manager of the fields that the speaker writes.
 pub const FIELD_MANAGER: &str = "ferrolb-speaker";
 /// Minimum interval between two writes of the status.
@@ -43,20 +45,26 @@ pub const STATUS_RESTORE_INTERVAL: Duration = Duration::from_secs(60);
 pub struct DesiredStatus {
     /// `metadata.uid` of the Node. Empty: there is no Node.
     owner: Box<str>,
+    /// The status without the addresses of the interfaces.
     status: Arc<SpeakerStatusStatus>,
+    /// The addresses of the interfaces.
+    owned: OwnedAddresses,
 }
 
-/// Passes the status to the writer, if the status or the Node's `metadata.uid` has changed.
+/// Passes the status to the writer, if the status, the owned addresses or the Node's `metadata.uid`
+/// have changed.
 pub fn publish(
     writer: &watch::Sender<DesiredStatus>,
     owner: &str,
     status: &Arc<SpeakerStatusStatus>,
+    owned: &OwnedAddresses,
 ) {
     writer.send_if_modified(|before| {
         let same_status = Arc::ptr_eq(&before.status, status) || before.status == *status;
-        let changed = *before.owner != *owner || !same_status;
+        let changed = *before.owner != *owner || !same_status || before.owned != *owned;
         if changed {
-            *before = DesiredStatus { owner: owner.into(), status: Arc::clone(status) };
+            let (owner, status, owned) = (owner.into(), Arc::clone(status), owned.clone());
+            *before = DesiredStatus { owner, status, owned };
         }
         changed
     });
@@ -128,12 +136,13 @@ impl StatusWriter {
         if new_owner {
             self.write_object(&wanted.owner).await?;
         }
-        match self.write_status(&wanted.status).await {
+        let wanted_status = with_addresses(&wanted.status, &wanted.owned);
+        match self.write_status(&wanted_status).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 // The status of an object that does not exist cannot be written, so create the
                 // object first.
                 self.write_object(&wanted.owner).await?;
-                self.write_status(&wanted.status).await
+                self.write_status(&wanted_status).await
             }
             result => result,
         }

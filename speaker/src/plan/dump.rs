@@ -3,7 +3,7 @@
 use ferrolb_proto::election::Unit;
 use serde_json::{Value, json};
 
-use super::{Desired, LinkPlan, Memo};
+use super::{Desired, LinkPlan, Memo, with_addresses};
 use crate::state::State;
 
 impl Desired {
@@ -25,7 +25,7 @@ impl Desired {
             "addresses": memo.addresses.serving_names(),
             "links": links.collect::<Vec<_>>(),
             "healthChecks": {"targets": self.probes.targets.len(), "refused": self.probes.disallowed},
-            "status": &*self.status,
+            "status": with_addresses(&self.status, &self.owned),
         })
     }
 }

@@ -86,6 +86,7 @@ impl WriterFixture {
             &self.wanted,
             owner,
             &SpeakerStatusStatus { version: version.to_owned(), ..Default::default() }.into(),
+            &OwnedAddresses::default(),
         );
     }
 

@@ -260,7 +260,8 @@ fn the_process_may_end_after_every_interface_has_handed_over() {
     let desired = plan(&state, Instant::ZERO);
     assert!(!desired.handed_over && !desired.status.draining && !desired.links[&2].config.leaving);
     assert_eq!(desired.status.owned_addresses, 1);
-    assert_eq!(*desired.status.interfaces[0].addresses, *addresses(&["172.30.0.200"]));
+    let complete = with_addresses(&desired.status, &desired.owned);
+    assert_eq!(*complete.interfaces[0].addresses, *addresses(&["172.30.0.200"]));
     assert_eq!(
         (&*desired.status.interfaces[0].name, &desired.status.interfaces[0].heard[..]),
         ("eth0", &["node2".to_owned()][..])
