@@ -1,6 +1,6 @@
 //! The answer to the question whether a node may announce an address, as far as Kubernetes objects
-//! and health checks decide it. Pure functions. Layer 2, BGP, the condition `Announced` and the
-//! metrics all use [`eligibility`], so that they agree.
+//! and health checks decide it. Pure functions. BGP and the condition `Announced` use
+//! [`eligibility`], and layer 2 and the metrics use its part [`serving`], so that they agree.
 //!
 //! The Services that have the address and that an advertisement selects decide together. A node
 //! must be able to serve each of them that has an eligible endpoint of the address's family on any

@@ -2,7 +2,8 @@
 //!
 //! The benchmark sends events to the speaker's own state, without a cluster. Each change moves the
 //! only endpoint of a Service with `externalTrafficPolicy: Local` to another node. In one cluster
-//! the node is cordoned and another node advertises all addresses by BGP in its place. The clock
+//! the node is cordoned and another node advertises all addresses by BGP in its place, so that the
+//! node has withdrawn its routes. Like the speaker, the benchmark keeps the latest plan. The clock
 //! runs while the state handles the event and the plan is computed. The changes of the clusters
 //! alternate, so that other load on the machine slows all clusters alike. `--check` fails if a
 //! median is more than three times its target, or if it grows with the number of nodes.
@@ -26,7 +27,7 @@ use ferrolb_proto::range::Family;
 use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
 use ferrolb_runtime::watch::Change;
 use ferrolb_speaker::event::{Event, Link};
-use ferrolb_speaker::plan::{Memo, plan};
+use ferrolb_speaker::plan::{Desired, Memo, plan};
 use ferrolb_speaker::state::{State, StateConfig};
 use serde_json::json;
 
@@ -60,6 +61,10 @@ struct Cluster {
     name: String,
     state: State,
     memo: Memo,
+    /// The latest plan.
+    desired: Desired,
+    /// The time of all changes.
+    now: Instant,
     times: Vec<f64>,
 }
 
@@ -125,11 +130,13 @@ impl Cluster {
         let elapsed = start.elapsed();
         let units = desired.links.values().map(|link| link.config.units.len()).sum::<usize>();
         assert_eq!(units, SERVICES as usize, "every address has a unit");
-        let will_withdraw = desired.replan_at.is_some();
-        assert_eq!(will_withdraw, cordoned, "a cordoned node will withdraw its routes");
+        let now = desired.replan_at.unwrap_or(Instant::ZERO);
+        let desired = plan(&state, &mut memo, now);
+        let withdrawn = desired.status.bgp.as_ref().map_or(0, |bgp| bgp.withdrawn);
+        assert_eq!(withdrawn > 0, cordoned, "a cordoned node has withdrawn routes");
         let name = format!("{nodes} nodes{}", if cordoned { ", cordoned, BGP" } else { "" });
         println!("{name}: the first plan takes {:.0} ms", elapsed.as_secs_f64() * 1e3);
-        Self { name, state, memo, times: Vec::new() }
+        Self { name, state, memo, desired, now, times: Vec::new() }
     }
 
     /// Moves the endpoint of one Service to another node.
@@ -138,10 +145,10 @@ impl Cluster {
         let service = number.wrapping_mul(7_919) % SERVICES;
         let event = Event::Slice(Change::Apply(slice(service, "node1")));
         let start = WallClock::now();
-        self.memo.add(self.state.handle(event, Instant::ZERO));
-        let desired = plan(&self.state, &mut self.memo, Instant::ZERO);
+        self.memo.add(self.state.handle(event, self.now));
+        let desired = plan(&self.state, &mut self.memo, self.now);
         self.times.push(start.elapsed().as_secs_f64() * 1e6);
-        drop(desired);
+        self.desired = desired;
     }
 
     /// Prints the times. Returns the median, in microseconds.

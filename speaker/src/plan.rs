@@ -53,8 +53,8 @@ pub struct Desired {
     pub waiting_for_speaker: BTreeSet<Box<str>>,
     /// SpeakerStatus to write for this node.
     pub status: Arc<SpeakerStatusStatus>,
-    /// Addresses that this node owns, by interface: the `addresses` of the interfaces in `status`,
-    /// which is without them. The writer of the SpeakerStatus lists them when it writes.
+    /// Addresses that this node owns, by interface. The interfaces in `status` do not list them;
+    /// the writer of the SpeakerStatus adds them when it writes.
     pub owned: OwnedAddresses,
     /// Servers that the health check of kube-proxy contacts.
     pub proxy_targets: ProxyTargets,
@@ -280,9 +280,11 @@ fn status(
 ) -> SpeakerStatusStatus {
     let reports = || eligible.iter().filter_map(|link| state.reports.get(&link.index));
     // An address that several interfaces announce counts once.
-    let owned_addresses: usize = match reports().count() {
-        0 | 1 => reports().map(|report| report.owned.len()).sum(),
-        _ => reports().flat_map(|report| report.owned.keys()).collect::<BTreeSet<_>>().len(),
+    let owners: Vec<_> = reports().filter(|report| !report.owned.is_empty()).collect();
+    let owned_addresses = match &owners[..] {
+        [] => 0,
+        [owner] => owner.owned.len(),
+        all => all.iter().flat_map(|report| report.owned.keys()).collect::<BTreeSet<_>>().len(),
     };
     let not_joined =
         |link: &Link| state.unjoined.get(&link.index).map_or(&[][..], |addresses| addresses);

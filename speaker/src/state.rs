@@ -124,7 +124,7 @@ pub struct State {
     /// Number of prefixes that gobgpd had when this speaker started. None: gobgpd has not been read
     /// yet.
     pub(crate) prefixes_at_start: Option<usize>,
-    /// SpeakerStatuses of all nodes; known only while this node drains.
+    /// SpeakerStatuses of all nodes; known only while this node drains or is cordoned.
     pub(crate) speakers: Store<Box<str>, Speaker>,
     pub(crate) leaving: bool,
 }
@@ -188,10 +188,10 @@ impl State {
             Event::Password(change) => Changes::other_if(self.bgp_objects.set_password(change)),
             Event::Keys(change) => Changes::other_if(self.set_keys(change)),
             Event::Links(links) => Changes::all_if(self.set_links(links)),
-            Event::Report { link, report } => Changes::other_if(self.set_report(link, report)),
+            Event::Report { link, report } => self.set_report(link, report),
             Event::LinkFailed { link, why: _ } => {
                 self.record_failure(link, now);
-                Changes::other_if(true)
+                Changes::speakers_if(true)
             }
             Event::GroupsNotJoined { link, addresses } => {
                 let changed = self.unjoined.get(&link) != Some(&addresses);
@@ -206,9 +206,9 @@ impl State {
             Event::GobgpRead(prefixes) => {
                 Changes::other_if(replace(&mut self.prefixes_at_start, Some(prefixes)))
             }
-            Event::Speaker(change) => Changes::other_if(apply(&mut self.speakers, change, Some)),
+            Event::Speaker(change) => Changes::speakers_if(apply(&mut self.speakers, change, Some)),
             Event::SpeakersUnknown => {
-                Changes::other_if(std::mem::take(&mut self.speakers).was_ever_complete())
+                Changes::speakers_if(std::mem::take(&mut self.speakers).was_ever_complete())
             }
             Event::StopRequested => Changes::other_if(!std::mem::replace(&mut self.leaving, true)),
         }
@@ -247,13 +247,16 @@ impl State {
         }
     }
 
-    fn set_report(&mut self, link: u32, report: LinkReport) -> bool {
+    fn set_report(&mut self, link: u32, report: LinkReport) -> Changes {
         if !report.speakers.is_empty() {
             self.speaker_ever_received.insert(link);
         }
-        let changed = self.reports.get(&link) != Some(&report);
-        self.reports.insert(link, report);
-        changed
+        let before = self.reports.insert(link, report);
+        let (before, now) = (before.as_ref(), self.reports.get(&link));
+        let mut changes = Changes::other_if(before != now);
+        changes.speakers =
+            before.map(|report| &report.speakers) != now.map(|report| &report.speakers);
+        changes
     }
 
     fn set_endpoint_health(&mut self, id: ProbeTarget, failing: Option<Box<str>>) -> Changes {

@@ -51,6 +51,12 @@ pub struct DesiredStatus {
     owned: OwnedAddresses,
 }
 
+impl DesiredStatus {
+    fn with_addresses(&self) -> SpeakerStatusStatus {
+        with_addresses(&self.status, &self.owned)
+    }
+}
+
 /// Passes the status to the writer, if the status, the owned addresses or the Node's `metadata.uid`
 /// have changed.
 pub fn publish(
@@ -136,7 +142,7 @@ impl StatusWriter {
         if new_owner {
             self.write_object(&wanted.owner).await?;
         }
-        let wanted_status = with_addresses(&wanted.status, &wanted.owned);
+        let wanted_status = wanted.with_addresses();
         match self.write_status(&wanted_status).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 // The status of an object that does not exist cannot be written, so create the
@@ -176,8 +182,8 @@ impl StatusWriter {
     }
 }
 
-/// SpeakerStatus with its status. Serialized without a [`Value`] of the status, which would need
-/// much more memory than thousands of addresses.
+/// SpeakerStatus object. Only its manifest is a [`Value`]: as a [`Value`], the status of an owner of
+/// thousands of addresses would need several times its memory.
 #[derive(Debug, Serialize)]
 struct WithStatus<'a> {
     #[serde(flatten)]

@@ -11,17 +11,6 @@
 //! - PSS divides pages that the three speakers share among them. `Anonymous` is the memory that the
 //!   process requested; the rest is its code. MB are millions of bytes.
 //!
-//! # Memory of a speaker by part
-//!
-//! With 10,000 Services of one endpoint each on three nodes, the allocator of a program with the
-//! speaker's state and plan had handed out:
-//!
-//! | part | MB |
-//! |---|---|
-//! | Services | 2.7 |
-//! | EndpointSlices, and their index by Service | 2.5 |
-//! | memo of the plan, and the desired state | 1.9 |
-//!
 //! Directly after its start, a speaker that owns all addresses also probes them. Each address then
 //! has a pending claim of 72 bytes, and a timer.
 

@@ -95,11 +95,19 @@ impl RouteTable {
     /// Computes the routes that have changed.
     pub fn update(&mut self, input: &RouteInput<'_, '_>) {
         let is_de_preferred = input.is_de_preferred();
-        if is_de_preferred != self.is_de_preferred || *input.withdrawable != self.withdrawable {
+        if is_de_preferred != self.is_de_preferred {
             let prefixes = self.served.values().flat_map(|served| &served.prefixes);
             self.stale.extend(prefixes.map(|(prefix, _)| *prefix));
             self.is_de_preferred = is_de_preferred;
-            self.withdrawable.clone_from(input.withdrawable);
+        }
+        if *input.withdrawable != self.withdrawable {
+            let before = std::mem::replace(&mut self.withdrawable, input.withdrawable.clone());
+            let addresses = before.keys().chain(self.withdrawable.keys());
+            let changed =
+                addresses.filter(|address| before.get(*address) != self.withdrawable.get(*address));
+            let served = changed.filter_map(|address| self.served.get(address));
+            let prefixes = served.flat_map(|served| &served.prefixes);
+            self.stale.extend(prefixes.map(|(prefix, _)| *prefix));
         }
         for prefix in std::mem::take(&mut self.stale) {
             self.update_prefix(input, prefix);

@@ -59,7 +59,7 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get(node) else { return };
         // A conflict with an isolated peer was settled when its claim arrived, and is settled again
         // with each list that it sends.
-        if !peer.shared.is_empty() && !peer.flags.isolated {
+        if !peer.owned_by_both.is_empty() && !peer.flags.isolated {
             self.check_conflicts(node);
         }
     }
@@ -147,12 +147,12 @@ impl ClaimMachine {
         while let Some((name, after)) = self.conflict_checks.pop_first() {
             let Some(peer) = self.peers.get_mut(&name) else { continue };
             let next: Vec<_> =
-                peer.shared.range((after, Bound::Unbounded)).take(room).copied().collect();
+                peer.owned_by_both.range((after, Bound::Unbounded)).take(room).copied().collect();
             let (both, others): (Vec<_>, Vec<_>) = next.iter().partition(|address| {
                 peer.claims.contains(address) && self.own.owned.contains_key(address)
             });
             for address in others {
-                peer.shared.remove(&address);
+                peer.owned_by_both.remove(&address);
             }
             room -= next.len();
             self.resolve_conflicts(&name, &both, now);
@@ -164,14 +164,14 @@ impl ClaimMachine {
         }
     }
 
-    /// Records in [`Peer::shared`] that this node now owns an address.
+    /// Records in [`Peer::owned_by_both`] that this node now owns an address.
     ///
-    /// [`Peer::shared`]: super::peers::Peer::shared
-    pub(super) fn note_shared(&mut self, address: IpAddr) {
+    /// [`Peer::owned_by_both`]: super::peers::Peer::owned_by_both
+    pub(super) fn note_owned_by_both(&mut self, address: IpAddr) {
         for name in self.claimants.of(address) {
             let peer = self.peers.get_mut(name);
             if let Some(peer) = peer.filter(|peer| peer.claims.contains(&address)) {
-                peer.shared.insert(address);
+                peer.owned_by_both.insert(address);
             }
         }
     }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use super::ClaimMachine;
 use super::peers::Peer;
 
-/// Maximum number of addresses of an index that a debug build checks, because the check follows
-/// every input.
-const CHECKED_ADDRESSES_MAX: usize = 64;
+/// Maximum number of entries of an index that a debug build checks, because the check follows every
+/// input.
+const CHECKED_ENTRIES_MAX: usize = 128;
 
 /// Addresses, each with the name of a peer that claims it, or claimed it when the peer was declared
 /// failed.
@@ -142,10 +142,11 @@ impl ClaimMachine {
         names.filter_map(|name| Some((&**name, self.peers.get(name)?)))
     }
 
-    /// Returns whether the index equals an index that is computed from the claims of all peers. An
-    /// index with more than [`CHECKED_ADDRESSES_MAX`] addresses is not checked.
+    /// Returns whether the index equals an index that is computed from the claims of all peers, and
+    /// whether [`Peer::owned_by_both`] is complete. An index with more than
+    /// [`CHECKED_ENTRIES_MAX`] entries is not checked.
     pub(super) fn has_consistent_claimants(&self) -> bool {
-        if self.claimants.0.len() > CHECKED_ADDRESSES_MAX {
+        if self.claimants.0.len() > CHECKED_ENTRIES_MAX {
             return true;
         }
         let mut expect = Claimants::default();
@@ -154,6 +155,11 @@ impl ClaimMachine {
                 expect.insert(*address, name);
             }
         }
-        expect == self.claimants
+        let is_recorded = |peer: &Peer| {
+            let mut both =
+                peer.claims.iter().filter(|address| self.own.owned.contains_key(*address));
+            both.all(|address| peer.owned_by_both.contains(address))
+        };
+        expect == self.claimants && self.peers.values().all(is_recorded)
     }
 }

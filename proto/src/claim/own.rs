@@ -224,7 +224,7 @@ impl ClaimMachine {
             let stated = self.own.stated_generation();
             for address in chunk {
                 self.own.owned.insert(*address, now);
-                self.note_shared(*address);
+                self.note_owned_by_both(*address);
                 self.outputs.push_back(Output::Start(*address));
                 let last_frame =
                     self.unowned.remove(address).filter(|at| now.since(*at) < FAILOVER_MAX);

@@ -44,7 +44,7 @@ pub(super) struct Peer {
     pub(super) claims: PeerClaims,
     /// Addresses that this node and the peer own. Contains all of them, and also addresses that one
     /// of the two has released since.
-    pub(super) shared: BTreeSet<IpAddr>,
+    pub(super) owned_by_both: BTreeSet<IpAddr>,
     /// Claimed addresses in preempt delay, each with the end of the delay.
     pub(super) preempt_delays: BTreeMap<IpAddr, Instant>,
     /// Addresses that the peer has refused, each with the time until which the peer is no candidate
@@ -98,7 +98,7 @@ impl Peer {
             macs: VecDeque::from([source]),
             flags: frame.flags,
             claims: PeerClaims::new(name),
-            shared: BTreeSet::new(),
+            owned_by_both: BTreeSet::new(),
             preempt_delays: BTreeMap::new(),
             refused: BTreeMap::new(),
             failed: false,
@@ -237,7 +237,7 @@ impl Peer {
     ) -> u64 {
         let room = CLAIMS_PER_PEER_MAX.saturating_sub(self.claims.len());
         let added = addresses.iter().take(room);
-        self.shared.extend(added.clone().filter(|address| owned.contains_key(*address)));
+        self.owned_by_both.extend(added.clone().filter(|address| owned.contains_key(*address)));
         self.claims.add(added, index);
         addresses.len().saturating_sub(room) as u64
     }

@@ -1,4 +1,4 @@
-//! Namespace and name of a Kubernetes object. Pure; all states find their objects by it.
+//! Namespace and name of a Kubernetes object. Pure; each state finds its objects by their keys.
 
 use std::fmt;
 use std::sync::Arc;

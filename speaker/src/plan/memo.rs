@@ -104,7 +104,7 @@ impl Memo {
     }
 
     /// Computes which addresses other nodes advertise by BGP in place of this node, as far as this
-    /// has changed. Any change that does not name its addresses can affect all of them.
+    /// has changed. A change of another speaker can affect all of them.
     fn update_alternates<'a>(
         &mut self,
         state: &'a State,
@@ -117,7 +117,7 @@ impl Memo {
             return;
         };
         let alternates = Arc::make_mut(&mut self.alternates);
-        if self.changes.all || self.changes.other || !self.has_alternates {
+        if self.changes.all || self.changes.speakers || !self.has_alternates {
             let all = state.services.addresses().chain(alternates.addresses()).collect();
             bgp.update_alternates(alternates, state, &all, now);
         } else {

@@ -179,7 +179,7 @@ impl Services {
         self.with_node_port.iter().filter_map(|key| self.services.get(&**key))
     }
 
-    /// Returns the EndpointSlices of a Service, in no particular order.
+    /// Returns the EndpointSlices of a Service, sorted by name.
     pub(crate) fn slices_of(&self, service: &Arc<Key>) -> impl Iterator<Item = &ReducedSlice> {
         pairs_of(&self.slices_of, Arc::clone(service))
             .filter_map(|(_, key)| self.slices.get(&**key))

@@ -1,8 +1,11 @@
 //! Tests of the status writer against an API server that has one SpeakerStatus, or none.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use ferrolb_proto::Instant;
+use ferrolb_proto::api::InterfaceStatus;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Response};
@@ -57,6 +60,28 @@ fn server(rejects_owners: bool) -> (Client, Stored, mpsc::Receiver<String>) {
         }
     });
     (Client::new(service, "default"), stored, received_patches)
+}
+
+#[test]
+fn a_change_of_the_owned_addresses_alone_reaches_the_writer() {
+    let (writer, mut statuses) = watch::channel(DesiredStatus::default());
+    let interface = InterfaceStatus { name: "eth0".to_owned(), ..InterfaceStatus::default() };
+    let status = SpeakerStatusStatus { interfaces: vec![interface], ..Default::default() }.into();
+    let address = IpAddr::from([172, 30, 0, 200]);
+    let owned = |addresses: &[IpAddr]| {
+        let addresses = addresses.iter().map(|address| (*address, Instant::ZERO)).collect();
+        OwnedAddresses::from([("eth0".into(), addresses)])
+    };
+    for (owned, changed, expect) in [
+        (owned(&[]), true, vec![]),
+        (owned(&[address]), true, vec![address]),
+        (owned(&[address]), false, vec![address]),
+    ] {
+        publish(&writer, "uid1", &status, &owned);
+        assert_eq!(statuses.has_changed().ok(), Some(changed), "{owned:?}");
+        let wanted = statuses.borrow_and_update().clone();
+        assert_eq!(wanted.with_addresses().interfaces[0].addresses, expect);
+    }
 }
 
 /// A running status writer and its API server.

@@ -85,8 +85,8 @@ pub(super) struct PlannedConfig<'a> {
 }
 
 /// Derives the desired configuration from these sessions, routes, and numbers of prefixes of each
-/// class. Leaves out sessions whose
-/// password is unknown, and routes that exceed the limit on policy statements.
+/// class. Leaves out sessions whose password is unknown, and routes that exceed the limit on policy
+/// statements.
 pub(super) fn plan_config<'a>(
     context: &SessionContext<'a>,
     sessions: &Sessions<'a>,

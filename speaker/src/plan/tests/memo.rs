@@ -336,6 +336,7 @@ fn random_state(random: &mut Random) -> State {
         Cluster::default().state()
     };
     state.config.gobgp = !random.once_in(4);
+    state.config.drain_delay = Some(Duration::from_secs(5));
     apply_resync::<BgpPeer>(&mut state, &[], Event::BgpPeer);
     apply_resync::<BgpAdvertisement>(&mut state, &[], Event::BgpAdvertisement);
     apply_resync::<Community>(&mut state, &[], Event::Community);
@@ -349,7 +350,7 @@ fn random_state(random: &mut Random) -> State {
 #[test]
 fn a_plan_with_a_memo_equals_a_plan_without_one() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let (mut plans, mut skipped, mut with_alternates) = (0, 0, 0);
+    let (mut plans, mut skipped, mut with_alternates, mut with_withdrawal) = (0, 0, 0, 0);
     for _ in 0..STEPS / STEPS_PER_STATE {
         let mut state = random_state(&mut random);
         let mut now = Instant::from_millis(1_000_000);
@@ -357,16 +358,25 @@ fn a_plan_with_a_memo_equals_a_plan_without_one() {
         let mut desired = crate::plan::plan(&state, &mut memo, now);
         for step in 0..STEPS_PER_STATE {
             now = now + Duration::from_millis(random.number(3_000) as u64);
-            let event = random_event(&mut random);
-            let context = format!("step {step}: {event:?}");
-            let changes = state.handle(event, now);
+            // The main loop also handles several events before it plans.
+            let mut context = format!("step {step}:");
+            let mut is_changed = false;
+            loop {
+                let event = random_event(&mut random);
+                context += &format!(" {event:?}");
+                let changes = state.handle(event, now);
+                is_changed |= !changes.is_empty();
+                memo.add(changes);
+                if !random.once_in(4) {
+                    break;
+                }
+            }
             // The times since which other nodes advertise an address come from earlier plans.
             let alternates = Arc::clone(&memo.alternates);
-            if changes.is_empty() && desired.replan_at.is_none_or(|at| at > now) {
+            if !is_changed && desired.replan_at.is_none_or(|at| at > now) {
                 skipped += 1;
             } else {
                 plans += 1;
-                memo.add(changes);
                 desired = crate::plan::plan(&state, &mut memo, now);
             }
             let mut without_results = Memo::default();
@@ -374,10 +384,13 @@ fn a_plan_with_a_memo_equals_a_plan_without_one() {
             let expected = crate::plan::plan(&state, &mut without_results, now);
             assert_eq!(desired, expected, "{context}");
             with_alternates += usize::from(*memo.alternates != AlternateRoutes::default());
+            with_withdrawal +=
+                usize::from(desired.status.bgp.as_ref().is_some_and(|bgp| bgp.withdrawn > 0));
             assert_eq!(memo.addresses.serving_names(), without_results.addresses.serving_names());
         }
     }
     // The events reach the cases that matter.
     assert!(plans > STEPS / 2 && skipped > STEPS / 20, "{plans} plans, {skipped} skipped");
     assert!(with_alternates > STEPS / 1_000, "{with_alternates} plans with alternates");
+    assert!(with_withdrawal > STEPS / 10_000, "{with_withdrawal} plans with withdrawn routes");
 }
