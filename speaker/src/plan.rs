@@ -85,8 +85,8 @@ pub struct Desired {
     pub replan_at: Option<Instant>,
 }
 
-/// Addresses that this node owns, by the name of the interface, each with the time at which the node
-/// claimed it.
+/// Addresses that this node owns, by the name of the interface, each with the time at which the
+/// node claimed it.
 pub type OwnedAddresses = BTreeMap<Box<str>, SharedMap<IpAddr, Instant>>;
 
 /// One interface and its configuration.

@@ -182,8 +182,8 @@ impl StatusWriter {
     }
 }
 
-/// SpeakerStatus object. Only its manifest is a [`Value`]: as a [`Value`], the status of an owner of
-/// thousands of addresses would need several times its memory.
+/// SpeakerStatus object. Only its manifest is a [`Value`]: as a [`Value`], the status of an owner
+/// of thousands of addresses would need several times its memory.
 #[derive(Debug, Serialize)]
 struct WithStatus<'a> {
     #[serde(flatten)]
