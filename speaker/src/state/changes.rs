@@ -17,8 +17,8 @@ pub struct Changes {
     /// True if all addresses and all health checks can change, because the change concerns a Node,
     /// a pool, an advertisement or another object on which they depend.
     pub(crate) all: bool,
-    /// True if it can change which other speakers advertise addresses by BGP. Only a node that
-    /// drains or is cordoned needs this, and computes it for all addresses.
+    /// True if the SpeakerStatus of another node has changed, or which speakers this node receives.
+    /// A node with BGP that drains or is cordoned then looks for other advertisers of each address.
     pub(crate) speakers: bool,
     /// True if other parts can change, whose computation does not grow with the number of Services.
     pub(crate) other: bool,
