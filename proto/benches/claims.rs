@@ -19,7 +19,8 @@ use ferrolb_proto::claim::{ClaimConfig, ClaimMachine, Input, Output};
 use ferrolb_proto::election::{Candidate, Unit};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{
-    ADDRESSES_PER_FRAME_MAX, Body, FailingReport, Flags, Frame, HelloKey, KEY_LENGTH, ReleaseReason,
+    ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimSetSummary, FailingReport, Flags, Frame, HelloKey,
+    KEY_LENGTH, ReleaseReason, Stretch,
 };
 use ferrolb_proto::{Instant, Machine};
 
@@ -121,8 +122,9 @@ fn unknown_claim(run: &mut Run) {
     start_of_announcements(run);
     run.start_measuring();
     let (addresses, reason) = (vec![address(0)], ReleaseReason::HandedOver);
-    let (previous_generation, generation) = (1, 2);
-    run.receive(1, Body::Release { previous_generation, generation, addresses, reason });
+    // The set was changed by the claim and by the release, and is empty again.
+    run.claim_sets[1].counter += 2;
+    run.receive(1, Body::Release { addresses, reason });
     run.pass(Duration::from_millis(100));
 }
 
@@ -163,7 +165,7 @@ fn hello_of_an_owner(run: &mut Run) {
     run.pass(CASE_TIME);
     assert_eq!(run.machine.owned().len(), UNITS as usize / 2, "the node owns half of the units");
     run.start_measuring();
-    run.receive_hello(1, 1);
+    run.receive_hello(1);
 }
 
 /// Detects the failure of a peer that owns the first `count` units, and takes over those of them
@@ -181,8 +183,8 @@ fn failure_of_a_peer(run: &mut Run, count: u32) {
 fn restart_of_a_peer(run: &mut Run) {
     claims_of_a_peer(run);
     run.start_measuring();
-    (run.epochs[1], run.generations[1]) = (2, 0);
-    run.receive_hello(1, 0);
+    (run.epochs[1], run.claim_sets[1]) = (2, ClaimSetSummary::default());
+    run.receive_hello(1);
     run.pass(Duration::from_millis(20));
     assert_eq!(run.machine.live_peers().count(), run.epochs.len() - 1, "all peers are members");
 }
@@ -205,8 +207,8 @@ struct Run {
     /// Time at which all peers send their next hello.
     next_hellos: Instant,
     epochs: Vec<u64>,
-    /// Generation of the claim set of each peer.
-    generations: Vec<u32>,
+    /// Summary of the claim set of each peer.
+    claim_sets: Vec<ClaimSetSummary>,
     /// Peer that sends no frames.
     failed: Option<usize>,
     calls: Calls,
@@ -232,12 +234,12 @@ impl Run {
             candidates,
             next_hellos: now,
             epochs: vec![1; nodes],
-            generations: vec![0; nodes],
+            claim_sets: vec![ClaimSetSummary::default(); nodes],
             failed: None,
             calls: Calls::default(),
         };
         run.handle(Input::Keys(vec![run.key.id()]));
-        (1..nodes).for_each(|peer| run.receive_hello(peer, 0));
+        (1..nodes).for_each(|peer| run.receive_hello(peer));
         run.pass(HELLO_INTERVAL);
         assert_eq!(run.machine.live_peers().count(), nodes - 1, "all peers are members");
         run
@@ -267,9 +269,7 @@ impl Run {
             }
             if self.now >= self.next_hellos {
                 self.next_hellos = self.now + HELLO_INTERVAL;
-                for peer in 1..self.generations.len() {
-                    self.receive_hello(peer, self.generations[peer]);
-                }
+                (1..self.claim_sets.len()).for_each(|peer| self.receive_hello(peer));
             }
             if deadline <= self.now {
                 self.call(|machine, now| machine.tick(now));
@@ -277,23 +277,28 @@ impl Run {
         }
     }
 
-    fn receive_hello(&mut self, peer: usize, generation: u32) {
+    fn receive_hello(&mut self, peer: usize) {
         if self.failed != Some(peer) {
             let (accepted_keys, failing) = (vec![self.key.id()], FailingReport::default());
-            self.receive(peer, Body::Hello { generation, accepted_keys, failing });
+            self.receive(peer, Body::Hello { accepted_keys, failing });
         }
     }
 
-    /// Receives the list of a peer that owns the first `count` units.
+    /// Receives the list of a peer that owns the first `count` units. The peer's claims were lost.
     fn receive_list(&mut self, peer: usize, count: u32) {
-        self.generations[peer] += 1;
-        let (all, generation) =
-            ((0..count).map(address).collect::<Vec<_>>(), self.generations[peer]);
-        let chunks: Vec<_> = all.chunks(ADDRESSES_PER_FRAME_MAX).collect();
-        let parts = u16::try_from(chunks.len()).expect("a list has few parts");
-        for (part, addresses) in (0..parts).zip(chunks) {
-            let (addresses, preempt_delays) = (addresses.to_vec(), Vec::new());
-            self.receive(peer, Body::List { generation, part, parts, addresses, preempt_delays });
+        let all: Vec<_> = (0..count).map(address).collect();
+        let stretches = all.chunks(ADDRESSES_PER_FRAME_MAX);
+        let counter = u32::try_from(stretches.len()).expect("a list has few stretches");
+        self.claim_sets[peer] = ClaimSetSummary::new(self.epochs[peer], counter, &all);
+        let mut after = None;
+        for addresses in stretches {
+            let end = addresses.last().copied();
+            let last = end.filter(|end| Some(end) != all.last());
+            let claim =
+                |address: &IpAddr| Claim { address: *address, preempt_delay: Duration::ZERO };
+            let claims = addresses.iter().map(claim).collect();
+            self.receive(peer, Body::List(Stretch { after, last, claims }));
+            after = end;
         }
     }
 
@@ -303,8 +308,8 @@ impl Run {
         let frame = Frame {
             node: name(peer).into(),
             epoch: self.epochs[peer],
-            sequence: 1,
             clock: self.now.as_nanos(),
+            claim_set: self.claim_sets[peer],
             interval: HELLO_INTERVAL,
             flags: Flags::default(),
             body,

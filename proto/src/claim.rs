@@ -12,12 +12,12 @@
 //!
 //! - [`peers`]: state of each peer, and the check whether a received frame is accepted.
 //! - [`newcomers`]: the challenge that an unknown sender must pass.
-//! - [`claim_sets`]: replication of the peers' claim sets.
-//! - [`claimants`]: the peers' claims, and an index of the peers by address.
+//! - [`claim_sets`]: claim sets of this node and of its peers, and an index of the peers by address.
+//! - [`claims`]: effects of the peers' claims and releases.
 //! - [`failure_detection`]: failure detection of peers.
 //! - [`self_check`]: self-check: detects that this node is isolated, or that its clock stood still.
 //! - [`failing`]: exchange of health check failures.
-//! - [`own`]: the claim set of this node, and the frames that carry it.
+//! - [`own`]: state of this node, and the frames that it sends.
 //! - [`hello`]: flags and hellos of this node, and their timing.
 //! - [`evaluation`]: the units, and which of them the ownership rule evaluates again. A call
 //!   evaluates a limited number of units, and the next tick continues.
@@ -29,7 +29,7 @@
 //! - [`counters`]: counters of events, for the metrics.
 
 mod claim_sets;
-mod claimants;
+mod claims;
 mod counters;
 mod evaluation;
 mod failing;
@@ -60,7 +60,7 @@ use crate::wire::Mac;
 use crate::wire::hello::{Flags, Frame};
 use crate::{Instant, Machine};
 
-use claimants::Claimants;
+use claim_sets::ClaimSets;
 use foreign::ConflictState;
 use moves::MOVES_WINDOW;
 use newcomers::Newcomer;
@@ -76,10 +76,9 @@ pub const STAGGER_MIN: Duration = Duration::from_millis(60);
 pub const STAGGER_OVER_INTERVAL: Duration = Duration::from_millis(10);
 /// Hello interval of a node that owns no address, unless the configured interval is longer.
 pub const INTERVAL_IDLE: Duration = Duration::from_secs(1);
-/// Time after which the claims of a peer expire if no further frame of the peer confirms them. Also
-/// the time for which a peer is no candidate for an address that it has refused: that it has
-/// released for another reason than a handover.
-pub const CLAIM_LIFETIME: Duration = Duration::from_secs(12);
+/// Time for which a peer is no candidate for an address that it has refused: that it has released
+/// for another reason than a handover.
+pub const REFUSAL_LIFETIME: Duration = Duration::from_secs(12);
 /// Length of a listen phase, in which a node only receives frames and claims nothing. A listen
 /// phase precedes the first claim of the node, and follows each fence and each standby period.
 pub const LISTEN_PHASE: Duration = Duration::from_secs(1);
@@ -233,8 +232,7 @@ pub struct ClaimMachine {
     config: ClaimConfig,
     own: OwnState,
     peers: BTreeMap<Arc<str>, Peer>,
-    /// Index of the peers by claimed address.
-    claimants: Claimants,
+    sets: ClaimSets,
     newcomers: BTreeMap<Box<str>, Newcomer>,
     /// Time before which no entry of `newcomers` expires.
     newcomers_due: Instant,
@@ -271,13 +269,14 @@ impl ClaimMachine {
     /// Creates a machine that starts to receive at `now`.
     #[must_use]
     pub fn new(config: ClaimConfig, now: Instant) -> Self {
+        let sets = ClaimSets::new(config.epoch, now);
         Self {
             own: OwnState::new(&config, now),
             // The value must not be zero, because xorshift would never leave zero.
             random: config.epoch | 1,
             config,
             peers: BTreeMap::new(),
-            claimants: Claimants::default(),
+            sets,
             newcomers: BTreeMap::new(),
             newcomers_due: now,
             units: BTreeMap::new(),
@@ -308,7 +307,7 @@ impl ClaimMachine {
     /// Returns the addresses that this node owns, each with the time at which this node claimed it.
     #[must_use]
     pub const fn owned(&self) -> &SharedMap<IpAddr, Instant> {
-        &self.own.owned
+        self.sets.own().owned()
     }
 
     /// Returns whether the next tick continues work that was too much for one call. The driver
@@ -374,14 +373,12 @@ impl ClaimMachine {
             self.refresh_if_due(now);
         }
         if self.continue_at.is_none() {
-            self.send_list_parts(now);
+            self.continue_list(now);
         }
         self.leave_if_done(now);
         self.hello_if_due(now);
-        debug_assert!(
-            self.has_consistent_claimants(),
-            "the index contains the claims of all peers"
-        );
+        #[cfg(debug_assertions)]
+        assert!(self.sets.is_consistent(), "the index contains the claims of all peers");
     }
 
     /// Returns a pseudorandom number less than `below` (xorshift64). Delays from these numbers

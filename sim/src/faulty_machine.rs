@@ -4,7 +4,9 @@
 use ferrolb_proto::claim::{ClaimConfig, ClaimCounters, ClaimMachine, Input, LISTEN_PHASE, Output};
 use ferrolb_proto::election::{Candidate, Unit};
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, Frame};
+use ferrolb_proto::wire::hello::{
+    ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimSetSummary, Frame, Stretch,
+};
 use ferrolb_proto::{Instant, Machine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,13 +28,13 @@ pub enum Defect {
     NeverChallenges,
     /// Claims right after its start, without the listen phase.
     NeverListens,
-    /// Releases units silently: its RELEASE frames are dropped, and its hellos repeat the
-    /// generation that the claim set had before the release.
+    /// Releases units silently: its RELEASE frames are dropped, and its later frames describe a
+    /// claim set that still contains the units.
     NeverReleases,
     /// Does not receive other nodes' clock values, so that it does not detect a pause that stopped
     /// its own clock.
     IgnoresPeerClocks,
-    /// Reports an empty claim set in its hellos.
+    /// Describes an empty claim set in all its frames.
     RestatesNothing,
     /// Replies to requests for units that it has released.
     NeverStops,
@@ -57,9 +59,10 @@ pub(super) struct FaultyMachine {
     name: Box<str>,
     claims: ClaimMachine,
     defect: Option<Defect>,
-    /// Generation in the most recent CLAIM or list of the node, which [`Defect::NeverReleases`]
-    /// repeats.
-    stated_generation: u32,
+    /// Addresses that the node has claimed, and never releases with [`Defect::NeverReleases`].
+    stated: BTreeSet<IpAddr>,
+    /// Number of CLAIM frames that added addresses to `stated`.
+    stated_changes: u32,
     /// Most recent clock value that [`Defect::IgnoresPeerClocks`] has written into a received
     /// frame.
     clock: u64,
@@ -88,7 +91,8 @@ impl FaultyMachine {
             name,
             claims,
             defect,
-            stated_generation: 0,
+            stated: BTreeSet::new(),
+            stated_changes: 0,
             clock: 0,
             owned: BTreeSet::new(),
             node_names: BTreeMap::new(),
@@ -161,20 +165,8 @@ impl FaultyMachine {
     fn alter_input(&mut self, frame: &mut Frame, now: Instant) {
         match self.defect {
             Some(Defect::NeverYields) => {
-                if let Body::Claim { addresses, preempt_delays, .. }
-                | Body::List { addresses, preempt_delays, .. } = &mut frame.body
-                {
-                    // `preempt_delays` has an entry for each address.
-                    let mut is_kept = addresses
-                        .iter()
-                        .map(|address| !self.owned.contains(address))
-                        .collect::<Vec<_>>()
-                        .into_iter();
-                    preempt_delays.retain({
-                        let mut is_kept = is_kept.clone();
-                        move |_| is_kept.next().unwrap_or(true)
-                    });
-                    addresses.retain(|_| is_kept.next().unwrap_or(true));
+                if let Body::Claim(claims) | Body::List(Stretch { claims, .. }) = &mut frame.body {
+                    claims.retain(|claim| !self.owned.contains(&claim.address));
                 }
             }
             Some(Defect::IgnoresPeerClocks) => {
@@ -212,9 +204,9 @@ impl FaultyMachine {
         match (self.defect, &mut frame.body) {
             (
                 Some(Defect::OmitsKeepTimes),
-                Body::Claim { preempt_delays, .. } | Body::List { preempt_delays, .. },
+                Body::Claim(claims) | Body::List(Stretch { claims, .. }),
             ) => {
-                preempt_delays.clear();
+                claims.iter_mut().for_each(|claim| claim.preempt_delay = Duration::ZERO);
                 true
             }
             // Challenges to unknown nodes must pass: otherwise no node would accept any other as a
@@ -222,27 +214,45 @@ impl FaultyMachine {
             (Some(Defect::NeverChallenges), Body::Challenge { .. }) => {
                 !to.is_some_and(|mac| self.receives_from(mac))
             }
-            (Some(Defect::NeverReleases), Body::Release { .. }) => false,
-            (
-                Some(Defect::NeverReleases),
-                Body::Claim { generation, .. } | Body::List { generation, .. },
-            ) => {
-                self.stated_generation = *generation;
-                true
-            }
-            (Some(Defect::NeverReleases), Body::Hello { generation, .. }) => {
-                *generation = self.stated_generation;
-                true
-            }
+            (Some(Defect::NeverReleases), _) => self.hide_releases(frame),
             (Some(Defect::HidesFailures), Body::Hello { failing, .. }) => {
                 failing.addresses.clear();
                 true
             }
-            (Some(Defect::RestatesNothing), Body::Hello { generation, .. }) => {
-                *generation = 0;
+            (Some(Defect::RestatesNothing), _) => {
+                let counter = frame.claim_set.counter;
+                frame.claim_set = ClaimSetSummary { counter, ..ClaimSetSummary::default() };
                 true
             }
             _ => true,
         }
+    }
+
+    /// Adds the released addresses to the claim set in a frame. Returns false if the frame must be
+    /// dropped.
+    fn hide_releases(&mut self, frame: &mut Frame) -> bool {
+        match &mut frame.body {
+            Body::Release { .. } => return false,
+            Body::Claim(claims) => {
+                let before = self.stated.len();
+                self.stated.extend(claims.iter().map(|claim| claim.address));
+                self.stated_changes += u32::from(self.stated.len() > before);
+            }
+            Body::List(stretch) => {
+                let room = ADDRESSES_PER_FRAME_MAX.saturating_sub(stretch.claims.len());
+                let released = self.stated.difference(&self.owned).copied();
+                let in_stretch: Vec<_> =
+                    released.filter(|address| stretch.contains(address)).take(room).collect();
+                let claim = |address| Claim { address, preempt_delay: Duration::ZERO };
+                stretch.claims.extend(in_stretch.into_iter().map(claim));
+                stretch.claims.sort_by_key(|claim| claim.address);
+            }
+            Body::Hello { .. }
+            | Body::Challenge { .. }
+            | Body::ChallengeReply { .. }
+            | Body::ListRequest => {}
+        }
+        frame.claim_set = ClaimSetSummary::new(frame.epoch, self.stated_changes, &self.stated);
+        true
     }
 }

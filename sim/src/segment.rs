@@ -7,7 +7,7 @@ use super::node::SimNode;
 use super::world::SimWorld;
 use ferrolb_proto::claim::{Input, LISTEN_PHASE, Output};
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, Frame};
+use ferrolb_proto::wire::hello::{Body, Claim, ClaimSetSummary, Frame, Stretch};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -359,28 +359,22 @@ fn describe_frame(frame: &Frame) -> String {
     let list = |addresses: &[IpAddr]| {
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
-    match &frame.body {
-        Body::Hello { generation, failing, .. } => {
-            format!("HELLO of {generation}, fails for {}", list(&failing.addresses))
-        }
-        Body::Claim { previous_generation, generation, addresses, preempt_delays } => {
-            format!(
-                "CLAIM {previous_generation}>{generation} preempt delays {preempt_delays:.1?} {}",
-                list(addresses)
-            )
-        }
-        Body::Release { previous_generation, generation, addresses, reason } => {
-            format!("RELEASE {previous_generation}>{generation} {reason:?} {}", list(addresses))
-        }
+    let claim_list = |claims: &[Claim]| {
+        let claim = |claim: &Claim| format!("{} ({:.1?})", claim.address, claim.preempt_delay);
+        claims.iter().map(claim).collect::<Vec<_>>().join(" ")
+    };
+    let bound = |bound: Option<IpAddr>| bound.map_or("*".into(), |address| address.to_string());
+    let body = match &frame.body {
+        Body::Hello { failing, .. } => format!("HELLO, fails for {}", list(&failing.addresses)),
+        Body::Claim(claims) => format!("CLAIM {}", claim_list(claims)),
+        Body::Release { addresses, reason } => format!("RELEASE {reason:?} {}", list(addresses)),
         Body::Challenge { .. } => "CHALLENGE".into(),
         Body::ChallengeReply { .. } => "CHALLENGE REPLY".into(),
         Body::ListRequest => "LIST REQUEST".into(),
-        Body::List { generation, part, parts, addresses, preempt_delays } => {
-            format!(
-                "LIST of {generation}, {} of {parts}, preempt delays {preempt_delays:.1?}: {}",
-                part + 1,
-                list(addresses)
-            )
+        Body::List(Stretch { after, last, claims }) => {
+            format!("LIST after {} to {}: {}", bound(*after), bound(*last), claim_list(claims))
         }
-    }
+    };
+    let ClaimSetSummary { counter, count, digest } = frame.claim_set;
+    format!("{body} [set {counter}: {count} addresses, {digest:016x}]")
 }

@@ -4,8 +4,8 @@
 use super::checker::{Checker, Rule, UnitState};
 use super::world::SimWorld;
 use ferrolb_proto::Instant;
-use ferrolb_proto::claim::CLAIM_LIFETIME;
-use ferrolb_proto::wire::hello::{Body, Flags, Frame};
+use ferrolb_proto::claim::REFUSAL_LIFETIME;
+use ferrolb_proto::wire::hello::{Body, Flags, Frame, Stretch};
 use std::time::Duration;
 
 /// A node that releases a unit within this time after it took the unit goes into hold-down.
@@ -50,15 +50,13 @@ impl SimWorld {
         if std::mem::replace(&mut self.nodes[index].flags, frame.flags) != frame.flags {
             self.checker.record_change(self.now);
         }
-        let (Body::Claim { addresses, preempt_delays, .. }
-        | Body::List { addresses, preempt_delays, .. }) = &frame.body
-        else {
+        let (Body::Claim(claims) | Body::List(Stretch { claims, .. })) = &frame.body else {
             return;
         };
-        for (address, delay) in addresses.iter().zip(preempt_delays) {
-            if let Some(unit) = self.catalog.unit_of(*address) {
+        for claim in claims.iter().filter(|claim| !claim.preempt_delay.is_zero()) {
+            if let Some(unit) = self.catalog.unit_of(claim.address) {
                 let keep_until = &mut self.checker.units[unit].keep_until;
-                *keep_until = (*keep_until).max(self.now + *delay);
+                *keep_until = (*keep_until).max(self.now + claim.preempt_delay);
             }
         }
     }
@@ -109,7 +107,7 @@ impl SimWorld {
         // Time for which a node may be in hold-down, or may not count as a candidate because it has
         // released the unit.
         let settle_time =
-            CLAIM_LIFETIME.max(HOLD_DOWN * 2_u32.saturating_pow(hold_downs)) + STATE_SPREAD_MAX;
+            REFUSAL_LIFETIME.max(HOLD_DOWN * 2_u32.saturating_pow(hold_downs)) + STATE_SPREAD_MAX;
         let settled = self.now.since(self.checker.changed) >= settle_time
             && self.now.since(taken) >= settle_time;
         let [owner] = self.owners(0, unit)[..] else { return };

@@ -7,7 +7,7 @@ use ferrolb_lab::Lab;
 use ferrolb_lab::traffic::capture::{Capture, CapturedFrame, claimed_by};
 use ferrolb_proto::api::{HELLO_SECRET, NAMESPACE};
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, Frame, HelloKeyRing};
+use ferrolb_proto::wire::hello::{Body, Claim, Frame, HelloKeyRing};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
 use std::net::{IpAddr, Ipv4Addr};
@@ -46,7 +46,8 @@ impl FrameLog {
     /// Returns each claim of the address.
     pub(crate) fn claims(&self, address: impl Into<IpAddr>) -> Vec<RecordedFrame> {
         let address = address.into();
-        let is_claim = |frame: &Frame| matches!(&frame.body, Body::Claim { addresses, .. } if addresses.contains(&address));
+        let has_address = |claims: &[Claim]| claims.iter().any(|claim| claim.address == address);
+        let is_claim = |frame: &Frame| matches!(&frame.body, Body::Claim(all) if has_address(all));
         self.hello_frames().filter(|(_, frame)| is_claim(frame)).map(|(record, _)| record).collect()
     }
 
@@ -55,7 +56,7 @@ impl FrameLog {
     pub(crate) fn epochs(&self, node: &str) -> Vec<(RecordedFrame, Option<RecordedFrame>)> {
         let mut epochs: Vec<(u64, RecordedFrame, Option<RecordedFrame>)> = Vec::new();
         for (record, frame) in self.hello_frames().filter(|(record, _)| record.host == node) {
-            let is_claim = matches!(frame.body, Body::Claim { .. });
+            let is_claim = matches!(frame.body, Body::Claim(_));
             match epochs.iter_mut().find(|(epoch, ..)| *epoch == frame.epoch) {
                 Some((_, _, claim)) => *claim = claim.take().or_else(|| is_claim.then_some(record)),
                 None => epochs.push((frame.epoch, record.clone(), is_claim.then_some(record))),

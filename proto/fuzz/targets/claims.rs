@@ -12,7 +12,7 @@ use std::time::Duration;
 use ferrolb_proto::claim::{ClaimConfig, ClaimMachine, Input, NodeState, Output};
 use ferrolb_proto::election::{Candidate, Unit};
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, Frame, HelloKey, HelloKeyRing};
+use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Frame, HelloKey, HelloKeyRing};
 use ferrolb_proto::{Instant, Machine};
 use libfuzzer_sys::fuzz_target;
 
@@ -167,8 +167,8 @@ impl ClaimRun {
                     let frame = Frame {
                         node: "n2".into(),
                         epoch: 7,
-                        sequence: 1,
                         clock,
+                        claim_set: ClaimSetSummary::default(),
                         interval,
                         flags,
                         body: Body::ChallengeReply { nonce },

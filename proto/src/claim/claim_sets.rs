@@ -1,337 +1,242 @@
-//! Replication of the peers' claim sets: handles their hellos, claims, releases and lists. Part of
-//! the claim machine of one interface.
+//! Claim sets of this node and of its peers: which addresses each of them owns, by its own account.
+//! Owned by the claim machine of one interface.
+//!
+//! Each frame carries a summary of its sender's set: number and digest of the addresses, and a
+//! counter of the changes. A copy of the set whose number and digest differ is incomplete, and its
+//! holder requests a list. If the counter shows two or more changes that the holder has missed, the
+//! peer may have claimed and released addresses unnoticed.
+//!
+//! A list goes to all peers, in stretches. Each stretch replaces the copy's claims in its range, so
+//! a stretch stays valid if the set changes during the list.
+//!
+//! - [`own`]: the set of this node.
+//! - [`copy`]: the copy of a peer's set.
+//! - [`claimants`]: index of the peers by address.
 
-use std::collections::BTreeSet;
+mod claimants;
+mod copy;
+mod own;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::peers::LIST_REQUEST_INTERVAL;
-use super::{CLAIMS_PER_PEER_MAX, ClaimMachine, Output};
+use super::CLAIMS_PER_PEER_MAX;
 use crate::Instant;
-use crate::wire::hello::Body;
+use crate::wire::hello::{Body, Claim, Frame, Stretch};
+use claimants::Claimants;
+use copy::Change;
 
-/// Minimum time for which this node must have owned an address before a peer's release of the
-/// address means that there were two owners. After a shorter time, the release belongs to the
-/// handover to this node.
-const HAND_OVER: Duration = Duration::from_millis(100);
+pub(super) use copy::SetCopy;
+pub(super) use own::OwnSet;
 
-/// Maximum number of addresses that one call of the machine announces again, and maximum number of
-/// conflicts that it settles. The driver handles frames before the next call.
-const ADDRESSES_PER_TURN_MAX: usize = 512;
+/// Minimum interval between requests to one peer for its list.
+pub(super) const LIST_REQUEST_INTERVAL: Duration = Duration::from_millis(40);
+/// Number of missed changes in which a peer may have claimed and released an address unnoticed.
+const CHANGES_UNNOTICED: u32 = 2;
+/// Maximum number of entries of the sets that a debug build checks, because the check follows every
+/// input.
+#[cfg(debug_assertions)]
+const CHECKED_ENTRIES_MAX: usize = 128;
 
-/// Parts of a peer's claim list that have arrived, until the list is complete.
+/// Changes of the copy of a peer's set by one frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SetChanges {
+    /// Addresses that were added to the copy.
+    pub(super) claimed: Vec<IpAddr>,
+    /// Addresses whose preempt delay has changed.
+    pub(super) delayed: Vec<IpAddr>,
+    /// Addresses that were removed from the copy.
+    pub(super) released: Vec<IpAddr>,
+    /// Released addresses that the copy did not contain.
+    pub(super) unknown: Vec<IpAddr>,
+    /// True if the peer may have claimed and released further addresses unnoticed.
+    pub(super) missed: bool,
+    /// Number of claims that were ignored because the copy is full.
+    pub(super) over_limit: u64,
+}
+
+/// Claim sets of this node and of its peers.
 #[derive(Debug)]
-pub(super) struct Parts {
-    generation: u32,
-    count: u16,
-    seen: BTreeSet<u16>,
-    addresses: BTreeSet<IpAddr>,
+pub(super) struct ClaimSets {
+    own: OwnSet,
+    copies: BTreeMap<Arc<str>, SetCopy>,
+    claimants: Claimants,
 }
 
-/// Delay before an announcement of all owned addresses. Conflicts are settled first, because a node
-/// that is about to yield must not announce.
-const REFRESH_ALL_AFTER: Duration = Duration::from_millis(60);
-/// Minimum interval between announcements of all owned addresses, however many peers return.
-const REFRESH_ALL_EVERY: Duration = Duration::from_secs(1);
-
-impl ClaimMachine {
-    /// Handles a peer's hello. A hello with the generation that this node knows confirms all claims
-    /// of the peer.
-    pub(super) fn on_hello(&mut self, node: &str, generation: u32, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if generation == 0 && peer.generation != Some(0) {
-            self.on_empty_set(node, now);
-        }
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.generation != Some(generation) {
-            peer.missed |= peer.generation.is_some();
-            self.request_list(node, now);
-            return;
-        }
-        peer.confirmed_at = now;
-        if std::mem::take(&mut peer.missed) {
-            // The peer claimed and released an address, and this node missed both frames. The
-            // generation does not show this, because every empty set has generation 0.
-            self.refresh_all(true, now);
-        }
-        let Some(peer) = self.peers.get(node) else { return };
-        // A conflict with an isolated peer was settled when its claim arrived, and is settled again
-        // with each list that it sends.
-        if !peer.owned_by_both.is_empty() && !peer.flags.isolated {
-            self.check_conflicts(node);
+impl ClaimSets {
+    /// Creates an empty set of this node. `epoch` is the one in its frames.
+    pub(super) fn new(epoch: u64, now: Instant) -> Self {
+        Self {
+            own: OwnSet::new(epoch, now),
+            copies: BTreeMap::new(),
+            claimants: Claimants::default(),
         }
     }
 
-    /// Clears the claims of a peer whose set is empty, or was empty just before the current change.
-    fn on_empty_set(&mut self, node: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        peer.generation = Some(0);
-        peer.claims.drop_saved(&mut self.claimants);
-        let released = peer.claims.clear(&mut self.claimants);
-        self.on_unclaimed(node, released, now);
+    pub(super) const fn own(&self) -> &OwnSet {
+        &self.own
     }
 
-    /// Handles addresses that a peer no longer claims, for whatever reason.
-    ///
-    /// If this node owns such an address, too, there were two owners, perhaps on two sides of a
-    /// healed partition. Clients of the other owner need a new announcement.
-    pub(super) fn on_unclaimed(
-        &mut self,
-        node: &str,
-        addresses: impl IntoIterator<Item = IpAddr>,
-        now: Instant,
-    ) {
-        let addresses: Vec<_> = addresses.into_iter().collect();
-        self.own.dirty.mark(&addresses);
+    /// Returns the set of this node, for its lists. The addresses are changed only by
+    /// [`Self::claim`] and [`Self::release`].
+    pub(super) const fn own_mut(&mut self) -> &mut OwnSet {
+        &mut self.own
+    }
+
+    /// Adds the addresses of one CLAIM to the set of this node.
+    pub(super) fn claim(&mut self, addresses: &[IpAddr], now: Instant) {
+        self.own.add(addresses, now);
+        self.update_shared(addresses, true);
+    }
+
+    /// Removes the addresses of one RELEASE from the set of this node.
+    pub(super) fn release(&mut self, addresses: &[IpAddr]) {
+        self.own.remove(addresses);
+        self.update_shared(addresses, false);
+    }
+
+    fn update_shared(&mut self, addresses: &[IpAddr], is_owned: bool) {
         for address in addresses {
-            self.forget_conflicts_won(node, address);
-            if self.own.owned.get(&address).is_some_and(|since| now.since(*since) >= HAND_OVER) {
-                self.outputs.push_back(Output::AnnounceSeries(address));
+            for peer in self.claimants.of(*address) {
+                if let Some(copy) = self.copies.get_mut(peer) {
+                    copy.set_shared(*address, is_owned);
+                }
             }
         }
     }
 
-    /// Applies a change of a peer's claim set from generation `before` to `generation`.
-    ///
-    /// If this node missed an earlier change, it requests the whole set. The missed claims may have
-    /// diverted clients from this node, so it also announces its addresses again.
-    fn apply_change(&mut self, node: &str, before: u32, generation: u32, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.apply_change(before, generation, now) {
-            return;
-        }
-        if peer.generation.is_some() {
-            self.refresh_all(true, now);
-        }
-        self.request_list(node, now);
+    /// Returns the copy of a peer's set.
+    pub(super) fn copy(&self, peer: &str) -> Option<&SetCopy> {
+        self.copies.get(peer)
     }
 
-    /// Schedules an announcement of all owned addresses, because a peer may have announced some of
-    /// them unnoticed. `series` is true for the full series of announcements, false for one
-    /// announcement per address.
-    pub(super) fn refresh_all(&mut self, series: bool, now: Instant) {
-        if self.own.owned.is_empty() {
-            return;
-        }
-        let soonest = now + REFRESH_ALL_AFTER;
-        let at = self.own.refreshed.map_or(soonest, |last| soonest.max(last + REFRESH_ALL_EVERY));
-        let (at, series) =
-            self.own.refresh.map_or((at, series), |(due, other)| (due, series || other));
-        self.own.refresh = Some((at, series));
+    /// Returns the peers whose set contains an address, sorted by name.
+    pub(super) fn claimants(
+        &self,
+        address: IpAddr,
+    ) -> impl Iterator<Item = (&Arc<str>, &SetCopy)> + Clone {
+        let names = self.claimants.of(address);
+        names.filter_map(|name| Some((name, self.copies.get(name)?)))
     }
 
-    /// Announces all owned addresses again if that is due. If this is too much for one call, the
-    /// next tick continues.
-    pub(super) fn refresh_if_due(&mut self, now: Instant) {
-        if let Some((_, series)) = self.own.refresh.take_if(|(at, _)| now >= *at) {
-            self.own.refreshed = Some(now);
-            self.own.refreshing = Some((None, series));
-        }
-        let Some((after, series)) = self.own.refreshing.take() else { return };
-        let addresses = self.own.owned.after(after.as_ref()).map(|(address, _)| *address);
-        let addresses: Vec<_> = addresses.take(ADDRESSES_PER_TURN_MAX).collect();
-        let again = if series { Output::AnnounceSeries } else { Output::Defend };
-        self.outputs.extend(addresses.iter().copied().map(again));
-        if let (ADDRESSES_PER_TURN_MAX, Some(last)) = (addresses.len(), addresses.last()) {
-            self.own.refreshing = Some((Some(*last), series));
-            self.continue_soon(now);
-        }
+    /// Adds a peer, or a new epoch of a peer, whose first frame is `frame`.
+    pub(super) fn add_peer(&mut self, name: Arc<str>, frame: &Frame) {
+        let copy = SetCopy::new(Arc::clone(&name), frame.epoch, frame.claim_set);
+        self.copies.insert(name, copy);
     }
 
-    /// Settles the conflicts with the claims of the peers that [`Self::check_conflicts`] has named.
-    /// If this is too much for one call, the next tick continues.
-    pub(super) fn settle_conflicts(&mut self, now: Instant) {
-        let mut room = ADDRESSES_PER_TURN_MAX;
-        while let Some((name, after)) = self.conflict_checks.pop_first() {
-            let Some(peer) = self.peers.get_mut(&name) else { continue };
-            let next: Vec<_> =
-                peer.owned_by_both.range((after, Bound::Unbounded)).take(room).copied().collect();
-            let (both, others): (Vec<_>, Vec<_>) = next.iter().partition(|address| {
-                peer.claims.contains(address) && self.own.owned.contains_key(address)
-            });
-            for address in others {
-                peer.owned_by_both.remove(&address);
-            }
-            room -= next.len();
-            self.resolve_conflicts(&name, &both, now);
-            if let (0, Some(last)) = (room, next.last()) {
-                self.conflict_checks.insert(name, Bound::Excluded(*last));
-                self.continue_soon(now);
-                return;
-            }
-        }
+    /// Removes a peer. Returns the addresses that it claimed.
+    pub(super) fn remove_peer(&mut self, name: &str) -> Vec<IpAddr> {
+        let Some((name, copy)) = self.copies.remove_entry(name) else { return Vec::new() };
+        let addresses: Vec<_> = copy.claims().keys().copied().collect();
+        addresses.iter().for_each(|address| self.claimants.remove(*address, &name));
+        addresses
     }
 
-    /// Records in [`Peer::owned_by_both`] that this node now owns an address.
-    ///
-    /// [`Peer::owned_by_both`]: super::peers::Peer::owned_by_both
-    pub(super) fn note_owned_by_both(&mut self, address: IpAddr) {
-        for name in self.claimants.of(address) {
-            let peer = self.peers.get_mut(name);
-            if let Some(peer) = peer.filter(|peer| peer.claims.contains(&address)) {
-                peer.owned_by_both.insert(address);
-            }
-        }
+    /// Applies a frame that is newer than all others of the peer.
+    pub(super) fn receive(&mut self, peer: &str, frame: &Frame, now: Instant) -> SetChanges {
+        let Some(copy) = self.copies.get_mut(peer) else { return SetChanges::default() };
+        copy.set_stated(frame.claim_set, u32::from(copy.is_changed_by(&frame.body)));
+        self.apply(peer, &frame.body, now)
     }
 
-    /// Schedules the settlement of all conflicts with the claims of a peer.
-    fn check_conflicts(&mut self, node: &str) {
-        if let Some((name, _)) = self.peers.get_key_value(node) {
-            self.conflict_checks.entry(Arc::clone(name)).or_insert(Bound::Unbounded);
-        }
-    }
-
-    pub(super) fn on_claim(
+    /// Applies a frame that newer ones of the peer have overtaken. Returns `None` if the frame is
+    /// outdated.
+    pub(super) fn receive_late(
         &mut self,
-        node: &str,
-        (before, generation): (u32, u32),
-        addresses: &[IpAddr],
-        preempt_delays: &[Duration],
+        peer: &str,
+        frame: &Frame,
         now: Instant,
-    ) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if before == 0
-            && peer.generation != Some(generation)
-            && !peer.has_newer_generation(generation)
-        {
-            self.on_empty_set(node, now);
+    ) -> Option<SetChanges> {
+        let copy = self.copies.get_mut(peer)?;
+        if !copy.is_completed_by(&frame.body, frame.claim_set) {
+            return None;
         }
-        let Some(peer) = self.peers.get(node) else { return };
-        let new: Vec<_> =
-            addresses.iter().copied().filter(|address| !peer.claims.contains(address)).collect();
-        self.note_moves(&new, now);
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.released == Some(before) {
-            // This node knows the release before this claim, so a repeat of that release is
-            // redundant.
-            peer.released = Some(generation);
+        if !matches!(frame.body, Body::List(_)) {
+            copy.explain_one();
         }
-        self.counts.over_limit += peer.add(addresses, &self.own.owned, &mut self.claimants);
-        let changed = peer.set_preempt_delays(addresses, preempt_delays, now);
-        self.own.dirty.addresses.extend(changed);
-        for address in addresses {
-            peer.refused.remove(address);
-        }
-        self.apply_change(node, before, generation, now);
-        let both: Vec<_> =
-            addresses.iter().copied().filter(|a| self.own.owned.contains_key(a)).collect();
-        self.resolve_conflicts(node, &both, now);
+        Some(self.apply(peer, &frame.body, now))
     }
 
-    pub(super) fn on_release(
-        &mut self,
-        node: &str,
-        (before, generation): (u32, u32),
-        addresses: &[IpAddr],
-        refused_until: Option<Instant>,
-        now: Instant,
-    ) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if before != generation {
-            // The repeat of a release contains all recent releases. The repeat is redundant only if
-            // this node missed no release before this one.
-            let follows = peer.generation == Some(before) || peer.released == Some(before);
-            peer.released = follows.then_some(generation);
-        } else if peer.released == Some(generation) {
-            return;
-        }
-        let (mut released, mut missed_claim) = (Vec::new(), false);
-        for address in addresses {
-            peer.preempt_delays.remove(address);
-            if peer.claims.remove(*address, &mut self.claimants) {
-                released.push(*address);
-            } else {
-                // This node never received the peer's claim for this address.
-                missed_claim |= self.own.owned.contains_key(address);
-                self.own.dirty.addresses.insert(*address);
+    fn apply(&mut self, peer: &str, body: &Body, now: Instant) -> SetChanges {
+        let mut changes = SetChanges::default();
+        let Self { own, copies, claimants } = self;
+        let Some(copy) = copies.get_mut(peer) else { return changes };
+        let claims = match body {
+            Body::Claim(claims) => &**claims,
+            Body::List(stretch) => {
+                changes.released = outdated(copy, stretch);
+                &*stretch.claims
+            }
+            Body::Release { addresses, .. } => {
+                changes.released.clone_from(addresses);
+                &[]
+            }
+            Body::Hello { .. }
+            | Body::Challenge { .. }
+            | Body::ChallengeReply { .. }
+            | Body::ListRequest => &[],
+        };
+        for claim in claims.iter().filter(|claim| is_valid(body, claim)) {
+            match copy.add(*claim, now, own, claimants) {
+                Some(Change::New) => changes.claimed.push(claim.address),
+                Some(Change::Delay) => changes.delayed.push(claim.address),
+                Some(Change::None) => {}
+                None => changes.over_limit += 1,
             }
         }
-        if let Some(until) = refused_until {
-            let room = CLAIMS_PER_PEER_MAX.saturating_sub(peer.refused.len());
-            peer.refused.extend(addresses.iter().take(room).map(|address| (*address, until)));
+        (changes.released, changes.unknown) = std::mem::take(&mut changes.released)
+            .into_iter()
+            .partition(|address| copy.remove(address, claimants));
+        if copy.is_empty_set() {
+            changes.released.extend(copy.clear(claimants));
         }
-        self.apply_change(node, before, generation, now);
-        self.on_unclaimed(node, released, now);
-        if missed_claim {
-            self.refresh_all(true, now);
-        }
+        changes.missed = copy.is_complete() && copy.take_missed() >= CHANGES_UNNOTICED;
+        changes
     }
 
-    /// Requests a peer's whole claim set, unless the latest request is less than
-    /// [`LIST_REQUEST_INTERVAL`] old. In that case, the next hello causes a new request.
-    pub(super) fn request_list(&mut self, node: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.list_requested_at.is_none_or(|at| now.since(at) >= LIST_REQUEST_INTERVAL) {
-            peer.list_requested_at = Some(now);
-            let mac = peer.mac;
-            self.send(Some(mac), Body::ListRequest, now);
-        }
+    /// Returns whether the index and the shared addresses follow from the sets. Sets with more than
+    /// [`CHECKED_ENTRIES_MAX`] entries are not checked.
+    #[cfg(debug_assertions)]
+    pub(super) fn is_consistent(&self) -> bool {
+        let entries: usize = self.copies.values().map(|copy| copy.claims().len()).sum();
+        entries > CHECKED_ENTRIES_MAX
+            || (entries == self.claimants.len()
+                && self.copies.values().all(|copy| copy.is_consistent(&self.own, &self.claimants)))
     }
 
-    pub(super) fn on_list_request(&mut self, node: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.list_sent_at.is_none_or(|at| now.since(at) >= LIST_REQUEST_INTERVAL) {
-            peer.list_sent_at = Some(now);
-            let mac = peer.mac;
-            self.send_list(Some(mac), now);
+    /// Returns whether this node should request the list of a peer now, and records the request.
+    pub(super) fn requests_list(&mut self, peer: &str, now: Instant) -> bool {
+        let Some(copy) = self.copies.get_mut(peer) else { return false };
+        let is_due = copy.requested_at.is_none_or(|at| now.since(at) >= LIST_REQUEST_INTERVAL);
+        let requests = is_due && !copy.is_complete() && copy.claims().len() < CLAIMS_PER_PEER_MAX;
+        if requests {
+            copy.requested_at = Some(now);
         }
-    }
-
-    pub(super) fn on_list(
-        &mut self,
-        node: &str,
-        generation: u32,
-        (part, count): (u16, u16),
-        addresses: &[IpAddr],
-        preempt_delays: &[Duration],
-        now: Instant,
-    ) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        let changed = peer.set_preempt_delays(addresses, preempt_delays, now);
-        self.own.dirty.addresses.extend(changed);
-        // The claims count before the list is complete, so that each part is little work.
-        let is_new = |address: &&IpAddr| !peer.claims.contains(*address);
-        let new: Vec<_> = addresses.iter().filter(is_new).copied().collect();
-        self.counts.over_limit += peer.add(&new, &self.own.owned, &mut self.claimants);
-        let new_parts =
-            || Parts { generation, count, seen: BTreeSet::new(), addresses: BTreeSet::new() };
-        let same = peer
-            .parts
-            .take()
-            .filter(|parts| (parts.generation, parts.count) == (generation, count));
-        let mut parts = same.unwrap_or_else(new_parts);
-        let room = CLAIMS_PER_PEER_MAX.saturating_sub(parts.addresses.len());
-        parts.addresses.extend(addresses.iter().take(room));
-        parts.seen.insert(part);
-        let is_complete = parts.seen.len() >= usize::from(count);
-        peer.parts = Some(parts);
-        self.note_moves(&new, now);
-        if is_complete {
-            self.on_complete_list(node, now);
-            self.check_conflicts(node);
-        }
-    }
-
-    /// Handles the last part of a peer's claim list: the peer has released every address that is in
-    /// none of the parts.
-    fn on_complete_list(&mut self, node: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        let Some(Parts { generation, addresses, .. }) = peer.parts.take() else { return };
-        let released = peer.claims.remove_others(&addresses, &mut self.claimants);
-        // This node missed more than one change, perhaps a claim and its release.
-        let missed = peer.generation.is_some_and(|known| generation.wrapping_sub(known) > 1);
-        // If released claims took the room of others, the next hello requests the list again.
-        peer.generation = (peer.claims.len() == addresses.len()).then_some(generation);
-        peer.claims.drop_saved(&mut self.claimants);
-        peer.missed = false;
-        peer.confirmed_at = now;
-        peer.refused.retain(|address, _| !peer.claims.contains(address));
-        peer.preempt_delays.retain(|address, _| peer.claims.contains(address));
-        self.on_unclaimed(node, released, now);
-        if missed {
-            self.refresh_all(true, now);
-        }
+        requests
     }
 }
+
+/// Returns whether a claim is in the range of its stretch, if the frame is a list.
+fn is_valid(body: &Body, claim: &Claim) -> bool {
+    !matches!(body, Body::List(stretch) if !stretch.contains(&claim.address))
+}
+
+/// Returns the claims of a copy in the range of a stretch that the stretch does not contain.
+fn outdated(copy: &SetCopy, stretch: &Stretch) -> Vec<IpAddr> {
+    let from = stretch.after.map_or(Bound::Unbounded, Bound::Excluded);
+    let in_range = copy.claims().range((from, Bound::Unbounded)).map(|(address, _)| *address);
+    let is_listed = |address: &IpAddr| {
+        stretch.claims.binary_search_by_key(address, |claim| claim.address).is_ok()
+    };
+    in_range
+        .take_while(|address| stretch.contains(address))
+        .filter(|address| !is_listed(address))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

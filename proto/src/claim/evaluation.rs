@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ClaimMachine;
+use super::claim_sets::SetCopy;
 use super::moves::MOVES_WINDOW;
 use super::peers::Peer;
 use super::unit::UnitState;
@@ -47,9 +48,9 @@ pub(super) struct DirtyUnits {
 impl DirtyUnits {
     /// Marks the units that a change of a peer affects: the units that the peer claims or has
     /// refused, and all units with a timer.
-    pub(super) fn mark_affected(&mut self, peer: &Peer) {
+    pub(super) fn mark_affected(&mut self, peer: &Peer, copy: Option<&SetCopy>) {
         self.waiting = true;
-        self.addresses.extend(&*peer.claims);
+        self.addresses.extend(copy.into_iter().flat_map(|copy| copy.claims().keys()));
         self.addresses.extend(peer.refused.keys());
     }
 
@@ -113,7 +114,7 @@ impl ClaimMachine {
     /// already claims has an owner. Taking such a unit counts as a move.
     fn new_state(&self, unit: Arc<Unit>) -> UnitState {
         let address = unit.address;
-        let was_owned = self.claimants(address).any(|(_, peer)| peer.claims.contains(&address));
+        let was_owned = self.owners(address).next().is_some();
         UnitState { was_owned, ..UnitState::new(unit) }
     }
 

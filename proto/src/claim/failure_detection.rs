@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::peers::Peer;
-use super::{CLAIM_LIFETIME, ClaimMachine, Output};
+use super::{ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::Mac;
-use crate::wire::hello::Body;
+use crate::wire::hello::{Body, Flags};
 
 /// Interval between the challenges to a suspected peer.
 const CHALLENGE_EVERY: Duration = Duration::from_millis(20);
@@ -68,8 +68,8 @@ impl ClaimMachine {
         }
     }
 
-    /// Handles the deadlines of peers: claims without confirmation, the end of refusals, missing
-    /// hellos, suspicions, and the removal of failed peers.
+    /// Handles the deadlines of peers: the end of refusals, missing hellos, suspicions, and the
+    /// removal of failed peers.
     pub(super) fn check_peers(&mut self, now: Instant) {
         if self.peers_due.is_none_or(|at| now < at) {
             return;
@@ -93,19 +93,8 @@ impl ClaimMachine {
                 self.own.dirty.addresses.extend(is_over.then_some(*address));
                 !is_over
             });
-            let is_unconfirmed = (!peer.claims.is_empty() && now >= peer.confirmation_request_at())
-                || peer.saved_claims_request_at().is_some_and(|at| now >= at);
-            let is_silent = now >= peer.last_frame + peer.interval * self.config.hello_misses;
-            if now >= peer.confirmed_at + CLAIM_LIFETIME {
-                peer.generation = None;
-                let expired = peer.claims.clear(&mut self.claimants);
-                self.on_unclaimed(&name, expired, now);
-            }
-            if is_silent {
+            if now >= peer.last_frame + peer.interval * self.config.hello_misses {
                 self.suspect(&name, now);
-            }
-            if is_unconfirmed {
-                self.request_list(&name, now);
             }
         }
         self.peers_due = self.peers.values().filter_map(|peer| peer.deadline(&self.config)).min();
@@ -135,7 +124,7 @@ impl ClaimMachine {
         suspicion.challenges += 1;
         suspicion.next =
             now + if over || suspicion.arp_replied { FAILURE_DELAY } else { CHALLENGE_EVERY };
-        let claimed = peer.claims.first().copied();
+        let claimed = self.sets.copy(name).and_then(|copy| copy.claims().keys().next()).copied();
         // If no frame at all arrives, the receive path of this node may have failed. Then no peer
         // is declared failed until this node declares itself isolated.
         if over && !self.received_nothing_since(since) {
@@ -156,19 +145,30 @@ impl ClaimMachine {
         self.counts.peer_failures += 1;
         self.own.dirty.waiting = true;
         peer.failed = true;
-        peer.generation = None;
-        peer.missed = false;
+        peer.patience_doubled = false;
         peer.refused.clear();
-        peer.save_claims(&mut self.claimants);
-        let (claims, last_frame) = (peer.claims.saved().clone(), peer.last_frame);
-        if peer.suspicion.take().is_some_and(|suspicion| suspicion.arp_replied) {
+        let last_frame = peer.last_frame;
+        peer.proxied = peer.suspicion.take().is_some_and(|suspicion| suspicion.arp_replied);
+        let is_proxied = peer.proxied;
+        let claims: Vec<_> = self
+            .sets
+            .copy(name)
+            .into_iter()
+            .flat_map(|copy| copy.claims().keys())
+            .copied()
+            .collect();
+        if is_proxied {
             self.counts.proxied_failures += 1;
-            peer.proxied.clone_from(&claims);
-            self.note_proxied(name, now);
+            self.note_proxied(name, &claims, now);
         }
         let known = claims.iter().filter(|address| self.units.contains_key(*address));
         // `append` of sorted addresses takes much less time than single inserts.
         self.unowned.append(&mut known.map(|address| (*address, last_frame)).collect());
         self.on_unclaimed(name, claims, now);
+        if self.peers.values().all(|peer| peer.failed) {
+            // If the others still run, they keep the addresses that they took over from this node.
+            self.own.preempt_delay_until = None;
+            self.set_flags(Flags { in_preempt_delay: true, ..self.own.flags }, now);
+        }
     }
 }

@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::claim_sets::SetCopy;
 use super::unit::UnitState;
 use super::{ClaimMachine, Output};
 use crate::Instant;
@@ -119,7 +120,7 @@ impl ClaimMachine {
     ) {
         let Some(state) = self.units.get(&address) else { return };
         let is_probed = state.is_probed();
-        let is_owned = self.own.owned.contains_key(&address);
+        let is_owned = self.owned().contains_key(&address);
         // An isolated peer cannot detect that this node owns the address, too. This node therefore
         // repeats its own announcement after each one of that peer. Otherwise the caches of clients
         // would keep the MAC of a node that receives nothing.
@@ -164,16 +165,18 @@ impl ClaimMachine {
             return (!is_newcomer).then_some(ConflictKind::ForeignHost);
         };
         let moved_recently =
-            self.own.owned.get(&address).is_some_and(|since| now.since(*since) < MOVE_GRACE)
+            self.owned().get(&address).is_some_and(|since| now.since(*since) < MOVE_GRACE)
                 || self.moved_recently_at(address, now);
+        let copy = self.sets.copy(name);
+        let is_claimed = |copy: &SetCopy| copy.claims().contains_key(&address);
         if peer.failed {
-            let was_owned = peer.proxied.contains(&address);
+            let was_owned = peer.proxied && copy.is_some_and(is_claimed);
             return (was_owned || !moved_recently)
                 .then(|| ConflictKind::ProxyOfFailedPeer((**name).into()));
         }
         // A peer whose claim set is not known yet may have claimed the address, so this is no
         // conflict.
-        (!moved_recently && peer.generation.is_some() && !peer.claims.contains(&address))
+        (!moved_recently && copy.is_some_and(|copy| copy.is_complete() && !is_claimed(copy)))
             .then(|| ConflictKind::PeerKernel((**name).into()))
     }
 
@@ -224,7 +227,7 @@ impl ClaimMachine {
             return;
         }
         (seen.defended, seen.due) = (Some(now), None);
-        if self.own.owned.contains_key(&address) {
+        if self.owned().contains_key(&address) {
             self.outputs.push_back(Output::Defend(address));
         }
     }
@@ -268,10 +271,21 @@ impl ClaimMachine {
         peer.double_patience();
         let until = now + peer.patience;
         let Some(state) = self.units.get_mut(&address) else { return };
-        peer.claims.save_address(address, &mut self.claimants);
         state.pending_claim().conflict_hold_down_until = Some(until);
         self.own.decided.refuse.push(address);
         self.own.dirty.addresses.insert(address);
+    }
+
+    /// Ends the conflict hold-down of the addresses that this node left to a peer, which has
+    /// returned and claims them.
+    pub(super) fn end_hold_downs(&mut self, node: &str, addresses: &[IpAddr]) {
+        if self.peers.get(node).is_some_and(|peer| peer.patience_doubled) {
+            for address in addresses {
+                if let Some(state) = self.units.get_mut(address) {
+                    state.end_conflict_hold_down();
+                }
+            }
+        }
     }
 
     /// Ends the conflict about an address, because a peer has claimed it. The peer has probed the
@@ -331,11 +345,10 @@ impl ClaimMachine {
 
     /// Records a conflict for each address of a failed peer for which a device still replies.
     /// Traffic for such an address may therefore not reach the new owner.
-    pub(super) fn note_proxied(&mut self, node: &str, now: Instant) {
-        let Some(peer) = self.peers.get(node) else { return };
-        let (mac, addresses) = (peer.mac, peer.proxied.clone());
+    pub(super) fn note_proxied(&mut self, node: &str, addresses: &[IpAddr], now: Instant) {
+        let Some(mac) = self.peers.get(node).map(|peer| peer.mac) else { return };
         for address in addresses {
-            self.record_conflict(address, mac, ConflictKind::ProxyOfFailedPeer(node.into()), now);
+            self.record_conflict(*address, mac, ConflictKind::ProxyOfFailedPeer(node.into()), now);
         }
     }
 }

@@ -1,17 +1,16 @@
 //! Flags and hellos of this node, and their timing: listen phase, preempt delay, leaving, and the
 //! answer lease that fences a stalled node. Part of the claim machine of one interface.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::failing::FAILING_REPORT_INTERVAL;
 use super::own::OwnState;
+use super::peers::Peer;
 use super::{ClaimMachine, HANDOVER_TIMEOUT, INTERVAL_IDLE, LISTEN_PHASE, Output};
 use crate::Instant;
 use crate::wire::hello::{Body, Flags, ReleaseReason};
 
-/// Maximum of the random delay, in milliseconds, before this node multicasts its claim set for a
-/// new peer. One multicast serves all peers that appear within the delay.
-const LIST_DELAY_MILLIS_MAX: u64 = 20;
 /// Time that must pass after the end of the answer lease before
 /// [`ClaimMachine::check_answer_lease`] acts.
 const ANSWER_LEASE_SLACK: Duration = Duration::from_millis(5);
@@ -69,7 +68,6 @@ impl OwnState {
         let refresh = self.refresh.map(|(at, _)| at);
         let own = [
             next_hello,
-            self.list_at,
             self.leave_until,
             self.listen_until,
             self.preempt_delay_until,
@@ -158,7 +156,7 @@ impl ClaimMachine {
     /// After a longer stall, peers may already reply for the addresses, so the node fences itself.
     pub(super) fn check_answer_lease(&mut self, now: Instant) {
         let silence = now.since(self.own.last_hello);
-        if self.own.owned.is_empty() || now < self.answer_lease_end() + ANSWER_LEASE_SLACK {
+        if self.owned().is_empty() || now < self.answer_lease_end() + ANSWER_LEASE_SLACK {
             return;
         }
         let patience = self.own.hello_interval.current * self.config.hello_misses;
@@ -180,8 +178,7 @@ impl ClaimMachine {
         }
         self.own.flags.flapping = self.own.flapping_until().is_some_and(|until| now < until);
         self.start_preempt_delay(now);
-        let all: Vec<_> = self.own.owned.keys().copied().collect();
-        self.release(&all, ReleaseReason::NotCandidate, now);
+        self.release_all(ReleaseReason::NotCandidate, now);
     }
 
     /// Handles a frame of another interface of this node on the same segment. Only one of the
@@ -196,8 +193,7 @@ impl ClaimMachine {
             return;
         }
         if self.own.standby_until.is_none() {
-            let all: Vec<_> = self.own.owned.keys().copied().collect();
-            self.release(&all, ReleaseReason::HandedOver, now);
+            self.release_all(ReleaseReason::HandedOver, now);
             self.own.dirty.all = true;
         }
         self.own.standby_until = Some(now + STANDBY_PERIOD);
@@ -228,30 +224,29 @@ impl ClaimMachine {
     /// [`HANDOVER_TIMEOUT`].
     pub(super) fn leave_if_done(&mut self, now: Instant) {
         let Some(until) = self.own.leave_until else { return };
-        if self.own.owned.is_empty() || now >= until {
+        if self.owned().is_empty() || now >= until {
             self.end(now);
             self.own.leave_until = None;
             self.outputs.push_back(Output::Finished);
         }
     }
 
-    /// Releases all addresses and claims none any more. Repeats recent releases now, because this
-    /// node sends no later frame on the interface.
+    /// Releases all addresses and claims none any more. The hello shows a peer that has missed the
+    /// release that the set is empty, because this node sends no later frame on the interface.
     pub(super) fn end(&mut self, now: Instant) {
         self.own.flags.leaving = true;
-        let all: Vec<_> = self.own.owned.keys().copied().collect();
-        self.release(&all, ReleaseReason::HandedOver, now);
-        self.release_again(now);
+        self.release_all(ReleaseReason::HandedOver, now);
+        self.send_hello(now);
     }
 
     pub(super) fn hello_if_due(&mut self, now: Instant) {
-        if self.own.list_at.is_some_and(|at| now >= at) {
-            self.own.list_at = None;
-            self.send_list(None, now);
+        if now < self.own.next_hello || self.own.keys.is_empty() {
+            return;
         }
-        if now >= self.own.next_hello && !self.own.keys.is_empty() && !self.release_again(now) {
-            self.send_hello(now);
+        if self.sets.own().is_stretch_due(now) {
+            self.send_stretch(now);
         }
+        self.send_hello(now);
     }
 
     /// Adjusts the hello interval before a frame is sent, because each frame carries the interval.
@@ -262,23 +257,12 @@ impl ClaimMachine {
     pub(super) fn send_hello(&mut self, now: Instant) {
         self.adjust_interval();
         let (failing, changed) = self.next_failing_report();
-        let body = Body::Hello {
-            generation: self.own.stated_generation(),
-            accepted_keys: self.own.keys.clone(),
-            failing,
-        };
-        self.send(None, body, now);
+        let accepted_keys = self.own.keys.clone();
+        self.send(None, Body::Hello { accepted_keys, failing }, now);
         self.own.last_hello = now;
         let hello_interval = self.own.hello_interval.current;
         self.own.next_hello = now
             + if changed { hello_interval.min(FAILING_REPORT_INTERVAL) } else { hello_interval };
-    }
-
-    /// Schedules a multicast of this node's claim set, because a new peer has appeared.
-    pub(super) fn schedule_list(&mut self, now: Instant) {
-        self.own.failing.schedule_complete_list();
-        let delay = Duration::from_millis(self.random(LIST_DELAY_MILLIS_MAX));
-        self.own.list_at.get_or_insert(now + delay);
     }
 
     /// Returns the hello interval for the current number of owners. Above [`OWNERS_FAST`] owners,
@@ -286,11 +270,13 @@ impl ClaimMachine {
     /// not.
     fn wanted_interval(&self) -> Duration {
         let fast = self.config.hello_interval;
-        if self.own.owned.is_empty() {
+        if self.owned().is_empty() {
             return fast.max(INTERVAL_IDLE);
         }
-        let others =
-            self.peers.values().filter(|peer| !peer.failed && !peer.claims.is_empty()).count();
+        let owns = |(name, peer): &(&Arc<str>, &Peer)| {
+            !peer.failed && self.sets.copy(name).is_some_and(|copy| !copy.claims().is_empty())
+        };
+        let others = self.peers.iter().filter(owns).count();
         let owners = u32::try_from(others + 1).unwrap_or(u32::MAX).next_multiple_of(OWNERS_STEP);
         fast * owners.max(OWNERS_FAST) / OWNERS_FAST
     }

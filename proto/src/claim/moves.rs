@@ -16,6 +16,7 @@ use crate::Instant;
 /// Time for which a move lengthens the preempt delay of its unit. Also the maximum preempt delay of
 /// a unit.
 pub(super) const MOVES_WINDOW: Duration = Duration::from_secs(600);
+
 impl UnitState {
     /// Records that another node owns the unit from now on. The first ownership of the unit does
     /// not count as a move.
@@ -46,14 +47,8 @@ impl UnitState {
 }
 
 impl ClaimMachine {
-    /// Returns the remaining preempt delay of each of these addresses; empty if no address has one.
-    pub(super) fn preempt_delays(&self, addresses: &[IpAddr], now: Instant) -> Vec<Duration> {
-        let delays: Vec<_> =
-            addresses.iter().map(|address| self.preempt_delay(*address, now)).collect();
-        if delays.iter().all(Duration::is_zero) { Vec::new() } else { delays }
-    }
-
-    fn preempt_delay(&self, address: IpAddr, now: Instant) -> Duration {
+    /// Returns the remaining preempt delay of an address of this node.
+    pub(super) fn preempt_delay(&self, address: IpAddr, now: Instant) -> Duration {
         let state = self.units.get(&address);
         let until = state
             .zip(self.config.failback_delay)
@@ -71,10 +66,5 @@ impl ClaimMachine {
                 state.record_other_owner(now);
             }
         }
-    }
-
-    /// Returns the end of the preempt delay that a peer has sent for an address.
-    pub(super) fn reported_delay_end(&self, node: &str, address: IpAddr) -> Option<Instant> {
-        self.peers.get(node)?.preempt_delays.get(&address).copied()
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ClaimMachine;
-use super::peers::{LIST_REQUEST_INTERVAL, Peer, accepted};
+use super::claim_sets::LIST_REQUEST_INTERVAL;
+use super::peers::{Peer, accepted};
 use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::{Body, Frame};
@@ -83,16 +84,18 @@ impl ClaimMachine {
         }
         // The new epoch of a node voids the claims and refusals of its previous epoch.
         let name: Arc<str> = (*frame.node).into();
-        let mut peer = Peer::new(Arc::clone(&name), source, frame, now);
+        let mut peer = Peer::new(source, frame, now);
         peer.accepts = accepts;
         let before = self.remove_peer(&name);
         if let Some((before, _)) = &before {
             before.macs.iter().for_each(|mac| peer.add_mac(*mac));
         }
+        self.sets.add_peer(Arc::clone(&name), frame);
         self.peers.insert(name, peer);
         self.own.dirty.waiting = true;
+        self.own.failing.schedule_complete_list();
         if let Some((before, claims)) = before {
-            self.own.dirty.mark_affected(&before);
+            self.own.dirty.mark_affected(&before, None);
             if !before.flags.leaving {
                 // In its previous epoch, the peer may have been cut off from this node, have
                 // announced some of this node's addresses, and then have failed.
@@ -100,8 +103,9 @@ impl ClaimMachine {
             }
             self.on_unclaimed(&frame.node, claims, now);
         }
-        self.on_new_peer(starts_delay, now);
-        self.request_list(&frame.node, now);
+        if starts_delay {
+            self.start_preempt_delay(now);
+        }
         true
     }
 

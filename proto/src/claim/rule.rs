@@ -48,7 +48,7 @@ impl ClaimMachine {
                 history.is_over(now)
             });
         }
-        if self.own.owned.contains_key(&address) {
+        if self.owned().contains_key(&address) {
             self.evaluate_owned(state, now);
         } else {
             self.evaluate_free(state, now);
@@ -153,12 +153,7 @@ impl ClaimMachine {
         if !self.own.claims() || me.candidate.is_none() {
             return ClaimTime::Never;
         }
-        let claimants = self.claimants(unit.address);
-        if claimants.clone().any(|(_, peer)| peer.may_still_own(unit.address, now)) {
-            return ClaimTime::NotBefore(now + self.config.hello_interval);
-        }
-        let owning_peers =
-            || claimants.clone().filter(|(_, peer)| peer.claims.contains(&unit.address));
+        let owning_peers = || self.owners(unit.address);
         let owners = owning_peers().map(|(name, peer)| Self::peer_view(name, Some(peer), unit));
         let best = owners.min_by_key(|owner| owner.sort_key(true));
         let taker = NodeView { failing: self.own.failing.counts_for(unit.address), ..me };
@@ -181,8 +176,8 @@ impl ClaimMachine {
             }
         }
         let delay_end =
-            best.as_ref().and_then(|owner| self.reported_delay_end(owner.name, unit.address));
-        let running_delay_end = delay_end.filter(|until| now < *until);
+            best.as_ref().and_then(|owner| self.sets.copy(owner.name)?.claims().get(&unit.address));
+        let running_delay_end = delay_end.copied().filter(|until| now < *until);
         if let (Some(owner), Some(until)) = (&best, running_delay_end)
             && !taker.may_take_from(owner, true)
         {
@@ -220,6 +215,13 @@ impl ClaimMachine {
         };
         let count = self.peers.iter().filter(is_better).count();
         u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the live peers that claim an address, sorted by name.
+    pub(super) fn owners(&self, address: IpAddr) -> impl Iterator<Item = (&str, &Peer)> + Clone {
+        let claimants = self.sets.claimants(address);
+        let peers = claimants.filter_map(|(name, _)| Some((&**name, self.peers.get(name)?)));
+        peers.filter(|(_, peer)| !peer.failed)
     }
 
     /// Returns the properties of this node that decide on its rank for a unit. This node remains a
@@ -260,7 +262,7 @@ impl ClaimMachine {
 
     fn settle_conflict(&mut self, peer: &str, state: &mut UnitState, now: Instant) {
         let unit = Arc::clone(&state.unit);
-        let Some(since) = self.own.owned.get(&unit.address).copied() else { return };
+        let Some(since) = self.owned().get(&unit.address).copied() else { return };
         let (this_node, other_owner) =
             (self.this_node(&unit), Self::peer_view(peer, self.peers.get(peer), &unit));
         let candidate = this_node.candidate.is_some();

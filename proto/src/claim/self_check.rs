@@ -24,8 +24,8 @@ const SILENCE: Duration = Duration::from_millis(250);
 /// because a node that was stalled must first send challenges and read the frames that have queued
 /// up.
 const CHALLENGE_ROUNDS_MAX: u32 = 3;
-/// Interval at which an isolated node sends the list of its claims.
-const ISOLATED_LIST_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which an isolated node asks its neighbors for a reply.
+const ISOLATED_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Length of the window in which the minimum offset of this node's clock to a peer's clock is
 /// determined. Each minimum applies for one to two windows, so that slow clock drift does not add
 /// up.
@@ -148,13 +148,10 @@ impl ClaimMachine {
             return;
         }
         if self.own.flags.isolated {
-            self.self_check.next_challenge = now + ISOLATED_LIST_INTERVAL;
-            // Live peers may have missed a claim, and this node cannot receive their list requests,
-            // so it sends its list unrequested.
-            self.send_list(None, now);
+            self.self_check.next_challenge = now + ISOLATED_PROBE_INTERVAL;
         } else if self.self_check.challenge_rounds == CHALLENGE_ROUNDS_MAX {
             self.counts.isolations += 1;
-            self.self_check.next_challenge = now + ISOLATED_LIST_INTERVAL;
+            self.self_check.next_challenge = now + ISOLATED_PROBE_INTERVAL;
             self.set_flags(Flags { isolated: true, ..self.own.flags }, now);
             self.declare_all_failed(now);
         } else {
@@ -201,7 +198,7 @@ impl ClaimMachine {
     pub(super) fn compare_clocks(&mut self, node: &str, clock: u64, now: Instant) {
         let most = self.own.hello_interval.current * self.config.hello_misses;
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if !peer.min_clock_offset.has_fallen(clock, most, now) || self.own.owned.is_empty() {
+        if !peer.min_clock_offset.has_fallen(clock, most, now) || self.owned().is_empty() {
             return;
         }
         self.self_check.votes.retain(|_, at| now.since(*at) < VOTE_LIFETIME);

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::election::{Candidate, order};
-use crate::wire::hello::{HelloDecodeError, HelloKey, HelloKeyRing};
+use crate::wire::hello::{
+    Body, Claim, ClaimSetSummary, FailingReport, HelloDecodeError, HelloKey, HelloKeyRing,
+    ReleaseReason, Stretch,
+};
 
 mod bounded_work;
 mod claimants;
@@ -51,6 +54,7 @@ struct TestNode {
     announce_series: usize,
     /// Number of the node's [`Output::Defend`] outputs.
     defenses: usize,
+    multicast_frames_sent: u32,
     ring: HelloKeyRing,
 }
 
@@ -205,6 +209,7 @@ impl Segment {
             starts: 0,
             announce_series: 0,
             defenses: 0,
+            multicast_frames_sent: 0,
             ring: self.ring.clone(),
         });
         let keys = Input::Keys(self.ring.ids());
@@ -222,7 +227,7 @@ impl Segment {
 
     /// Returns how many multicast frames a node has sent.
     fn multicast_frames_sent(&mut self, name: &str) -> u32 {
-        self.node(name).machine.own.sequence
+        self.node(name).multicast_frames_sent
     }
 
     fn input(&mut self, name: &str, input: Input) {
@@ -255,6 +260,7 @@ impl Segment {
                         node.ring.find(key).expect("the node has the signing key"),
                     );
                     self.sent += 1;
+                    node.multicast_frames_sent += u32::from(to.is_none());
                     self.in_transit.insert(
                         (self.now + Duration::from_micros(200), self.sent),
                         (index, to, bytes),
@@ -401,6 +407,96 @@ impl Segment {
             }
         }
     }
+}
+
+/// Hello with no failing addresses.
+fn hello() -> Body {
+    Body::Hello { accepted_keys: vec![], failing: FailingReport::default() }
+}
+
+fn claims(addresses: &[IpAddr]) -> Vec<Claim> {
+    let claim = |address: &IpAddr| Claim { address: *address, preempt_delay: Duration::ZERO };
+    addresses.iter().map(claim).collect()
+}
+
+fn claim(addresses: &[IpAddr]) -> Body {
+    Body::Claim(claims(addresses))
+}
+
+fn release(addresses: &[IpAddr], reason: ReleaseReason) -> Body {
+    Body::Release { addresses: addresses.to_vec(), reason }
+}
+
+fn hand_over(addresses: &[IpAddr]) -> Body {
+    release(addresses, ReleaseReason::HandedOver)
+}
+
+/// A peer of which only the frames exist, with its claim set.
+#[derive(Clone, Debug)]
+struct TestPeer {
+    name: &'static str,
+    epoch: u64,
+    mac: Mac,
+    clock: u64,
+    counter: u32,
+    owned: BTreeSet<IpAddr>,
+}
+
+impl TestPeer {
+    fn new(name: &'static str, epoch: u64) -> Self {
+        let mac = Mac([2, 0, 0, 0, 0, 2]);
+        Self { name, epoch, mac, clock: 0, counter: 0, owned: BTreeSet::new() }
+    }
+
+    /// Returns a peer that a machine has admitted.
+    fn admitted(name: &'static str, epoch: u64, machine: &mut ClaimMachine, now: Instant) -> Self {
+        let mut peer = Self::new(name, epoch);
+        machine.handle(peer.send(hello()), now);
+        while let Some(output) = machine.poll() {
+            if let Output::Send { to: Some(_), frame, .. } = output
+                && let Body::Challenge { nonce } = frame.body
+            {
+                machine.handle(peer.send(Body::ChallengeReply { nonce }), now);
+            }
+        }
+        peer
+    }
+
+    /// Returns the whole claim set as a list of one stretch.
+    fn list(&self) -> Body {
+        let all: Vec<_> = self.owned.iter().copied().collect();
+        Body::List(Stretch { after: None, last: None, claims: claims(&all) })
+    }
+
+    /// Sends a frame: changes the claim set, and returns the frame as input of a receiver.
+    fn send(&mut self, body: Body) -> Input {
+        self.clock += 1;
+        let owned = self.owned.clone();
+        match &body {
+            Body::Claim(claims) => self.owned.extend(claims.iter().map(|claim| claim.address)),
+            Body::Release { addresses, .. } => {
+                self.owned.retain(|address| !addresses.contains(address));
+            }
+            _ => {}
+        }
+        self.counter += u32::from(owned != self.owned);
+        let frame = Frame {
+            node: self.name.into(),
+            epoch: self.epoch,
+            clock: self.clock,
+            claim_set: ClaimSetSummary::new(self.epoch, self.counter, &self.owned),
+            interval: ms(50),
+            flags: Flags::default(),
+            body,
+        };
+        Input::Frame { source: self.mac, frame }
+    }
+}
+
+/// Returns the addresses that a machine knows as claims of a peer.
+fn known_claims(machine: &ClaimMachine, peer: &str) -> Vec<IpAddr> {
+    let copy = machine.sets.copy(peer).expect("the machine knows the peer");
+    copy.claims().keys().copied().collect()
 }
 
 /// Returns a segment with three nodes whose preempt delays have ended, and one unit with the

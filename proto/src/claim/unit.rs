@@ -118,6 +118,12 @@ impl UnitState {
         self.pending_claim.get_or_insert_default()
     }
 
+    pub(super) fn end_conflict_hold_down(&mut self) {
+        if let Some(pending_claim) = &mut self.pending_claim {
+            pending_claim.conflict_hold_down_until = None;
+        }
+    }
+
     pub(super) fn history(&self) -> Option<&History> {
         self.pending_claim.as_ref()?.history.as_deref()
     }

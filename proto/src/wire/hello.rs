@@ -7,21 +7,24 @@
 //!  0        1        2                 4                                   8
 //!  | version | kind   | flags           | key id                            |
 //!  | boot epoch (random, new at every start)                                |  8
-//!  | sequence of multicast frames      | hello interval, ms | length of TLVs | 16
-//!  | the sender's monotonic clock, ns                                       | 24
-//!  | TLVs: type u16, length u16, value …                                    | 32
+//!  | the sender's monotonic clock, ns                                       | 16
+//!  | claim set: change counter         | claim set: number of addresses     | 24
+//!  | claim set: digest                                                      | 32
+//!  | hello interval, ms | length of TLVs | TLVs: type u16, length u16, value … 40
 //!  | HMAC-SHA256 over all before it, truncated to 16 bytes                  |
 //! ```
 //!
 //! Bytes after the signature are Ethernet padding. Unknown TLVs are skipped, so versions that
 //! differ by one are compatible.
 
+mod claim_set;
 mod codec;
 mod keys;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use claim_set::{Claim, ClaimSetSummary, Stretch};
 pub use codec::{ADDRESSES_PER_FRAME_MAX, FRAME_MAX, HelloDecodeError};
 pub use keys::{HelloKey, HelloKeyRing, KEY_LENGTH};
 
@@ -32,7 +35,7 @@ pub const ETHER_TYPE: u16 = 0x88B5;
 /// Group address of all speakers: a locally administered multicast MAC.
 pub const GROUP: Mac = Mac([0x03, b'F', b'L', b'B', 0, 1]);
 /// Version of the frames that this speaker sends. Received frames may differ by one version.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Maximum length of a node name in a frame, in bytes (`metadata.name` of a Node, RFC 1123).
 pub const NODE_NAME_MAX: usize = 253;
 
@@ -64,8 +67,9 @@ pub enum ReleaseReason {
     /// The address goes to another node, or to none. The sender remains a candidate for the
     /// address.
     HandedOver,
-    /// The sender is no candidate for the address. The receivers assume this for a
-    /// [`CLAIM_LIFETIME`](crate::claim::CLAIM_LIFETIME), or until the sender claims the address.
+    /// The sender is no candidate for the address. The receivers assume this for
+    /// [`REFUSAL_LIFETIME`](crate::claim::REFUSAL_LIFETIME), or until the sender claims the
+    /// address.
     NotCandidate,
     /// As [`ReleaseReason::NotCandidate`]. In addition, no node should claim the address for a
     /// while, because a foreign host uses the address.
@@ -93,36 +97,18 @@ pub struct FailingReport {
 /// Contents of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Periodic proof that the sender runs. The hello carries the generation of the claim set that
-    /// the sender owns, or 0 if the set is empty. Multicast.
+    /// Periodic proof that the sender runs. Multicast.
     Hello {
-        /// Generation of the sender's claim set.
-        generation: u32,
         /// IDs of the keys that the sender accepts.
         accepted_keys: Vec<u32>,
         /// Addresses whose health checks fail on the sender.
         failing: FailingReport,
     },
-    /// The sender owns these addresses from now on. Multicast.
-    Claim {
-        /// Generation of the claim set before this frame.
-        previous_generation: u32,
-        /// Generation of the claim set after this frame.
-        generation: u32,
-        /// Addresses that this frame adds to the claim set.
-        addresses: Vec<IpAddr>,
-        /// Remaining preempt delay of each address, in units of 10 ms up to 655 s. A better
-        /// candidate waits for the end of the delay, unless a soft rule makes it better. Addresses
-        /// without a value have no delay.
-        preempt_delays: Vec<Duration>,
-    },
+    /// The sender owns these addresses from now on, at most [`ADDRESSES_PER_FRAME_MAX`]. Multicast.
+    Claim(Vec<Claim>),
     /// The sender has stopped announcing these addresses. Multicast.
     Release {
-        /// Generation of the claim set before this frame.
-        previous_generation: u32,
-        /// Generation of the claim set after this frame.
-        generation: u32,
-        /// Released addresses.
+        /// Released addresses, at most [`ADDRESSES_PER_FRAME_MAX`].
         addresses: Vec<IpAddr>,
         /// Reason of the release.
         reason: ReleaseReason,
@@ -139,29 +125,8 @@ pub enum Body {
     },
     /// Requests the whole claim set of the receiver. Unicast.
     ListRequest,
-    /// One part of the sender's whole claim set. The sender does not own an address that is in no
-    /// part. Unicast or multicast.
-    List {
-        /// Generation of the claim set.
-        generation: u32,
-        /// Index of this part, from 0.
-        part: u16,
-        /// Number of parts.
-        parts: u16,
-        /// Addresses of this part.
-        addresses: Vec<IpAddr>,
-        /// Remaining preempt delays of the addresses of this part, as in [`Body::Claim`].
-        preempt_delays: Vec<Duration>,
-    },
-}
-
-impl Body {
-    /// Returns whether frames of this kind always go to the group, so that each frame has its own
-    /// sequence number.
-    #[must_use]
-    pub const fn is_multicast(&self) -> bool {
-        matches!(self, Self::Hello { .. } | Self::Claim { .. } | Self::Release { .. })
-    }
+    /// One stretch of the sender's claim set. Multicast.
+    List(Stretch),
 }
 
 /// One frame, without its Ethernet header and signature.
@@ -171,10 +136,10 @@ pub struct Frame {
     pub node: Box<str>,
     /// Random number that the sender chooses at every start.
     pub epoch: u64,
-    /// Number of multicast frames that the sender has sent in this epoch, this one included.
-    pub sequence: u32,
     /// The sender's monotonic clock, in nanoseconds.
     pub clock: u64,
+    /// Summary of the sender's claim set after this frame.
+    pub claim_set: ClaimSetSummary,
     /// Hello interval that the sender will not exceed, in whole milliseconds up to 65,535.
     pub interval: Duration,
     /// State of the sender.

@@ -60,7 +60,7 @@ fn detects_a_machine_that_ignores_peer_clocks() {
 }
 
 #[test]
-fn detects_a_machine_whose_hellos_report_no_claims() {
+fn detects_a_machine_whose_frames_describe_an_empty_set() {
     check(Defect::RestatesNothing, "loss1", Rule::Taken);
     check(Defect::RestatesNothing, "death", Rule::Livelock);
 }

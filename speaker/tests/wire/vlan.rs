@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ferrolb_proto::wire::hello::{Body, FailingReport, Flags, Frame};
+use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, FailingReport, Flags, Frame};
 use ferrolb_proto::wire::{Mac, arp, ndp};
 use ferrolb_speaker::metrics::DropReason;
 
@@ -167,19 +167,16 @@ fn a_hello_tagged_with_another_vlan_is_ignored() {
     runtime().block_on(async {
         let (owner, _other) = start_pair(&lan, &BOTH_VIPS).await;
         let client = RawSocket::open(&lan, "client", "eth0");
-        let hello = |sequence| {
-            let body = Body::Hello {
-                generation: 0,
-                accepted_keys: vec![key().id()],
-                failing: FailingReport::default(),
-            };
+        let hello = |clock| {
+            let body =
+                Body::Hello { accepted_keys: vec![key().id()], failing: FailingReport::default() };
             let interval = Duration::from_millis(50);
             let (epoch, flags) = (9, Flags::default());
             let frame = Frame {
                 node: "node9".into(),
                 epoch,
-                sequence,
-                clock: u64::from(sequence),
+                clock,
+                claim_set: ClaimSetSummary::default(),
                 interval,
                 flags,
                 body,
@@ -188,9 +185,9 @@ fn a_hello_tagged_with_another_vlan_is_ignored() {
         };
         let challenge_pending = owner.metrics.dropped(DropReason::ChallengePending);
         let before = challenge_pending.get();
-        for sequence in 1..=20 {
-            client.send(&tagged(&hello(sequence), &[(C_TAG, 5)]));
-            client.send(&tagged(&hello(sequence), &[(S_TAG, 5), (C_TAG, 6)]));
+        for clock in 1..=20 {
+            client.send(&tagged(&hello(clock), &[(C_TAG, 5)]));
+            client.send(&tagged(&hello(clock), &[(S_TAG, 5), (C_TAG, 6)]));
         }
         // The speaker accepts a hello with only a priority and one without a tag. Their sender has
         // not responded to a challenge yet.

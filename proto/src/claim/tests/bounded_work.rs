@@ -1,10 +1,9 @@
 //! Work that is too much for one call of the machine: the next ticks continue it, and other calls
 //! only add to it.
 
-use super::faults::{admit_peer, frame_from};
 use super::*;
 use crate::claim::evaluation::{COMPARISONS_PER_TURN_MAX, EVALUATIONS_PER_TURN_MAX};
-use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body, FailingReport, ReleaseReason};
+use crate::wire::hello::ADDRESSES_PER_FRAME_MAX;
 
 /// Number of units: five full turns, and a rest.
 const UNITS: usize = 5 * EVALUATIONS_PER_TURN_MAX + 7;
@@ -15,25 +14,25 @@ fn address(n: usize) -> IpAddr {
 
 /// Creates node1, which is about to end its listen phase, with the peer node2. `nodes` are the
 /// candidates of all units.
-fn new_machine(nodes: &[&str]) -> (ClaimMachine, Instant) {
+fn new_machine(nodes: &[&str]) -> (ClaimMachine, TestPeer, Instant) {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     let units = (0..UNITS).map(|n| unit(address(n), nodes)).collect();
     set_units(&mut machine, units, Instant::ZERO);
     turns(&mut machine, Instant::ZERO);
     let now = Instant::from_millis(999);
-    admit_peer(&mut machine, "node2", 7, now);
-    (machine, now)
+    let peer = TestPeer::admitted("node2", 7, &mut machine, now);
+    (machine, peer, now)
 }
 
 /// Creates node1, which owns all units, with the peer node2.
-fn new_owner() -> (ClaimMachine, Instant) {
-    let (mut machine, mut now) = new_machine(&["node1"]);
+fn new_owner() -> (ClaimMachine, TestPeer, Instant) {
+    let (mut machine, peer, mut now) = new_machine(&["node1"]);
     while machine.owned().len() < UNITS {
         now = machine.deadline().expect("a deadline");
         turn(&mut machine, now);
     }
-    (machine, now)
+    (machine, peer, now)
 }
 
 fn outputs(machine: &mut ClaimMachine) -> Vec<Output> {
@@ -58,11 +57,6 @@ fn turns(machine: &mut ClaimMachine, now: Instant) -> Vec<Vec<Output>> {
     turns
 }
 
-fn hello(clock: u64) -> Input {
-    let (accepted_keys, failing) = (vec![], FailingReport::default());
-    frame_from("node2", 7, clock, Body::Hello { generation: 0, accepted_keys, failing })
-}
-
 fn started(outputs: &[Output]) -> Vec<IpAddr> {
     let start = |output: &Output| {
         let Output::Start(address) = output else { return None };
@@ -73,11 +67,11 @@ fn started(outputs: &[Output]) -> Vec<IpAddr> {
 
 #[test]
 fn many_units_are_taken_in_several_turns_in_the_order_of_their_addresses() {
-    let (mut machine, _) = new_machine(&["node1"]);
+    let (mut machine, mut peer, _) = new_machine(&["node1"]);
     let now = Instant::from_millis(1_000);
     let mut all = started(&turn(&mut machine, now));
     assert_eq!(all.len(), EVALUATIONS_PER_TURN_MAX);
-    machine.handle(hello(10), now);
+    machine.handle(peer.send(hello()), now);
     let between = started(&outputs(&mut machine));
     assert!(between.is_empty(), "a frame between two turns adds no work");
     for outputs in turns(&mut machine, now) {
@@ -91,11 +85,11 @@ fn many_units_are_taken_in_several_turns_in_the_order_of_their_addresses() {
 #[test]
 fn with_many_peers_the_units_are_evaluated_in_more_turns() {
     const PEERS: usize = 40;
-    let names: Vec<_> = (1..=PEERS).map(|n| format!("node{n}")).collect();
-    let names: Vec<_> = names.iter().map(|name| &**name).collect();
-    let (mut machine, now) = new_machine(&names);
+    let name = |n| -> &'static str { Box::leak(format!("node{n}").into_boxed_str()) };
+    let names: Vec<_> = (1..=PEERS).map(name).collect();
+    let (mut machine, _, now) = new_machine(&names);
     for name in &names[2..] {
-        admit_peer(&mut machine, name, 7, now);
+        TestPeer::admitted(name, 7, &mut machine, now);
     }
     let now = Instant::from_millis(1_000);
     turn(&mut machine, now);
@@ -105,7 +99,7 @@ fn with_many_peers_the_units_are_evaluated_in_more_turns() {
 
 #[test]
 fn a_change_during_the_work_is_evaluated_in_its_turn() {
-    let (mut machine, _) = new_machine(&["node1"]);
+    let (mut machine, _, _) = new_machine(&["node1"]);
     let now = Instant::from_millis(1_000);
     turn(&mut machine, now);
     let (early, late) = (address(0), address(UNITS - 1));
@@ -117,46 +111,50 @@ fn a_change_during_the_work_is_evaluated_in_its_turn() {
     assert!(machine.units[&early].pending_claim.is_some(), "the first unit will be released");
 }
 
-/// Returns the generation, the number and the addresses of each part of a list for one peer.
-fn list_parts(outputs: &[Output]) -> Vec<(u32, u16, Vec<IpAddr>)> {
-    let part = |output: &Output| {
-        let Output::Send { to: Some(_), frame, .. } = output else { return None };
-        let Body::List { generation, part, addresses, .. } = &frame.body else { return None };
-        Some((*generation, *part, addresses.clone()))
+/// Returns the stretches among the outputs.
+fn stretches(outputs: &[Output]) -> Vec<Stretch> {
+    let stretch = |output: &Output| {
+        let Output::Send { to: None, frame, .. } = output else { return None };
+        let Body::List(stretch) = &frame.body else { return None };
+        Some(stretch.clone())
     };
-    outputs.iter().filter_map(part).collect()
+    outputs.iter().filter_map(stretch).collect()
+}
+
+/// Returns the addresses of stretches, each of which must follow the one before.
+fn addresses(stretches: &[Stretch]) -> Vec<IpAddr> {
+    for [one, next] in stretches.array_windows() {
+        assert_eq!(one.last, next.after, "a stretch begins where the one before ends");
+    }
+    stretches.iter().flat_map(|stretch| &stretch.claims).map(|claim| claim.address).collect()
 }
 
 #[test]
-fn a_long_list_is_sent_in_several_turns_and_begins_again_after_a_change() {
-    let (mut machine, now) = new_owner();
-    let request = |clock| frame_from("node2", 7, clock, Body::ListRequest);
-    machine.handle(request(20), now);
-    let mut parts = list_parts(&outputs(&mut machine));
-    assert_eq!(parts.len(), 32, "the first parts");
-    turns(&mut machine, now).iter().for_each(|outputs| parts.extend(list_parts(outputs)));
-    let numbers: Vec<_> = parts.iter().map(|(_, part, _)| usize::from(*part)).collect();
-    assert_eq!(numbers, (0..UNITS.div_ceil(ADDRESSES_PER_FRAME_MAX)).collect::<Vec<_>>());
-    let all: Vec<_> = parts.iter().flat_map(|(_, _, addresses)| addresses.clone()).collect();
-    assert_eq!(all, (0..UNITS).map(address).collect::<Vec<_>>());
-
-    let now = now + ms(50);
-    machine.handle(request(21), now);
-    let generation = list_parts(&outputs(&mut machine))[0].0;
+fn a_long_list_is_sent_in_several_turns_and_continues_after_a_change() {
+    let (mut machine, mut peer, now) = new_owner();
+    machine.handle(peer.send(Body::ListRequest), now);
+    let mut list = stretches(&outputs(&mut machine));
+    assert_eq!(list.len(), 32, "the first stretches");
+    machine.handle(peer.send(Body::ListRequest), now);
     machine.handle(Input::Units { changed: vec![], removed: vec![address(0)] }, now);
-    let turns = turns(&mut machine, now);
-    let parts: Vec<_> = turns.iter().flat_map(|outputs| list_parts(outputs)).collect();
-    assert!(parts.iter().all(|(of, _, _)| *of == generation + 1), "the set has changed");
-    let all: Vec<_> = parts.into_iter().flat_map(|(_, _, addresses)| addresses).collect();
-    assert_eq!(all, (1..UNITS).map(address).collect::<Vec<_>>());
+    turns(&mut machine, now).iter().for_each(|outputs| list.extend(stretches(outputs)));
+    assert_eq!(list.len(), UNITS.div_ceil(ADDRESSES_PER_FRAME_MAX));
+    let mut sent = addresses(&list);
+    sent.sort_unstable();
+    assert_eq!(sent, (0..UNITS).map(address).collect::<Vec<_>>());
+
+    let now = now + ms(100);
+    machine.handle(peer.send(Body::ListRequest), now);
+    let mut list = stretches(&outputs(&mut machine));
+    turns(&mut machine, now).iter().for_each(|outputs| list.extend(stretches(outputs)));
+    let sent: BTreeSet<_> = addresses(&list).into_iter().collect();
+    assert_eq!(sent, (1..UNITS).map(address).collect(), "the next list has all addresses");
 }
 
 #[test]
 fn all_addresses_are_announced_again_in_several_turns() {
-    let (mut machine, now) = new_owner();
-    let (addresses, reason) = (vec![address(0)], ReleaseReason::HandedOver);
-    let release = Body::Release { previous_generation: 1, generation: 2, addresses, reason };
-    machine.handle(frame_from("node2", 7, 20, release), now);
+    let (mut machine, mut peer, now) = new_owner();
+    machine.handle(peer.send(hand_over(&[address(0)])), now);
     outputs(&mut machine);
     let (mut announced, mut longest) = (Vec::new(), 0);
     let end = now + ms(80);
@@ -176,18 +174,21 @@ fn all_addresses_are_announced_again_in_several_turns() {
 
 #[test]
 fn many_conflicts_are_settled_in_several_turns() {
-    let (mut machine, now) = new_owner();
-    let all: Vec<_> = (0..UNITS).map(address).collect();
-    let chunks: Vec<_> = all.chunks(ADDRESSES_PER_FRAME_MAX).collect();
-    let parts = u16::try_from(chunks.len()).expect("a list has few parts");
-    for (part, addresses) in (0..parts).zip(chunks) {
-        let (addresses, preempt_delays) = (addresses.to_vec(), vec![]);
-        let list = Body::List { generation: 1, part, parts, addresses, preempt_delays };
-        machine.handle(frame_from("node2", 7, 20 + u64::from(part), list), now);
+    let (mut machine, mut peer, now) = new_owner();
+    // Node2 claims all addresses while its frames are lost.
+    peer.owned = (0..UNITS).map(address).collect();
+    let all: Vec<_> = peer.owned.iter().copied().collect();
+    let mut after = None;
+    for chunk in all.chunks(ADDRESSES_PER_FRAME_MAX) {
+        let last = chunk.last().filter(|last| **last != address(UNITS - 1)).copied();
+        let stretch = Stretch { after, last, claims: claims(chunk) };
+        machine.handle(peer.send(Body::List(stretch)), now);
+        after = last;
     }
-    let settled = machine.counts().conflicts;
-    assert_eq!(settled, 512, "the complete list leads to conflicts");
+    assert_eq!(machine.counts().conflicts, UNITS as u64, "each stretch settles its conflicts");
+    machine.handle(peer.send(hello()), now);
+    assert_eq!(machine.counts().conflicts, UNITS as u64 + 512, "a hello settles them again");
     turns(&mut machine, now);
-    assert_eq!(machine.counts().conflicts, UNITS as u64);
+    assert_eq!(machine.counts().conflicts, 2 * UNITS as u64);
     assert_eq!(machine.owned().len(), UNITS, "the peer is no candidate");
 }

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::hello::{Body, FailingReport, ReleaseReason};
 
 /// Number of addresses in the frames of the peers.
 const ADDRESSES: u8 = 5;
@@ -18,6 +17,8 @@ fn addresses(bits: u8) -> Vec<IpAddr> {
 enum Step {
     /// A peer sends a frame. True if the peer has restarted before.
     Frame(usize, bool, Body),
+    /// A peer sends a frame, and the frame is lost.
+    LostFrame(usize, Body),
     /// Another host announces an address with the MAC of a peer.
     ForeignFrame(usize, u8),
     /// Nothing happens for this number of milliseconds, and no peer replies to a challenge.
@@ -26,34 +27,17 @@ enum Step {
 
 fn body() -> impl Strategy<Value = Body> {
     let bits = 0..1_u8 << ADDRESSES;
-    let generations = (0_u32..4, 0_u32..4);
+    let bound = || prop::option::of((0..ADDRESSES).prop_map(|n| IpAddr::from([172, 30, 0, n])));
     prop_oneof![
-        generations.0.clone().prop_map(|generation| Body::Hello {
-            generation,
-            accepted_keys: vec![],
-            failing: FailingReport::default(),
+        Just(hello()),
+        bits.clone().prop_map(|bits| claim(&addresses(bits))),
+        (bits.clone(), any::<bool>()).prop_map(|(bits, refuses)| {
+            let refused =
+                if refuses { ReleaseReason::NotCandidate } else { ReleaseReason::HandedOver };
+            release(&addresses(bits), refused)
         }),
-        (generations.clone(), bits.clone()).prop_map(|((before, generation), bits)| Body::Claim {
-            previous_generation: before,
-            generation,
-            addresses: addresses(bits),
-            preempt_delays: vec![],
-        }),
-        (generations.clone(), bits.clone(), any::<bool>()).prop_map(
-            |((before, generation), bits, refuses)| Body::Release {
-                previous_generation: before,
-                generation,
-                addresses: addresses(bits),
-                reason: if refuses {
-                    ReleaseReason::NotCandidate
-                } else {
-                    ReleaseReason::HandedOver
-                },
-            }
-        ),
-        (generations.0, bits, 0_u16..2, 1_u16..3).prop_map(|(generation, bits, part, parts)| {
-            let addresses = addresses(bits);
-            Body::List { generation, part, parts, addresses, preempt_delays: vec![] }
+        (bits, bound(), bound()).prop_map(|(bits, after, last)| {
+            Body::List(Stretch { after, last, claims: claims(&addresses(bits)) })
         }),
     ]
 }
@@ -63,16 +47,17 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (peer.clone(), prop::bool::weighted(0.1), body())
             .prop_map(|(peer, restarts, body)| Step::Frame(peer, restarts, body)),
+        2 => (peer.clone(), body()).prop_map(|(peer, body)| Step::LostFrame(peer, body)),
         1 => (peer, 0..ADDRESSES).prop_map(|(peer, n)| Step::ForeignFrame(peer, n)),
         2 => (1_u64..2_000).prop_map(Step::Silence),
     ]
 }
 
-/// A machine of node1, and the epochs of its peers node2 and node3.
+/// A machine of node1, and its peers node2 and node3.
 struct Run {
     machine: ClaimMachine,
     now: Instant,
-    epochs: [u64; NODES.len()],
+    peers: [TestPeer; NODES.len()],
     /// True if peers reply to challenges.
     replies: bool,
 }
@@ -84,16 +69,20 @@ impl Run {
         let units = addresses(0b11_1010).into_iter().map(|address| unit(address, &NODES)).collect();
         set_units(&mut machine, units, Instant::ZERO);
         machine.tick(Instant::from_millis(1_000));
-        let epochs = [1; NODES.len()];
-        Self { machine, now: Instant::from_millis(1_001), epochs, replies: true }
+        let peers = std::array::from_fn(new_peer);
+        Self { machine, now: Instant::from_millis(1_001), peers, replies: true }
     }
 
     fn execute(&mut self, step: Step) {
         match step {
             Step::Frame(peer, restarts, body) => {
-                self.epochs[peer] += u64::from(restarts);
+                if restarts {
+                    let epoch = self.peers[peer].epoch + 1;
+                    self.peers[peer] = TestPeer { epoch, ..new_peer(peer) };
+                }
                 self.receive(peer, body);
             }
+            Step::LostFrame(peer, body) => drop(self.peers[peer].send(body)),
             Step::ForeignFrame(peer, n) => {
                 let (address, mac) = (IpAddr::from([172, 30, 0, n]), mac(peer));
                 self.handle(Input::ForeignFrame { address, mac, announced: true });
@@ -115,16 +104,8 @@ impl Run {
 
     fn receive(&mut self, peer: usize, body: Body) {
         self.now = self.now + ms(1);
-        let frame = Frame {
-            node: NODES[peer].into(),
-            epoch: self.epochs[peer],
-            sequence: 1,
-            clock: self.now.as_nanos(),
-            interval: ms(50),
-            flags: Flags::default(),
-            body,
-        };
-        self.handle(Input::Frame { source: mac(peer), frame });
+        let frame = self.peers[peer].send(body);
+        self.handle(frame);
     }
 
     fn handle(&mut self, input: Input) {
@@ -144,16 +125,18 @@ impl Run {
     }
 
     fn check(&self) {
-        assert!(self.machine.has_consistent_claimants());
+        assert!(self.machine.sets.is_consistent());
         for address in addresses(u8::MAX) {
-            let indexed = self.machine.claimants(address).map(|(name, _)| name);
-            let has = |peer: &Peer| {
-                peer.claims.contains(&address) || peer.claims.saved().contains(&address)
-            };
-            let peers = self.machine.peers.iter().filter(|(_, peer)| has(peer));
-            assert!(indexed.eq(peers.map(|(name, _)| &**name)), "{address}");
+            let indexed = self.machine.sets.claimants(address).map(|(name, _)| &**name);
+            let claims = |name: &&Arc<str>| known_claims(&self.machine, name).contains(&address);
+            let peers = self.machine.peers.keys().filter(claims);
+            assert!(indexed.eq(peers.map(|name| &**name)), "{address}");
         }
     }
+}
+
+fn new_peer(index: usize) -> TestPeer {
+    TestPeer { mac: mac(index), ..TestPeer::new(NODES[index], 1) }
 }
 
 fn mac(peer: usize) -> Mac {

@@ -116,19 +116,16 @@ fn a_claim_received_before_its_unit_counts_for_the_preempt_delay() {
 
 #[test]
 fn a_preempt_delay_that_the_owner_withdraws_ends_at_once() {
-    let (mut machine, frame) = machine_with_peer();
+    let (mut machine, mut peer) = machine_with_peer();
     let now = Instant::from_millis(1_600);
     machine.own.flags.in_preempt_delay = false;
     let is_first = |address: &IpAddr| ranked(&["node1", "node2"], *address)[0] == "node1";
     let address = (1..=250).map(|n| IpAddr::from([172, 30, 0, n])).find(is_first);
     let address = address.expect("such an address");
-    let list = |clock, preempt_delays| {
-        let addresses = vec![address];
-        frame(1, clock, Body::List { generation: 1, part: 0, parts: 1, addresses, preempt_delays })
-    };
-    machine.handle(list(3, vec![Duration::from_secs(20)]), now);
+    let claim = |preempt_delay| Body::Claim(vec![Claim { address, preempt_delay }]);
+    machine.handle(peer.send(claim(Duration::from_secs(20))), now);
     set_units(&mut machine, vec![unit(address, &["node1", "node2"])], now);
     assert_eq!(machine.owned().len(), 0, "the owner keeps the unit during the preempt delay");
-    machine.handle(list(4, vec![]), now + ms(10));
+    machine.handle(peer.send(claim(Duration::ZERO)), now + ms(10));
     assert_eq!(machine.owned().keys().copied().collect::<Vec<_>>(), [address]);
 }

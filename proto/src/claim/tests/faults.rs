@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::claim::NodeState;
-use crate::wire::hello::{Body, FailingReport, ReleaseReason};
 
 #[test]
 fn a_failed_owner_is_replaced_within_200_ms() {
@@ -26,16 +25,10 @@ fn a_failed_owner_is_replaced_within_200_ms() {
 /// peer sends frames meanwhile. From the first suspicion on, dropped frames are reported every 20
 /// ms for `losses`.
 fn failure_detection_time(losses: Duration) -> Duration {
-    let (mut machine, _) = machine_with_peer();
+    let (mut machine, mut node2) = machine_with_peer();
     let start = Instant::from_millis(1_500);
     admit_peer(&mut machine, "node3", 3, start);
-    let claim = Body::Claim {
-        previous_generation: 0,
-        generation: 1,
-        addresses: vec![VIP],
-        preempt_delays: vec![],
-    };
-    machine.handle(frame_from("node2", 1, 3, claim), start);
+    machine.handle(node2.send(claim(&[VIP])), start);
     for n in 0..200 {
         let (now, since) = (start + ms(20 * n), ms(20 * n));
         machine.handle(frame_from("node3", 3, 10 + n, Body::ListRequest), now);
@@ -231,19 +224,14 @@ fn a_restart_before_failure_detection_voids_the_old_claims() {
 fn replayed_and_reflected_frames_are_counted_and_ignored() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
-    let body = Body::Release {
-        previous_generation: 7,
-        generation: 8,
-        addresses: vec![VIP],
-        reason: ReleaseReason::NotCandidate,
-    };
+    let body = release(&[VIP], ReleaseReason::NotCandidate);
     let (flags, interval) = (Flags::default(), ms(50));
     let epoch = segment.node(order[0]).machine.config.epoch;
     let old = |node: &str| Frame {
         node: node.into(),
         epoch,
-        sequence: 1,
         clock: 1,
+        claim_set: ClaimSetSummary::default(),
         interval,
         flags,
         body: body.clone(),
@@ -290,25 +278,18 @@ fn a_claim_is_followed_by_a_hello_within_25_ms() {
     assert!(due.since(segment.now) <= ms(25));
 }
 
-/// Makes the input for a frame of a node.
+/// Makes the input for a frame of a node that owns nothing.
 pub(super) fn frame_from(node: &str, epoch: u64, clock: u64, body: Body) -> Input {
     let (interval, flags) = (ms(50), Flags::default());
-    let frame = Frame { node: node.into(), epoch, sequence: 1, clock, interval, flags, body };
+    let claim_set = ClaimSetSummary::default();
+    let frame = Frame { node: node.into(), epoch, clock, claim_set, interval, flags, body };
     Input::Frame { source: Mac([2, 0, 0, 0, 0, 2]), frame }
 }
 
 /// Makes a node a peer: delivers its hello and its challenge response, with the clock values 1 and
 /// 2.
 pub(super) fn admit_peer(machine: &mut ClaimMachine, node: &str, epoch: u64, now: Instant) {
-    machine.handle(
-        frame_from(
-            node,
-            epoch,
-            1,
-            Body::Hello { generation: 0, accepted_keys: vec![], failing: FailingReport::default() },
-        ),
-        now,
-    );
+    machine.handle(frame_from(node, epoch, 1, hello()), now);
     while let Some(output) = machine.poll() {
         if let Output::Send {
             to: Some(_),
@@ -321,14 +302,13 @@ pub(super) fn admit_peer(machine: &mut ClaimMachine, node: &str, epoch: u64, now
     }
 }
 
-/// Creates a machine after its listen phase, with the peer node2. Returns the machine, and a
-/// function that makes frames of node2.
-pub(super) fn machine_with_peer() -> (ClaimMachine, impl Fn(u64, u64, Body) -> Input) {
+/// Creates a machine after its listen phase, with the peer node2.
+pub(super) fn machine_with_peer() -> (ClaimMachine, TestPeer) {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     machine.tick(Instant::from_millis(1000));
-    admit_peer(&mut machine, "node2", 1, Instant::from_millis(1500));
-    (machine, |epoch, clock, body| frame_from("node2", epoch, clock, body))
+    let peer = TestPeer::admitted("node2", 1, &mut machine, Instant::from_millis(1500));
+    (machine, peer)
 }
 
 #[test]
@@ -361,7 +341,7 @@ fn three_fences_within_ten_minutes_make_a_node_flapping() {
 
 #[test]
 fn claims_against_a_peer_that_never_yields_are_rate_limited() {
-    let (mut machine, node2_frame) = machine_with_peer();
+    let (mut machine, mut node2) = machine_with_peer();
     let start = Instant::from_millis(2000);
     // The address is one for which node1 is first in order, so the order alone does not make node1
     // yield.
@@ -373,34 +353,11 @@ fn claims_against_a_peer_that_never_yields_are_rate_limited() {
         .find(is_node1_first)
         .expect("such an address");
     set_units(&mut machine, vec![unit(address, &["node1"])], start);
-    machine.handle(
-        node2_frame(
-            1,
-            3,
-            Body::Claim {
-                previous_generation: 0,
-                generation: 1,
-                addresses: vec![address],
-                preempt_delays: vec![],
-            },
-        ),
-        start + ms(5),
-    );
+    machine.handle(node2.send(claim(&[address])), start + ms(5));
     let (mut announcements, mut claims) = (0, 0);
     for n in 1..=400 {
         let now = start + ms(5 + n * 50);
-        machine.handle(
-            node2_frame(
-                1,
-                3 + n,
-                Body::Hello {
-                    generation: 1,
-                    accepted_keys: vec![],
-                    failing: FailingReport::default(),
-                },
-            ),
-            now,
-        );
+        machine.handle(node2.send(hello()), now);
         machine.tick(now);
         for output in std::iter::from_fn(|| machine.poll()) {
             announcements += usize::from(matches!(output, Output::AnnounceSeries(_)));
@@ -444,8 +401,7 @@ fn a_thousand_addresses_move_in_few_frames_without_overlap() {
 
 #[test]
 fn a_peer_wrongly_declared_failed_keeps_its_addresses() {
-    let (mut machine, _) = machine_with_peer();
-    let node2 = |clock, body| frame_from("node2", 1, clock, body);
+    let (mut machine, mut node2) = machine_with_peer();
     let at = Instant::from_millis(1_500);
     // Node1 is the last candidate for the address, so it waits before it claims.
     let is_node1_last =
@@ -456,18 +412,7 @@ fn a_peer_wrongly_declared_failed_keeps_its_addresses() {
         .expect("such an address");
     admit_peer(&mut machine, "node3", 3, at);
     admit_peer(&mut machine, "node4", 4, at);
-    machine.handle(
-        node2(
-            3,
-            Body::Claim {
-                previous_generation: 0,
-                generation: 1,
-                addresses: vec![address],
-                preempt_delays: vec![],
-            },
-        ),
-        at,
-    );
+    machine.handle(node2.send(claim(&[address])), at);
     set_units(&mut machine, vec![unit(address, &["node1", "node2", "node3", "node4"])], at);
     // Node2 sends nothing for slightly too long; the other peers send hellos.
     let mut now = at;
@@ -475,23 +420,12 @@ fn a_peer_wrongly_declared_failed_keeps_its_addresses() {
         now = now + ms(40);
         machine.tick(now);
         for (node, epoch) in [("node3", 3), ("node4", 4)] {
-            let hello = Body::Hello {
-                generation: 0,
-                accepted_keys: vec![],
-                failing: FailingReport::default(),
-            };
-            machine.handle(frame_from(node, epoch, clock, hello), now);
+            machine.handle(frame_from(node, epoch, clock, hello()), now);
         }
     }
     assert!(machine.peers["node2"].failed);
-    // Node2 sends a hello, but every reply to list requests is lost.
-    machine.handle(
-        node2(
-            20,
-            Body::Hello { generation: 1, accepted_keys: vec![], failing: FailingReport::default() },
-        ),
-        now,
-    );
+    // Node2 sends a hello.
+    machine.handle(node2.send(hello()), now);
     machine.tick(now + ms(149));
     assert_eq!(machine.owned().len(), 0, "node1 takes no address of node2");
 }

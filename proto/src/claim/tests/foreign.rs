@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::claim::NodeState;
-use crate::wire::hello::{Body, FailingReport};
 
 const FOREIGN_HOST: Mac = Mac([2, 9, 9, 9, 9, 9]);
 
@@ -151,7 +150,12 @@ fn a_kernel_reply_of_a_peer_is_reported_and_moves_nothing() {
     assert!(conflicts_of(&mut segment, order[2]).is_empty(), "only the owner reports the conflict");
     // The peer is back after a partition, and its claims are not known yet.
     let mut segment = settled_segment();
-    segment.node(order[0]).machine.peers.get_mut(order[1]).expect("a peer").generation = None;
+    let epoch = segment.node(order[1]).machine.config.epoch;
+    let mut peer = TestPeer { clock: u64::MAX / 2, mac, ..TestPeer::new("peer", epoch) };
+    peer.owned.insert(IpAddr::from([10, 0, 0, 1]));
+    let Input::Frame { source, mut frame } = peer.send(hello()) else { unreachable!("a frame") };
+    frame.node = order[1].into();
+    segment.input(order[0], Input::Frame { source, frame });
     receive_arp(&mut segment, mac, true);
     assert!(conflicts_of(&mut segment, order[0]).is_empty());
     assert_eq!(segment.node(order[0]).defenses, 0);
@@ -361,24 +365,14 @@ fn a_wrong_failure_doubles_the_patience_once_for_all_addresses() {
 fn a_newcomer_under_challenge_is_no_foreign_host() {
     let mut segment = settled_segment();
     let owner = ranked(&NODES, VIP)[0];
-    let newcomer = faults::frame_from(
-        "node9",
-        9,
-        1,
-        Body::Hello { generation: 0, accepted_keys: vec![], failing: FailingReport::default() },
-    );
+    let newcomer = faults::frame_from("node9", 9, 1, hello());
     let Input::Frame { source, .. } = newcomer else { unreachable!("a frame") };
     segment.input(owner, newcomer);
     receive_arp(&mut segment, source, true);
     assert!(conflicts_of(&mut segment, owner).is_empty());
     // The newcomer does not reply to its challenge, and is removed when the next one arrives.
     segment.run(ms(1_100));
-    let Input::Frame { frame, .. } = faults::frame_from(
-        "node8",
-        8,
-        1,
-        Body::Hello { generation: 0, accepted_keys: vec![], failing: FailingReport::default() },
-    ) else {
+    let Input::Frame { frame, .. } = faults::frame_from("node8", 8, 1, hello()) else {
         unreachable!("a frame")
     };
     segment.input(owner, Input::Frame { source: Mac([2, 9, 9, 9, 9, 8]), frame });

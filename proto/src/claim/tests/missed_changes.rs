@@ -1,11 +1,9 @@
 //! Reaction of an owner to missed claims and releases of peers: the owner announces its addresses
 //! again, because caches of clients may contain the MAC of the peer.
 
-use super::faults::{admit_peer, frame_from};
 use super::*;
 use crate::claim::unit::YieldSituation;
 use crate::election::NO_SOFT_RULES;
-use crate::wire::hello::{Body, FailingReport, Flags, ReleaseReason};
 
 const OTHER_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 201));
 
@@ -13,7 +11,8 @@ const OTHER_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 201
 struct TestOwner {
     machine: ClaimMachine,
     now: Instant,
-    clock: u64,
+    node2: TestPeer,
+    node3: TestPeer,
 }
 
 impl TestOwner {
@@ -21,60 +20,39 @@ impl TestOwner {
     fn new() -> Self {
         let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
         machine.handle(Input::Keys(vec![1]), Instant::ZERO);
-        admit_peer(&mut machine, "node2", 7, Instant::from_millis(500));
-        admit_peer(&mut machine, "node3", 8, Instant::from_millis(500));
+        let half = Instant::from_millis(500);
+        let node2 = TestPeer::admitted("node2", 7, &mut machine, half);
+        let node3 = TestPeer::admitted("node3", 8, &mut machine, half);
         machine.tick(Instant::from_millis(1_000));
         let now = Instant::from_millis(1_500);
         set_units(&mut machine, vec![unit(VIP, &["node1"])], now);
-        let mut owner = Self { machine, now, clock: 2 };
-        owner.receive(Body::Hello {
-            generation: 0,
-            accepted_keys: vec![],
-            failing: FailingReport::default(),
-        });
+        let mut owner = Self { machine, now, node2, node3 };
+        owner.receive(hello());
         assert_eq!(owner.machine.owned().keys().copied().collect::<Vec<_>>(), [VIP]);
         owner.count_announcements();
         owner
     }
 
-    /// Creates node1 as the owner of an address that node2, which ranks better, has just claimed.
-    fn yielding() -> Self {
-        let mut owner = Self::new();
-        let is_node2_better =
-            |address: &IpAddr| ranked(&["node1", "node2"], *address)[0] == "node2";
-        let address = (1..=250)
-            .map(|n| IpAddr::from([172, 30, 0, n]))
-            .find(is_node2_better)
-            .expect("such an address");
-        set_units(&mut owner.machine, vec![unit(address, &["node1", "node2"])], owner.now);
-        owner.count_announcements();
-        assert_eq!(owner.machine.owned().keys().copied().collect::<Vec<_>>(), [address]);
-        owner.receive(Body::Claim {
-            previous_generation: 0,
-            generation: 1,
-            addresses: vec![address],
-            preempt_delays: vec![],
-        });
-        owner
-    }
-
     /// Delivers a frame of node2.
     fn receive(&mut self, body: Body) {
-        self.clock += 1;
-        self.machine.handle(frame_from("node2", 7, self.clock, body), self.now);
+        let frame = self.node2.send(body);
+        self.machine.handle(frame, self.now);
     }
 
-    /// Runs the machine for 1.5 s, in which the peers send only list requests. Returns the number
-    /// of announcements.
+    /// Sends a frame of node2, which is lost.
+    fn lose(&mut self, body: Body) {
+        drop(self.node2.send(body));
+    }
+
+    /// Runs the machine for 1.5 s, in which the peers send only list requests. Returns the number of
+    /// announcements.
     fn count_announcements(&mut self) -> usize {
         let mut count = 0;
         for _ in 0..15 {
             self.now = self.now + ms(100);
-            self.clock += 1;
-            for (node, epoch) in [("node2", 7), ("node3", 8)] {
-                self.machine
-                    .handle(frame_from(node, epoch, self.clock, Body::ListRequest), self.now);
-            }
+            let frames =
+                [&mut self.node2, &mut self.node3].map(|peer| peer.send(Body::ListRequest));
+            frames.into_iter().for_each(|frame| self.machine.handle(frame, self.now));
             self.machine.tick(self.now);
             let outputs = std::iter::from_fn(|| self.machine.poll());
             count += outputs
@@ -85,111 +63,42 @@ impl TestOwner {
     }
 }
 
-/// Returns a release of [`VIP`].
-fn release(before: u32, generation: u32) -> Body {
-    Body::Release {
-        previous_generation: before,
-        generation,
-        addresses: vec![VIP],
-        reason: ReleaseReason::HandedOver,
-    }
-}
-
 #[test]
-fn a_repeated_release_counts_unless_the_first_arrived() {
+fn only_missed_changes_that_may_hide_a_claim_cause_an_announcement() {
+    let others = [OTHER_ADDRESS, IpAddr::from([172, 30, 0, 202])];
+    let steps: [(&str, &[Body], &[Body], usize); 5] = [
+        ("no missed change", &[], &[claim(&others), hand_over(&others)], 0),
+        ("a missed claim, which the list contains", &[claim(&others)], &[], 0),
+        ("a missed release", &[hand_over(&others)], &[], 0),
+        ("a missed claim and its release", &[claim(&[VIP]), hand_over(&[VIP])], &[], 1),
+        ("a missed claim, whose release arrives", &[claim(&[VIP])], &[hand_over(&[VIP])], 1),
+    ];
     let mut owner = TestOwner::new();
-    assert_eq!(owner.count_announcements(), 0, "no announcement without a release");
-    owner.receive(release(7, 7));
-    assert_eq!(owner.count_announcements(), 1);
-    owner.receive(Body::List {
-        generation: 7,
-        part: 0,
-        parts: 1,
-        addresses: vec![OTHER_ADDRESS],
-        preempt_delays: vec![],
-    });
-    assert_eq!(owner.count_announcements(), 1, "a claim and a release of VIP were missed");
-    owner.receive(release(7, 8));
-    assert_eq!(owner.count_announcements(), 1);
-    owner.receive(release(8, 8));
-    assert_eq!(owner.count_announcements(), 0);
-    // The list contains the current claims of the peer, not the missed ones.
-    owner.receive(Body::List {
-        generation: 9,
-        part: 0,
-        parts: 1,
-        addresses: vec![OTHER_ADDRESS],
-        preempt_delays: vec![],
-    });
-    owner.count_announcements();
-    owner.receive(release(9, 9));
-    assert_eq!(owner.count_announcements(), 1);
-}
-
-#[test]
-fn the_repeat_of_two_releases_counts_if_the_first_was_lost() {
-    for (lost, announced) in [(true, 1), (false, 0)] {
-        let mut owner = TestOwner::new();
-        owner.receive(Body::List {
-            generation: 7,
-            part: 0,
-            parts: 1,
-            addresses: vec![OTHER_ADDRESS],
-            preempt_delays: vec![],
-        });
-        if !lost {
-            owner.receive(release(7, 8));
-        }
-        let reason = ReleaseReason::HandedOver;
-        owner.receive(Body::Release {
-            previous_generation: 8,
-            generation: 9,
-            addresses: vec![OTHER_ADDRESS],
-            reason,
-        });
+    for (name, lost, received, expected) in steps {
+        lost.iter().for_each(|body| owner.lose(body.clone()));
+        received.iter().for_each(|body| owner.receive(body.clone()));
+        owner.receive(owner.node2.list());
+        assert_eq!(owner.count_announcements(), expected, "{name}");
+        assert_eq!(
+            known_claims(&owner.machine, "node2"),
+            Vec::from_iter(owner.node2.owned.clone())
+        );
         owner.count_announcements();
-        owner.receive(Body::Release {
-            previous_generation: 9,
-            generation: 9,
-            addresses: vec![VIP, OTHER_ADDRESS],
-            reason,
-        });
-        assert_eq!(owner.count_announcements(), announced, "first release is lost: {lost}");
+        owner.count_announcements();
     }
 }
 
 #[test]
-fn a_yielding_node_sends_its_release_twice() {
-    let mut owner = TestOwner::yielding();
-    let mut generations = Vec::new();
-    for _ in 0..4 {
-        owner.machine.tick(owner.now);
-        let outputs = std::iter::from_fn(|| owner.machine.poll());
-        generations.extend(outputs.filter_map(|output| {
-            let Output::Send {
-                frame: Frame { body: Body::Release { generation, .. }, .. }, ..
-            } = output
-            else {
-                return None;
-            };
-            Some(generation)
-        }));
-        owner.now = owner.now + ms(25);
+fn a_peer_that_often_hides_claims_causes_fewer_and_fewer_announcements() {
+    let mut owner = TestOwner::new();
+    let mut announcements = Vec::new();
+    for _ in 0..100 {
+        owner.lose(claim(&[OTHER_ADDRESS]));
+        owner.lose(hand_over(&[OTHER_ADDRESS]));
+        announcements.push(owner.count_announcements());
     }
-    assert!(
-        matches!(generations[..], [first, second] if first == second),
-        "generations of the releases: {generations:?}"
-    );
-}
-
-#[test]
-fn a_standby_interface_sends_no_pending_release() {
-    let mut owner = TestOwner::yielding();
-    owner.machine.handle(Input::SiblingInterface { is_active: true }, owner.now);
-    let now = owner.now + ms(25);
-    owner.machine.tick(now);
-    let deadline = owner.machine.deadline();
-    assert!(deadline.is_some_and(|at| at > now), "the deadline is in the future: {deadline:?}");
+    // The changes are hidden every 1.5 s, for 150 s: after 1, 2, 4, 8, 16, 32 s and a minute.
+    assert_eq!(announcements.iter().sum::<usize>(), 8, "{announcements:?}");
 }
 
 /// Checks a failover in which a soft rule applies to the second candidate and the third has just
@@ -235,43 +144,14 @@ fn a_yielded_node_ranks_before_a_node_with_failing_checks() {
 }
 
 #[test]
-fn a_late_first_claim_does_not_void_the_next_claim() {
+fn two_claims_in_the_wrong_order_are_both_applied() {
     let mut owner = TestOwner::new();
     let third = IpAddr::from([172, 30, 0, 202]);
-    let claim = |before, generation, address| Body::Claim {
-        previous_generation: before,
-        generation,
-        addresses: vec![address],
-        preempt_delays: vec![],
-    };
-    for (clock, body) in [(2, claim(4, 5, OTHER_ADDRESS)), (1, claim(0, 4, third))] {
-        owner.machine.handle(frame_from("node2", 7, owner.clock + clock, body), owner.now);
-    }
-    let known: Vec<_> = owner.machine.peers["node2"].claims.iter().copied().collect();
-    assert_eq!(known, [OTHER_ADDRESS, third]);
-}
-
-#[test]
-fn a_missed_claim_and_release_cause_an_announcement() {
-    let mut owner = TestOwner::new();
-    owner.receive(Body::Hello {
-        generation: 7,
-        accepted_keys: vec![],
-        failing: FailingReport::default(),
-    });
-    assert_eq!(owner.count_announcements(), 0, "the missed claim may be for another address");
-    owner.receive(Body::Hello {
-        generation: 0,
-        accepted_keys: vec![],
-        failing: FailingReport::default(),
-    });
-    assert_eq!(owner.count_announcements(), 1);
-    owner.receive(Body::Hello {
-        generation: 0,
-        accepted_keys: vec![],
-        failing: FailingReport::default(),
-    });
-    assert_eq!(owner.count_announcements(), 0);
+    let first = owner.node2.send(claim(&[third]));
+    owner.receive(claim(&[OTHER_ADDRESS]));
+    owner.machine.handle(first, owner.now);
+    assert_eq!(known_claims(&owner.machine, "node2"), [OTHER_ADDRESS, third]);
+    assert_eq!(owner.count_announcements(), 0, "no change was missed");
 }
 
 #[test]
@@ -282,8 +162,7 @@ fn a_restart_of_a_peer_without_leaving_causes_an_announcement() {
             let peer = owner.machine.peers.get_mut("node2").expect("node2 is a peer");
             peer.flags.leaving = true;
         }
-        let now = owner.now;
-        admit_peer(&mut owner.machine, "node2", 9, now);
+        owner.node2 = TestPeer::admitted("node2", 9, &mut owner.machine, owner.now);
         assert_eq!(owner.count_announcements(), announced, "node2 leaves first: {leaves}");
     }
 }
@@ -294,8 +173,9 @@ fn the_first_peer_of_a_lone_owner_causes_an_announcement() {
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     set_units(&mut machine, vec![unit(VIP, &["node1"])], Instant::ZERO);
     machine.tick(Instant::from_millis(1_000));
-    let mut owner = TestOwner { machine, now: Instant::from_millis(1_500), clock: 2 };
-    admit_peer(&mut owner.machine, "node2", 7, owner.now);
+    let now = Instant::from_millis(1_500);
+    let node2 = TestPeer::admitted("node2", 7, &mut machine, now);
+    let mut owner = TestOwner { machine, now, node2, node3: TestPeer::new("node3", 8) };
     assert_eq!(owner.count_announcements(), 1);
 }
 
@@ -315,28 +195,6 @@ fn two_nodes_that_rank_each_other_higher_do_not_yield_forever() {
     let moves: usize = ["node1", "node2"].iter().map(|name| segment.node(name).starts).sum();
     assert!(moves <= 4, "the unit moves {moves} times in half a minute");
     assert!(segment.longest_gap(VIP) < ms(130), "no owner for {:?}", segment.longest_gap(VIP));
-}
-
-#[test]
-fn claims_of_a_returned_peer_get_a_full_lifetime() {
-    let mut owner = TestOwner::new();
-    // Node2 is silent, and declared failed, for longer than the lifetime of claims.
-    for _ in 0..130 {
-        owner.now = owner.now + ms(100);
-        owner.clock += 1;
-        owner.machine.handle(frame_from("node3", 8, owner.clock, Body::ListRequest), owner.now);
-        owner.machine.tick(owner.now);
-    }
-    assert!(owner.machine.peers["node2"].failed);
-    owner.receive(Body::Claim {
-        previous_generation: 4,
-        generation: 5,
-        addresses: vec![OTHER_ADDRESS],
-        preempt_delays: vec![],
-    });
-    let now = owner.now;
-    owner.machine.tick(now + ms(1));
-    assert!(owner.machine.peers["node2"].claims.contains(&OTHER_ADDRESS));
 }
 
 #[test]
@@ -376,21 +234,14 @@ fn a_leaving_owner_next_to_a_stable_one_causes_one_claim() {
         .expect("such an address");
     // In node1's view, node2 is no candidate.
     set_units(&mut owner.machine, vec![unit(address, &["node1", "node3"])], owner.now);
-    let claim = Body::Claim {
-        previous_generation: 0,
-        generation: 1,
-        addresses: vec![address],
-        preempt_delays: vec![],
-    };
-    let Input::Frame { source, mut frame } = frame_from("node3", 8, 1_000, claim.clone()) else {
+    let Input::Frame { source, mut frame } = owner.node3.send(claim(&[address])) else {
         unreachable!("a frame")
     };
     frame.flags.leaving = true;
     owner.machine.handle(Input::Frame { source, frame }, owner.now);
     let mut takes = 0;
-    owner.clock = 1_000;
     for _ in 0..20 {
-        owner.receive(claim.clone());
+        owner.receive(claim(&[address]));
         owner.now = owner.now + ms(2);
         owner.machine.tick(owner.now);
         takes += std::iter::from_fn(|| owner.machine.poll())
@@ -403,19 +254,8 @@ fn a_leaving_owner_next_to_a_stable_one_causes_one_claim() {
 #[test]
 fn the_release_of_a_second_owner_causes_an_announcement() {
     let mut owner = TestOwner::new();
-    owner.receive(Body::Claim {
-        previous_generation: 0,
-        generation: 1,
-        addresses: vec![VIP],
-        preempt_delays: vec![],
-    });
+    owner.receive(claim(&[VIP]));
     assert_eq!(owner.count_announcements(), 1, "the owner defends the address");
-    let reason = ReleaseReason::HandedOver;
-    owner.receive(Body::Release {
-        previous_generation: 1,
-        generation: 2,
-        addresses: vec![VIP],
-        reason,
-    });
+    owner.receive(hand_over(&[VIP]));
     assert_eq!(owner.count_announcements(), 1);
 }

@@ -1,7 +1,6 @@
 //! Two interfaces of one node on one segment, a stalled main loop, and Services with two addresses.
 
 use super::*;
-use crate::wire::hello::{Body, FailingReport, ReleaseReason};
 
 #[test]
 fn one_of_two_interfaces_of_a_node_on_a_segment_is_active() {
@@ -141,54 +140,38 @@ fn the_owner_announces_again_after_a_partition() {
 
 #[test]
 fn reordered_frames_are_applied_and_replays_are_stale() {
-    let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
-    machine.handle(Input::Keys(vec![1]), Instant::ZERO);
+    let (mut machine, mut peer) = faults::machine_with_peer();
     let at = Instant::from_millis(1_500);
-    faults::admit_peer(&mut machine, "node2", 9, at);
-    while machine.poll().is_some() {}
-    let node2_frame = |clock, body| faults::frame_from("node2", 9, clock, body);
-    let address = |n: u8| vec![IpAddr::from([10, 0, 0, n])];
-    let list = |part, n| Body::List {
-        generation: 3,
-        part,
-        parts: 2,
-        addresses: address(n),
-        preempt_delays: vec![],
-    };
-    let hello = |generation| Body::Hello {
-        generation,
-        accepted_keys: vec![],
-        failing: FailingReport::default(),
-    };
-    let claim = |n| Body::Claim {
-        previous_generation: 3,
-        generation: 4,
-        addresses: address(n),
-        preempt_delays: vec![],
-    };
-    let release = Body::Release {
-        previous_generation: 2,
-        generation: 3,
-        addresses: address(1),
-        reason: ReleaseReason::NotCandidate,
-    };
-    let claims = |machine: &ClaimMachine| machine.peers["node2"].claims.len();
-    // The second part of a list arrives before the first part, with a hello in between.
-    machine.handle(node2_frame(12, list(1, 2)), at);
-    machine.handle(node2_frame(13, hello(3)), at);
-    machine.handle(node2_frame(11, list(0, 1)), at);
-    assert_eq!((claims(&machine), machine.counts().stale_frames), (2, 0));
-    // A claim arrives after the hello that followed it.
-    machine.handle(node2_frame(21, hello(4)), at);
-    machine.handle(node2_frame(20, claim(3)), at);
-    assert_eq!((claims(&machine), machine.counts().stale_frames), (3, 0));
-    assert!(!machine.peers["node2"].missed, "the late claim is applied");
-    // All replayed frames are stale.
-    for (clock, body) in [(11, list(0, 1)), (20, claim(4)), (9, release)] {
-        machine.handle(node2_frame(clock, body), at);
-        assert_eq!(claims(&machine), 3, "claims after the frame with clock value {clock}");
+    let address = |n: u8| IpAddr::from([10, 0, 0, n]);
+    let stretch =
+        |after, last, n| Body::List(Stretch { after, last, claims: claims(&[address(n)]) });
+    // The node claims two addresses, and the claims are lost. The second stretch of its list
+    // arrives before the first one, with a hello in between.
+    drop(peer.send(claim(&[address(1), address(2)])));
+    let first = peer.send(stretch(None, Some(address(1)), 1));
+    let second = peer.send(stretch(Some(address(1)), None, 2));
+    for input in [second.clone(), peer.send(hello()), first.clone()] {
+        machine.handle(input, at);
     }
-    assert_eq!(machine.counts().stale_frames, 3);
+    assert_eq!((known_claims(&machine, "node2").len(), machine.counts().stale_frames), (2, 0));
+    // A claim and a release arrive after the hellos that followed them.
+    let claimed = peer.send(claim(&[address(3)]));
+    for input in [peer.send(hello()), claimed.clone()] {
+        machine.handle(input, at);
+    }
+    assert_eq!((known_claims(&machine, "node2").len(), machine.counts().stale_frames), (3, 0));
+    let released = peer.send(hand_over(&[address(1)]));
+    for input in [peer.send(hello()), released.clone()] {
+        machine.handle(input, at);
+    }
+    let known = [address(2), address(3)];
+    assert_eq!((known_claims(&machine, "node2"), machine.counts().stale_frames), (known.into(), 0));
+    // All replayed frames are stale.
+    for input in [first, second, claimed, released] {
+        machine.handle(input, at);
+        assert_eq!(known_claims(&machine, "node2"), known);
+    }
+    assert_eq!(machine.counts().stale_frames, 4);
 }
 
 #[test]

@@ -3,9 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::faults::{admit_peer, frame_from};
 use super::*;
-use crate::wire::hello::{Body, FailingReport, ReleaseReason};
 
 /// Number of addresses that can be units.
 const ADDRESSES: u8 = 6;
@@ -89,8 +87,7 @@ fn new_unit(n: u8, facts: UnitFacts) -> Arc<Unit> {
 struct Run {
     machine: ClaimMachine,
     now: Instant,
-    clock: u64,
-    generation: u32,
+    peer: TestPeer,
     /// Failing addresses in the hellos of the peer.
     peer_failing: u8,
     outputs: Vec<Output>,
@@ -101,13 +98,13 @@ impl Run {
         let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
         machine.handle(Input::Keys(vec![1]), Instant::ZERO);
         let now = Instant::from_millis(900);
-        admit_peer(&mut machine, "node2", 7, now);
-        Self { machine, now, clock: 2, generation: 1, peer_failing: 0, outputs: Vec::new() }
+        let peer = TestPeer::admitted("node2", 7, &mut machine, now);
+        Self { machine, now, peer, peer_failing: 0, outputs: Vec::new() }
     }
 
     fn receive(&mut self, body: Body) {
-        self.clock += 1;
-        self.handle(frame_from("node2", 7, self.clock, body));
+        let frame = self.peer.send(body);
+        self.handle(frame);
     }
 
     fn handle(&mut self, input: Input) {
@@ -135,22 +132,11 @@ impl Run {
                 self.machine.own.dirty.all |= replaces_all;
                 self.tick();
             }
-            Step::Claim(bits) => {
-                self.generation += 1;
-                self.receive(Body::Claim {
-                    previous_generation: self.generation - 1,
-                    generation: self.generation,
-                    addresses: addresses(*bits),
-                    preempt_delays: vec![],
-                });
-            }
+            Step::Claim(bits) => self.receive(claim(&addresses(*bits))),
             Step::Release(bits, refuses) => {
-                self.generation += 1;
                 let reason =
                     if *refuses { ReleaseReason::NotCandidate } else { ReleaseReason::HandedOver };
-                let addresses = addresses(*bits);
-                let (previous_generation, generation) = (self.generation - 1, self.generation);
-                self.receive(Body::Release { previous_generation, generation, addresses, reason });
+                self.receive(release(&addresses(*bits), reason));
             }
             Step::PeerFailing(bits) => self.peer_failing = *bits,
             Step::Drain(draining) => {
@@ -166,7 +152,7 @@ impl Run {
     fn wait(&mut self) {
         let addresses = addresses(self.peer_failing);
         let failing = FailingReport { addresses, ..FailingReport::default() };
-        self.receive(Body::Hello { generation: self.generation, accepted_keys: vec![], failing });
+        self.receive(Body::Hello { accepted_keys: vec![], failing });
         let end = self.now + ms(40);
         while let Some(at) = self.machine.deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
@@ -190,8 +176,8 @@ impl Run {
                 pending_claim.is_over()
             });
         }
-        let ClaimMachine { units, timers, unowned, own, counts, .. } = &self.machine;
-        format!("{units:#?}{timers:#?}{unowned:#?}{own:#?}{counts:#?}")
+        let ClaimMachine { units, timers, unowned, own, sets, counts, .. } = &self.machine;
+        format!("{units:#?}{timers:#?}{unowned:#?}{own:#?}{sets:#?}{counts:#?}")
     }
 }
 

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use super::keys::SIGNATURE_LENGTH;
 use super::{
-    Body, ETHER_TYPE, FailingReport, Flags, Frame, GROUP, HelloKey, HelloKeyRing, NODE_NAME_MAX,
-    ReleaseReason, VERSION,
+    Body, Claim, ClaimSetSummary, ETHER_TYPE, FailingReport, Flags, Frame, GROUP, HelloKey,
+    HelloKeyRing, NODE_NAME_MAX, ReleaseReason, Stretch, VERSION,
 };
 use crate::wire::{ETHERNET_HEADER_LENGTH, Mac, write_ethernet_header};
 
 /// Length of the fixed part of a frame, which precedes the TLVs, in bytes.
-const FIXED_LENGTH: usize = 32;
+const FIXED_LENGTH: usize = 44;
 /// Maximum length of a frame with its Ethernet header, in bytes: an MTU of 1,500.
 pub const FRAME_MAX: usize = ETHERNET_HEADER_LENGTH + 1500;
+/// Versions of received frames that this speaker supports. Version 1 has another fixed part.
+const SUPPORTED_VERSIONS: std::ops::RangeInclusive<u8> = VERSION..=VERSION + 1;
 /// Number of addresses of any family that always fit in one frame.
-pub const ADDRESSES_PER_FRAME_MAX: usize = 64;
+pub const ADDRESSES_PER_FRAME_MAX: usize = 45;
 
 const KIND_HELLO: u8 = 1;
 const KIND_CLAIM: u8 = 2;
@@ -27,24 +29,24 @@ const KIND_LIST_REQUEST: u8 = 6;
 const KIND_LIST: u8 = 7;
 
 const TLV_NODE: u16 = 1;
-const TLV_GENERATION: u16 = 2;
-const TLV_PREVIOUS_GENERATION: u16 = 3;
-const TLV_ACCEPTED_KEYS: u16 = 4;
-const TLV_V4: u16 = 5;
-const TLV_V6: u16 = 6;
-const TLV_NONCE: u16 = 7;
-const TLV_PART: u16 = 8;
-const TLV_REFUSED: u16 = 9;
-const TLV_CONTESTED: u16 = 10;
-const TLV_PREEMPT_DELAYS: u16 = 11;
-const TLV_FAILING_V4: u16 = 12;
-const TLV_FAILING_V6: u16 = 13;
+const TLV_ACCEPTED_KEYS: u16 = 2;
+const TLV_NONCE: u16 = 3;
+/// TLVs of addresses: 4 or 16 bytes for each.
+const TLV_V4: u16 = 4;
+const TLV_V6: u16 = 5;
+/// TLVs of claims: an address, and its preempt delay in [`PREEMPT_DELAY_UNIT`] (u16).
+const TLV_CLAIMS_V4: u16 = 6;
+const TLV_CLAIMS_V6: u16 = 7;
+/// TLVs of one address: the bounds of a stretch.
+const TLV_AFTER: u16 = 8;
+const TLV_LAST: u16 = 9;
+const TLV_REFUSED: u16 = 10;
+const TLV_CONTESTED: u16 = 11;
 /// TLV of one byte with the bits [`MORE_BEFORE`] and [`MORE_AFTER`]. Without this TLV, a report
 /// covers all failing addresses of the sender.
-const TLV_FAILING_MORE: u16 = 14;
+const TLV_FAILING_MORE: u16 = 12;
 const MORE_BEFORE: u8 = 1;
 const MORE_AFTER: u8 = 2;
-/// Unit of the preempt delays in [`TLV_PREEMPT_DELAYS`].
 const PREEMPT_DELAY_UNIT: Duration = Duration::from_millis(10);
 
 /// Reason why a received frame was dropped. Each interface has a counter for each reason.
@@ -78,16 +80,19 @@ impl Frame {
         let tlvs =
             u16::try_from(out.len() - ETHERNET_HEADER_LENGTH - FIXED_LENGTH).unwrap_or(u16::MAX);
         let interval = u16::try_from(self.interval.as_millis()).unwrap_or(u16::MAX);
+        let ClaimSetSummary { counter, count, digest } = self.claim_set;
         let fixed = &mut out[ETHERNET_HEADER_LENGTH..];
         fixed[0] = VERSION;
         fixed[1] = kind;
         fixed[2..4].copy_from_slice(&flag_bits(self.flags).to_be_bytes());
         fixed[4..8].copy_from_slice(&key.id().to_be_bytes());
         fixed[8..16].copy_from_slice(&self.epoch.to_be_bytes());
-        fixed[16..20].copy_from_slice(&self.sequence.to_be_bytes());
-        fixed[20..22].copy_from_slice(&interval.to_be_bytes());
-        fixed[22..24].copy_from_slice(&tlvs.to_be_bytes());
-        fixed[24..32].copy_from_slice(&self.clock.to_be_bytes());
+        fixed[16..24].copy_from_slice(&self.clock.to_be_bytes());
+        fixed[24..28].copy_from_slice(&counter.to_be_bytes());
+        fixed[28..32].copy_from_slice(&count.to_be_bytes());
+        fixed[32..40].copy_from_slice(&digest.to_be_bytes());
+        fixed[40..42].copy_from_slice(&interval.to_be_bytes());
+        fixed[42..44].copy_from_slice(&tlvs.to_be_bytes());
         let signature = key.signature(&out[ETHERNET_HEADER_LENGTH..]);
         out.extend_from_slice(&signature);
         debug_assert!(out.len() <= FRAME_MAX, "callers split addresses by ADDRESSES_PER_FRAME_MAX");
@@ -107,13 +112,13 @@ impl Frame {
         let payload = header.0;
         let mut fixed = Reader(payload);
         let (version, kind) = (fixed.take(1)?[0], fixed.take(1)?[0]);
-        if version == 0 || version.abs_diff(VERSION) > 1 {
+        if !SUPPORTED_VERSIONS.contains(&version) {
             return Err(HelloDecodeError::Version);
         }
         let (flags, key) = (fixed.u16()?, fixed.u32()?);
-        let (epoch, sequence) = (fixed.u64()?, fixed.u32()?);
+        let (epoch, clock) = (fixed.u64()?, fixed.u64()?);
+        let (counter, count, digest) = (fixed.u32()?, fixed.u32()?, fixed.u64()?);
         let (interval, length) = (fixed.u16()?, usize::from(fixed.u16()?));
-        let clock = fixed.u64()?;
         let tlvs = fixed.take(length)?;
         let signature = fixed.take(SIGNATURE_LENGTH)?;
         let key = keys.find(key).ok_or(HelloDecodeError::ForeignKey)?;
@@ -129,8 +134,8 @@ impl Frame {
         let frame = Self {
             node: node.into(),
             epoch,
-            sequence,
             clock,
+            claim_set: ClaimSetSummary { counter, count, digest },
             interval: Duration::from_millis(interval.into()),
             flags: flags_from(flags),
             body: tlvs.body(kind, version)?,
@@ -141,23 +146,18 @@ impl Frame {
 
 fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
     match body {
-        Body::Hello { generation, accepted_keys, failing } => {
-            tlv(out, TLV_GENERATION, &generation.to_be_bytes());
-            tlv(
-                out,
-                TLV_ACCEPTED_KEYS,
-                &accepted_keys.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>(),
-            );
+        Body::Hello { accepted_keys, failing } => {
+            let ids: Vec<_> = accepted_keys.iter().flat_map(|id| id.to_be_bytes()).collect();
+            tlv(out, TLV_ACCEPTED_KEYS, &ids);
             failing_tlvs(out, failing);
             KIND_HELLO
         }
-        Body::Claim { previous_generation: before, generation, addresses, preempt_delays } => {
-            change_tlvs(out, *before, *generation, addresses);
-            preempt_delays_tlv(out, addresses, preempt_delays);
+        Body::Claim(claims) => {
+            claim_tlvs(out, claims);
             KIND_CLAIM
         }
-        Body::Release { previous_generation: before, generation, addresses, reason } => {
-            change_tlvs(out, *before, *generation, addresses);
+        Body::Release { addresses, reason } => {
+            address_tlvs(out, addresses);
             if *reason != ReleaseReason::HandedOver {
                 tlv(out, TLV_REFUSED, &[]);
             }
@@ -175,33 +175,50 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             KIND_CHALLENGE_REPLY
         }
         Body::ListRequest => KIND_LIST_REQUEST,
-        Body::List { generation, part, parts, addresses, preempt_delays } => {
-            tlv(out, TLV_GENERATION, &generation.to_be_bytes());
-            tlv(out, TLV_PART, &[part.to_be_bytes(), parts.to_be_bytes()].concat());
-            address_tlvs(out, (TLV_V4, TLV_V6), addresses);
-            preempt_delays_tlv(out, addresses, preempt_delays);
+        Body::List(Stretch { after, last, claims }) => {
+            for (kind, bound) in [(TLV_AFTER, after), (TLV_LAST, last)] {
+                if let Some(address) = bound {
+                    tlv(out, kind, &octets(address));
+                }
+            }
+            claim_tlvs(out, claims);
             KIND_LIST
         }
     }
 }
 
-fn change_tlvs(out: &mut Vec<u8>, before: u32, generation: u32, addresses: &[IpAddr]) {
-    tlv(out, TLV_GENERATION, &generation.to_be_bytes());
-    tlv(out, TLV_PREVIOUS_GENERATION, &before.to_be_bytes());
-    address_tlvs(out, (TLV_V4, TLV_V6), addresses);
+fn octets(address: &IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
-/// Writes one TLV for each family of which there are addresses. `kinds` are the TLV types for IPv4
-/// and IPv6.
-fn address_tlvs(out: &mut Vec<u8>, kinds: (u16, u16), addresses: &[IpAddr]) {
-    let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    for address in addresses {
-        match address {
-            IpAddr::V4(a) => v4.extend_from_slice(&a.octets()),
-            IpAddr::V6(a) => v6.extend_from_slice(&a.octets()),
-        }
-    }
-    for (kind, value) in [(kinds.0, v4), (kinds.1, v6)] {
+fn address_tlvs(out: &mut Vec<u8>, addresses: &[IpAddr]) {
+    let entry = |address: &IpAddr| (address.is_ipv6(), octets(address));
+    family_tlvs(out, (TLV_V4, TLV_V6), addresses.iter().map(entry));
+}
+
+fn claim_tlvs(out: &mut Vec<u8>, claims: &[Claim]) {
+    let entry = |claim: &Claim| {
+        let units = claim.preempt_delay.as_millis() / PREEMPT_DELAY_UNIT.as_millis();
+        let mut bytes = octets(&claim.address);
+        bytes.extend_from_slice(&u16::try_from(units).unwrap_or(u16::MAX).to_be_bytes());
+        (claim.address.is_ipv6(), bytes)
+    };
+    family_tlvs(out, (TLV_CLAIMS_V4, TLV_CLAIMS_V6), claims.iter().map(entry));
+}
+
+/// Writes one TLV for each family of which there are entries. `kinds` are the TLV types for IPv4
+/// and IPv6. An entry is true for IPv6, and its bytes.
+fn family_tlvs(
+    out: &mut Vec<u8>,
+    kinds: (u16, u16),
+    entries: impl Iterator<Item = (bool, Vec<u8>)> + Clone,
+) {
+    for (kind, v6) in [(kinds.0, false), (kinds.1, true)] {
+        let value: Vec<u8> =
+            entries.clone().filter(|entry| entry.0 == v6).flat_map(|entry| entry.1).collect();
         if !value.is_empty() {
             tlv(out, kind, &value);
         }
@@ -210,31 +227,11 @@ fn address_tlvs(out: &mut Vec<u8>, kinds: (u16, u16), addresses: &[IpAddr]) {
 
 fn failing_tlvs(out: &mut Vec<u8>, failing: &FailingReport) {
     let FailingReport { addresses, more_before, more_after } = failing;
-    address_tlvs(out, (TLV_FAILING_V4, TLV_FAILING_V6), addresses);
+    address_tlvs(out, addresses);
     let more = (u8::from(*more_before) * MORE_BEFORE) | (u8::from(*more_after) * MORE_AFTER);
     if more != 0 {
         tlv(out, TLV_FAILING_MORE, &[more]);
     }
-}
-
-/// Writes the preempt delays in the order in which [`address_tlvs`] writes the addresses: IPv4
-/// first.
-fn preempt_delays_tlv(out: &mut Vec<u8>, addresses: &[IpAddr], preempt_delays: &[Duration]) {
-    if preempt_delays.is_empty() {
-        return;
-    }
-    let units = |delay: &Duration| {
-        u16::try_from(delay.as_millis() / PREEMPT_DELAY_UNIT.as_millis()).unwrap_or(u16::MAX)
-    };
-    let of_family = |v6: bool| {
-        addresses.iter().zip(preempt_delays).filter(move |(address, _)| address.is_ipv6() == v6)
-    };
-    let all = of_family(false).chain(of_family(true));
-    tlv(
-        out,
-        TLV_PREEMPT_DELAYS,
-        &all.flat_map(|(_, delay)| units(delay).to_be_bytes()).collect::<Vec<_>>(),
-    );
 }
 
 fn tlv(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
@@ -269,15 +266,14 @@ const fn flags_from(bits: u16) -> Flags {
 #[derive(Default)]
 struct Tlvs<'a> {
     node: Option<&'a [u8]>,
-    generation: Option<u32>,
-    before: Option<u32>,
     accepted_keys: Vec<u32>,
     addresses: Vec<IpAddr>,
+    claims: Vec<Claim>,
     nonce: Option<u64>,
-    part: Option<(u16, u16)>,
+    after: Option<IpAddr>,
+    last: Option<IpAddr>,
     reason: Option<ReleaseReason>,
-    preempt_delays: Vec<Duration>,
-    failing: FailingReport,
+    more: u8,
 }
 
 impl<'a> Tlvs<'a> {
@@ -289,33 +285,19 @@ impl<'a> Tlvs<'a> {
             let mut value = Reader(rest.take(length.into())?);
             match kind {
                 TLV_NODE => all.node = Some(value.0),
-                TLV_GENERATION => all.generation = Some(value.u32()?),
-                TLV_PREVIOUS_GENERATION => all.before = Some(value.u32()?),
                 TLV_NONCE => all.nonce = Some(value.u64()?),
-                TLV_PART => all.part = Some((value.u16()?, value.u16()?)),
+                TLV_AFTER => all.after = Some(value.any_address()?),
+                TLV_LAST => all.last = Some(value.any_address()?),
                 TLV_REFUSED if all.reason.is_none() => {
                     all.reason = Some(ReleaseReason::NotCandidate)
                 }
                 TLV_CONTESTED => all.reason = Some(ReleaseReason::Contested),
-                TLV_PREEMPT_DELAYS => {
-                    while !value.0.is_empty() {
-                        all.preempt_delays.push(PREEMPT_DELAY_UNIT * u32::from(value.u16()?));
-                    }
-                }
-                TLV_ACCEPTED_KEYS => {
-                    while !value.0.is_empty() {
-                        all.accepted_keys.push(value.u32()?);
-                    }
-                }
-                TLV_V4 => value.addresses::<4>(&mut all.addresses)?,
-                TLV_V6 => value.addresses::<16>(&mut all.addresses)?,
-                TLV_FAILING_V4 => value.addresses::<4>(&mut all.failing.addresses)?,
-                TLV_FAILING_V6 => value.addresses::<16>(&mut all.failing.addresses)?,
-                TLV_FAILING_MORE => {
-                    let more = value.take(1)?[0];
-                    all.failing.more_before = more & MORE_BEFORE != 0;
-                    all.failing.more_after = more & MORE_AFTER != 0;
-                }
+                TLV_ACCEPTED_KEYS => value.all(&mut all.accepted_keys, Reader::u32)?,
+                TLV_V4 => value.all(&mut all.addresses, Reader::address::<4>)?,
+                TLV_V6 => value.all(&mut all.addresses, Reader::address::<16>)?,
+                TLV_CLAIMS_V4 => value.all(&mut all.claims, Reader::claim::<4>)?,
+                TLV_CLAIMS_V6 => value.all(&mut all.claims, Reader::claim::<16>)?,
+                TLV_FAILING_MORE => all.more = value.take(1)?[0],
                 _ => {}
             }
         }
@@ -323,45 +305,25 @@ impl<'a> Tlvs<'a> {
     }
 
     fn body(self, kind: u8, version: u8) -> Result<Body, HelloDecodeError> {
-        let generation = self.generation.ok_or(HelloDecodeError::Malformed);
-        let before = self.before.ok_or(HelloDecodeError::Malformed);
+        let Self { accepted_keys, mut addresses, mut claims, after, last, more, .. } = self;
         let nonce = self.nonce.ok_or(HelloDecodeError::Malformed);
-        // Sort the addresses IPv4 first, as the sender wrote them, because the delays are in that
-        // order.
-        let (mut addresses, mut preempt_delays, mut failing) =
-            (self.addresses, self.preempt_delays, self.failing);
-        addresses.sort_by_key(IpAddr::is_ipv6);
-        failing.addresses.sort_unstable();
-        preempt_delays.truncate(addresses.len());
+        addresses.sort_unstable();
+        claims.sort_by_key(|claim| claim.address);
         Ok(match kind {
             KIND_HELLO => {
-                Body::Hello { generation: generation?, accepted_keys: self.accepted_keys, failing }
+                let (more_before, more_after) = (more & MORE_BEFORE != 0, more & MORE_AFTER != 0);
+                let failing = FailingReport { addresses, more_before, more_after };
+                Body::Hello { accepted_keys, failing }
             }
-            KIND_CLAIM => Body::Claim {
-                previous_generation: before?,
-                generation: generation?,
-                addresses,
-                preempt_delays,
-            },
+            KIND_CLAIM => Body::Claim(claims),
             KIND_RELEASE => {
                 let reason = self.reason.unwrap_or(ReleaseReason::HandedOver);
-                Body::Release {
-                    previous_generation: before?,
-                    generation: generation?,
-                    addresses,
-                    reason,
-                }
+                Body::Release { addresses, reason }
             }
             KIND_CHALLENGE => Body::Challenge { nonce: nonce? },
             KIND_CHALLENGE_REPLY => Body::ChallengeReply { nonce: nonce? },
             KIND_LIST_REQUEST => Body::ListRequest,
-            KIND_LIST => {
-                let (part, parts) = self
-                    .part
-                    .filter(|(part, parts)| part < parts)
-                    .ok_or(HelloDecodeError::Malformed)?;
-                Body::List { generation: generation?, part, parts, addresses, preempt_delays }
-            }
+            KIND_LIST => Body::List(Stretch { after, last, claims }),
             // A later version may have kinds of frames that this version does not support.
             _ if version > VERSION => return Err(HelloDecodeError::Version),
             _ => return Err(HelloDecodeError::Malformed),
@@ -384,15 +346,36 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().map_err(|_| HelloDecodeError::Malformed)
     }
 
-    /// Decodes the rest as addresses of `N` bytes each.
-    fn addresses<const N: usize>(&mut self, out: &mut Vec<IpAddr>) -> Result<(), HelloDecodeError>
+    /// Decodes the rest as values of one kind.
+    fn all<T>(
+        &mut self,
+        out: &mut Vec<T>,
+        read: impl Fn(&mut Self) -> Result<T, HelloDecodeError>,
+    ) -> Result<(), HelloDecodeError> {
+        while !self.0.is_empty() {
+            out.push(read(self)?);
+        }
+        Ok(())
+    }
+
+    fn address<const N: usize>(&mut self) -> Result<IpAddr, HelloDecodeError>
     where
         IpAddr: From<[u8; N]>,
     {
-        while !self.0.is_empty() {
-            out.push(IpAddr::from(self.array::<N>()?));
-        }
-        Ok(())
+        self.array::<N>().map(IpAddr::from)
+    }
+
+    /// Decodes the rest as one address of any family.
+    fn any_address(&mut self) -> Result<IpAddr, HelloDecodeError> {
+        if self.0.len() == 4 { self.address::<4>() } else { self.address::<16>() }
+    }
+
+    fn claim<const N: usize>(&mut self) -> Result<Claim, HelloDecodeError>
+    where
+        IpAddr: From<[u8; N]>,
+    {
+        let address = self.address::<N>()?;
+        Ok(Claim { address, preempt_delay: PREEMPT_DELAY_UNIT * u32::from(self.u16()?) })
     }
 
     fn u16(&mut self) -> Result<u16, HelloDecodeError> {

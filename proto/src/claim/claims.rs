@@ -1,0 +1,163 @@
+//! Effects of the peers' claims and releases: new owners, conflicts to settle, and announcements
+//! that this node must repeat. Part of the claim machine of one interface.
+
+use std::net::IpAddr;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claim_sets::SetChanges;
+use super::{ClaimMachine, Output};
+use crate::Instant;
+use crate::wire::hello::{Body, Claim};
+
+/// Minimum time for which this node must have owned an address before a peer's release of the
+/// address means that there were two owners. After a shorter time, the release belongs to the
+/// handover to this node.
+const HAND_OVER: Duration = Duration::from_millis(100);
+/// Maximum number of addresses that one call of the machine announces again, and maximum number of
+/// conflicts that it settles. The driver handles frames before the next call.
+const ADDRESSES_PER_TURN_MAX: usize = 512;
+/// Delay before an announcement of all owned addresses. Conflicts are settled first, because a node
+/// that is about to yield must not announce.
+const REFRESH_ALL_AFTER: Duration = Duration::from_millis(60);
+/// Minimum interval between announcements of all owned addresses. The interval doubles with each
+/// announcement that follows soon, up to the maximum, because a peer may fail and return over and
+/// over.
+const REFRESH_ALL_EVERY: Duration = Duration::from_secs(1);
+const REFRESH_ALL_EVERY_MAX: Duration = Duration::from_secs(60);
+
+impl ClaimMachine {
+    /// Handles the changes of a peer's claim set by one frame.
+    pub(super) fn on_set_changes(
+        &mut self,
+        node: &str,
+        body: &Body,
+        changes: SetChanges,
+        now: Instant,
+    ) {
+        let SetChanges { claimed, delayed, released, unknown, missed, over_limit } = changes;
+        self.counts.over_limit += over_limit;
+        self.note_moves(&claimed, now);
+        self.end_hold_downs(node, &claimed);
+        self.own.dirty.addresses.extend(delayed);
+        self.own.dirty.addresses.extend(&unknown);
+        self.on_unclaimed(node, released, now);
+        // A release of an address that the copy did not contain: the claim before it was lost.
+        if missed || unknown.iter().any(|address| self.owned().contains_key(address)) {
+            self.refresh_all(true, now);
+        }
+        if let Body::Claim(claims) = body {
+            self.on_claims(node, claims, now);
+        }
+        if let Body::List(stretch) = body {
+            self.on_claims(node, &stretch.claims, now);
+        }
+        if self.sets.requests_list(node, now) {
+            self.request_list(node, now);
+        } else if matches!(body, Body::Hello { .. }) {
+            self.check_conflicts(node);
+        }
+    }
+
+    /// Handles the claims in a frame, which may repeat earlier ones.
+    fn on_claims(&mut self, node: &str, claims: &[Claim], now: Instant) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let mut both = Vec::new();
+        for Claim { address, .. } in claims {
+            peer.refused.remove(address);
+            both.extend(self.sets.own().owned().contains_key(address).then_some(*address));
+        }
+        self.resolve_conflicts(node, &both, now);
+    }
+
+    /// Handles addresses that a peer no longer claims, for whatever reason.
+    ///
+    /// If this node owns such an address, too, there were two owners, perhaps on two sides of a
+    /// healed partition. Clients of the other owner need a new announcement.
+    pub(super) fn on_unclaimed(
+        &mut self,
+        node: &str,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        now: Instant,
+    ) {
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        self.own.dirty.mark(&addresses);
+        for address in addresses {
+            self.forget_conflicts_won(node, address);
+            if self.owned().get(&address).is_some_and(|since| now.since(*since) >= HAND_OVER) {
+                self.outputs.push_back(Output::AnnounceSeries(address));
+            }
+        }
+    }
+
+    /// Schedules an announcement of all owned addresses, because a peer may have announced some of
+    /// them unnoticed. `series` is true for the full series of announcements, false for one
+    /// announcement per address.
+    pub(super) fn refresh_all(&mut self, series: bool, now: Instant) {
+        if self.owned().is_empty() {
+            return;
+        }
+        let soonest = now + REFRESH_ALL_AFTER;
+        let at = self.own.refreshed.map_or(soonest, |(last, pause)| soonest.max(last + pause));
+        let (at, series) =
+            self.own.refresh.map_or((at, series), |(due, other)| (due, series || other));
+        self.own.refresh = Some((at, series));
+    }
+
+    /// Announces all owned addresses again if that is due. If this is too much for one call, the
+    /// next tick continues.
+    pub(super) fn refresh_if_due(&mut self, now: Instant) {
+        if let Some((_, series)) = self.own.refresh.take_if(|(at, _)| now >= *at) {
+            let recent = self.own.refreshed.filter(|(last, pause)| now < *last + *pause * 2);
+            let pause = recent.map_or(REFRESH_ALL_EVERY, |(_, pause)| pause * 2);
+            self.own.refreshed = Some((now, pause.min(REFRESH_ALL_EVERY_MAX)));
+            self.own.refreshing = Some((None, series));
+        }
+        let Some((after, series)) = self.own.refreshing.take() else { return };
+        let addresses = self.owned().after(after.as_ref()).map(|(address, _)| *address);
+        let addresses: Vec<_> = addresses.take(ADDRESSES_PER_TURN_MAX).collect();
+        let again = if series { Output::AnnounceSeries } else { Output::Defend };
+        self.outputs.extend(addresses.iter().copied().map(again));
+        if let (ADDRESSES_PER_TURN_MAX, Some(last)) = (addresses.len(), addresses.last()) {
+            self.own.refreshing = Some((Some(*last), series));
+            self.continue_soon(now);
+        }
+    }
+
+    /// Settles the conflicts with the claims of the peers that [`Self::check_conflicts`] has named.
+    /// If this is too much for one call, the next tick continues.
+    pub(super) fn settle_conflicts(&mut self, now: Instant) {
+        let mut room = ADDRESSES_PER_TURN_MAX;
+        while let Some((name, after)) = self.conflict_checks.pop_first() {
+            let Some(copy) = self.sets.copy(&name) else { continue };
+            let next: Vec<_> =
+                copy.shared().range((after, Bound::Unbounded)).take(room).copied().collect();
+            room -= next.len();
+            self.resolve_conflicts(&name, &next, now);
+            if let (0, Some(last)) = (room, next.last()) {
+                self.conflict_checks.insert(name, Bound::Excluded(*last));
+                self.continue_soon(now);
+                return;
+            }
+        }
+    }
+
+    /// Schedules the settlement of all conflicts with the claims of a peer, if its set is known.
+    ///
+    /// A conflict with an isolated peer is settled when a claim or a list of the peer arrives.
+    fn check_conflicts(&mut self, node: &str) {
+        let Some((name, peer)) = self.peers.get_key_value(node) else { return };
+        let copy = self.sets.copy(node).filter(|copy| copy.is_complete());
+        if copy.is_some_and(|copy| !copy.shared().is_empty()) && !peer.flags.isolated {
+            self.conflict_checks.entry(Arc::clone(name)).or_insert(Bound::Unbounded);
+        }
+    }
+
+    fn request_list(&mut self, node: &str, now: Instant) {
+        let mac = self.peers.get(node).map(|peer| peer.mac);
+        if mac.is_some() {
+            self.send(mac, Body::ListRequest, now);
+        }
+    }
+}
