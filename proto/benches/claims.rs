@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
 use ferrolb_proto::claim::{ClaimConfig, ClaimMachine, Input, Output};
-use ferrolb_proto::election::{Candidate, Unit};
+use ferrolb_proto::election::{Candidate, Unit, order};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{
-    ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimSetSummary, FailingReport, Flags, Frame, HelloKey,
-    KEY_LENGTH, ReleaseReason, Stretch,
+    ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimRank, ClaimSetSummary, Flags, Frame, HelloKey,
+    KEY_LENGTH, Stretch,
 };
 use ferrolb_proto::{Instant, Machine};
 
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         ("hello of a peer that owns half of the units", hello_of_an_owner),
         ("claims of a peer for the units of this node", conflict),
         ("list of all units for a peer", list_for_a_peer),
-        ("release of an unknown claim", unknown_claim),
+        ("hello after an unnoticed claim", unnoticed_claim),
         ("failure of a peer with a third of the units", |run| failure_of_a_peer(run, FAILED)),
         ("failure of a peer with all units", |run| failure_of_a_peer(run, UNITS)),
         ("restart of a peer with all units", restart_of_a_peer),
@@ -116,15 +116,13 @@ fn list_for_a_peer(run: &mut Run) {
     run.pass(Duration::from_millis(20));
 }
 
-/// Receives the release of an address whose claim this node has not received, and announces all its
+/// Receives a hello of a peer that has claimed and released an address unnoticed, and announces all
 /// addresses again.
-fn unknown_claim(run: &mut Run) {
+fn unnoticed_claim(run: &mut Run) {
     start_of_announcements(run);
     run.start_measuring();
-    let (addresses, reason) = (vec![address(0)], ReleaseReason::HandedOver);
-    // The set was changed by the claim and by the release, and is empty again.
     run.claim_sets[1].counter += 2;
-    run.receive(1, Body::Release { addresses, reason });
+    run.receive_hello(1);
     run.pass(Duration::from_millis(100));
 }
 
@@ -279,25 +277,28 @@ impl Run {
 
     fn receive_hello(&mut self, peer: usize) {
         if self.failed != Some(peer) {
-            let (accepted_keys, failing) = (vec![self.key.id()], FailingReport::default());
-            self.receive(peer, Body::Hello { accepted_keys, failing });
+            self.receive(peer, Body::Hello { accepted_keys: vec![self.key.id()] });
         }
     }
 
     /// Receives the list of a peer that owns the first `count` units. The peer's claims were lost.
     fn receive_list(&mut self, peer: usize, count: u32) {
-        let all: Vec<_> = (0..count).map(address).collect();
+        let claim = |n| {
+            let address = address(n);
+            let order = order(&name(peer), &address.to_string());
+            let rank = ClaimRank { order, ..ClaimRank::default() };
+            Claim { address, rank, preempt_delay: Duration::ZERO }
+        };
+        let all: Vec<_> = (0..count).map(claim).collect();
         let stretches = all.chunks(ADDRESSES_PER_FRAME_MAX);
         let counter = u32::try_from(stretches.len()).expect("a list has few stretches");
-        self.claim_sets[peer] = ClaimSetSummary::new(self.epochs[peer], counter, &all);
+        let ranks = all.iter().map(|claim| (claim.address, claim.rank));
+        self.claim_sets[peer] = ClaimSetSummary::new(self.epochs[peer], counter, ranks);
         let mut after = None;
-        for addresses in stretches {
-            let end = addresses.last().copied();
-            let last = end.filter(|end| Some(end) != all.last());
-            let claim =
-                |address: &IpAddr| Claim { address: *address, preempt_delay: Duration::ZERO };
-            let claims = addresses.iter().map(claim).collect();
-            self.receive(peer, Body::List(Stretch { after, last, claims }));
+        for claims in stretches {
+            let end = claims.last().map(|claim| claim.address);
+            let last = end.filter(|end| Some(*end) != all.last().map(|claim| claim.address));
+            self.receive(peer, Body::List(Stretch { after, last, claims: claims.to_vec() }));
             after = end;
         }
     }

@@ -155,7 +155,9 @@ impl<'a> ClusterView<'a> {
                 terminating: false,
                 cordoned: node.cordoned || !node.ready,
                 preference: selecting()
-                    .fold(0, |sum, ad| sum.saturating_add(ad.preference(&node.labels))),
+                    .fold(0, |sum: u32, ad| sum.saturating_add(ad.preference(&node.labels)))
+                    .try_into()
+                    .unwrap_or(u16::MAX),
             })
         };
         self.nodes.iter().filter_map(candidate).collect()

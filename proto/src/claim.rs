@@ -5,10 +5,11 @@
 //! runs it, and in simulations the simulator. The state machine contains the state of the other
 //! speakers on the segment (the peers), their claims, and the claims of this node.
 //!
-//! The ownership rule: if an election unit has no owner, or an owner with a worse rank, the
-//! candidates claim it in order of rank: the candidate with position r (from 0) claims the unit
-//! after r staggers. If two nodes own a unit, the one with the worse rank releases the unit when it
-//! receives the other one's claim, and not before.
+//! The ownership rule: each owner states its own rank for each of its addresses. If an election unit
+//! has no owner, or an owner with a worse rank, the candidates claim it in order of rank: the
+//! candidate with position r (from 0) claims the unit after r staggers. If two nodes own a unit, the
+//! one with the worse stated rank releases the unit when it receives the other one's claim, and not
+//! before.
 //!
 //! - [`peers`]: state of each peer, and the check whether a received frame is accepted.
 //! - [`newcomers`]: the challenge that an unknown sender must pass.
@@ -16,27 +17,25 @@
 //! - [`claims`]: effects of the peers' claims and releases.
 //! - [`failure_detection`]: failure detection of peers.
 //! - [`self_check`]: self-check: detects that this node is isolated, or that its clock stood still.
-//! - [`failing`]: exchange of health check failures.
 //! - [`own`]: state of this node, and the frames that it sends.
 //! - [`hello`]: flags and hellos of this node, and their timing.
 //! - [`evaluation`]: the units, and which of them the ownership rule evaluates again. A call
 //!   evaluates a limited number of units, and the next tick continues.
 //! - [`rule`]: the ownership rule, conflicts between two owners, and preemption.
 //! - [`mod@unit`]: state of one election unit.
-//! - [`history`]: recent moves, conflicts and hold-downs of one election unit.
 //! - [`foreign`]: conflicts with foreign hosts, and with peers whose kernel replies for an address.
-//! - [`moves`]: the preempt delay of a unit that moved often.
+//! - [`move_cause`]: causes of moves.
+//! - [`moves`]: recent moves of a unit, and the preempt delay that follows from them.
 //! - [`counters`]: counters of events, for the metrics.
 
 mod claim_sets;
 mod claims;
 mod counters;
 mod evaluation;
-mod failing;
 mod failure_detection;
 mod foreign;
 mod hello;
-mod history;
+mod move_cause;
 mod moves;
 mod newcomers;
 mod own;
@@ -45,8 +44,10 @@ mod rule;
 mod self_check;
 mod unit;
 
+pub use claim_sets::Owned;
 pub use counters::ClaimCounters;
 pub use foreign::{AddressConflict, ConflictKind};
+pub use move_cause::{Move, MoveCause};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -76,9 +77,8 @@ pub const STAGGER_MIN: Duration = Duration::from_millis(60);
 pub const STAGGER_OVER_INTERVAL: Duration = Duration::from_millis(10);
 /// Hello interval of a node that owns no address, unless the configured interval is longer.
 pub const INTERVAL_IDLE: Duration = Duration::from_secs(1);
-/// Time for which a peer is no candidate for an address that it has refused: that it has released
-/// for another reason than a handover.
-pub const REFUSAL_LIFETIME: Duration = Duration::from_secs(12);
+/// Maximum time for which a node respects the doubt of a peer about its eligibility.
+pub const DOUBT_LIFETIME: Duration = Duration::from_secs(10);
 /// Length of a listen phase, in which a node only receives frames and claims nothing. A listen
 /// phase precedes the first claim of the node, and follows each fence and each standby period.
 pub const LISTEN_PHASE: Duration = Duration::from_secs(1);
@@ -197,9 +197,8 @@ pub enum Output {
     },
     /// Start to reply to ARP and NDP requests for this address, and announce it.
     Start(IpAddr),
-    /// The address of the preceding [`Output::Start`] belonged to a failed peer, whose latest frame
-    /// arrived this long ago.
-    TookOver(Duration),
+    /// An address moves to this node, or from this node to a peer.
+    Moved(Move),
     /// Repeat the full series of announcements of this address, because another node has claimed it
     /// or may have announced it, and this node still owns it.
     AnnounceSeries(IpAddr),
@@ -230,6 +229,8 @@ pub enum Output {
 #[derive(Debug)]
 pub struct ClaimMachine {
     config: ClaimConfig,
+    /// Name of this node, as in `config`.
+    name: Arc<str>,
     own: OwnState,
     peers: BTreeMap<Arc<str>, Peer>,
     sets: ClaimSets,
@@ -241,8 +242,9 @@ pub struct ClaimMachine {
     /// Time of the next check of the peers' deadlines. The time may be too early; an early check
     /// changes nothing.
     peers_due: Option<Instant>,
-    /// Unowned addresses whose owner has failed, each with the time of the owner's latest frame.
-    unowned: BTreeMap<IpAddr, Instant>,
+    /// Unowned addresses whose owner has failed, each with the name of the owner, and the time of
+    /// its latest frame.
+    unowned: BTreeMap<IpAddr, (Arc<str>, Instant)>,
     /// Conflicts with foreign hosts or kernels of peers about addresses of this node's units.
     address_conflicts: BTreeMap<IpAddr, ConflictState>,
     /// Time at which the next postponed address defense is due.
@@ -271,6 +273,7 @@ impl ClaimMachine {
     pub fn new(config: ClaimConfig, now: Instant) -> Self {
         let sets = ClaimSets::new(config.epoch, now);
         Self {
+            name: (*config.node).into(),
             own: OwnState::new(&config, now),
             // The value must not be zero, because xorshift would never leave zero.
             random: config.epoch | 1,
@@ -304,9 +307,9 @@ impl ClaimMachine {
         self.own.last_hello + self.own.hello_interval.current * (self.config.hello_misses - 1)
     }
 
-    /// Returns the addresses that this node owns, each with the time at which this node claimed it.
+    /// Returns the addresses that this node owns.
     #[must_use]
-    pub const fn owned(&self) -> &SharedMap<IpAddr, Instant> {
+    pub const fn owned(&self) -> &SharedMap<IpAddr, Owned> {
         self.sets.own().owned()
     }
 

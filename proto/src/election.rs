@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::wire::hello::Flags;
+use crate::wire::hello::{ClaimRank, Flags};
 
 /// A node that passes every hard rule for an election unit, with the facts about the node from the
 /// Kubernetes API.
@@ -23,8 +23,8 @@ pub struct Candidate {
     pub terminating: bool,
     /// True if the Node is cordoned or not Ready (soft rule 6).
     pub cordoned: bool,
-    /// Sum of the weights of the matching `preferredNodeSelectors`; more is better.
-    pub preference: u32,
+    /// Sum of the weights of the matching `preferredNodeSelectors`, at most 65,535; more is better.
+    pub preference: u16,
 }
 
 /// An election unit: one address, which one node announces.
@@ -95,61 +95,145 @@ pub fn order(node: &str, address: &str) -> u32 {
     u32::from_be_bytes(head)
 }
 
-/// Soft rules 1 to 7 that apply to a candidate, worst first: leaving, failing, draining, unhealthy,
-/// terminating, cordoned, flapping. Less is better.
+/// Soft rules that apply to a node for an address, one bit for each rule. A worse rule has a higher
+/// bit, so less is better.
 ///
 /// Terminating is worse than cordoned: terminating Pods end within seconds, and connections to them
 /// fail until the API reports that they ended. Pods of a cordoned node may run for days.
-pub type SoftRules = [bool; 7];
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SoftRules(u16);
 
-/// Value of a candidate to which no soft rule applies.
-pub const NO_SOFT_RULES: SoftRules = [false; 7];
+impl SoftRules {
+    /// No soft rule applies.
+    pub const NONE: Self = Self(0);
+    /// The node has fenced itself too often recently (soft rule 7).
+    pub const FLAPPING: Self = Self(1);
+    /// The Node is cordoned or not Ready (soft rule 6).
+    pub const CORDONED: Self = Self(1 << 1);
+    /// All local endpoints are terminating (soft rule 5).
+    pub const TERMINATING: Self = Self(1 << 2);
+    /// kube-proxy of the node is unhealthy (soft rule 4).
+    pub const UNHEALTHY: Self = Self(1 << 3);
+    /// The node has an announcement drain (soft rule 3).
+    pub const DRAINING: Self = Self(1 << 4);
+    /// All local endpoints fail their health check (soft rule 2).
+    pub const FAILING: Self = Self(1 << 5);
+    /// The speaker is about to stop (soft rule 1).
+    pub const LEAVING: Self = Self(1 << 6);
+    /// The node may not announce the address any more, or another node doubts that it may. An owner
+    /// keeps the address until another node takes it.
+    pub const INELIGIBLE: Self = Self(1 << 7);
+    /// The node receives no frames.
+    pub const ISOLATED: Self = Self(1 << 8);
 
-/// Returns the soft rules that apply to a candidate. The candidate's hellos carry its `flags`, and
-/// whether the health checks of the address fail on it.
-#[must_use]
-pub const fn soft_rules(candidate: &Candidate, flags: Flags, failing: bool) -> SoftRules {
-    let Candidate { cordoned, terminating, .. } = *candidate;
-    let Flags { leaving, draining, unhealthy, flapping, .. } = flags;
-    [leaving, failing, draining, unhealthy, terminating, cordoned, flapping]
-}
-
-/// Rank of a candidate: soft rules, preempt delay, preference, order and name, compared in this
-/// sequence. Less is better, and no two nodes have the same rank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank<'a>(SoftRules, bool, Reverse<u32>, u32, &'a str);
-
-impl Rank<'_> {
-    /// Returns the rank as it is without the facts of the Kubernetes API. It depends only on the
-    /// state that the node itself reports, and on the order.
+    /// Returns this rule if `applies` is true, and [`Self::NONE`] otherwise.
     #[must_use]
-    pub const fn without_api_facts(self) -> Self {
-        let Self([leaving, failing, draining, unhealthy, _, _, flapping], delay, _, order, node) =
-            self;
-        let soft = [leaving, failing, draining, unhealthy, false, false, flapping];
-        Self(soft, delay, Reverse(0), order, node)
+    pub const fn when(self, applies: bool) -> Self {
+        if applies { self } else { Self::NONE }
+    }
+
+    /// Returns the rules of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns whether any of these rules applies.
+    #[must_use]
+    pub const fn has(self, rules: Self) -> bool {
+        self.0 & rules.0 != 0
+    }
+
+    /// Returns the rules in the flags of a node's frames, which apply to all its addresses.
+    #[must_use]
+    pub const fn of_node(flags: Flags) -> Self {
+        let Flags { leaving, draining, unhealthy, flapping, isolated, .. } = flags;
+        Self::ISOLATED
+            .when(isolated)
+            .and(Self::LEAVING.when(leaving))
+            .and(Self::DRAINING.when(draining))
+            .and(Self::UNHEALTHY.when(unhealthy))
+            .and(Self::FLAPPING.when(flapping))
+    }
+
+    /// Returns the rules that a claim states for its address alone.
+    #[must_use]
+    pub fn of_claim(rank: ClaimRank) -> Self {
+        Self(u16::from(rank.soft_rules))
+    }
+
+    /// Returns the rules that follow from the facts of the Kubernetes API about a candidate.
+    #[must_use]
+    pub const fn of_candidate(candidate: &Candidate) -> Self {
+        let Candidate { cordoned, terminating, .. } = *candidate;
+        Self::TERMINATING.when(terminating).and(Self::CORDONED.when(cordoned))
+    }
+
+    /// Returns the bits for [`ClaimRank::soft_rules`]. The rules of the whole node have no bit
+    /// there, because each frame carries them as flags.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the highest bit is a rule of the node")]
+    pub const fn bits(self) -> u8 {
+        self.0 as u8
     }
 }
 
-/// Returns the rank of a candidate; `order` is its [`Unit::order`]. See [`soft_rules`] for `flags`
-/// and `failing`.
-/// `count_preempt_delay` defines whether a running preempt delay lowers the rank: true to compare
-/// claims or waiting candidates with each other, false to compare a candidate with a live owner.
-#[must_use]
-pub fn rank(
-    candidate: &Candidate,
+/// Rank of a node for an address: soft rules, preempt delay, preference, order and name, compared
+/// in this sequence. Less is better, and no two nodes have the same rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank<'a> {
+    /// Soft rules that apply to the node.
+    pub soft_rules: SoftRules,
+    /// True if the node is in preempt delay.
+    pub in_preempt_delay: bool,
+    preference: Reverse<u16>,
     order: u32,
-    flags: Flags,
-    failing: bool,
-    count_preempt_delay: bool,
-) -> Rank<'_> {
-    Rank(
-        soft_rules(candidate, flags, failing),
-        count_preempt_delay && flags.in_preempt_delay,
-        Reverse(candidate.preference),
-        order,
-        &candidate.node,
-    )
+    /// Name of the node.
+    pub node: &'a str,
+}
+
+impl<'a> Rank<'a> {
+    /// Returns the rank that an owner states, in the flags of its frames and in its claim.
+    #[must_use]
+    pub fn stated(node: &'a str, flags: Flags, rank: ClaimRank) -> Self {
+        Self {
+            soft_rules: SoftRules::of_node(flags).and(SoftRules::of_claim(rank)),
+            in_preempt_delay: flags.in_preempt_delay,
+            preference: Reverse(rank.preference),
+            order: rank.order,
+            node,
+        }
+    }
+
+    /// Returns the rank of a candidate that owns nothing, from the facts of the Kubernetes API and
+    /// the flags of its frames. `order` is its [`Unit::order`].
+    #[must_use]
+    pub fn of_candidate(candidate: &'a Candidate, order: u32, flags: Flags) -> Self {
+        Self {
+            soft_rules: SoftRules::of_node(flags).and(SoftRules::of_candidate(candidate)),
+            in_preempt_delay: flags.in_preempt_delay,
+            preference: Reverse(candidate.preference),
+            order,
+            node: &candidate.node,
+        }
+    }
+
+    /// Returns whether a node with this rank may take an address from its owner. Less severe soft
+    /// rules suffice. The preference and the order suffice if no soft rule applies to the two, no
+    /// preempt delay runs at this node, and none for the address (`delay_runs`).
+    ///
+    /// A returning node must not move an address that works. The order must not move an address
+    /// where no node is healthy.
+    #[must_use]
+    pub fn may_take_from(&self, owner: &Rank<'_>, delay_runs: bool) -> bool {
+        let by_order = || {
+            self.soft_rules == SoftRules::NONE
+                && !(self.in_preempt_delay || delay_runs)
+                && (self.preference, self.order, self.node)
+                    < (owner.preference, owner.order, owner.node)
+        };
+        self.soft_rules < owner.soft_rules || (self.soft_rules == owner.soft_rules && by_order())
+    }
 }
 
 #[cfg(test)]

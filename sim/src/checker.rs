@@ -142,9 +142,6 @@ pub(super) struct UnitState {
     pub(super) taken: Instant,
     /// Time until which the unit should stay with its owner, according to the frames of its owners.
     pub(super) keep_until: Instant,
-    /// Number of times that a node released the unit soon after it had taken the unit. Each of
-    /// these releases starts a hold-down.
-    pub(super) hold_downs: u32,
     defended: Option<Instant>,
 }
 
@@ -170,7 +167,6 @@ impl Checker {
             move_count: 0,
             taken: Instant::ZERO,
             keep_until: Instant::ZERO,
-            hold_downs: 0,
             defended: None,
         };
         Self {

@@ -5,7 +5,7 @@ use ferrolb_proto::claim::{ClaimConfig, ClaimCounters, ClaimMachine, Input, LIST
 use ferrolb_proto::election::{Candidate, Unit};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{
-    ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimSetSummary, Frame, Stretch,
+    ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimRank, ClaimSetSummary, Frame, Stretch,
 };
 use ferrolb_proto::{Instant, Machine};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +48,7 @@ pub enum Defect {
     NeverIsolated,
     /// Omits from its claims the preempt delays of the addresses.
     OmitsKeepTimes,
-    /// Omits the addresses whose health checks fail from its hellos.
+    /// Does not receive the information that health checks fail on its own node.
     HidesFailures,
     /// Does not receive the information that its own node is cordoned.
     IgnoresOwnCordon,
@@ -60,7 +60,7 @@ pub(super) struct FaultyMachine {
     claims: ClaimMachine,
     defect: Option<Defect>,
     /// Addresses that the node has claimed, and never releases with [`Defect::NeverReleases`].
-    stated: BTreeSet<IpAddr>,
+    stated: BTreeMap<IpAddr, ClaimRank>,
     /// Number of CLAIM frames that added addresses to `stated`.
     stated_changes: u32,
     /// Most recent clock value that [`Defect::IgnoresPeerClocks`] has written into a received
@@ -91,7 +91,7 @@ impl FaultyMachine {
             name,
             claims,
             defect,
-            stated: BTreeSet::new(),
+            stated: BTreeMap::new(),
             stated_changes: 0,
             clock: 0,
             owned: BTreeSet::new(),
@@ -104,11 +104,13 @@ impl FaultyMachine {
             self.node_names.entry(*source).or_insert_with(|| frame.node.clone());
             self.alter_input(frame, now);
         }
-        if let (Some(Defect::IgnoresOwnCordon), Input::Units { changed, .. }) =
-            (self.defect, &mut input)
-        {
+        if let Input::Units { changed, .. } = &mut input {
             for unit in changed {
-                *unit = self.without_own_cordon(unit);
+                match self.defect {
+                    Some(Defect::IgnoresOwnCordon) => *unit = self.without_own_cordon(unit),
+                    Some(Defect::HidesFailures) => Arc::make_mut(unit).failing = false,
+                    _ => {}
+                }
             }
         }
         self.claims.handle(input, now);
@@ -191,7 +193,7 @@ impl FaultyMachine {
                 return self.defect != Some(Defect::DefendsWithoutAnnouncing);
             }
             Output::Send { to, frame, .. } => return self.alter_frame(*to, frame),
-            Output::TookOver(_)
+            Output::Moved(_)
             | Output::LivenessProbe { .. }
             | Output::ArpProbe(_)
             | Output::ProbeNeighbors
@@ -215,10 +217,6 @@ impl FaultyMachine {
                 !to.is_some_and(|mac| self.receives_from(mac))
             }
             (Some(Defect::NeverReleases), _) => self.hide_releases(frame),
-            (Some(Defect::HidesFailures), Body::Hello { failing, .. }) => {
-                failing.addresses.clear();
-                true
-            }
             (Some(Defect::RestatesNothing), _) => {
                 let counter = frame.claim_set.counter;
                 frame.claim_set = ClaimSetSummary { counter, ..ClaimSetSummary::default() };
@@ -234,25 +232,31 @@ impl FaultyMachine {
         match &mut frame.body {
             Body::Release { .. } => return false,
             Body::Claim(claims) => {
-                let before = self.stated.len();
-                self.stated.extend(claims.iter().map(|claim| claim.address));
-                self.stated_changes += u32::from(self.stated.len() > before);
+                let before = self.stated.clone();
+                self.stated.extend(claims.iter().map(|claim| (claim.address, claim.rank)));
+                self.stated_changes += u32::from(self.stated != before);
             }
             Body::List(stretch) => {
                 let room = ADDRESSES_PER_FRAME_MAX.saturating_sub(stretch.claims.len());
-                let released = self.stated.difference(&self.owned).copied();
-                let in_stretch: Vec<_> =
-                    released.filter(|address| stretch.contains(address)).take(room).collect();
-                let claim = |address| Claim { address, preempt_delay: Duration::ZERO };
-                stretch.claims.extend(in_stretch.into_iter().map(claim));
+                let is_hidden =
+                    |address: &IpAddr| stretch.contains(address) && !self.owned.contains(address);
+                let hidden = self.stated.iter().filter(|(address, _)| is_hidden(address));
+                let claim = |(address, rank): (&IpAddr, &ClaimRank)| {
+                    let (address, rank) = (*address, *rank);
+                    Claim { address, rank, preempt_delay: Duration::ZERO }
+                };
+                let hidden: Vec<_> = hidden.take(room).map(claim).collect();
+                stretch.claims.extend(hidden);
                 stretch.claims.sort_by_key(|claim| claim.address);
             }
             Body::Hello { .. }
             | Body::Challenge { .. }
             | Body::ChallengeReply { .. }
-            | Body::ListRequest => {}
+            | Body::ListRequest
+            | Body::Doubt(_) => {}
         }
-        frame.claim_set = ClaimSetSummary::new(frame.epoch, self.stated_changes, &self.stated);
+        let stated = self.stated.iter().map(|(address, rank)| (*address, *rank));
+        frame.claim_set = ClaimSetSummary::new(frame.epoch, self.stated_changes, stated);
         true
     }
 }

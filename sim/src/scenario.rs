@@ -321,7 +321,7 @@ pub static ALL: [Scenario; 51] = [
         soft_rules::mixed,
         // Several properties of nodes change at once, and each change justifies a move, so more
         // moves than usual follow each other within five seconds.
-        ScenarioBounds::planned().burst(7),
+        ScenarioBounds::planned().burst(12),
         None,
     ),
     scenario(

@@ -5,7 +5,7 @@ use super::checker::{Cause, Rule};
 use super::event::{Delivery, Event, Packet};
 use super::node::SimNode;
 use super::world::SimWorld;
-use ferrolb_proto::claim::{Input, LISTEN_PHASE, Output};
+use ferrolb_proto::claim::{Input, LISTEN_PHASE, Move, Output};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, Claim, ClaimSetSummary, Frame, Stretch};
 use std::collections::BTreeSet;
@@ -64,10 +64,9 @@ impl SimWorld {
                 Output::LivenessProbe { address, mac } => {
                     self.send_liveness_probe(index, address, mac)
                 }
-                Output::TookOver(after) => self.log(|| {
-                    format!(
-                        "n{index} took over {after:.1?} after the last frame of the failed owner"
-                    )
+                Output::Moved(Move { address, from, to, cause, .. }) => self.log(|| {
+                    let from = from.as_deref().unwrap_or("none");
+                    format!("n{index}: {address} moves from {from} to {to}, {}", cause.name())
                 }),
                 Output::ArpProbe(address) => self.probe_address(index, address),
                 Output::ProbeNeighbors => self.probe_neighbors(index),
@@ -133,7 +132,6 @@ impl SimWorld {
         let Some(unit) = self.catalog.unit_of(address) else { return };
         self.log(|| format!("n{index} releases unit {unit}"));
         self.nodes[index].owns[unit] = false;
-        self.checker.record_release(unit, self.now);
         self.nodes[index].announcement_numbers[unit] += 1;
         self.update_state(unit, Cause::Machine);
     }
@@ -141,7 +139,7 @@ impl SimWorld {
     fn send(&mut self, index: usize, to: Option<Mac>, key: u32, frame: Frame) {
         self.checker.outcome.frames += u64::from(self.checker.is_measuring());
         self.record_frame(index, &frame);
-        if !matches!(&frame.body, Body::Hello { failing, .. } if failing.addresses.is_empty()) {
+        if !matches!(&frame.body, Body::Hello { .. }) {
             self.log(|| {
                 format!(
                     "n{index} -> {} {}",
@@ -365,9 +363,12 @@ fn describe_frame(frame: &Frame) -> String {
     };
     let bound = |bound: Option<IpAddr>| bound.map_or("*".into(), |address| address.to_string());
     let body = match &frame.body {
-        Body::Hello { failing, .. } => format!("HELLO, fails for {}", list(&failing.addresses)),
+        Body::Hello { .. } => "HELLO".into(),
         Body::Claim(claims) => format!("CLAIM {}", claim_list(claims)),
-        Body::Release { addresses, reason } => format!("RELEASE {reason:?} {}", list(addresses)),
+        Body::Release { addresses, contested } => {
+            format!("RELEASE contested: {contested} {}", list(addresses))
+        }
+        Body::Doubt(addresses) => format!("DOUBT {}", list(addresses)),
         Body::Challenge { .. } => "CHALLENGE".into(),
         Body::ChallengeReply { .. } => "CHALLENGE REPLY".into(),
         Body::ListRequest => "LIST REQUEST".into(),

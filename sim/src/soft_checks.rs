@@ -4,14 +4,10 @@
 use super::checker::{Checker, Rule, UnitState};
 use super::world::SimWorld;
 use ferrolb_proto::Instant;
-use ferrolb_proto::claim::REFUSAL_LIFETIME;
+use ferrolb_proto::claim::DOUBT_LIFETIME;
 use ferrolb_proto::wire::hello::{Body, Flags, Frame, Stretch};
 use std::time::Duration;
 
-/// A node that releases a unit within this time after it took the unit goes into hold-down.
-const EARLY_RELEASE: Duration = Duration::from_secs(5);
-/// Length of the first hold-down; each further hold-down is twice as long.
-const HOLD_DOWN: Duration = Duration::from_secs(10);
 /// Time within which all nodes have received each other's state, although some frames are lost.
 const STATE_SPREAD_MAX: Duration = Duration::from_secs(5);
 /// Time within which all nodes have received a claim. Before that, a node that has received the
@@ -25,12 +21,6 @@ impl Checker {
     /// Records the time of a change that may make another candidate the best one.
     pub(super) fn record_change(&mut self, now: Instant) {
         self.changed = now;
-    }
-
-    /// Records that a node released a unit.
-    pub(super) fn record_release(&mut self, unit: usize, now: Instant) {
-        let unit_state = &mut self.units[unit];
-        unit_state.hold_downs += u32::from(now.since(unit_state.taken) < EARLY_RELEASE);
     }
 }
 
@@ -103,11 +93,9 @@ impl SimWorld {
     /// Checks at the end of a run that no candidate is better than the owner: by the soft rules, or
     /// by the order if no soft rule applies to the two nodes.
     pub(super) fn check_best(&mut self, unit: usize) {
-        let UnitState { taken, keep_until, hold_downs, .. } = self.checker.units[unit];
-        // Time for which a node may be in hold-down, or may not count as a candidate because it has
-        // released the unit.
-        let settle_time =
-            REFUSAL_LIFETIME.max(HOLD_DOWN * 2_u32.saturating_pow(hold_downs)) + STATE_SPREAD_MAX;
+        let UnitState { taken, keep_until, .. } = self.checker.units[unit];
+        // A better node may respect the doubt of another one.
+        let settle_time = DOUBT_LIFETIME + STATE_SPREAD_MAX;
         let settled = self.now.since(self.checker.changed) >= settle_time
             && self.now.since(taken) >= settle_time;
         let [owner] = self.owners(0, unit)[..] else { return };

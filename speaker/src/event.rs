@@ -5,11 +5,11 @@
 mod bgp;
 mod issue;
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::Instant;
-use ferrolb_proto::claim::AddressConflict;
+use ferrolb_proto::claim::{AddressConflict, Move, Owned};
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement, Node,
     Pool, Service, Speaker,
@@ -196,14 +196,20 @@ impl Link {
     }
 }
 
+/// Maximum number of moves in a [`LinkReport`].
+pub const MOVES_MAX: usize = 16;
+
 /// Report of an interface's thread to the main loop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkReport {
     /// Names of the nodes from whose speakers this interface receives frames, ascending.
     pub speakers: Vec<Box<str>>,
-    /// Addresses that this node owns on the interface, each with the time at which it claimed the
-    /// address.
-    pub owned: SharedMap<IpAddr, Instant>,
+    /// Addresses that this node owns on the interface.
+    pub owned: SharedMap<IpAddr, Owned>,
+    /// Latest moves of addresses from and to this node, oldest first, at most [`MOVES_MAX`].
+    pub moves: VecDeque<Move>,
+    /// Number of all moves since the start of the interface's thread.
+    pub move_count: u64,
     /// True if the interface is isolated: it receives no frames, and acts as if this node were
     /// alone on the network segment.
     pub isolated: bool,

@@ -5,6 +5,7 @@ mod bgp;
 pub mod probes;
 mod proxy_health;
 
+use ferrolb_proto::claim::MoveCause;
 use ferrolb_proto::wire::hello::HelloDecodeError;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,6 +31,7 @@ const PLAN_BUCKETS: [f64; 12] =
 type LinkLabel = [(&'static str, String); 1];
 type EndpointsLabel = [(&'static str, &'static str); 1];
 type DropLabels = [(&'static str, String); 2];
+type MoveLabels = [(&'static str, String); 2];
 
 /// Reason for which a frame was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +137,7 @@ pub struct Metrics {
     floods: Family<LinkLabel, Counter>,
     standby: Family<LinkLabel, Gauge>,
     failover: Family<LinkLabel, Histogram, fn() -> Histogram>,
+    moves: Family<MoveLabels, Counter>,
     /// Time that the main loop takes to compute a plan, in seconds.
     pub plan: Histogram,
 }
@@ -242,6 +245,11 @@ impl Metrics {
             Unit::Seconds,
             self.failover.clone(),
         );
+        registry.register(
+            "moves",
+            "Moves of addresses to this node, by their cause",
+            self.moves.clone(),
+        );
     }
 
     fn unregistered() -> Self {
@@ -267,6 +275,7 @@ impl Metrics {
             floods: Family::default(),
             standby: Family::default(),
             failover: Family::new_with_constructor(buckets),
+            moves: Family::default(),
             plan: Histogram::new(PLAN_BUCKETS),
         }
     }
@@ -305,6 +314,8 @@ impl Metrics {
             floods: counter(&self.floods),
             standby: self.standby.get_or_create(&label).clone(),
             failover: self.failover.get_or_create(&label).clone(),
+            moves: MoveCause::ALL
+                .map(|cause| self.moves.get_or_create(&move_labels(name, cause)).clone()),
         }
     }
 
@@ -341,7 +352,14 @@ impl Metrics {
         for reason in DropReason::ALL {
             self.dropped.remove(&drop_labels(name, reason));
         }
+        for cause in MoveCause::ALL {
+            self.moves.remove(&move_labels(name, cause));
+        }
     }
+}
+
+fn move_labels(name: &str, cause: MoveCause) -> MoveLabels {
+    [("interface", name.to_owned()), ("cause", cause.name().to_owned())]
 }
 
 fn drop_labels(name: &str, reason: DropReason) -> DropLabels {
@@ -390,6 +408,7 @@ pub struct LinkMetrics {
     /// Time from the last frame of a failed speaker to the claim of one of its addresses, in
     /// seconds.
     pub failover: Histogram,
+    moves: [Counter; MoveCause::ALL.len()],
 }
 
 impl LinkMetrics {
@@ -397,6 +416,12 @@ impl LinkMetrics {
     #[must_use]
     pub const fn dropped(&self, reason: DropReason) -> &Counter {
         &self.dropped[reason as usize]
+    }
+
+    /// Returns the number of moves to this node with this cause.
+    #[must_use]
+    pub const fn moves(&self, cause: MoveCause) -> &Counter {
+        &self.moves[cause as usize]
     }
 }
 

@@ -22,7 +22,7 @@ use ferrolb_proto::announce::every_node_is_excluded;
 use ferrolb_proto::api::{
     InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, SpeakerStatusStatus,
 };
-use ferrolb_proto::claim::{AddressConflict, ConflictKind, NodeState};
+use ferrolb_proto::claim::{AddressConflict, ConflictKind, NodeState, Owned};
 use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
@@ -85,9 +85,8 @@ pub struct Desired {
     pub replan_at: Option<Instant>,
 }
 
-/// Addresses that this node owns, by the name of the interface, each with the time at which the
-/// node claimed it.
-pub type OwnedAddresses = BTreeMap<Box<str>, SharedMap<IpAddr, Instant>>;
+/// Addresses that this node owns, by the name of the interface.
+pub type OwnedAddresses = BTreeMap<Box<str>, SharedMap<IpAddr, Owned>>;
 
 /// One interface and its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ferrolb_proto::Instant;
 use ferrolb_proto::api;
-use ferrolb_proto::claim::HANDOVER_TIMEOUT;
+use ferrolb_proto::claim::{HANDOVER_TIMEOUT, Move};
 use ferrolb_proto::health::kube_proxy;
 use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_runtime::admin::{self, StateRequest};
@@ -379,6 +379,16 @@ impl MainLoop {
         }
         if stopped.0 > 0 {
             info!(link, count = stopped.0, addresses = stopped.1, "no longer announcing");
+        }
+        // A thread that has restarted counts its moves from 0.
+        let new = report.move_count.checked_sub(before.move_count).unwrap_or(report.move_count);
+        let named = usize::try_from(new).unwrap_or(usize::MAX).min(report.moves.len());
+        for Move { address, from, to, cause, .. } in report.moves.iter().rev().take(named).rev() {
+            let (from, cause) = (from.as_deref().unwrap_or("none"), cause.name());
+            info!(link, %address, from, to = &**to, cause, "address moved");
+        }
+        if new > named as u64 {
+            info!(link, count = new - named as u64, "further addresses moved");
         }
         if report.speakers != before.speakers {
             info!(link, speakers = report.speakers.join(" "), "live speakers on this interface");

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use ferrolb_lab::topology::{Host, node_index};
 use ferrolb_lab::{Lab, Options, wait};
 use ferrolb_proto::wire::hello::{
-    self, Body, Claim, ClaimSetSummary, Flags, Frame, HelloKey, KEY_LENGTH,
+    self, Body, Claim, ClaimRank, ClaimSetSummary, Flags, Frame, HelloKey, KEY_LENGTH,
 };
 use ferrolb_proto::wire::{ETHERNET_HEADER_LENGTH, Mac, arp};
 use std::net::{IpAddr, Ipv4Addr};
@@ -143,15 +143,15 @@ fn hello_attacks(mac: Mac, address: Ipv4Addr, real: &[u8]) -> Vec<FrameAttack> {
 /// Returns a well-formed claim of the address by a node that does not exist.
 fn claim(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     const EPOCH: u64 = u64::MAX;
-    let address = IpAddr::V4(address);
+    let (address, rank) = (IpAddr::V4(address), ClaimRank::default());
     let frame = Frame {
         node: "unknown".into(),
         epoch: EPOCH,
         clock: 1,
-        claim_set: ClaimSetSummary::new(EPOCH, 1, [&address]),
+        claim_set: ClaimSetSummary::new(EPOCH, 1, [(address, rank)]),
         interval: Duration::from_millis(50),
         flags: Flags::default(),
-        body: Body::Claim(vec![Claim { address, preempt_delay: Duration::ZERO }]),
+        body: Body::Claim(vec![Claim { address, rank, preempt_delay: Duration::ZERO }]),
     };
     frame.encode(mac, None, &HelloKey::new([9; KEY_LENGTH]))
 }

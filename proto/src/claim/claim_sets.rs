@@ -1,4 +1,5 @@
-//! Claim sets of this node and of its peers: which addresses each of them owns, by its own account.
+//! Claim sets of this node and of its peers: which addresses each of them owns, and with which rank,
+//! by its own account.
 //! Owned by the claim machine of one interface.
 //!
 //! Each frame carries a summary of its sender's set: number and digest of the addresses, and a
@@ -25,15 +26,16 @@ use std::time::Duration;
 
 use super::CLAIMS_PER_PEER_MAX;
 use crate::Instant;
-use crate::wire::hello::{Body, Claim, Frame, Stretch};
+use crate::wire::hello::{Body, Claim, ClaimRank, Frame, Stretch};
 use claimants::Claimants;
 use copy::Change;
 
 pub(super) use copy::SetCopy;
 pub(super) use own::OwnSet;
+pub use own::Owned;
 
 /// Minimum interval between requests to one peer for its list.
-pub(super) const LIST_REQUEST_INTERVAL: Duration = Duration::from_millis(40);
+pub(super) const LIST_REQUEST_INTERVAL: Duration = Duration::from_millis(20);
 /// Number of missed changes in which a peer may have claimed and released an address unnoticed.
 const CHANGES_UNNOTICED: u32 = 2;
 /// Maximum number of entries of the sets that a debug build checks, because the check follows every
@@ -46,8 +48,8 @@ const CHECKED_ENTRIES_MAX: usize = 128;
 pub(super) struct SetChanges {
     /// Addresses that were added to the copy.
     pub(super) claimed: Vec<IpAddr>,
-    /// Addresses whose preempt delay has changed.
-    pub(super) delayed: Vec<IpAddr>,
+    /// Addresses whose rank or preempt delay has changed.
+    pub(super) restated: Vec<IpAddr>,
     /// Addresses that were removed from the copy.
     pub(super) released: Vec<IpAddr>,
     /// Released addresses that the copy did not contain.
@@ -86,10 +88,10 @@ impl ClaimSets {
         &mut self.own
     }
 
-    /// Adds the addresses of one CLAIM to the set of this node.
-    pub(super) fn claim(&mut self, addresses: &[IpAddr], now: Instant) {
-        self.own.add(addresses, now);
-        self.update_shared(addresses, true);
+    /// Adds the addresses of one CLAIM to the set of this node, or changes their ranks.
+    pub(super) fn claim(&mut self, claims: &[(IpAddr, ClaimRank)], now: Instant) {
+        self.own.add(claims, now);
+        self.update_shared(claims.iter().map(|(address, _)| address), true);
     }
 
     /// Removes the addresses of one RELEASE from the set of this node.
@@ -98,7 +100,11 @@ impl ClaimSets {
         self.update_shared(addresses, false);
     }
 
-    fn update_shared(&mut self, addresses: &[IpAddr], is_owned: bool) {
+    fn update_shared<'a>(
+        &mut self,
+        addresses: impl IntoIterator<Item = &'a IpAddr>,
+        is_owned: bool,
+    ) {
         for address in addresses {
             for peer in self.claimants.of(*address) {
                 if let Some(copy) = self.copies.get_mut(peer) {
@@ -122,9 +128,10 @@ impl ClaimSets {
         names.filter_map(|name| Some((name, self.copies.get(name)?)))
     }
 
-    /// Adds a peer, or a new epoch of a peer, whose first frame is `frame`.
+    /// Adds a peer, or a new epoch of a peer, with the epoch of `frame`. All changes before the first
+    /// received frame count as missed.
     pub(super) fn add_peer(&mut self, name: Arc<str>, frame: &Frame) {
-        let copy = SetCopy::new(Arc::clone(&name), frame.epoch, frame.claim_set);
+        let copy = SetCopy::new(Arc::clone(&name), frame.epoch);
         self.copies.insert(name, copy);
     }
 
@@ -139,21 +146,32 @@ impl ClaimSets {
     /// Applies a frame that is newer than all others of the peer.
     pub(super) fn receive(&mut self, peer: &str, frame: &Frame, now: Instant) -> SetChanges {
         let Some(copy) = self.copies.get_mut(peer) else { return SetChanges::default() };
-        copy.set_stated(frame.claim_set, u32::from(copy.is_changed_by(&frame.body)));
+        copy.set_stated(frame.claim_set, &frame.body);
         self.apply(peer, &frame.body, now)
     }
 
-    /// Applies a frame that newer ones of the peer have overtaken. Returns `None` if the frame is
-    /// outdated.
+    /// Applies a frame that newer ones of the peer have overtaken. `is_recent` is false if the frame
+    /// is so old that it may be a recording. Returns `None` if the frame is outdated.
     pub(super) fn receive_late(
         &mut self,
         peer: &str,
         frame: &Frame,
+        is_recent: bool,
         now: Instant,
     ) -> Option<SetChanges> {
         let copy = self.copies.get_mut(peer)?;
         if !copy.is_completed_by(&frame.body, frame.claim_set) {
-            return None;
+            return match &frame.body {
+                Body::ListRequest if is_recent => Some(SetChanges::default()),
+                // The claims of these addresses were lost, or the copy does not contain them any
+                // more.
+                Body::Release { addresses, .. } if is_recent => {
+                    let is_unknown = |address: &&IpAddr| !copy.claims().contains_key(*address);
+                    let unknown = addresses.iter().filter(is_unknown).copied().collect();
+                    Some(SetChanges { unknown, ..SetChanges::default() })
+                }
+                _ => None,
+            };
         }
         if !matches!(frame.body, Body::List(_)) {
             copy.explain_one();
@@ -175,15 +193,12 @@ impl ClaimSets {
                 changes.released.clone_from(addresses);
                 &[]
             }
-            Body::Hello { .. }
-            | Body::Challenge { .. }
-            | Body::ChallengeReply { .. }
-            | Body::ListRequest => &[],
+            _ => &[],
         };
         for claim in claims.iter().filter(|claim| is_valid(body, claim)) {
             match copy.add(*claim, now, own, claimants) {
                 Some(Change::New) => changes.claimed.push(claim.address),
-                Some(Change::Delay) => changes.delayed.push(claim.address),
+                Some(Change::Restated) => changes.restated.push(claim.address),
                 Some(Change::None) => {}
                 None => changes.over_limit += 1,
             }

@@ -11,9 +11,8 @@ use super::{ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::hello::{Body, Claim};
 
-/// Minimum time for which this node must have owned an address before a peer's release of the
-/// address means that there were two owners. After a shorter time, the release belongs to the
-/// handover to this node.
+/// Maximum duration of a handover. If a peer releases an address that this node has owned for
+/// longer, there were two owners.
 const HAND_OVER: Duration = Duration::from_millis(100);
 /// Maximum number of addresses that one call of the machine announces again, and maximum number of
 /// conflicts that it settles. The driver handles frames before the next call.
@@ -25,7 +24,7 @@ const REFRESH_ALL_AFTER: Duration = Duration::from_millis(60);
 /// announcement that follows soon, up to the maximum, because a peer may fail and return over and
 /// over.
 const REFRESH_ALL_EVERY: Duration = Duration::from_secs(1);
-const REFRESH_ALL_EVERY_MAX: Duration = Duration::from_secs(60);
+const REFRESH_ALL_EVERY_MAX: Duration = Duration::from_secs(8);
 
 impl ClaimMachine {
     /// Handles the changes of a peer's claim set by one frame.
@@ -36,22 +35,21 @@ impl ClaimMachine {
         changes: SetChanges,
         now: Instant,
     ) {
-        let SetChanges { claimed, delayed, released, unknown, missed, over_limit } = changes;
+        let SetChanges { claimed, restated, released, unknown, missed, over_limit } = changes;
         self.counts.over_limit += over_limit;
         self.note_moves(&claimed, now);
         self.end_hold_downs(node, &claimed);
-        self.own.dirty.addresses.extend(delayed);
-        self.own.dirty.addresses.extend(&unknown);
-        self.on_unclaimed(node, released, now);
-        // A release of an address that the copy did not contain: the claim before it was lost.
-        if missed || unknown.iter().any(|address| self.owned().contains_key(address)) {
+        self.own.dirty.addresses.extend(restated);
+        // The claims of unknown releases were lost.
+        self.on_unclaimed(released.into_iter().chain(unknown), now);
+        if missed {
             self.refresh_all(true, now);
         }
         if let Body::Claim(claims) = body {
-            self.on_claims(node, claims, now);
+            self.on_claims(node, claims, true, now);
         }
         if let Body::List(stretch) = body {
-            self.on_claims(node, &stretch.claims, now);
+            self.on_claims(node, &stretch.claims, false, now);
         }
         if self.sets.requests_list(node, now) {
             self.request_list(node, now);
@@ -60,15 +58,12 @@ impl ClaimMachine {
         }
     }
 
-    /// Handles the claims in a frame, which may repeat earlier ones.
-    fn on_claims(&mut self, node: &str, claims: &[Claim], now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        let mut both = Vec::new();
-        for Claim { address, .. } in claims {
-            peer.refused.remove(address);
-            both.extend(self.sets.own().owned().contains_key(address).then_some(*address));
-        }
-        self.resolve_conflicts(node, &both, now);
+    /// Handles the claims in a frame, which may repeat earlier ones. See
+    /// [`Self::resolve_conflicts`] for `is_answer`.
+    fn on_claims(&mut self, node: &str, claims: &[Claim], is_answer: bool, now: Instant) {
+        let addresses = claims.iter().map(|claim| claim.address);
+        let both: Vec<_> = addresses.filter(|address| self.owned().contains_key(address)).collect();
+        self.resolve_conflicts(node, &both, is_answer, now);
     }
 
     /// Handles addresses that a peer no longer claims, for whatever reason.
@@ -77,15 +72,13 @@ impl ClaimMachine {
     /// healed partition. Clients of the other owner need a new announcement.
     pub(super) fn on_unclaimed(
         &mut self,
-        node: &str,
         addresses: impl IntoIterator<Item = IpAddr>,
         now: Instant,
     ) {
         let addresses: Vec<_> = addresses.into_iter().collect();
         self.own.dirty.mark(&addresses);
         for address in addresses {
-            self.forget_conflicts_won(node, address);
-            if self.owned().get(&address).is_some_and(|since| now.since(*since) >= HAND_OVER) {
+            if self.owned().get(&address).is_some_and(|owned| now.since(owned.since) >= HAND_OVER) {
                 self.outputs.push_back(Output::AnnounceSeries(address));
             }
         }
@@ -134,7 +127,7 @@ impl ClaimMachine {
             let next: Vec<_> =
                 copy.shared().range((after, Bound::Unbounded)).take(room).copied().collect();
             room -= next.len();
-            self.resolve_conflicts(&name, &next, now);
+            self.resolve_conflicts(&name, &next, false, now);
             if let (0, Some(last)) = (room, next.last()) {
                 self.conflict_checks.insert(name, Bound::Excluded(*last));
                 self.continue_soon(now);

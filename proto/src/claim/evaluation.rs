@@ -10,11 +10,9 @@ use std::time::Duration;
 use super::ClaimMachine;
 use super::claim_sets::SetCopy;
 use super::moves::MOVES_WINDOW;
-use super::peers::Peer;
 use super::unit::UnitState;
 use crate::Instant;
 use crate::election::Unit;
-use crate::wire::hello::ReleaseReason;
 
 /// Maximum number of units that one call of the machine evaluates. The driver handles frames before
 /// the next call.
@@ -46,12 +44,11 @@ pub(super) struct DirtyUnits {
 }
 
 impl DirtyUnits {
-    /// Marks the units that a change of a peer affects: the units that the peer claims or has
-    /// refused, and all units with a timer.
-    pub(super) fn mark_affected(&mut self, peer: &Peer, copy: Option<&SetCopy>) {
+    /// Marks the units that a change of a peer affects: the units that the peer claims, and all
+    /// units with a timer.
+    pub(super) fn mark_affected(&mut self, copy: Option<&SetCopy>) {
         self.waiting = true;
         self.addresses.extend(copy.into_iter().flat_map(|copy| copy.claims().keys()));
-        self.addresses.extend(peer.refused.keys());
     }
 
     /// Marks the units of these addresses.
@@ -90,8 +87,7 @@ impl ClaimMachine {
                 self.timers.remove(&(at, *address));
             }
         }
-        self.release(removed, ReleaseReason::HandedOver, now);
-        self.update_failing(&changed, removed, now);
+        self.release(removed, false, now);
         if self.units.is_empty() {
             self.own.dirty.all = true;
             // `collect` builds the map with full B-tree nodes; single inserts would leave them half
@@ -103,7 +99,7 @@ impl ClaimMachine {
         self.own.dirty.addresses.extend(changed.iter().map(|unit| unit.address));
         for unit in changed {
             if let Some(state) = self.units.get_mut(&unit.address) {
-                state.unit = unit;
+                state.set_unit(unit);
             } else {
                 self.units.insert(unit.address, self.new_state(unit));
             }

@@ -1,6 +1,8 @@
 //! Failure detection: a peer is suspected after missed hellos, and declared failed after challenges
 //! without a response. Part of the claim machine of one interface.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::peers::Peer;
@@ -68,8 +70,7 @@ impl ClaimMachine {
         }
     }
 
-    /// Handles the deadlines of peers: the end of refusals, missing hellos, suspicions, and the
-    /// removal of failed peers.
+    /// Handles the deadlines of peers: missing hellos, suspicions, and the removal of failed peers.
     pub(super) fn check_peers(&mut self, now: Instant) {
         if self.peers_due.is_none_or(|at| now < at) {
             return;
@@ -87,12 +88,6 @@ impl ClaimMachine {
                 self.remove_peer(&name);
                 continue;
             }
-            peer.refused.retain(|address, until| {
-                let is_over = now >= *until;
-                self.own.dirty.waiting |= is_over;
-                self.own.dirty.addresses.extend(is_over.then_some(*address));
-                !is_over
-            });
             if now >= peer.last_frame + peer.interval * self.config.hello_misses {
                 self.suspect(&name, now);
             }
@@ -146,7 +141,6 @@ impl ClaimMachine {
         self.own.dirty.waiting = true;
         peer.failed = true;
         peer.patience_doubled = false;
-        peer.refused.clear();
         let last_frame = peer.last_frame;
         peer.proxied = peer.suspicion.take().is_some_and(|suspicion| suspicion.arp_replied);
         let is_proxied = peer.proxied;
@@ -163,8 +157,10 @@ impl ClaimMachine {
         }
         let known = claims.iter().filter(|address| self.units.contains_key(*address));
         // `append` of sorted addresses takes much less time than single inserts.
-        self.unowned.append(&mut known.map(|address| (*address, last_frame)).collect());
-        self.on_unclaimed(name, claims, now);
+        let owner: Arc<str> = name.into();
+        let entry = |address: &IpAddr| (*address, (Arc::clone(&owner), last_frame));
+        self.unowned.append(&mut known.map(entry).collect());
+        self.on_unclaimed(claims, now);
         if self.peers.values().all(|peer| peer.failed) {
             // If the others still run, they keep the addresses that they took over from this node.
             self.own.preempt_delay_until = None;

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::claim_sets::SetCopy;
+use super::moves::Moves;
 use super::unit::UnitState;
 use super::{ClaimMachine, Output};
 use crate::Instant;
@@ -165,7 +166,7 @@ impl ClaimMachine {
             return (!is_newcomer).then_some(ConflictKind::ForeignHost);
         };
         let moved_recently =
-            self.owned().get(&address).is_some_and(|since| now.since(*since) < MOVE_GRACE)
+            self.owned().get(&address).is_some_and(|owned| now.since(owned.since) < MOVE_GRACE)
                 || self.moved_recently_at(address, now);
         let copy = self.sets.copy(name);
         let is_claimed = |copy: &SetCopy| copy.claims().contains_key(&address);
@@ -187,10 +188,8 @@ impl ClaimMachine {
     }
 
     fn moved_recently_at(&self, address: IpAddr, now: Instant) -> bool {
-        let history = self.units.get(&address).and_then(UnitState::history);
-        history
-            .and_then(|history| history.moves.last())
-            .is_some_and(|at| now.since(*at) < MOVE_GRACE)
+        let moves = self.units.get(&address).and_then(UnitState::moves);
+        moves.and_then(Moves::last).is_some_and(|at| now.since(at) < MOVE_GRACE)
     }
 
     fn record_conflict(&mut self, address: IpAddr, mac: Mac, kind: ConflictKind, now: Instant) {
@@ -272,7 +271,7 @@ impl ClaimMachine {
         let until = now + peer.patience;
         let Some(state) = self.units.get_mut(&address) else { return };
         state.pending_claim().conflict_hold_down_until = Some(until);
-        self.own.decided.refuse.push(address);
+        self.own.decided.hand_over.push(address);
         self.own.dirty.addresses.insert(address);
     }
 

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failing::FAILING_REPORT_INTERVAL;
 use super::own::OwnState;
 use super::peers::Peer;
 use super::{ClaimMachine, HANDOVER_TIMEOUT, INTERVAL_IDLE, LISTEN_PHASE, Output};
 use crate::Instant;
-use crate::wire::hello::{Body, Flags, ReleaseReason};
+use crate::wire::hello::{Body, Flags};
 
 /// Time that must pass after the end of the answer lease before
 /// [`ClaimMachine::check_answer_lease`] acts.
@@ -178,7 +177,7 @@ impl ClaimMachine {
         }
         self.own.flags.flapping = self.own.flapping_until().is_some_and(|until| now < until);
         self.start_preempt_delay(now);
-        self.release_all(ReleaseReason::NotCandidate, now);
+        self.release_all(now);
     }
 
     /// Handles a frame of another interface of this node on the same segment. Only one of the
@@ -193,7 +192,7 @@ impl ClaimMachine {
             return;
         }
         if self.own.standby_until.is_none() {
-            self.release_all(ReleaseReason::HandedOver, now);
+            self.release_all(now);
             self.own.dirty.all = true;
         }
         self.own.standby_until = Some(now + STANDBY_PERIOD);
@@ -235,7 +234,7 @@ impl ClaimMachine {
     /// release that the set is empty, because this node sends no later frame on the interface.
     pub(super) fn end(&mut self, now: Instant) {
         self.own.flags.leaving = true;
-        self.release_all(ReleaseReason::HandedOver, now);
+        self.release_all(now);
         self.send_hello(now);
     }
 
@@ -256,13 +255,10 @@ impl ClaimMachine {
 
     pub(super) fn send_hello(&mut self, now: Instant) {
         self.adjust_interval();
-        let (failing, changed) = self.next_failing_report();
         let accepted_keys = self.own.keys.clone();
-        self.send(None, Body::Hello { accepted_keys, failing }, now);
+        self.send(None, Body::Hello { accepted_keys }, now);
         self.own.last_hello = now;
-        let hello_interval = self.own.hello_interval.current;
-        self.own.next_hello = now
-            + if changed { hello_interval.min(FAILING_REPORT_INTERVAL) } else { hello_interval };
+        self.own.next_hello = now + self.own.hello_interval.current;
     }
 
     /// Returns the hello interval for the current number of owners. Above [`OWNERS_FAST`] owners,

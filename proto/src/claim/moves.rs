@@ -1,4 +1,4 @@
-//! Preempt delay of a unit. Each move of an address resets established connections, so the delay
+//! Moves of units: their causes, and the preempt delay that follows from them. Each move of an address resets established connections, so the delay
 //! grows with each recent move. A unit that moved often therefore stays longer with its owner,
 //! although a better node is back.
 //!
@@ -16,14 +16,55 @@ use crate::Instant;
 /// Time for which a move lengthens the preempt delay of its unit. Also the maximum preempt delay of
 /// a unit.
 pub(super) const MOVES_WINDOW: Duration = Duration::from_secs(600);
+/// Maximum number of stored moves of one unit. Further moves make no difference, because the
+/// preempt delay has then reached its maximum.
+const MOVES_MAX: usize = 8;
+
+/// Times of the recent moves of a unit, ascending.
+#[derive(Debug, Default)]
+pub(super) struct Moves(Vec<Instant>);
+
+impl Moves {
+    fn add(&mut self, now: Instant) {
+        self.forget(now);
+        if self.0.len() == MOVES_MAX {
+            self.0.remove(0);
+        }
+        self.0.push(now);
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.0.retain(|at| now.since(*at) < MOVES_WINDOW);
+    }
+
+    /// Forgets the moves that are older than [`MOVES_WINDOW`]. Returns whether no other remains.
+    pub(super) fn are_over(&mut self, now: Instant) -> bool {
+        self.forget(now);
+        self.0.is_empty()
+    }
+
+    /// Returns the time of the latest move.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.0.last().copied()
+    }
+}
 
 impl UnitState {
+    fn moved(&mut self, now: Instant) {
+        self.pending_claim().moves.get_or_insert_default().add(now);
+    }
+
+    /// Returns the recent moves of the unit, if there are any.
+    pub(super) fn moves(&self) -> Option<&Moves> {
+        self.pending_claim.as_ref()?.moves.as_deref()
+    }
+
     /// Records that another node owns the unit from now on. The first ownership of the unit does
     /// not count as a move.
     fn record_other_owner(&mut self, now: Instant) {
         self.owned_last = false;
         if std::mem::replace(&mut self.was_owned, true) {
-            self.history_mut().moved(now);
+            self.moved(now);
         }
     }
 
@@ -31,7 +72,7 @@ impl UnitState {
     /// owned in between does not count as a move.
     pub(super) fn record_own(&mut self, now: Instant) {
         if std::mem::replace(&mut self.was_owned, true) && !self.owned_last {
-            self.history_mut().moved(now);
+            self.moved(now);
         }
         self.owned_last = true;
     }
@@ -39,10 +80,10 @@ impl UnitState {
     /// Returns the end of the unit's preempt delay; `None` if the unit has not moved. The delay is
     /// `delay` after the first move, and doubles with each further move within ten minutes.
     fn preempt_delay_end(&self, delay: Duration) -> Option<Instant> {
-        let moves = &self.history()?.moves;
-        let (last, count) = (moves.last()?, u32::try_from(moves.len()).unwrap_or(u32::MAX));
-        let wait = delay.saturating_mul(2_u32.saturating_pow(count - 1));
-        Some(*last + wait.min(MOVES_WINDOW))
+        let moves = self.moves()?;
+        let count = u32::try_from(moves.0.len()).unwrap_or(u32::MAX);
+        let wait = delay.saturating_mul(2_u32.saturating_pow(count.saturating_sub(1)));
+        Some(moves.last()? + wait.min(MOVES_WINDOW))
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ClaimMachine;
-use super::claim_sets::LIST_REQUEST_INTERVAL;
 use super::peers::{Peer, accepted};
 use crate::Instant;
 use crate::wire::Mac;
@@ -15,6 +14,8 @@ use crate::wire::hello::{Body, Frame};
 /// Time for which a response to a challenge is accepted, and for which the state of a silent
 /// newcomer is kept.
 const NEWCOMER_LIFETIME: Duration = Duration::from_secs(1);
+/// Delay before the second challenge to a newcomer.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(40);
 /// Maximum number of newcomers under challenge at once. Frames of further newcomers are ignored,
 /// and counted in [`ClaimCounters::over_limit`](super::ClaimCounters::over_limit).
 const NEWCOMERS_MAX: usize = 256;
@@ -76,12 +77,8 @@ impl ClaimMachine {
         // In its first preempt delay, a node does not restart the delay when its first peer
         // appears. Otherwise nodes that start together would all take their addresses in the same
         // moment.
-        let starts_delay = is_alone && !(self.peers.is_empty() && self.own.flags.in_preempt_delay);
-        if is_alone {
-            // A partition may have healed. This node announces all its addresses again, because no
-            // node can detect which side was cut off from the rest of the network.
-            self.refresh_all(true, now);
-        }
+        let is_first_delay = self.peers.is_empty() && self.own.preempt_delay_until.is_some();
+        let starts_delay = is_alone && !is_first_delay;
         // The new epoch of a node voids the claims and refusals of its previous epoch.
         let name: Arc<str> = (*frame.node).into();
         let mut peer = Peer::new(source, frame, now);
@@ -93,15 +90,15 @@ impl ClaimMachine {
         self.sets.add_peer(Arc::clone(&name), frame);
         self.peers.insert(name, peer);
         self.own.dirty.waiting = true;
-        self.own.failing.schedule_complete_list();
         if let Some((before, claims)) = before {
-            self.own.dirty.mark_affected(&before, None);
             if !before.flags.leaving {
                 // In its previous epoch, the peer may have been cut off from this node, have
                 // announced some of this node's addresses, and then have failed.
                 self.refresh_all(false, now);
             }
-            self.on_unclaimed(&frame.node, claims, now);
+            if !before.failed {
+                self.on_unclaimed(claims, now);
+            }
         }
         if starts_delay {
             self.start_preempt_delay(now);
@@ -121,7 +118,7 @@ impl ClaimMachine {
             since: now,
             challenged: now,
             last_frame: now,
-            wait: LIST_REQUEST_INTERVAL,
+            wait: CHALLENGE_INTERVAL,
             mac: source,
             accepts,
         };
@@ -136,13 +133,13 @@ impl ClaimMachine {
             *newcomer = new_newcomer(std::mem::take(&mut newcomer.accepts));
         }
         newcomer.last_frame = now;
-        if let Body::Hello { accepted_keys: accepts, .. } = &frame.body {
+        if let Body::Hello { accepted_keys: accepts } = &frame.body {
             newcomer.accepts = accepted(accepts);
         }
         if let Body::Challenge { .. } | Body::ListRequest = frame.body {
             // A node that sends a request to this node also receives this node's frames, so the
             // time between two challenges need not grow.
-            newcomer.wait = LIST_REQUEST_INTERVAL;
+            newcomer.wait = CHALLENGE_INTERVAL;
         }
         let again = now.since(newcomer.challenged) >= newcomer.wait;
         if first || again {

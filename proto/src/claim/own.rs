@@ -1,23 +1,16 @@
 //! State of this node, and the frames that it sends. Owned by the claim machine of one interface.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::evaluation::DirtyUnits;
-use super::failing::Failures;
 use super::hello::HelloInterval;
-use super::{ClaimConfig, ClaimMachine, Output};
+use super::{ClaimConfig, ClaimMachine, Move, Output};
 use crate::Instant;
 use crate::wire::Mac;
-use crate::wire::hello::{
-    ADDRESSES_PER_FRAME_MAX, Body, Claim, Flags, Frame, ReleaseReason, Stretch,
-};
+use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimRank, Flags, Frame, Stretch};
 
-/// A move counts as failover if at most this time passes between the latest frame of the failed
-/// owner and the claim of the new one. A later move had another cause than the failure: the new
-/// owner was unable to take the address earlier.
-const FAILOVER_MAX: Duration = Duration::from_secs(60);
 /// Delay from a claim or release to the hello that follows. By the second frame, peers detect that
 /// the first one was lost.
 const HELLO_AFTER_CLAIM: Duration = Duration::from_millis(25);
@@ -27,12 +20,17 @@ const STRETCHES_PER_TURN_MAX: usize = 32;
 /// Decisions that are not yet executed and sent to the peers, as lists of addresses.
 #[derive(Debug, Default)]
 pub(super) struct PendingDecisions {
-    pub(super) take: Vec<IpAddr>,
-    pub(super) repeat_claims: Vec<IpAddr>,
+    /// Addresses to take, with the ranks to state.
+    pub(super) take: Vec<(IpAddr, ClaimRank)>,
+    /// Moves that the other decisions cause.
+    pub(super) moves: Vec<Move>,
+    /// Owned addresses to claim again, because their rank has changed or a peer claims them, too.
+    pub(super) restate: Vec<(IpAddr, ClaimRank)>,
     pub(super) hand_over: Vec<IpAddr>,
-    pub(super) refuse: Vec<IpAddr>,
     /// Addresses to release because a foreign host uses them.
     pub(super) contest: Vec<IpAddr>,
+    /// Addresses that their owner, the peer with this name, may not announce in this node's view.
+    pub(super) doubts: BTreeMap<String, Vec<IpAddr>>,
 }
 
 #[derive(Debug)]
@@ -41,8 +39,6 @@ pub(super) struct OwnState {
     /// node neither sends nor claims.
     pub(super) keys: Vec<u32>,
     pub(super) flags: Flags,
-    /// Addresses whose health checks fail on this node.
-    pub(super) failing: Failures,
     pub(super) last_hello: Instant,
     /// Units whose ownership may have to change.
     pub(super) dirty: DirtyUnits,
@@ -80,7 +76,6 @@ impl OwnState {
         Self {
             keys: Vec::new(),
             flags: Flags { in_preempt_delay: true, ..Flags::default() },
-            failing: Failures::default(),
             last_hello: now,
             dirty: DirtyUnits::default(),
             decided: PendingDecisions::default(),
@@ -122,60 +117,57 @@ impl ClaimMachine {
     /// Sends the next stretch of the claim set.
     pub(super) fn send_stretch(&mut self, now: Instant) {
         let (after, last, addresses) = self.sets.own_mut().next_stretch(now);
-        let claims = self.claims_of(&addresses, now);
+        let claims = self.claims_of(addresses, now);
         self.send(None, Body::List(Stretch { after, last, claims }), now);
     }
 
-    fn claims_of(&self, addresses: &[IpAddr], now: Instant) -> Vec<Claim> {
-        let claim = |address: &IpAddr| {
-            let (address, preempt_delay) = (*address, self.preempt_delay(*address, now));
-            Claim { address, preempt_delay }
+    /// Returns the claims of owned addresses.
+    fn claims_of(&self, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) -> Vec<Claim> {
+        let claim = |address: IpAddr| {
+            let rank = self.owned().get(&address)?.rank;
+            Some(Claim { address, rank, preempt_delay: self.preempt_delay(address, now) })
         };
-        addresses.iter().map(claim).collect()
+        addresses.into_iter().filter_map(claim).collect()
     }
 
     /// Executes the decisions and sends them to the peers. If a thousand addresses move at once, a
     /// few frames carry all of them.
     pub(super) fn send_decisions(&mut self, now: Instant) {
-        let PendingDecisions { take, repeat_claims, hand_over, refuse, contest } =
+        let PendingDecisions { mut take, moves, mut restate, hand_over, contest, doubts } =
             std::mem::take(&mut self.own.decided);
-        self.release(&hand_over, ReleaseReason::HandedOver, now);
-        self.release(&refuse, ReleaseReason::NotCandidate, now);
-        self.release(&contest, ReleaseReason::Contested, now);
-        self.repeat_claim(&repeat_claims, now);
-        self.take(&take, now);
+        self.release(&hand_over, false, now);
+        self.release(&contest, true, now);
+        restate.retain(|(address, _)| self.owned().contains_key(address));
+        self.claim(&restate, now);
+        take.retain(|(address, _)| !self.owned().contains_key(address));
+        for (address, _) in &take {
+            self.unowned.remove(address);
+            self.outputs.push_back(Output::Start(*address));
+        }
+        self.claim(&take, now);
+        self.outputs.extend(moves.into_iter().map(Output::Moved));
+        for (owner, addresses) in doubts {
+            let Some(mac) = self.peers.get(&*owner).map(|peer| peer.mac) else { continue };
+            for chunk in addresses.chunks(ADDRESSES_PER_FRAME_MAX) {
+                self.send(Some(mac), Body::Doubt(chunk.to_vec()), now);
+            }
+        }
     }
 
-    /// Takes addresses: starts to reply for them, and claims them.
-    fn take(&mut self, addresses: &[IpAddr], now: Instant) {
-        let new: Vec<_> = addresses
-            .iter()
-            .copied()
-            .filter(|address| !self.owned().contains_key(address))
-            .collect();
-        for chunk in new.chunks(ADDRESSES_PER_FRAME_MAX) {
+    /// Claims addresses, or states new ranks for owned ones.
+    fn claim(&mut self, claims: &[(IpAddr, ClaimRank)], now: Instant) {
+        for chunk in claims.chunks(ADDRESSES_PER_FRAME_MAX) {
             self.sets.claim(chunk, now);
-            for address in chunk {
-                self.outputs.push_back(Output::Start(*address));
-                let last_frame =
-                    self.unowned.remove(address).filter(|at| now.since(*at) < FAILOVER_MAX);
-                self.outputs.extend(last_frame.map(|at| Output::TookOver(now.since(at))));
-            }
             // From this claim on, peers expect hellos at the interval of an owner.
             self.adjust_interval();
-            self.send(None, Body::Claim(self.claims_of(chunk, now)), now);
+            let addresses = chunk.iter().map(|(address, _)| *address);
+            self.send(None, Body::Claim(self.claims_of(addresses, now)), now);
         }
     }
 
-    /// Repeats this node's claim of these addresses, for a peer that claims them, too.
-    fn repeat_claim(&mut self, addresses: &[IpAddr], now: Instant) {
-        for chunk in addresses.chunks(ADDRESSES_PER_FRAME_MAX) {
-            self.send(None, Body::Claim(self.claims_of(chunk, now)), now);
-        }
-    }
-
-    /// Stops replying for addresses, and releases them.
-    pub(super) fn release(&mut self, addresses: &[IpAddr], reason: ReleaseReason, now: Instant) {
+    /// Stops replying for addresses, and releases them. `contested` is true if a foreign host uses
+    /// them.
+    pub(super) fn release(&mut self, addresses: &[IpAddr], contested: bool, now: Instant) {
         let owned: Vec<_> = addresses
             .iter()
             .copied()
@@ -184,14 +176,14 @@ impl ClaimMachine {
         for chunk in owned.chunks(ADDRESSES_PER_FRAME_MAX) {
             self.sets.release(chunk);
             self.outputs.extend(chunk.iter().map(|address| Output::Stop(*address)));
-            self.send(None, Body::Release { addresses: chunk.to_vec(), reason }, now);
+            self.send(None, Body::Release { addresses: chunk.to_vec(), contested }, now);
         }
     }
 
     /// Releases all owned addresses.
-    pub(super) fn release_all(&mut self, reason: ReleaseReason, now: Instant) {
+    pub(super) fn release_all(&mut self, now: Instant) {
         let all: Vec<_> = self.owned().keys().copied().collect();
-        self.release(&all, reason, now);
+        self.release(&all, false, now);
     }
 
     pub(super) fn send(&mut self, to: Option<Mac>, body: Body, now: Instant) {

@@ -4,23 +4,26 @@
 //! A node, or a new epoch of a node, is accepted as a peer only after it has responded to a
 //! challenge. Signed frames can be recorded and replayed; a response to a new random number cannot.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::claim_sets::SetChanges;
 use super::failure_detection::{PROXY_PATIENCE, PROXY_PATIENCE_MAX, Suspicion};
 use super::self_check::MinimumOffset;
-use super::{CLAIMS_PER_PEER_MAX, ClaimConfig, ClaimMachine, PEERS_MAX, REFUSAL_LIFETIME};
+use super::{ClaimConfig, ClaimMachine, PEERS_MAX};
 use crate::Instant;
 use crate::wire::Mac;
-use crate::wire::hello::{Body, Flags, Frame, ReleaseReason};
+use crate::wire::hello::{Body, Flags, Frame};
 
 /// Maximum number of key IDs that are stored as accepted by a peer. No speaker accepts more than
 /// two at a time.
 const ACCEPTS_MAX: usize = 4;
 /// Time for which the state of a failed peer is kept, counted from the peer's latest frame.
 const FAILED_PEER_LIFETIME: Duration = Duration::from_secs(3_600);
+/// Age up to which an overtaken request for a list is executed, measured by the clock of the peer.
+/// An older one may be a recording.
+const OVERTAKEN_MAX: Duration = Duration::from_millis(20);
 /// Maximum number of stored hardware addresses of one peer.
 const MACS_MAX: usize = 8;
 
@@ -30,9 +33,6 @@ pub(super) struct Peer {
     /// Hardware addresses from which frames of the peer came, oldest first, at most [`MACS_MAX`].
     pub(super) macs: VecDeque<Mac>,
     pub(super) flags: Flags,
-    /// Addresses that the peer has refused, each with the time until which the peer is no candidate
-    /// for it.
-    pub(super) refused: BTreeMap<IpAddr, Instant>,
     /// True if the peer was declared failed. Its state is kept, so that replayed frames of the peer
     /// are detected as stale.
     pub(super) failed: bool,
@@ -43,9 +43,6 @@ pub(super) struct Peer {
     pub(super) suspicion: Option<Suspicion>,
     /// IDs of the keys that the peer accepts; empty if not reported yet.
     pub(super) accepts: Box<[u32]>,
-    /// Addresses whose health checks fail on the peer, according to its hellos, whether the peer
-    /// claims them or not. At most [`CLAIMS_PER_PEER_MAX`].
-    pub(super) failing: BTreeSet<IpAddr>,
     /// Comparison of this node's clock with the peer's clock.
     pub(super) min_clock_offset: MinimumOffset,
     /// True if `patience` has already been doubled since the peer was declared failed.
@@ -63,7 +60,6 @@ impl Peer {
             mac: source,
             macs: VecDeque::from([source]),
             flags: frame.flags,
-            refused: BTreeMap::new(),
             failed: false,
             epoch: frame.epoch,
             clock: frame.clock,
@@ -71,7 +67,6 @@ impl Peer {
             last_frame: now,
             suspicion: None,
             accepts: Box::default(),
-            failing: BTreeSet::new(),
             min_clock_offset: MinimumOffset::new(frame.clock, now),
             patience_doubled: false,
             proxied: false,
@@ -84,9 +79,7 @@ impl Peer {
             return Some(self.forgotten_at());
         }
         let silence_deadline = self.last_frame + self.interval * config.hello_misses;
-        let suspicion =
-            self.suspicion.as_ref().map_or(silence_deadline, |suspicion| suspicion.next);
-        self.refused.values().copied().chain([suspicion]).min()
+        Some(self.suspicion.as_ref().map_or(silence_deadline, |suspicion| suspicion.next))
     }
 
     /// Returns the time at which the state of a failed peer is removed. If the peer returns later,
@@ -99,6 +92,11 @@ impl Peer {
     /// one. Clock values are unique per sender.
     const fn is_stale(&self, frame: &Frame) -> bool {
         frame.clock <= self.clock
+    }
+
+    /// Returns whether the peer sent the frame shortly before its newest one.
+    const fn was_just_overtaken(&self, frame: &Frame) -> bool {
+        self.clock - frame.clock < OVERTAKEN_MAX.as_nanos() as u64
     }
 
     /// Adds a hardware address of the peer. A node may have several interfaces on a segment, of
@@ -135,18 +133,19 @@ impl ClaimMachine {
         let Frame { node, body, .. } = frame;
         self.on_set_changes(&node, &body, changes, now);
         match body {
-            Body::Hello { accepted_keys, failing } => {
-                self.on_accepts(&node, &accepted_keys);
-                self.on_failing(&node, failing);
-            }
-            Body::Release { addresses, reason } => self.on_refusal(&node, &addresses, reason, now),
+            Body::Hello { accepted_keys } => self.on_accepts(&node, &accepted_keys),
+            Body::Release { addresses, contested: true } => self.on_contested(&addresses, now),
             Body::Challenge { nonce } => {
                 self.send(Some(source), Body::ChallengeReply { nonce }, now)
             }
             Body::ListRequest => self.sets.own_mut().start_list(now),
+            Body::Doubt(addresses) => self.on_doubts(&addresses, now),
             // A challenge response needs no action: `admit` has recorded it as a sign of life, like
             // every frame that is not stale.
-            Body::ChallengeReply { .. } | Body::Claim(_) | Body::List(_) => {}
+            Body::ChallengeReply { .. }
+            | Body::Claim(_)
+            | Body::Release { contested: false, .. }
+            | Body::List(_) => {}
         }
         self.update_peers_due(&node);
     }
@@ -163,7 +162,8 @@ impl ClaimMachine {
         if peer.is_stale(frame) {
             // The flags and the interval in an overtaken frame are outdated, so only its body is
             // used.
-            let changes = self.sets.receive_late(node, frame, now);
+            let is_recent = peer.was_just_overtaken(frame);
+            let changes = self.sets.receive_late(node, frame, is_recent, now);
             self.counts.stale_frames += u64::from(changes.is_none());
             return changes;
         }
@@ -183,7 +183,7 @@ impl ClaimMachine {
         let has_returned = std::mem::take(&mut peer.failed);
         self.counts.refuted += u64::from(peer.suspicion.take().is_some());
         if has_returned || peer.flags != frame.flags {
-            self.own.dirty.mark_affected(peer, self.sets.copy(&frame.node));
+            self.own.dirty.mark_affected(self.sets.copy(&frame.node));
         }
         peer.mac = source;
         peer.add_mac(source);
@@ -212,28 +212,6 @@ impl ClaimMachine {
         self.end_hold_downs(node, &claims);
         if starts_delay {
             self.start_preempt_delay(now);
-        }
-    }
-
-    /// Handles a release by a peer that is no candidate for the addresses, or that has left them to
-    /// a foreign host.
-    fn on_refusal(
-        &mut self,
-        node: &str,
-        addresses: &[IpAddr],
-        reason: ReleaseReason,
-        now: Instant,
-    ) {
-        if reason == ReleaseReason::HandedOver {
-            return;
-        }
-        if reason == ReleaseReason::Contested {
-            self.on_contested(addresses, now);
-        }
-        if let Some(peer) = self.peers.get_mut(node) {
-            let room = CLAIMS_PER_PEER_MAX.saturating_sub(peer.refused.len());
-            let until = now + REFUSAL_LIFETIME;
-            peer.refused.extend(addresses.iter().take(room).map(|address| (*address, until)));
         }
     }
 

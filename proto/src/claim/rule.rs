@@ -1,17 +1,21 @@
 //! The ownership rule: which node takes a unit and when, which of two owners keeps it, and when an
 //! owner releases it. Part of the claim machine of one interface.
+//!
+//! Each owner states its own rank with its claim. Other nodes compare their own rank with the
+//! stated one, and never compute the rank of an owner themselves. Two owners of a unit therefore
+//! compare the same two ranks, and exactly one of them releases it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::foreign::CONTEST_STAGGER;
-use super::history::History;
-use super::unit::{CONFLICT_INTERVAL, NodeView, UnitState, YieldSituation};
-use super::{ClaimMachine, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL};
+use super::unit::{Pending, UnitState};
+use super::{
+    ClaimMachine, DOUBT_LIFETIME, Move, MoveCause, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL,
+};
 use crate::Instant;
-use crate::election::Unit;
-use crate::wire::hello::Flags;
+use crate::election::{Rank, SoftRules, Unit};
 
 /// Time for which an owner that is no longer a candidate keeps a unit that it cannot serve, if no
 /// peer takes the unit.
@@ -19,34 +23,37 @@ const RELEASE_DELAY_NOT_SERVING: Duration = Duration::from_secs(1);
 /// Time for which an owner that is no longer a candidate keeps a unit that it can still serve, if
 /// no peer takes the unit. The time is longer, because the peers may not know of the change yet.
 const RELEASE_DELAY_SERVING: Duration = Duration::from_secs(10);
-/// Number of conflicts won against one peer after which the order alone decides, because the two
-/// nodes have different views of the ranks.
-const CONFLICTS_WON_MAX: u8 = 3;
-/// A node that yields a unit within this time after taking it enters hold-down.
-const QUICK_YIELD: Duration = Duration::from_secs(5);
+/// Time after a claim in which a peer may still send a frame without knowing of the claim.
+const CROSSING_MAX: Duration = Duration::from_millis(20);
+/// A move counts as failover if at most this time passes between the latest frame of the failed
+/// owner and the claim of the new one. Before a later move, the new owner was unable to take the
+/// address.
+const FAILOVER_MAX: Duration = Duration::from_secs(60);
+/// Maximum number of staggers that a candidate waits for others.
+const POSITION_MAX: usize = 5;
+/// Minimum interval between two doubts of this node about an owner of a unit.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time at which this node may take a unit that it does not own.
-enum ClaimTime {
-    /// This node may not take the unit.
-    Never,
-    /// This node may not take the unit before this time, usually the end of the owner's preempt
-    /// delay, unless something else changes.
+/// Rank that an owner states, and the end of its preempt delay for the unit.
+type PeerRank<'a> = (Rank<'a>, Instant);
+
+/// Action of this node on a unit that it does not own.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    None,
+    /// This node may not take the unit before this time, the end of the owner's preempt delay,
+    /// unless something else changes.
     NotBefore(Instant),
-    /// This number of candidates rank better. This node waits one stagger for each of them before
-    /// it takes the unit.
-    After(u32),
+    /// This node takes the unit from its owner, if there is one.
+    Take(Option<PeerRank<'a>>),
+    /// In this node's view, the owner may not announce the unit. This node tells the owner.
+    Doubt(&'a str),
 }
 
 impl ClaimMachine {
     pub(super) fn evaluate(&mut self, address: IpAddr, state: &mut UnitState, now: Instant) {
         if let Some(pending_claim) = &mut state.pending_claim {
-            pending_claim.preempt_delay_until = None;
-            pending_claim.conflict_hold_down_until =
-                pending_claim.conflict_hold_down_until.filter(|until| now < *until);
-            pending_claim.history.take_if(|history| {
-                history.forget(now);
-                history.is_over(now)
-            });
+            pending_claim.expire(now);
         }
         if self.owned().contains_key(&address) {
             self.evaluate_owned(state, now);
@@ -65,13 +72,16 @@ impl ClaimMachine {
                 return;
             }
         }
-        let position = match self.claim_time(state, now) {
-            ClaimTime::Never => None,
-            ClaimTime::NotBefore(until) => {
+        let step = self.next_step(state, now);
+        let position = match step {
+            Step::None => None,
+            Step::NotBefore(until) => {
                 state.pending_claim().preempt_delay_until = Some(until);
                 None
             }
-            ClaimTime::After(count) => Some(count),
+            Step::Take(owner) => Some(self.position(&state.unit, owner)),
+            // The owner may learn of the same change in a moment.
+            Step::Doubt(_) => Some(self.position(&state.unit, None) + 1),
         };
         let Some(position) = position else {
             if let Some(pending_claim) = &mut state.pending_claim {
@@ -79,20 +89,46 @@ impl ClaimMachine {
             }
             return;
         };
+        let is_doubt = matches!(step, Step::Doubt(_));
         let pending = state.pending_claim.as_ref().and_then(|pending_claim| pending_claim.pending);
-        let since = pending.map_or(now, |(since, _)| since);
-        let stagger = if state.contested { CONTEST_STAGGER } else { self.stagger() };
-        let due = since + stagger * position;
+        let same = pending.filter(|pending| pending.is_doubt == is_doubt);
+        let since = same.map_or(now, |pending| pending.since);
+        let due = since + self.wait(state, position);
         if now < due {
             // Earlier ARP probes are outdated. They start again when `due` is reached.
             let pending_claim = state.pending_claim();
-            (pending_claim.pending, pending_claim.probes) = (Some((since, due)), None);
+            pending_claim.pending = Some(Pending { is_doubt, since, due });
+            pending_claim.probes = None;
             return;
         }
+        match step {
+            Step::Take(owner) => {
+                let moved = self.move_here(state, owner, now);
+                self.take_if_free(state, since, moved, now);
+            }
+            Step::Doubt(owner) => {
+                let owner = owner.to_owned();
+                let (since, wait) = (now + DOUBT_INTERVAL, self.wait(state, position));
+                state.pending_claim().pending =
+                    Some(Pending { is_doubt, since, due: since + wait });
+                self.own.decided.doubts.entry(owner).or_default().push(state.unit.address);
+            }
+            Step::None | Step::NotBefore(_) => {}
+        }
+    }
+
+    /// Takes a unit whose time has come, after ARP probes if a foreign host used its address.
+    fn take_if_free(
+        &mut self,
+        state: &mut UnitState,
+        since: Instant,
+        moved: Option<Move>,
+        now: Instant,
+    ) {
         if state.contested && !self.found_free(state, now) {
             // `since` stays the same while this node probes, so its wait does not start again.
-            let next = state.pending_claim().probes.map_or(due, |probes| probes.next);
-            state.pending_claim().pending = Some((since, next));
+            let due = state.pending_claim().probes.map_or(now, |probes| probes.next);
+            state.pending_claim().pending = Some(Pending { is_doubt: false, since, due });
             return;
         }
         if let Some(pending_claim) = &mut state.pending_claim {
@@ -102,7 +138,32 @@ impl ClaimMachine {
             self.start_probing(state, now);
         }
         state.record_own(now);
-        self.own.decided.take.push(state.unit.address);
+        let rank = state.claim_rank(&self.config.node);
+        self.own.decided.take.push((state.unit.address, rank));
+        self.own.decided.moves.extend(moved);
+    }
+
+    /// Returns the move of a unit to this node; `None` if no other node has owned the unit since.
+    fn move_here(
+        &self,
+        state: &UnitState,
+        owner: Option<PeerRank<'_>>,
+        now: Instant,
+    ) -> Option<Move> {
+        let (address, to) = (state.unit.address, Arc::clone(&self.name));
+        if let Some((owner, _)) = owner {
+            let own = Rank::stated(&self.name, self.own.flags, state.claim_rank(&self.name));
+            let (from, cause) = (Some(owner.node.into()), MoveCause::between(&owner, &own));
+            return Some(Move { address, from, to, cause, silence: None });
+        }
+        if let Some((from, last_frame)) = self.unowned.get(&address) {
+            let silence = Some(now.since(*last_frame)).filter(|silence| *silence < FAILOVER_MAX);
+            let (from, cause) = (Some(Arc::clone(from)), MoveCause::NodeFailed);
+            return Some(Move { address, from, to, cause, silence });
+        }
+        let is_move = state.was_owned && !state.owned_last;
+        let cause = MoveCause::Released;
+        is_move.then_some(Move { address, from: None, to, cause, silence: None })
     }
 
     /// Probes a unit that a foreign host used; returns true once all probes were sent and no host
@@ -124,13 +185,28 @@ impl ClaimMachine {
         STAGGER_MIN.max(self.config.hello_interval + STAGGER_OVER_INTERVAL)
     }
 
+    /// Returns the time that this node waits until it acts on a unit, if it has this position among
+    /// the candidates. The others do not know whether the health checks of this node fail, so this
+    /// node waits longer on its own if they do.
+    fn wait(&self, state: &UnitState, position: usize) -> Duration {
+        let stagger = if state.contested { CONTEST_STAGGER } else { self.stagger() };
+        let position = u32::try_from(position.min(POSITION_MAX)).unwrap_or(u32::MAX);
+        let skew = if state.unit.failing { self.stagger() * 3 / 2 } else { Duration::ZERO };
+        stagger * position + skew
+    }
+
     fn evaluate_owned(&mut self, state: &mut UnitState, now: Instant) {
+        let address = state.unit.address;
         let candidate = state.unit.own_candidate(&self.config.node).is_some();
         if let Some(pending_claim) = &mut state.pending_claim {
             pending_claim.pending = None;
             pending_claim.release_at = pending_claim.release_at.filter(|_| !candidate);
         }
         self.continue_probing(state, now);
+        let rank = state.claim_rank(&self.config.node);
+        if self.owned().get(&address).is_some_and(|owned| owned.rank != rank) {
+            self.own.decided.restate.push((address, rank));
+        }
         if candidate {
             return;
         }
@@ -142,117 +218,83 @@ impl ClaimMachine {
         let release_at = &mut state.pending_claim().release_at;
         if now >= *release_at.get_or_insert(now + delay) {
             *release_at = None;
-            self.own.decided.refuse.push(state.unit.address);
+            self.own.decided.hand_over.push(address);
         }
     }
 
-    /// Returns when this node may take a unit that it does not own.
-    fn claim_time(&self, state: &UnitState, now: Instant) -> ClaimTime {
-        let unit = &state.unit;
-        let me = self.this_node(unit);
-        if !self.own.claims() || me.candidate.is_none() {
-            return ClaimTime::Never;
+    /// Decides on a unit that this node does not own.
+    fn next_step(&self, state: &UnitState, now: Instant) -> Step<'_> {
+        let (unit, node) = (&state.unit, &*self.config.node);
+        if !self.own.claims() || unit.own_candidate(node).is_none() {
+            return Step::None;
         }
-        let owning_peers = || self.owners(unit.address);
-        let owners = owning_peers().map(|(name, peer)| Self::peer_view(name, Some(peer), unit));
-        let best = owners.min_by_key(|owner| owner.sort_key(true));
-        let taker = NodeView { failing: self.own.failing.counts_for(unit.address), ..me };
-        // After yielding, this node leaves the unit to an owner that is neither leaving nor
-        // isolated, until something changes. Exception, if the views did not differ: the owner is
-        // no candidate, or reports that the address fails its health check, and this node does not.
-        let yielded = state.history().and_then(History::yielded);
-        let over = |then: YieldSituation, first| {
-            best.as_ref().is_some_and(|owner| then.is_over(&taker, owner, first))
-        };
-        let yielded = yielded.filter(|(then, first)| !over(*then, *first)).map(|(then, _)| then);
-        if let Some(owner) = &best {
-            let has_stable_owner =
-                owning_peers().any(|(_, peer)| !(peer.flags.leaving || peer.flags.isolated));
-            let serves = owner.candidate.is_some() && owner.failing <= taker.failing;
-            let leaves_unit =
-                has_stable_owner && yielded.is_some_and(|then| then.differs || serves);
-            if !taker.may_take_from(owner, false) || leaves_unit {
-                return ClaimTime::Never;
-            }
+        let best = self.owners(unit.address).min();
+        let Some((owner, delay_end)) = best else { return Step::Take(None) };
+        let own = Rank::stated(node, self.own.flags, state.claim_rank(node));
+        if own.may_take_from(&owner, now < delay_end) {
+            return Step::Take(Some((owner, delay_end)));
         }
-        let delay_end =
-            best.as_ref().and_then(|owner| self.sets.copy(owner.name)?.claims().get(&unit.address));
-        let running_delay_end = delay_end.copied().filter(|until| now < *until);
-        if let (Some(owner), Some(until)) = (&best, running_delay_end)
-            && !taker.may_take_from(owner, true)
-        {
-            return ClaimTime::NotBefore(until);
+        if own.may_take_from(&owner, false) {
+            return Step::NotBefore(delay_end);
         }
-        // An isolated node does not receive the claims of better candidates, so it does not wait
-        // for them.
-        if self.own.flags.isolated {
-            return ClaimTime::After(0);
+        let is_doubtful = unit.candidate(owner.node).is_none();
+        if is_doubtful && !own.soft_rules.and(owner.soft_rules).has(SoftRules::INELIGIBLE) {
+            return Step::Doubt(owner.node);
         }
-        let owner = best.as_ref().map(|owner| (owner, running_delay_end.is_some()));
-        ClaimTime::After(self.count_better(unit, &me, owner, yielded.is_some()))
+        Step::None
     }
 
-    /// Returns the number of candidates that rank better than this node, and that may take the unit
-    /// from its live owner, if there is one. `owner` has true if its preempt delay for the unit is
-    /// running.
-    ///
-    /// Two nodes whose views differ may each rank the other one higher, and would take and yield
-    /// the unit in lockstep. After yielding, this node therefore compares only self-reported state,
-    /// on which views do not differ: `by_own_report` is true.
-    fn count_better(
-        &self,
-        unit: &Unit,
-        me: &NodeView<'_>,
-        owner: Option<(&NodeView<'_>, bool)>,
-        by_own_report: bool,
-    ) -> u32 {
-        let own_key = me.waiting_key(by_own_report);
-        let is_better = |(name, peer): &(&Arc<str>, &Peer)| {
-            let other = Self::peer_view(name, Some(peer), unit);
-            other.candidate.is_some()
-                && other.waiting_key(by_own_report) < own_key
-                && owner.is_none_or(|(owner, delay_runs)| other.may_take_from(owner, delay_runs))
-        };
-        let count = self.peers.iter().filter(is_better).count();
-        u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// Returns the live peers that claim an address, sorted by name.
-    pub(super) fn owners(&self, address: IpAddr) -> impl Iterator<Item = (&str, &Peer)> + Clone {
+    /// Returns the ranks that the live owners of an address state, except this node.
+    pub(super) fn owners(&self, address: IpAddr) -> impl Iterator<Item = PeerRank<'_>> + Clone {
         let claimants = self.sets.claimants(address);
-        let peers = claimants.filter_map(|(name, _)| Some((&**name, self.peers.get(name)?)));
-        peers.filter(|(_, peer)| !peer.failed)
+        claimants.filter_map(move |(name, copy)| {
+            let peer = self.peers.get(name).filter(|peer| !peer.failed)?;
+            let claim = copy.claims().get(&address)?;
+            Some((Rank::stated(name, peer.flags, claim.rank), claim.delay_end))
+        })
     }
 
-    /// Returns the properties of this node that decide on its rank for a unit. This node remains a
-    /// candidate even if isolated, because it may be the only node left.
-    fn this_node<'a>(&'a self, unit: &'a Unit) -> NodeView<'a> {
-        let (name, flags) = (&*self.config.node, self.own.flags);
-        let candidate = unit.own_candidate(name).map(|candidate| (candidate, flags));
-        let failing = self.own.failing.is_reported(unit.address);
-        NodeView { name, order: unit.order(name), candidate, failing }
-    }
-
-    /// Returns the properties of a peer that decide on its rank for a unit. The API facts and flags
-    /// are absent if the peer fails a hard rule that depends on hellos: a peer that has failed, is
-    /// isolated or has refused the unit is no candidate.
-    fn peer_view<'a>(name: &'a str, peer: Option<&Peer>, unit: &'a Unit) -> NodeView<'a> {
-        let is_available = |peer: &&Peer| {
-            !(peer.failed || peer.flags.isolated || peer.refused.contains_key(&unit.address))
+    /// Returns the position of this node among the candidates that may take a unit from its owner,
+    /// if there is one: the number of better ones in this node's view.
+    ///
+    /// An isolated node does not receive the claims of better candidates, so it does not wait for
+    /// them.
+    fn position(&self, unit: &Unit, owner: Option<PeerRank<'_>>) -> usize {
+        let own_candidate = unit.own_candidate(&self.config.node);
+        let Some(candidate) = own_candidate.filter(|_| !self.own.flags.isolated) else { return 0 };
+        let own = Rank::of_candidate(candidate, unit.order(&candidate.node), self.own.flags);
+        let takes_from = |other: Rank<'_>, (owner, _): PeerRank<'_>| {
+            other.node != owner.node && other.may_take_from(&owner, false)
         };
-        let flags = peer.filter(is_available).map(|peer| peer.flags);
-        let failing = peer.is_some_and(|peer| peer.failing.contains(&unit.address));
-        let candidate = flags.and_then(|flags| Some((unit.candidate(name)?, flags)));
-        NodeView { name, order: unit.order(name), candidate, failing }
+        let is_better = |(name, peer): &(&Arc<str>, &Peer)| {
+            let is_silent = peer.failed || peer.flags.isolated || peer.flags.leaving;
+            let candidate = unit.candidate(name).filter(|_| !is_silent);
+            let other = candidate.map(|candidate| {
+                Rank::of_candidate(candidate, unit.order(&candidate.node), peer.flags)
+            });
+            other.is_some_and(|other| {
+                other < own && owner.is_none_or(|owner| takes_from(other, owner))
+            })
+        };
+        self.peers.iter().filter(is_better).count()
     }
 
-    /// Handles a peer's claim for addresses that this node owns: the node with the better rank
-    /// keeps the addresses.
-    pub(super) fn resolve_conflicts(&mut self, peer: &str, addresses: &[IpAddr], now: Instant) {
+    /// Handles a peer's claim for addresses that this node owns, too: the node with the better
+    /// stated rank keeps the addresses.
+    ///
+    /// `is_answer` is true if the peer has just sent a CLAIM for the addresses. Without that, this
+    /// node releases no address that it has just taken: the peer may have released it meanwhile.
+    pub(super) fn resolve_conflicts(
+        &mut self,
+        peer: &str,
+        addresses: &[IpAddr],
+        is_answer: bool,
+        now: Instant,
+    ) {
         for address in addresses {
             if let Some(mut state) = self.units.remove(address) {
                 self.counts.conflicts += 1;
-                self.settle_conflict(peer, &mut state, now);
+                self.settle_conflict(peer, &mut state, is_answer, now);
                 self.set_timer(*address, &mut state);
                 self.units.insert(*address, state);
                 self.own.dirty.addresses.insert(*address);
@@ -260,68 +302,43 @@ impl ClaimMachine {
         }
     }
 
-    fn settle_conflict(&mut self, peer: &str, state: &mut UnitState, now: Instant) {
-        let unit = Arc::clone(&state.unit);
-        let Some(since) = self.owned().get(&unit.address).copied() else { return };
-        let (this_node, other_owner) =
-            (self.this_node(&unit), Self::peer_view(peer, self.peers.get(peer), &unit));
-        let candidate = this_node.candidate.is_some();
-        // A node reports in its flags that it is isolated or leaving. Whatever the ranks are, such
-        // a node yields to a node that is neither, and never the other way round.
-        let peer_flags = self.peers.get(peer).map(|peer| peer.flags).unwrap_or_default();
-        let self_reported = |flags: Flags| (flags.isolated, flags.leaving);
-        let by_self_reported = self_reported(peer_flags).cmp(&self_reported(self.own.flags));
-        let peer_is_better = by_self_reported
-            .then_with(|| other_owner.sort_key(true).cmp(&this_node.sort_key(true)))
-            .is_lt();
-        let [own_soft, owner_soft] = [&this_node, &other_owner].map(NodeView::soft);
-        let history = state.history_mut();
-        let won = history.conflicts_won.entry(peer.into()).or_insert(0);
-        // An isolated peer receives no claims and cannot yield, so its claims do not indicate a
-        // different view.
-        *won = won.saturating_add(u8::from(!peer_is_better && !peer_flags.isolated));
-        let views_differ = *won >= CONFLICTS_WON_MAX
-            && by_self_reported.is_eq()
-            && other_owner.order_key() < this_node.order_key();
-        if !peer_is_better && !views_differ {
-            let is_rate_limited =
-                history.defended.is_some_and(|at| now.since(at) < CONFLICT_INTERVAL);
-            if !is_rate_limited {
-                history.defended = Some(now);
-                self.outputs.push_back(Output::AnnounceSeries(unit.address));
+    fn settle_conflict(
+        &mut self,
+        peer: &str,
+        state: &mut UnitState,
+        is_answer: bool,
+        now: Instant,
+    ) {
+        let address = state.unit.address;
+        let Some(owned) = self.owned().get(&address).copied() else { return };
+        let own = Rank::stated(&self.config.node, self.own.flags, owned.rank);
+        let better = self.owners(address).find(|(rank, _)| *rank.node == *peer && *rank < own);
+        if let Some(cause) = better.map(|(rank, _)| MoveCause::between(&own, &rank)) {
+            if is_answer || now.since(owned.since) >= CROSSING_MAX {
+                let (from, to) = (Some(Arc::clone(&self.name)), peer.into());
+                self.own.decided.hand_over.push(address);
+                self.own.decided.moves.push(Move { address, from, to, cause, silence: None });
             }
-            if !is_rate_limited || *won <= CONFLICTS_WON_MAX {
-                self.own.decided.repeat_claims.push(unit.address);
-            }
-            // The peer's claim has recorded the peer as the owner, but this node keeps the unit.
-            state.owned_last = true;
             return;
         }
-        history.conflicts_won.remove(peer);
-        if views_differ || now.since(since) < QUICK_YIELD {
-            history.start_hold_down(
-                YieldSituation {
-                    differs: views_differ,
-                    this_node: own_soft,
-                    other_owner: owner_soft,
-                },
-                now,
-            );
-        }
-        let decided = &mut self.own.decided;
-        if candidate {
-            decided.hand_over.push(unit.address)
-        } else {
-            decided.refuse.push(unit.address)
+        // The peer's claim has recorded the peer as the owner, but this node keeps the unit.
+        state.owned_last = true;
+        if state.repeats_claim(now) {
+            self.outputs.push_back(Output::AnnounceSeries(address));
+            self.own.decided.restate.push((address, owned.rank));
         }
     }
 
-    pub(super) fn forget_conflicts_won(&mut self, peer: &str, address: IpAddr) {
-        let state = self.units.get_mut(&address);
-        if let Some(history) =
-            state.and_then(|state| state.pending_claim.as_mut()?.history.as_mut())
-        {
-            history.conflicts_won.remove(peer);
+    /// Handles the doubts of a peer about addresses that this node owns. Until this node's view of
+    /// a unit changes, the node states a rank with which any candidate may take the unit. A peer
+    /// whose own view was outdated has the current one long before [`DOUBT_LIFETIME`] ends.
+    pub(super) fn on_doubts(&mut self, addresses: &[IpAddr], now: Instant) {
+        let owned = self.sets.own().owned();
+        for address in addresses.iter().filter(|address| owned.contains_key(*address)) {
+            if let Some(state) = self.units.get_mut(address) {
+                state.pending_claim().doubted_until = Some(now + DOUBT_LIFETIME);
+                self.own.dirty.addresses.insert(*address);
+            }
         }
     }
 }

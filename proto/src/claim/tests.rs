@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::election::{Candidate, order};
 use crate::wire::hello::{
-    Body, Claim, ClaimSetSummary, FailingReport, HelloDecodeError, HelloKey, HelloKeyRing,
-    ReleaseReason, Stretch,
+    Body, Claim, ClaimRank, ClaimSetSummary, HelloDecodeError, HelloKey, HelloKeyRing, Stretch,
 };
 
 mod bounded_work;
 mod claimants;
+mod doubts;
 mod failback;
 mod faults;
 mod foreign;
@@ -21,9 +21,12 @@ mod many_owners;
 mod missed_changes;
 mod newcomers;
 mod ownership;
+mod peer;
 mod self_check;
 mod shared;
 mod units;
+
+use peer::{TestPeer, claim, claim_with, hand_over, hello, known_claims};
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 200));
 
@@ -45,7 +48,9 @@ struct TestNode {
     /// True if all frames to the node are lost, and frames from the node arrive.
     receives_nothing: bool,
     finished: bool,
-    /// Values of the node's [`Output::TookOver`] outputs.
+    /// Values of the node's [`Output::Moved`] outputs.
+    moves: Vec<Move>,
+    /// Silence before the failovers among `moves`.
     failovers: Vec<Duration>,
     probed: Vec<IpAddr>,
     /// Number of the node's [`Output::Start`] outputs.
@@ -204,6 +209,7 @@ impl Segment {
             clock_lead: Duration::ZERO,
             receives_nothing: false,
             finished: false,
+            moves: Vec::new(),
             failovers: Vec::new(),
             probed: Vec::new(),
             starts: 0,
@@ -295,7 +301,10 @@ impl Segment {
                     );
                     node.defenses += 1;
                 }
-                Output::TookOver(silence) => node.failovers.push(silence),
+                Output::Moved(moved) => {
+                    node.failovers.extend(moved.silence);
+                    node.moves.push(moved);
+                }
                 Output::ArpProbe(address) => node.probed.push(address),
                 Output::ProbeNeighbors => {
                     // At least one foreign host is on the same side of any partition.
@@ -407,96 +416,6 @@ impl Segment {
             }
         }
     }
-}
-
-/// Hello with no failing addresses.
-fn hello() -> Body {
-    Body::Hello { accepted_keys: vec![], failing: FailingReport::default() }
-}
-
-fn claims(addresses: &[IpAddr]) -> Vec<Claim> {
-    let claim = |address: &IpAddr| Claim { address: *address, preempt_delay: Duration::ZERO };
-    addresses.iter().map(claim).collect()
-}
-
-fn claim(addresses: &[IpAddr]) -> Body {
-    Body::Claim(claims(addresses))
-}
-
-fn release(addresses: &[IpAddr], reason: ReleaseReason) -> Body {
-    Body::Release { addresses: addresses.to_vec(), reason }
-}
-
-fn hand_over(addresses: &[IpAddr]) -> Body {
-    release(addresses, ReleaseReason::HandedOver)
-}
-
-/// A peer of which only the frames exist, with its claim set.
-#[derive(Clone, Debug)]
-struct TestPeer {
-    name: &'static str,
-    epoch: u64,
-    mac: Mac,
-    clock: u64,
-    counter: u32,
-    owned: BTreeSet<IpAddr>,
-}
-
-impl TestPeer {
-    fn new(name: &'static str, epoch: u64) -> Self {
-        let mac = Mac([2, 0, 0, 0, 0, 2]);
-        Self { name, epoch, mac, clock: 0, counter: 0, owned: BTreeSet::new() }
-    }
-
-    /// Returns a peer that a machine has admitted.
-    fn admitted(name: &'static str, epoch: u64, machine: &mut ClaimMachine, now: Instant) -> Self {
-        let mut peer = Self::new(name, epoch);
-        machine.handle(peer.send(hello()), now);
-        while let Some(output) = machine.poll() {
-            if let Output::Send { to: Some(_), frame, .. } = output
-                && let Body::Challenge { nonce } = frame.body
-            {
-                machine.handle(peer.send(Body::ChallengeReply { nonce }), now);
-            }
-        }
-        peer
-    }
-
-    /// Returns the whole claim set as a list of one stretch.
-    fn list(&self) -> Body {
-        let all: Vec<_> = self.owned.iter().copied().collect();
-        Body::List(Stretch { after: None, last: None, claims: claims(&all) })
-    }
-
-    /// Sends a frame: changes the claim set, and returns the frame as input of a receiver.
-    fn send(&mut self, body: Body) -> Input {
-        self.clock += 1;
-        let owned = self.owned.clone();
-        match &body {
-            Body::Claim(claims) => self.owned.extend(claims.iter().map(|claim| claim.address)),
-            Body::Release { addresses, .. } => {
-                self.owned.retain(|address| !addresses.contains(address));
-            }
-            _ => {}
-        }
-        self.counter += u32::from(owned != self.owned);
-        let frame = Frame {
-            node: self.name.into(),
-            epoch: self.epoch,
-            clock: self.clock,
-            claim_set: ClaimSetSummary::new(self.epoch, self.counter, &self.owned),
-            interval: ms(50),
-            flags: Flags::default(),
-            body,
-        };
-        Input::Frame { source: self.mac, frame }
-    }
-}
-
-/// Returns the addresses that a machine knows as claims of a peer.
-fn known_claims(machine: &ClaimMachine, peer: &str) -> Vec<IpAddr> {
-    let copy = machine.sets.copy(peer).expect("the machine knows the peer");
-    copy.claims().keys().copied().collect()
 }
 
 /// Returns a segment with three nodes whose preempt delays have ended, and one unit with the

@@ -24,7 +24,7 @@ mod keys;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use claim_set::{Claim, ClaimSetSummary, Stretch};
+pub use claim_set::{Claim, ClaimRank, ClaimSetSummary, Stretch};
 pub use codec::{ADDRESSES_PER_FRAME_MAX, FRAME_MAX, HelloDecodeError};
 pub use keys::{HelloKey, HelloKeyRing, KEY_LENGTH};
 
@@ -61,39 +61,6 @@ pub struct Flags {
     pub health_checked: bool,
 }
 
-/// Reason why a speaker releases an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReleaseReason {
-    /// The address goes to another node, or to none. The sender remains a candidate for the
-    /// address.
-    HandedOver,
-    /// The sender is no candidate for the address. The receivers assume this for
-    /// [`REFUSAL_LIFETIME`](crate::claim::REFUSAL_LIFETIME), or until the sender claims the
-    /// address.
-    NotCandidate,
-    /// As [`ReleaseReason::NotCandidate`]. In addition, no node should claim the address for a
-    /// while, because a foreign host uses the address.
-    Contested,
-}
-
-/// Report of the addresses that the sender may announce, and whose endpoints on the sender's node
-/// all fail their health check.
-///
-/// The report covers all such addresses, or only a range of them if they do not fit in one frame.
-/// The report replaces all earlier reports on its range: an address of the range that the report
-/// does not contain does not fail.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FailingReport {
-    /// The failing addresses, ascending, at most [`ADDRESSES_PER_FRAME_MAX`].
-    pub addresses: Vec<IpAddr>,
-    /// True if the report covers no address lower than the first of `addresses`, false if it covers
-    /// all lower addresses.
-    pub more_before: bool,
-    /// True if the report covers no address higher than the last of `addresses`, false if it covers
-    /// all higher addresses.
-    pub more_after: bool,
-}
-
 /// Contents of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -101,17 +68,17 @@ pub enum Body {
     Hello {
         /// IDs of the keys that the sender accepts.
         accepted_keys: Vec<u32>,
-        /// Addresses whose health checks fail on the sender.
-        failing: FailingReport,
     },
-    /// The sender owns these addresses from now on, at most [`ADDRESSES_PER_FRAME_MAX`]. Multicast.
+    /// The sender owns these addresses from now on, with these ranks, at most
+    /// [`ADDRESSES_PER_FRAME_MAX`]. Multicast.
     Claim(Vec<Claim>),
     /// The sender has stopped announcing these addresses. Multicast.
     Release {
         /// Released addresses, at most [`ADDRESSES_PER_FRAME_MAX`].
         addresses: Vec<IpAddr>,
-        /// Reason of the release.
-        reason: ReleaseReason,
+        /// True if a foreign host uses the addresses, so that no node should claim them for a
+        /// while.
+        contested: bool,
     },
     /// Challenge: the receiver must respond at once, to prove that it runs. Unicast.
     Challenge {
@@ -127,6 +94,9 @@ pub enum Body {
     ListRequest,
     /// One stretch of the sender's claim set. Multicast.
     List(Stretch),
+    /// According to the sender's view of the Kubernetes API, the receiver may not announce these
+    /// addresses that it owns, at most [`ADDRESSES_PER_FRAME_MAX`]. Unicast.
+    Doubt(Vec<IpAddr>),
 }
 
 /// One frame, without its Ethernet header and signature.

@@ -1,13 +1,14 @@
 //! Reports of an interface's thread to the main loop, and updates of its metrics. Owned by the
 //! thread, which reports only after it has sent the replies that are due.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ferrolb_proto::claim::{AddressConflict, ClaimCounters, ClaimMachine};
+use ferrolb_proto::claim::{AddressConflict, ClaimCounters, ClaimMachine, Move};
 use tokio::sync::watch;
 
 use super::ThreadState;
-use crate::event::LinkReport;
+use crate::event::{LinkReport, MOVES_MAX};
 use crate::metrics::{DropReason, LinkMetrics};
 
 /// Sender of a thread's reports, with the thread's metrics and the counter values that were already
@@ -17,11 +18,36 @@ pub(super) struct Reporter<'a> {
     thread_state: &'a watch::Sender<ThreadState>,
     metrics: LinkMetrics,
     previous_counts: ClaimCounters,
+    /// See [`LinkReport::moves`].
+    moves: VecDeque<Move>,
+    move_count: u64,
 }
 
 impl<'a> Reporter<'a> {
     pub(super) fn new(thread_state: &'a watch::Sender<ThreadState>, metrics: LinkMetrics) -> Self {
-        Self { thread_state, metrics, previous_counts: ClaimCounters::default() }
+        Self {
+            thread_state,
+            metrics,
+            previous_counts: ClaimCounters::default(),
+            moves: VecDeque::new(),
+            move_count: 0,
+        }
+    }
+
+    /// Adds a move to the next report. The metrics count the moves to this node, so that the sum
+    /// over all nodes counts each move once.
+    pub(super) fn add_move(&mut self, moved: Move, node: &str) {
+        if *moved.to == *node {
+            self.metrics.moves(moved.cause).inc();
+        }
+        if let Some(silence) = moved.silence {
+            self.metrics.failover.observe(silence.as_secs_f64());
+        }
+        self.move_count += 1;
+        if self.moves.len() == MOVES_MAX {
+            self.moves.pop_front();
+        }
+        self.moves.push_back(moved);
     }
 
     /// Adds to the metrics the increase of the claim machine's counters since the previous call.
@@ -59,6 +85,7 @@ impl<'a> Reporter<'a> {
             ) == (handed_over, isolated, standby, proxy_healthy_elsewhere)
                 && before.speakers.iter().map(|name| &**name).eq(claims.live_peers())
                 && before.owned == *claims.owned()
+                && before.move_count == self.move_count
                 && before.conflicts.iter().cloned().eq(claims.conflicts());
             if same {
                 return false;
@@ -72,6 +99,8 @@ impl<'a> Reporter<'a> {
             *thread_state = Ok(LinkReport {
                 speakers,
                 owned,
+                moves: self.moves.clone(),
+                move_count: self.move_count,
                 handed_over,
                 isolated,
                 standby,

@@ -391,9 +391,7 @@ impl LinkThread<'_> {
                 }
                 Output::ArpProbe(address) => self.send_arp_probe(address, now)?,
                 Output::ProbeNeighbors => self.probe_neighbors()?,
-                Output::TookOver(silence) => {
-                    self.setup.metrics.failover.observe(silence.as_secs_f64())
-                }
+                Output::Moved(moved) => self.reporter.add_move(moved, &self.setup.claims.node),
                 Output::Finished => self.handed_over = true,
             }
         }

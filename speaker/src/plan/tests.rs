@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ferrolb_proto::api::{self, IpMode};
+use ferrolb_proto::claim::Owned;
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::election::{Candidate, order};
 use ferrolb_proto::facts::{
@@ -13,7 +14,7 @@ use ferrolb_proto::facts::{
 use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_proto::range::Family;
 use ferrolb_proto::shared_map::SharedMap;
-use ferrolb_proto::wire::hello::{HelloKey, KEY_LENGTH};
+use ferrolb_proto::wire::hello::{ClaimRank, HelloKey, KEY_LENGTH};
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
 use serde_json::json;
@@ -431,10 +432,10 @@ fn nothing_is_announced_before_all_input_has_arrived() {
 }
 
 /// Returns owned addresses that were claimed at the same time.
-fn owned(addresses: impl IntoIterator<Item = IpAddr>) -> SharedMap<IpAddr, Instant> {
+fn owned(addresses: impl IntoIterator<Item = IpAddr>) -> SharedMap<IpAddr, Owned> {
     let mut owned = SharedMap::default();
     for address in addresses {
-        owned.insert(address, Instant::ZERO);
+        owned.insert(address, Owned { since: Instant::ZERO, rank: ClaimRank::default() });
     }
     owned
 }

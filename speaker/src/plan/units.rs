@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::Instant;
 use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView};
-use ferrolb_proto::election::{Candidate, Rank, Unit, rank};
+use ferrolb_proto::claim::Owned;
+use ferrolb_proto::election::{Candidate, Rank, Unit};
 use ferrolb_proto::eligibility::{EligibleEndpoints, Ineligible, Serving, serving};
 use ferrolb_proto::facts::{Key, L2Advertisement};
 use ferrolb_proto::range::Family;
@@ -101,7 +101,7 @@ pub(super) struct LinkUnits {
 #[derive(Clone, Debug, Default)]
 struct SolicitedAddresses {
     prepared: SharedMap<Ipv6Addr, ()>,
-    owned: SharedMap<IpAddr, Instant>,
+    owned: SharedMap<IpAddr, Owned>,
     union: Arc<BTreeSet<Ipv6Addr>>,
 }
 
@@ -278,7 +278,7 @@ impl LinkUnits {
     /// `owned` are the addresses that this node owns there.
     pub(super) fn solicited_addresses(
         &mut self,
-        owned: &SharedMap<IpAddr, Instant>,
+        owned: &SharedMap<IpAddr, Owned>,
     ) -> Arc<BTreeSet<Ipv6Addr>> {
         let SolicitedAddresses { prepared, owned: owned_before, union } = &self.solicited;
         if *prepared == self.prepared && owned_before == owned {
@@ -307,7 +307,7 @@ fn is_prepared(unit: &Unit, node: &str) -> bool {
 
 /// Returns the rank of a candidate as far as it follows from API objects.
 fn rank_by_api<'a>(unit: &Unit, candidate: &'a Candidate) -> Rank<'a> {
-    rank(candidate, unit.order(&candidate.node), Flags::default(), false, false)
+    Rank::of_candidate(candidate, unit.order(&candidate.node), Flags::default())
 }
 
 /// Returns the Nodes, pools and advertisements of the cluster, which all units share.

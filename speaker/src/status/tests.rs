@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::InterfaceStatus;
+use ferrolb_proto::claim::Owned;
+use ferrolb_proto::wire::hello::ClaimRank;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Response};
@@ -69,7 +71,8 @@ fn a_change_of_the_owned_addresses_alone_reaches_the_writer() {
     let status = SpeakerStatusStatus { interfaces: vec![interface], ..Default::default() }.into();
     let address = IpAddr::from([172, 30, 0, 200]);
     let owned = |addresses: &[IpAddr]| {
-        let addresses = addresses.iter().map(|address| (*address, Instant::ZERO)).collect();
+        let owned = Owned { since: Instant::ZERO, rank: ClaimRank::default() };
+        let addresses = addresses.iter().map(|address| (*address, owned)).collect();
         OwnedAddresses::from([("eth0".into(), addresses)])
     };
     for (owned, changed, expect) in [

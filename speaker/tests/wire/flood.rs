@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, FailingReport, Flags, Frame};
+use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Flags, Frame};
 use ferrolb_proto::wire::{Mac, arp, ndp};
 use ferrolb_runtime::clock::Clock;
 
@@ -66,7 +66,7 @@ fn build_solicitation(from: Mac, to: Mac) -> Vec<u8> {
 
 /// Builds a well-formed hello with an invalid signature.
 fn build_invalid_hello(from: Mac, to: Mac) -> Vec<u8> {
-    let body = Body::Hello { accepted_keys: Vec::new(), failing: FailingReport::default() };
+    let body = Body::Hello { accepted_keys: Vec::new() };
     let frame = Frame {
         node: "flooder".into(),
         epoch: 1,

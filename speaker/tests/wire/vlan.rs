@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, FailingReport, Flags, Frame};
+use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Flags, Frame};
 use ferrolb_proto::wire::{Mac, arp, ndp};
 use ferrolb_speaker::metrics::DropReason;
 
@@ -168,8 +168,7 @@ fn a_hello_tagged_with_another_vlan_is_ignored() {
         let (owner, _other) = start_pair(&lan, &BOTH_VIPS).await;
         let client = RawSocket::open(&lan, "client", "eth0");
         let hello = |clock| {
-            let body =
-                Body::Hello { accepted_keys: vec![key().id()], failing: FailingReport::default() };
+            let body = Body::Hello { accepted_keys: vec![key().id()] };
             let interval = Duration::from_millis(50);
             let (epoch, flags) = (9, Flags::default());
             let frame = Frame {

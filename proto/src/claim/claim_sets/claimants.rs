@@ -24,6 +24,7 @@ impl Claimants {
         self.0.remove(&(address, Arc::clone(peer)));
     }
 
+    #[cfg(debug_assertions)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

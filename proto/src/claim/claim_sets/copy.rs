@@ -3,21 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::OwnSet;
 use super::claimants::Claimants;
 use crate::Instant;
 use crate::claim::CLAIMS_PER_PEER_MAX;
-use crate::wire::hello::{Body, Claim, ClaimSetSummary};
+use crate::wire::hello::{Body, Claim, ClaimRank, ClaimSetSummary};
+
+/// Difference between two ends of one preempt delay that follows only from the time in transit.
+const DELAY_DRIFT_MAX: Duration = Duration::from_millis(100);
+
+/// Claim of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::claim) struct PeerClaim {
+    pub(in crate::claim) rank: ClaimRank,
+    /// End of the preempt delay; [`Instant::ZERO`] without one.
+    pub(in crate::claim) delay_end: Instant,
+}
 
 /// Copy of the claim set of a peer.
 #[derive(Debug)]
 pub(in crate::claim) struct SetCopy {
     peer: Arc<str>,
     epoch: u64,
-    /// Claimed addresses, each with the end of its preempt delay; [`Instant::ZERO`] without one.
-    claims: BTreeMap<IpAddr, Instant>,
-    /// Summary of `claims`; the counter is the one of the peer's newest frame.
+    claims: BTreeMap<IpAddr, PeerClaim>,
+    /// Summary of `claims`; its counter is not used.
     summary: ClaimSetSummary,
     /// Summary in the peer's newest frame.
     stated: ClaimSetSummary,
@@ -30,23 +41,21 @@ pub(in crate::claim) struct SetCopy {
 }
 
 impl SetCopy {
-    /// Creates an empty copy. `stated` is the summary in a frame of the peer.
-    pub(super) fn new(peer: Arc<str>, epoch: u64, stated: ClaimSetSummary) -> Self {
+    /// Creates the copy of the set at the start of an epoch, which is empty.
+    pub(super) fn new(peer: Arc<str>, epoch: u64) -> Self {
         Self {
             peer,
             epoch,
             claims: BTreeMap::new(),
             summary: ClaimSetSummary::default(),
-            stated,
+            stated: ClaimSetSummary::default(),
             missed: 0,
             shared: BTreeSet::new(),
             requested_at: None,
         }
     }
 
-    /// Returns the claimed addresses, each with the end of its preempt delay; [`Instant::ZERO`]
-    /// without one.
-    pub(in crate::claim) const fn claims(&self) -> &BTreeMap<IpAddr, Instant> {
+    pub(in crate::claim) const fn claims(&self) -> &BTreeMap<IpAddr, PeerClaim> {
         &self.claims
     }
 
@@ -57,52 +66,54 @@ impl SetCopy {
 
     /// Returns whether the copy equals the peer's set.
     pub(in crate::claim) const fn is_complete(&self) -> bool {
-        self.summary.has_same_addresses(self.stated)
+        self.summary.has_same_claims(self.stated)
     }
 
     pub(super) const fn is_empty_set(&self) -> bool {
         self.stated.count == 0
     }
 
-    /// Stores the summary in the newest frame of the peer. `explained` is the number of changes
-    /// that the frame itself contains.
-    pub(super) const fn set_stated(&mut self, stated: ClaimSetSummary, explained: u32) {
+    /// Stores the summary in the newest frame of the peer, and counts the changes before this frame.
+    ///
+    /// A RELEASE contains a change. A CLAIM may repeat earlier claims, so it counts as a change only
+    /// if it is new, and if there was no other change.
+    pub(super) fn set_stated(&mut self, stated: ClaimSetSummary, body: &Body) {
         let changes = stated.counter.wrapping_sub(self.stated.counter);
-        self.missed = self.missed.saturating_add(changes.saturating_sub(explained));
+        let is_known = |claim: &Claim| {
+            self.claims.get(&claim.address).is_some_and(|known| known.rank == claim.rank)
+        };
+        let missed = match body {
+            Body::Release { .. } => changes.saturating_sub(1),
+            Body::Claim(claims) if changes == 1 && !claims.iter().all(is_known) => 0,
+            _ => changes,
+        };
+        self.missed = self.missed.saturating_add(missed);
         self.stated = stated;
-    }
-
-    /// Returns whether a frame contains a change of the set. A CLAIM may repeat known claims.
-    pub(super) fn is_changed_by(&self, body: &Body) -> bool {
-        match body {
-            Body::Claim(claims) => {
-                claims.iter().any(|claim| !self.claims.contains_key(&claim.address))
-            }
-            Body::Release { .. } => true,
-            _ => false,
-        }
     }
 
     /// Returns whether an overtaken frame is still valid: whether the copy is complete with it. A
     /// stretch of a list is valid as long as the set has not changed since.
     pub(super) fn is_completed_by(&self, body: &Body, summary: ClaimSetSummary) -> bool {
         let mut with = self.summary;
+        let remove = |with: &mut ClaimSetSummary, address: &IpAddr| {
+            if let Some(known) = self.claims.get(address) {
+                with.remove(self.epoch, *address, known.rank);
+            }
+        };
         match body {
             Body::Claim(claims) => {
-                let new = claims.iter().filter(|claim| !self.claims.contains_key(&claim.address));
-                new.for_each(|claim| with.add(self.epoch, claim.address));
+                for claim in claims {
+                    remove(&mut with, &claim.address);
+                    with.add(self.epoch, claim.address, claim.rank);
+                }
             }
             Body::Release { addresses, .. } => {
-                let known = addresses.iter().filter(|address| self.claims.contains_key(*address));
-                known.for_each(|address| with.remove(self.epoch, *address));
+                addresses.iter().for_each(|address| remove(&mut with, address));
             }
             Body::List(_) => return summary == self.stated && !self.is_complete(),
-            Body::Hello { .. }
-            | Body::Challenge { .. }
-            | Body::ChallengeReply { .. }
-            | Body::ListRequest => return false,
+            _ => return false,
         }
-        !self.is_complete() && with.has_same_addresses(self.stated)
+        !self.is_complete() && with.has_same_claims(self.stated)
     }
 
     /// Records that an overtaken frame contained one of the missed changes.
@@ -115,8 +126,7 @@ impl SetCopy {
         std::mem::take(&mut self.missed)
     }
 
-    /// Adds a claim. Returns whether it is new, or has another preempt delay than before; `None` if
-    /// the copy is full.
+    /// Adds a claim, or changes its rank and preempt delay. Returns `None` if the copy is full.
     pub(super) fn add(
         &mut self,
         claim: Claim,
@@ -124,17 +134,25 @@ impl SetCopy {
         own: &OwnSet,
         index: &mut Claimants,
     ) -> Option<Change> {
-        let Claim { address, preempt_delay } = claim;
+        let Claim { address, rank, preempt_delay } = claim;
         let delay_end = if preempt_delay.is_zero() { Instant::ZERO } else { now + preempt_delay };
-        if let Some(end) = self.claims.get_mut(&address) {
-            let before = std::mem::replace(end, delay_end);
-            return Some(if before == delay_end { Change::None } else { Change::Delay });
+        let new = PeerClaim { rank, delay_end };
+        if let Some(known) = self.claims.get_mut(&address) {
+            let drift =
+                new.delay_end.since(known.delay_end).max(known.delay_end.since(new.delay_end));
+            if known.rank == rank && drift < DELAY_DRIFT_MAX {
+                return Some(Change::None);
+            }
+            let before = std::mem::replace(known, new);
+            self.summary.remove(self.epoch, address, before.rank);
+            self.summary.add(self.epoch, address, rank);
+            return Some(Change::Restated);
         }
         if self.claims.len() >= CLAIMS_PER_PEER_MAX {
             return None;
         }
-        self.claims.insert(address, delay_end);
-        self.summary.add(self.epoch, address);
+        self.claims.insert(address, new);
+        self.summary.add(self.epoch, address, rank);
         index.insert(address, &self.peer);
         if own.owned().contains_key(&address) {
             self.shared.insert(address);
@@ -144,10 +162,8 @@ impl SetCopy {
 
     /// Removes a claim. Returns false if the copy does not contain it.
     pub(super) fn remove(&mut self, address: &IpAddr, index: &mut Claimants) -> bool {
-        if self.claims.remove(address).is_none() {
-            return false;
-        }
-        self.summary.remove(self.epoch, *address);
+        let Some(claim) = self.claims.remove(address) else { return false };
+        self.summary.remove(self.epoch, *address, claim.rank);
         self.shared.remove(address);
         index.remove(*address, &self.peer);
         true
@@ -173,8 +189,9 @@ impl SetCopy {
     #[cfg(debug_assertions)]
     pub(super) fn is_consistent(&self, own: &OwnSet, index: &Claimants) -> bool {
         let counter = self.summary.counter;
+        let claims = self.claims.iter().map(|(address, claim)| (*address, claim.rank));
         let shared = self.claims.keys().filter(|address| own.owned().contains_key(*address));
-        self.summary == ClaimSetSummary::new(self.epoch, counter, self.claims.keys())
+        self.summary == ClaimSetSummary::new(self.epoch, counter, claims)
             && self.shared.iter().eq(shared)
             && self.claims.keys().all(|address| index.of(*address).any(|name| *name == self.peer))
     }
@@ -185,5 +202,6 @@ impl SetCopy {
 pub(super) enum Change {
     None,
     New,
-    Delay,
+    /// The claim has another rank or preempt delay than before.
+    Restated,
 }

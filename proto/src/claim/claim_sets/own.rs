@@ -6,21 +6,29 @@ use std::time::Duration;
 
 use crate::Instant;
 use crate::shared_map::SharedMap;
-use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, ClaimSetSummary};
+use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, ClaimRank, ClaimSetSummary};
 
 /// Minimum interval between the starts of two lists, however many peers request one. A list goes to
 /// all peers.
-const LIST_INTERVAL: Duration = Duration::from_millis(100);
+const LIST_INTERVAL: Duration = Duration::from_millis(20);
 /// Interval of the stretches that an owner sends without a request, for peers whose requests do not
 /// arrive.
 const STRETCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Ownership of an address by this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// Time at which this node claimed the address.
+    pub since: Instant,
+    /// Rank of this node for the address, as its latest claim states it.
+    pub rank: ClaimRank,
+}
 
 /// Claim set of this node.
 #[derive(Debug)]
 pub(in crate::claim) struct OwnSet {
     epoch: u64,
-    /// Owned addresses, each with the time at which this node claimed it.
-    owned: SharedMap<IpAddr, Instant>,
+    owned: SharedMap<IpAddr, Owned>,
     summary: ClaimSetSummary,
     /// Last address of the latest stretch; `None` if the next stretch is the first one.
     cursor: Option<IpAddr>,
@@ -45,7 +53,7 @@ impl OwnSet {
         }
     }
 
-    pub(in crate::claim) const fn owned(&self) -> &SharedMap<IpAddr, Instant> {
+    pub(in crate::claim) const fn owned(&self) -> &SharedMap<IpAddr, Owned> {
         &self.owned
     }
 
@@ -53,22 +61,31 @@ impl OwnSet {
         self.summary
     }
 
-    /// Adds the addresses of one CLAIM.
-    pub(super) fn add(&mut self, addresses: &[IpAddr], now: Instant) {
-        self.summary.counter = self.summary.counter.wrapping_add(1);
-        for address in addresses {
-            if self.owned.insert(*address, now).is_none() {
-                self.summary.add(self.epoch, *address);
+    /// Adds the addresses of one CLAIM, or changes their ranks.
+    pub(super) fn add(&mut self, claims: &[(IpAddr, ClaimRank)], now: Instant) {
+        let mut is_changed = false;
+        for (address, rank) in claims {
+            let before = self.owned.get(address).copied();
+            if before.is_some_and(|before| before.rank == *rank) {
+                continue;
             }
+            is_changed = true;
+            if let Some(before) = before {
+                self.summary.remove(self.epoch, *address, before.rank);
+            }
+            let since = before.map_or(now, |before| before.since);
+            self.owned.insert(*address, Owned { since, rank: *rank });
+            self.summary.add(self.epoch, *address, *rank);
         }
+        self.summary.counter = self.summary.counter.wrapping_add(is_changed.into());
     }
 
     /// Removes the addresses of one RELEASE.
     pub(super) fn remove(&mut self, addresses: &[IpAddr]) {
         self.summary.counter = self.summary.counter.wrapping_add(1);
         for address in addresses {
-            if self.owned.remove(address).is_some() {
-                self.summary.remove(self.epoch, *address);
+            if let Some(owned) = self.owned.remove(address) {
+                self.summary.remove(self.epoch, *address, owned.rank);
             }
         }
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Flags, ReleaseReason};
+use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Flags};
 
 const PEER: &str = "node2";
+const RANK: ClaimRank = ClaimRank { soft_rules: 0, preference: 1, order: 2 };
 
 fn address(n: u32) -> IpAddr {
     IpAddr::from((0x0a00_0000 + n).to_be_bytes())
@@ -48,21 +49,26 @@ impl Pair {
     }
 
     fn claim(&mut self, addresses: &[IpAddr]) -> Frame {
-        self.sender.claim(addresses, self.now);
-        let claim = |address: &IpAddr| Claim { address: *address, preempt_delay: Duration::ZERO };
-        self.frame(Body::Claim(addresses.iter().map(claim).collect()))
+        self.claim_with(addresses, RANK)
+    }
+
+    fn claim_with(&mut self, addresses: &[IpAddr], rank: ClaimRank) -> Frame {
+        let claims: Vec<_> = addresses.iter().map(|address| (*address, rank)).collect();
+        self.sender.claim(&claims, self.now);
+        self.frame(Body::Claim(claims.into_iter().map(claim).collect()))
     }
 
     fn release(&mut self, addresses: &[IpAddr]) -> Frame {
         self.sender.release(addresses);
-        let reason = ReleaseReason::HandedOver;
-        self.frame(Body::Release { addresses: addresses.to_vec(), reason })
+        self.frame(Body::Release { addresses: addresses.to_vec(), contested: false })
     }
 
     fn stretch(&mut self) -> Frame {
         let (after, last, addresses) = self.sender.own_mut().next_stretch(self.now);
-        let claim = |address: IpAddr| Claim { address, preempt_delay: Duration::ZERO };
-        let claims = addresses.into_iter().map(claim).collect();
+        let owned = self.sender.own().owned();
+        let rank = |address: &IpAddr| owned.get(address).expect("an owned address").rank;
+        let claims =
+            addresses.into_iter().map(|address| claim((address, rank(&address)))).collect();
         self.frame(Body::List(Stretch { after, last, claims }))
     }
 
@@ -73,7 +79,7 @@ impl Pair {
     }
 
     fn receive_late(&mut self, frame: &Frame) -> Option<SetChanges> {
-        let changes = self.receiver.receive_late(PEER, frame, self.now);
+        let changes = self.receiver.receive_late(PEER, frame, false, self.now);
         assert!(self.receiver.is_consistent());
         changes
     }
@@ -92,7 +98,11 @@ impl Pair {
 }
 
 fn hello() -> Body {
-    Body::Hello { accepted_keys: vec![], failing: Default::default() }
+    Body::Hello { accepted_keys: vec![] }
+}
+
+fn claim((address, rank): (IpAddr, ClaimRank)) -> Claim {
+    Claim { address, rank, preempt_delay: Duration::ZERO }
 }
 
 #[test]
@@ -117,15 +127,24 @@ fn changes_name_what_a_frame_adds_and_removes() {
 }
 
 #[test]
-fn a_changed_preempt_delay_is_reported() {
+fn a_changed_preempt_delay_or_rank_is_reported() {
     let mut pair = Pair::new();
     let mut frame = pair.claim(&addresses([1]));
     pair.receive(&frame);
     let Body::Claim(claims) = &mut frame.body else { unreachable!("a claim") };
     claims[0].preempt_delay = Duration::from_secs(30);
-    let delayed = SetChanges { delayed: addresses([1]), ..SetChanges::default() };
-    assert_eq!(pair.receive(&frame), delayed);
-    assert_eq!(pair.copy().claims()[&address(1)], pair.now + Duration::from_secs(30));
+    let restated = SetChanges { restated: addresses([1]), ..SetChanges::default() };
+    assert_eq!(pair.receive(&frame), restated);
+    let end = pair.now + Duration::from_secs(30);
+    assert_eq!(pair.copy().claims()[&address(1)].delay_end, end);
+    // A list that repeats the delay a moment later is no change.
+    pair.now = pair.now + Duration::from_millis(20);
+    assert_eq!(pair.receive(&frame), SetChanges::default());
+    let frame = pair.claim_with(&addresses([1]), ClaimRank { soft_rules: 2, ..RANK });
+    assert!(!pair.copy().is_complete() || pair.copy().claims()[&address(1)].rank == RANK);
+    let restated = SetChanges { restated: addresses([1]), ..SetChanges::default() };
+    assert_eq!(pair.receive(&frame), restated);
+    assert!(pair.copy().is_complete());
 }
 
 #[test]
@@ -185,14 +204,14 @@ fn an_overtaken_change_is_no_missed_change() {
 }
 
 #[test]
-fn a_list_has_every_address_once_and_starts_at_most_every_100_ms() {
+fn a_list_has_every_address_once_and_starts_at_most_every_20_ms() {
     let mut pair = Pair::new();
     let count = ADDRESSES_PER_FRAME_MAX as u32 * 3 + 1;
     for chunk in addresses(0..count).chunks(ADDRESSES_PER_FRAME_MAX) {
-        pair.sender.claim(chunk, pair.now);
+        pair.claim(chunk);
     }
     let mut frames = 0;
-    for (wait, sent) in [(0, 4), (99, 0), (1, 4)] {
+    for (wait, sent) in [(0, 4), (19, 0), (1, 4)] {
         pair.now = pair.now + Duration::from_millis(wait);
         pair.sender.own_mut().start_list(pair.now);
         frames = 0;
@@ -225,10 +244,9 @@ fn a_full_copy_ignores_further_claims_and_requests_no_list() {
 #[test]
 fn a_claim_outside_of_its_stretch_is_ignored() {
     let mut pair = Pair::new();
-    let claim = |n| Claim { address: address(n), preempt_delay: Duration::ZERO };
     let (after, last) = (Some(address(1)), Some(address(3)));
-    pair.sender.claim(&addresses([2]), pair.now);
-    let claims = (0..5).map(claim).collect();
+    pair.sender.claim(&[(address(2), RANK)], pair.now);
+    let claims = (0..5).map(|n| claim((address(n), RANK))).collect();
     let frame = pair.frame(Body::List(Stretch { after, last, claims }));
     let changes = pair.receive(&frame);
     assert_eq!(changes.claimed, addresses([2, 3]));
@@ -253,7 +271,7 @@ fn arrival() -> impl Strategy<Value = Arrival> {
 proptest! {
     #[test]
     fn every_copy_becomes_complete(
-        steps in prop::collection::vec((0_u8..4, 0_u32..200, 1_u32..100, arrival()), 1..60),
+        steps in prop::collection::vec((0_u8..5, 0_u32..200, 1_u32..100, arrival()), 1..60),
     ) {
         let mut pair = Pair::new();
         let mut late = None;
@@ -266,6 +284,9 @@ proptest! {
             let frame = match kind {
                 0 if !new.is_empty() => pair.claim(&new),
                 1 if !known.is_empty() => pair.release(&known),
+                4 if !known.is_empty() => {
+                    pair.claim_with(&known, ClaimRank { order: from, ..RANK })
+                }
                 2 => pair.stretch(),
                 _ => pair.frame(hello()),
             };

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::claim::evaluation::{COMPARISONS_PER_TURN_MAX, EVALUATIONS_PER_TURN_MAX};
+use crate::election::SoftRules;
 use crate::wire::hello::ADDRESSES_PER_FRAME_MAX;
 
 /// Number of units: five full turns, and a rest.
@@ -154,7 +155,10 @@ fn a_long_list_is_sent_in_several_turns_and_continues_after_a_change() {
 #[test]
 fn all_addresses_are_announced_again_in_several_turns() {
     let (mut machine, mut peer, now) = new_owner();
-    machine.handle(peer.send(hand_over(&[address(0)])), now);
+    // Node2 has claimed and released an address unnoticed.
+    drop(peer.send(claim(&[address(0)])));
+    drop(peer.send(hand_over(&[address(0)])));
+    machine.handle(peer.send(hello()), now);
     outputs(&mut machine);
     let (mut announced, mut longest) = (Vec::new(), 0);
     let end = now + ms(80);
@@ -175,13 +179,15 @@ fn all_addresses_are_announced_again_in_several_turns() {
 #[test]
 fn many_conflicts_are_settled_in_several_turns() {
     let (mut machine, mut peer, now) = new_owner();
-    // Node2 claims all addresses while its frames are lost.
-    peer.owned = (0..UNITS).map(address).collect();
-    let all: Vec<_> = peer.owned.iter().copied().collect();
+    // Node2 claims all addresses while its frames are lost. A soft rule applies to it.
+    let all: Vec<_> = (0..UNITS).map(address).collect();
+    let rank = ClaimRank { soft_rules: SoftRules::FAILING.bits(), ..ClaimRank::default() };
+    peer.owned = all.iter().map(|address| (*address, rank)).collect();
     let mut after = None;
     for chunk in all.chunks(ADDRESSES_PER_FRAME_MAX) {
         let last = chunk.last().filter(|last| **last != address(UNITS - 1)).copied();
-        let stretch = Stretch { after, last, claims: claims(chunk) };
+        let claim = |address: &IpAddr| Claim { address: *address, rank, preempt_delay: ms(0) };
+        let stretch = Stretch { after, last, claims: chunk.iter().map(claim).collect() };
         machine.handle(peer.send(Body::List(stretch)), now);
         after = last;
     }
@@ -190,5 +196,5 @@ fn many_conflicts_are_settled_in_several_turns() {
     assert_eq!(machine.counts().conflicts, UNITS as u64 + 512, "a hello settles them again");
     turns(&mut machine, now);
     assert_eq!(machine.counts().conflicts, 2 * UNITS as u64);
-    assert_eq!(machine.owned().len(), UNITS, "the peer is no candidate");
+    assert_eq!(machine.owned().len(), UNITS, "node2 has the worse rank");
 }

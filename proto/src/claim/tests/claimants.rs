@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::peer::claim_of;
 use super::*;
 
 /// Number of addresses in the frames of the peers.
@@ -31,13 +32,15 @@ fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
         Just(hello()),
         bits.clone().prop_map(|bits| claim(&addresses(bits))),
-        (bits.clone(), any::<bool>()).prop_map(|(bits, refuses)| {
-            let refused =
-                if refuses { ReleaseReason::NotCandidate } else { ReleaseReason::HandedOver };
-            release(&addresses(bits), refused)
+        (bits.clone(), any::<bool>()).prop_map(|(bits, contested)| {
+            Body::Release { addresses: addresses(bits), contested }
         }),
         (bits, bound(), bound()).prop_map(|(bits, after, last)| {
-            Body::List(Stretch { after, last, claims: claims(&addresses(bits)) })
+            Body::List(Stretch {
+                after,
+                last,
+                claims: addresses(bits).into_iter().map(|a| claim_of("node2", a)).collect(),
+            })
         }),
     ]
 }

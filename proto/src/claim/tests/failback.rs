@@ -1,9 +1,9 @@
 //! Failback: the preempt delay, its growth, and `--failback-delay never`.
 
 use super::faults::machine_with_peer;
+use super::peer::claim_of;
 use super::*;
 use crate::claim::NodeState;
-use crate::wire::hello::Body;
 
 /// Waits until a node owns [`VIP`] again, at most `limit`. Returns how long that took.
 fn time_to_failback(segment: &mut Segment, name: &str, limit: Duration) -> Duration {
@@ -122,7 +122,8 @@ fn a_preempt_delay_that_the_owner_withdraws_ends_at_once() {
     let is_first = |address: &IpAddr| ranked(&["node1", "node2"], *address)[0] == "node1";
     let address = (1..=250).map(|n| IpAddr::from([172, 30, 0, n])).find(is_first);
     let address = address.expect("such an address");
-    let claim = |preempt_delay| Body::Claim(vec![Claim { address, preempt_delay }]);
+    let claim =
+        |preempt_delay| Body::Claim(vec![Claim { preempt_delay, ..claim_of("node2", address) }]);
     machine.handle(peer.send(claim(Duration::from_secs(20))), now);
     set_units(&mut machine, vec![unit(address, &["node1", "node2"])], now);
     assert_eq!(machine.owned().len(), 0, "the owner keeps the unit during the preempt delay");

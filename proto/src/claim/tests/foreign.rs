@@ -152,7 +152,7 @@ fn a_kernel_reply_of_a_peer_is_reported_and_moves_nothing() {
     let mut segment = settled_segment();
     let epoch = segment.node(order[1]).machine.config.epoch;
     let mut peer = TestPeer { clock: u64::MAX / 2, mac, ..TestPeer::new("peer", epoch) };
-    peer.owned.insert(IpAddr::from([10, 0, 0, 1]));
+    peer.owned.insert(IpAddr::from([10, 0, 0, 1]), ClaimRank::default());
     let Input::Frame { source, mut frame } = peer.send(hello()) else { unreachable!("a frame") };
     frame.node = order[1].into();
     segment.input(order[0], Input::Frame { source, frame });
@@ -176,32 +176,6 @@ fn recent_frames_of_a_former_owner_are_no_conflict() {
     assert_eq!(
         conflicts_of(&mut segment, order[1]),
         conflict_with(ConflictKind::PeerKernel(order[0].into()), mac)
-    );
-}
-
-#[test]
-fn recent_frames_of_a_peer_that_released_are_no_conflict() {
-    let mut segment = settled_segment();
-    let order = ranked(&NODES, VIP);
-    let mac = segment.node(order[1]).mac;
-    // The second node takes the unit, because its view no longer has the owner as a candidate. In
-    // its next view, it is no candidate either.
-    segment.set_units(order[1], vec![unit(VIP, &order[1..])]);
-    segment.run(ms(1));
-    segment.set_units(order[1], vec![unit(VIP, &order[2..])]);
-    segment.run(ms(1));
-    assert_eq!(segment.node(order[1]).starts, 1);
-    assert_eq!(segment.owners(VIP), [order[0]]);
-    receive_arp(&mut segment, mac, true);
-    assert!(
-        conflicts_of(&mut segment, order[0]).is_empty(),
-        "an announcement just before a release is no conflict"
-    );
-    segment.run(Duration::from_secs(1));
-    receive_arp(&mut segment, mac, true);
-    assert_eq!(
-        conflicts_of(&mut segment, order[0]),
-        conflict_with(ConflictKind::PeerKernel(order[1].into()), mac)
     );
 }
 

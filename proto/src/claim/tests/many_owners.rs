@@ -1,7 +1,6 @@
 //! Many owners on one segment: hellos slow down together, and no node is declared failed meanwhile.
 
 use super::*;
-use crate::wire::hello::Body;
 
 #[test]
 fn above_forty_owners_the_hello_interval_grows() {

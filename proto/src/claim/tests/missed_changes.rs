@@ -2,8 +2,6 @@
 //! again, because caches of clients may contain the MAC of the peer.
 
 use super::*;
-use crate::claim::unit::YieldSituation;
-use crate::election::NO_SOFT_RULES;
 
 const OTHER_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 201));
 
@@ -24,6 +22,7 @@ impl TestOwner {
         let node2 = TestPeer::admitted("node2", 7, &mut machine, half);
         let node3 = TestPeer::admitted("node3", 8, &mut machine, half);
         machine.tick(Instant::from_millis(1_000));
+        machine.own.flags.in_preempt_delay = false;
         let now = Instant::from_millis(1_500);
         set_units(&mut machine, vec![unit(VIP, &["node1"])], now);
         let mut owner = Self { machine, now, node2, node3 };
@@ -81,7 +80,7 @@ fn only_missed_changes_that_may_hide_a_claim_cause_an_announcement() {
         assert_eq!(owner.count_announcements(), expected, "{name}");
         assert_eq!(
             known_claims(&owner.machine, "node2"),
-            Vec::from_iter(owner.node2.owned.clone())
+            Vec::from_iter(owner.node2.owned.keys().copied())
         );
         owner.count_announcements();
         owner.count_announcements();
@@ -97,50 +96,9 @@ fn a_peer_that_often_hides_claims_causes_fewer_and_fewer_announcements() {
         owner.lose(hand_over(&[OTHER_ADDRESS]));
         announcements.push(owner.count_announcements());
     }
-    // The changes are hidden every 1.5 s, for 150 s: after 1, 2, 4, 8, 16, 32 s and a minute.
-    assert_eq!(announcements.iter().sum::<usize>(), 8, "{announcements:?}");
-}
-
-/// Checks a failover in which a soft rule applies to the second candidate and the third has just
-/// yielded: the third candidate takes over.
-fn check_yielded_node_takes_over(add_soft_rule: impl Fn(&mut Segment, &str)) {
-    let mut segment = settled_segment();
-    let order = ranked(&NODES, VIP);
-    let now = segment.now;
-    add_soft_rule(&mut segment, order[1]);
-    let state = segment.node(order[2]).machine.units.get_mut(&VIP).expect("the state of the unit");
-    state.history_mut().start_hold_down(
-        YieldSituation {
-            differs: false,
-            this_node: Some(NO_SOFT_RULES),
-            other_owner: Some(NO_SOFT_RULES),
-        },
-        now,
-    );
-    segment.run(Duration::from_secs(2));
-    segment.node(order[0]).up = false;
-    segment.run(Duration::from_secs(2));
-    assert_eq!(segment.owners(VIP), [order[2]]);
-    assert_eq!(segment.node(order[1]).starts, 0);
-    assert!(segment.longest_gap(VIP) <= ms(200), "no owner for {:?}", segment.longest_gap(VIP));
-}
-
-#[test]
-fn a_yielded_node_ranks_before_a_flapping_node() {
-    check_yielded_node_takes_over(|segment, name| {
-        let (now, flags) = (segment.now, segment.node(name).machine.own.flags);
-        segment.node(name).machine.set_flags(Flags { flapping: true, ..flags }, now);
-    });
-}
-
-#[test]
-fn a_yielded_node_ranks_before_a_node_with_failing_checks() {
-    check_yielded_node_takes_over(|segment, name| {
-        segment.set_units(
-            name,
-            vec![Arc::new(Unit { failing: true, ..(*unit(VIP, &NODES)).clone() })],
-        );
-    });
+    // The changes are hidden every 1.5 s, for 150 s. The interval doubles to 8 s.
+    let count = announcements.iter().sum::<usize>();
+    assert!((18..=24).contains(&count), "{announcements:?}");
 }
 
 #[test]
@@ -168,33 +126,18 @@ fn a_restart_of_a_peer_without_leaving_causes_an_announcement() {
 }
 
 #[test]
-fn the_first_peer_of_a_lone_owner_causes_an_announcement() {
+fn the_unnoticed_claim_of_a_new_peer_causes_an_announcement() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     set_units(&mut machine, vec![unit(VIP, &["node1"])], Instant::ZERO);
     machine.tick(Instant::from_millis(1_000));
     let now = Instant::from_millis(1_500);
-    let node2 = TestPeer::admitted("node2", 7, &mut machine, now);
+    let mut node2 = TestPeer::new("node2", 7);
+    drop(node2.send(claim(&[VIP])));
+    drop(node2.send(hand_over(&[VIP])));
+    node2.admit(&mut machine, now);
     let mut owner = TestOwner { machine, now, node2, node3: TestPeer::new("node3", 8) };
     assert_eq!(owner.count_announcements(), 1);
-}
-
-#[test]
-fn two_nodes_that_rank_each_other_higher_do_not_yield_forever() {
-    let mut segment = Segment::new(&["node1", "node2"]);
-    for name in ["node1", "node2"] {
-        let view = change_candidates(&unit(VIP, &["node1", "node2"]), |candidate| {
-            candidate.cordoned = *candidate.node == *name;
-        });
-        segment.set_units(name, vec![view]);
-    }
-    segment.run(Duration::from_secs(2));
-    segment.watch_owners(VIP);
-    segment.run(Duration::from_secs(30));
-    assert_eq!(segment.owners(VIP).len(), 1);
-    let moves: usize = ["node1", "node2"].iter().map(|name| segment.node(name).starts).sum();
-    assert!(moves <= 4, "the unit moves {moves} times in half a minute");
-    assert!(segment.longest_gap(VIP) < ms(130), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]

@@ -232,47 +232,6 @@ fn both_addresses_of_a_service_go_to_one_node() {
 }
 
 #[test]
-fn differing_views_end_with_one_owner_and_few_frames() {
-    let mut segment = Segment::new(&["node1", "node2"]);
-    let order = ranked(&["node1", "node2"], VIP);
-    // Each node is the only candidate in its own view.
-    segment.set_units(order[0], vec![unit(VIP, &[order[0]])]);
-    segment.set_units(order[1], vec![unit(VIP, &[order[1]])]);
-    segment.run(Duration::from_secs(5));
-    let frames = segment.sent;
-    segment.run(Duration::from_secs(60));
-    assert_eq!(segment.owners(VIP), [order[0]], "the order alone decides");
-    assert!(
-        segment.sent - frames < 60 * 60,
-        "the nodes send {} frames in a minute",
-        segment.sent - frames
-    );
-}
-
-#[test]
-fn hold_down_ends_when_the_owner_loses_its_endpoints() {
-    let two = &NODES[..2];
-    let (mut segment, order, all) = (Segment::new(two), ranked(two, VIP), unit(VIP, two));
-    segment.units(&[Arc::clone(&all)]);
-    segment.run(Duration::from_secs(40));
-    assert_eq!(segment.owners(VIP), [order[0]]);
-    segment.watch_owners(VIP);
-    let cordoned = change_candidates(&all, |candidate| {
-        candidate.cordoned = *candidate.node == *order[0];
-    });
-    // The owner receives the cordon a second later than the other node.
-    segment.set_units(order[1], vec![Arc::clone(&cordoned)]);
-    segment.run(ms(1_000));
-    segment.set_units(order[0], vec![cordoned]);
-    segment.run(ms(1_000));
-    assert_eq!(segment.owners(VIP), [order[0]], "the other node is in hold-down");
-    segment.units(&[Arc::new(Unit { can_serve_here: false, ..(*unit(VIP, &order[1..])).clone() })]);
-    segment.run(ms(200));
-    assert_eq!(segment.owners(VIP), [order[1]]);
-    assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
-}
-
-#[test]
 fn a_leaving_node_claims_nothing() {
     let mut segment = settled_segment();
     let owner = ranked(&NODES, VIP)[0];

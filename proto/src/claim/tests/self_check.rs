@@ -2,8 +2,6 @@
 
 use super::*;
 use crate::claim::self_check::MinimumOffset;
-use crate::claim::unit::YieldSituation;
-use crate::election::NO_SOFT_RULES;
 
 #[test]
 fn an_isolated_owner_is_replaced_and_takes_nothing_back() {
@@ -47,25 +45,6 @@ fn an_isolated_owner_is_replaced_and_takes_nothing_back() {
             segment.longest_overlap(VIP)
         );
     }
-}
-
-#[test]
-fn a_hold_down_does_not_protect_an_isolated_owner() {
-    let mut segment = settled_segment();
-    let order = ranked(&NODES, VIP);
-    let now = segment.now;
-    // Both other nodes have yielded to the owner, which is no candidate in their view of the API.
-    for name in &order[1..] {
-        let state = segment.node(name).machine.units.get_mut(&VIP).expect("the state of the unit");
-        state.history_mut().start_hold_down(
-            YieldSituation { differs: true, this_node: Some(NO_SOFT_RULES), other_owner: None },
-            now,
-        );
-    }
-    segment.node(order[0]).receives_nothing = true;
-    segment.run(Duration::from_secs(2));
-    assert_eq!(segment.owners(VIP), [order[1]]);
-    assert!(segment.longest_gap(VIP) <= ms(1_050), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]

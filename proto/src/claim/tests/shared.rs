@@ -1,5 +1,6 @@
 //! Two interfaces of one node on one segment, a stalled main loop, and Services with two addresses.
 
+use super::peer::claim_of;
 use super::*;
 
 #[test]
@@ -143,8 +144,9 @@ fn reordered_frames_are_applied_and_replays_are_stale() {
     let (mut machine, mut peer) = faults::machine_with_peer();
     let at = Instant::from_millis(1_500);
     let address = |n: u8| IpAddr::from([10, 0, 0, n]);
-    let stretch =
-        |after, last, n| Body::List(Stretch { after, last, claims: claims(&[address(n)]) });
+    let stretch = |after, last, n| {
+        Body::List(Stretch { after, last, claims: vec![claim_of("node2", address(n))] })
+    };
     // The node claims two addresses, and the claims are lost. The second stretch of its list
     // arrives before the first one, with a hello in between.
     drop(peer.send(claim(&[address(1), address(2)])));
@@ -167,6 +169,8 @@ fn reordered_frames_are_applied_and_replays_are_stale() {
     let known = [address(2), address(3)];
     assert_eq!((known_claims(&machine, "node2"), machine.counts().stale_frames), (known.into(), 0));
     // All replayed frames are stale.
+    peer.clock += Duration::from_secs(1).as_nanos() as u64;
+    machine.handle(peer.send(hello()), at);
     for input in [first, second, claimed, released] {
         machine.handle(input, at);
         assert_eq!(known_claims(&machine, "node2"), known);

@@ -3,7 +3,9 @@
 
 use proptest::prelude::*;
 
+use super::peer::claim_of;
 use super::*;
+use crate::election::SoftRules;
 
 /// Number of addresses that can be units.
 const ADDRESSES: u8 = 6;
@@ -22,12 +24,10 @@ fn addresses(bits: u8) -> Vec<IpAddr> {
 enum Step {
     /// The units become those of these facts, by address.
     Units([Option<UnitFacts>; ADDRESSES as usize]),
-    /// The peer claims addresses.
-    Claim(u8),
-    /// The peer releases addresses, and is no candidate for them if the flag is true.
+    /// The peer claims addresses. Their health checks fail on it if the flag is true.
+    Claim(u8, bool),
+    /// The peer releases addresses. A foreign host uses them if the flag is true.
     Release(u8, bool),
-    /// The health checks of these addresses fail on the peer.
-    PeerFailing(u8),
     Drain(bool),
     /// Nothing but hellos of the peer for a multiple of 40 ms.
     Wait(u8),
@@ -59,9 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
     let bits = 0..1_u8 << ADDRESSES;
     prop_oneof![
         3 => prop::array::uniform6(prop::option::weighted(0.7, unit_facts())).prop_map(Step::Units),
-        2 => bits.clone().prop_map(Step::Claim),
-        2 => (bits.clone(), any::<bool>()).prop_map(|(bits, refuses)| Step::Release(bits, refuses)),
-        1 => bits.prop_map(Step::PeerFailing),
+        2 => (bits.clone(), any::<bool>()).prop_map(|(bits, fails)| Step::Claim(bits, fails)),
+        2 => (bits, any::<bool>()).prop_map(|(bits, contested)| Step::Release(bits, contested)),
         1 => any::<bool>().prop_map(Step::Drain),
         3 => (0_u8..40).prop_map(Step::Wait),
     ]
@@ -88,8 +87,6 @@ struct Run {
     machine: ClaimMachine,
     now: Instant,
     peer: TestPeer,
-    /// Failing addresses in the hellos of the peer.
-    peer_failing: u8,
     outputs: Vec<Output>,
 }
 
@@ -99,7 +96,7 @@ impl Run {
         machine.handle(Input::Keys(vec![1]), Instant::ZERO);
         let now = Instant::from_millis(900);
         let peer = TestPeer::admitted("node2", 7, &mut machine, now);
-        Self { machine, now, peer, peer_failing: 0, outputs: Vec::new() }
+        Self { machine, now, peer, outputs: Vec::new() }
     }
 
     fn receive(&mut self, body: Body) {
@@ -132,13 +129,18 @@ impl Run {
                 self.machine.own.dirty.all |= replaces_all;
                 self.tick();
             }
-            Step::Claim(bits) => self.receive(claim(&addresses(*bits))),
-            Step::Release(bits, refuses) => {
-                let reason =
-                    if *refuses { ReleaseReason::NotCandidate } else { ReleaseReason::HandedOver };
-                self.receive(release(&addresses(*bits), reason));
+            Step::Claim(bits, fails) => {
+                let soft_rules = SoftRules::FAILING.when(*fails).bits();
+                let claim = |address| {
+                    let claim = claim_of("node2", address);
+                    Claim { rank: ClaimRank { soft_rules, ..claim.rank }, ..claim }
+                };
+                self.receive(Body::Claim(addresses(*bits).into_iter().map(claim).collect()));
             }
-            Step::PeerFailing(bits) => self.peer_failing = *bits,
+            Step::Release(bits, contested) => {
+                let (addresses, contested) = (addresses(*bits), *contested);
+                self.receive(Body::Release { addresses, contested });
+            }
             Step::Drain(draining) => {
                 let state = NodeState { draining: *draining, ..NodeState::default() };
                 self.handle(Input::NodeState(state));
@@ -150,9 +152,7 @@ impl Run {
 
     /// Receives a hello of the peer, and runs the machine for 40 ms.
     fn wait(&mut self) {
-        let addresses = addresses(self.peer_failing);
-        let failing = FailingReport { addresses, ..FailingReport::default() };
-        self.receive(Body::Hello { accepted_keys: vec![], failing });
+        self.receive(hello());
         let end = self.now + ms(40);
         while let Some(at) = self.machine.deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
@@ -172,7 +172,7 @@ impl Run {
         for state in self.machine.units.values_mut() {
             // State that is over has no effect. The next evaluation drops it.
             state.pending_claim.take_if(|pending_claim| {
-                pending_claim.history.take_if(|history| history.is_over(now));
+                pending_claim.expire(now);
                 pending_claim.is_over()
             });
         }

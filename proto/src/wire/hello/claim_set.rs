@@ -9,9 +9,23 @@ use std::time::Duration;
 pub struct Claim {
     /// Address that the sender owns.
     pub address: IpAddr,
+    /// Rank of the sender for the address, without the part that its flags contain.
+    pub rank: ClaimRank,
     /// Remaining preempt delay of the address, in units of 10 ms up to 655 s. A better candidate
     /// waits for the end of the delay, unless a soft rule makes it better.
     pub preempt_delay: Duration,
+}
+
+/// Rank of an owner for an address, as far as it differs between the addresses of the node. The
+/// owner computes it from its own view of the Kubernetes API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClaimRank {
+    /// Soft rules, as [`SoftRules::bits`](crate::election::SoftRules::bits).
+    pub soft_rules: u8,
+    /// Preference; more is better.
+    pub preference: u16,
+    /// Order of the node for the address; less is better.
+    pub order: u32,
 }
 
 /// Claims of a stretch of the addresses: the sender owns these addresses of the stretch, and no
@@ -45,52 +59,55 @@ pub struct ClaimSetSummary {
     pub counter: u32,
     /// Number of addresses.
     pub count: u32,
-    /// Exclusive or of [`Self::hash`] of all addresses.
+    /// Exclusive or of [`Self::hash`] of all addresses and ranks.
     pub digest: u64,
 }
 
 impl ClaimSetSummary {
     /// Returns the summary of a set after this number of changes.
     #[must_use]
-    pub fn new<'a>(
+    pub fn new(
         epoch: u64,
         counter: u32,
-        addresses: impl IntoIterator<Item = &'a IpAddr>,
+        claims: impl IntoIterator<Item = (IpAddr, ClaimRank)>,
     ) -> Self {
         let mut summary = Self { counter, ..Self::default() };
-        addresses.into_iter().for_each(|address| summary.add(epoch, *address));
+        claims.into_iter().for_each(|(address, rank)| summary.add(epoch, address, rank));
         summary
     }
 
     /// Adds an address that is not in the set.
-    pub fn add(&mut self, epoch: u64, address: IpAddr) {
+    pub fn add(&mut self, epoch: u64, address: IpAddr, rank: ClaimRank) {
         self.count = self.count.wrapping_add(1);
-        self.digest ^= Self::hash(epoch, address);
+        self.digest ^= Self::hash(epoch, address, rank);
     }
 
-    /// Removes an address of the set.
-    pub fn remove(&mut self, epoch: u64, address: IpAddr) {
+    /// Removes an address of the set, which has this rank there.
+    pub fn remove(&mut self, epoch: u64, address: IpAddr, rank: ClaimRank) {
         self.count = self.count.wrapping_sub(1);
-        self.digest ^= Self::hash(epoch, address);
+        self.digest ^= Self::hash(epoch, address, rank);
     }
 
-    /// Returns whether both summaries describe the same addresses.
+    /// Returns whether both summaries describe the same addresses and ranks.
     #[must_use]
-    pub const fn has_same_addresses(self, other: Self) -> bool {
+    pub const fn has_same_claims(self, other: Self) -> bool {
         self.count == other.count && self.digest == other.digest
     }
 
-    /// Returns the hash of an address in a claim set of an epoch of a node. The hash depends on the
-    /// epoch, so that two sets whose digests are equal by chance differ after a restart.
+    /// Returns the hash of an address and its rank in a claim set of an epoch of a node. The hash
+    /// depends on the epoch, so that two sets whose digests are equal by chance differ after a
+    /// restart.
     #[must_use]
-    pub fn hash(epoch: u64, address: IpAddr) -> u64 {
+    pub fn hash(epoch: u64, address: IpAddr, rank: ClaimRank) -> u64 {
         let (number, family) = match address {
             IpAddr::V4(address) => (u128::from(address.to_bits()), 4),
             IpAddr::V6(address) => (address.to_bits(), 6),
         };
         #[expect(clippy::cast_possible_truncation, reason = "the two halves of the number")]
         let (high, low) = ((number >> 64) as u64, number as u64);
-        mix(mix(mix(epoch ^ family) ^ high) ^ low)
+        let ClaimRank { soft_rules, preference, order } = rank;
+        let rank = u64::from(order) | u64::from(preference) << 32 | u64::from(soft_rules) << 48;
+        mix(mix(mix(mix(epoch ^ family) ^ high) ^ low) ^ rank)
     }
 }
 

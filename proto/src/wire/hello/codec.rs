@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::keys::SIGNATURE_LENGTH;
 use super::{
-    Body, Claim, ClaimSetSummary, ETHER_TYPE, FailingReport, Flags, Frame, GROUP, HelloKey,
-    HelloKeyRing, NODE_NAME_MAX, ReleaseReason, Stretch, VERSION,
+    Body, Claim, ClaimRank, ClaimSetSummary, ETHER_TYPE, Flags, Frame, GROUP, HelloKey,
+    HelloKeyRing, NODE_NAME_MAX, Stretch, VERSION,
 };
 use crate::wire::{ETHERNET_HEADER_LENGTH, Mac, write_ethernet_header};
 
@@ -27,6 +27,7 @@ const KIND_CHALLENGE: u8 = 4;
 const KIND_CHALLENGE_REPLY: u8 = 5;
 const KIND_LIST_REQUEST: u8 = 6;
 const KIND_LIST: u8 = 7;
+const KIND_DOUBT: u8 = 8;
 
 const TLV_NODE: u16 = 1;
 const TLV_ACCEPTED_KEYS: u16 = 2;
@@ -34,19 +35,15 @@ const TLV_NONCE: u16 = 3;
 /// TLVs of addresses: 4 or 16 bytes for each.
 const TLV_V4: u16 = 4;
 const TLV_V6: u16 = 5;
-/// TLVs of claims: an address, and its preempt delay in [`PREEMPT_DELAY_UNIT`] (u16).
+/// TLVs of claims: an address, the soft rules (u8), the preference (u16), the order (u32), and the
+/// preempt delay in [`PREEMPT_DELAY_UNIT`] (u16).
 const TLV_CLAIMS_V4: u16 = 6;
 const TLV_CLAIMS_V6: u16 = 7;
 /// TLVs of one address: the bounds of a stretch.
 const TLV_AFTER: u16 = 8;
 const TLV_LAST: u16 = 9;
-const TLV_REFUSED: u16 = 10;
-const TLV_CONTESTED: u16 = 11;
-/// TLV of one byte with the bits [`MORE_BEFORE`] and [`MORE_AFTER`]. Without this TLV, a report
-/// covers all failing addresses of the sender.
-const TLV_FAILING_MORE: u16 = 12;
-const MORE_BEFORE: u8 = 1;
-const MORE_AFTER: u8 = 2;
+/// Empty TLV of a contested release.
+const TLV_CONTESTED: u16 = 10;
 const PREEMPT_DELAY_UNIT: Duration = Duration::from_millis(10);
 
 /// Reason why a received frame was dropped. Each interface has a counter for each reason.
@@ -146,25 +143,25 @@ impl Frame {
 
 fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
     match body {
-        Body::Hello { accepted_keys, failing } => {
+        Body::Hello { accepted_keys } => {
             let ids: Vec<_> = accepted_keys.iter().flat_map(|id| id.to_be_bytes()).collect();
             tlv(out, TLV_ACCEPTED_KEYS, &ids);
-            failing_tlvs(out, failing);
             KIND_HELLO
         }
         Body::Claim(claims) => {
             claim_tlvs(out, claims);
             KIND_CLAIM
         }
-        Body::Release { addresses, reason } => {
+        Body::Release { addresses, contested } => {
             address_tlvs(out, addresses);
-            if *reason != ReleaseReason::HandedOver {
-                tlv(out, TLV_REFUSED, &[]);
-            }
-            if *reason == ReleaseReason::Contested {
+            if *contested {
                 tlv(out, TLV_CONTESTED, &[]);
             }
             KIND_RELEASE
+        }
+        Body::Doubt(addresses) => {
+            address_tlvs(out, addresses);
+            KIND_DOUBT
         }
         Body::Challenge { nonce } => {
             tlv(out, TLV_NONCE, &nonce.to_be_bytes());
@@ -202,7 +199,11 @@ fn address_tlvs(out: &mut Vec<u8>, addresses: &[IpAddr]) {
 fn claim_tlvs(out: &mut Vec<u8>, claims: &[Claim]) {
     let entry = |claim: &Claim| {
         let units = claim.preempt_delay.as_millis() / PREEMPT_DELAY_UNIT.as_millis();
+        let ClaimRank { soft_rules, preference, order } = claim.rank;
         let mut bytes = octets(&claim.address);
+        bytes.push(soft_rules);
+        bytes.extend_from_slice(&preference.to_be_bytes());
+        bytes.extend_from_slice(&order.to_be_bytes());
         bytes.extend_from_slice(&u16::try_from(units).unwrap_or(u16::MAX).to_be_bytes());
         (claim.address.is_ipv6(), bytes)
     };
@@ -222,15 +223,6 @@ fn family_tlvs(
         if !value.is_empty() {
             tlv(out, kind, &value);
         }
-    }
-}
-
-fn failing_tlvs(out: &mut Vec<u8>, failing: &FailingReport) {
-    let FailingReport { addresses, more_before, more_after } = failing;
-    address_tlvs(out, addresses);
-    let more = (u8::from(*more_before) * MORE_BEFORE) | (u8::from(*more_after) * MORE_AFTER);
-    if more != 0 {
-        tlv(out, TLV_FAILING_MORE, &[more]);
     }
 }
 
@@ -272,8 +264,7 @@ struct Tlvs<'a> {
     nonce: Option<u64>,
     after: Option<IpAddr>,
     last: Option<IpAddr>,
-    reason: Option<ReleaseReason>,
-    more: u8,
+    contested: bool,
 }
 
 impl<'a> Tlvs<'a> {
@@ -288,16 +279,12 @@ impl<'a> Tlvs<'a> {
                 TLV_NONCE => all.nonce = Some(value.u64()?),
                 TLV_AFTER => all.after = Some(value.any_address()?),
                 TLV_LAST => all.last = Some(value.any_address()?),
-                TLV_REFUSED if all.reason.is_none() => {
-                    all.reason = Some(ReleaseReason::NotCandidate)
-                }
-                TLV_CONTESTED => all.reason = Some(ReleaseReason::Contested),
+                TLV_CONTESTED => all.contested = true,
                 TLV_ACCEPTED_KEYS => value.all(&mut all.accepted_keys, Reader::u32)?,
                 TLV_V4 => value.all(&mut all.addresses, Reader::address::<4>)?,
                 TLV_V6 => value.all(&mut all.addresses, Reader::address::<16>)?,
                 TLV_CLAIMS_V4 => value.all(&mut all.claims, Reader::claim::<4>)?,
                 TLV_CLAIMS_V6 => value.all(&mut all.claims, Reader::claim::<16>)?,
-                TLV_FAILING_MORE => all.more = value.take(1)?[0],
                 _ => {}
             }
         }
@@ -305,21 +292,15 @@ impl<'a> Tlvs<'a> {
     }
 
     fn body(self, kind: u8, version: u8) -> Result<Body, HelloDecodeError> {
-        let Self { accepted_keys, mut addresses, mut claims, after, last, more, .. } = self;
+        let Self { accepted_keys, mut addresses, mut claims, after, last, contested, .. } = self;
         let nonce = self.nonce.ok_or(HelloDecodeError::Malformed);
         addresses.sort_unstable();
         claims.sort_by_key(|claim| claim.address);
         Ok(match kind {
-            KIND_HELLO => {
-                let (more_before, more_after) = (more & MORE_BEFORE != 0, more & MORE_AFTER != 0);
-                let failing = FailingReport { addresses, more_before, more_after };
-                Body::Hello { accepted_keys, failing }
-            }
+            KIND_HELLO => Body::Hello { accepted_keys },
             KIND_CLAIM => Body::Claim(claims),
-            KIND_RELEASE => {
-                let reason = self.reason.unwrap_or(ReleaseReason::HandedOver);
-                Body::Release { addresses, reason }
-            }
+            KIND_RELEASE => Body::Release { addresses, contested },
+            KIND_DOUBT => Body::Doubt(addresses),
             KIND_CHALLENGE => Body::Challenge { nonce: nonce? },
             KIND_CHALLENGE_REPLY => Body::ChallengeReply { nonce: nonce? },
             KIND_LIST_REQUEST => Body::ListRequest,
@@ -375,7 +356,10 @@ impl<'a> Reader<'a> {
         IpAddr: From<[u8; N]>,
     {
         let address = self.address::<N>()?;
-        Ok(Claim { address, preempt_delay: PREEMPT_DELAY_UNIT * u32::from(self.u16()?) })
+        let (soft_rules, preference) = (self.take(1)?[0], self.u16()?);
+        let rank = ClaimRank { soft_rules, preference, order: self.u32()? };
+        let preempt_delay = PREEMPT_DELAY_UNIT * u32::from(self.u16()?);
+        Ok(Claim { address, rank, preempt_delay })
     }
 
     fn u16(&mut self) -> Result<u16, HelloDecodeError> {

@@ -27,13 +27,11 @@ fn frame(body: Body) -> Frame {
     }
 }
 
-fn failing(addresses: Vec<IpAddr>, more_before: bool, more_after: bool) -> FailingReport {
-    FailingReport { addresses, more_before, more_after }
-}
-
 /// Returns claims of these addresses with this preempt delay.
 fn claims(addresses: &[IpAddr], preempt_delay: Duration) -> Vec<Claim> {
-    addresses.iter().map(|address| Claim { address: *address, preempt_delay }).collect()
+    let rank = ClaimRank { soft_rules: 0x82, preference: 0x0103, order: 0x0405_0607 };
+    let claim = |address: &IpAddr| Claim { address: *address, rank, preempt_delay };
+    addresses.iter().map(claim).collect()
 }
 
 fn v6(n: u16) -> IpAddr {
@@ -48,26 +46,25 @@ fn many() -> Vec<IpAddr> {
 fn bodies() -> Vec<Body> {
     let v4 = IpAddr::from([172, 30, 0, 200]);
     let both = vec![v4, v6(200)];
-    let hello = |accepted_keys, failing| Body::Hello { accepted_keys, failing };
-    let release = |addresses, reason| Body::Release { addresses, reason };
+    let hello = |accepted_keys| Body::Hello { accepted_keys };
+    let release = |addresses, contested| Body::Release { addresses, contested };
     let stretch = |after, last, claims| Body::List(Stretch { after, last, claims });
     let longest_delay = Duration::from_millis(10) * u32::from(u16::MAX);
     let mut delays = claims(&both, Duration::from_millis(59_990));
     delays[1].preempt_delay = Duration::ZERO;
     vec![
-        hello(vec![1, 2], failing(both.clone(), false, false)),
-        hello(vec![], FailingReport::default()),
-        hello(vec![1, 2, 3, 4], failing(many(), true, true)),
-        hello(vec![], failing(many(), false, true)),
-        hello(vec![], failing(many(), true, false)),
+        hello(vec![1, 2]),
+        hello(vec![]),
+        hello(vec![1, 2, 3, 4]),
         Body::Claim(delays.clone()),
         Body::Claim(claims(&[v4], Duration::ZERO)),
         Body::Claim(claims(&many(), longest_delay)),
         Body::Claim(vec![]),
-        release(both.clone(), ReleaseReason::NotCandidate),
-        release(both, ReleaseReason::HandedOver),
-        release(vec![v4], ReleaseReason::Contested),
-        release(many(), ReleaseReason::Contested),
+        release(both.clone(), false),
+        release(vec![v4], true),
+        release(many(), true),
+        Body::Doubt(both),
+        Body::Doubt(many()),
         Body::Challenge { nonce: u64::MAX },
         Body::ChallengeReply { nonce: 1 },
         Body::ListRequest,
@@ -95,17 +92,16 @@ fn every_frame_kind_survives_a_round_trip() {
 }
 
 #[test]
-fn failing_addresses_are_decoded_in_any_number_and_order() {
+fn addresses_are_decoded_in_any_number_and_order() {
     // A later version may send more addresses, in more TLVs, in any order.
     let v4: Vec<IpAddr> = (0..200).map(|n| IpAddr::from([10, 0, 0, n])).collect();
     let v6: Vec<IpAddr> = (0..10).map(v6).collect();
     let octets = |all: &[IpAddr]| -> Vec<u8> { all.iter().rev().flat_map(octets).collect() };
     let tlvs = [(5, octets(&v6)), (4, octets(&v4[..100])), (4, octets(&v4[100..]))];
-    let hello = |failing| Body::Hello { accepted_keys: vec![1], failing };
-    let body = hello(FailingReport::default());
+    let body = Body::Doubt(vec![]);
     assert_eq!(
         decode_body(&with_tlvs(&frame(body.clone()), &tlvs)),
-        Ok(hello(failing([v4, v6].concat(), false, false)))
+        Ok(Body::Doubt([v4, v6].concat()))
     );
     check_malformed(&body, [(4, 3), (4, 5), (5, 4), (5, 15), (5, 17)]);
     let claim = Body::Claim(vec![]);
@@ -116,7 +112,7 @@ fn failing_addresses_are_decoded_in_any_number_and_order() {
 #[test]
 fn claims_are_decoded_in_ascending_order() {
     let (v4, delay) = (IpAddr::from([10, 0, 0, 1]), Duration::from_millis(20));
-    let entry = |address: &IpAddr| [octets(address), vec![0, 2]].concat();
+    let entry = |address: &IpAddr| [octets(address), vec![0x82, 1, 3, 4, 5, 6, 7, 0, 2]].concat();
     let descending: Vec<u8> = [v6(3), v6(2), v6(1)].iter().flat_map(entry).collect();
     let tlvs = [(7, descending), (6, entry(&v4))];
     let expect = claims(&[v4, v6(1), v6(2), v6(3)], delay);
@@ -126,7 +122,7 @@ fn claims_are_decoded_in_ascending_order() {
         (stretch(vec![]), stretch(expect.clone())),
     ] {
         assert_eq!(decode_body(&with_tlvs(&frame(body.clone()), &tlvs)), Ok(expect));
-        check_malformed(&body, [(6, 4), (6, 5), (6, 7), (7, 16), (7, 17), (7, 19)]);
+        check_malformed(&body, [(6, 4), (6, 12), (6, 14), (7, 16), (7, 24), (7, 26)]);
         check_malformed(&body, [(8, 0), (8, 3), (8, 15), (9, 0), (9, 5)]);
     }
 }
@@ -223,21 +219,17 @@ const FRAME_V1: &str = "03464c42000102000000000988b50106001232f8591cfeedbeef0000
 fn frames_v2() -> Vec<(&'static str, Body)> {
     let v4 = IpAddr::from([172, 30, 0, 200]);
     let (both, delay) = ([v4, v6(200)], Duration::from_secs(30));
-    let hello = |failing| Body::Hello { accepted_keys: vec![0x0102_0304], failing };
-    let release = |reason| Body::Release { addresses: both.to_vec(), reason };
     let list = |after, last| {
         let claims = claims(&both[1..], delay);
         Body::List(Stretch { after, last, claims })
     };
     vec![
-        ("hello", hello(FailingReport::default())),
-        ("hello-failing", hello(failing(both.to_vec(), false, false))),
-        ("hello-failing-more", hello(failing(vec![v4], true, true))),
+        ("hello", Body::Hello { accepted_keys: vec![0x0102_0304] }),
         ("claim", Body::Claim(claims(&both, Duration::ZERO))),
         ("claim-preempt-delay", Body::Claim(claims(&both, delay))),
-        ("release-handed-over", release(ReleaseReason::HandedOver)),
-        ("release-not-candidate", release(ReleaseReason::NotCandidate)),
-        ("release-contested", release(ReleaseReason::Contested)),
+        ("release", Body::Release { addresses: both.to_vec(), contested: false }),
+        ("release-contested", Body::Release { addresses: both.to_vec(), contested: true }),
+        ("doubt", Body::Doubt(both.to_vec())),
         ("challenge", Body::Challenge { nonce: 0x0102_0304_0506_0708 }),
         ("challenge-reply", Body::ChallengeReply { nonce: 0x0102_0304_0506_0708 }),
         ("list-request", Body::ListRequest),

@@ -281,7 +281,7 @@ proptest! {
                     node: Arc::clone(&node.name),
                     terminating,
                     cordoned: node.cordoned,
-                    preference: preference.iter().sum(),
+                    preference: preference.iter().sum::<u32>().try_into().expect("small weights"),
                 })
             })
             .collect();

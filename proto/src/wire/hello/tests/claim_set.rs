@@ -15,21 +15,32 @@ fn addresses() -> Vec<IpAddr> {
     v4.chain(v6).collect()
 }
 
+const RANK: ClaimRank = ClaimRank { soft_rules: 2, preference: 1, order: 7 };
+
+/// Returns the claims of these addresses with the same rank.
+fn ranked(addresses: &[IpAddr]) -> impl Iterator<Item = (IpAddr, ClaimRank)> + '_ {
+    addresses.iter().map(|address| (*address, RANK))
+}
+
 /// The hash is a part of the protocol. The values were computed by another program.
 #[test]
-fn the_hash_of_an_address_is_stable() {
+fn the_hash_of_a_claim_is_stable() {
     let cases = [
-        (0, "0.0.0.0", 0x743d_4fd0_e0f2_0311),
-        (0, "::", 0xcef2_df89_f8f7_67c3),
-        (1, "192.0.2.1", 0xf878_0427_7692_3d36),
-        (1, "::ffff:192.0.2.1", 0xd8dd_e334_9666_89f4),
-        (1, "2001:db8::1", 0xec66_0fa3_574f_b64a),
-        (0xfeed_beef_0000_0001, "192.0.2.1", 0xb65b_52ce_ac68_65e2),
-        (u64::MAX, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 0xc717_a8c0_d07b_bf67),
+        (0, "0.0.0.0", (0, 0, 0), 0x1af0_3630_17cd_7574),
+        (0, "::", (0, 0, 0), 0x72ca_1a02_786a_65a4),
+        (1, "192.0.2.1", (0, 0, 0), 0x7f46_a03c_b786_f8be),
+        (1, "192.0.2.1", (130, 0, 0), 0xbd13_28c9_c94f_2ced),
+        (1, "192.0.2.1", (0, 130, 0), 0xcaba_497a_ae64_94ea),
+        (1, "192.0.2.1", (0, 0, 130), 0x368a_b473_d25b_c4c4),
+        (1, "::ffff:192.0.2.1", (0, 0, 0), 0x1525_9970_d314_3c8c),
+        (1, "2001:db8::1", (255, 65535, 4294967295), 0x17e7_3c68_6c9d_1486),
+        (0xfeed_beef_0000_0001, "192.0.2.1", (2, 3, 4), 0x5802_d4de_cb8b_fcb7),
+        (u64::MAX, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", (0, 0, 0), 0x909a_2d80_2c04_2b70),
     ];
-    for (epoch, of, expect) in cases {
-        let hash = ClaimSetSummary::hash(epoch, address(of));
-        assert_eq!(hash, expect, "{of} in the epoch {epoch:#x}: {hash:#018x}");
+    for (epoch, of, (soft_rules, preference, order), expect) in cases {
+        let rank = ClaimRank { soft_rules, preference, order };
+        let hash = ClaimSetSummary::hash(epoch, address(of), rank);
+        assert_eq!(hash, expect, "{of} with {rank:?} in the epoch {epoch:#x}: {hash:#018x}");
     }
 }
 
@@ -44,25 +55,26 @@ fn the_summary_of_an_empty_set_is_zero_in_each_epoch() {
 #[test]
 fn the_summary_follows_from_the_addresses_alone() {
     let (all, epoch) = (addresses(), 7);
-    let summary = ClaimSetSummary::new(epoch, 3, &all);
+    let summary = ClaimSetSummary::new(epoch, 3, ranked(&all));
     assert_eq!((summary.counter, summary.count), (3, 40));
-    assert_eq!(ClaimSetSummary::new(epoch, 3, all.iter().rev()), summary, "in any order");
+    let reversed: Vec<_> = all.iter().rev().copied().collect();
+    assert_eq!(ClaimSetSummary::new(epoch, 3, ranked(&reversed)), summary, "in any order");
     let mut changed = summary;
     for address in &all {
-        changed.remove(epoch, *address);
-        assert!(!changed.has_same_addresses(summary), "the set without {address} differs");
-        changed.add(epoch, *address);
+        changed.remove(epoch, *address, RANK);
+        assert!(!changed.has_same_claims(summary), "the set without {address} differs");
+        changed.add(epoch, *address, RANK);
         assert_eq!(changed, summary, "a removal of {address} and its addition cancel out");
     }
     for address in &all {
-        changed.remove(epoch, *address);
+        changed.remove(epoch, *address, RANK);
     }
     assert_eq!(changed, ClaimSetSummary { counter: 3, count: 0, digest: 0 });
 }
 
 #[test]
 fn summaries_are_compared_without_their_counters() {
-    let set = |counter, addresses: &[IpAddr]| ClaimSetSummary::new(7, counter, addresses);
+    let set = |counter, addresses: &[IpAddr]| ClaimSetSummary::new(7, counter, ranked(addresses));
     let [a, b] = ["192.0.2.1", "192.0.2.2"].map(address);
     let cases = [
         ("the same set after more changes", set(1, &[a]), set(9, &[a]), true),
@@ -77,14 +89,14 @@ fn summaries_are_compared_without_their_counters() {
         ),
     ];
     for (name, one, other, expect) in cases {
-        assert_eq!(one.has_same_addresses(other), expect, "{name}");
-        assert_eq!(other.has_same_addresses(one), expect, "{name}, reversed");
+        assert_eq!(one.has_same_claims(other), expect, "{name}");
+        assert_eq!(other.has_same_claims(one), expect, "{name}, reversed");
     }
 }
 
 #[test]
 fn the_digest_depends_on_the_epoch_and_on_the_family() {
-    let digest = |epoch, of| ClaimSetSummary::new(epoch, 0, &[address(of)]).digest;
+    let digest = |epoch, of| ClaimSetSummary::new(epoch, 0, ranked(&[address(of)])).digest;
     let others = [
         (2, "192.0.2.1"),
         (1, "192.0.2.2"),
@@ -101,7 +113,7 @@ fn the_digest_depends_on_the_epoch_and_on_the_family() {
 fn no_two_small_sets_have_the_same_digest() {
     let all = addresses();
     for epoch in [0, 1, 0xfeed_beef_0000_0001, u64::MAX] {
-        let digest = |set: &[IpAddr]| ClaimSetSummary::new(epoch, 0, set).digest;
+        let digest = |set: &[IpAddr]| ClaimSetSummary::new(epoch, 0, ranked(set)).digest;
         let mut digests = vec![digest(&[])];
         for (i, a) in all.iter().enumerate() {
             digests.push(digest(&[*a]));
@@ -123,8 +135,10 @@ proptest! {
         one in prop::collection::btree_set(any::<IpAddr>(), 0..12),
         other in prop::collection::btree_set(any::<IpAddr>(), 0..12),
     ) {
-        let [of_one, of_other] = [&one, &other].map(|set| ClaimSetSummary::new(epoch, 1, set));
-        prop_assert_eq!(of_one.has_same_addresses(of_other), one == other);
+        let [of_one, of_other] = [&one, &other].map(|set| {
+            ClaimSetSummary::new(epoch, 1, set.iter().map(|address| (*address, RANK)))
+        });
+        prop_assert_eq!(of_one.has_same_claims(of_other), one == other);
         prop_assert_eq!(of_one.digest == of_other.digest, one == other);
     }
 }
