@@ -4,7 +4,8 @@
 //! The memory of a set depends on the number of its intervals, never on the number of its
 //! addresses: a /8 or an IPv6 /64 takes as much as a /28.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -276,6 +277,26 @@ impl AddressSet {
         sizes.fold(0, |sum: u128, (&(_, start), &end)| {
             sum.saturating_add((end - start).saturating_add(1))
         })
+    }
+
+    /// Returns at most `max` ranges that together contain all addresses of a family in the set,
+    /// ascending. The intervals with the smallest gaps between them are merged. If the set has
+    /// addresses of the family, the result has at least one range.
+    #[must_use]
+    pub fn covering_ranges(&self, family: Family, max: usize) -> Vec<AddressRange> {
+        let intervals: Vec<_> = self.ranges().filter(|range| range.family == family).collect();
+        let gap = |index: &usize| intervals[*index].first - intervals[index - 1].last;
+        let mut gaps: Vec<usize> = (1..intervals.len()).collect();
+        gaps.sort_by_key(|index| Reverse(gap(index)));
+        let kept: BTreeSet<usize> = gaps.into_iter().take(max.saturating_sub(1)).collect();
+        let mut covering: Vec<AddressRange> = Vec::new();
+        for (index, interval) in intervals.iter().enumerate() {
+            match covering.last_mut() {
+                Some(range) if !kept.contains(&index) => range.last = interval.last,
+                _ => covering.push(*interval),
+            }
+        }
+        covering
     }
 
     /// Returns the intervals of the set, IPv4 first, ascending.

@@ -11,6 +11,7 @@ mod memo;
 mod not_ready;
 mod probes;
 mod proxy_health;
+mod received_ranges;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use ferrolb_proto::api::{
     InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, SpeakerStatusStatus,
 };
 use ferrolb_proto::claim::{AddressConflict, ConflictKind, NodeState, Owned};
+use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
@@ -41,6 +43,7 @@ pub use bgp::{
 pub use memo::Memo;
 pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
 pub use proxy_health::ProxyTargets;
+pub use received_ranges::{IPV4_RANGES_MAX, IPV6_RANGES_MAX};
 pub use units::{AddressCounts, SERVING_NAMES, Units};
 
 /// Desired configuration of all drivers.
@@ -109,6 +112,10 @@ pub struct LinkPlan {
 pub struct LinkConfig {
     /// All election units of this network segment.
     pub units: Units,
+    /// Ranges of addresses about which the thread receives ARP and NDP frames of other hosts. They
+    /// contain the addresses of all `units`. None: the ranges are not known, so the thread receives
+    /// all such frames.
+    pub received_ranges: Option<Arc<[AddressRange]>>,
     /// Hello keys, which sign and verify the frames between speakers.
     pub keys: HelloKeyRing,
     /// Hardware addresses of all interfaces of this node. The thread treats frames from them as
@@ -194,6 +201,7 @@ fn plan_links(
         unhealthy: state.proxy_health.unhealthy(),
         health_checked: state.proxy_health.checked(),
     };
+    let received_ranges = memo.received_ranges.ranges();
     let mut announcing = BTreeSet::new();
     for link in eligible {
         let failure = state.link_failures.get(&link.index).copied();
@@ -211,7 +219,8 @@ fn plan_links(
             }
             None
         };
-        desired.links.insert(link.index, link_plan(state, link, units, node_flags));
+        let plan = link_plan(state, link, units, node_flags, received_ranges.clone());
+        desired.links.insert(link.index, plan);
     }
     memo.addresses.retain_links(|index| announcing.contains(&index));
 }
@@ -223,6 +232,7 @@ fn link_plan(
     link: &Link,
     units: Option<&mut LinkUnits>,
     node_flags: NodeState,
+    received_ranges: Option<Arc<[AddressRange]>>,
 ) -> LinkPlan {
     let mut nothing = LinkUnits::default();
     let units = units.unwrap_or(&mut nothing);
@@ -240,6 +250,7 @@ fn link_plan(
     let macs = links.filter(|link| !state.leads_to_pod(link)).map(|link| link.mac).collect();
     let config = LinkConfig {
         units: units.units.clone(),
+        received_ranges,
         keys: state.keys.clone(),
         macs,
         source,

@@ -103,6 +103,48 @@ proptest! {
 }
 
 #[test]
+fn covering_ranges_leave_out_the_largest_gaps() {
+    let mut set = AddressSet::default();
+    for text in ["10.0.0.1", "10.0.0.3", "10.0.0.9-10.0.0.20", "10.0.1.0/24", "fd00::1", "fd01::1"]
+    {
+        set.insert(range(text));
+    }
+    let covering = |family, max| {
+        let ranges = set.covering_ranges(family, max);
+        ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    for (max, expect) in [
+        (9, "10.0.0.1 10.0.0.3 10.0.0.9-10.0.0.20 10.0.1.0-10.0.1.255"),
+        (4, "10.0.0.1 10.0.0.3 10.0.0.9-10.0.0.20 10.0.1.0-10.0.1.255"),
+        (3, "10.0.0.1-10.0.0.3 10.0.0.9-10.0.0.20 10.0.1.0-10.0.1.255"),
+        (2, "10.0.0.1-10.0.0.20 10.0.1.0-10.0.1.255"),
+        (1, "10.0.0.1-10.0.1.255"),
+        (0, "10.0.0.1-10.0.1.255"),
+    ] {
+        assert_eq!(covering(Family::V4, max), expect, "at most {max} ranges");
+    }
+    assert_eq!(covering(Family::V6, 1), "fd00::1-fd01::1");
+    assert_eq!(AddressSet::default().covering_ranges(Family::V4, 4), []);
+}
+
+proptest! {
+    #[test]
+    fn covering_ranges_contain_the_set(starts in prop::collection::vec(any::<u16>(), 0..100), max in 1_usize..20) {
+        let mut set = AddressSet::default();
+        for start in &starts {
+            set.insert(AddressRange::single(Ipv4Addr::from_bits(u32::from(*start)).into()));
+        }
+        let covering = set.covering_ranges(Family::V4, max);
+        prop_assert!(covering.len() <= max);
+        prop_assert!(covering.windows(2).all(|pair| pair[0].last < pair[1].first), "ascending");
+        for interval in set.ranges() {
+            prop_assert!(covering.iter().any(|range| range.first <= interval.first && interval.last <= range.last));
+        }
+        prop_assert!(covering.iter().all(|range| set.contains(range.first()) && set.contains(range.last())));
+    }
+}
+
+#[test]
 fn the_widest_network_is_inside_the_range() {
     let cases = [
         ("10.0.0.0/24", 24),

@@ -15,6 +15,7 @@ impl Desired {
             json!({"index": index, "name": name, "mac": mac.to_string(), "selected": selected, "leaving": config.leaving,
                 "says": {"draining": config.node_flags.draining, "unhealthy": config.node_flags.unhealthy, "checked": config.node_flags.health_checked},
                 "listenedFor": ndp_addresses.as_ref(),
+                "receivedRanges": config.received_ranges.as_deref().map(|ranges| ranges.iter().map(ToString::to_string).collect::<Vec<_>>()),
                 "units": config.units.values().map(|election_unit| unit(election_unit, &state.config.node)).collect::<Vec<_>>()})
         });
         json!({

@@ -11,6 +11,7 @@ use ferrolb_proto::bgp::{AlternateRoutes, RouteTable};
 
 use super::bgp::BgpInput;
 use super::probes::HealthCheckMemo;
+use super::received_ranges::ReceivedRanges;
 use super::units::{self, AddressMemo};
 use crate::state::{Changes, State};
 
@@ -21,6 +22,7 @@ pub struct Memo {
     changes: Changes,
     pub(super) health_checks: HealthCheckMemo,
     pub(super) addresses: AddressMemo,
+    pub(super) received_ranges: ReceivedRanges,
     pub(super) routes: RouteTable,
     /// True if `routes` contains the routes of all addresses.
     has_routes: bool,
@@ -39,6 +41,7 @@ impl Default for Memo {
             changes: Changes::everything(),
             health_checks: HealthCheckMemo::default(),
             addresses: AddressMemo::default(),
+            received_ranges: ReceivedRanges::default(),
             routes: RouteTable::default(),
             has_routes: false,
             alternates: Arc::default(),
@@ -73,6 +76,7 @@ impl Memo {
         self.has_routes = has_routes;
         if changes.all {
             self.addresses.clear_selections();
+            self.received_ranges.set_pools(state.pools.values());
         }
         if all_routes {
             self.routes.clear();
@@ -93,6 +97,7 @@ impl Memo {
                 })
                 .collect();
             self.addresses.set_address(state, &view, address, &services);
+            self.received_ranges.set_address(address, !services.is_empty());
             if let Some(input) = &route_input {
                 self.routes.set_address(&view, input, address, &services);
             }

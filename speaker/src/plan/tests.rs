@@ -29,6 +29,7 @@ mod links;
 mod memo;
 mod own_node;
 mod probes;
+mod received_ranges;
 mod routes;
 mod rules;
 
