@@ -9,6 +9,7 @@
 //! - `thread`: the thread's loop: wait, read frames, pass inputs to the claim machine, and execute
 //!   its outputs.
 //! - `socket`, `filter`: packet sockets and their BPF programs.
+//! - `receive_filter`: decides which ARP and NDP frames the programs pass.
 //! - `rx_queue`, `flood`: receive queues, and their limits during a flood.
 //! - `classify`, `announce`: replies to ARP and NDP requests, and announcements of owned addresses.
 //! - `groups`: multicast groups, without which solicitations do not arrive.
@@ -23,6 +24,7 @@ mod flood;
 mod groups;
 mod link_set;
 mod neighbors;
+mod receive_filter;
 mod report;
 mod rx_queue;
 mod siblings;

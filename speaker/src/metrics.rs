@@ -136,6 +136,7 @@ pub struct Metrics {
     requests_sent: Family<LinkLabel, Counter>,
     floods: Family<LinkLabel, Counter>,
     standby: Family<LinkLabel, Gauge>,
+    receive_filter_open: Family<LinkLabel, Gauge>,
     failover: Family<LinkLabel, Histogram, fn() -> Histogram>,
     moves: Family<MoveLabels, Counter>,
     /// Time that the main loop takes to compute a plan, in seconds.
@@ -191,6 +192,12 @@ impl Metrics {
             "floods",
             "Times the source limiter blocked a host that sent too much ARP or NDP",
             self.floods.clone(),
+        );
+        registry.register(
+            "receive_filter_open",
+            "1 if the interface receives ARP and NDP about all addresses, 0 if only about addresses \
+             of pools and Services",
+            self.receive_filter_open.clone(),
         );
         registry.register(
             "strangers",
@@ -274,6 +281,7 @@ impl Metrics {
             requests_sent: Family::default(),
             floods: Family::default(),
             standby: Family::default(),
+            receive_filter_open: Family::default(),
             failover: Family::new_with_constructor(buckets),
             moves: Family::default(),
             plan: Histogram::new(PLAN_BUCKETS),
@@ -313,6 +321,7 @@ impl Metrics {
             requests_sent: counter(&self.requests_sent),
             floods: counter(&self.floods),
             standby: self.standby.get_or_create(&label).clone(),
+            receive_filter_open: self.receive_filter_open.get_or_create(&label).clone(),
             failover: self.failover.get_or_create(&label).clone(),
             moves: MoveCause::ALL
                 .map(|cause| self.moves.get_or_create(&move_labels(name, cause)).clone()),
@@ -323,7 +332,7 @@ impl Metrics {
     /// while the speaker runs, and their metrics must not accumulate.
     pub fn remove_link(&self, name: &str) {
         let label = [("link", name.to_owned())];
-        let gauges = [&self.owned, &self.speakers, &self.standby];
+        let gauges = [&self.owned, &self.speakers, &self.standby, &self.receive_filter_open];
         let counters = [
             &self.replies_sent,
             &self.announcements_sent,
@@ -405,6 +414,9 @@ pub struct LinkMetrics {
     /// 1 if this is a standby interface, because another interface of this node is active on the
     /// same network segment; otherwise 0.
     pub standby: Gauge,
+    /// 1 if the receive filter is open, so that the thread receives the ARP and NDP frames of other
+    /// hosts about all addresses; otherwise 0.
+    pub receive_filter_open: Gauge,
     /// Time from the last frame of a failed speaker to the claim of one of its addresses, in
     /// seconds.
     pub failover: Histogram,

@@ -132,6 +132,15 @@ impl ClaimMachine {
         }
     }
 
+    /// Returns whether any received frame is needed as evidence that this node receives: a peer is
+    /// suspected, or no frame was received although all peers were challenged, or this node is
+    /// isolated. A silence that the first challenge ends is no reason: it is frequent if this node
+    /// is the only owner.
+    #[must_use]
+    pub fn needs_evidence(&self) -> bool {
+        self.own.flags.isolated || self.self_check.challenge_rounds > 1 || self.has_suspicion()
+    }
+
     /// Returns the time at which to check for silence; `None` if this node does not send, or never
     /// received a frame of a peer. In the latter case, this node cannot distinguish isolation from
     /// a segment without peers.

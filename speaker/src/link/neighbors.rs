@@ -28,6 +28,8 @@ pub(super) struct NeighborTracker {
     hosts: [RecentHosts; 2],
     /// True if a frame has arrived since the claim machine was last informed of received frames.
     pub(super) received: bool,
+    /// True if a witness was received since the receive filter opened.
+    pub(super) witness_received: bool,
     /// Running liveness probes by the MAC of the probed host: the probed address, and the time at
     /// which the probe expires.
     liveness_probes: BTreeMap<Mac, (IpAddr, Instant)>,
@@ -46,6 +48,7 @@ impl NeighborTracker {
         if sender.is_unspecified() || !is_witness {
             return;
         }
+        self.witness_received = true;
         let hosts = &mut self.hosts[usize::from(sender.is_ipv6())];
         let known = hosts.iter().position(|host| host.is_some_and(|(known, _)| known == mac));
         hosts[..=known.unwrap_or(HOSTS_PER_FAMILY - 1)].rotate_right(1);
@@ -123,11 +126,14 @@ mod tests {
     #[test]
     fn a_member_takes_no_slot_of_a_witness() {
         let mut tracker = NeighborTracker::default();
+        tracker.record(Mac([2, 0, 0, 0, 0, 7]), [10, 9, 0, 1].into(), false);
+        assert!(!tracker.witness_received, "a frame of a member is no frame of a witness");
         record_frame(&mut tracker, 1, [10, 0, 0, 1]);
         for n in 0..12 {
             tracker.record(Mac([2, 0, 0, 0, 0, 7]), [10, 9, 0, n].into(), false);
         }
         assert_eq!(recorded_hosts(&tracker), [1]);
+        assert!(tracker.witness_received, "a frame of the witness was received");
         assert!(tracker.received, "a frame of a member counts as received");
     }
 

@@ -2,37 +2,42 @@
 //! The socket also sends the replies. Owned by the interface's thread.
 
 use std::time::Duration;
+use std::{io, iter};
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_runtime::clock::Clock;
-use socket2::SockFilter;
 use tracing::warn;
 
-use super::filter;
-use super::flood::{BLOCK_LIFETIME, CpuBudget, SourceLimiter};
+use super::filter::{self, Instruction};
+use super::flood::{CpuBudget, LIMITS_LIFETIME, SourceLimiter};
 use super::socket::PacketSocket;
 use super::{LinkError, LinkSetup};
 
 /// Minimum time between two log lines about floods of one queue.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Maximum number of frames read from one socket before deadlines and other sockets are handled.
+pub(super) const BURST_MAX: usize = 64;
+
 /// Receive queue of one protocol.
 #[derive(Debug)]
 pub(super) struct RxQueue {
     pub(super) socket: PacketSocket,
-    /// True if the latest call of poll(2) found frames to read.
+    /// True if the latest call of poll(2) found frames to read. A paused queue is not polled.
     pub(super) ready: bool,
     /// Number of frames that the current burst has read.
     pub(super) burst: usize,
-    index: u32,
-    filter: fn(u32) -> Vec<SockFilter>,
-    limiter: SourceLimiter,
+    /// Start of the current burst.
+    pub(super) burst_start: Instant,
+    /// BPF program that examines the frames of sources that are not blocked.
+    program: Vec<Instruction>,
+    pub(super) limiter: SourceLimiter,
     log_at: Instant,
 }
 
 impl RxQueue {
-    /// Opens a socket for frames of `ether_type` that pass `filter`. A host that sends
+    /// Opens a socket for frames of `ether_type` that pass `program`. A host that sends
     /// `frames_per_second_max` or more of them within a second is blocked.
     ///
     /// # Errors
@@ -41,38 +46,35 @@ impl RxQueue {
         index: u32,
         ether_type: u16,
         frames_per_second_max: u32,
-        filter: fn(u32) -> Vec<SockFilter>,
+        program: Vec<Instruction>,
     ) -> Result<Self, LinkError> {
-        let socket =
-            PacketSocket::open(index, ether_type, &filter(index)).map_err(LinkError::Socket)?;
-        Ok(Self {
-            socket,
-            ready: false,
-            burst: 0,
-            index,
-            filter,
-            limiter: SourceLimiter::new(frames_per_second_max),
-            log_at: Instant::ZERO,
-        })
+        let socket = PacketSocket::open(index, ether_type, &program).map_err(LinkError::Socket)?;
+        let limiter = SourceLimiter::new(frames_per_second_max);
+        let (burst_start, log_at) = (Instant::ZERO, Instant::ZERO);
+        Ok(Self { socket, ready: false, burst: 0, burst_start, program, limiter, log_at })
     }
 
-    /// Starts a burst of reads, and unblocks the sources whose block has expired. Returns whether
-    /// frames are queued at `now` and the budget allows reading them.
+    /// Replaces the program. The flood limits remain.
+    ///
+    /// # Errors
+    /// The kernel's error, such as ENOMEM. The previous program then remains.
+    pub(super) fn set_program(&mut self, program: Vec<Instruction>) -> io::Result<()> {
+        self.attach(&program, iter::empty())?;
+        self.program = program;
+        Ok(())
+    }
+
+    /// Starts a burst of reads, and ends flood limits that have expired. Returns whether frames may
+    /// be read.
     ///
     /// # Errors
     /// If the kernel rejects a filter.
-    pub(super) fn begin_burst(
-        &mut self,
-        now: Instant,
-        budget: &mut CpuBudget,
-        exempt: impl Iterator<Item = Mac>,
-    ) -> Result<bool, LinkError> {
-        let open = budget.is_open(now);
-        self.burst = 0;
-        if self.limiter.expire(now) {
-            self.update_filter(exempt)?;
+    pub(super) fn begin_burst(&mut self) -> Result<bool, LinkError> {
+        (self.burst, self.burst_start) = (0, Clock::now());
+        if self.limiter.expire(self.burst_start) {
+            self.attach(&self.program, iter::empty()).map_err(LinkError::Socket)?;
         }
-        Ok(open && self.ready)
+        Ok(self.ready)
     }
 
     /// Reads one frame, as [`PacketSocket::receive`] does.
@@ -91,34 +93,28 @@ impl RxQueue {
         Ok(frame)
     }
 
-    /// Ends a burst that began at `start`. Blocks a source that sends too many frames. If all
-    /// sources together exceed the budget, frames are read less often, and if that is not enough,
-    /// only a sample is read. The sources `exempt` are neither blocked nor sampled.
+    /// Ends a burst: updates the flood limits, and pauses reading during a flood. The sources
+    /// `exempt` are neither blocked nor sampled.
     ///
     /// # Errors
     /// If the kernel rejects a filter.
     pub(super) fn end_burst(
         &mut self,
-        start: Instant,
         budget: &mut CpuBudget,
         exempt: impl Iterator<Item = Mac> + Clone,
         link: &LinkSetup,
     ) -> Result<(), LinkError> {
         let now = Clock::now();
-        let exhausted = budget.charge(start, now);
-        if exhausted {
-            self.limiter.raise_level(now);
+        let exhausted = budget.charge(self.burst_start, now);
+        let blocked_before = self.limiter.blocked().count();
+        let changed = self.limiter.update(now, exhausted, exempt.clone());
+        if self.limiter.level > 0 && self.burst < BURST_MAX {
+            budget.pause(now);
         }
-        let blocked = self.limiter.block(now, |mac| exempt.clone().any(|other| other == mac));
-        if blocked {
+        if self.limiter.blocked().count() > blocked_before {
             self.log_flood(now, link);
         }
-        if exhausted || blocked { self.update_filter(exempt) } else { Ok(()) }
-    }
-
-    /// Returns whether reading must pause whenever all frames have been read.
-    pub(super) fn backs_off(&self) -> bool {
-        self.limiter.backs_off()
+        if changed { self.attach(&self.program, exempt).map_err(LinkError::Socket) } else { Ok(()) }
     }
 
     fn log_flood(&mut self, now: Instant, link: &LinkSetup) {
@@ -126,23 +122,16 @@ impl RxQueue {
         if now >= self.log_at {
             self.log_at = now + LOG_INTERVAL;
             let hosts: Vec<_> = self.limiter.blocked().map(|mac| mac.to_string()).collect();
-            let (hosts, seconds) = (hosts.join(" "), BLOCK_LIFETIME.as_secs());
-            let (link, limit) = (&link.name, self.limiter.frames_per_second_max());
+            let (hosts, seconds) = (hosts.join(" "), LIMITS_LIFETIME.as_secs());
+            let (link, limit) = (&link.name, self.limiter.frames_per_second_max);
             warn!(%link, hosts, seconds, limit, "flood: frames of hosts that exceed the limit are \
                                                 dropped for a while");
         }
     }
 
-    /// Returns the time at which [`RxQueue::begin_burst`] must be called. None: no block or limit
-    /// has to end.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.limiter.deadline()
-    }
-
-    fn update_filter(&self, exempt: impl Iterator<Item = Mac>) -> Result<(), LinkError> {
+    /// Attaches a program, preceded by the flood limits.
+    fn attach(&self, program: &[Instruction], exempt: impl Iterator<Item = Mac>) -> io::Result<()> {
         let (blocked, sampling_shift) = (self.limiter.blocked(), self.limiter.sampling_shift());
-        let filter =
-            filter::with_blocked(blocked, exempt, sampling_shift, (self.filter)(self.index));
-        self.socket.set_filter(&filter).map_err(LinkError::Socket)
+        self.socket.set_filter(&filter::limited(blocked, exempt, sampling_shift, program))
     }
 }

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::LinkError;
+use super::filter::Instruction;
 
 /// An open socket. Reads and writes never block.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl PacketSocket {
     ///
     /// # Errors
     /// The kernel's error: EPERM without CAP_NET_RAW, ENODEV if the interface is gone.
-    pub(super) fn open(index: u32, ether_type: u16, filter: &[SockFilter]) -> io::Result<Self> {
+    pub(super) fn open(index: u32, ether_type: u16, filter: &[Instruction]) -> io::Result<Self> {
         let index = i32::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
         let socket = Socket::new(
             Domain::PACKET,
@@ -34,19 +35,21 @@ impl PacketSocket {
             Some(Protocol::from(0)),
         )?;
         let socket = Self { socket, index };
-        socket.socket.attach_filter(filter)?;
+        socket.set_filter(filter)?;
         let yes: libc::c_int = 1;
         socket.set_option(libc::PACKET_IGNORE_OUTGOING, &yes)?;
         socket.socket.bind(&link_layer_address(index, ether_type))?;
         Ok(socket)
     }
 
-    /// Replaces the socket's filter.
+    /// Replaces the socket's filter at once: the kernel filters each frame by the old one or by the
+    /// new one.
     ///
     /// # Errors
     /// The kernel's error, such as ENOMEM.
-    pub(super) fn set_filter(&self, filter: &[SockFilter]) -> io::Result<()> {
-        self.socket.attach_filter(filter)
+    pub(super) fn set_filter(&self, filter: &[Instruction]) -> io::Result<()> {
+        let filter: Vec<SockFilter> = filter.iter().copied().map(SockFilter::from).collect();
+        self.socket.attach_filter(&filter)
     }
 
     /// Joins the multicast group `mac`, so that its frames arrive too.

@@ -4,6 +4,7 @@
 //! Each iteration handles due deadlines first, because a due hello may renew the answer lease.
 //! Received hellos follow, then requests. Nothing on the reply path allocates, locks or logs.
 
+mod reception;
 mod requests;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -30,15 +31,14 @@ use super::classify::{Classification, classify_arp, classify_ndp};
 use super::filter;
 use super::flood::{CpuBudget, HELLOS_PER_SECOND_MAX, REQUESTS_PER_SECOND_MAX};
 use super::neighbors::NeighborTracker;
+use super::receive_filter::ReceiveFilter;
 use super::report::Reporter;
-use super::rx_queue::RxQueue;
+use super::rx_queue::{BURST_MAX, RxQueue};
 use super::socket::{PacketSocket, send, wait_readable};
 use super::{ConfigMailbox, LinkError, LinkSetup, ThreadState};
 use crate::metrics::DropReason;
 use crate::plan::{LinkConfig, Units};
 
-/// Maximum number of frames read from one socket before deadlines and other sockets are handled.
-const BURST_MAX: usize = 64;
 /// Maximum time for which hellos are read before requests are handled. Each hello may carry the
 /// claims of 64 addresses.
 const HELLO_BURST_TIME_MAX: Duration = Duration::from_millis(1);
@@ -66,6 +66,7 @@ struct LinkThread<'a> {
     owned_v6: BTreeSet<Ipv6Addr>,
     announcer: Announcer,
     neighbors: NeighborTracker,
+    receive_filter: ReceiveFilter,
     /// True if the claim machine was informed that the main loop is stalled.
     main_loop_stalled: bool,
     statistics_at: Instant,
@@ -82,13 +83,17 @@ pub(super) fn run(
     mailbox: &ConfigMailbox,
     thread_state: &watch::Sender<ThreadState>,
 ) -> Result<(), LinkError> {
-    let open_queue = |ether_type, frames_per_second_max, filter: fn(u32) -> _| {
-        RxQueue::open(setup.index, ether_type, frames_per_second_max, filter)
+    let index = setup.index;
+    let open_queue = |ether_type, frames_per_second_max, program| {
+        RxQueue::open(index, ether_type, frames_per_second_max, program)
     };
-    let arp = open_queue(arp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, filter::base)?;
-    let ndp = open_queue(ndp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, filter::neighbor_discovery)?;
-    let hello = open_queue(hello::ETHER_TYPE, HELLOS_PER_SECOND_MAX, filter::base)?;
+    let (arp_program, ndp_program) =
+        (filter::arp(index, None), filter::neighbor_discovery(index, None));
+    let arp = open_queue(arp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, arp_program)?;
+    let ndp = open_queue(ndp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, ndp_program)?;
+    let hello = open_queue(hello::ETHER_TYPE, HELLOS_PER_SECOND_MAX, filter::hello(index))?;
     hello.socket.join(hello::GROUP).map_err(LinkError::Socket)?;
+    setup.metrics.receive_filter_open.set(1);
     let now = Clock::now();
     let mut thread = LinkThread {
         claims: ClaimMachine::new(setup.claims.clone(), now),
@@ -98,8 +103,8 @@ pub(super) fn run(
         arp,
         ndp,
         hello,
-        request_budget: CpuBudget::new(),
-        hello_budget: CpuBudget::new(),
+        request_budget: CpuBudget::default(),
+        hello_budget: CpuBudget::default(),
         config: Arc::default(),
         unit_changes: VecDeque::new(),
         keys: HelloKeyRing::default(),
@@ -107,6 +112,7 @@ pub(super) fn run(
         owned: BTreeSet::new(),
         owned_v6: BTreeSet::new(),
         neighbors: NeighborTracker::default(),
+        receive_filter: ReceiveFilter::new(),
         main_loop_stalled: false,
         statistics_at: now,
         lost_hellos: false,
@@ -137,7 +143,8 @@ impl LinkThread<'_> {
         }
         // Hellos come first: they carry the claim that explains an announcement by a new owner.
         self.read_hellos(buffer)?;
-        self.read_requests(buffer)?;
+        self.read_arp(buffer)?;
+        self.read_ndp(buffer)?;
         self.apply_config(mailbox)?;
         self.send_announcements()?;
         if self.report_due && !self.claims.has_more_work() {
@@ -164,13 +171,17 @@ impl LinkThread<'_> {
             self.claims.handle(Input::FramesDropped, now);
         }
         self.claims.tick(now);
-        self.execute(now)
+        self.execute(now)?;
+        self.update_receive_filter(now)
     }
 
     fn wait(&mut self, mailbox: &ConfigMailbox) -> Result<(), LinkError> {
         let watchdog = (!self.main_loop_stalled).then(|| self.setup.watchdog.stalled_at());
-        let budget_deadlines = [self.request_budget.deadline(), self.hello_budget.deadline()];
-        let limiter_deadlines = [self.arp.deadline(), self.ndp.deadline(), self.hello.deadline()];
+        let now = Clock::now();
+        let budget_deadlines =
+            [&self.request_budget, &self.hello_budget].map(|budget| budget.deadline(now));
+        let limiter_deadlines =
+            [&self.arp, &self.ndp, &self.hello].map(|queue| queue.limiter.limited_until);
         let more_changes = (!self.unit_changes.is_empty()).then_some(Instant::ZERO);
         let deadlines = [self.deadline, self.announcer.deadline(), watchdog, more_changes]
             .into_iter()
@@ -184,7 +195,7 @@ impl LinkThread<'_> {
             (self.hello.socket.as_fd(), hellos),
             (mailbox.wake.as_fd(), true),
         ];
-        let wait = deadline.map(|deadline| deadline.since(Clock::now()));
+        let wait = deadline.map(|deadline| deadline.since(now));
         let woken;
         [self.arp.ready, self.ndp.ready, self.hello.ready, woken] = wait_readable(fds, wait)?;
         if woken {
@@ -194,20 +205,8 @@ impl LinkThread<'_> {
         Ok(())
     }
 
-    fn read_requests(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        self.read_arp(buffer)?;
-        self.read_ndp(buffer)?;
-        // A burst of 0 frames: the queue was not read. A burst of `BURST_MAX`: more are queued.
-        let all_was_read = (1..BURST_MAX).contains(&self.arp.burst.max(self.ndp.burst));
-        if all_was_read && (self.arp.backs_off() || self.ndp.backs_off()) {
-            self.request_budget.back_off(Clock::now());
-        }
-        Ok(())
-    }
-
     fn read_arp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        let start = Clock::now();
-        if !self.arp.begin_burst(start, &mut self.request_budget, iter::empty())? {
+        if !self.arp.begin_burst()? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
@@ -218,12 +217,11 @@ impl LinkThread<'_> {
             let classification = classify_arp(frame, &arp, self.setup.mac, &self.owned, is_probed);
             self.handle_frame(classification, |thread| &thread.arp.socket, buffer)?;
         }
-        self.arp.end_burst(start, &mut self.request_budget, iter::empty(), &self.setup)
+        self.arp.end_burst(&mut self.request_budget, iter::empty(), &self.setup)
     }
 
     fn read_ndp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        let start = Clock::now();
-        if !self.ndp.begin_burst(start, &mut self.request_budget, iter::empty())? {
+        if !self.ndp.begin_burst()? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
@@ -234,7 +232,7 @@ impl LinkThread<'_> {
             let classification = classify_ndp(&ndp, self.setup.mac, &self.owned_v6, is_probed);
             self.handle_frame(classification, |thread| &thread.ndp.socket, buffer)?;
         }
-        self.ndp.end_burst(start, &mut self.request_budget, iter::empty(), &self.setup)
+        self.ndp.end_burst(&mut self.request_budget, iter::empty(), &self.setup)
     }
 
     /// Records the sender of a frame. If this ends isolation, the claim machine is informed before
@@ -273,7 +271,7 @@ impl LinkThread<'_> {
                 if !self.config.macs.contains(&mac) =>
             {
                 // Reads hellos first: one of them may claim the address for another node.
-                self.hello.ready = true;
+                self.hello.ready = self.hello_budget.deadline(Clock::now()).is_none();
                 self.read_hellos(buffer)?;
                 self.handle_input(Input::ForeignFrame { address, mac, announced }, Clock::now())?;
             }
@@ -290,17 +288,12 @@ impl LinkThread<'_> {
     }
 
     fn read_hellos(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        let start = Clock::now();
-        let exempt = self.claims.macs().chain(self.config.macs.iter().copied());
-        if !self.hello.begin_burst(start, &mut self.hello_budget, exempt)? {
+        if !self.hello.begin_burst()? {
             return Ok(());
         }
-        let mut all_was_read = false;
-        while self.hello.burst < BURST_MAX && Clock::now().since(start) < HELLO_BURST_TIME_MAX {
-            let Some(bytes) = self.hello.receive(buffer)? else {
-                all_was_read = true;
-                break;
-            };
+        let end = self.hello.burst_start + HELLO_BURST_TIME_MAX;
+        while self.hello.burst < BURST_MAX && Clock::now() < end {
+            let Some(bytes) = self.hello.receive(buffer)? else { break };
             match Frame::decode(bytes, &self.keys) {
                 Ok((source, frame)) => {
                     let input = self.hello_input(source, frame);
@@ -312,11 +305,7 @@ impl LinkThread<'_> {
             }
         }
         let exempt = self.claims.macs().chain(self.config.macs.iter().copied());
-        self.hello.end_burst(start, &mut self.hello_budget, exempt, &self.setup)?;
-        if all_was_read && self.hello.burst > 0 && self.hello.backs_off() {
-            self.hello_budget.back_off(Clock::now());
-        }
-        Ok(())
+        self.hello.end_burst(&mut self.hello_budget, exempt, &self.setup)
     }
 
     /// Returns the input for a hello, which may come from another interface of this node.
@@ -341,6 +330,9 @@ impl LinkThread<'_> {
         }
         let before = std::mem::replace(&mut self.config, Arc::clone(&config));
         let now = Clock::now();
+        if config.received_ranges != before.received_ranges {
+            self.open_receive_filter(now)?;
+        }
         if config.keys != before.keys {
             self.keys = config.keys.clone();
             self.handle_input(Input::Keys(self.keys.ids()), now)?;
