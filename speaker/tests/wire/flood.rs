@@ -17,9 +17,7 @@
 //! second, and used 52 to 54 % of a processor, or 81 to 86 % on another machine. Without any limit
 //! it uses 91 to 98 %.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,6 +29,7 @@ use ferrolb_runtime::clock::Clock;
 use crate::raw_socket::RawSocket;
 use crate::segment::Segment;
 use crate::speaker::{BOTH_VIPS, VIP, VIP6, key, runtime, start_pair_on};
+use crate::thread_usage::{Measurement, ThreadUsage};
 
 /// Duration of a flood.
 const FLOOD_DURATION: Duration = Duration::from_secs(4);
@@ -117,7 +116,7 @@ fn flood(
         let frames: Vec<_> =
             (0..hosts).map(|n| build_flood_frame(host_mac(n), owner.mac)).collect();
         let (ended, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (start, before) = (Clock::now(), thread_usages(link));
+        let measurement = Measurement::start(link);
         let flooding = std::thread::spawn({
             let (ended, sent) = (Arc::clone(&ended), Arc::clone(&sent));
             move || {
@@ -131,16 +130,8 @@ fn flood(
         let reply_ratio = send_requests(client, &request).await;
         ended.store(true, Ordering::Relaxed);
         flooding.join().expect("the flood thread does not panic");
-        let took = Clock::now().since(start).as_secs_f64();
-        let now = thread_usages(link);
-        let max_per_second = |value: fn(&ThreadUsage) -> f64| {
-            now.iter()
-                .zip(&before)
-                .map(|(now, before)| (value(now) - value(before)) / took)
-                .fold(0.0, f64::max)
-        };
-        let processor_use = max_per_second(|usage| usage.seconds);
-        let sleeps_per_second = max_per_second(|usage| usage.sleeps);
+        let (took, ThreadUsage { seconds: processor_use, sleeps: sleeps_per_second }) =
+            measurement.maximum_per_second();
         let metrics = [&owner.metrics, &other.metrics];
         assert!(owner.owns_any() && !other.owns_any());
         let result = FloodResult {
@@ -189,33 +180,6 @@ async fn send_requests(client: RawSocket, request: &[u8]) -> f64 {
     }
     ended.store(true, Ordering::Relaxed);
     receiver.join().expect("the receiver thread does not panic") / sent
-}
-
-/// Resources that a thread has used so far.
-struct ThreadUsage {
-    /// Processor time in seconds.
-    seconds: f64,
-    /// Number of sleeps.
-    sleeps: f64,
-}
-
-/// Returns the used resources of each thread of an interface with this name, sorted by thread id
-/// (Linux Documentation/scheduler/sched-stats.rst; proc_pid_status(5)).
-fn thread_usages(link: &str) -> Vec<ThreadUsage> {
-    let tasks = fs::read_dir("/proc/self/task").expect("the threads of this process");
-    let mut tasks: Vec<_> = tasks.flatten().map(|task| task.path()).collect();
-    tasks.sort();
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    tasks.retain(|task| read(task.join("comm")).trim() == format!("link {link}"));
-    let number = |text: Option<&str>| {
-        text.and_then(|text| text.trim().parse::<f64>().ok()).expect("a number")
-    };
-    let usage = |task: &PathBuf| {
-        let (times, status) = (read(task.join("schedstat")), read(task.join("status")));
-        let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        ThreadUsage { seconds: number(times.split(' ').next()) / 1e9, sleeps: number(sleeps) }
-    };
-    tasks.iter().map(usage).collect()
 }
 
 /// Repeats the flood until `accepts` returns true for a result, at most `FLOODS_MAX` times.
