@@ -8,14 +8,17 @@
 //! | open, as without a filter | 4,730 to 5,010 | 4 to 9 % |
 //! | closed | 30 to 31 | 0.3 % |
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ferrolb_proto::wire::{Mac, arp, ndp};
 use ferrolb_runtime::clock::Clock;
-use ferrolb_speaker::plan::LinkConfig;
+use ferrolb_speaker::plan::{IPV4_RANGES_MAX, IPV6_RANGES_MAX, LinkConfig};
 
 use crate::raw_socket::{RawSocket, plain_replies};
 use crate::segment::Segment;
@@ -84,28 +87,42 @@ fn is_open(speaker: &TestSpeaker) -> bool {
     speaker.metrics.receive_filter_open.get() == 1
 }
 
-/// Sends broadcasts of the other host until `ended` is true.
-fn send_broadcasts(host: &RawSocket, ended: &AtomicBool) {
-    let mut at = Clock::now();
-    while !ended.load(Ordering::Relaxed) {
-        host.send(&other_request());
-        at = at + BROADCAST_INTERVAL;
-        std::thread::park_timeout(at.since(Clock::now()));
+/// Thread that sends broadcasts of the other host.
+struct Broadcasts {
+    ended: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Broadcasts {
+    fn start(host: RawSocket) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let ended = Arc::clone(&ended);
+            move || {
+                let mut at = Clock::now();
+                while !ended.load(Ordering::Relaxed) {
+                    host.send(&other_request());
+                    at = at + BROADCAST_INTERVAL;
+                    std::thread::park_timeout(at.since(Clock::now()));
+                }
+            }
+        });
+        Self { ended, thread }
+    }
+
+    fn end(self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the thread does not panic");
     }
 }
 
 /// Returns the highest use of an interface's thread per second during the broadcasts.
 async fn measure(lan: &Segment, link: &str) -> ThreadUsage {
-    let (host, ended) = (RawSocket::open(lan, "client", "eth0"), Arc::new(AtomicBool::new(false)));
-    let broadcasts = std::thread::spawn({
-        let ended = Arc::clone(&ended);
-        move || send_broadcasts(&host, &ended)
-    });
+    let broadcasts = Broadcasts::start(RawSocket::open(lan, "client", "eth0"));
     let measurement = Measurement::start(link);
     tokio::time::sleep(MEASURED_TIME).await;
     let (_, usage) = measurement.maximum_per_second();
-    ended.store(true, Ordering::Relaxed);
-    broadcasts.join().expect("the thread does not panic");
+    broadcasts.end();
     usage
 }
 
@@ -127,6 +144,8 @@ fn measure_open_and_closed(link: &str) -> Option<[ThreadUsage; 2]> {
         let closed = measure(&lan, link).await;
         let remained_closed = !is_open(&owner) && !is_open(&other);
         println!("open: {open:?} per second; closed: {closed:?}, {remained_closed}");
+        // The queue of a socket that was not read for so long may be full of hellos.
+        let client = RawSocket::open(&lan, "client", "eth0");
         assert_eq!(client.probe_and_collect_replies(), plain_replies(owner.mac));
         remained_closed.then_some([open, closed])
     })
@@ -226,8 +245,10 @@ fn foreign_hosts_are_detected_by_a_closed_filter() {
         let client = RawSocket::open(&lan, "client", "eth0");
         close_filter(&owner, config(&BOTH_VIPS, Some(WITH_VIPS)), &client).await;
         client.send(&arp::gratuitous_reply(OTHER_HOST, VIP));
+        client.send(&arp::request(OTHER_HOST, VIP, OTHER_ADDRESS));
         client.send(&ndp::unsolicited_advertisement(OTHER_HOST, VIP6));
-        wait_for_count(|| owner.metrics.foreign_frames.get(), 2).await;
+        client.send(&ndp::solicitation(OTHER_HOST, VIP6, REQUESTER6));
+        wait_for_count(|| owner.metrics.foreign_frames.get(), 4).await;
         assert!(!is_open(&owner));
     });
 }
@@ -244,21 +265,95 @@ fn a_closed_filter_opens_for_evidence_when_the_owner_fails() {
         let client = RawSocket::open(&lan, "client", "eth0");
         let ranges = config(&[VIP.into()], Some(WITH_VIPS));
         close_filter(&other, ranges, &client).await;
-        let ended = Arc::new(AtomicBool::new(false));
-        let broadcasts = std::thread::spawn({
-            let ended = Arc::clone(&ended);
-            move || send_broadcasts(&client, &ended)
-        });
+        let broadcasts = Broadcasts::start(client);
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(!is_open(&other));
         let failed_at = Clock::now();
         drop(owner.handle);
         other.wait_until("took over the address", |report| !report.owned.is_empty()).await;
         let took = Clock::now().since(failed_at);
-        ended.store(true, Ordering::Relaxed);
-        broadcasts.join().expect("the thread does not panic");
+        broadcasts.end();
         println!("with a closed filter, the other speaker took over {took:?} after the failure");
         assert!(is_open(&other) && took < Duration::from_millis(600), "{took:?}");
         assert_eq!((other.metrics.node_failures.get(), other.metrics.isolations.get()), (1, 0));
     });
+}
+
+/// Two speakers that own nothing send one hello per second, so a failure is suspected only after
+/// three seconds. Without any frame, the other speaker would become isolated before.
+#[test]
+fn a_closed_filter_opens_for_evidence_when_no_frame_arrives() {
+    let lan = Segment::exclusive(&HOSTS);
+    lan.ip("-n", "client", "link set eth0 arp off");
+    runtime().block_on(async {
+        let mut pair = HOSTS.map(|name| TestSpeaker::start(&lan, name, &[]));
+        for speaker in &mut pair {
+            speaker.wait_until("received hellos", |report| report.speakers.len() == 1).await;
+        }
+        let [failing, remaining] = pair;
+        let client = RawSocket::open(&lan, "client", "eth0");
+        close_filter(&remaining, config(&[], Some(WITH_VIPS)), &client).await;
+        let broadcasts = Broadcasts::start(client);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!is_open(&remaining));
+        drop(failing.handle);
+        // The filter closes again a second after the first frame.
+        wait_for_count(|| u64::from(is_open(&remaining)), 1).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(remaining.metrics.isolations.get(), 0);
+        broadcasts.end();
+    });
+}
+
+/// Returns the config with as many ranges as the main loop sends, and the addresses in the last
+/// ones.
+fn config_with_most_ranges() -> Arc<LinkConfig> {
+    let v4 = (1..IPV4_RANGES_MAX).map(|n| format!("203.0.{n}.1-203.0.{n}.9"));
+    let v6 = (1..IPV6_RANGES_MAX).map(|n| format!("fd29:{n}::1-fd29:{n}::3"));
+    let texts = v4.chain(v6).chain(WITH_VIPS.map(str::to_owned));
+    let ranges = texts.map(|text| text.parse().expect("a range"));
+    Arc::new(LinkConfig { received_ranges: Some(ranges.collect()), ..link_config(&BOTH_VIPS) })
+}
+
+/// Starts a speaker whose kernel allows a socket this many bytes for its filters, with as many
+/// ranges as possible, and sends frames for two seconds. Returns whether the filter is open at the
+/// end. Kernels before Linux 6.9 have one limit for all namespaces, and these do not change it.
+fn is_open_with_socket_memory(bytes: u32) -> bool {
+    let lan = Segment::new(&["node1"]);
+    lan.inside("node1", || {
+        let limit = Path::new("/proc/sys/net/core/optmem_max");
+        limit.exists().then(|| fs::write(limit, bytes.to_string()).expect("a limit"))
+    });
+    runtime().block_on(async {
+        let owner = start_owner(&lan).await;
+        let client = RawSocket::open(&lan, "client", "eth0");
+        // Two filters of the largest size are attached, one after the other.
+        let mut open = true;
+        for _ in 0..2 {
+            owner.handle.set_config(config(&BOTH_VIPS, None));
+            wait_for_count(|| u64::from(is_open(&owner)), 1).await;
+            owner.handle.set_config(config_with_most_ranges());
+            for _ in 0..200 {
+                client.send(&other_request());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            open = is_open(&owner);
+            let requests: [&[u8]; 2] = [
+                &arp::request(client.mac, REQUESTER, VIP),
+                &ndp::solicitation(client.mac, REQUESTER6, VIP6),
+            ];
+            assert_eq!(replied_addresses(&client, owner.mac, requests), BOTH_VIPS);
+        }
+        open
+    })
+}
+
+#[test]
+fn the_largest_filter_fits_into_the_smallest_socket_memory() {
+    assert!(!is_open_with_socket_memory(20_480));
+}
+
+#[test]
+fn all_requests_get_replies_although_the_kernel_rejects_the_filter() {
+    assert!(is_open_with_socket_memory(4_096));
 }
