@@ -7,7 +7,7 @@
 //!
 //! If many hosts together cause a flood, reading takes at most half of one processor. The thread
 //! first reads less often, and more frames at once. If that is not enough, the thread reads only a
-//! random sample of the frames. All limits end together.
+//! random sample of the frames. This sample becomes larger step by step, and then all limits end.
 
 use std::time::Duration;
 
@@ -45,8 +45,11 @@ pub(super) const REQUESTS_PER_SECOND_MAX: u32 = 20_000;
 /// Maximum number of hellos that one host may send per second: 100 times the default rate of a
 /// speaker. This limit is lower than the one for ARP, because each hello costs a signature check.
 pub(super) const HELLOS_PER_SECOND_MAX: u32 = 2_000;
-/// Time after the latest change of the limits at which all of them end.
-pub(super) const LIMITS_LIFETIME: Duration = Duration::from_secs(5);
+/// Time for which a host that exceeds its limit is blocked.
+pub(super) const BLOCK_LIFETIME: Duration = Duration::from_secs(5);
+/// Time after which [`SourceLimiter::level`] falls by one, if reading has not exhausted its budget
+/// meanwhile.
+const LEVEL_LIFETIME: Duration = Duration::from_secs(1);
 
 /// CPU budget for reading frames.
 #[derive(Debug, Default)]
@@ -97,7 +100,8 @@ pub(super) struct SourceLimiter {
     /// The sources of most frames that were read in the current second, with their frame counts.
     /// Each count is too low by at most a ninth of all frames (Misra and Gries 1982).
     sources: [(Mac, u32); SOURCES_MAX],
-    blocked: [Option<Mac>; SOURCES_MAX],
+    /// Blocked sources.
+    pub(super) blocked: [Option<Mac>; SOURCES_MAX],
     /// Time at which [`SourceLimiter::expire`] must be called. None: there are no limits.
     pub(super) limited_until: Option<Instant>,
 }
@@ -147,7 +151,8 @@ impl SourceLimiter {
         }
         let changed = has_blocked || exhausted;
         if changed {
-            self.limited_until = Some(now + LIMITS_LIFETIME);
+            let lifetime = if has_blocked { BLOCK_LIFETIME } else { LEVEL_LIFETIME };
+            self.limited_until = self.limited_until.max(Some(now + lifetime));
         }
         if changed || self.window_end <= now {
             self.window_end = now + Duration::from_secs(1);
@@ -163,19 +168,16 @@ impl SourceLimiter {
         self.level.saturating_sub(1)
     }
 
-    /// Ends all limits if it is time. Returns whether they ended, so that the kernel's filter must
-    /// be replaced.
+    /// Lowers the level if it is time, or ends all limits if the level is 1 or 0. Returns whether
+    /// the limits have changed, so that the kernel's filter must be replaced.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let expired = self.limited_until.is_some_and(|until| until <= now);
-        if expired {
+        if expired && self.level > 1 {
+            (self.level, self.limited_until) = (self.level - 1, Some(now + LEVEL_LIFETIME));
+        } else if expired {
             *self = Self::new(self.frames_per_second_max);
         }
         expired
-    }
-
-    /// Returns the blocked sources.
-    pub(super) fn blocked(&self) -> impl Iterator<Item = Mac> + '_ {
-        self.blocked.iter().flatten().copied()
     }
 }
 

@@ -10,7 +10,7 @@ use ferrolb_runtime::clock::Clock;
 use tracing::warn;
 
 use super::filter::{self, Instruction};
-use super::flood::{CpuBudget, LIMITS_LIFETIME, SourceLimiter};
+use super::flood::{BLOCK_LIFETIME, CpuBudget, SourceLimiter};
 use super::socket::PacketSocket;
 use super::{LinkError, LinkSetup};
 
@@ -37,19 +37,17 @@ pub(super) struct RxQueue {
 }
 
 impl RxQueue {
-    /// Opens a socket for frames of `ether_type` that pass `program`. A host that sends
-    /// `frames_per_second_max` or more of them within a second is blocked.
+    /// Opens a socket for frames of `ether_type` that pass `program`.
     ///
     /// # Errors
     /// See [`PacketSocket::open`].
     pub(super) fn open(
         index: u32,
         ether_type: u16,
-        frames_per_second_max: u32,
+        limiter: SourceLimiter,
         program: Vec<Instruction>,
     ) -> Result<Self, LinkError> {
         let socket = PacketSocket::open(index, ether_type, &program).map_err(LinkError::Socket)?;
-        let limiter = SourceLimiter::new(frames_per_second_max);
         let (burst_start, log_at) = (Instant::ZERO, Instant::ZERO);
         Ok(Self { socket, ready: false, burst: 0, burst_start, program, limiter, log_at })
     }
@@ -64,15 +62,18 @@ impl RxQueue {
         Ok(())
     }
 
-    /// Starts a burst of reads, and ends flood limits that have expired. Returns whether frames may
-    /// be read.
+    /// Starts a burst of reads, and ends flood limits that have expired. The sources `exempt` are
+    /// neither blocked nor sampled. Returns whether frames may be read.
     ///
     /// # Errors
     /// If the kernel rejects a filter.
-    pub(super) fn begin_burst(&mut self) -> Result<bool, LinkError> {
+    pub(super) fn begin_burst(
+        &mut self,
+        exempt: impl Iterator<Item = Mac>,
+    ) -> Result<bool, LinkError> {
         (self.burst, self.burst_start) = (0, Clock::now());
         if self.limiter.expire(self.burst_start) {
-            self.attach(&self.program, iter::empty()).map_err(LinkError::Socket)?;
+            self.attach(&self.program, exempt).map_err(LinkError::Socket)?;
         }
         Ok(self.ready)
     }
@@ -106,32 +107,35 @@ impl RxQueue {
     ) -> Result<(), LinkError> {
         let now = Clock::now();
         let exhausted = budget.charge(self.burst_start, now);
-        let blocked_before = self.limiter.blocked().count();
-        let changed = self.limiter.update(now, exhausted, exempt.clone());
+        if self.limiter.update(now, exhausted, exempt.clone()) {
+            // The level is 0 if a source was blocked.
+            if self.limiter.level == 0 {
+                self.log_flood(now, link);
+            }
+            self.attach(&self.program, exempt).map_err(LinkError::Socket)?;
+        }
         if self.limiter.level > 0 && self.burst < BURST_MAX {
             budget.pause(now);
         }
-        if self.limiter.blocked().count() > blocked_before {
-            self.log_flood(now, link);
-        }
-        if changed { self.attach(&self.program, exempt).map_err(LinkError::Socket) } else { Ok(()) }
+        Ok(())
     }
 
     fn log_flood(&mut self, now: Instant, link: &LinkSetup) {
         link.metrics.floods.inc();
         if now >= self.log_at {
             self.log_at = now + LOG_INTERVAL;
-            let hosts: Vec<_> = self.limiter.blocked().map(|mac| mac.to_string()).collect();
-            let (hosts, seconds) = (hosts.join(" "), LIMITS_LIFETIME.as_secs());
-            let (link, limit) = (&link.name, self.limiter.frames_per_second_max);
-            warn!(%link, hosts, seconds, limit, "flood: frames of hosts that exceed the limit are \
-                                                dropped for a while");
+            let hosts = self.limiter.blocked.iter().flatten();
+            let hosts: Vec<_> = hosts.map(ToString::to_string).collect();
+            let (hosts, link, seconds) = (hosts.join(" "), &link.name, BLOCK_LIFETIME.as_secs());
+            warn!(%link, hosts, seconds, limit = self.limiter.frames_per_second_max, "flood: frames \
+                  of hosts that exceed the limit are dropped for a while");
         }
     }
 
     /// Attaches a program, preceded by the flood limits.
     fn attach(&self, program: &[Instruction], exempt: impl Iterator<Item = Mac>) -> io::Result<()> {
-        let (blocked, sampling_shift) = (self.limiter.blocked(), self.limiter.sampling_shift());
+        let blocked = self.limiter.blocked.iter().flatten().copied();
+        let sampling_shift = self.limiter.sampling_shift();
         self.socket.set_filter(&filter::limited(blocked, exempt, sampling_shift, program))
     }
 }

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use super::announce::{Announcer, FRAMES_PER_ANNOUNCEMENT};
 use super::classify::{Classification, classify_arp, classify_ndp};
 use super::filter;
-use super::flood::{CpuBudget, HELLOS_PER_SECOND_MAX, REQUESTS_PER_SECOND_MAX};
+use super::flood::{CpuBudget, HELLOS_PER_SECOND_MAX, REQUESTS_PER_SECOND_MAX, SourceLimiter};
 use super::neighbors::NeighborTracker;
 use super::receive_filter::ReceiveFilter;
 use super::report::Reporter;
@@ -85,7 +85,7 @@ pub(super) fn run(
 ) -> Result<(), LinkError> {
     let index = setup.index;
     let open_queue = |ether_type, frames_per_second_max, program| {
-        RxQueue::open(index, ether_type, frames_per_second_max, program)
+        RxQueue::open(index, ether_type, SourceLimiter::new(frames_per_second_max), program)
     };
     let (arp_program, ndp_program) =
         (filter::arp(index, None), filter::neighbor_discovery(index, None));
@@ -206,7 +206,7 @@ impl LinkThread<'_> {
     }
 
     fn read_arp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        if !self.arp.begin_burst()? {
+        if !self.arp.begin_burst(iter::empty())? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
@@ -221,7 +221,7 @@ impl LinkThread<'_> {
     }
 
     fn read_ndp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        if !self.ndp.begin_burst()? {
+        if !self.ndp.begin_burst(iter::empty())? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
@@ -288,7 +288,8 @@ impl LinkThread<'_> {
     }
 
     fn read_hellos(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        if !self.hello.begin_burst()? {
+        let exempt = self.claims.macs().chain(self.config.macs.iter().copied());
+        if !self.hello.begin_burst(exempt)? {
             return Ok(());
         }
         let end = self.hello.burst_start + HELLO_BURST_TIME_MAX;

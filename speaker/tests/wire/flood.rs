@@ -7,13 +7,13 @@
 //!
 //! | requests per second | from | replies to other clients | processor use |
 //! |---|---|---|---|
-//! | 650,000 to 680,000 by ARP | one host | 100 % | 2 % |
-//! | 570,000 to 600,000 by NDP | one host | 98 to 100 % | 3 % |
-//! | 555,000 to 575,000 by ARP | 4,096 hosts | 28 to 32 % | 42 to 44 % |
-//! | 515,000 to 530,000 by NDP | 4,096 hosts | 17 to 20 % | 44 to 45 % |
+//! | 270,000 to 290,000 by ARP | one host | 97 to 100 % | 2 to 3 % |
+//! | 195,000 to 230,000 by NDP | one host | 96 to 99 % | 3 to 4 % |
+//! | 180,000 to 270,000 by ARP | 4,096 hosts | 35 to 60 % | 38 to 42 % |
+//! | 135,000 to 220,000 by NDP | 4,096 hosts | 35 to 67 % | 38 to 42 % |
 //!
 //! In a flood from many hosts, the thread rests a quarter of a millisecond each time it has read
-//! all frames, so it wakes up 1,750 times per second. Without rests it woke up 25,000 times per
+//! all frames, so it wakes up 1,800 times per second. Without rests it woke up 25,000 times per
 //! second, and used 52 to 54 % of a processor, or 81 to 86 % on another machine. Without any limit
 //! it uses 91 to 98 %.
 
