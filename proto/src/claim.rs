@@ -5,15 +5,16 @@
 //! runs it, and in simulations the simulator. The state machine contains the state of the other
 //! speakers on the segment (the peers), their claims, and the claims of this node.
 //!
-//! The ownership rule: each owner states its own rank for each of its addresses. If an election unit
-//! has no owner, or an owner with a worse rank, the candidates claim it in order of rank: the
-//! candidate with position r (from 0) claims the unit after r staggers. If two nodes own a unit, the
-//! one with the worse stated rank releases the unit when it receives the other one's claim, and not
-//! before.
+//! The ownership rule: each owner states its own rank for each of its addresses. If an election
+//! unit has no owner, or an owner with a worse rank, the candidates claim it in order of rank: the
+//! candidate with position r (from 0) claims the unit after r staggers. If two nodes own a unit,
+//! the one with the worse stated rank releases the unit when it receives the other one's claim, and
+//! not before.
 //!
 //! - [`peers`]: state of each peer, and the check whether a received frame is accepted.
 //! - [`newcomers`]: the challenge that an unknown sender must pass.
-//! - [`claim_sets`]: claim sets of this node and of its peers, and an index of the peers by address.
+//! - [`claim_sets`]: claim sets of this node and of its peers, and an index of the peers by
+//!   address.
 //! - [`claims`]: effects of the peers' claims and releases.
 //! - [`failure_detection`]: failure detection of peers.
 //! - [`self_check`]: self-check: detects that this node is isolated, or that its clock stood still.

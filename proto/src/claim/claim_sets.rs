@@ -1,6 +1,5 @@
-//! Claim sets of this node and of its peers: which addresses each of them owns, and with which rank,
-//! by its own account.
-//! Owned by the claim machine of one interface.
+//! Claim sets of this node and of its peers: which addresses each of them owns, and with which
+//! rank, by its own account. Owned by the claim machine of one interface.
 //!
 //! Each frame carries a summary of its sender's set: number and digest of the addresses, and a
 //! counter of the changes. A copy of the set whose number and digest differ is incomplete, and its
@@ -128,8 +127,8 @@ impl ClaimSets {
         names.filter_map(|name| Some((name, self.copies.get(name)?)))
     }
 
-    /// Adds a peer, or a new epoch of a peer, with the epoch of `frame`. All changes before the first
-    /// received frame count as missed.
+    /// Adds a peer, or a new epoch of a peer, with the epoch of `frame`. All changes before the
+    /// first received frame count as missed.
     pub(super) fn add_peer(&mut self, name: Arc<str>, frame: &Frame) {
         let copy = SetCopy::new(Arc::clone(&name), frame.epoch);
         self.copies.insert(name, copy);
@@ -150,8 +149,8 @@ impl ClaimSets {
         self.apply(peer, &frame.body, now)
     }
 
-    /// Applies a frame that newer ones of the peer have overtaken. `is_recent` is false if the frame
-    /// is so old that it may be a recording. Returns `None` if the frame is outdated.
+    /// Applies a frame that newer ones of the peer have overtaken. `is_recent` is false if the
+    /// frame is so old that it may be a recording. Returns `None` if the frame is outdated.
     pub(super) fn receive_late(
         &mut self,
         peer: &str,
@@ -170,7 +169,14 @@ impl ClaimSets {
                     let unknown = addresses.iter().filter(is_unknown).copied().collect();
                     Some(SetChanges { unknown, ..SetChanges::default() })
                 }
-                _ => None,
+                Body::Hello { .. }
+                | Body::Claim(_)
+                | Body::Release { .. }
+                | Body::Challenge { .. }
+                | Body::ChallengeReply { .. }
+                | Body::ListRequest
+                | Body::List(_)
+                | Body::Doubt(_) => None,
             };
         }
         if !matches!(frame.body, Body::List(_)) {
@@ -193,7 +199,11 @@ impl ClaimSets {
                 changes.released.clone_from(addresses);
                 &[]
             }
-            _ => &[],
+            Body::Hello { .. }
+            | Body::Challenge { .. }
+            | Body::ChallengeReply { .. }
+            | Body::ListRequest
+            | Body::Doubt(_) => &[],
         };
         for claim in claims.iter().filter(|claim| is_valid(body, claim)) {
             match copy.add(*claim, now, own, claimants) {

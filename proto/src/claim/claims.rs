@@ -78,6 +78,10 @@ impl ClaimMachine {
         let addresses: Vec<_> = addresses.into_iter().collect();
         self.own.dirty.mark(&addresses);
         for address in addresses {
+            // The frame of a new owner may still be on its way, so the wait for it begins now.
+            if let Some(state) = self.units.get_mut(&address) {
+                state.restart_wait();
+            }
             if self.owned().get(&address).is_some_and(|owned| now.since(owned.since) >= HAND_OVER) {
                 self.outputs.push_back(Output::AnnounceSeries(address));
             }

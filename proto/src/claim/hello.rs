@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::own::OwnState;
+use super::own::{HELLO_AFTER_CLAIM, OwnState};
 use super::peers::Peer;
 use super::{ClaimMachine, HANDOVER_TIMEOUT, INTERVAL_IDLE, LISTEN_PHASE, Output};
 use crate::Instant;
@@ -258,7 +258,10 @@ impl ClaimMachine {
         let accepted_keys = self.own.keys.clone();
         self.send(None, Body::Hello { accepted_keys }, now);
         self.own.last_hello = now;
-        self.own.next_hello = now + self.own.hello_interval.current;
+        let follows_claim = now <= self.own.last_claim + HELLO_AFTER_CLAIM;
+        let interval = self.own.hello_interval.current;
+        self.own.next_hello =
+            now + if follows_claim { interval.min(HELLO_AFTER_CLAIM) } else { interval };
     }
 
     /// Returns the hello interval for the current number of owners. Above [`OWNERS_FAST`] owners,

@@ -1,6 +1,6 @@
-//! Moves of units: their causes, and the preempt delay that follows from them. Each move of an address resets established connections, so the delay
-//! grows with each recent move. A unit that moved often therefore stays longer with its owner,
-//! although a better node is back.
+//! Moves of units: their causes, and the preempt delay that follows from them. Each move of an
+//! address resets established connections, so the delay grows with each recent move. A unit that
+//! moved often therefore stays longer with its owner, although a better node is back.
 //!
 //! The owner sends the remaining delay with its claims, so that every node knows the delay, even a
 //! node that has just started. The delay prevents only moves for which the order or the preference

@@ -11,9 +11,9 @@ use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimRank, Flags, Frame, Stretch};
 
-/// Delay from a claim or release to the hello that follows. By the second frame, peers detect that
-/// the first one was lost.
-const HELLO_AFTER_CLAIM: Duration = Duration::from_millis(25);
+/// Delay from a claim or release to the hello that follows, and from that one to the next. By these
+/// hellos, peers detect that the claim or release was lost.
+pub(super) const HELLO_AFTER_CLAIM: Duration = Duration::from_millis(25);
 /// Maximum number of stretches of a list that one call of the machine sends.
 const STRETCHES_PER_TURN_MAX: usize = 32;
 
@@ -40,6 +40,8 @@ pub(super) struct OwnState {
     pub(super) keys: Vec<u32>,
     pub(super) flags: Flags,
     pub(super) last_hello: Instant,
+    /// Time of this node's latest claim or release.
+    pub(super) last_claim: Instant,
     /// Units whose ownership may have to change.
     pub(super) dirty: DirtyUnits,
     /// Decisions that follow from one input; [`ClaimMachine::send_decisions`] sends them in as few
@@ -77,6 +79,7 @@ impl OwnState {
             keys: Vec::new(),
             flags: Flags { in_preempt_delay: true, ..Flags::default() },
             last_hello: now,
+            last_claim: now,
             dirty: DirtyUnits::default(),
             decided: PendingDecisions::default(),
             clock: 0,
@@ -194,6 +197,7 @@ impl ClaimMachine {
             // A claim or release has the effect of a hello, also on the answer lease. A real hello
             // right behind the claim or release could overtake it, and make it a stale frame.
             self.own.last_hello = now;
+            self.own.last_claim = now;
             self.own.next_hello = now + HELLO_AFTER_CLAIM;
         }
         // Clock values are unique per sender, so a receiver can order any two frames.

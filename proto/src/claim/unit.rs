@@ -113,6 +113,13 @@ impl UnitState {
         }
     }
 
+    /// Forgets since when this node has a reason to take the unit.
+    pub(super) fn restart_wait(&mut self) {
+        if let Some(pending_claim) = &mut self.pending_claim {
+            pending_claim.pending = None;
+        }
+    }
+
     pub(super) fn end_conflict_hold_down(&mut self) {
         if let Some(pending_claim) = &mut self.pending_claim {
             pending_claim.conflict_hold_down_until = None;

@@ -50,8 +50,8 @@ fn detects_a_machine_that_never_listens() {
 
 #[test]
 fn detects_a_machine_that_never_sends_release() {
-    check(Defect::NeverReleases, "endpoints", Rule::Unowned);
-    check(Defect::NeverReleases, "endpoints", Rule::End);
+    check(Defect::NeverReleases, "all_failing", Rule::Unowned);
+    check(Defect::NeverReleases, "all_failing", Rule::End);
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn detects_a_machine_that_ignores_peer_clocks() {
 
 #[test]
 fn detects_a_machine_whose_frames_describe_an_empty_set() {
-    check(Defect::RestatesNothing, "loss1", Rule::Taken);
-    check(Defect::RestatesNothing, "death", Rule::Livelock);
+    check(Defect::RestatesNothing, "loss1", Rule::HandOver);
+    check(Defect::RestatesNothing, "death", Rule::End);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn detects_a_claim_machine_that_misses_its_deadlines() {
 
 #[test]
 fn detects_a_defense_without_announcement() {
-    check(Defect::DefendsWithoutAnnouncing, "stale", Rule::Cache);
+    check(Defect::DefendsWithoutAnnouncing, "split", Rule::Cache);
 }
 
 #[test]
@@ -97,5 +97,5 @@ fn detects_a_machine_that_hides_failing_checks() {
 
 #[test]
 fn detects_a_machine_that_ignores_its_own_cordon() {
-    check(Defect::IgnoresOwnCordon, "all_cordoned", Rule::NeedlessMove);
+    check(Defect::IgnoresOwnCordon, "mixed", Rule::Best);
 }

@@ -74,15 +74,11 @@ fn a_hundred_nodes_keep_every_rule() {
     check(&named(&["death", "loss1", "split", "chaos"]), 40_000, 1, (100, 10));
 }
 
-/// Tests scenarios in which the number of addresses with failing health checks is too large for one
-/// hello.
-///
-/// Chaos starts at another seed: in about 1 of 100 runs of this size, nodes with different views
-/// have the same address for up to 390 ms, and the bound is 250 ms.
+/// Tests scenarios in which the claims of a node, and changes of their ranks, need several frames.
 #[test]
 fn hundreds_of_units_keep_every_rule() {
     check(&named(&["sick", "failing", "all_failing"]), 50_000, 20, (4, 300));
-    check(&named(&["chaos"]), 50_060, 20, (4, 300));
+    check(&named(&["chaos"]), 50_000, 20, (4, 300));
 }
 
 /// Runs in which a former version of the claim machine or of the checker led to violations:

@@ -73,10 +73,11 @@ impl SetCopy {
         self.stated.count == 0
     }
 
-    /// Stores the summary in the newest frame of the peer, and counts the changes before this frame.
+    /// Stores the summary in the newest frame of the peer, and counts the changes before this
+    /// frame.
     ///
-    /// A RELEASE contains a change. A CLAIM may repeat earlier claims, so it counts as a change only
-    /// if it is new, and if there was no other change.
+    /// A RELEASE contains a change. A CLAIM may repeat earlier claims, so it counts as a change
+    /// only if it is new, and if there was no other change.
     pub(super) fn set_stated(&mut self, stated: ClaimSetSummary, body: &Body) {
         let changes = stated.counter.wrapping_sub(self.stated.counter);
         let is_known = |claim: &Claim| {
@@ -85,7 +86,13 @@ impl SetCopy {
         let missed = match body {
             Body::Release { .. } => changes.saturating_sub(1),
             Body::Claim(claims) if changes == 1 && !claims.iter().all(is_known) => 0,
-            _ => changes,
+            Body::Hello { .. }
+            | Body::Claim(_)
+            | Body::Challenge { .. }
+            | Body::ChallengeReply { .. }
+            | Body::ListRequest
+            | Body::List(_)
+            | Body::Doubt(_) => changes,
         };
         self.missed = self.missed.saturating_add(missed);
         self.stated = stated;
@@ -111,7 +118,11 @@ impl SetCopy {
                 addresses.iter().for_each(|address| remove(&mut with, address));
             }
             Body::List(_) => return summary == self.stated && !self.is_complete(),
-            _ => return false,
+            Body::Hello { .. }
+            | Body::Challenge { .. }
+            | Body::ChallengeReply { .. }
+            | Body::ListRequest
+            | Body::Doubt(_) => return false,
         }
         !self.is_complete() && with.has_same_claims(self.stated)
     }

@@ -43,8 +43,8 @@ impl TestOwner {
         drop(self.node2.send(body));
     }
 
-    /// Runs the machine for 1.5 s, in which the peers send only list requests. Returns the number of
-    /// announcements.
+    /// Runs the machine for 1.5 s, in which the peers send only list requests. Returns the number
+    /// of announcements.
     fn count_announcements(&mut self) -> usize {
         let mut count = 0;
         for _ in 0..15 {

@@ -90,7 +90,12 @@ impl TestPeer {
             Body::Release { addresses, .. } => {
                 self.owned.retain(|address, _| !addresses.contains(address));
             }
-            _ => {}
+            Body::Hello { .. }
+            | Body::Challenge { .. }
+            | Body::ChallengeReply { .. }
+            | Body::ListRequest
+            | Body::List(_)
+            | Body::Doubt(_) => {}
         }
         self.counter += u32::from(owned != self.owned);
         let frame = Frame {
