@@ -99,7 +99,7 @@ const OUTPUTS_KEPT: usize = 64;
 #[derive(Clone, Debug)]
 pub struct ClaimConfig {
     /// Name of this node.
-    pub node: Box<str>,
+    pub node: Arc<str>,
     /// Random number, new at every start, by which peers distinguish two runs of a speaker. The
     /// number also seeds the random delays of the state machine.
     pub epoch: u64,
@@ -230,8 +230,6 @@ pub enum Output {
 #[derive(Debug)]
 pub struct ClaimMachine {
     config: ClaimConfig,
-    /// Name of this node, as in `config`.
-    name: Arc<str>,
     own: OwnState,
     peers: BTreeMap<Arc<str>, Peer>,
     sets: ClaimSets,
@@ -274,7 +272,6 @@ impl ClaimMachine {
     pub fn new(config: ClaimConfig, now: Instant) -> Self {
         let sets = ClaimSets::new(config.epoch, now);
         Self {
-            name: (*config.node).into(),
             own: OwnState::new(&config, now),
             // The value must not be zero, because xorshift would never leave zero.
             random: config.epoch | 1,

@@ -84,7 +84,7 @@ impl FaultyMachine {
             start =
                 Instant::from_nanos(now.as_nanos().saturating_sub(LISTEN_PHASE.as_nanos() as u64));
         }
-        let name = config.node.clone();
+        let name = (*config.node).into();
         let mut claims = ClaimMachine::new(config, start);
         claims.handle(Input::Keys(keys), start);
         Self {

@@ -169,7 +169,7 @@ impl SimWorld {
         node.process_number += 1;
         node.started = now;
         let config = ClaimConfig {
-            node: node.name.clone(),
+            node: (*node.name).into(),
             epoch,
             hello_interval: HELLO_INTERVAL,
             hello_misses: HELLO_MISSES,

@@ -203,7 +203,7 @@ impl ClaimMachine {
         // Clock values are unique per sender, so a receiver can order any two frames.
         self.own.clock = now.as_nanos().max(self.own.clock + 1);
         let frame = Frame {
-            node: self.config.node.clone(),
+            node: (*self.config.node).into(),
             epoch: self.config.epoch,
             clock: self.own.clock,
             claim_set: self.sets.own().summary(),

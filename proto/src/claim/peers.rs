@@ -125,7 +125,7 @@ pub(super) fn accepted(keys: &[u32]) -> Box<[u32]> {
 
 impl ClaimMachine {
     pub(super) fn receive(&mut self, source: Mac, frame: Frame, now: Instant) {
-        if frame.node == self.config.node {
+        if *frame.node == *self.config.node {
             self.counts.own_name_frames += 1;
             return;
         }

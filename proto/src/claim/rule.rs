@@ -150,9 +150,13 @@ impl ClaimMachine {
         owner: Option<PeerRank<'_>>,
         now: Instant,
     ) -> Option<Move> {
-        let (address, to) = (state.unit.address, Arc::clone(&self.name));
+        let (address, to) = (state.unit.address, Arc::clone(&self.config.node));
         if let Some((owner, _)) = owner {
-            let own = Rank::stated(&self.name, self.own.flags, state.claim_rank(&self.name));
+            let own = Rank::stated(
+                &self.config.node,
+                self.own.flags,
+                state.claim_rank(&self.config.node),
+            );
             let (from, cause) = (Some(owner.node.into()), MoveCause::between(&owner, &own));
             return Some(Move { address, from, to, cause, silence: None });
         }
@@ -315,7 +319,7 @@ impl ClaimMachine {
         let better = self.owners(address).find(|(rank, _)| *rank.node == *peer && *rank < own);
         if let Some(cause) = better.map(|(rank, _)| MoveCause::between(&own, &rank)) {
             if is_answer || now.since(owned.since) >= CROSSING_MAX {
-                let (from, to) = (Some(Arc::clone(&self.name)), peer.into());
+                let (from, to) = (Some(Arc::clone(&self.config.node)), peer.into());
                 self.own.decided.hand_over.push(address);
                 self.own.decided.moves.push(Move { address, from, to, cause, silence: None });
             }

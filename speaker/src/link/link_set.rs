@@ -141,8 +141,13 @@ impl LinkSet {
             gratuitous_interval,
         } = self.settings.clone();
         let epoch = getrandom::u64()?;
-        let claims =
-            claim::ClaimConfig { node, epoch, hello_interval, hello_misses, failback_delay };
+        let claims = claim::ClaimConfig {
+            node: node.into(),
+            epoch,
+            hello_interval,
+            hello_misses,
+            failback_delay,
+        };
         let metrics = self.metrics.link(&link.name);
         let (watchdog, siblings) = (Arc::clone(&self.watchdog), Arc::clone(&self.siblings));
         siblings.add(index, epoch, link.selected);
