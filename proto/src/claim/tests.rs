@@ -19,6 +19,7 @@ mod health;
 mod keys;
 mod many_owners;
 mod missed_changes;
+mod moves;
 mod newcomers;
 mod ownership;
 mod peer;

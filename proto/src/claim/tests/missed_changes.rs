@@ -202,3 +202,21 @@ fn the_release_of_a_second_owner_causes_an_announcement() {
     owner.receive(hand_over(&[VIP]));
     assert_eq!(owner.count_announcements(), 1);
 }
+
+#[test]
+fn the_return_of_an_idle_peer_causes_no_announcement() {
+    let mut owner = TestOwner::new();
+    for round in 0..5 {
+        for _ in 0..40 {
+            owner.now = owner.now + ms(100);
+            let frame = owner.node3.send(hello());
+            owner.machine.handle(frame, owner.now);
+            owner.machine.tick(owner.now);
+        }
+        while owner.machine.poll().is_some() {}
+        assert!(owner.machine.peers["node2"].failed, "round {round}");
+        owner.receive(hello());
+        assert!(!owner.machine.peers["node2"].failed);
+        assert_eq!(owner.count_announcements(), 0, "round {round}");
+    }
+}
