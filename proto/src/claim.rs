@@ -78,7 +78,8 @@ pub const STAGGER_MIN: Duration = Duration::from_millis(60);
 pub const STAGGER_OVER_INTERVAL: Duration = Duration::from_millis(10);
 /// Hello interval of a node that owns no address, unless the configured interval is longer.
 pub const INTERVAL_IDLE: Duration = Duration::from_secs(1);
-/// Maximum time for which a node respects the doubt of a peer about its eligibility.
+/// Maximum time for which a node respects the doubt of a peer about its eligibility for an address.
+/// The time doubles with each recent move of the address, up to ten minutes.
 pub const DOUBT_LIFETIME: Duration = Duration::from_secs(10);
 /// Length of a listen phase, in which a node only receives frames and claims nothing. A listen
 /// phase precedes the first claim of the node, and follows each fence and each standby period.

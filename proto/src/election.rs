@@ -1,5 +1,6 @@
-//! Ranking of the nodes that may announce an address, from facts that all nodes share. Pure
-//! functions; used by the speakers' claim machines and the controller's conditions.
+//! Ranking of the nodes that may announce an address, from the facts of a node about itself, or
+//! from the rank that an owner states. Pure functions; used by the speakers' claim machines and the
+//! controller's conditions.
 //!
 //! Hard rules select the candidates. Soft rules only order them, so they can never leave an address
 //! unannounced.
@@ -42,8 +43,8 @@ pub struct Unit {
     pub candidates: Arc<[Candidate]>,
     /// True if the node of this speaker can forward traffic to an eligible endpoint.
     pub can_serve_here: bool,
-    /// True if all endpoints on this node fail their health check. The other nodes get this
-    /// information from this node's hellos.
+    /// True if all endpoints on this node fail their health check. If this node owns the address,
+    /// it states this with its claim.
     pub failing: bool,
     /// True if an advertisement selects the interface. If false, the node of this speaker is no
     /// candidate, although `candidates` may contain it. A node evaluates interface selectors only

@@ -25,7 +25,7 @@ const FAULT_KINDS: [fn(&mut SimWorld) -> Duration; 14] = [
     soft_rules::checks,
 ];
 /// Time from the start of the last fault to the end of the run: the fault, the preempt delay and
-/// the hold-down end in this time.
+/// the doubts end in this time.
 const SETTLE_TIME: Duration = ms(30_000);
 
 pub(super) fn chaos(world: &mut SimWorld) -> Duration {

@@ -16,8 +16,7 @@ const NO_MOVES_TIME: Duration = ms(100_000);
 /// Number of random changes. [`CHANGES_TIME`] is the time in which they happen.
 const CHANGES: usize = 16;
 const CHANGES_TIME: Duration = ms(20_000);
-/// Maximum length of a hold-down, or of the time for which a node that released a unit is no
-/// candidate.
+/// Time after the last change in which all doubts end.
 const SETTLE_TIME: Duration = ms(20_000);
 
 fn owned_units(world: &SimWorld, owner: usize) -> Vec<usize> {
@@ -42,8 +41,7 @@ pub(super) fn all_checks_failing(world: &mut SimWorld) -> Duration {
     ms(24_000)
 }
 
-/// Makes an owner's health checks fail and pass alternately. If the owner loses a unit, the
-/// hold-down lasts longer than the scenario.
+/// Makes an owner's health checks fail and pass alternately.
 pub(super) fn flapping(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
     for unit in owned_units(world, owner) {

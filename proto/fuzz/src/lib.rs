@@ -25,8 +25,10 @@ pub fn sign_input(input: &[u8], key: &HelloKey) -> Option<Vec<u8>> {
 pub fn count_addresses(body: &Body) -> usize {
     match body {
         Body::Claim(claims) | Body::List(Stretch { claims, .. }) => claims.len(),
-        Body::Release { addresses, .. } => addresses.len(),
-        Body::Hello { failing, .. } => failing.addresses.len(),
-        Body::Challenge { .. } | Body::ChallengeReply { .. } | Body::ListRequest => 0,
+        Body::Release { addresses, .. } | Body::Doubt(addresses) => addresses.len(),
+        Body::Hello { .. }
+        | Body::Challenge { .. }
+        | Body::ChallengeReply { .. }
+        | Body::ListRequest => 0,
     }
 }

@@ -26,9 +26,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Decodes a frame by field offsets, according to RFC 826 for Ethernet and IPv4. Returns whether
-/// the frame is a reply, the sender MAC, the sender address, and the target address.
-fn reference_decode(bytes: &[u8]) -> Option<(bool, [u8; 6], [u8; 4], [u8; 4])> {
+/// Fields of a frame: whether the frame is a reply, the sender MAC, the sender address, and the
+/// target address.
+type ArpFields = (bool, [u8; 6], [u8; 4], [u8; 4]);
+
+/// Decodes a frame by field offsets, according to RFC 826 for Ethernet and IPv4.
+fn reference_decode(bytes: &[u8]) -> Option<ArpFields> {
     let fixed = bytes.get(12..20)?;
     let operation = u16::from_be_bytes([*bytes.get(20)?, *bytes.get(21)?]);
     let known = fixed == [0x08, 0x06, 0, 1, 8, 0, 6, 4] && (operation == 1 || operation == 2);

@@ -179,7 +179,7 @@ impl ClaimRun {
                 | Output::LivenessProbe { .. }
                 | Output::ArpProbe(_)
                 | Output::ProbeNeighbors
-                | Output::TookOver(_)
+                | Output::Moved(_)
                 | Output::Finished => {}
             }
         }

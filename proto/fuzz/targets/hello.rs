@@ -13,8 +13,7 @@ use libfuzzer_sys::fuzz_target;
 static KEY: LazyLock<HelloKey> = LazyLock::new(|| HelloKey::new([7; 32]));
 static RING: LazyLock<HelloKeyRing> = LazyLock::new(|| HelloKeyRing::new(vec![KEY.clone()]));
 
-/// Maximum number of bytes that the encoder may add to a decoded frame: an empty list of keys, or
-/// the REFUSED TLV before CONTESTED.
+/// Maximum number of bytes that the encoder may add to a decoded frame: an empty list of keys.
 const ADDED_MAX: usize = 4;
 
 fuzz_target!(|bytes: &[u8]| {

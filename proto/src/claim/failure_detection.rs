@@ -9,7 +9,7 @@ use super::peers::Peer;
 use super::{ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::Mac;
-use crate::wire::hello::{Body, Flags};
+use crate::wire::hello::Body;
 
 /// Interval between the challenges to a suspected peer.
 const CHALLENGE_EVERY: Duration = Duration::from_millis(20);
@@ -162,9 +162,7 @@ impl ClaimMachine {
         self.unowned.append(&mut known.map(entry).collect());
         self.on_unclaimed(claims, now);
         if self.peers.values().all(|peer| peer.failed) {
-            // If the others still run, they keep the addresses that they took over from this node.
-            self.own.preempt_delay_until = None;
-            self.set_flags(Flags { in_preempt_delay: true, ..self.own.flags }, now);
+            self.start_preempt_delay(now);
         }
     }
 }

@@ -115,8 +115,12 @@ impl ClaimMachine {
         self.own.listen_until = Some(now + LISTEN_PHASE);
     }
 
+    /// Starts the preempt delay of this node. While all peers have failed, the delay does not end: if
+    /// they still run, they keep the addresses that they took over from this node.
     pub(super) fn start_preempt_delay(&mut self, now: Instant) {
-        self.own.preempt_delay_until = self.config.failback_delay.map(|delay| now + delay);
+        let is_alone = !self.peers.is_empty() && self.peers.values().all(|peer| peer.failed);
+        let delay = self.config.failback_delay.filter(|_| !is_alone);
+        self.own.preempt_delay_until = delay.map(|delay| now + delay);
         self.set_flags(Flags { in_preempt_delay: true, ..self.own.flags }, now);
     }
 
@@ -258,7 +262,7 @@ impl ClaimMachine {
         let accepted_keys = self.own.keys.clone();
         self.send(None, Body::Hello { accepted_keys }, now);
         self.own.last_hello = now;
-        let follows_claim = now <= self.own.last_claim + HELLO_AFTER_CLAIM;
+        let follows_claim = now < self.own.last_claim + HELLO_AFTER_CLAIM * 2;
         let interval = self.own.hello_interval.current;
         self.own.next_hello =
             now + if follows_claim { interval.min(HELLO_AFTER_CLAIM) } else { interval };

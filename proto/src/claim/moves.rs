@@ -9,8 +9,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::ClaimMachine;
 use super::unit::UnitState;
+use super::{ClaimMachine, DOUBT_LIFETIME};
 use crate::Instant;
 
 /// Time for which a move lengthens the preempt delay of its unit. Also the maximum preempt delay of
@@ -43,6 +43,12 @@ impl Moves {
         self.0.is_empty()
     }
 
+    /// Returns `delay`, doubled with each move but the first, at most [`MOVES_WINDOW`].
+    fn lengthen(&self, delay: Duration) -> Duration {
+        let count = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        delay.saturating_mul(2_u32.saturating_pow(count.saturating_sub(1))).min(MOVES_WINDOW)
+    }
+
     /// Returns the time of the latest move.
     pub(super) fn last(&self) -> Option<Instant> {
         self.0.last().copied()
@@ -57,6 +63,12 @@ impl UnitState {
     /// Returns the recent moves of the unit, if there are any.
     pub(super) fn moves(&self) -> Option<&Moves> {
         self.pending_claim.as_ref()?.moves.as_deref()
+    }
+
+    /// Returns the time for which this node respects a doubt about the unit. The time doubles with
+    /// each recent move, because the views of two nodes may differ for long.
+    pub(super) fn doubt_lifetime(&self) -> Duration {
+        self.moves().map_or(DOUBT_LIFETIME, |moves| moves.lengthen(DOUBT_LIFETIME))
     }
 
     /// Records that another node owns the unit from now on. The first ownership of the unit does
@@ -81,9 +93,7 @@ impl UnitState {
     /// `delay` after the first move, and doubles with each further move within ten minutes.
     fn preempt_delay_end(&self, delay: Duration) -> Option<Instant> {
         let moves = self.moves()?;
-        let count = u32::try_from(moves.0.len()).unwrap_or(u32::MAX);
-        let wait = delay.saturating_mul(2_u32.saturating_pow(count.saturating_sub(1)));
-        Some(moves.last()? + wait.min(MOVES_WINDOW))
+        Some(moves.last()? + moves.lengthen(delay))
     }
 }
 

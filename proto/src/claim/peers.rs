@@ -171,10 +171,11 @@ impl ClaimMachine {
         let starts_delay = has_returned && self.peers.values().all(|peer| peer.failed);
         self.on_sign_of_life(source, frame, now);
         self.compare_clocks(node, frame.clock, now);
+        let changes = self.sets.receive(node, frame, now);
         if has_returned {
-            self.on_return(node, starts_delay, now);
+            self.on_return(node, &changes.claimed, starts_delay, now);
         }
-        Some(self.sets.receive(node, frame, now))
+        Some(changes)
     }
 
     /// Stores the state of the peer in a frame that is newer than all others of the peer.
@@ -199,13 +200,15 @@ impl ClaimMachine {
     }
 
     /// Handles the return of a peer that was declared failed. The peer may never have stopped
-    /// announcing its addresses, so it counts as their owner again.
-    fn on_return(&mut self, node: &str, starts_delay: bool, now: Instant) {
+    /// announcing its addresses, so it counts as their owner again. `claimed` are those that its
+    /// frame has added.
+    fn on_return(&mut self, node: &str, claimed: &[IpAddr], starts_delay: bool, now: Instant) {
         let claims: Vec<_> = self
             .sets
             .copy(node)
             .into_iter()
             .flat_map(|copy| copy.claims().keys())
+            .filter(|address| !claimed.contains(address))
             .copied()
             .collect();
         self.note_moves(&claims, now);

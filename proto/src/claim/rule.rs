@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use super::foreign::CONTEST_STAGGER;
 use super::unit::{Pending, UnitState};
-use super::{
-    ClaimMachine, DOUBT_LIFETIME, Move, MoveCause, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL,
-};
+use super::{ClaimMachine, Move, MoveCause, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::Instant;
 use crate::election::{Rank, SoftRules, Unit};
 
@@ -242,7 +240,10 @@ impl ClaimMachine {
             return Step::NotBefore(delay_end);
         }
         let is_doubtful = unit.candidate(owner.node).is_none();
-        if is_doubtful && !own.soft_rules.and(owner.soft_rules).has(SoftRules::INELIGIBLE) {
+        let is_stated = owner.soft_rules.has(SoftRules::INELIGIBLE);
+        // After the doubt, a node to which a soft rule applies would lose the address again at
+        // once, and move it back and forth.
+        if is_doubtful && !is_stated && own.soft_rules == SoftRules::NONE {
             return Step::Doubt(owner.node);
         }
         Step::None
@@ -335,12 +336,13 @@ impl ClaimMachine {
 
     /// Handles the doubts of a peer about addresses that this node owns. Until this node's view of
     /// a unit changes, the node states a rank with which any candidate may take the unit. A peer
-    /// whose own view was outdated has the current one long before [`DOUBT_LIFETIME`] ends.
+    /// whose own view was outdated has the current one long before the doubt ends.
     pub(super) fn on_doubts(&mut self, addresses: &[IpAddr], now: Instant) {
         let owned = self.sets.own().owned();
         for address in addresses.iter().filter(|address| owned.contains_key(*address)) {
             if let Some(state) = self.units.get_mut(address) {
-                state.pending_claim().doubted_until = Some(now + DOUBT_LIFETIME);
+                let until = now + state.doubt_lifetime();
+                state.pending_claim().doubted_until = Some(until);
                 self.own.dirty.addresses.insert(*address);
             }
         }

@@ -54,7 +54,9 @@ impl ReceiveFilter {
     pub(super) fn update(&mut self, needs_all: bool, now: Instant) -> bool {
         let was_open = self.open;
         if needs_all {
-            (self.open, self.until) = (true, now + OPEN_TIME);
+            // A rejected filter stays open for longer.
+            let until = if was_open { self.until } else { now };
+            (self.open, self.until) = (true, until.max(now + OPEN_TIME));
         } else if self.until <= now {
             self.open = !was_open;
             self.until = now + if self.open { OPEN_TIME } else { CLOSED_TIME };
@@ -118,6 +120,8 @@ mod tests {
         filter.update(false, start);
         filter.reject(start);
         let closed_at = (0..).map(|second| start + Duration::from_secs(second));
+        // All frames are needed for a moment meanwhile.
+        assert!(!filter.update(true, start + OPEN_TIME));
         let closed_at = closed_at.into_iter().find(|now| filter.update(false, *now));
         assert_eq!((closed_at, filter.is_open()), (Some(start + CLOSED_TIME), false));
     }

@@ -34,6 +34,8 @@ pub(in crate::claim) struct OwnSet {
     cursor: Option<IpAddr>,
     /// True if a list is sent, and its last stretch is not sent yet.
     is_listing: bool,
+    /// True if a peer has requested the list while it was sent.
+    lists_again: bool,
     /// Start of the latest list.
     list_started: Option<Instant>,
     /// Time of the next stretch without a request.
@@ -48,6 +50,7 @@ impl OwnSet {
             summary: ClaimSetSummary::default(),
             cursor: None,
             is_listing: false,
+            lists_again: false,
             list_started: None,
             next_stretch: now,
         }
@@ -90,9 +93,12 @@ impl OwnSet {
         }
     }
 
-    /// Starts a list, unless the latest one is more recent than [`LIST_INTERVAL`].
+    /// Starts a list, unless the latest one is more recent than [`LIST_INTERVAL`]. If a list is in
+    /// progress, another one follows it, because the peer may have missed the first stretches.
     pub(in crate::claim) fn start_list(&mut self, now: Instant) {
-        if self.list_started.is_none_or(|at| now.since(at) >= LIST_INTERVAL) {
+        if self.is_listing {
+            self.lists_again = true;
+        } else if self.list_started.is_none_or(|at| now.since(at) >= LIST_INTERVAL) {
             self.list_started = Some(now);
             (self.is_listing, self.cursor) = (true, None);
         }
@@ -120,7 +126,9 @@ impl OwnSet {
         let addresses: Vec<_> = rest.by_ref().take(ADDRESSES_PER_FRAME_MAX).collect();
         let last = addresses.last().copied().filter(|_| rest.next().is_some());
         self.cursor = last;
-        self.is_listing &= last.is_some();
+        if last.is_none() {
+            self.is_listing = std::mem::take(&mut self.lists_again);
+        }
         (after, last, addresses)
     }
 }

@@ -61,6 +61,13 @@ fn contrary_views_move_an_address_at_most_once_for_each_node() {
     assert_eq!(segment.owners(VIP).len(), 1);
     assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
     assert!(segment.sent - frames < 8 * 40, "the nodes send {} frames", segment.sent - frames);
+    // The views never agree: the time from one move to the next doubles, up to ten minutes.
+    segment.run(Duration::from_secs(600));
+    let moves = takes(&segment) - before;
+    assert!(moves <= 8 * NODES.len(), "{moves} moves in ten minutes");
+    segment.run(Duration::from_secs(600));
+    let later = takes(&segment) - before - moves;
+    assert!(later <= 4 * NODES.len(), "{later} moves in the next ten minutes");
 }
 
 #[test]
@@ -129,4 +136,16 @@ fn two_owners_compare_the_ranks_that_they_state() {
         machine.handle(peer.send(claim_with(VIP, soft_rules, order)), now + ms(50));
         assert_eq!(machine.owned().contains_key(&VIP), keeps, "{soft_rules:?} {order}");
     }
+}
+
+#[test]
+fn a_node_to_which_a_soft_rule_applies_sends_no_doubt() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    // The last node considers itself the only candidate, and is cordoned.
+    let view = change_candidates(&unit(VIP, &order[2..]), |candidate| candidate.cordoned = true);
+    segment.set_units(order[2], vec![view]);
+    let before = takes(&segment);
+    segment.run(Duration::from_secs(30));
+    assert_eq!((segment.owners(VIP), takes(&segment)), (vec![order[0]], before));
 }

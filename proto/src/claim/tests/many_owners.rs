@@ -55,7 +55,7 @@ fn hellos_carry_a_longer_interval_before_it_applies() {
     let times: Vec<_> = hellos.iter().map(|(at, _)| *at).collect();
     assert_eq!(
         times[..5],
-        [3_025, 3_075, 3_125, 3_175, 4_175],
+        [3_025, 3_050, 3_100, 3_150, 4_150],
         "four hellos at the old interval carry the new one"
     );
     assert!(
