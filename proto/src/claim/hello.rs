@@ -115,8 +115,8 @@ impl ClaimMachine {
         self.own.listen_until = Some(now + LISTEN_PHASE);
     }
 
-    /// Starts the preempt delay of this node. While all peers have failed, the delay does not end: if
-    /// they still run, they keep the addresses that they took over from this node.
+    /// Starts the preempt delay of this node. While all peers have failed, the delay does not end:
+    /// if they still run, they keep the addresses that they took over from this node.
     pub(super) fn start_preempt_delay(&mut self, now: Instant) {
         let is_alone = !self.peers.is_empty() && self.peers.values().all(|peer| peer.failed);
         let delay = self.config.failback_delay.filter(|_| !is_alone);

@@ -58,7 +58,11 @@ fn both_nodes_report_a_move_with_the_same_cause() {
             cause,
             silence: None,
         };
-        assert_eq!(segment.node(order[0]).moves[before..], [expect.clone()], "{cause:?}");
+        assert_eq!(
+            segment.node(order[0]).moves[before..],
+            *std::slice::from_ref(&expect),
+            "{cause:?}"
+        );
         assert_eq!(segment.node(order[1]).moves[other..], [expect], "{cause:?}");
         assert_eq!(segment.node(order[2]).moves, [], "{cause:?}");
     }
