@@ -136,7 +136,9 @@ pub(super) struct UnitState {
     cause: Cause,
     /// Times of the unit's moves within [`BURST_WINDOW`].
     pub(super) moves: VecDeque<Instant>,
-    move_count: usize,
+    pub(super) move_count: usize,
+    /// True if a node has doubted an owner of the unit.
+    pub(super) doubted: bool,
     /// Most recent time at which a node started to announce the unit, including the time before the
     /// measurement.
     pub(super) taken: Instant,
@@ -165,6 +167,7 @@ impl Checker {
             cause: Cause::World,
             moves: VecDeque::new(),
             move_count: 0,
+            doubted: false,
             taken: Instant::ZERO,
             keep_until: Instant::ZERO,
             defended: None,

@@ -14,6 +14,9 @@ const STATE_SPREAD_MAX: Duration = Duration::from_secs(5);
 /// release of the former owner, but not the claim of the new one, may take the unit as unowned.
 const CLAIM_SPREAD_MAX: Duration = Duration::from_millis(300);
 
+/// Number of moves after which the time of a doubt has reached its maximum of ten minutes.
+const DOUBLINGS_MAX: u32 = 6;
+
 type AppliedSoftRules = [bool; 6];
 const NO_SOFT_RULE: AppliedSoftRules = [false; 6];
 
@@ -39,6 +42,11 @@ impl SimWorld {
     pub(super) fn record_frame(&mut self, index: usize, frame: &Frame) {
         if std::mem::replace(&mut self.nodes[index].flags, frame.flags) != frame.flags {
             self.checker.record_change(self.now);
+        }
+        if let Body::Doubt(addresses) = &frame.body {
+            for unit in addresses.iter().filter_map(|address| self.catalog.unit_of(*address)) {
+                self.checker.units[unit].doubted = true;
+            }
         }
         let (Body::Claim(claims) | Body::List(Stretch { claims, .. })) = &frame.body else {
             return;
@@ -93,9 +101,11 @@ impl SimWorld {
     /// Checks at the end of a run that no candidate is better than the owner: by the soft rules, or
     /// by the order if no soft rule applies to the two nodes.
     pub(super) fn check_best(&mut self, unit: usize) {
-        let UnitState { taken, keep_until, .. } = self.checker.units[unit];
-        // A better node may respect the doubt of another one.
-        let settle_time = DOUBT_LIFETIME + STATE_SPREAD_MAX;
+        let UnitState { taken, keep_until, move_count, doubted, .. } = self.checker.units[unit];
+        // A better node may respect the doubt of another one. The time doubles with each move.
+        let doublings = u32::try_from(move_count).unwrap_or(u32::MAX).min(DOUBLINGS_MAX);
+        let doubt = DOUBT_LIFETIME * 2_u32.pow(doublings) * u32::from(doubted);
+        let settle_time = doubt + STATE_SPREAD_MAX;
         let settled = self.now.since(self.checker.changed) >= settle_time
             && self.now.since(taken) >= settle_time;
         let [owner] = self.owners(0, unit)[..] else { return };
