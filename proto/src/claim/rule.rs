@@ -236,15 +236,15 @@ impl ClaimMachine {
         if own.may_take_from(&owner, now < delay_end) {
             return Step::Take(Some((owner, delay_end)));
         }
-        if own.may_take_from(&owner, false) {
-            return Step::NotBefore(delay_end);
-        }
         let is_doubtful = unit.candidate(owner.node).is_none();
         let is_stated = owner.soft_rules.has(SoftRules::INELIGIBLE);
         // After the doubt, a node to which a soft rule applies would lose the address again at
         // once, and move it back and forth.
         if is_doubtful && !is_stated && own.soft_rules == SoftRules::NONE {
             return Step::Doubt(owner.node);
+        }
+        if own.may_take_from(&owner, false) {
+            return Step::NotBefore(delay_end);
         }
         Step::None
     }
@@ -319,7 +319,9 @@ impl ClaimMachine {
         let own = Rank::stated(&self.config.node, self.own.flags, owned.rank);
         let better = self.owners(address).find(|(rank, _)| *rank.node == *peer && *rank < own);
         if let Some(cause) = better.map(|(rank, _)| MoveCause::between(&own, &rank)) {
-            if is_answer || now.since(owned.since) >= CROSSING_MAX {
+            // A frame may name an address twice.
+            let is_decided = self.own.decided.hand_over.contains(&address);
+            if !is_decided && (is_answer || now.since(owned.since) >= CROSSING_MAX) {
                 let (from, to) = (Some(Arc::clone(&self.config.node)), peer.into());
                 self.own.decided.hand_over.push(address);
                 self.own.decided.moves.push(Move { address, from, to, cause, silence: None });

@@ -97,3 +97,17 @@ fn a_failback_is_a_move_by_order() {
     assert_eq!(causes(&mut segment, order[0]), expect);
     assert_eq!(causes(&mut segment, order[1]), expect);
 }
+
+#[test]
+fn a_claim_that_names_an_address_twice_moves_it_once() {
+    let (mut machine, mut peer) = faults::machine_with_peer();
+    let now = Instant::from_millis(1_600);
+    set_units(&mut machine, vec![unit(VIP, &["node1"])], now);
+    while machine.poll().is_some() {}
+    let Body::Claim(claims) = claim(&[VIP]) else { unreachable!("a claim") };
+    machine.handle(peer.send(Body::Claim([claims.clone(), claims].concat())), now + ms(50));
+    let outputs: Vec<_> = std::iter::from_fn(|| machine.poll()).collect();
+    let count = |wanted: fn(&Output) -> bool| outputs.iter().filter(|it| wanted(it)).count();
+    assert_eq!(count(|output| matches!(output, Output::Stop(_))), 1);
+    assert_eq!(count(|output| matches!(output, Output::Moved(_))), 1);
+}
