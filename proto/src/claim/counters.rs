@@ -32,7 +32,7 @@ pub struct ClaimCounters {
     /// Number of frames that carry this node's own name: reflections, or frames of a second node
     /// with the same name.
     pub own_name_frames: u64,
-    /// Number of frames, claims, failing addresses and conflicts that were ignored because a table
+    /// Number of frames, claims and conflicts that were ignored because a table
     /// was full.
     pub over_limit: u64,
 }

@@ -79,7 +79,7 @@ impl ClaimMachine {
         // moment.
         let is_first_delay = self.peers.is_empty() && self.own.preempt_delay_until.is_some();
         let starts_delay = is_alone && !is_first_delay;
-        // The new epoch of a node voids the claims and refusals of its previous epoch.
+        // The new epoch of a node voids the claims of its previous epoch.
         let name: Arc<str> = (*frame.node).into();
         let mut peer = Peer::new(source, frame, now);
         peer.accepts = accepts;
