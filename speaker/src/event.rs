@@ -226,3 +226,14 @@ pub struct LinkReport {
     /// may end once this is true for all interfaces.
     pub handed_over: bool,
 }
+
+impl LinkReport {
+    /// Returns the moves since the report `before`, oldest first, and the number of further moves
+    /// that the report no longer contains.
+    pub fn moves_since(&self, before: &Self) -> (impl Iterator<Item = &Move>, u64) {
+        // A thread that has restarted counts its moves from 0.
+        let new = self.move_count.checked_sub(before.move_count).unwrap_or(self.move_count);
+        let reported = usize::try_from(new).unwrap_or(usize::MAX).min(self.moves.len());
+        (self.moves.range(self.moves.len() - reported..), new - reported as u64)
+    }
+}

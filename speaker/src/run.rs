@@ -380,15 +380,13 @@ impl MainLoop {
         if stopped.0 > 0 {
             info!(link, count = stopped.0, addresses = stopped.1, "no longer announcing");
         }
-        // A thread that has restarted counts its moves from 0.
-        let new = report.move_count.checked_sub(before.move_count).unwrap_or(report.move_count);
-        let named = usize::try_from(new).unwrap_or(usize::MAX).min(report.moves.len());
-        for Move { address, from, to, cause, .. } in report.moves.iter().rev().take(named).rev() {
+        let (moves, further) = report.moves_since(before);
+        for Move { address, from, to, cause, .. } in moves {
             let (from, cause) = (from.as_deref().unwrap_or("none"), cause.name());
             info!(link, %address, from, to = &**to, cause, "address moved");
         }
-        if new > named as u64 {
-            info!(link, count = new - named as u64, "further addresses moved");
+        if further > 0 {
+            info!(link, count = further, "further addresses moved");
         }
         if report.speakers != before.speakers {
             info!(link, speakers = report.speakers.join(" "), "live speakers on this interface");

@@ -34,7 +34,7 @@ pub(super) use own::OwnSet;
 pub use own::Owned;
 
 /// Minimum interval between requests to one peer for its list.
-pub(super) const LIST_REQUEST_INTERVAL: Duration = Duration::from_millis(20);
+const LIST_REQUEST_INTERVAL: Duration = Duration::from_millis(20);
 /// Number of missed changes in which a peer may have claimed and released an address unnoticed.
 const CHANGES_UNNOTICED: u32 = 2;
 /// Maximum number of entries of the sets that a debug build checks, because the check follows every
@@ -127,10 +127,10 @@ impl ClaimSets {
         names.filter_map(|name| Some((name, self.copies.get(name)?)))
     }
 
-    /// Adds a peer, or a new epoch of a peer, with the epoch of `frame`. All changes before the
-    /// first received frame count as missed.
-    pub(super) fn add_peer(&mut self, name: Arc<str>, frame: &Frame) {
-        let copy = SetCopy::new(Arc::clone(&name), frame.epoch);
+    /// Adds a peer, or a new epoch of a peer. All changes before the first received frame count as
+    /// missed.
+    pub(super) fn add_peer(&mut self, name: Arc<str>, epoch: u64) {
+        let copy = SetCopy::new(Arc::clone(&name), epoch);
         self.copies.insert(name, copy);
     }
 
@@ -160,24 +160,14 @@ impl ClaimSets {
     ) -> Option<SetChanges> {
         let copy = self.copies.get_mut(peer)?;
         if !copy.is_completed_by(&frame.body, frame.claim_set) {
-            return match &frame.body {
-                Body::ListRequest if is_recent => Some(SetChanges::default()),
-                // The claims of these addresses were lost, or the copy does not contain them any
-                // more.
-                Body::Release { addresses, .. } if is_recent => {
-                    let is_unknown = |address: &&IpAddr| !copy.claims().contains_key(*address);
-                    let unknown = addresses.iter().filter(is_unknown).copied().collect();
-                    Some(SetChanges { unknown, ..SetChanges::default() })
-                }
-                Body::Hello { .. }
-                | Body::Claim(_)
-                | Body::Release { .. }
-                | Body::Challenge { .. }
-                | Body::ChallengeReply { .. }
-                | Body::ListRequest
-                | Body::List(_)
-                | Body::Doubt(_) => None,
+            let Body::Release { addresses, .. } = &frame.body else {
+                let is_executed = is_recent && frame.body == Body::ListRequest;
+                return is_executed.then(SetChanges::default);
             };
+            // The claims of these addresses were lost, or the copy contains them no longer.
+            let is_unknown = |address: &&IpAddr| !copy.claims().contains_key(*address);
+            let unknown = addresses.iter().filter(is_unknown).copied().collect();
+            return is_recent.then(|| SetChanges { unknown, ..SetChanges::default() });
         }
         if !matches!(frame.body, Body::List(_)) {
             copy.explain_one();
@@ -189,23 +179,12 @@ impl ClaimSets {
         let mut changes = SetChanges::default();
         let Self { own, copies, claimants } = self;
         let Some(copy) = copies.get_mut(peer) else { return changes };
-        let claims = match body {
-            Body::Claim(claims) => &**claims,
-            Body::List(stretch) => {
-                changes.released = outdated(copy, stretch);
-                &*stretch.claims
-            }
-            Body::Release { addresses, .. } => {
-                changes.released.clone_from(addresses);
-                &[]
-            }
-            Body::Hello { .. }
-            | Body::Challenge { .. }
-            | Body::ChallengeReply { .. }
-            | Body::ListRequest
-            | Body::Doubt(_) => &[],
-        };
-        for claim in claims.iter().filter(|claim| is_valid(body, claim)) {
+        if let Body::List(stretch) = body {
+            changes.released = outdated(copy, stretch);
+        } else if let Body::Release { addresses, .. } = body {
+            changes.released.clone_from(addresses);
+        }
+        for claim in body.claims().iter().filter(|claim| is_valid(body, claim)) {
             match copy.add(*claim, now, own, claimants) {
                 Some(Change::New) => changes.claimed.push(claim.address),
                 Some(Change::Restated) => changes.restated.push(claim.address),

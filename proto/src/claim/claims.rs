@@ -18,7 +18,7 @@ const HAND_OVER: Duration = Duration::from_millis(100);
 /// conflicts that it settles. The driver handles frames before the next call.
 const ADDRESSES_PER_TURN_MAX: usize = 512;
 /// Delay before an announcement of all owned addresses. Conflicts are settled first, because a node
-/// that is about to yield must not announce.
+/// that is about to release addresses must not announce them.
 const REFRESH_ALL_AFTER: Duration = Duration::from_millis(60);
 /// Minimum interval between announcements of all owned addresses. The interval doubles with each
 /// announcement that follows soon, up to the maximum, because a peer may fail and return over and
@@ -45,12 +45,7 @@ impl ClaimMachine {
         if missed {
             self.refresh_all(true, now);
         }
-        if let Body::Claim(claims) = body {
-            self.on_claims(node, claims, true, now);
-        }
-        if let Body::List(stretch) = body {
-            self.on_claims(node, &stretch.claims, false, now);
-        }
+        self.on_claims(node, body.claims(), matches!(body, Body::Claim(_)), now);
         if self.sets.requests_list(node, now) {
             self.request_list(node, now);
         } else if matches!(body, Body::Hello { .. }) {

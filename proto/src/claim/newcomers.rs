@@ -87,7 +87,7 @@ impl ClaimMachine {
         if let Some((before, _)) = &before {
             before.macs.iter().for_each(|mac| peer.add_mac(*mac));
         }
-        self.sets.add_peer(Arc::clone(&name), frame);
+        self.sets.add_peer(Arc::clone(&name), frame.epoch);
         self.peers.insert(name, peer);
         self.own.dirty.waiting = true;
         if let Some((before, claims)) = before {

@@ -21,8 +21,8 @@ use crate::wire::hello::{Body, Flags, Frame};
 const ACCEPTS_MAX: usize = 4;
 /// Time for which the state of a failed peer is kept, counted from the peer's latest frame.
 const FAILED_PEER_LIFETIME: Duration = Duration::from_secs(3_600);
-/// Age up to which an overtaken request for a list is executed, measured by the clock of the peer.
-/// An older one may be a recording.
+/// Age up to which an overtaken list request or release is executed, measured by the clock of the
+/// peer. An older one may be a recording.
 const OVERTAKEN_MAX: Duration = Duration::from_millis(20);
 /// Maximum number of stored hardware addresses of one peer.
 const MACS_MAX: usize = 8;

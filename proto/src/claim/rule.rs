@@ -44,7 +44,7 @@ enum Step<'a> {
     NotBefore(Instant),
     /// This node takes the unit from its owner, if there is one.
     Take(Option<PeerRank<'a>>),
-    /// In this node's view, the owner may not announce the unit. This node tells the owner.
+    /// In this node's view, the owner may not announce the unit. This node sends it a doubt.
     Doubt(&'a str),
 }
 

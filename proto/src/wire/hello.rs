@@ -99,6 +99,18 @@ pub enum Body {
     Doubt(Vec<IpAddr>),
 }
 
+impl Body {
+    /// Returns the claims in the frame.
+    #[must_use]
+    pub fn claims(&self) -> &[Claim] {
+        if let Self::Claim(claims) | Self::List(Stretch { claims, .. }) = self {
+            claims
+        } else {
+            &[]
+        }
+    }
+}
+
 /// One frame, without its Ethernet header and signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {

@@ -111,3 +111,59 @@ impl<'a> Reporter<'a> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use ferrolb_proto::Instant;
+    use ferrolb_proto::claim::{ClaimConfig, MoveCause};
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn address(n: usize) -> IpAddr {
+        IpAddr::from([172, 30, 0, n as u8])
+    }
+
+    fn moved(n: usize, to: &str, cause: MoveCause) -> Move {
+        Move { address: address(n), from: None, to: to.into(), cause, silence: None }
+    }
+
+    #[test]
+    fn moves_to_this_node_are_counted_and_the_latest_ones_reported() {
+        let config = ClaimConfig {
+            node: "node1".into(),
+            epoch: 1,
+            hello_interval: Duration::from_millis(50),
+            hello_misses: 3,
+            failback_delay: None,
+        };
+        let claims = ClaimMachine::new(config, Instant::ZERO);
+        let (state, reports) = watch::channel(Ok(LinkReport::default()));
+        let metrics = Metrics::new(&mut Registry::default()).link("eth0");
+        let mut reporter = Reporter::new(&state, metrics.clone());
+        let report = |reporter: &mut Reporter<'_>, moves: &[Move]| {
+            let before = reports.borrow().as_ref().expect("a report").clone();
+            moves.iter().for_each(|moved| reporter.add_move(moved.clone(), "node1"));
+            reporter.report(&claims, false);
+            let after = reports.borrow().as_ref().expect("a report").clone();
+            let (moves, further) = after.moves_since(&before);
+            (moves.map(|moved| moved.address).collect::<Vec<_>>(), further)
+        };
+        let two = [moved(1, "node1", MoveCause::Draining), moved(2, "node2", MoveCause::Draining)];
+        assert_eq!(report(&mut reporter, &two), (vec![address(1), address(2)], 0));
+        assert_eq!(report(&mut reporter, &[]), (vec![], 0));
+        let many: Vec<_> =
+            (0..MOVES_MAX + 3).map(|n| moved(n, "node1", MoveCause::NodeFailed)).collect();
+        let latest = (3..MOVES_MAX + 3).map(address).collect();
+        assert_eq!(report(&mut reporter, &many), (latest, 3));
+        let counts = [MoveCause::Draining, MoveCause::NodeFailed].map(|it| metrics.moves(it).get());
+        assert_eq!(counts, [1, MOVES_MAX as u64 + 3], "the move to node2 is counted there");
+        let restarted = LinkReport { move_count: 100, ..LinkReport::default() };
+        let after = reports.borrow().as_ref().expect("a report").clone();
+        assert_eq!(after.moves_since(&restarted).0.count(), MOVES_MAX, "the thread has restarted");
+    }
+}

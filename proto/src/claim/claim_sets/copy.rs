@@ -76,25 +76,16 @@ impl SetCopy {
     /// Stores the summary in the newest frame of the peer, and counts the changes before this
     /// frame.
     ///
-    /// A RELEASE contains a change. A CLAIM may repeat earlier claims, so it counts as a change
-    /// only if it is new, and if there was no other change.
+    /// A RELEASE contains a change. A CLAIM may repeat earlier claims, so it explains a change only
+    /// if it is new, and if there was no other change.
     pub(super) fn set_stated(&mut self, stated: ClaimSetSummary, body: &Body) {
         let changes = stated.counter.wrapping_sub(self.stated.counter);
         let is_known = |claim: &Claim| {
             self.claims.get(&claim.address).is_some_and(|known| known.rank == claim.rank)
         };
-        let missed = match body {
-            Body::Release { .. } => changes.saturating_sub(1),
-            Body::Claim(claims) if changes == 1 && !claims.iter().all(is_known) => 0,
-            Body::Hello { .. }
-            | Body::Claim(_)
-            | Body::Challenge { .. }
-            | Body::ChallengeReply { .. }
-            | Body::ListRequest
-            | Body::List(_)
-            | Body::Doubt(_) => changes,
-        };
-        self.missed = self.missed.saturating_add(missed);
+        let is_explained = matches!(body, Body::Release { .. })
+            || (changes == 1 && !body.claims().iter().all(is_known));
+        self.missed = self.missed.saturating_add(changes.saturating_sub(is_explained.into()));
         self.stated = stated;
     }
 
@@ -107,22 +98,16 @@ impl SetCopy {
                 with.remove(self.epoch, *address, known.rank);
             }
         };
-        match body {
-            Body::Claim(claims) => {
-                for claim in claims {
-                    remove(&mut with, &claim.address);
-                    with.add(self.epoch, claim.address, claim.rank);
-                }
+        if let Body::Claim(claims) = body {
+            for claim in claims {
+                remove(&mut with, &claim.address);
+                with.add(self.epoch, claim.address, claim.rank);
             }
-            Body::Release { addresses, .. } => {
-                addresses.iter().for_each(|address| remove(&mut with, address));
-            }
-            Body::List(_) => return summary == self.stated && !self.is_complete(),
-            Body::Hello { .. }
-            | Body::Challenge { .. }
-            | Body::ChallengeReply { .. }
-            | Body::ListRequest
-            | Body::Doubt(_) => return false,
+        } else if let Body::Release { addresses, .. } = body {
+            addresses.iter().for_each(|address| remove(&mut with, address));
+        } else {
+            let is_list = matches!(body, Body::List(_));
+            return is_list && summary == self.stated && !self.is_complete();
         }
         !self.is_complete() && with.has_same_claims(self.stated)
     }

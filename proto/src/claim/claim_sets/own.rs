@@ -34,8 +34,6 @@ pub(in crate::claim) struct OwnSet {
     cursor: Option<IpAddr>,
     /// True if a list is sent, and its last stretch is not sent yet.
     is_listing: bool,
-    /// True if a peer has requested the list while it was sent.
-    lists_again: bool,
     /// Start of the latest list.
     list_started: Option<Instant>,
     /// Time of the next stretch without a request.
@@ -50,7 +48,6 @@ impl OwnSet {
             summary: ClaimSetSummary::default(),
             cursor: None,
             is_listing: false,
-            lists_again: false,
             list_started: None,
             next_stretch: now,
         }
@@ -93,18 +90,17 @@ impl OwnSet {
         }
     }
 
-    /// Starts a list, unless the latest one is more recent than [`LIST_INTERVAL`]. If a list is in
-    /// progress, another one follows it, because the peer may have missed the first stretches.
+    /// Starts a list, unless one is in progress, or the latest one is more recent than
+    /// [`LIST_INTERVAL`]. A peer that has missed the first stretches requests the list again.
     pub(in crate::claim) fn start_list(&mut self, now: Instant) {
-        if self.is_listing {
-            self.lists_again = true;
-        } else if self.list_started.is_none_or(|at| now.since(at) >= LIST_INTERVAL) {
+        let is_due = self.list_started.is_none_or(|at| now.since(at) >= LIST_INTERVAL);
+        if is_due && !self.has_list() {
             self.list_started = Some(now);
             (self.is_listing, self.cursor) = (true, None);
         }
     }
 
-    /// Returns whether the current list is not sent completely.
+    /// Returns whether a list is in progress.
     pub(in crate::claim) const fn has_list(&self) -> bool {
         self.is_listing && !self.owned.is_empty()
     }
@@ -126,9 +122,7 @@ impl OwnSet {
         let addresses: Vec<_> = rest.by_ref().take(ADDRESSES_PER_FRAME_MAX).collect();
         let last = addresses.last().copied().filter(|_| rest.next().is_some());
         self.cursor = last;
-        if last.is_none() {
-            self.is_listing = std::mem::take(&mut self.lists_again);
-        }
+        self.is_listing &= last.is_some();
         (after, last, addresses)
     }
 }

@@ -31,8 +31,7 @@ impl Pair {
         let now = Instant::from_millis(1_000);
         let mut pair =
             Self { sender: ClaimSets::new(7, now), receiver: ClaimSets::new(1, now), now };
-        let frame = pair.frame(hello());
-        pair.receiver.add_peer(PEER.into(), &frame);
+        pair.receiver.add_peer(PEER.into(), 7);
         pair
     }
 

@@ -27,7 +27,7 @@ fn a_failed_owner_is_replaced_within_200_ms() {
 fn failure_detection_time(losses: Duration) -> Duration {
     let (mut machine, mut node2) = machine_with_peer();
     let start = Instant::from_millis(1_500);
-    admit_peer(&mut machine, "node3", 3, start);
+    TestPeer::admitted("node3", 3, &mut machine, start);
     machine.handle(node2.send(claim(&[VIP])), start);
     for n in 0..200 {
         let (now, since) = (start + ms(20 * n), ms(20 * n));
@@ -249,7 +249,7 @@ fn replayed_and_reflected_frames_are_counted_and_ignored() {
 fn the_peer_table_has_a_limit() {
     let (mut machine, _) = machine_with_peer();
     for n in 1..=PEERS_MAX {
-        admit_peer(&mut machine, &format!("peer{n}"), 9, Instant::from_millis(2000));
+        TestPeer::admitted(&format!("peer{n}"), 9, &mut machine, Instant::from_millis(2000));
     }
     assert_eq!((machine.live_peers().count(), machine.counts().over_limit), (PEERS_MAX, 1));
 }
@@ -284,22 +284,6 @@ pub(super) fn frame_from(node: &str, epoch: u64, clock: u64, body: Body) -> Inpu
     let claim_set = ClaimSetSummary::default();
     let frame = Frame { node: node.into(), epoch, clock, claim_set, interval, flags, body };
     Input::Frame { source: Mac([2, 0, 0, 0, 0, 2]), frame }
-}
-
-/// Makes a node a peer: delivers its hello and its challenge response, with the clock values 1 and
-/// 2.
-pub(super) fn admit_peer(machine: &mut ClaimMachine, node: &str, epoch: u64, now: Instant) {
-    machine.handle(frame_from(node, epoch, 1, hello()), now);
-    while let Some(output) = machine.poll() {
-        if let Output::Send {
-            to: Some(_),
-            frame: Frame { body: Body::Challenge { nonce }, .. },
-            ..
-        } = output
-        {
-            machine.handle(frame_from(node, epoch, 2, Body::ChallengeReply { nonce }), now);
-        }
-    }
 }
 
 /// Creates a machine after its listen phase, with the peer node2.
@@ -411,8 +395,8 @@ fn a_peer_wrongly_declared_failed_keeps_its_addresses() {
         .map(|n| IpAddr::from([172, 30, 0, n]))
         .find(is_node1_last)
         .expect("such an address");
-    admit_peer(&mut machine, "node3", 3, at);
-    admit_peer(&mut machine, "node4", 4, at);
+    TestPeer::admitted("node3", 3, &mut machine, at);
+    TestPeer::admitted("node4", 4, &mut machine, at);
     machine.handle(node2.send(claim(&[address])), at);
     set_units(&mut machine, vec![unit(address, &["node1", "node2", "node3", "node4"])], at);
     // Node2 sends nothing for slightly too long; the other peers send hellos.

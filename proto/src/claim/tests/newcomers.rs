@@ -1,6 +1,6 @@
 //! Admission: challenges to newcomers, and replayed frames.
 
-use super::faults::{admit_peer, frame_from, machine_with_peer};
+use super::faults::{frame_from, machine_with_peer};
 use super::*;
 
 #[test]
@@ -110,8 +110,8 @@ fn replayed_frames_of_an_earlier_epoch_are_ignored() {
     let (mut machine, _) = machine_with_peer();
     let at = Instant::from_millis(2000);
     // After two restarts, frames of the first epoch arrive again.
-    admit_peer(&mut machine, "node2", 2, at);
-    admit_peer(&mut machine, "node2", 3, at);
+    TestPeer::admitted("node2", 2, &mut machine, at);
+    TestPeer::admitted("node2", 3, &mut machine, at);
     let recording = claim(&[VIP]);
     let node2_frame = |epoch, clock, body| frame_from("node2", epoch, clock, body);
     for n in 0..100 {

@@ -31,7 +31,7 @@ pub(super) fn hand_over(addresses: &[IpAddr]) -> Body {
 /// A peer of which only the frames exist, with its claim set.
 #[derive(Clone, Debug)]
 pub(super) struct TestPeer {
-    pub(super) name: &'static str,
+    pub(super) name: Box<str>,
     pub(super) epoch: u64,
     pub(super) mac: Mac,
     pub(super) clock: u64,
@@ -40,14 +40,14 @@ pub(super) struct TestPeer {
 }
 
 impl TestPeer {
-    pub(super) fn new(name: &'static str, epoch: u64) -> Self {
+    pub(super) fn new(name: &str, epoch: u64) -> Self {
         let mac = Mac([2, 0, 0, 0, 0, 2]);
-        Self { name, epoch, mac, clock: 0, counter: 0, owned: BTreeMap::new() }
+        Self { name: name.into(), epoch, mac, clock: 0, counter: 0, owned: BTreeMap::new() }
     }
 
     /// Returns a peer that a machine has admitted.
     pub(super) fn admitted(
-        name: &'static str,
+        name: &str,
         epoch: u64,
         machine: &mut ClaimMachine,
         now: Instant,
@@ -99,7 +99,7 @@ impl TestPeer {
         }
         self.counter += u32::from(owned != self.owned);
         let frame = Frame {
-            node: self.name.into(),
+            node: self.name.clone(),
             epoch: self.epoch,
             clock: self.clock,
             claim_set: ClaimSetSummary::new(self.epoch, self.counter, self.owned.clone()),
