@@ -17,9 +17,11 @@
 //!   address.
 //! - [`claims`]: effects of the peers' claims and releases.
 //! - [`failure_detection`]: failure detection of peers.
+//! - [`second_path`]: challenges, reports and copies of frames by UDP.
 //! - [`self_check`]: self-check: detects that this node is isolated, or that its clock stood still.
 //! - [`own`]: state of this node, and the frames that it sends.
 //! - [`hello`]: flags and hellos of this node, and their timing.
+//! - [`interface`]: configuration, inputs and outputs of the claim machine.
 //! - [`evaluation`]: the units, and which of them the ownership rule evaluates again. A call
 //!   evaluates a limited number of units, and the next tick continues.
 //! - [`rule`]: the ownership rule, conflicts between two owners, and preemption.
@@ -36,18 +38,21 @@ mod evaluation;
 mod failure_detection;
 mod foreign;
 mod hello;
+mod interface;
 mod move_cause;
 mod moves;
 mod newcomers;
 mod own;
 mod peers;
 mod rule;
+mod second_path;
 mod self_check;
 mod unit;
 
 pub use claim_sets::Owned;
 pub use counters::ClaimCounters;
 pub use foreign::{AddressConflict, ConflictKind};
+pub use interface::{ClaimConfig, Input, NodeState, Output};
 pub use move_cause::{Move, MoveCause};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,13 +61,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::election::Unit;
 use crate::shared_map::SharedMap;
 use crate::wire::Mac;
-use crate::wire::hello::{Flags, Frame};
+use crate::wire::hello::Flags;
 use crate::{Instant, Machine};
 
 use claim_sets::ClaimSets;
+use failure_detection::Suspicion;
 use foreign::ConflictState;
 use moves::MOVES_WINDOW;
 use newcomers::Newcomer;
@@ -95,137 +100,6 @@ pub const CLAIMS_PER_PEER_MAX: usize = 65_536;
 /// Capacity, in outputs, that the output queue keeps when it is empty. A burst of thousands of
 /// addresses needs far more, but only for a moment.
 const OUTPUTS_KEPT: usize = 64;
-
-/// Parameters of a [`ClaimMachine`].
-#[derive(Clone, Debug)]
-pub struct ClaimConfig {
-    /// Name of this node.
-    pub node: Arc<str>,
-    /// Random number, new at every start, by which peers distinguish two runs of a speaker. The
-    /// number also seeds the random delays of the state machine.
-    pub epoch: u64,
-    /// Hello interval while this node owns an address.
-    pub hello_interval: Duration,
-    /// Number of missed hellos after which a peer is suspected.
-    pub hello_misses: u32,
-    /// Preempt delay (`--failback-delay`); `None` (`never`) if this node's preempt delay never
-    /// ends.
-    pub failback_delay: Option<Duration>,
-}
-
-/// State of the node that other parts of the speaker determine, the same on all interfaces of the
-/// node. Each field sets the flag of the same name in [`Flags`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeState {
-    /// True if the node has an announcement drain, and therefore hands over its addresses.
-    pub draining: bool,
-    /// True if kube-proxy of the node is unhealthy, or its health is not known yet.
-    pub unhealthy: bool,
-    /// True if kube-proxy of the node was checked and is healthy.
-    pub health_checked: bool,
-}
-
-/// Inputs of [`ClaimMachine`].
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// Election units of this segment have changed. Only the changed units are evaluated again. The
-    /// caller and the state machine share each unit, because 10,000 units are the largest part of a
-    /// speaker's memory.
-    Units {
-        /// New and changed units, sorted by address.
-        changed: Vec<Arc<Unit>>,
-        /// Addresses that are no longer units, ascending.
-        removed: Vec<IpAddr>,
-    },
-    /// IDs of the hello keys with which this node can verify frames, newest first. Without a key,
-    /// the state machine sends no frame and claims nothing.
-    Keys(Vec<u32>),
-    /// The state of the node has changed to this value.
-    NodeState(NodeState),
-    /// A frame of the ownership protocol was received, decoded and verified.
-    Frame {
-        /// Source MAC of the Ethernet header.
-        source: Mac,
-        /// Contents of the frame.
-        frame: Frame,
-    },
-    /// An ARP reply or a neighbor advertisement arrived from this MAC after an
-    /// [`Output::LivenessProbe`]: the peer, or a device on its behalf, still replies.
-    ArpReply(Mac),
-    /// The kernel dropped hello frames, because this node read them too late. Missing hellos
-    /// therefore do not prove that a peer has failed.
-    FramesDropped,
-    /// A frame that no other input represents was received, which proves that this node is not
-    /// isolated.
-    FrameReceived,
-    /// An ARP or NDP frame was received in which an address that this node owns or probes has the
-    /// hardware address of another host.
-    ForeignFrame {
-        /// IP address in the frame.
-        address: IpAddr,
-        /// Hardware address in the frame.
-        mac: Mac,
-        /// True if the frame is an announcement or a request, false if it is a reply to a request
-        /// of this node.
-        announced: bool,
-    },
-    /// A frame of another interface of this node was received, so both interfaces are on the same
-    /// segment.
-    SiblingInterface {
-        /// True if the other interface becomes the active one, and this one the standby interface.
-        /// False for the reverse.
-        is_active: bool,
-    },
-    /// The main loop, which provides the units, has stalled (true) or resumed (false).
-    MainLoopStalled(bool),
-    /// The speaker is about to stop, and first hands over its addresses.
-    Leave,
-    /// The interface is no longer used. The state machine releases all addresses at once, because
-    /// there is no time for a handover.
-    InterfaceRemoved,
-}
-
-/// Outputs of [`ClaimMachine`]: actions that its driver must execute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Send this frame to `to`, or to the multicast group of all speakers if `to` is `None`.
-    Send {
-        /// Destination MAC.
-        to: Option<Mac>,
-        /// ID of the signing key.
-        key: u32,
-        /// Frame to sign and send.
-        frame: Frame,
-    },
-    /// Start to reply to ARP and NDP requests for this address, and announce it.
-    Start(IpAddr),
-    /// An address moves to this node, or from this node to a peer.
-    Moved(Move),
-    /// Repeat the full series of announcements of this address, because another node has claimed it
-    /// or may have announced it, and this node still owns it.
-    AnnounceSeries(IpAddr),
-    /// Announce this address once, because another host has announced it or may have announced it,
-    /// and this node still owns it.
-    Defend(IpAddr),
-    /// Stop replying to requests for this address, and stop announcing it.
-    Stop(IpAddr),
-    /// Send an ARP request or a neighbor solicitation for this address, because the peer at `mac`
-    /// may have failed. Report a reply from `mac` as [`Input::ArpReply`].
-    LivenessProbe {
-        /// An address that the peer claims.
-        address: IpAddr,
-        /// Source MAC of the peer's latest frame.
-        mac: Mac,
-    },
-    /// Send an ARP probe for this address (RFC 5227 section 2.1.1), and report each reply within
-    /// the next second as [`Input::ForeignFrame`].
-    ArpProbe(IpAddr),
-    /// Send ARP requests or neighbor solicitations to known hosts, because peers are silent. Any
-    /// reply proves that this node receives frames, and that the peers send none.
-    ProbeNeighbors,
-    /// The speaker may end: this node owns no address any more, or [`HANDOVER_TIMEOUT`] has passed.
-    Finished,
-}
 
 /// State machine of the ownership protocol for one interface; see the module documentation.
 #[derive(Debug)]
@@ -262,6 +136,10 @@ pub struct ClaimMachine {
     /// Time at which all units are evaluated again, although nothing may have changed.
     next_sweep: Instant,
     self_check: SelfCheck,
+    /// Time after which no peer expects reports of this node by the second path.
+    answers_end: Instant,
+    /// Time of the latest reply to a frame of this node.
+    last_reply: Instant,
     outputs: VecDeque<Output>,
     counts: ClaimCounters,
     random: u64,
@@ -292,6 +170,8 @@ impl ClaimMachine {
             continue_at: None,
             next_sweep: now + MOVES_WINDOW,
             self_check: SelfCheck::new(now),
+            answers_end: now,
+            last_reply: Instant::ZERO,
             outputs: VecDeque::new(),
             counts: ClaimCounters::default(),
         }
@@ -353,7 +233,14 @@ impl ClaimMachine {
     /// check whether the kernel dropped frames, and report such a loss as [`Input::FramesDropped`].
     #[must_use]
     pub fn has_suspicion(&self) -> bool {
-        self.peers.values().any(|peer| peer.suspicion.is_some())
+        let is_open = |suspicion: &Suspicion| suspicion.is_open();
+        self.peers.values().any(|peer| peer.suspicion.as_ref().is_some_and(is_open))
+    }
+
+    /// Returns the names of the unheard peers, ascending: they are alive, but their frames do not
+    /// arrive on the segment.
+    pub fn unheard_peers(&self) -> impl Iterator<Item = &str> {
+        self.peers.iter().filter(|(_, peer)| peer.unheard).map(|(name, _)| &**name)
     }
 
     /// Returns the counters of events since the machine was created.
@@ -417,6 +304,12 @@ impl Machine for ClaimMachine {
                 self.on_arp_reply(mac);
             }
             Input::FrameReceived => self.frame_received(now),
+            Input::Datagram(frame) => self.receive_datagram(frame, now),
+            Input::NeighborReplied => {
+                self.frame_received(now);
+                self.on_reply(now);
+            }
+            Input::RequestAnswered(mac) => self.on_request(mac, now),
             Input::FramesDropped => self.on_frames_dropped(now),
             Input::ForeignFrame { address, mac, announced } => {
                 self.frame_received(now);

@@ -1,8 +1,9 @@
 //! Scenario of overlapping faults: each fault may start before the previous one has ended.
 
+use super::failures::{fast_restart, freeze, freeze_short, pause};
 use super::isolation::{isolate, receives_nothing, split};
 use super::planned;
-use super::scenario::{fast_restart, freeze, freeze_short, ms, pause};
+use super::scenario::ms;
 use super::soft_rules;
 use super::world::SimWorld;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //! an owner or with two, and the rules that hold in every run.
 
 use super::bounds::ScenarioBounds;
+use super::node::SimNode;
 use super::world::SimWorld;
 use ferrolb_proto::Instant;
 use std::collections::VecDeque;
@@ -23,6 +24,10 @@ const CHALLENGES_MIN: u32 = 2;
 /// Maximum time in milliseconds for which a unit has no owner if one node remains. This node must
 /// first find out whether the other nodes have failed or it receives no frames itself.
 const UNOWNED_WITH_ONE_NODE_MAX_MS: u64 = 1_300;
+/// The same if the node has started within the last [`ALONE_START`]. A node that has heard no other
+/// probes each address before it takes the address.
+const STARTED_ALONE_MAX_MS: u64 = 2_000;
+const ALONE_START: Duration = Duration::from_secs(4);
 /// Time in milliseconds for which the remaining node waits for each other member's turn to claim,
 /// if the node receives clients' frames but no frame of a member. [`IDLE_FAILURE_MAX_MS`] limits
 /// the total.
@@ -232,7 +237,7 @@ impl SimWorld {
             match nodes_in_part().filter(|(_, node)| node.announces(unit)).count() {
                 0 => {
                     let working = nodes_in_part().filter(|(_, node)| node.works()).count();
-                    let able = |(index, node): (usize, &super::node::SimNode)| {
+                    let able = |(index, node): (usize, &SimNode)| {
                         node.works()
                             && !node.leaving
                             && self.api.candidates[unit][index]
@@ -276,7 +281,7 @@ impl SimWorld {
             }
             (Ownership::UnownedWithOneNode, _) => (
                 Rule::Unowned,
-                unowned.max(unowned_with_one_node_max(self.nodes.len())),
+                unowned.max(self.unowned_with_one_node_max()),
                 &mut self.checker.outcome.unowned_times,
             ),
             (_, Cause::Machine) => (
@@ -296,6 +301,14 @@ impl SimWorld {
                 format!("unit {unit}: {owners} for {millis:.1} ms, the bound is {bound} ms"),
             );
         }
+    }
+
+    /// Returns the maximum time in milliseconds for which a unit has no owner if one node remains.
+    fn unowned_with_one_node_max(&self) -> u64 {
+        let is_new = |node: &SimNode| node.is_up() && self.now.since(node.started) < ALONE_START;
+        let started = if self.nodes.iter().any(is_new) { STARTED_ALONE_MAX_MS } else { 0 };
+        let detected = (TURN_MS * self.nodes.len() as u64).min(IDLE_FAILURE_MAX_MS);
+        UNOWNED_WITH_ONE_NODE_MAX_MS.max(detected).max(started)
     }
 
     /// Records that a node started announcing a unit.
@@ -431,10 +444,4 @@ impl SimWorld {
             );
         }
     }
-}
-
-/// Returns the maximum time in milliseconds for which a unit has no owner if one of `nodes` nodes
-/// remains.
-fn unowned_with_one_node_max(nodes: usize) -> u64 {
-    UNOWNED_WITH_ONE_NODE_MAX_MS.max((TURN_MS * nodes as u64).min(IDLE_FAILURE_MAX_MS))
 }

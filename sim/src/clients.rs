@@ -5,6 +5,7 @@ use super::checker::Rule;
 use super::event::Event;
 use super::node::DelayedRound;
 use super::world::SimWorld;
+use ferrolb_proto::claim::Input;
 use std::time::Duration;
 
 /// Number of clients: one for each part of a split segment, and one more.
@@ -89,8 +90,10 @@ impl SimWorld {
         let mac = self.nodes[index].mac;
         if !sends_nothing {
             self.proxy_entries[unit] = Some(mac);
-            for other in self.owners(part, unit).into_iter().filter(|other| *other != index) {
-                self.send_foreign_arp(other, unit, mac, true);
+            for other in (0..self.nodes.len()).filter(|other| *other != index) {
+                if self.nodes[other].part == part {
+                    self.send_foreign_arp(other, unit, mac, true);
+                }
             }
         }
         if let Some(wait) = ROUND_DELAYS.get(round + 1) {
@@ -114,7 +117,8 @@ impl SimWorld {
         let part = self.clients[client].part;
         for index in 0..self.nodes.len() {
             if self.nodes[index].part == part && !self.segment.no_client_broadcasts {
-                self.receive_foreign_frame(index, self.nodes[index].process_number);
+                let process_number = self.nodes[index].process_number;
+                self.receive_foreign_frame(index, process_number, Input::FrameReceived);
             }
         }
         let wait = self.rng.between(BROADCAST_INTERVAL.0, BROADCAST_INTERVAL.1);

@@ -20,6 +20,16 @@ pub(super) struct Packet {
     pub(super) frame: Frame,
     /// Signed bytes of the frame. None in runs that do not pass frames through the codec.
     pub(super) bytes: Option<Vec<u8>>,
+    pub(super) path: Path,
+}
+
+/// Path of a frame between two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path {
+    /// The network segment.
+    Segment,
+    /// UDP, through the segment or another network.
+    Second,
 }
 
 /// Delivery of a frame to a node. The delivery succeeds if the same process still runs and the node
@@ -37,8 +47,8 @@ pub(super) enum Event {
     Frame { arrival: Delivery, packet: Rc<Packet> },
     /// A host replies to an ARP request of a node.
     ArpReply { node: usize, process_number: u32, mac: Mac },
-    /// A frame from a host that is not a node reaches a node.
-    ForeignFrame { node: usize, process_number: u32 },
+    /// A client replies to a request of a node.
+    ClientReply { node: usize, process_number: u32 },
     /// A node receives an ARP frame in which the host with the MAC `mac` uses a unit's first
     /// address.
     ForeignArp { node: usize, process_number: u32, unit: usize, mac: Mac, announced: bool },

@@ -193,6 +193,7 @@ impl FaultyMachine {
                 return self.defect != Some(Defect::DefendsWithoutAnnouncing);
             }
             Output::Send { to, frame, .. } => return self.alter_frame(*to, frame),
+            Output::SendDatagram { frame, .. } => return self.alter_frame(None, frame),
             Output::Moved(_)
             | Output::LivenessProbe { .. }
             | Output::ArpProbe(_)
@@ -253,7 +254,8 @@ impl FaultyMachine {
             | Body::Challenge { .. }
             | Body::ChallengeReply { .. }
             | Body::ListRequest
-            | Body::Doubt(_) => {}
+            | Body::Doubt(_)
+            | Body::PathReport { .. } => {}
         }
         let stated = self.stated.iter().map(|(address, rank)| (*address, *rank));
         frame.claim_set = ClaimSetSummary::new(frame.epoch, self.stated_changes, stated);

@@ -2,9 +2,13 @@
 //! all nodes are up and no preempt delay is running, schedules the faults, and returns the time for
 //! which the run continues.
 
-use super::PREEMPT_DELAY;
 use super::bounds::{PrototypeResult, ScenarioBounds, prototype_result};
 use super::chaos;
+use super::failures::{
+    failure, fast_restart, freeze, freeze_short, late_return, loss, pause, proxy, repeated_failure,
+    two_failures,
+};
+use super::filters;
 use super::isolation::{
     isolate, isolate_silent, isolated_start, one_restarted_survivor, one_survivor, one_way,
     receives_nothing, receives_nothing_forever, receives_nothing_silent, repeated_isolation,
@@ -41,11 +45,16 @@ const fn scenario(
     Scenario { name, description, plan, bounds, prototype }
 }
 
+/// Maximum time in milliseconds for which a unit has two owners while nodes begin to miss each
+/// other's frames: the interval of the hellos by the second path, or the time that a node needs to
+/// detect the owner by ARP, for each candidate that takes the unit.
+const FILTER_DOUBLE: u64 = 500;
+
 /// Name of the scenario in which a foreign host uses an address before the nodes start.
 pub(super) const ADDRESS_IN_USE: &str = "squatter";
 
 /// All scenarios: first those of the prototype in the order of its table, then the others.
-pub static ALL: [Scenario; 51] = [
+pub static ALL: [Scenario; 59] = [
     scenario(
         "death",
         "the process of an owner is killed",
@@ -113,7 +122,7 @@ pub static ALL: [Scenario; 51] = [
         "deaf",
         "an owner receives nothing for 8 s",
         receives_nothing,
-        ScenarioBounds::failure().unowned(1_100),
+        ScenarioBounds::failure().unowned(500),
         prototype_result(1_001, 0),
     ),
     scenario(
@@ -408,86 +417,82 @@ pub static ALL: [Scenario; 51] = [
         "deaf_silent",
         "an owner receives nothing for 8 s, on a network segment without other hosts",
         receives_nothing_silent,
-        ScenarioBounds::failure().unowned(1_100),
+        ScenarioBounds::failure().unowned(500),
         None,
     ),
     scenario(
         "deaf_for_good",
         "an owner permanently receives nothing, and the other nodes serve all clients",
         receives_nothing_forever,
-        ScenarioBounds::failure().unowned(1_100),
+        ScenarioBounds::failure().unowned(500),
+        None,
+    ),
+    scenario(
+        "filter",
+        "frames to one node, or to every node, are filtered for 10 s",
+        filters::filtered,
+        ScenarioBounds::failure().reunions(2).unowned(0).moves(0),
+        None,
+    ),
+    scenario(
+        "filter_no_udp",
+        "frames are filtered for 10 s, and UDP, too",
+        filters::filtered_without_udp,
+        ScenarioBounds::failure().reunions(2).double_owner_after_take(FILTER_DOUBLE).moves(3),
+        None,
+    ),
+    scenario(
+        "filter_drain",
+        "frames are filtered, then an owner is drained",
+        filters::filtered_drain,
+        ScenarioBounds::failure()
+            .reunions(1)
+            .unowned(30)
+            .double_owner_after_take(FILTER_DOUBLE)
+            .moves(3),
+        None,
+    ),
+    scenario(
+        "filter_death",
+        "frames are filtered, then an owner is killed",
+        filters::filtered_failure,
+        ScenarioBounds::failure()
+            .reunions(1)
+            .unowned(1_250)
+            .double_owner_after_take(FILTER_DOUBLE)
+            .moves(3),
+        None,
+    ),
+    scenario(
+        "filter_death_no_udp",
+        "frames are filtered, and UDP, too; then an owner is killed",
+        filters::filtered_failure_without_udp,
+        ScenarioBounds::failure()
+            .reunions(1)
+            .unowned(12_500)
+            .double_owner_after_take(FILTER_DOUBLE)
+            .moves(6),
+        None,
+    ),
+    scenario(
+        "filter_start",
+        "all frames are filtered before the nodes start",
+        filters::filtered_start,
+        ScenarioBounds::failure().reunions(2).unowned(13_500).moves(4),
+        None,
+    ),
+    scenario(
+        "cut_proxy",
+        "an owner is cut off, a proxy replies to ARP for it, and UDP works",
+        filters::cut_off_with_proxy,
+        ScenarioBounds::failure(),
+        None,
+    ),
+    scenario(
+        "forgery",
+        "an owner fails, and a foreign host announces its addresses with its MAC",
+        filters::forgery,
+        ScenarioBounds::failure().moves(2),
         None,
     ),
 ];
-
-fn failure(world: &mut SimWorld) -> Duration {
-    let owner = world.owner();
-    world.crash(owner);
-    ms(6_000)
-}
-
-fn proxy(world: &mut SimWorld) -> Duration {
-    world.segment.proxy = true;
-    failure(world);
-    ms(8_000)
-}
-
-fn two_failures(world: &mut SimWorld) -> Duration {
-    let (owner, other) = (world.owner(), world.rng.below(world.nodes.len()));
-    world.crash(owner);
-    let wait = world.rng.between(ms(0), ms(300));
-    world.after(wait, move |world| world.crash(other));
-    ms(6_000)
-}
-
-fn loss(world: &mut SimWorld, share: f64) -> Duration {
-    world.segment.loss = share;
-    ms(30_000)
-}
-
-pub(super) fn freeze_short(world: &mut SimWorld) -> Duration {
-    let (owner, time) = (world.owner(), world.rng.between(ms(80), ms(200)));
-    world.freeze(owner, time);
-    ms(14_000)
-}
-
-pub(super) fn freeze(world: &mut SimWorld) -> Duration {
-    let (owner, time) = (world.owner(), world.rng.between(ms(200), ms(5_000)));
-    world.freeze(owner, time);
-    ms(20_000)
-}
-
-pub(super) fn pause(world: &mut SimWorld) -> Duration {
-    let (owner, time) = (world.owner(), world.rng.between(ms(100), ms(5_000)));
-    world.pause(owner, time);
-    ms(20_000)
-}
-
-pub(super) fn fast_restart(world: &mut SimWorld) -> Duration {
-    let (owner, time) = (world.owner(), world.rng.between(ms(20), ms(140)));
-    world.crash(owner);
-    world.after(time, move |world| world.start(owner));
-    ms(16_000)
-}
-
-fn repeated_failure(world: &mut SimWorld) -> Duration {
-    let owner = world.owner();
-    for round in 0..5 {
-        world.after(ms(13_000 * round), move |world| world.crash(owner));
-        world.after(ms(13_000 * round + 1_500), move |world| world.start(owner));
-    }
-    ms(13_000 * 5 + 8_000)
-}
-
-/// Restarts an owner after its saved claims have expired: only the preempt delay keeps it from
-/// taking units.
-fn late_return(world: &mut SimWorld) -> Duration {
-    let owner = world.owner();
-    world.crash(owner);
-    world.after(ms(20_000), move |world| {
-        world.expect_no_moves(true);
-        world.start(owner);
-    });
-    world.after(ms(20_000) + PREEMPT_DELAY - ms(500), |world| world.expect_no_moves(false));
-    ms(60_000)
-}

@@ -2,7 +2,7 @@
 //! module also executes the outputs of the nodes' claim machines.
 
 use super::checker::{Cause, Rule};
-use super::event::{Delivery, Event, Packet};
+use super::event::{Delivery, Event, Packet, Path};
 use super::node::SimNode;
 use super::world::SimWorld;
 use ferrolb_proto::claim::{Input, LISTEN_PHASE, Move, Output};
@@ -29,19 +29,41 @@ pub(super) struct Segment {
     pub(super) proxy: bool,
     /// Pairs in which the second node does not receive the first node's frames.
     pub(super) cuts: BTreeSet<(usize, usize)>,
+    /// Nodes that drop the frames of the ownership protocol which arrive. ARP passes.
+    pub(super) filters: BTreeSet<usize>,
+    pub(super) second_path: SecondPath,
     /// True if clients send no broadcast frames on their own.
     pub(super) no_client_broadcasts: bool,
     /// True if clients ignore the requests by which a node checks that it still receives frames.
     pub(super) no_client_replies: bool,
 }
 
-impl Default for Segment {
-    fn default() -> Self {
+/// Second path between the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SecondPath {
+    /// Datagrams take the way of the other frames, and no packet filter drops them.
+    Segment,
+    /// Datagrams take another network, which has no faults.
+    OtherNetwork,
+    /// A packet filter drops all datagrams.
+    Blocked,
+}
+
+impl SecondPath {
+    /// All second paths; the most frequent one in practice twice.
+    pub(super) const ALL: [Self; 4] =
+        [Self::Segment, Self::Segment, Self::OtherNetwork, Self::Blocked];
+}
+
+impl Segment {
+    pub(super) const fn new(second_path: SecondPath) -> Self {
         Self {
             loss: LOSS,
             duplication: DUPLICATION,
             proxy: false,
             cuts: BTreeSet::new(),
+            filters: BTreeSet::new(),
+            second_path,
             no_client_broadcasts: false,
             no_client_replies: false,
         }
@@ -56,12 +78,15 @@ impl SimWorld {
         {
             match output {
                 Output::Send { to, key, frame } => self.send(index, to, key, frame),
+                Output::SendDatagram { to, key, frame } => {
+                    self.send_datagram(index, &to, key, frame)
+                }
                 Output::Start(address) => self.start_announcing(index, address),
                 Output::AnnounceSeries(address) | Output::Defend(address) => {
                     self.announce_again(index, address)
                 }
                 Output::Stop(address) => self.stop_announcing(index, address),
-                Output::LivenessProbe { address, mac } => {
+                Output::LivenessProbe { address, mac, .. } => {
                     self.send_liveness_probe(index, address, mac)
                 }
                 Output::Moved(Move { address, from, to, cause, .. }) => self.log(|| {
@@ -164,12 +189,36 @@ impl SimWorld {
             );
         };
         let bytes = self.codec.then(|| frame.encode(node.mac, to, signing_key));
-        let packet = Packet { from: index, source: node.mac, key, frame, bytes };
+        let path = Path::Segment;
+        let packet = Packet { from: index, source: node.mac, key, frame, bytes, path };
         let mut arrivals = Vec::new();
         match to {
             Some(mac) => self.schedule_delivery(index, SimNode::index_of(mac), &mut arrivals),
             None => (0..self.nodes.len())
                 .for_each(|receiver| self.schedule_delivery(index, receiver, &mut arrivals)),
+        }
+        self.queue.push_frame(arrivals, packet);
+    }
+
+    /// Sends a datagram of the second path.
+    fn send_datagram(&mut self, index: usize, to: &str, key: u32, frame: Frame) {
+        self.log(|| format!("n{index} -> {to} by UDP: {}", describe_frame(&frame)));
+        let node = &self.nodes[index];
+        let Some(receiver) = self.nodes.iter().position(|node| *node.name == *to) else { return };
+        let Some(signing_key) = node.keys.find(key) else { return };
+        let bytes = self.codec.then(|| frame.encode_datagram(signing_key));
+        let path = Path::Second;
+        let packet = Packet { from: index, source: node.mac, key, frame, bytes, path };
+        let mut arrivals = Vec::new();
+        match self.segment.second_path {
+            SecondPath::Blocked => {}
+            SecondPath::Segment if node.sends_nothing => {}
+            SecondPath::Segment => self.schedule_delivery(index, receiver, &mut arrivals),
+            SecondPath::OtherNetwork => {
+                let (at, process_number) =
+                    (self.now + self.delay(), self.nodes[receiver].process_number);
+                arrivals.push(Delivery { at, node: receiver, process_number, part: 0 });
+            }
         }
         self.queue.push_frame(arrivals, packet);
     }
@@ -206,11 +255,13 @@ impl SimWorld {
     pub(super) fn arrive(&mut self, arrival: Delivery, packet: Rc<Packet>) {
         let Delivery { node: index, process_number, part, .. } = arrival;
         let node = &mut self.nodes[index];
-        if !node.is_up()
-            || node.process_number != process_number
-            || node.isolated
-            || node.part != part
-        {
+        let is_on_segment = !node.isolated && node.part == part;
+        let arrives = match (packet.path, self.segment.second_path) {
+            (Path::Segment, _) => is_on_segment && !self.segment.filters.contains(&index),
+            (Path::Second, SecondPath::OtherNetwork) => true,
+            (Path::Second, _) => is_on_segment,
+        };
+        if !node.is_up() || node.process_number != process_number || !arrives {
             return;
         }
         if node.halted.is_some() {
@@ -222,9 +273,12 @@ impl SimWorld {
 
     /// Makes a node read and process a frame.
     pub(super) fn receive(&mut self, index: usize, packet: Rc<Packet>) {
-        let from = packet.from;
+        let (from, path) = (packet.from, packet.path);
         let keys = &self.nodes[index].keys;
         let decoded = match &packet.bytes {
+            Some(bytes) if path == Path::Second => {
+                Frame::decode_datagram(bytes, keys).ok().map(|frame| (packet.source, frame))
+            }
             Some(bytes) => Frame::decode(bytes, keys).ok(),
             None if !keys.ids().contains(&packet.key) => None,
             // The last receiver takes the frame without a copy.
@@ -233,29 +287,47 @@ impl SimWorld {
                 Err(packet) => (packet.source, packet.frame.clone()),
             }),
         };
-        if let Some(received_at) = self.nodes[index].last_frame.get_mut(from) {
+        if let Some(received_at) = self.nodes[index].last_frame.get_mut(from)
+            && path == Path::Segment
+        {
             *received_at = self.now;
             self.nodes[index].challenges[from] = 0;
         }
         if let Some((source, frame)) = decoded {
-            self.pass_input(index, Input::Frame { source, frame });
+            self.pass_input(
+                index,
+                match path {
+                    Path::Segment => Input::Frame { source, frame },
+                    Path::Second => Input::Datagram(frame),
+                },
+            );
         }
     }
 
-    /// Sends a node's ARP request for an address to the host with the MAC `mac`.
-    fn send_liveness_probe(&mut self, index: usize, address: IpAddr, mac: Mac) {
-        self.log(|| format!("n{index} sends an ARP request to {} for {address}", node_name(mac)));
-        let (process_number, part) = (self.nodes[index].process_number, self.nodes[index].part);
+    /// Sends a node's ARP request to the node with the MAC `mac`, for an address or for one of the
+    /// node itself.
+    fn send_liveness_probe(&mut self, index: usize, address: Option<IpAddr>, mac: Mac) {
+        self.log(|| format!("n{index} sends an ARP request to {} for {address:?}", node_name(mac)));
+        let node = &self.nodes[index];
+        let (process_number, part, own) = (node.process_number, node.part, node.mac);
+        let sends_nothing = node.sends_nothing;
         let lost = self.rng.chance(self.segment.loss) || self.rng.chance(self.segment.loss);
         let wait = self.delay() + self.delay();
-        let Some(target) =
-            self.nodes.get(SimNode::index_of(mac)).filter(|target| target.part == part)
-        else {
+        let other = SimNode::index_of(mac);
+        let Some(target) = self.nodes.get(other).filter(|target| target.part == part) else {
             return;
         };
-        let replies =
-            target.works() && target.lease_valid && target.announced.contains(&address) && !lost;
-        if replies || self.segment.proxy {
+        let has_address =
+            address.is_none_or(|address| target.lease_valid && target.announced.contains(&address));
+        let is_cut = |from, to| self.segment.cuts.contains(&(from, to));
+        let arrives = !lost && !sends_nothing && !is_cut(index, other);
+        let replies = arrives && target.works() && has_address;
+        if replies {
+            self.pass_input(other, Input::RequestAnswered(own));
+        }
+        if (replies && !self.segment.cuts.contains(&(other, index)))
+            || (arrives && self.segment.proxy)
+        {
             self.queue.push(self.now + wait, Event::ArpReply { node: index, process_number, mac });
         }
     }
@@ -276,7 +348,7 @@ impl SimWorld {
         let lost = self.rng.chance(self.segment.loss) || self.nodes[index].sends_nothing;
         if clients > 0 && !lost && !self.segment.no_client_replies {
             let wait = self.delay() + self.delay();
-            self.queue.push(self.now + wait, Event::ForeignFrame { node: index, process_number });
+            self.queue.push(self.now + wait, Event::ClientReply { node: index, process_number });
         }
     }
 
@@ -305,7 +377,8 @@ impl SimWorld {
         mac: Mac,
         announced: bool,
     ) {
-        let lost = self.rng.chance(self.segment.loss);
+        let is_cut = self.segment.cuts.contains(&(SimNode::index_of(mac), index));
+        let lost = self.rng.chance(self.segment.loss) || is_cut;
         let at = self.now + self.delay() + if announced { Duration::ZERO } else { self.delay() };
         if !lost {
             let process_number = self.nodes[index].process_number;
@@ -331,19 +404,25 @@ impl SimWorld {
         }
     }
 
-    /// Delivers to a node a frame from a host that is not a node.
-    pub(super) fn receive_foreign_frame(&mut self, index: usize, process_number: u32) {
+    /// Delivers to a node a frame from a host that is not a node, as this input.
+    pub(super) fn receive_foreign_frame(
+        &mut self,
+        index: usize,
+        process_number: u32,
+        input: Input,
+    ) {
         let node = &mut self.nodes[index];
         if node.process_number == process_number && node.is_up() && !node.isolated {
             node.foreign_frame_pending = node.halted.is_some();
-            self.pass_input(index, Input::FrameReceived);
+            self.pass_input(index, input);
         }
     }
 
-    /// Returns whether frames between two nodes are delivered in one direction only. In this case a
-    /// unit may have two owners, which is a documented limit of the protocol.
+    /// Returns whether frames between two nodes are delivered in one direction only, and there is
+    /// no second path. In this case a unit may have two owners, which is a documented limit of the
+    /// protocol.
     pub(super) fn is_one_way(&self) -> bool {
-        !self.segment.cuts.is_empty()
+        !self.segment.cuts.is_empty() && self.segment.second_path != SecondPath::OtherNetwork
     }
 }
 
@@ -371,6 +450,7 @@ fn describe_frame(frame: &Frame) -> String {
         Body::Doubt(addresses) => format!("DOUBT {}", list(addresses)),
         Body::Challenge { .. } => "CHALLENGE".into(),
         Body::ChallengeReply { .. } => "CHALLENGE REPLY".into(),
+        Body::PathReport { report, .. } => format!("{report:?}"),
         Body::ListRequest => "LIST REQUEST".into(),
         Body::List(Stretch { after, last, claims }) => {
             format!("LIST after {} to {}: {}", bound(*after), bound(*last), claim_list(claims))

@@ -81,6 +81,7 @@ impl SimWorld {
     pub(super) fn check_reason(&mut self, taker: usize, unit: usize) {
         let all_informed = self.now.since(self.checker.changed) >= STATE_SPREAD_MAX
             && self.parts == 1
+            && self.segment.filters.is_empty()
             && !self.is_one_way();
         let just_moved = self.now.since(self.checker.units[unit].taken) < CLAIM_SPREAD_MAX;
         let own = self.soft_rules(taker, unit);
@@ -112,6 +113,7 @@ impl SimWorld {
         if !settled
             || self.parts > 1
             || self.is_one_way()
+            || !self.segment.filters.is_empty()
             || self.foreign_hosts.contains_key(&unit)
             || !self.may_own(owner, unit)
         {

@@ -8,7 +8,7 @@ use super::clock::NodeClock;
 use super::event::{Event, EventQueue};
 use super::faulty_machine::Defect;
 use super::node::{Halt, SimNode};
-use super::segment::Segment;
+use super::segment::{SecondPath, Segment};
 use super::view::{ApiView, UnitCatalog};
 use super::{PREEMPT_DELAY, Run};
 use crate::rng::Rng;
@@ -73,6 +73,7 @@ impl SimWorld {
         let catalog = UnitCatalog::new(run.nodes, run.units, salt);
         let view = Rc::new(ApiView::open(run.nodes, run.units));
         let keys = HelloKeyRing::new(vec![key(1)]);
+        let segment = Segment::new(rng.pick(&SecondPath::ALL));
         let nodes = (0..run.nodes).map(|index| {
             let initial_value =
                 Instant::ZERO + rng.between(Duration::from_secs(10), INITIAL_CLOCK_MAX);
@@ -85,7 +86,7 @@ impl SimWorld {
             nodes: nodes.collect(),
             rng,
             clients: Client::all(run.units),
-            segment: Segment::default(),
+            segment,
             parts: 1,
             api: (*view).clone(),
             serves: true,
@@ -137,8 +138,8 @@ impl SimWorld {
                 Event::ArpReply { node, process_number, mac } => {
                     self.receive_arp_reply(node, process_number, mac)
                 }
-                Event::ForeignFrame { node, process_number } => {
-                    self.receive_foreign_frame(node, process_number)
+                Event::ClientReply { node, process_number } => {
+                    self.receive_foreign_frame(node, process_number, Input::NeighborReplied)
                 }
                 Event::ForeignArp { node, process_number, unit, mac, announced } => {
                     self.receive_foreign_arp(node, process_number, unit, mac, announced)

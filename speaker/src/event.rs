@@ -202,8 +202,12 @@ pub const MOVES_MAX: usize = 16;
 /// Report of an interface's thread to the main loop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkReport {
-    /// Names of the nodes from whose speakers this interface receives frames, ascending.
+    /// Names of the nodes with whose speakers this interface is in contact, ascending: it receives
+    /// their frames, or they are unheard.
     pub speakers: Vec<Box<str>>,
+    /// Names of the unheard nodes, ascending: their speakers run, but the frames of the ownership
+    /// protocol that they send do not arrive on this interface.
+    pub unheard: Vec<Box<str>>,
     /// Addresses that this node owns on the interface.
     pub owned: SharedMap<IpAddr, Owned>,
     /// Latest moves of addresses from and to this node, oldest first, at most [`MOVES_MAX`].

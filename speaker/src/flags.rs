@@ -81,6 +81,11 @@ pub struct Flags {
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(2..=100))]
     pub hello_misses: u32,
 
+    /// UDP port by which speakers challenge a node whose hello frames are missing, the same on all
+    /// nodes; 0, none
+    #[arg(long, env = "FERROLB_CHALLENGE_PORT", value_name = "PORT", default_value_t = 7473)]
+    pub challenge_port: u16,
+
     /// How long a returning node waits before it takes addresses from a node that serves them, or
     /// never
     #[arg(long, env = "FERROLB_FAILBACK_DELAY", value_name = "TIME|never", default_value = "30s")]

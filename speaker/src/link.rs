@@ -15,6 +15,7 @@
 //! - `groups`: multicast groups, without which solicitations do not arrive.
 //! - `neighbors`: records the hosts on the segment, and the probes whose replies are awaited.
 //! - `report`: reports the thread's state, and updates its metrics.
+//! - [`second_path`]: UDP to speakers whose frames are missing, for all interfaces of the node.
 //! - [`siblings`]: epochs by which an interface recognizes frames of this node's other interfaces.
 
 mod announce;
@@ -27,6 +28,7 @@ mod neighbors;
 mod receive_filter;
 mod report;
 mod rx_queue;
+mod second_path;
 mod siblings;
 mod socket;
 mod thread;
@@ -50,6 +52,7 @@ use crate::plan::LinkConfig;
 
 pub use announce::GRATUITOUS_PER_SECOND_MAX;
 pub use link_set::{ClaimSettings, LinkSet};
+pub use second_path::SecondPath;
 pub use siblings::Siblings;
 
 /// Stack size of an interface's thread, in bytes. The thread does not recurse, and its stack holds
@@ -77,6 +80,8 @@ pub struct LinkSetup {
     pub watchdog: Arc<Watchdog>,
     /// The epochs of all interfaces of this node.
     pub siblings: Arc<Siblings>,
+    /// The second path. None: `--challenge-port` is 0.
+    pub second_path: Option<Arc<SecondPath>>,
 }
 
 /// Latest report of an interface's thread, or the error with which the thread ended.
@@ -143,10 +148,12 @@ impl LinkHandle {
         });
         let (thread_state, receiver) = watch::channel(Ok(LinkReport::default()));
         let handle = Self { mailbox: Arc::clone(&mailbox) };
+        let second_path = setup.second_path.as_ref();
+        let datagrams = second_path.map(|path| path.add_link(setup.index, Arc::clone(&mailbox)));
         // The prefix is short, because the kernel truncates a thread's name to 15 bytes.
         let name = format!("link {}", setup.name);
         std::thread::Builder::new().name(name).stack_size(STACK_SIZE).spawn(move || {
-            if let Err(error) = thread::run(setup, &mailbox, &thread_state) {
+            if let Err(error) = thread::run(setup, &mailbox, datagrams, &thread_state) {
                 thread_state
                     .send_modify(|thread_state| *thread_state = Err(error.to_string().into()));
             }

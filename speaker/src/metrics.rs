@@ -2,11 +2,12 @@
 //! [`LinkMetrics`], which are atomics and take no lock.
 
 mod bgp;
+mod drop_reason;
 pub mod probes;
 mod proxy_health;
+mod second_path;
 
 use ferrolb_proto::claim::MoveCause;
-use ferrolb_proto::wire::hello::HelloDecodeError;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -16,7 +17,9 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::plan::{AddressCounts, SERVING_NAMES};
 
 pub use bgp::{BfdCounts, BgpMetrics, GobgpMetrics, SessionCounts, bgp_metrics};
+pub use drop_reason::DropReason;
 pub use proxy_health::ProxyHealthMetrics;
+pub use second_path::{DatagramDrop, SecondPathMetrics};
 
 /// Upper bounds of the failover duration buckets, in seconds. The buckets are narrow around 0.19 s,
 /// the failover duration with default flags.
@@ -33,93 +36,14 @@ type EndpointsLabel = [(&'static str, &'static str); 1];
 type DropLabels = [(&'static str, String); 2];
 type MoveLabels = [(&'static str, String); 2];
 
-/// Reason for which a frame was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// Malformed hello frame.
-    Malformed,
-    /// Hello frame of an unsupported protocol version.
-    Version,
-    /// Hello frame of another cluster, or signed with a key that this speaker has not received yet.
-    ForeignKey,
-    /// Hello frame with an invalid signature.
-    Signature,
-    /// Hello frame that is not newer than one already received: reordered or replayed.
-    Stale,
-    /// Hello frame of a speaker that has not responded to a challenge yet. Either the speaker has
-    /// just started, or the frame was recorded before the speaker's restart.
-    ChallengePending,
-    /// Hello frame with this node's own name: a reflection, or the frame of another node with the
-    /// same name.
-    OwnName,
-    /// Frame or claim that a full table of the claim machine could not store.
-    TableFull,
-    /// Request that got no reply because the answer lease had expired: this node had stalled, and
-    /// another node may own the address by now.
-    LeaseExpired,
-    /// ARP frame that the kernel dropped because its receive queue was full.
-    KernelArp,
-    /// Neighbor Discovery frame that the kernel dropped because its receive queue was full.
-    KernelNdp,
-    /// Hello frame that the kernel dropped because its receive queue was full.
-    KernelHello,
-    /// Outgoing frame that the kernel rejected.
-    SendRejected,
-}
-
-impl From<HelloDecodeError> for DropReason {
-    fn from(error: HelloDecodeError) -> Self {
-        match error {
-            HelloDecodeError::Malformed => Self::Malformed,
-            HelloDecodeError::Version => Self::Version,
-            HelloDecodeError::ForeignKey => Self::ForeignKey,
-            HelloDecodeError::Signature => Self::Signature,
-        }
-    }
-}
-
-impl DropReason {
-    const ALL: [Self; 13] = [
-        Self::Malformed,
-        Self::Version,
-        Self::ForeignKey,
-        Self::Signature,
-        Self::Stale,
-        Self::ChallengePending,
-        Self::OwnName,
-        Self::TableFull,
-        Self::LeaseExpired,
-        Self::KernelArp,
-        Self::KernelNdp,
-        Self::KernelHello,
-        Self::SendRejected,
-    ];
-
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Version => "version",
-            Self::ForeignKey => "foreign_key",
-            Self::Signature => "signature",
-            Self::Stale => "stale",
-            Self::ChallengePending => "unproven",
-            Self::OwnName => "own_name",
-            Self::TableFull => "limit",
-            Self::LeaseExpired => "gate",
-            Self::KernelArp => "kernel_arp",
-            Self::KernelNdp => "kernel_ndp",
-            Self::KernelHello => "kernel_hello",
-            Self::SendRejected => "send",
-        }
-    }
-}
-
 /// Metrics of the main loop and of all interfaces.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     addresses: Family<EndpointsLabel, Gauge>,
     owned: Family<LinkLabel, Gauge>,
     speakers: Family<LinkLabel, Gauge>,
+    unheard_peers: Family<LinkLabel, Gauge>,
+    unheard: Family<LinkLabel, Counter>,
     replies_sent: Family<LinkLabel, Counter>,
     announcements_sent: Family<LinkLabel, Counter>,
     hello_frames_sent: Family<LinkLabel, Counter>,
@@ -215,6 +139,16 @@ impl Metrics {
     fn register_membership(&self, registry: &mut Registry) {
         registry.register("speakers_heard", "Other speakers in contact", self.speakers.clone());
         registry.register(
+            "unheard_peers",
+            "Other speakers that run, but whose hello frames do not arrive on the interface",
+            self.unheard_peers.clone(),
+        );
+        registry.register(
+            "unheard",
+            "Times another speaker became unheard: it runs, but its hello frames do not arrive",
+            self.unheard.clone(),
+        );
+        registry.register(
             "conflicts",
             "Claims by other speakers for an address that this node owns",
             self.conflicts.clone(),
@@ -265,6 +199,8 @@ impl Metrics {
             addresses: Family::default(),
             owned: Family::default(),
             speakers: Family::default(),
+            unheard_peers: Family::default(),
+            unheard: Family::default(),
             replies_sent: Family::default(),
             announcements_sent: Family::default(),
             hello_frames_sent: Family::default(),
@@ -304,6 +240,8 @@ impl Metrics {
         LinkMetrics {
             owned: self.owned.get_or_create(&label).clone(),
             speakers: self.speakers.get_or_create(&label).clone(),
+            unheard_peers: self.unheard_peers.get_or_create(&label).clone(),
+            unheard: counter(&self.unheard),
             replies_sent: counter(&self.replies_sent),
             announcements_sent: counter(&self.announcements_sent),
             hello_frames_sent: counter(&self.hello_frames_sent),
@@ -332,7 +270,13 @@ impl Metrics {
     /// while the speaker runs, and their metrics must not accumulate.
     pub fn remove_link(&self, name: &str) {
         let label = [("link", name.to_owned())];
-        let gauges = [&self.owned, &self.speakers, &self.standby, &self.receive_filter_open];
+        let gauges = [
+            &self.owned,
+            &self.speakers,
+            &self.unheard_peers,
+            &self.standby,
+            &self.receive_filter_open,
+        ];
         let counters = [
             &self.replies_sent,
             &self.announcements_sent,
@@ -340,6 +284,7 @@ impl Metrics {
             &self.conflicts,
             &self.suspicions,
             &self.refuted_suspicions,
+            &self.unheard,
         ];
         for family in gauges {
             family.remove(&label);
@@ -382,6 +327,10 @@ pub struct LinkMetrics {
     pub owned: Gauge,
     /// Number of other speakers whose frames this speaker receives on the interface.
     pub speakers: Gauge,
+    /// Number of other speakers that run, but whose frames do not arrive on the interface.
+    pub unheard_peers: Gauge,
+    /// Times another speaker became unheard.
+    pub unheard: Counter,
     /// ARP requests and neighbor solicitations to which this node replied.
     pub replies_sent: Counter,
     /// Gratuitous ARP frames and unsolicited neighbor advertisements sent.

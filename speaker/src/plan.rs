@@ -12,6 +12,7 @@ mod not_ready;
 mod probes;
 mod proxy_health;
 mod received_ranges;
+mod second_path;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,7 @@ pub use memo::Memo;
 pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
 pub use proxy_health::ProxyTargets;
 pub use received_ranges::{IPV4_RANGES_MAX, IPV6_RANGES_MAX};
+pub use second_path::SecondPathConfig;
 pub use units::{AddressCounts, SERVING_NAMES, Units};
 
 /// Desired configuration of all drivers.
@@ -51,6 +53,8 @@ pub use units::{AddressCounts, SERVING_NAMES, Units};
 pub struct Desired {
     /// Configurations of the interfaces that the speaker uses, by index.
     pub links: BTreeMap<u32, LinkPlan>,
+    /// Configuration of the second path between the speakers.
+    pub second_path: Arc<SecondPathConfig>,
     /// Names of the interfaces that the speaker uses, but on which it announces nothing until it
     /// receives another speaker there.
     pub waiting_for_speaker: BTreeSet<Box<str>>,
@@ -148,6 +152,7 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
     let draining = desired.drain_reason.is_some();
     let has_bgp = bgp::is_known(state);
     let bgp_input = has_bgp.then(|| BgpInput::new(state, draining)).flatten();
+    desired.second_path = memo.second_path(state);
     let mut is_reported = true;
     if state.missing_input().is_none() {
         is_reported = memo.update(state, bgp_input.as_ref(), now);
@@ -309,6 +314,10 @@ fn status(
                 .flat_map(|report| report.speakers.iter().map(ToString::to_string))
                 .collect(),
             addresses: Vec::new(),
+            unheard: report
+                .into_iter()
+                .flat_map(|report| report.unheard.iter().map(ToString::to_string))
+                .collect(),
             isolated: report.is_some_and(|report| report.isolated),
             standby: report.is_some_and(|report| report.standby),
             issues: report
@@ -373,6 +382,7 @@ fn conflict_issue(conflict: &AddressConflict) -> InterfaceIssue {
         ConflictKind::ProxyOfFailedPeer(node) => {
             (InterfaceIssueReason::StaleNeighborProxy, Some(node))
         }
+        ConflictKind::UnheardPeer(node) => (InterfaceIssueReason::HellosFiltered, Some(node)),
     };
     InterfaceIssue {
         address: conflict.address,

@@ -29,10 +29,10 @@ use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
 use crate::health::probes;
 use crate::health::proxy::ProxyHealthDriver;
-use crate::link::{ClaimSettings, LinkSet};
+use crate::link::{ClaimSettings, LinkSet, SecondPath};
 use crate::links;
 use crate::metrics::probes::ProbeMetrics;
-use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics};
+use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics, SecondPathMetrics};
 use crate::node_lock::NodeLock;
 use crate::plan::{BgpConfig, Desired, HealthChecks, Memo, ProxyTargets, plan};
 use crate::state::{State, StateConfig};
@@ -70,10 +70,11 @@ async fn run_instance(
 ) -> anyhow::Result<()> {
     let mut registry = admin::registry();
     let speaker_registry = registry.sub_registry_with_prefix("speaker");
-    let (metrics, proxy_metrics, probe_metrics) = (
+    let (metrics, proxy_metrics, probe_metrics, second_path_metrics) = (
         Metrics::new(speaker_registry),
         ProxyHealthMetrics::new(speaker_registry),
         ProbeMetrics::new(speaker_registry),
+        SecondPathMetrics::new(speaker_registry),
     );
     let health = ApiHealth::new(&mut registry);
     let (bgp, bgp_endpoints) = BgpTasks::new(&flags, &mut registry).unzip();
@@ -110,8 +111,14 @@ async fn run_instance(
     }
 
     let drain_delay = flags.drain_delay.0.filter(|_| has_own_kinds);
-    let links =
-        LinkSet::new(claim_settings(&flags), metrics.clone(), Arc::clone(&watchdog), sender);
+    let second_path = start_second_path(&flags, second_path_metrics)?;
+    let links = LinkSet::new(
+        claim_settings(&flags),
+        metrics.clone(),
+        Arc::clone(&watchdog),
+        second_path.clone(),
+        sender,
+    );
     let state = State::new(state_config(flags, drain_delay));
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
     let main = MainLoop {
@@ -119,6 +126,7 @@ async fn run_instance(
         memo: Memo::default(),
         desired: Desired::default(),
         links,
+        second_path,
         status,
         proxy_targets,
         probes,
@@ -130,6 +138,17 @@ async fn run_instance(
         decode_errors: DecodeErrorLog::default(),
     };
     main.run(termination, events, requests, tasks).await
+}
+
+/// Starts the second path. None: `--challenge-port` is 0.
+fn start_second_path(
+    flags: &Flags,
+    metrics: SecondPathMetrics,
+) -> anyhow::Result<Option<Arc<SecondPath>>> {
+    (flags.challenge_port != 0)
+        .then(|| SecondPath::start(flags.challenge_port, metrics))
+        .transpose()
+        .context("cannot start the thread for UDP challenges")
 }
 
 /// Starts the health checks of kube-proxy and of endpoints. Returns the channels through which the
@@ -188,6 +207,8 @@ struct MainLoop {
     memo: Memo,
     desired: Desired,
     links: LinkSet,
+    /// The second path. None: `--challenge-port` is 0.
+    second_path: Option<Arc<SecondPath>>,
     status: watch::Sender<status::DesiredStatus>,
     proxy_targets: watch::Sender<ProxyTargets>,
     probes: watch::Sender<HealthChecks>,
@@ -255,6 +276,11 @@ impl MainLoop {
     fn replan(&mut self, now: Instant) -> anyhow::Result<()> {
         let desired = plan(&self.state, &mut self.memo, now);
         self.metrics.plan.observe(Clock::now().since(now).as_secs_f64());
+        if let Some(second_path) = &self.second_path
+            && !Arc::ptr_eq(&self.desired.second_path, &desired.second_path)
+        {
+            second_path.set_config(Arc::clone(&desired.second_path));
+        }
         self.links.apply(&desired.links).context("the kernel returns no random numbers")?;
         // Before this node's interfaces are known, the status would list none of them.
         if self.state.links.is_some() {
@@ -390,6 +416,17 @@ impl MainLoop {
         }
         if report.speakers != before.speakers {
             info!(link, speakers = report.speakers.join(" "), "live speakers on this interface");
+        }
+        if report.unheard != before.unheard && !report.unheard.is_empty() {
+            warn!(
+                link,
+                nodes = report.unheard.join(" "),
+                "frames of EtherType 0x88B5 from these \
+                   nodes do not arrive on this interface, although their speakers run: let packet \
+                   filters (nftables, ebtables), switches and hypervisors pass these frames"
+            );
+        } else if report.unheard != before.unheard {
+            info!(link, "frames of EtherType 0x88B5 from all live speakers arrive again");
         }
     }
 

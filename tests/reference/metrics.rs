@@ -16,7 +16,7 @@ use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::watchdog::Watchdog;
 use ferrolb_speaker::metrics::probes::ProbeMetrics;
 use ferrolb_speaker::metrics::{
-    self as speaker, BfdCounts, ProxyHealthMetrics, SessionCounts, bgp_metrics,
+    self as speaker, BfdCounts, ProxyHealthMetrics, SecondPathMetrics, SessionCounts, bgp_metrics,
 };
 use ferrolb_speaker::plan::SessionMetric;
 use prometheus_client::registry::Registry;
@@ -118,6 +118,7 @@ fn speaker(with_bgp: bool) -> BTreeMap<String, Metric> {
         proxy.count(outcome);
     }
     let _probes = ProbeMetrics::new(own);
+    let _second_path = SecondPathMetrics::new(own);
     let _bgp = with_bgp.then(|| {
         let (bgp, gobgp) = bgp_metrics(&mut registry);
         let session = SessionMetric { router: SAMPLE.into(), established: true, prefixes: 0 };

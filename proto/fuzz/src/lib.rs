@@ -29,6 +29,7 @@ pub fn count_addresses(body: &Body) -> usize {
         Body::Hello { .. }
         | Body::Challenge { .. }
         | Body::ChallengeReply { .. }
+        | Body::PathReport { .. }
         | Body::ListRequest => 0,
     }
 }

@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
         let length = usize::from(a).min(after.len());
         let (body, after) = after.split_at(length);
         rest = after;
-        match kind % 6 {
+        match kind % 7 {
             0 => run.wait(Duration::from_millis(u64::from(a) << (b % 8))),
             1 => run.handle(Input::ForeignFrame {
                 address: address(a),
@@ -48,11 +48,15 @@ fuzz_target!(|bytes: &[u8]| {
                     Input::FramesDropped,
                     Input::MainLoopStalled(b > 127),
                     Input::SiblingInterface { is_active: b > 127 },
-                ][usize::from(a % 4)]
+                    Input::ArpReply(Mac([2, 0, 0, 0, 0, b])),
+                    Input::RequestAnswered(Mac([2, 0, 0, 0, 0, b])),
+                    Input::NeighborReplied,
+                ][usize::from(a % 7)]
                 .clone(),
             ),
             4 => run.units(a, b),
-            _ => run.frame(body),
+            5 => run.frame(body),
+            _ => run.datagram(body),
         }
     }
 });
@@ -120,6 +124,14 @@ impl ClaimRun {
         }
     }
 
+    fn datagram(&mut self, body: &[u8]) {
+        let decoded = ferrolb_fuzz::sign_input(body, &KEY)
+            .and_then(|bytes| Frame::decode(&bytes, &RING).ok());
+        if let Some((_, frame)) = decoded {
+            self.handle(Input::Datagram(frame));
+        }
+    }
+
     fn wait(&mut self, length: Duration) {
         let end = self.now + length;
         while let Some(at) = self.machine.deadline().filter(|at| *at <= end) {
@@ -176,6 +188,7 @@ impl ClaimRun {
                     self.machine.handle(Input::Frame { source: to, frame }, self.now);
                 }
                 Output::Send { .. }
+                | Output::SendDatagram { .. }
                 | Output::LivenessProbe { .. }
                 | Output::ArpProbe(_)
                 | Output::ProbeNeighbors

@@ -226,9 +226,13 @@ pub struct InterfaceStatus {
     pub mac: String,
     /// True if the interface is up and can carry frames.
     pub up: bool,
-    /// The names of the nodes whose hellos the interface receives, ascending.
+    /// The names of the nodes with whose speakers the interface is in contact, ascending.
     #[serde(default)]
     pub heard: Vec<String>,
+    /// The names of the nodes in `heard` whose speakers run, but whose hellos do not arrive on the
+    /// interface, ascending. A packet filter or a switch drops the frames.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard: Vec<String>,
     /// The addresses that the node announces on the interface, ascending.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
@@ -255,6 +259,9 @@ pub enum InterfaceIssueReason {
     AddressConflict,
     /// The kernel of a node replies for the address.
     KernelAnswers,
+    /// Another node also uses the address, but its hellos do not arrive: a packet filter or a
+    /// switch drops frames of EtherType 0x88B5.
+    HellosFiltered,
     /// The address was taken over while another device on the segment still replied for its failed
     /// owner.
     StaleNeighborProxy,
@@ -274,7 +281,8 @@ pub struct InterfaceIssue {
     /// The hardware address that replies. With `MulticastJoinFailed`, the hardware address of the
     /// group.
     pub mac: String,
-    /// The node whose kernel replies for the address; set only if `reason` is `KernelAnswers`.
+    /// The node that the issue is about, if it is about a node: for example, the node whose kernel
+    /// replies for the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
 }

@@ -38,7 +38,6 @@ impl ClaimMachine {
         let SetChanges { claimed, restated, released, unknown, missed, over_limit } = changes;
         self.counts.over_limit += over_limit;
         self.note_moves(&claimed, now);
-        self.end_hold_downs(node, &claimed);
         self.own.dirty.addresses.extend(restated);
         // The claims of unknown releases were lost.
         self.on_unclaimed(released.into_iter().chain(unknown), now);

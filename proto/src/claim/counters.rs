@@ -8,6 +8,8 @@ pub struct ClaimCounters {
     pub suspicions: u64,
     /// Number of suspicions that ended with a frame from the suspected peer.
     pub refuted: u64,
+    /// Number of times a peer became unheard: it is alive, but its frames do not arrive.
+    pub unheard: u64,
     /// Number of times a peer was declared failed.
     pub peer_failures: u64,
     /// Number of times a peer was declared failed although a device replied to ARP for it.

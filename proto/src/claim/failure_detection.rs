@@ -9,31 +9,79 @@ use super::peers::Peer;
 use super::{ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::Mac;
-use crate::wire::hello::Body;
+use crate::wire::hello::{Body, PathReport};
 
 /// Interval between the challenges to a suspected peer.
-const CHALLENGE_EVERY: Duration = Duration::from_millis(20);
+const CHALLENGE_EVERY: Duration = Duration::from_millis(15);
+/// Number of intervals between two challenges after the time of a failure detection.
+const CHECKS_PER_CHALLENGE: u32 = 4;
 /// Time after the start of a suspicion during which a loss of frames in the kernel restarts the
 /// suspicion.
 const DROPPED_FRAMES_WINDOW: Duration = Duration::from_secs(1);
 /// Time from the start of a suspicion until the peer is declared failed, if no frame of the peer
 /// arrives.
 const FAILURE_DELAY: Duration = Duration::from_millis(40);
-/// Initial value of [`Peer::patience`]: the time for which a silent peer is challenged if a device
-/// replies to ARP for it.
-pub(super) const PROXY_PATIENCE: Duration = Duration::from_secs(1);
-/// Maximum of [`Peer::patience`], which doubles whenever the peer was declared failed by mistake.
-pub(super) const PROXY_PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// The same for a peer that was unheard. It is longer, because this peer reports by the second path
+/// alone.
+const FAILURE_DELAY_UNHEARD: Duration = Duration::from_millis(120);
+/// Time that is added to these delays if a report of the peer has arrived and a further one may
+/// follow.
+const REPORT_DELAY: Duration = Duration::from_millis(20);
+/// Time in which a frame should arrive on the segment after other evidence of it.
+const FRAME_DELAY: Duration = Duration::from_millis(20);
+/// Time for which announcements with the MAC of a failed peer are ignored, after the peer has not
+/// replied to a challenge. Another host may have forged them.
+const FORGERY_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which an unheard peer is challenged, on a small segment
+/// ([`ClaimMachine::second_path_factor`]).
+const UNHEARD_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Suspicion that a peer has failed: one round of challenges. An unheard peer is always under
+/// suspicion, and between two rounds no challenge has been sent.
 #[derive(Debug)]
 pub(super) struct Suspicion {
     /// Start of the suspicion.
     began: Instant,
-    /// Start of the suspicion, or its latest restart because frames were dropped.
+    /// Start of the round.
     since: Instant,
     pub(super) next: Instant,
     challenges: u32,
+    /// Nonce of the challenges of the round.
+    nonce: u64,
     arp_replied: bool,
+    /// Latest report of the peer by the second path.
+    report: Option<PathReport>,
+    /// Address that a failed peer has announced, although this node owns it.
+    announced: Option<IpAddr>,
+}
+
+/// Result of a round of challenges.
+enum Verdict {
+    /// The round continues.
+    Open,
+    /// The peer exchanges frames with the segment, but they do not arrive at this node.
+    Unheard,
+    Failed,
+}
+
+impl Suspicion {
+    const fn new(nonce: u64, at: Instant) -> Self {
+        Self {
+            began: at,
+            since: at,
+            next: at,
+            challenges: 0,
+            nonce,
+            arp_replied: false,
+            report: None,
+            announced: None,
+        }
+    }
+
+    /// Returns whether a round of challenges is in progress.
+    pub(super) const fn is_open(&self) -> bool {
+        self.challenges > 0
+    }
 }
 
 impl ClaimMachine {
@@ -45,27 +93,43 @@ impl ClaimMachine {
         }
     }
 
+    /// Handles a report by which a peer responds to a challenge of this node.
+    pub(super) fn on_path_report(
+        &mut self,
+        node: &str,
+        nonce: u64,
+        report: PathReport,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let Some(suspicion) = peer.suspicion.as_mut().filter(|it| it.nonce == nonce) else {
+            return;
+        };
+        let before = suspicion.report.unwrap_or_default();
+        suspicion.report = Some(before.and(report));
+        if peer.unheard || peer.failed {
+            suspicion.next = now;
+            self.peers_due = Some(now);
+        }
+    }
+
     /// Restarts every suspicion, because the kernel dropped frames that may have come from the
     /// suspected peers. A suspicion older than [`DROPPED_FRAMES_WINDOW`] continues, so that a flood
     /// cannot hide the failure of a peer.
     pub(super) fn on_frames_dropped(&mut self, now: Instant) {
         for suspicion in self.peers.values_mut().filter_map(|peer| peer.suspicion.as_mut()) {
-            if now.since(suspicion.began) < DROPPED_FRAMES_WINDOW {
+            if suspicion.is_open() && now.since(suspicion.began) < DROPPED_FRAMES_WINDOW {
                 (suspicion.since, suspicion.next, suspicion.challenges) = (now, now, 0);
                 self.peers_due = Some(now);
             }
         }
     }
 
-    /// Declares all peers failed: this node is isolated, and no peer has responded to a challenge.
+    /// Declares all peers failed that are not unheard: this node may be alone.
     pub(super) fn declare_all_failed(&mut self, now: Instant) {
-        let live: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| !peer.failed)
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in live {
+        self.own.dirty.all = true;
+        let live = self.peers.iter().filter(|(_, peer)| !peer.failed && !peer.unheard);
+        for name in live.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
             self.declare_failed(&name, now);
         }
     }
@@ -84,11 +148,9 @@ impl ClaimMachine {
             .collect();
         for name in due {
             let Some(peer) = self.peers.get_mut(&name) else { continue };
-            if peer.failed {
+            if peer.failed && peer.suspicion.is_none() {
                 self.remove_peer(&name);
-                continue;
-            }
-            if now >= peer.last_frame + peer.interval * self.config.hello_misses {
+            } else {
                 self.suspect(&name, now);
             }
         }
@@ -105,45 +167,131 @@ impl ClaimMachine {
     fn suspect(&mut self, name: &str, now: Instant) {
         let nonce = self.random(u64::MAX);
         let Some(peer) = self.peers.get_mut(name) else { return };
-        let mac = peer.mac;
-        let suspicion = peer.suspicion.get_or_insert_with(|| {
-            self.counts.suspicions += 1;
-            Suspicion { began: now, since: now, next: now, challenges: 0, arp_replied: false }
-        });
+        let suspicion = peer.suspicion.get_or_insert_with(|| Suspicion::new(nonce, now));
         if now < suspicion.next {
             return;
         }
-        let patience = if suspicion.arp_replied { peer.patience } else { FAILURE_DELAY };
-        let (over, since) = (now >= suspicion.since + patience, suspicion.since);
-        let first = suspicion.challenges == 0;
+        match self.verdict(name, now) {
+            Verdict::Open => self.challenge_suspect(name, now),
+            Verdict::Unheard => self.on_unheard(name, now),
+            Verdict::Failed => self.declare_failed(name, now),
+        }
+    }
+
+    fn verdict(&self, name: &str, now: Instant) -> Verdict {
+        let Some(peer) = self.peers.get(name) else { return Verdict::Open };
+        let Some(suspicion) = &peer.suspicion else { return Verdict::Open };
+        let is_first = !(peer.unheard || peer.failed);
+        let delay = if peer.unheard { FAILURE_DELAY_UNHEARD } else { FAILURE_DELAY };
+        let end = suspicion.since + delay;
+        let exchanges =
+            suspicion.report.is_some_and(|report| report.proves_exchange(suspicion.arp_replied));
+        if exchanges && (now >= end || !is_first) {
+            return Verdict::Unheard;
+        }
+        let end = if suspicion.report.is_some() { end + REPORT_DELAY } else { end };
+        // If no frame at all arrives, the receive path of this node may have failed.
+        let proves_nothing =
+            self.received_nothing_since(suspicion.since) && !self.may_be_alone(now);
+        if now < end || proves_nothing { Verdict::Open } else { Verdict::Failed }
+    }
+
+    fn challenge_suspect(&mut self, name: &str, now: Instant) {
+        let copy = self.sets.copy(name);
+        let taken = copy.and_then(|copy| copy.shared().first()).copied();
+        let claimed = copy.and_then(|copy| copy.claims().keys().next()).copied();
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        let Some(suspicion) = &mut peer.suspicion else { return };
+        let is_new = suspicion.challenges == 0 && !peer.unheard && !peer.failed;
+        self.counts.suspicions += u64::from(is_new);
         suspicion.challenges += 1;
-        suspicion.next =
-            now + if over || suspicion.arp_replied { FAILURE_DELAY } else { CHALLENGE_EVERY };
-        let claimed = self.sets.copy(name).and_then(|copy| copy.claims().keys().next()).copied();
-        // If no frame at all arrives, the receive path of this node may have failed. Then no peer
-        // is declared failed until this node declares itself isolated.
-        if over && !self.received_nothing_since(since) {
-            self.declare_failed(name, now);
+        suspicion.next = now + CHALLENGE_EVERY;
+        // If this node receives nothing, it challenges less often, but checks just as often whether
+        // a witness has replied.
+        let is_over = now >= suspicion.since + FAILURE_DELAY;
+        if is_over && !suspicion.challenges.is_multiple_of(CHECKS_PER_CHALLENGE) {
             return;
         }
+        let (mac, nonce, since) = (peer.mac, suspicion.nonce, suspicion.since);
+        // The peer may have released the addresses that it claimed when it was last heard.
+        let asks_announced = suspicion.challenges % 2 == 0;
+        let announced = suspicion.announced.filter(|_| asks_announced);
+        let address = announced.or(taken).or(claimed).or(suspicion.announced);
         self.send(Some(mac), Body::Challenge { nonce }, now);
-        if let (true, Some(address)) = (first, claimed) {
-            self.outputs.push_back(Output::LivenessProbe { address, mac });
-        }
+        self.outputs.push_back(Output::LivenessProbe { node: name.into(), mac, address });
         if self.received_nothing_since(since) {
             self.probe_witnesses(now);
         }
     }
 
+    /// Records that a peer is unheard, and schedules the next round of challenges.
+    fn on_unheard(&mut self, name: &str, now: Instant) {
+        let nonce = self.random(u64::MAX);
+        let interval = UNHEARD_INTERVAL * self.second_path_factor();
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        peer.suspicion = Some(Suspicion::new(nonce, now + interval));
+        let was_failed = std::mem::take(&mut peer.failed);
+        if !std::mem::replace(&mut peer.unheard, true) {
+            self.counts.unheard += 1;
+            // Copies that the peer has sent until now were dropped.
+            let mac = peer.mac;
+            self.send(Some(mac), Body::ListRequest, now);
+        }
+        if was_failed {
+            self.own.dirty.mark_affected(self.sets.copy(name));
+            self.on_return(name, &[], false, now);
+        }
+    }
+
+    /// Suspects all live peers, because none of them has responded to a challenge.
+    pub(super) fn suspect_all(&mut self, now: Instant) {
+        let live = self.peers.iter().filter(|(_, peer)| !peer.failed && peer.suspicion.is_none());
+        for name in live.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
+            self.suspect(&name, now);
+            self.update_peers_due(&name);
+        }
+    }
+
+    /// Suspects a live peer although none of its hellos is missing yet, unless a frame of the peer
+    /// arrives within [`FRAME_DELAY`].
+    pub(super) fn suspect_heard(&mut self, name: &str, now: Instant) {
+        let nonce = self.random(u64::MAX);
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        if !peer.failed && peer.suspicion.is_none() {
+            peer.suspicion = Some(Suspicion::new(nonce, now + FRAME_DELAY));
+            self.update_peers_due(name);
+        }
+    }
+
+    /// Challenges a failed peer that has announced an address which this node owns. After a round
+    /// without a reply, further announcements are ignored for [`FORGERY_INTERVAL`].
+    pub(super) fn suspect_alive(&mut self, name: &str, address: IpAddr, now: Instant) {
+        let nonce = self.random(u64::MAX);
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        let is_due = peer.silent_at.is_none_or(|at| now.since(at) >= FORGERY_INTERVAL);
+        if peer.suspicion.is_none() && is_due {
+            let announced = Some(address);
+            peer.suspicion = Some(Suspicion { announced, ..Suspicion::new(nonce, now) });
+            self.peers_due = Some(now);
+        }
+    }
+
     fn declare_failed(&mut self, name: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(name) else { return };
+        let suspicion = peer.suspicion.take();
+        let arp_replied = suspicion.as_ref().is_some_and(|suspicion| suspicion.arp_replied);
+        if peer.failed {
+            peer.silent_at = Some(now).filter(|_| !arp_replied);
+            if arp_replied {
+                let announced = suspicion.and_then(|suspicion| suspicion.announced);
+                self.leave_to_failed_peer(name, announced, now);
+            }
+            return;
+        }
         self.counts.peer_failures += 1;
         self.own.dirty.waiting = true;
-        peer.failed = true;
-        peer.patience_doubled = false;
+        (peer.failed, peer.unheard) = (true, false);
         let last_frame = peer.last_frame;
-        peer.proxied = peer.suspicion.take().is_some_and(|suspicion| suspicion.arp_replied);
-        let is_proxied = peer.proxied;
         let claims: Vec<_> = self
             .sets
             .copy(name)
@@ -151,7 +299,7 @@ impl ClaimMachine {
             .flat_map(|copy| copy.claims().keys())
             .copied()
             .collect();
-        if is_proxied {
+        if arp_replied {
             self.counts.proxied_failures += 1;
             self.note_proxied(name, &claims, now);
         }

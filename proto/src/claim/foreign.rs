@@ -6,14 +6,17 @@
 //! node owned the address before. An address that a node has owned for longer is defended (RFC 5227
 //! section 2.4 c), and not released.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::claim_sets::SetCopy;
+use super::claim_sets::{Owned, SetCopy};
 use super::moves::Moves;
 use super::unit::UnitState;
 use super::{ClaimMachine, Output};
 use crate::Instant;
+use crate::election::Unit;
 use crate::wire::Mac;
 
 /// Interval of the ARP probes for one address.
@@ -25,10 +28,15 @@ const PROBES: u8 = 3;
 const UNIT_PROBE_INTERVAL: Duration = Duration::from_millis(1);
 /// Time for which an address is left to a foreign host before the address is probed again.
 const CONTEST_WAIT: Duration = Duration::from_secs(10);
+/// Maximum random time that is added to [`CONTEST_WAIT`].
+const CONTEST_SPREAD: Duration = Duration::from_secs(1);
 /// Stagger between the candidates for a contested unit: the time that the ARP probes take.
 pub(super) const CONTEST_STAGGER: Duration = Duration::from_secs(1);
-/// Minimum interval between defenses of an address (DEFEND_INTERVAL of RFC 5227).
+/// Minimum interval between defenses of an address against a foreign host (DEFEND_INTERVAL of RFC
+/// 5227). Against a peer, the interval begins with [`DEFEND_INTERVAL_PEER`], and doubles with each
+/// defense up to this one.
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+const DEFEND_INTERVAL_PEER: Duration = Duration::from_millis(40);
 /// Time after a move of an address in which frames of peers about the address are no conflict. The
 /// former owner, or a peer that has just released its own claim, may still send such frames.
 const MOVE_GRACE: Duration = Duration::from_secs(1);
@@ -61,6 +69,9 @@ pub enum ConflictKind {
     PeerKernel(Box<str>),
     /// The failed peer with this name: a device in the network still replies for its address.
     ProxyOfFailedPeer(Box<str>),
+    /// The peer with this name: it uses the address, but its frames do not arrive at this node, so
+    /// it was declared failed.
+    UnheardPeer(Box<str>),
 }
 
 /// State of the conflict about one address.
@@ -71,7 +82,8 @@ pub(super) struct ConflictState {
     /// Time since which `mac` and `kind` are reported.
     since: Instant,
     at: Instant,
-    defended: Option<Instant>,
+    /// Time of the latest defense, and minimum time from it to the next one.
+    defended: Option<(Instant, Duration)>,
     /// Time of the postponed address defense, if any. Because of it, the final announcement on the
     /// segment is this node's.
     due: Option<Instant>,
@@ -129,41 +141,79 @@ impl ClaimMachine {
             self.outputs.push_back(Output::Defend(address));
             return;
         }
-        let Some(kind) = self.conflict_kind(address, mac, now) else { return };
         if !is_owned && !is_probed {
             return;
         }
-        self.record_conflict(address, mac, kind.clone(), now);
+        if announced && is_owned {
+            self.suspect_announcer(address, mac, now);
+        }
+        let Some(kind) = self.conflict_kind(address, mac, announced, now) else { return };
         match kind {
             ConflictKind::ForeignHost => {
                 self.counts.foreign_hosts += 1;
-                if is_probed { self.contest(address, now) } else { self.defend(address, now) }
+                self.record_conflict(address, mac, kind, now);
+                if is_probed || self.may_be_second(address, now) {
+                    self.contest(address, now);
+                } else {
+                    self.defend(address, now);
+                }
             }
             ConflictKind::PeerKernel(_) => {
                 self.counts.kernel_replies += 1;
+                self.record_conflict(address, mac, kind, now);
                 if announced {
                     self.defend(address, now);
                 }
             }
-            // A mere reply comes from a device that acts for the failed peer. An announcement means
-            // that the peer is alive, but that it and this node do not receive each other's frames.
-            ConflictKind::ProxyOfFailedPeer(node) if announced => {
-                self.yield_to(&node, address, now)
+            ConflictKind::UnheardPeer(ref node) if is_owned => {
+                self.suspect_alive(node, address, now);
+                if !self.yields_to(node, address) {
+                    self.record_conflict(address, mac, kind, now);
+                    self.defend(address, now);
+                }
             }
-            ConflictKind::ProxyOfFailedPeer(_) => {}
+            ConflictKind::UnheardPeer(_) => {
+                self.record_conflict(address, mac, kind, now);
+                self.contest(address, now);
+            }
+            ConflictKind::ProxyOfFailedPeer(_) => self.record_conflict(address, mac, kind, now),
+        }
+    }
+
+    /// Suspects a peer that announces an address which this node owns, and which the peer does not
+    /// claim: the claim may not have arrived.
+    fn suspect_announcer(&mut self, address: IpAddr, mac: Mac, now: Instant) {
+        let is_claimed =
+            |copy: &SetCopy| !copy.is_complete() || copy.claims().contains_key(&address);
+        let announcer = self.peers.iter().find(|(name, peer)| {
+            let is_explained = self.sets.copy(name).is_some_and(is_claimed);
+            !peer.failed && peer.macs.contains(&mac) && !is_explained
+        });
+        if let Some((name, _)) = announcer {
+            let name = Arc::clone(name);
+            self.suspect_heard(&name, now);
         }
     }
 
     /// Returns the type of the host that sent a frame about an address; `None` if the frame is no
     /// conflict. The ownership protocol settles the claims of live peers, and frames of a former
     /// owner may still arrive for a moment.
-    fn conflict_kind(&self, address: IpAddr, mac: Mac, now: Instant) -> Option<ConflictKind> {
+    fn conflict_kind(
+        &self,
+        address: IpAddr,
+        mac: Mac,
+        announced: bool,
+        now: Instant,
+    ) -> Option<ConflictKind> {
+        // The frames of a newcomer arrive, so its claims follow.
+        if self.newcomers.values().any(|newcomer| newcomer.mac == mac) {
+            return None;
+        }
         // Two peers have this MAC if a node was reinstalled under another name: prefer the live
         // peer.
         let with_mac = self.peers.iter().filter(|(_, peer)| peer.macs.contains(&mac));
         let Some((name, peer)) = with_mac.min_by_key(|(_, peer)| peer.failed) else {
-            let is_newcomer = self.newcomers.values().any(|newcomer| newcomer.mac == mac);
-            return (!is_newcomer).then_some(ConflictKind::ForeignHost);
+            return Some(ConflictKind::ForeignHost);
         };
         let moved_recently =
             self.owned().get(&address).is_some_and(|owned| now.since(owned.since) < MOVE_GRACE)
@@ -171,9 +221,15 @@ impl ClaimMachine {
         let copy = self.sets.copy(name);
         let is_claimed = |copy: &SetCopy| copy.claims().contains_key(&address);
         if peer.failed {
-            let was_owned = peer.proxied && copy.is_some_and(is_claimed);
-            return (was_owned || !moved_recently)
-                .then(|| ConflictKind::ProxyOfFailedPeer((**name).into()));
+            // A device that acts for the failed peer only replies. Before this node takes a
+            // contested address, it leaves the address also to such a device.
+            let is_contested = self.units.get(&address).is_some_and(|state| state.contested);
+            let name = || (**name).into();
+            return if announced || is_contested {
+                Some(ConflictKind::UnheardPeer(name()))
+            } else {
+                (!moved_recently).then(|| ConflictKind::ProxyOfFailedPeer(name()))
+            };
         }
         // A peer whose claim set is not known yet may have claimed the address, so this is no
         // conflict.
@@ -214,18 +270,23 @@ impl ClaimMachine {
         }
     }
 
-    /// Defends an address with an announcement, at most once per [`DEFEND_INTERVAL`], so that two
-    /// hosts that both defend it do not flood the segment. A defense that would be too early is
-    /// postponed.
+    /// Defends an address with an announcement. The interval between two defenses is limited, so
+    /// that two hosts that both defend an address do not flood the segment. A defense that would be
+    /// too early is postponed.
     fn defend(&mut self, address: IpAddr, now: Instant) {
         let Some(seen) = self.address_conflicts.get_mut(&address) else { return };
-        let due = seen.defended.map_or(now, |at| at + DEFEND_INTERVAL);
+        let due = seen.defended.map_or(now, |(at, interval)| at + interval);
         if due > now {
             seen.due = Some(due);
             self.defense_due = self.defense_due.into_iter().chain([due]).min();
             return;
         }
-        (seen.defended, seen.due) = (Some(now), None);
+        let interval = match (&seen.kind, seen.defended) {
+            (ConflictKind::ForeignHost, _) => DEFEND_INTERVAL,
+            (_, Some((_, interval))) => (interval * 2).min(DEFEND_INTERVAL),
+            (_, None) => DEFEND_INTERVAL_PEER,
+        };
+        (seen.defended, seen.due) = (Some((now, interval)), None);
         if self.owned().contains_key(&address) {
             self.outputs.push_back(Output::Defend(address));
         }
@@ -248,8 +309,10 @@ impl ClaimMachine {
     /// Leaves an address to a foreign host: no speaker announces the address until that host stops
     /// using it.
     fn contest(&mut self, address: IpAddr, now: Instant) {
+        // If two nodes leave an address to each other, they do not probe it at the same time again.
+        let spread = Duration::from_nanos(self.random(CONTEST_SPREAD.as_nanos() as u64));
         let Some(state) = self.units.get_mut(&address) else { return };
-        state.leave_to_foreign_host(now + CONTEST_WAIT);
+        state.leave_to_foreign_host(now + CONTEST_WAIT + spread);
         self.own.decided.contest.push(address);
         self.own.dirty.addresses.insert(address);
     }
@@ -257,34 +320,69 @@ impl ClaimMachine {
     /// Handles a peer's release of addresses that a foreign host uses.
     pub(super) fn on_contested(&mut self, addresses: &[IpAddr], now: Instant) {
         for address in addresses {
-            if let Some(state) = self.units.get_mut(address) {
+            if self.owners(*address).next().is_none()
+                && let Some(state) = self.units.get_mut(address)
+            {
                 state.leave_to_foreign_host(now + CONTEST_WAIT);
             }
         }
     }
 
-    /// Leaves an address to a peer that announced it although the peer had been declared failed, so
-    /// that it owns the address.
-    fn yield_to(&mut self, node: &str, address: IpAddr, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        peer.double_patience();
-        let until = now + peer.patience;
-        let Some(state) = self.units.get_mut(&address) else { return };
-        state.pending_claim().conflict_hold_down_until = Some(until);
-        self.own.decided.hand_over.push(address);
-        self.own.dirty.addresses.insert(address);
+    /// Returns whether this node leaves an owned address to a failed peer that announces it.
+    ///
+    /// If the peer owned the address when its latest frame arrived, this node has taken the address
+    /// by mistake. If this node owned the address at that time, the peer knows of that claim. If
+    /// both have claimed the address since, the order decides.
+    pub(super) fn yields_to(&self, node: &str, address: IpAddr) -> bool {
+        let (Some(peer), Some(state)) = (self.peers.get(node), self.units.get(&address)) else {
+            return false;
+        };
+        let copy = self.sets.copy(node);
+        if copy.is_some_and(|copy| copy.claims().contains_key(&address)) {
+            return true;
+        }
+        let own = &*self.config.node;
+        let is_new = |owned: &Owned| owned.since >= peer.last_frame;
+        let is_better = (state.unit.order(node), node) < (state.unit.order(own), own);
+        self.owned().get(&address).is_some_and(is_new) && is_better
     }
 
-    /// Ends the conflict hold-down of the addresses that this node left to a peer, which has
-    /// returned and claims them.
-    pub(super) fn end_hold_downs(&mut self, node: &str, addresses: &[IpAddr]) {
-        if self.peers.get(node).is_some_and(|peer| peer.patience_doubled) {
-            for address in addresses {
-                if let Some(state) = self.units.get_mut(address) {
-                    state.end_conflict_hold_down();
-                }
-            }
+    /// Leaves addresses to a failed peer that replies to requests and has announced an address:
+    /// those that this node has taken from the peer, and perhaps the announced one. From now on,
+    /// the peer is treated like a foreign host that uses the addresses.
+    pub(super) fn leave_to_failed_peer(
+        &mut self,
+        node: &str,
+        announced: Option<IpAddr>,
+        now: Instant,
+    ) {
+        let Some(mac) = self.peers.get(node).map(|peer| peer.mac) else { return };
+        let announced = announced.filter(|address| self.yields_to(node, *address));
+        let taken = self.sets.copy(node).into_iter().flat_map(SetCopy::shared).copied();
+        for address in taken.chain(announced).collect::<BTreeSet<_>>() {
+            self.record_conflict(address, mac, ConflictKind::UnheardPeer(node.into()), now);
+            self.contest(address, now);
         }
+    }
+
+    /// Returns whether this node has just taken an address although another candidate may have
+    /// owned it, because this node has heard no other candidate since its start.
+    fn may_be_second(&self, address: IpAddr, now: Instant) -> bool {
+        let is_new = |owned: &Owned| now.since(owned.since) < CONTEST_WAIT;
+        self.owned().get(&address).is_some_and(is_new)
+            && self.units.get(&address).is_some_and(|state| self.heard_nobody(&state.unit))
+    }
+
+    /// Returns whether this node probes a unit before it takes the unit, because it may have an
+    /// owner that this node does not hear.
+    pub(super) fn probes_first(&self, state: &UnitState) -> bool {
+        state.contested || self.heard_nobody(&state.unit)
+    }
+
+    /// Returns whether a unit has other candidates, and this node has heard no peer since its
+    /// start.
+    pub(super) fn heard_nobody(&self, unit: &Unit) -> bool {
+        self.peers.is_empty() && unit.candidates.len() > 1
     }
 
     /// Ends the conflict about an address, because a peer has claimed it. The peer has probed the
@@ -293,6 +391,9 @@ impl ClaimMachine {
         self.address_conflicts.remove(&address);
         if let Some(state) = self.units.get_mut(&address) {
             state.contested = false;
+            if let Some(pending_claim) = &mut state.pending_claim {
+                pending_claim.conflict_hold_down_until = None;
+            }
         }
     }
 

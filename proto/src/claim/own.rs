@@ -171,11 +171,14 @@ impl ClaimMachine {
     /// Stops replying for addresses, and releases them. `contested` is true if a foreign host uses
     /// them.
     pub(super) fn release(&mut self, addresses: &[IpAddr], contested: bool, now: Instant) {
-        let owned: Vec<_> = addresses
+        let mut owned: Vec<_> = addresses
             .iter()
             .copied()
             .filter(|address| self.owned().contains_key(address))
             .collect();
+        // Two conflicts may name the same address.
+        owned.sort_unstable();
+        owned.dedup();
         for chunk in owned.chunks(ADDRESSES_PER_FRAME_MAX) {
             self.sets.release(chunk);
             self.outputs.extend(chunk.iter().map(|address| Output::Stop(*address)));
@@ -190,16 +193,22 @@ impl ClaimMachine {
     }
 
     pub(super) fn send(&mut self, to: Option<Mac>, body: Body, now: Instant) {
-        let Some(key) = self.signing_key().filter(|_| self.own.standby_until.is_none()) else {
-            return;
-        };
-        if matches!(body, Body::Claim(_) | Body::Release { .. }) {
+        let is_change = matches!(body, Body::Claim(_) | Body::Release { .. });
+        let Some((key, frame)) = self.frame(body, now) else { return };
+        if is_change {
             // A claim or release has the effect of a hello, also on the answer lease. A real hello
             // right behind the claim or release could overtake it, and make it a stale frame.
             self.own.last_hello = now;
             self.own.last_claim = now;
             self.own.next_hello = now + HELLO_AFTER_CLAIM;
         }
+        self.send_copies(to, key, &frame, now);
+        self.outputs.push_back(Output::Send { to, key, frame });
+    }
+
+    /// Returns a frame of this node and its signing key; `None` if this node must not send.
+    pub(super) fn frame(&mut self, body: Body, now: Instant) -> Option<(u32, Frame)> {
+        let key = self.signing_key().filter(|_| self.own.standby_until.is_none())?;
         // Clock values are unique per sender, so a receiver can order any two frames.
         self.own.clock = now.as_nanos().max(self.own.clock + 1);
         let frame = Frame {
@@ -211,6 +220,6 @@ impl ClaimMachine {
             flags: self.own.flags,
             body,
         };
-        self.outputs.push_back(Output::Send { to, key, frame });
+        Some((key, frame))
     }
 }

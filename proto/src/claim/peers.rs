@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::claim_sets::SetChanges;
-use super::failure_detection::{PROXY_PATIENCE, PROXY_PATIENCE_MAX, Suspicion};
+use super::failure_detection::Suspicion;
+use super::second_path::SecondPath;
 use super::self_check::MinimumOffset;
 use super::{ClaimConfig, ClaimMachine, PEERS_MAX};
 use crate::Instant;
@@ -45,13 +46,12 @@ pub(super) struct Peer {
     pub(super) accepts: Box<[u32]>,
     /// Comparison of this node's clock with the peer's clock.
     pub(super) min_clock_offset: MinimumOffset,
-    /// True if `patience` has already been doubled since the peer was declared failed.
-    pub(super) patience_doubled: bool,
-    /// True if the peer was declared failed although a device replied to ARP for it.
-    pub(super) proxied: bool,
-    /// Time for which the silent peer is challenged before it is declared failed, while a device
-    /// replies to ARP for it.
-    pub(super) patience: Duration,
+    /// True if the peer is alive, but its frames do not arrive on the segment (see
+    /// [`super::second_path`]). Then it is not `failed`, and under suspicion.
+    pub(super) unheard: bool,
+    /// Time at which the failed peer did not reply to challenges that its announcement had caused.
+    pub(super) silent_at: Option<Instant>,
+    pub(super) second_path: SecondPath,
 }
 
 impl Peer {
@@ -68,18 +68,18 @@ impl Peer {
             suspicion: None,
             accepts: Box::default(),
             min_clock_offset: MinimumOffset::new(frame.clock, now),
-            patience_doubled: false,
-            proxied: false,
-            patience: PROXY_PATIENCE,
+            unheard: false,
+            silent_at: None,
+            second_path: SecondPath::default(),
         }
     }
 
     pub(super) fn deadline(&self, config: &ClaimConfig) -> Option<Instant> {
-        if self.failed {
-            return Some(self.forgotten_at());
+        if let Some(suspicion) = &self.suspicion {
+            return Some(suspicion.next);
         }
         let silence_deadline = self.last_frame + self.interval * config.hello_misses;
-        Some(self.suspicion.as_ref().map_or(silence_deadline, |suspicion| suspicion.next))
+        Some(if self.failed { self.forgotten_at() } else { silence_deadline })
     }
 
     /// Returns the time at which the state of a failed peer is removed. If the peer returns later,
@@ -109,14 +109,6 @@ impl Peer {
             self.macs.pop_front();
         }
     }
-
-    /// Doubles `patience`, because the peer was declared failed by mistake; at most once for each
-    /// time it was declared failed.
-    pub(super) fn double_patience(&mut self) {
-        if !std::mem::replace(&mut self.patience_doubled, true) {
-            self.patience = (self.patience * 2).min(PROXY_PATIENCE_MAX);
-        }
-    }
 }
 
 pub(super) fn accepted(keys: &[u32]) -> Box<[u32]> {
@@ -131,23 +123,40 @@ impl ClaimMachine {
         }
         let Some(changes) = self.admit(source, &frame, now) else { return };
         let Frame { node, body, .. } = frame;
-        self.on_set_changes(&node, &body, changes, now);
         match body {
-            Body::Hello { accepted_keys } => self.on_accepts(&node, &accepted_keys),
-            Body::Release { addresses, contested: true } => self.on_contested(&addresses, now),
             Body::Challenge { nonce } => {
                 self.send(Some(source), Body::ChallengeReply { nonce }, now)
             }
+            Body::ChallengeReply { .. } => self.on_reply(now),
+            Body::Hello { .. }
+            | Body::Claim(_)
+            | Body::Release { .. }
+            | Body::ListRequest
+            | Body::List(_)
+            | Body::Doubt(_)
+            | Body::PathReport { .. } => {}
+        }
+        self.on_frame_of(&node, now);
+        self.on_body(&node, body, changes, now);
+        self.update_peers_due(&node);
+    }
+
+    /// Handles the body of a frame that has arrived by either path, except challenges and their
+    /// responses. `changes` are those of the peer's claim set by the frame.
+    pub(super) fn on_body(&mut self, node: &str, body: Body, changes: SetChanges, now: Instant) {
+        self.on_set_changes(node, &body, changes, now);
+        match body {
+            Body::Hello { accepted_keys } => self.on_accepts(node, &accepted_keys),
+            Body::Release { addresses, contested: true } => self.on_contested(&addresses, now),
             Body::ListRequest => self.sets.own_mut().start_list(now),
             Body::Doubt(addresses) => self.on_doubts(&addresses, now),
-            // A challenge response needs no action: `admit` has recorded it as a sign of life, like
-            // every frame that is not stale.
-            Body::ChallengeReply { .. }
+            Body::Challenge { .. }
+            | Body::ChallengeReply { .. }
+            | Body::PathReport { .. }
             | Body::Claim(_)
             | Body::Release { contested: false, .. }
             | Body::List(_) => {}
         }
-        self.update_peers_due(&node);
     }
 
     /// Records the sender of a frame as alive, and applies the claims in the frame. Returns `None`
@@ -180,29 +189,38 @@ impl ClaimMachine {
 
     /// Stores the state of the peer in a frame that is newer than all others of the peer.
     fn on_sign_of_life(&mut self, source: Mac, frame: &Frame, now: Instant) {
+        self.set_peer_flags(&frame.node, frame.flags);
         let Some(peer) = self.peers.get_mut(&*frame.node) else { return };
-        let has_returned = std::mem::take(&mut peer.failed);
-        self.counts.refuted += u64::from(peer.suspicion.take().is_some());
-        if has_returned || peer.flags != frame.flags {
+        if std::mem::take(&mut peer.failed) {
             self.own.dirty.mark_affected(self.sets.copy(&frame.node));
         }
+        peer.unheard = false;
+        let was_suspected = peer.suspicion.take().is_some_and(|suspicion| suspicion.is_open());
+        self.counts.refuted += u64::from(was_suspected);
         peer.mac = source;
         peer.add_mac(source);
-        peer.flags = frame.flags;
         peer.interval = frame.interval;
         peer.clock = frame.clock;
         peer.last_frame = now;
-        if has_returned && std::mem::take(&mut peer.proxied) {
-            // The peer was alive all the time, and the ARP replies were its own, so it was declared
-            // failed by mistake.
-            peer.double_patience();
+    }
+
+    pub(super) fn set_peer_flags(&mut self, node: &str, flags: Flags) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        if std::mem::replace(&mut peer.flags, flags) != flags {
+            self.own.dirty.mark_affected(self.sets.copy(node));
         }
     }
 
     /// Handles the return of a peer that was declared failed. The peer may never have stopped
     /// announcing its addresses, so it counts as their owner again. `claimed` are those that its
     /// frame has added.
-    fn on_return(&mut self, node: &str, claimed: &[IpAddr], starts_delay: bool, now: Instant) {
+    pub(super) fn on_return(
+        &mut self,
+        node: &str,
+        claimed: &[IpAddr],
+        starts_delay: bool,
+        now: Instant,
+    ) {
         let claims: Vec<_> = self
             .sets
             .copy(node)
@@ -212,7 +230,6 @@ impl ClaimMachine {
             .copied()
             .collect();
         self.note_moves(&claims, now);
-        self.end_hold_downs(node, &claims);
         if starts_delay {
             self.start_preempt_delay(now);
         }

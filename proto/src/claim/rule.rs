@@ -123,7 +123,8 @@ impl ClaimMachine {
         moved: Option<Move>,
         now: Instant,
     ) {
-        if state.contested && !self.found_free(state, now) {
+        let probes_first = self.probes_first(state);
+        if probes_first && !self.found_free(state, now) {
             // `since` stays the same while this node probes, so its wait does not start again.
             let due = state.pending_claim().probes.map_or(now, |probes| probes.next);
             state.pending_claim().pending = Some(Pending { is_doubt: false, since, due });
@@ -132,7 +133,7 @@ impl ClaimMachine {
         if let Some(pending_claim) = &mut state.pending_claim {
             pending_claim.pending = None;
         }
-        if !state.was_owned && !state.contested {
+        if !state.was_owned && !probes_first {
             self.start_probing(state, now);
         }
         state.record_own(now);
@@ -175,8 +176,8 @@ impl ClaimMachine {
             self.start_probing(state, now);
         }
         let is_free = self.continue_probing(state, now);
-        state.contested = !is_free;
         if is_free {
+            state.contested = false;
             self.address_conflicts.remove(&state.unit.address);
         }
         is_free
@@ -193,8 +194,16 @@ impl ClaimMachine {
     fn wait(&self, state: &UnitState, position: usize) -> Duration {
         let stagger = if state.contested { CONTEST_STAGGER } else { self.stagger() };
         let position = u32::try_from(position.min(POSITION_MAX)).unwrap_or(u32::MAX);
+        // Candidates that have heard nobody do not know their positions, so each waits for another
+        // time, and replies to the probes of those that wait longer.
+        let order = f64::from(state.unit.order(&self.config.node)) / f64::from(u32::MAX);
+        let spread = if self.heard_nobody(&state.unit) {
+            CONTEST_STAGGER.mul_f64(order)
+        } else {
+            Duration::ZERO
+        };
         let skew = if state.unit.failing { self.stagger() * 3 / 2 } else { Duration::ZERO };
-        stagger * position + skew
+        stagger * position + skew + spread
     }
 
     fn evaluate_owned(&mut self, state: &mut UnitState, now: Instant) {
@@ -231,7 +240,10 @@ impl ClaimMachine {
             return Step::None;
         }
         let best = self.owners(unit.address).min();
-        let Some((owner, delay_end)) = best else { return Step::Take(None) };
+        let Some((owner, delay_end)) = best else {
+            let is_deaf = self.own.flags.isolated && !self.may_be_alone(now);
+            return if is_deaf { Step::None } else { Step::Take(None) };
+        };
         let own = Rank::stated(node, self.own.flags, state.claim_rank(node));
         if own.may_take_from(&owner, now < delay_end) {
             return Step::Take(Some((owner, delay_end)));

@@ -3,10 +3,10 @@
 //! machine. Part of the claim machine of one interface.
 //!
 //! A node that receives nothing cannot distinguish two cases: its own receive path has failed, or
-//! all peers have failed. The node acts as if it were alone, and each of its frames carries the
-//! isolated flag. If the peers are alive, they take over at once from an isolated owner, and keep
-//! the addresses that an isolated node claims. If the peers have failed, the isolated node
-//! announces all addresses.
+//! all peers have failed. It keeps its addresses, and each of its frames carries the isolated flag.
+//! If the peers are alive, they take over at once from an isolated owner. A second after the latest
+//! frame, the node acts as if it were alone, and claims all addresses. If the peers are alive, they
+//! keep theirs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,14 +16,16 @@ use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::{Body, Flags};
 
-/// Time without a frame of any kind after which this node challenges every peer, and after which it
-/// repeats the challenges.
-const SILENCE: Duration = Duration::from_millis(250);
+/// Time without a frame of any kind after which this node challenges every peer.
+const SILENCE: Duration = Duration::from_millis(300);
+/// Interval at which the challenges are repeated.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(30);
 /// Number of times that this node challenges all peers without receiving any frame, before it
-/// declares itself isolated one second after the latest frame. The limit is a count and not a time,
-/// because a node that was stalled must first send challenges and read the frames that have queued
-/// up.
-const CHALLENGE_ROUNDS_MAX: u32 = 3;
+/// declares itself isolated. The limit is a count and not a time, because a node that was stalled
+/// must first send challenges and read the frames that have queued up.
+const CHALLENGE_ROUNDS_MAX: u32 = 4;
+/// Time after the latest frame from which an isolated node acts as if it were alone.
+const ALONE_AFTER: Duration = Duration::from_secs(1);
 /// Interval at which an isolated node asks its neighbors for a reply.
 const ISOLATED_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Length of the window in which the minimum offset of this node's clock to a peer's clock is
@@ -156,19 +158,27 @@ impl ClaimMachine {
         if self.self_check_deadline().is_none_or(|at| now < at) {
             return;
         }
+        let alone_at = self.self_check.last_frame + ALONE_AFTER;
         if self.own.flags.isolated {
             self.self_check.next_challenge = now + ISOLATED_PROBE_INTERVAL;
+            if now >= alone_at {
+                self.declare_all_failed(now);
+            }
         } else if self.self_check.challenge_rounds == CHALLENGE_ROUNDS_MAX {
             self.counts.isolations += 1;
-            self.self_check.next_challenge = now + ISOLATED_PROBE_INTERVAL;
+            self.self_check.next_challenge = alone_at.max(now + CHALLENGE_INTERVAL);
             self.set_flags(Flags { isolated: true, ..self.own.flags }, now);
-            self.declare_all_failed(now);
         } else {
-            self.self_check.next_challenge = now + SILENCE;
+            self.self_check.next_challenge = now + CHALLENGE_INTERVAL;
             self.self_check.challenge_rounds += 1;
-            let members: Vec<_> =
-                self.peers.values().filter(|peer| !peer.failed).map(|peer| peer.mac).collect();
-            self.challenge(&members, now);
+            if self.self_check.challenge_rounds == 1 {
+                let live = self.peers.values().filter(|peer| !peer.failed);
+                let members: Vec<_> = live.map(|peer| peer.mac).collect();
+                self.challenge(&members, now);
+            } else {
+                // A suspicion also requests replies by ARP and by the second path.
+                self.suspect_all(now);
+            }
         }
         self.outputs.push_back(Output::ProbeNeighbors);
     }
@@ -180,10 +190,16 @@ impl ClaimMachine {
         }
     }
 
-    /// Returns whether no frame at all was received since `then`. If so, the silence of a peer
-    /// proves nothing, because this node may be unable to receive.
+    /// Returns whether no frame at all was received since `then`.
     pub(super) fn received_nothing_since(&self, then: Instant) -> bool {
         self.self_check.last_frame < then
+    }
+
+    /// Returns whether this node acts as if it were alone, because it has received nothing for
+    /// [`ALONE_AFTER`]. Before that, a silence of all hosts proves nothing, because this node may
+    /// be unable to receive.
+    pub(super) fn may_be_alone(&self, now: Instant) -> bool {
+        self.own.flags.isolated && now >= self.self_check.last_frame + ALONE_AFTER
     }
 
     /// Challenges peers that should be alive, and requests replies from other hosts. Any reply

@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::election::Unit;
 use crate::election::{Candidate, order};
+use crate::wire::hello::Frame;
 use crate::wire::hello::{
     Body, Claim, ClaimRank, ClaimSetSummary, HelloDecodeError, HelloKey, HelloKeyRing, Stretch,
 };
 
+mod arp;
 mod bounded_work;
 mod claimants;
 mod doubts;
@@ -23,6 +26,7 @@ mod moves;
 mod newcomers;
 mod ownership;
 mod peer;
+mod second_path;
 mod self_check;
 mod shared;
 mod units;
@@ -48,6 +52,10 @@ struct TestNode {
     clock_lead: Duration,
     /// True if all frames to the node are lost, and frames from the node arrive.
     receives_nothing: bool,
+    /// True if all frames from the node are lost, and frames to the node arrive.
+    is_mute: bool,
+    /// True if a packet filter drops the frames of the ownership protocol that arrive at the node.
+    filters: bool,
     finished: bool,
     /// Values of the node's [`Output::Moved`] outputs.
     moves: Vec<Move>,
@@ -81,8 +89,15 @@ impl TestNode {
     }
 }
 
-/// A frame in transit: index of the sender, destination, bytes.
-type FrameInTransit = (usize, Option<Mac>, Vec<u8>);
+/// Path of a frame: the segment with the destination, or the second path to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Path {
+    Segment(Option<Mac>),
+    Second(Arc<str>),
+}
+
+/// A frame in transit: index of the sender, path, bytes.
+type FrameInTransit = (usize, Path, Vec<u8>);
 
 /// A simulated network segment with a delay of 0.2 ms.
 struct Segment {
@@ -101,6 +116,11 @@ struct Segment {
     proxy: bool,
     /// True if foreign hosts reply to the requests of [`Output::ProbeNeighbors`].
     hosts_reply: bool,
+    /// True if the second path leads through another network than the segment. Otherwise it does
+    /// not exist.
+    has_second_path: bool,
+    /// True if the announcements of a node arrive at the others.
+    announcements_arrive: bool,
     /// For each watched address: the time since which it has no owner, and the longest time without
     /// an owner.
     gaps: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
@@ -180,6 +200,8 @@ impl Segment {
             loses_multicast: false,
             proxy: false,
             hosts_reply: true,
+            has_second_path: false,
+            announcements_arrive: false,
             gaps: BTreeMap::new(),
             overlaps: BTreeMap::new(),
         };
@@ -209,6 +231,8 @@ impl Segment {
             clock_lag: Duration::ZERO,
             clock_lead: Duration::ZERO,
             receives_nothing: false,
+            is_mute: false,
+            filters: false,
             finished: false,
             moves: Vec::new(),
             failovers: Vec::new(),
@@ -270,12 +294,21 @@ impl Segment {
                     node.multicast_frames_sent += u32::from(to.is_none());
                     self.in_transit.insert(
                         (self.now + Duration::from_micros(200), self.sent),
-                        (index, to, bytes),
+                        (index, Path::Segment(to), bytes),
+                    );
+                }
+                Output::SendDatagram { to, key, frame } => {
+                    let key = node.ring.find(key).expect("the node has the signing key");
+                    self.sent += 1;
+                    self.in_transit.insert(
+                        (self.now + Duration::from_micros(300), self.sent),
+                        (index, Path::Second(to), frame.encode_datagram(key)),
                     );
                 }
                 Output::Start(address) => {
                     assert!(node.announced.insert(address), "a node starts an address twice");
                     node.starts += 1;
+                    self.announce(index, address);
                 }
                 Output::AnnounceSeries(address) => {
                     assert!(
@@ -283,17 +316,13 @@ impl Segment {
                         "a node announces an address without a start"
                     );
                     node.announce_series += 1;
+                    self.announce(index, address);
                 }
                 Output::Stop(address) => {
-                    assert!(
-                        node.announced.remove(&address),
-                        "a node stops an address without a start"
-                    )
+                    assert!(node.announced.remove(&address), "a node stops what it has started")
                 }
-                Output::LivenessProbe { mac, .. } => {
-                    if self.proxy {
-                        node.machine.handle(Input::ArpReply(mac), node.clock(self.now));
-                    }
+                Output::LivenessProbe { address, mac, .. } => {
+                    self.probe_liveness(index, address, mac)
                 }
                 Output::Defend(address) => {
                     assert!(
@@ -301,16 +330,20 @@ impl Segment {
                         "a node defends an address without a start"
                     );
                     node.defenses += 1;
+                    self.announce(index, address);
                 }
                 Output::Moved(moved) => {
                     node.failovers.extend(moved.silence);
                     node.moves.push(moved);
                 }
-                Output::ArpProbe(address) => node.probed.push(address),
+                Output::ArpProbe(address) => {
+                    node.probed.push(address);
+                    self.reply_to_probe(index, address);
+                }
                 Output::ProbeNeighbors => {
                     // At least one foreign host is on the same side of any partition.
-                    if self.hosts_reply && !node.receives_nothing {
-                        node.machine.handle(Input::FrameReceived, node.clock(self.now));
+                    if self.hosts_reply && !node.receives_nothing && !node.is_mute {
+                        node.machine.handle(Input::NeighborReplied, node.clock(self.now));
                     }
                 }
                 Output::Finished => node.finished = true,
@@ -389,32 +422,45 @@ impl Segment {
     }
 
     fn deliver(&mut self, key: (Instant, usize)) {
-        let (from, to, bytes) = self.in_transit.remove(&key).expect("a frame in transit");
-        if self.nodes.get(from).is_none_or(|node| node.partitioned)
-            || (self.is_lost)(key.1)
-            || (self.loses_multicast && to.is_none())
-        {
+        let (from, path, bytes) = self.in_transit.remove(&key).expect("a frame in transit");
+        let Some(sender) = self.nodes.get(from) else { return };
+        let is_lost = match &path {
+            Path::Segment(to) => {
+                sender.partitioned
+                    || sender.is_mute
+                    || (self.is_lost)(key.1)
+                    || (self.loses_multicast && to.is_none())
+            }
+            Path::Second(_) => !self.has_second_path,
+        };
+        if is_lost {
             return;
         }
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
-            let addressed = to.is_none_or(|mac| mac == node.mac);
-            if index != from
-                && node.up
-                && !node.partitioned
-                && !node.receives_nothing
-                && !node.stalled
-                && addressed
-            {
-                let (source, frame) = match Frame::decode(&bytes, &node.ring) {
-                    Ok(decoded) => decoded,
-                    Err(HelloDecodeError::ForeignKey) => continue,
-                    Err(error) => panic!("a frame of a node is invalid: {error}"),
-                };
-                let now = node.clock(self.now);
-                node.machine.handle(Input::Frame { source, frame }, now);
-                self.handle_outputs(index);
+            let arrives = match &path {
+                Path::Segment(to) => {
+                    let receives = !node.partitioned && !node.receives_nothing && !node.filters;
+                    receives && to.is_none_or(|mac| mac == node.mac)
+                }
+                Path::Second(to) => node.name == (**to).into(),
+            };
+            if index == from || !node.up || node.stalled || !arrives {
+                continue;
             }
+            let decoded = match path {
+                Path::Segment(_) => Frame::decode(&bytes, &node.ring)
+                    .map(|(source, frame)| Input::Frame { source, frame }),
+                Path::Second(_) => Frame::decode_datagram(&bytes, &node.ring).map(Input::Datagram),
+            };
+            let input = match decoded {
+                Ok(input) => input,
+                Err(HelloDecodeError::ForeignKey) => continue,
+                Err(error) => panic!("a frame of a node is invalid: {error}"),
+            };
+            let now = node.clock(self.now);
+            node.machine.handle(input, now);
+            self.handle_outputs(index);
         }
     }
 }

@@ -120,12 +120,6 @@ impl UnitState {
         }
     }
 
-    pub(super) fn end_conflict_hold_down(&mut self) {
-        if let Some(pending_claim) = &mut self.pending_claim {
-            pending_claim.conflict_hold_down_until = None;
-        }
-    }
-
     /// Returns the rank of this node, whose name is `node`, as its claim states it.
     pub(super) fn claim_rank(&self, node: &str) -> ClaimRank {
         let candidate = self.unit.own_candidate(node);

@@ -79,8 +79,10 @@ pub struct SpeakerInterface {
     /// True if another interface of the node is on the same segment and the node announces on that
     /// one.
     pub standby: bool,
-    /// The nodes whose hellos the interface receives, ascending.
+    /// The nodes with whose speakers the interface is in contact, ascending.
     pub hello_senders: Box<[Box<str>]>,
+    /// The nodes in `hello_senders` whose hellos do not arrive on the interface, ascending.
+    pub unheard: Box<[Box<str>]>,
     /// The addresses that the node announces on the interface, ascending.
     pub addresses: Box<[IpAddr]>,
     /// Addresses for which another host replies, or for which requests may not arrive.
@@ -223,12 +225,14 @@ impl From<api::InterfaceStatus> for SpeakerInterface {
     fn from(mut link: api::InterfaceStatus) -> Self {
         link.addresses.sort_unstable();
         link.heard.sort_unstable();
+        link.unheard.sort_unstable();
         Self {
             name: link.name.into(),
             up: link.up,
             isolated: link.isolated,
             standby: link.standby,
             hello_senders: link.heard.into_iter().map(Into::into).collect(),
+            unheard: link.unheard.into_iter().map(Into::into).collect(),
             addresses: link.addresses.into(),
             issues: link.issues.into(),
         }
@@ -245,7 +249,7 @@ mod tests {
     fn a_status_is_decoded_in_any_order_and_fields_may_be_absent() {
         let object = json!({"metadata": {"name": "node1"}, "status": {"interfaces": [
             {"name": "eth0", "mac": "02:00:00:00:00:01", "up": true, "heard": ["node3", "node2"],
-                "addresses": ["172.30.0.201", "172.30.0.200"]},
+                "unheard": ["node3"], "addresses": ["172.30.0.201", "172.30.0.200"]},
             {"name": "eth1", "mac": "02:00:00:00:00:02", "up": false},
         ]}});
         let speaker = Speaker::from(
@@ -263,6 +267,8 @@ mod tests {
                 && speaker.receives_hellos_of("node3")
                 && !speaker.receives_hellos_of("node1")
         );
+        let unheard = speaker.interfaces.iter().map(|link| link.unheard.concat());
+        assert_eq!(unheard.collect::<Vec<_>>(), ["node3", ""]);
         let without_status = serde_json::from_value::<api::SpeakerStatusObject>(
             json!({"metadata": {"name": "node2"}}),
         )

@@ -14,6 +14,8 @@
 //!  | HMAC-SHA256 over all before it, truncated to 16 bytes                  |
 //! ```
 //!
+//! A datagram of the second path (UDP) contains the same bytes, without an Ethernet header.
+//!
 //! Bytes after the signature are Ethernet padding. Unknown TLVs are skipped, so versions that
 //! differ by one are compatible.
 
@@ -25,7 +27,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use claim_set::{Claim, ClaimRank, ClaimSetSummary, Stretch};
-pub use codec::{ADDRESSES_PER_FRAME_MAX, FRAME_MAX, HelloDecodeError};
+pub use codec::{ADDRESSES_PER_FRAME_MAX, DATAGRAM_MAX, FRAME_MAX, HelloDecodeError};
 pub use keys::{HelloKey, HelloKeyRing, KEY_LENGTH};
 
 use super::Mac;
@@ -97,6 +99,27 @@ pub enum Body {
     /// According to the sender's view of the Kubernetes API, the receiver may not announce these
     /// addresses that it owns, at most [`ADDRESSES_PER_FRAME_MAX`]. Unicast.
     Doubt(Vec<IpAddr>),
+    /// Response to a challenge that arrived by the second path. Only by the second path.
+    PathReport {
+        /// Nonce of the challenge.
+        nonce: u64,
+        /// Facts about the frames between the sender and the segment.
+        report: PathReport,
+    },
+}
+
+/// Facts by which the challenger decides whether the sender still exchanges frames with the
+/// segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathReport {
+    /// True if the sender has just received a frame of the challenger on the segment.
+    pub receives: bool,
+    /// True if the sender has replied to an ARP request or a neighbor solicitation of the
+    /// challenger since the challenge.
+    pub has_replied: bool,
+    /// True if a node or host on the segment has replied to a request of the sender since the
+    /// challenge.
+    pub is_received: bool,
 }
 
 impl Body {

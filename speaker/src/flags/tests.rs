@@ -24,6 +24,7 @@ fn the_defaults_are_the_documented_ones() {
         (Duration::from_secs(1), 2, 3)
     );
     assert_eq!(flags.drain_delay, TimeOrNever(Some(Duration::from_secs(60))));
+    assert_eq!(flags.challenge_port, 7473);
 }
 
 #[test]

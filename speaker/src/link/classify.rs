@@ -19,8 +19,9 @@ pub(super) enum Classification<const N: usize> {
     /// A frame in which another hardware address uses an IP address that this node owns or probes.
     /// `announced` is true if the frame is not a reply to this node.
     ForeignHost { address: IpAddr, mac: Mac, announced: bool },
-    /// The host with this MAC sent a reply about this address.
-    Reply { address: IpAddr, mac: Mac },
+    /// The host with this MAC sent a reply about this address. `is_solicited` is true if the frame
+    /// is a reply to a request of this node, and not sent to all hosts.
+    Reply { address: IpAddr, mac: Mac, is_solicited: bool },
     /// A frame that does not concern this node.
     Irrelevant,
 }
@@ -42,13 +43,14 @@ pub(super) fn classify_arp(
 ) -> Classification<{ arp::FRAME_LENGTH }> {
     let is_to_this_node = frame.starts_with(&mac.0);
     let address = IpAddr::V4(arp.sender);
+    let is_reply = is_to_this_node && arp.operation == Operation::Reply && arp.sender != arp.target;
     if (owned.contains(&arp.sender) || is_probed(address)) && arp.sender_mac != mac {
-        let is_reply =
-            is_to_this_node && arp.operation == Operation::Reply && arp.sender != arp.target;
         return Classification::ForeignHost { address, mac: arp.sender_mac, announced: !is_reply };
     }
     match arp.operation {
-        Operation::Reply => Classification::Reply { address, mac: arp.sender_mac },
+        Operation::Reply => {
+            Classification::Reply { address, mac: arp.sender_mac, is_solicited: is_reply }
+        }
         Operation::Request => {
             let is_to_this_node = is_to_this_node || frame.starts_with(&Mac::BROADCAST.0);
             let is_request =
@@ -90,9 +92,11 @@ pub(super) fn classify_ndp(
                 announced: !solicited && !is_probed(address),
             }
         }
-        NdpKind::Advertisement { .. } => {
-            Classification::Reply { address: ndp.target.into(), mac: other_mac }
-        }
+        NdpKind::Advertisement { solicited, .. } => Classification::Reply {
+            address: ndp.target.into(),
+            mac: other_mac,
+            is_solicited: solicited,
+        },
         NdpKind::Solicitation if is_conflict(ndp.sender) => Classification::ForeignHost {
             address: ndp.sender.into(),
             mac: other_mac,
@@ -145,7 +149,7 @@ mod tests {
             (arp::reply(OTHER_MAC, PROBED, OWN_MAC, Ipv4Addr::UNSPECIFIED), foreign(PROBED, false)),
             (
                 arp::reply(OWN_MAC, VIP, OWN_MAC, CLIENT),
-                Classification::Reply { address: VIP.into(), mac: OWN_MAC },
+                Classification::Reply { address: VIP.into(), mac: OWN_MAC, is_solicited: true },
             ),
             (arp::request(OWN_MAC, VIP, VIP), Classification::Irrelevant),
         ];
@@ -167,6 +171,11 @@ mod tests {
         relayed[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
         let reply =
             |requester| Classification::Request(arp::reply(OWN_MAC, VIP, OTHER_MAC, requester));
+        let client_reply = |is_solicited| Classification::Reply {
+            address: CLIENT.into(),
+            mac: OTHER_MAC,
+            is_solicited,
+        };
         let cases = [
             (request, reply(CLIENT)),
             (to(OWN_MAC, request), reply(CLIENT)),
@@ -176,10 +185,10 @@ mod tests {
             (to(Mac([1, 0, 0x5e, 0, 0, 1]), request), Classification::Irrelevant),
             (arp::request(OTHER_MAC, CLIENT, PROBED), Classification::Irrelevant),
             (arp::gratuitous_request(OTHER_MAC, CLIENT), Classification::Irrelevant),
-            (
-                arp::reply(OTHER_MAC, CLIENT, OWN_MAC, CLIENT),
-                Classification::Reply { address: CLIENT.into(), mac: OTHER_MAC },
-            ),
+            (arp::reply(OTHER_MAC, CLIENT, OWN_MAC, CLIENT), client_reply(false)),
+            (arp::reply(OTHER_MAC, CLIENT, OWN_MAC, Ipv4Addr::UNSPECIFIED), client_reply(true)),
+            (arp::reply(OTHER_MAC, CLIENT, Mac::BROADCAST, VIP), client_reply(false)),
+            (arp::gratuitous_reply(OTHER_MAC, CLIENT), client_reply(false)),
         ];
         for (frame, expect) in cases {
             assert_eq!(classify_arp_frame(&frame, &[VIP]), expect, "{frame:02x?}");
@@ -206,16 +215,19 @@ mod tests {
                 OWN_MAC, VIP6, OTHER_MAC, requester,
             ))
         };
-        let cases: [(&[u8], Classification<{ ndp::FRAME_LENGTH }>); 6] = [
+        let client_reply = |is_solicited| Classification::Reply {
+            address: CLIENT6.into(),
+            mac: OTHER_MAC,
+            is_solicited,
+        };
+        let cases: [(&[u8], Classification<{ ndp::FRAME_LENGTH }>); 7] = [
             (&ndp::solicitation(OTHER_MAC, CLIENT6, VIP6), reply(CLIENT6)),
             (&ndp::unicast_solicitation(OTHER_MAC, CLIENT6, VIP6, OWN_MAC), reply(CLIENT6)),
             (&ndp::dad_solicitation(OTHER_MAC, VIP6), Classification::DadSolicitation(VIP6)),
             (&ndp::solicitation(OTHER_MAC, CLIENT6, PROBED6), Classification::Irrelevant),
             (&ndp::dad_solicitation(OWN_MAC, VIP6), Classification::Irrelevant),
-            (
-                &ndp::unsolicited_advertisement(OTHER_MAC, CLIENT6),
-                Classification::Reply { address: CLIENT6.into(), mac: OTHER_MAC },
-            ),
+            (&ndp::unsolicited_advertisement(OTHER_MAC, CLIENT6), client_reply(false)),
+            (&ndp::solicited_advertisement(OTHER_MAC, CLIENT6, OWN_MAC, VIP6), client_reply(true)),
         ];
         for (frame, expect) in cases {
             assert_eq!(classify_ndp_frame(frame, &[VIP6]), expect, "{frame:02x?}");
@@ -248,7 +260,7 @@ mod tests {
             ),
             (
                 &ndp::unsolicited_advertisement(OWN_MAC, VIP6),
-                Classification::Reply { address: VIP6.into(), mac: OWN_MAC },
+                Classification::Reply { address: VIP6.into(), mac: OWN_MAC, is_solicited: false },
             ),
         ];
         for (frame, expect) in cases {

@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::info;
 
 use super::groups::{self, DesiredGroups};
-use super::{LinkHandle, LinkSetup, Siblings, ThreadState};
+use super::{LinkHandle, LinkSetup, SecondPath, Siblings, ThreadState};
 use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::plan::{LinkConfig, LinkPlan};
@@ -42,6 +42,7 @@ pub struct LinkSet {
     metrics: Metrics,
     watchdog: Arc<Watchdog>,
     siblings: Arc<Siblings>,
+    second_path: Option<Arc<SecondPath>>,
     events: mpsc::Sender<Event>,
     threads: BTreeMap<u32, RunningThread>,
     /// Two tasks per interface: one forwards reports, the other maintains multicast groups.
@@ -62,11 +63,13 @@ struct RunningThread {
 
 impl LinkSet {
     /// Returns a set without threads. The set will send the reports of its threads to `events`.
+    /// Without `second_path`, the threads use frames on their segments alone.
     #[must_use]
     pub fn new(
         settings: ClaimSettings,
         metrics: Metrics,
         watchdog: Arc<Watchdog>,
+        second_path: Option<Arc<SecondPath>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let siblings = Arc::default();
@@ -75,6 +78,7 @@ impl LinkSet {
             metrics,
             watchdog,
             siblings,
+            second_path,
             events,
             threads: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -108,6 +112,9 @@ impl LinkSet {
                 handle.release_and_end();
             }
             self.siblings.remove(index);
+            if let Some(second_path) = &self.second_path {
+                second_path.remove_link(index);
+            }
             if !wanted.values().any(|link| link.name == running.name) {
                 self.metrics.remove_link(&running.name);
             }
@@ -161,6 +168,7 @@ impl LinkSet {
             metrics,
             watchdog,
             siblings,
+            second_path: self.second_path.clone(),
         };
         let (handle, thread_state) = match LinkHandle::spawn(setup, Arc::clone(&link.config)) {
             Ok((handle, thread_state)) => (Some(handle), thread_state),

@@ -16,6 +16,8 @@ const HOSTS_PER_FAMILY: usize = 4;
 const ARP_PROBE_LIFETIME: Duration = Duration::from_secs(1);
 /// Time after a liveness probe of a silent speaker during which a reply to the probe is evaluated.
 const LIVENESS_PROBE_LIFETIME: Duration = Duration::from_secs(2);
+/// Time after a request to a witness during which its reply is evaluated.
+const REQUEST_LIFETIME: Duration = Duration::from_secs(2);
 
 /// Hosts of one address family, each with an address that the host uses. The host that sent the
 /// latest frame is first.
@@ -33,6 +35,10 @@ pub(super) struct NeighborTracker {
     /// Running liveness probes by the MAC of the probed host: the probed address, and the time at
     /// which the probe expires.
     liveness_probes: BTreeMap<Mac, (IpAddr, Instant)>,
+    /// Witnesses to which requests were sent, and whose replies are awaited.
+    requested: [RecentHosts; 2],
+    /// Time at which replies of `requested` are no longer evaluated.
+    requests_end: Instant,
     /// Running ARP probes by the probed address: the time at which the probe expires.
     arp_probes: BTreeMap<IpAddr, Instant>,
 }
@@ -58,6 +64,19 @@ impl NeighborTracker {
     /// Returns the most recent witnesses.
     pub(super) fn hosts(&self) -> impl Iterator<Item = (Mac, IpAddr)> + '_ {
         self.hosts.iter().flatten().copied().flatten()
+    }
+
+    /// Records that a request is sent to each of the most recent witnesses.
+    pub(super) fn start_requests(&mut self, now: Instant) {
+        (self.requested, self.requests_end) = (self.hosts, now + REQUEST_LIFETIME);
+    }
+
+    /// Returns whether a reply of this host about this address is awaited. The first reply ends the
+    /// wait, so that further ones cost nothing.
+    pub(super) fn take_request(&mut self, mac: Mac, address: IpAddr, now: Instant) -> bool {
+        let mut requested = self.requested.iter_mut().flatten();
+        let entry = requested.find(|host| **host == Some((mac, address)));
+        entry.is_some_and(|host| host.take().is_some() && now < self.requests_end)
     }
 
     pub(super) fn start_liveness_probe(&mut self, mac: Mac, address: IpAddr, now: Instant) {
@@ -151,6 +170,14 @@ mod tests {
             !tracker.is_liveness_probed(mac, two, start),
             "a reply about another address is no reply to the probe"
         );
+        tracker.record(mac, one, true);
+        tracker.start_requests(start);
+        tracker.record(mac, two, true);
+        assert!(!tracker.take_request(mac, two, start), "no request was sent to this address");
+        assert!(tracker.take_request(mac, one, start));
+        assert!(!tracker.take_request(mac, one, start), "the reply was already evaluated");
+        tracker.start_requests(start);
+        assert!(!tracker.take_request(mac, two, start + REQUEST_LIFETIME));
         tracker.start_arp_probe(one, start);
         assert!(
             tracker.is_arp_probed(one, || start)

@@ -54,6 +54,7 @@ impl<'a> Reporter<'a> {
     pub(super) fn count(&mut self, claims: &ClaimMachine) {
         let (now, before, metrics) = (claims.counts(), self.previous_counts, &self.metrics);
         metrics.suspicions.inc_by(now.suspicions - before.suspicions);
+        metrics.unheard.inc_by(now.unheard - before.unheard);
         metrics.refuted_suspicions.inc_by(now.refuted - before.refuted);
         metrics.node_failures.inc_by(now.peer_failures - before.peer_failures);
         metrics.stale_proxies.inc_by(now.proxied_failures - before.proxied_failures);
@@ -84,6 +85,7 @@ impl<'a> Reporter<'a> {
                 before.proxy_healthy_elsewhere,
             ) == (handed_over, isolated, standby, proxy_healthy_elsewhere)
                 && before.speakers.iter().map(|name| &**name).eq(claims.live_peers())
+                && before.unheard.iter().map(|name| &**name).eq(claims.unheard_peers())
                 && before.owned == *claims.owned()
                 && before.move_count == self.move_count
                 && before.conflicts.iter().cloned().eq(claims.conflicts());
@@ -91,13 +93,16 @@ impl<'a> Reporter<'a> {
                 return false;
             }
             let speakers: Vec<Box<str>> = claims.live_peers().map(Into::into).collect();
+            let unheard: Vec<Box<str>> = claims.unheard_peers().map(Into::into).collect();
             let owned = claims.owned().clone();
             let conflicts: Arc<[AddressConflict]> = claims.conflicts().collect();
             self.metrics.speakers.set(i64::try_from(speakers.len()).unwrap_or(i64::MAX));
+            self.metrics.unheard_peers.set(i64::try_from(unheard.len()).unwrap_or(i64::MAX));
             self.metrics.owned.set(i64::try_from(owned.len()).unwrap_or(i64::MAX));
             self.metrics.standby.set(standby.into());
             *thread_state = Ok(LinkReport {
                 speakers,
+                unheard,
                 owned,
                 moves: self.moves.clone(),
                 move_count: self.move_count,

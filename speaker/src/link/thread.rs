@@ -6,6 +6,7 @@
 
 mod reception;
 mod requests;
+mod second_path;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::iter;
@@ -13,14 +14,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ferrolb_proto::claim::{ClaimMachine, Input, Output};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::arp::{self, Arp};
+use ferrolb_proto::wire::arp::{self, Arp, Operation};
 use ferrolb_proto::wire::hello::{self, Frame, HelloKeyRing};
-use ferrolb_proto::wire::ndp::{self, Ndp};
+use ferrolb_proto::wire::ndp::{self, Ndp, NdpKind};
 use ferrolb_proto::{Instant, Machine};
 use ferrolb_runtime::clock::Clock;
 use prometheus_client::metrics::counter::Counter;
@@ -53,6 +55,8 @@ struct LinkThread<'a> {
     arp: RxQueue,
     ndp: RxQueue,
     hello: RxQueue,
+    /// Valid datagrams of the second path. None: there is no second path.
+    datagrams: Option<Receiver<Frame>>,
     request_budget: CpuBudget,
     /// CPU budget for hellos, separate so that a flood of requests cannot prevent reading them.
     hello_budget: CpuBudget,
@@ -81,6 +85,7 @@ struct LinkThread<'a> {
 pub(super) fn run(
     setup: LinkSetup,
     mailbox: &ConfigMailbox,
+    datagrams: Option<Receiver<Frame>>,
     thread_state: &watch::Sender<ThreadState>,
 ) -> Result<(), LinkError> {
     let index = setup.index;
@@ -103,6 +108,7 @@ pub(super) fn run(
         arp,
         ndp,
         hello,
+        datagrams,
         request_budget: CpuBudget::default(),
         hello_budget: CpuBudget::default(),
         config: Arc::default(),
@@ -143,6 +149,7 @@ impl LinkThread<'_> {
         }
         // Hellos come first: they carry the claim that explains an announcement by a new owner.
         self.read_hellos(buffer)?;
+        self.read_datagrams()?;
         self.read_arp(buffer)?;
         self.read_ndp(buffer)?;
         self.apply_config(mailbox)?;
@@ -216,6 +223,9 @@ impl LinkThread<'_> {
             let is_probed = |address| self.neighbors.is_arp_probed(address, Clock::now);
             let classification = classify_arp(frame, &arp, self.setup.mac, &self.owned, is_probed);
             self.handle_frame(classification, |thread| &thread.arp.socket, buffer)?;
+            if arp.operation == Operation::Request {
+                self.on_request(arp.sender_mac, arp.target.into())?;
+            }
         }
         self.arp.end_burst(&mut self.request_budget, iter::empty(), &self.setup)
     }
@@ -231,6 +241,9 @@ impl LinkThread<'_> {
             let is_probed = |address| self.neighbors.is_arp_probed(address, Clock::now);
             let classification = classify_ndp(&ndp, self.setup.mac, &self.owned_v6, is_probed);
             self.handle_frame(classification, |thread| &thread.ndp.socket, buffer)?;
+            if ndp.kind == NdpKind::Solicitation {
+                self.on_request(ndp.source, ndp.target.into())?;
+            }
         }
         self.ndp.end_burst(&mut self.request_budget, iter::empty(), &self.setup)
     }
@@ -270,19 +283,25 @@ impl LinkThread<'_> {
             Classification::ForeignHost { address, mac, announced }
                 if !self.config.macs.contains(&mac) =>
             {
-                // Reads hellos first: one of them may claim the address for another node.
-                self.hello.ready = self.hello_budget.deadline(Clock::now()).is_none();
-                self.read_hellos(buffer)?;
-                self.handle_input(Input::ForeignFrame { address, mac, announced }, Clock::now())?;
-            }
-            Classification::Reply { address, mac }
-            | Classification::ForeignHost { address, mac, .. } => {
                 let now = Clock::now();
-                if self.neighbors.is_liveness_probed(mac, address, now) {
+                // A peer may also reply for an address that this node has taken from it.
+                let proves_life =
+                    !announced && self.neighbors.is_liveness_probed(mac, address, now);
+                if proves_life {
                     self.handle_input(Input::ArpReply(mac), now)?;
                 }
+                if !proves_life || self.neighbors.is_arp_probed(address, || now) {
+                    // Reads hellos first: one of them may claim the address for another node.
+                    self.hello.ready = self.hello_budget.deadline(now).is_none();
+                    self.read_hellos(buffer)?;
+                    let input = Input::ForeignFrame { address, mac, announced };
+                    self.handle_input(input, Clock::now())?;
+                }
             }
-            Classification::Irrelevant => {}
+            Classification::Reply { address, mac, is_solicited } => {
+                self.on_reply(address, mac, is_solicited)?;
+            }
+            Classification::ForeignHost { .. } | Classification::Irrelevant => {}
         }
         Ok(())
     }
@@ -379,11 +398,15 @@ impl LinkThread<'_> {
                     };
                     self.announcer.stop(address);
                 }
-                Output::LivenessProbe { address, mac } => {
+                Output::SendDatagram { to, key, frame } => self.send_datagram(&to, key, &frame),
+                Output::LivenessProbe { node, mac, address: None } => {
+                    self.send_node_probe(&node, mac, now)?
+                }
+                Output::LivenessProbe { address: Some(address), mac, .. } => {
                     self.send_liveness_probe(address, mac, now)?
                 }
                 Output::ArpProbe(address) => self.send_arp_probe(address, now)?,
-                Output::ProbeNeighbors => self.probe_neighbors()?,
+                Output::ProbeNeighbors => self.probe_neighbors(now)?,
                 Output::Moved(moved) => self.reporter.add_move(moved, &self.setup.claims.node),
                 Output::Finished => self.handed_over = true,
             }

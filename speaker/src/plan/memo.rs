@@ -12,6 +12,7 @@ use ferrolb_proto::bgp::{AlternateRoutes, RouteTable};
 use super::bgp::BgpInput;
 use super::probes::HealthCheckMemo;
 use super::received_ranges::ReceivedRanges;
+use super::second_path::{SecondPathConfig, second_path};
 use super::units::{self, AddressMemo};
 use crate::state::{Changes, State};
 
@@ -23,6 +24,7 @@ pub struct Memo {
     pub(super) health_checks: HealthCheckMemo,
     pub(super) addresses: AddressMemo,
     pub(super) received_ranges: ReceivedRanges,
+    second_path: Arc<SecondPathConfig>,
     pub(super) routes: RouteTable,
     /// True if `routes` contains the routes of all addresses.
     has_routes: bool,
@@ -42,6 +44,7 @@ impl Default for Memo {
             health_checks: HealthCheckMemo::default(),
             addresses: AddressMemo::default(),
             received_ranges: ReceivedRanges::default(),
+            second_path: Arc::default(),
             routes: RouteTable::default(),
             has_routes: false,
             alternates: Arc::default(),
@@ -55,6 +58,18 @@ impl Memo {
     /// Adds the changes of an event to those that the next plan takes into account.
     pub fn add(&mut self, changes: Changes) {
         self.changes.add(changes);
+    }
+
+    /// Returns the configuration of the second path, computed again if a Node or the keys may have
+    /// changed. Must be called before [`Memo::update`], which ends the changes.
+    pub(super) fn second_path(&mut self, state: &State) -> Arc<SecondPathConfig> {
+        if self.changes.all || self.second_path.keys != state.keys {
+            let config = second_path(state);
+            if *self.second_path != config {
+                self.second_path = Arc::new(config);
+            }
+        }
+        Arc::clone(&self.second_path)
     }
 
     /// Computes health checks, addresses and routes again, as far as they have changed. Without

@@ -32,6 +32,7 @@ mod probes;
 mod received_ranges;
 mod routes;
 mod rules;
+mod second_path;
 
 /// Description of a small cluster. Each test sets only the fields that it needs.
 struct Cluster {

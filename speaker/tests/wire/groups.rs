@@ -62,6 +62,7 @@ impl<'a> GroupFixture<'a> {
             protocol,
             Metrics::new(&mut Registry::default()),
             healthy_watchdog(),
+            None,
             events,
         );
         Self {

@@ -125,6 +125,7 @@ fn replies_do_not_allocate() {
         metrics: metrics.clone(),
         watchdog: healthy_watchdog(),
         siblings: Arc::default(),
+        second_path: None,
     };
     let config = Arc::new(link_config(&BOTH_VIPS));
     let _thread = lan.inside("node1", || LinkHandle::spawn(setup, config)).expect("a thread");

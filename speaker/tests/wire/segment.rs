@@ -129,6 +129,19 @@ impl Segment {
         )
     }
 
+    /// Adds an nftables table to a host, in the syntax of `nft`.
+    pub(crate) fn add_filter(&self, host: &str, table: &str) {
+        self.inside(host, || {
+            let mut nft = Command::new("nft")
+                .args(["-f", "-"])
+                .stdin(Stdio::piped())
+                .spawn()
+                .expect("the program nft (nftables)");
+            nft.stdin.take().expect("a pipe").write_all(table.as_bytes()).expect("nft reads");
+            assert!(nft.wait().expect("nft ends").success(), "nft failed: {table}");
+        });
+    }
+
     /// Runs `action` on a new thread in a host's namespace; threads that `action` starts are also
     /// in that namespace.
     pub(crate) fn inside<T: Send>(&self, host: &str, action: impl FnOnce() -> T + Send) -> T {

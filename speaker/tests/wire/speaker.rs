@@ -12,7 +12,7 @@ use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::watchdog::Watchdog;
 use ferrolb_speaker::event::LinkReport;
-use ferrolb_speaker::link::{LinkHandle, LinkSetup, Siblings, ThreadState};
+use ferrolb_speaker::link::{LinkHandle, LinkSetup, SecondPath, Siblings, ThreadState};
 use ferrolb_speaker::metrics::{LinkMetrics, Metrics};
 use ferrolb_speaker::plan::LinkConfig;
 use prometheus_client::registry::Registry;
@@ -34,7 +34,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const GRATUITOUS_INTERVAL: Duration = Duration::from_secs(3);
 
 pub(crate) struct TestSpeaker {
-    name: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) mac: Mac,
     pub(crate) handle: LinkHandle,
     pub(crate) thread_state: watch::Receiver<ThreadState>,
@@ -81,6 +81,17 @@ impl TestSpeaker {
         watchdog: Arc<Watchdog>,
         siblings: Arc<Siblings>,
     ) -> Self {
+        Self::with_second_path(lan, (name, link), addresses, (watchdog, siblings), None)
+    }
+
+    /// Starts a speaker as [`Self::on_link`] does, with this second path.
+    pub(crate) fn with_second_path(
+        lan: &Segment,
+        (name, link): (&'static str, &str),
+        addresses: &[IpAddr],
+        (watchdog, siblings): (Arc<Watchdog>, Arc<Siblings>),
+        second_path: Option<Arc<SecondPath>>,
+    ) -> Self {
         let (mac, index) = (lan.mac_of(name, link), lan.index_of(name, link));
         let metrics = Metrics::new(&mut Registry::default()).link(link);
         let claims = claim::ClaimConfig {
@@ -104,6 +115,7 @@ impl TestSpeaker {
             metrics: metrics_of_link,
             watchdog,
             siblings,
+            second_path,
         };
         let config = Arc::new(link_config(addresses));
         let (handle, thread_state) =
@@ -138,9 +150,18 @@ pub(crate) async fn start_pair_on(
     link: &str,
     addresses: &[IpAddr],
 ) -> (TestSpeaker, TestSpeaker) {
-    let mut pair = HOSTS.map(|name| {
+    let pair = HOSTS.map(|name| {
         TestSpeaker::on_link(lan, name, link, addresses, healthy_watchdog(), Arc::default())
     });
+    settle_pair(pair, addresses).await
+}
+
+/// Waits until each of both speakers receives the other's hellos, and one owns the addresses.
+/// Returns the owner first.
+pub(crate) async fn settle_pair(
+    mut pair: [TestSpeaker; 2],
+    addresses: &[IpAddr],
+) -> (TestSpeaker, TestSpeaker) {
     for speaker in &mut pair {
         speaker
             .wait_until("received hellos of the other speaker", |report| report.speakers.len() == 1)

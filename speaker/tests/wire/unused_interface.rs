@@ -36,6 +36,7 @@ fn addresses_of_an_unused_interface_are_handed_over() {
             protocol,
             Metrics::new(&mut Registry::default()),
             healthy_watchdog(),
+            None,
             sender,
         );
         let eth0 = LinkPlan {

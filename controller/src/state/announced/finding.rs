@@ -18,7 +18,9 @@ use super::reason::Reason;
 use crate::desired::Condition;
 use crate::state::Names;
 use crate::state::messages::SEPARATOR;
-use crate::state::messages::announced::{Depreferred, Diagnosis, Finding, OwnerIssue, Senders};
+use crate::state::messages::announced::{
+    Depreferred, Diagnosis, Finding, OwnerIssue, Reporter, Senders,
+};
 use crate::state::messages::cause::{Cause, Causes};
 
 /// The condition that a Service should have.
@@ -106,22 +108,21 @@ impl DiagnosisInput<'_> {
         let issue = self.live_speakers.and_then(|live_speakers| {
             live_speakers.issues(address).min_by_key(|(_, issue)| issue.reason)
         });
-        match issue {
-            Some((by, issue)) if !is_warning(issue) => (conflict(by, issue, owners), true),
-            _ if owners.all.is_empty() => (self.unannounced(address), true),
-            issue => {
-                let settled = !owners.moving;
-                let issue = issue.map(|(node, InterfaceIssue { reason, mac, .. })| OwnerIssue {
-                    reason: *reason,
-                    mac,
-                    node,
-                });
-                (
-                    Finding::Owned { owners: owners.all, partitioned: owners.partitioned, issue },
-                    settled,
-                )
-            }
+        let warning = match issue.map(|(at, issue)| warning(at, issue).ok_or((at, issue))) {
+            Some(Err((at, issue))) => return (conflict(at.node, issue, owners), true),
+            Some(Ok(warning)) => Some(warning),
+            None => None,
+        };
+        if owners.all.is_empty() {
+            return (self.unannounced(address), true);
         }
+        let Owners { all: owners, moving, partitioned } = owners;
+        let unheard = || {
+            let (at, from) = self.live_speakers?.unheard(address, &owners)?;
+            Some(OwnerIssue::HellosFiltered { at, from, has_second_path: true })
+        };
+        let issue = warning.or_else(unheard);
+        (Finding::Owned { owners, partitioned, issue }, !moving)
     }
 
     /// Returns the finding for the announcement by BGP of an address that a BGPAdvertisement
@@ -315,11 +316,19 @@ fn both_paths<'a>(
     }
 }
 
-/// Returns whether the address is announced in spite of this issue, so that the issue is only a
-/// warning.
-const fn is_warning(issue: &InterfaceIssue) -> bool {
-    matches!(
-        issue.reason,
-        InterfaceIssueReason::StaleNeighborProxy | InterfaceIssueReason::MulticastJoinFailed
-    )
+/// Returns the warning about an issue in spite of which the address is announced; `None` for an
+/// address conflict.
+fn warning<'a>(at: Reporter<'a>, issue: &'a InterfaceIssue) -> Option<OwnerIssue<'a>> {
+    let InterfaceIssue { mac, node, .. } = issue;
+    match issue.reason {
+        InterfaceIssueReason::AddressConflict | InterfaceIssueReason::KernelAnswers => None,
+        InterfaceIssueReason::HellosFiltered => {
+            let from = node.as_deref().unwrap_or(mac);
+            Some(OwnerIssue::HellosFiltered { at, from, has_second_path: false })
+        }
+        InterfaceIssueReason::StaleNeighborProxy => Some(OwnerIssue::StaleNeighborProxy { mac }),
+        InterfaceIssueReason::MulticastJoinFailed => {
+            Some(OwnerIssue::MulticastJoinFailed { node: at.node, group: mac })
+        }
+    }
 }

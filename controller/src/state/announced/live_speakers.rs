@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrolb_proto::api::InterfaceIssue;
-use ferrolb_proto::facts::{FailingHealthCheck, Key, Speaker};
+use ferrolb_proto::facts::{FailingHealthCheck, Key, Speaker, SpeakerInterface};
 
-use crate::state::messages::announced::Owner;
+use crate::state::messages::announced::{Owner, Reporter};
 
 /// The live speakers, sorted by node.
 #[derive(Debug, Default)]
@@ -59,23 +59,40 @@ impl<'a> LiveSpeakers<'a> {
         self.0.iter().copied().flat_map(failing_of)
     }
 
-    /// Returns the issues that speakers report for an address, each with the speaker's node.
+    /// Returns all interfaces, each with the name of its node.
+    fn interfaces(&self) -> impl Iterator<Item = (&'a str, &'a SpeakerInterface)> {
+        let interfaces_of = |speaker: &'a Speaker| {
+            speaker.interfaces.iter().map(|interface| (&*speaker.node, interface))
+        };
+        self.0.iter().copied().flat_map(interfaces_of)
+    }
+
+    /// Returns the issues that speakers report for an address, each with the reporting interface.
     pub(super) fn issues(
         &self,
         address: IpAddr,
-    ) -> impl Iterator<Item = (&'a str, &'a InterfaceIssue)> {
-        let issues_of = |speaker: &'a Speaker| {
-            speaker
-                .interfaces
-                .iter()
-                .flat_map(|interface| &interface.issues)
-                .map(|issue| (&*speaker.node, issue))
+    ) -> impl Iterator<Item = (Reporter<'a>, &'a InterfaceIssue)> {
+        let issues_of = |(node, interface): (&'a str, &'a SpeakerInterface)| {
+            let reporter = Reporter { node, interface: &interface.name };
+            interface.issues.iter().map(move |issue| (reporter, issue))
         };
-        self.0
-            .iter()
-            .copied()
-            .flat_map(issues_of)
-            .filter(move |(_, issue)| issue.address == address)
+        self.interfaces().flat_map(issues_of).filter(move |(_, issue)| issue.address == address)
+    }
+
+    /// Returns an unheard node and the interface at which its hellos do not arrive: one of them
+    /// announces this address.
+    pub(super) fn unheard(
+        &self,
+        address: IpAddr,
+        owners: &[Owner<'_>],
+    ) -> Option<(Reporter<'a>, &'a str)> {
+        self.interfaces().find_map(|(node, interface)| {
+            let announces = interface.addresses.binary_search(&address).is_ok();
+            let is_affected =
+                |unheard: &&str| announces || owners.iter().any(|owner| owner.node == *unheard);
+            let unheard = interface.unheard.iter().map(|node| &**node).find(is_affected)?;
+            Some((Reporter { node, interface: &interface.name }, unheard))
+        })
     }
 
     /// Returns the owners of an address.
@@ -127,7 +144,7 @@ impl<'a> LiveSpeakers<'a> {
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_proto::facts::{Node, SpeakerInterface, stale_speakers};
+    use ferrolb_proto::facts::{Node, stale_speakers};
 
     use super::*;
 

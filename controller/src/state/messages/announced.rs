@@ -3,7 +3,6 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use ferrolb_proto::api::InterfaceIssueReason;
 use ferrolb_proto::facts::EndpointCondition;
 use ferrolb_proto::range::Family;
 
@@ -81,11 +80,25 @@ pub(in crate::state) struct Owner<'a> {
 
 /// An issue that a speaker reports for an address that is announced nevertheless.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::state) struct OwnerIssue<'a> {
-    pub(in crate::state) reason: InterfaceIssueReason,
-    pub(in crate::state) mac: &'a str,
-    /// The node whose speaker reports the issue.
+pub(in crate::state) enum OwnerIssue<'a> {
+    /// The hellos of the node `from` do not arrive at an interface.
+    HellosFiltered {
+        at: Reporter<'a>,
+        from: &'a str,
+        /// False if the speakers do not recognize the loss by the second path either.
+        has_second_path: bool,
+    },
+    /// A device with this MAC still replies for the failed owner.
+    StaleNeighborProxy { mac: &'a str },
+    /// The owner could not join this multicast group.
+    MulticastJoinFailed { node: &'a str, group: &'a str },
+}
+
+/// An interface that reports an issue, and its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::state) struct Reporter<'a> {
     pub(in crate::state) node: &'a str,
+    pub(in crate::state) interface: &'a str,
 }
 
 /// The nodes that advertise a route.
@@ -110,6 +123,36 @@ pub(in crate::state) enum Depreferred<'a> {
 impl Display for Owner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.node, self.interfaces.join(", "))
+    }
+}
+
+impl Display for OwnerIssue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HellosFiltered { at: Reporter { node, interface }, from, has_second_path } => {
+                write!(
+                    f,
+                    ", but frames of EtherType 0x88B5 from {from} do not arrive at {node} \
+                     ({interface}): let packet filters and switches pass them"
+                )?;
+                if *has_second_path {
+                    return Ok(());
+                }
+                f.write_str(
+                    ", and UDP port 7473 (--challenge-port), by which speakers detect this loss",
+                )
+            }
+            Self::StaleNeighborProxy { mac } => write!(
+                f,
+                ", but {mac} still replies for the failed owner: clear the neighbor table of that \
+                 device, or disable its proxy"
+            ),
+            Self::MulticastJoinFailed { node, group } => write!(
+                f,
+                ", but {node} could not join multicast group {group}, so neighbor solicitations \
+                 may not reach it: see its speaker log"
+            ),
+        }
     }
 }
 
@@ -329,18 +372,7 @@ fn owned(owners: &[Owner<'_>], partitioned: bool, issue: Option<&OwnerIssue<'_>>
     } else {
         ""
     };
-    let issue = issue.map_or_else(String::new, |OwnerIssue { reason, mac, node }| match reason {
-        InterfaceIssueReason::MulticastJoinFailed => format!(
-            ", but {node} could not join multicast group {mac}, so neighbor solicitations may not \
-             reach it: see its speaker log"
-        ),
-        InterfaceIssueReason::StaleNeighborProxy
-        | InterfaceIssueReason::AddressConflict
-        | InterfaceIssueReason::KernelAnswers => format!(
-            ", but {mac} still replies for the failed owner: clear the neighbor table of that \
-             device, or disable its proxy"
-        ),
-    });
+    let issue = issue.map_or_else(String::new, ToString::to_string);
     format!("from {}{partition}{issue}", owners_text(owners))
 }
 

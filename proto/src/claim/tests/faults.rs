@@ -114,7 +114,7 @@ fn the_failure_of_a_node_without_addresses_moves_nothing() {
 }
 
 #[test]
-fn a_failed_owner_with_a_proxy_is_challenged_for_a_second() {
+fn a_proxy_does_not_delay_the_failover() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
     segment.proxy = true;
@@ -122,7 +122,7 @@ fn a_failed_owner_with_a_proxy_is_challenged_for_a_second() {
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[1]]);
     let gap = segment.longest_gap(VIP);
-    assert!(gap > ms(1000) && gap < ms(1250), "no owner for {gap:?}");
+    assert!(gap <= ms(200), "no owner for {gap:?}");
 }
 
 #[test]

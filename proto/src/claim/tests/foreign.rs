@@ -180,7 +180,7 @@ fn recent_frames_of_a_former_owner_are_no_conflict() {
 }
 
 #[test]
-fn a_proxied_failure_is_reported_until_the_peer_announces() {
+fn a_proxied_failure_is_reported() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
     let mac = segment.node(order[0]).mac;
@@ -194,63 +194,6 @@ fn a_proxied_failure_is_reported_until_the_peer_announces() {
     );
     receive_arp(&mut segment, mac, false);
     assert_eq!(segment.owners(VIP), [order[1]], "a mere reply comes from the proxy");
-    receive_arp(&mut segment, mac, true);
-    segment.run(ms(1));
-    assert!(
-        segment.node(order[1]).announced.is_empty(),
-        "an announcement proves that the peer runs"
-    );
-}
-
-#[test]
-fn an_address_left_to_a_new_owner_is_taken_over_at_its_failure() {
-    let mut segment = settled_segment();
-    let order = ranked(&NODES, VIP);
-    let mac = segment.node(order[2]).mac;
-    // The third node took the address on its side of the partition, and announced it when the
-    // partition healed, before its first hello.
-    segment.node(order[2]).partitioned = true;
-    segment.run(Duration::from_secs(3));
-    assert_eq!(segment.owners(VIP).len(), 2);
-    for (name, time) in [(order[0], ms(1_100)), (order[1], ms(100))] {
-        segment.input(name, Input::ForeignFrame { address: VIP, mac, announced: true });
-        segment.run(time);
-    }
-    assert_eq!(segment.owners(VIP), [order[2]]);
-    segment.node(order[2]).partitioned = false;
-    segment.run(ms(200));
-    segment.watch_owners(VIP);
-    segment.node(order[2]).up = false;
-    segment.run(Duration::from_secs(3));
-    assert_eq!(segment.owners(VIP).len(), 1);
-    assert!(segment.longest_gap(VIP) <= ms(350), "no owner for {:?}", segment.longest_gap(VIP));
-}
-
-#[test]
-fn an_address_left_to_a_returned_owner_is_taken_over_at_failure() {
-    let mut segment = settled_segment();
-    let order = ranked(&NODES, VIP);
-    let mac = segment.node(order[0]).mac;
-    // The others take the address from a node that is cut off, and receive its announcements
-    // nevertheless.
-    segment.node(order[0]).partitioned = true;
-    segment.run(Duration::from_secs(3));
-    for (name, time) in [(order[1], ms(1_100)), (order[2], ms(100))] {
-        segment.input(name, Input::ForeignFrame { address: VIP, mac, announced: true });
-        segment.run(time);
-    }
-    assert_eq!(
-        segment.owners(VIP),
-        [order[0]],
-        "the partitioned node owns the address on its side"
-    );
-    segment.node(order[0]).partitioned = false;
-    segment.run(ms(200));
-    assert_eq!(segment.owners(VIP), [order[0]]);
-    segment.watch_owners(VIP);
-    segment.node(order[0]).up = false;
-    segment.run(Duration::from_secs(3));
-    assert!(segment.longest_gap(VIP) <= ms(260), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]
@@ -307,32 +250,6 @@ fn a_better_node_may_claim_an_address_during_its_probes() {
     // `Segment::run` panics if a machine returns a deadline that has passed.
     segment.run(Duration::from_secs(60));
     assert_eq!(segment.owners(VIP).len(), 1);
-}
-
-#[test]
-fn a_wrong_failure_doubles_the_patience_once_for_all_addresses() {
-    let mut segment = settled_segment();
-    let addresses: Vec<_> = (1..=6).map(|n| IpAddr::from([10, 1, 0, n])).collect();
-    let order = ranked(&NODES, VIP);
-    let all: Vec<_> = addresses
-        .iter()
-        .map(|address| unit(*address, &order[..2]))
-        .chain([unit(VIP, &NODES)])
-        .collect();
-    segment.units(&all);
-    segment.run(Duration::from_secs(2));
-    let (mac, owned) = (
-        segment.node(order[0]).mac,
-        segment.node(order[0]).machine.owned().keys().copied().collect::<Vec<_>>(),
-    );
-    assert!(owned.len() > 1, "the node owns several addresses: {owned:?}");
-    segment.proxy = true;
-    segment.node(order[0]).partitioned = true;
-    segment.run(Duration::from_secs(2));
-    for address in owned {
-        segment.input(order[1], Input::ForeignFrame { address, mac, announced: true });
-    }
-    assert_eq!(segment.node(order[1]).machine.peers[order[0]].patience, Duration::from_secs(2));
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn a_newcomer_receives_all_claims_before_it_may_claim() {
         addresses.iter().map(|address| unit(*address, &["node1", "node2"])).collect();
     let mut segment = Segment::new(&["node1"]);
     segment.units(&units);
-    segment.run(ms(1500));
+    segment.run(ms(4_000));
     segment.start("node2");
     segment.set_units("node2", units.clone());
     addresses.iter().for_each(|address| segment.watch_owners(*address));

@@ -95,7 +95,8 @@ impl TestPeer {
             | Body::ChallengeReply { .. }
             | Body::ListRequest
             | Body::List(_)
-            | Body::Doubt(_) => {}
+            | Body::Doubt(_)
+            | Body::PathReport { .. } => {}
         }
         self.counter += u32::from(owned != self.owned);
         let frame = Frame {

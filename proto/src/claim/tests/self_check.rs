@@ -8,11 +8,11 @@ fn an_isolated_owner_is_replaced_and_takes_nothing_back() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
     segment.node(order[0]).receives_nothing = true;
-    segment.run(ms(700));
+    segment.run(ms(300));
     assert!(segment.owners(VIP).is_empty(), "the peers do not know of the isolation yet");
-    segment.run(ms(1_300));
+    segment.run(ms(1_700));
     assert_eq!(segment.owners(VIP), [order[1]]);
-    assert!(segment.longest_gap(VIP) <= ms(1_050), "no owner for {:?}", segment.longest_gap(VIP));
+    assert!(segment.longest_gap(VIP) <= ms(470), "no owner for {:?}", segment.longest_gap(VIP));
     assert_eq!(segment.node(order[0]).machine.counts().isolations, 1);
     assert_eq!(
         segment.node(order[0]).machine.live_peers().next(),
@@ -303,26 +303,4 @@ fn one_leaping_clock_or_drifting_clocks_fence_no_node() {
     }
     assert_eq!((segment.owners(VIP), segment.longest_gap(VIP)), (vec![order[0]], Duration::ZERO));
     assert_eq!(segment.node(order[0]).machine.counts().fences, 0);
-}
-
-#[test]
-fn a_wrong_proxied_failure_doubles_the_patience() {
-    let mut segment = settled_segment();
-    let order = ranked(&NODES, VIP);
-    segment.proxy = true;
-    for (round, patience) in [1, 2, 4].into_iter().enumerate() {
-        let owner = segment.owners(VIP)[0].to_owned();
-        segment.watch_owners(VIP);
-        segment.node(order[0]).partitioned = true;
-        segment.run(Duration::from_secs(patience + 1));
-        if round == 0 {
-            assert_eq!(owner, order[0]);
-        }
-        let failures = segment.node(order[1]).machine.counts().proxied_failures;
-        assert_eq!(failures, round as u64 + 1, "the peer is declared failed after {patience} s");
-        segment.node(order[0]).partitioned = false;
-        // After this time, the preempt delay has ended and the node owns the address again.
-        segment.run(Duration::from_secs(700));
-        assert_eq!(segment.owners(VIP), [order[0]]);
-    }
 }

@@ -7,14 +7,16 @@ use std::time::Duration;
 use super::keys::SIGNATURE_LENGTH;
 use super::{
     Body, Claim, ClaimRank, ClaimSetSummary, ETHER_TYPE, Flags, Frame, GROUP, HelloKey,
-    HelloKeyRing, NODE_NAME_MAX, Stretch, VERSION,
+    HelloKeyRing, NODE_NAME_MAX, PathReport, Stretch, VERSION,
 };
 use crate::wire::{ETHERNET_HEADER_LENGTH, Mac, write_ethernet_header};
 
 /// Length of the fixed part of a frame, which precedes the TLVs, in bytes.
 const FIXED_LENGTH: usize = 44;
 /// Maximum length of a frame with its Ethernet header, in bytes: an MTU of 1,500.
-pub const FRAME_MAX: usize = ETHERNET_HEADER_LENGTH + 1500;
+pub const FRAME_MAX: usize = ETHERNET_HEADER_LENGTH + DATAGRAM_MAX;
+/// Maximum length of a datagram of the second path, in bytes.
+pub const DATAGRAM_MAX: usize = 1500;
 /// Versions of received frames that this speaker supports. Version 1 has another fixed part.
 const SUPPORTED_VERSIONS: std::ops::RangeInclusive<u8> = VERSION..=VERSION + 1;
 /// Number of addresses of any family that always fit in one frame.
@@ -28,6 +30,7 @@ const KIND_CHALLENGE_REPLY: u8 = 5;
 const KIND_LIST_REQUEST: u8 = 6;
 const KIND_LIST: u8 = 7;
 const KIND_DOUBT: u8 = 8;
+const KIND_PATH_REPORT: u8 = 9;
 
 const TLV_NODE: u16 = 1;
 const TLV_ACCEPTED_KEYS: u16 = 2;
@@ -44,6 +47,8 @@ const TLV_AFTER: u16 = 8;
 const TLV_LAST: u16 = 9;
 /// Empty TLV of a contested release.
 const TLV_CONTESTED: u16 = 10;
+/// TLV of the bits of a path report (u8).
+const TLV_PATH_REPORT: u16 = 11;
 const PREEMPT_DELAY_UNIT: Duration = Duration::from_millis(10);
 
 /// Reason why a received frame was dropped. Each interface has a counter for each reason.
@@ -96,6 +101,12 @@ impl Frame {
         out
     }
 
+    /// Encodes and signs a datagram of the second path.
+    #[must_use]
+    pub fn encode_datagram(&self, key: &HelloKey) -> Vec<u8> {
+        self.encode(Mac::ZERO, None, key).split_off(ETHERNET_HEADER_LENGTH)
+    }
+
     /// Decodes a whole frame, Ethernet header first; returns its source and contents.
     ///
     /// # Errors
@@ -103,10 +114,20 @@ impl Frame {
     pub fn decode(bytes: &[u8], keys: &HelloKeyRing) -> Result<(Mac, Self), HelloDecodeError> {
         let mut header = Reader(bytes);
         let (_destination, source) = (header.array::<6>()?, header.array::<6>()?);
-        if header.u16()? != ETHER_TYPE || bytes.len() > FRAME_MAX {
+        if header.u16()? != ETHER_TYPE {
             return Err(HelloDecodeError::Malformed);
         }
-        let payload = header.0;
+        Ok((Mac(source), Self::decode_datagram(header.0, keys)?))
+    }
+
+    /// Decodes a datagram of the second path.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_datagram(payload: &[u8], keys: &HelloKeyRing) -> Result<Self, HelloDecodeError> {
+        if payload.len() > DATAGRAM_MAX {
+            return Err(HelloDecodeError::Malformed);
+        }
         let mut fixed = Reader(payload);
         let (version, kind) = (fixed.take(1)?[0], fixed.take(1)?[0]);
         if !SUPPORTED_VERSIONS.contains(&version) {
@@ -128,7 +149,7 @@ impl Frame {
         if node.is_empty() || node.len() > NODE_NAME_MAX || interval == 0 {
             return Err(HelloDecodeError::Malformed);
         }
-        let frame = Self {
+        Ok(Self {
             node: node.into(),
             epoch,
             clock,
@@ -136,8 +157,7 @@ impl Frame {
             interval: Duration::from_millis(interval.into()),
             flags: flags_from(flags),
             body: tlvs.body(kind, version)?,
-        };
-        Ok((Mac(source), frame))
+        })
     }
 }
 
@@ -170,6 +190,13 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
         Body::ChallengeReply { nonce } => {
             tlv(out, TLV_NONCE, &nonce.to_be_bytes());
             KIND_CHALLENGE_REPLY
+        }
+        Body::PathReport { nonce, report } => {
+            tlv(out, TLV_NONCE, &nonce.to_be_bytes());
+            let PathReport { receives, has_replied, is_received } = *report;
+            let bits = u8::from(receives) | u8::from(has_replied) << 1 | u8::from(is_received) << 2;
+            tlv(out, TLV_PATH_REPORT, &[bits]);
+            KIND_PATH_REPORT
         }
         Body::ListRequest => KIND_LIST_REQUEST,
         Body::List(Stretch { after, last, claims }) => {
@@ -254,6 +281,10 @@ const fn flags_from(bits: u16) -> Flags {
     }
 }
 
+const fn path_report(bits: u8) -> PathReport {
+    PathReport { receives: bits & 1 != 0, has_replied: bits & 2 != 0, is_received: bits & 4 != 0 }
+}
+
 /// Decoded values of the known TLVs of a frame, in the order of the frame.
 #[derive(Default)]
 struct Tlvs<'a> {
@@ -265,6 +296,7 @@ struct Tlvs<'a> {
     after: Option<IpAddr>,
     last: Option<IpAddr>,
     contested: bool,
+    report: Option<PathReport>,
 }
 
 impl<'a> Tlvs<'a> {
@@ -280,6 +312,7 @@ impl<'a> Tlvs<'a> {
                 TLV_AFTER => all.after = Some(value.any_address()?),
                 TLV_LAST => all.last = Some(value.any_address()?),
                 TLV_CONTESTED => all.contested = true,
+                TLV_PATH_REPORT => all.report = Some(path_report(value.take(1)?[0])),
                 TLV_ACCEPTED_KEYS => value.all(&mut all.accepted_keys, Reader::u32)?,
                 TLV_V4 => value.all(&mut all.addresses, Reader::address::<4>)?,
                 TLV_V6 => value.all(&mut all.addresses, Reader::address::<16>)?,
@@ -303,6 +336,10 @@ impl<'a> Tlvs<'a> {
             KIND_DOUBT => Body::Doubt(addresses),
             KIND_CHALLENGE => Body::Challenge { nonce: nonce? },
             KIND_CHALLENGE_REPLY => Body::ChallengeReply { nonce: nonce? },
+            KIND_PATH_REPORT => Body::PathReport {
+                nonce: nonce?,
+                report: self.report.ok_or(HelloDecodeError::Malformed)?,
+            },
             KIND_LIST_REQUEST => Body::ListRequest,
             KIND_LIST => Body::List(Stretch { after, last, claims }),
             // A later version may have kinds of frames that this version does not support.

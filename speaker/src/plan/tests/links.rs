@@ -184,6 +184,27 @@ fn an_owned_address_whose_group_is_not_joined_is_an_issue() {
 }
 
 #[test]
+fn unheard_nodes_are_in_the_status() {
+    let mut state = Cluster::default().state();
+    let conflict = AddressConflict {
+        address: "172.30.0.200".parse().unwrap(),
+        mac: Mac([2, 0, 0, 0, 0, 2]),
+        kind: ConflictKind::UnheardPeer("node3".into()),
+    };
+    let report = LinkReport {
+        speakers: vec!["node2".into()],
+        unheard: vec!["node2".into()],
+        conflicts: [conflict].into(),
+        ..LinkReport::default()
+    };
+    state.handle(Event::Report { link: 2, report }, Instant::ZERO);
+    let interface = plan(&state, Instant::ZERO).status.interfaces[0].clone();
+    assert_eq!((interface.heard, interface.unheard), (vec!["node2".into()], vec!["node2".into()]));
+    let issues: Vec<_> = interface.issues.iter().map(|it| (it.reason, it.node.clone())).collect();
+    assert_eq!(issues, [(InterfaceIssueReason::HellosFiltered, Some("node3".to_owned()))]);
+}
+
+#[test]
 fn an_interface_selector_removes_only_this_node_from_its_other_interfaces() {
     let links = vec![link(2, "eth0"), link(3, "eth1")];
     let plan = Cluster {

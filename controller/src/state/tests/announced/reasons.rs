@@ -30,6 +30,15 @@ fn with_issue(addresses: &[&str], reason: InterfaceIssueReason, node: Option<&st
     topology
 }
 
+/// Returns a topology in which n2 owns the address, and the speaker at this position does not hear
+/// `node`.
+fn with_unheard(position: usize, node: &str) -> Topology {
+    let mut topology = Topology::default();
+    topology.speakers[1] = speaker("n2", &[ADDRESS]);
+    topology.speakers[position].interfaces[0].unheard = [node.into()].into();
+    topology
+}
+
 /// Returns a topology whose only endpoint terminates, and whose Service has this endpoint
 /// condition.
 fn terminating(endpoint_condition: EndpointCondition) -> Topology {
@@ -332,6 +341,27 @@ fn issues() -> Vec<ReasonCase> {
             ConditionStatus::True,
             "Announced",
             &["from n2 (eth0), but n2 could not join multicast group 02:00:00:00:00:99"],
+        ),
+        (
+            "an owner whose hellos do not arrive, without a second path",
+            with_issue(&[ADDRESS], InterfaceIssueReason::HellosFiltered, Some("n3")),
+            ConditionStatus::True,
+            "Announced",
+            &["EtherType 0x88B5 from n3 do not arrive at n2 (eth0)", "UDP port 7473"],
+        ),
+        (
+            "an owner whose hellos do not arrive",
+            with_unheard(0, "n2"),
+            ConditionStatus::True,
+            "Announced",
+            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0)"],
+        ),
+        (
+            "an owner at which hellos do not arrive",
+            with_unheard(1, "n3"),
+            ConditionStatus::True,
+            "Announced",
+            &["from n2 (eth0), but frames of EtherType 0x88B5 from n3 do not arrive at n2 (eth0)"],
         ),
     ]
 }

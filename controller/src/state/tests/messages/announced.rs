@@ -1,13 +1,12 @@
 //! Messages of the condition `ferrolb.io/Announced`.
 
-use ferrolb_proto::api::InterfaceIssueReason;
 use ferrolb_proto::facts::{
     EndpointCondition, EndpointConditionProblem, EndpointProblem, HealthCheckProblem,
 };
 
 use super::*;
 use crate::state::messages::announced::{
-    Depreferred, Diagnosis, Finding, Owner, OwnerIssue, Senders,
+    Depreferred, Diagnosis, Finding, Owner, OwnerIssue, Reporter, Senders,
 };
 use crate::state::messages::cause::{Cause, Causes};
 use crate::state::messages::warning::{Flaw, FlawedOwner, Warning};
@@ -38,10 +37,6 @@ fn causes(cause: Cause) -> Causes<'static> {
     causes
 }
 
-fn issue(reason: InterfaceIssueReason) -> Option<OwnerIssue<'static>> {
-    Some(OwnerIssue { reason, mac: MAC, node: "n1" })
-}
-
 fn routed(depreferred: Depreferred<'static>) -> Finding<'static> {
     let from = Senders::Nodes(vec!["n1", "n2"]);
     Finding::Routed { from, to: vec!["tor1", "tor2"], depreferred, overridden: vec![] }
@@ -59,7 +54,7 @@ fn every_finding_has_its_message() {
                 Finding::Owned {
                     owners: owners(),
                     partitioned: false,
-                    issue: issue(InterfaceIssueReason::MulticastJoinFailed),
+                    issue: Some(OwnerIssue::MulticastJoinFailed { node: "n1", group: MAC }),
                 },
                 "Announced",
                 "192.0.2.7 from n1 (eth0, eth1), but n1 could not join multicast group 02:00:00:00:00:99, so neighbor solicitations may not reach it: see its speaker log"
@@ -68,7 +63,7 @@ fn every_finding_has_its_message() {
                 Finding::Owned {
                     owners: owners(),
                     partitioned: false,
-                    issue: issue(InterfaceIssueReason::StaleNeighborProxy),
+                    issue: Some(OwnerIssue::StaleNeighborProxy { mac: MAC }),
                 },
                 "Announced",
                 "192.0.2.7 from n1 (eth0, eth1), but 02:00:00:00:00:99 still replies for the failed owner: clear the neighbor table of that device, or disable its proxy"
@@ -111,6 +106,19 @@ fn every_finding_has_its_message() {
         Finding::NoRoute(_) => [(Finding::NoRoute(causes(Cause::NoGobgpd)), "NoCandidateNode", "192.0.2.7 not announced by BGP: no node is eligible; of 1 node, 1 whose speaker has no --gobgp: install gobgpd with deploy/install-bgp.yaml or the Helm value bgp.enabled=true")],
         Finding::RouteUnknown => [(Finding::RouteUnknown, "Unobservable", "192.0.2.7 BGP state unknown: with this --api-group, speakers report no sessions in a SpeakerStatus. See `curl -s http://127.0.0.1:7472/state` on a node")],
     );
+}
+
+#[test]
+fn filtered_hellos_are_reported_with_the_next_step() {
+    let start = "192.0.2.7 from n1 (eth0, eth1), but frames of EtherType 0x88B5 from n1 do not \
+                 arrive at n2 (eth0): let packet filters and switches pass them";
+    let port = ", and UDP port 7473 (--challenge-port), by which speakers detect this loss";
+    for (has_second_path, end) in [(true, ""), (false, port)] {
+        let at = Reporter { node: "n2", interface: "eth0" };
+        let issue = Some(OwnerIssue::HellosFiltered { at, from: "n1", has_second_path });
+        let finding = Finding::Owned { owners: owners(), partitioned: false, issue };
+        assert_eq!(render(&finding, None), ("Announced".to_owned(), format!("{start}{end}")));
+    }
 }
 
 #[test]

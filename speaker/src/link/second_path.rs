@@ -1,0 +1,164 @@
+//! Second path to the other speakers: UDP between the InternalIPs of the nodes. The claim machines
+//! use it while frames of a peer are missing on a segment.
+//!
+//! The process has one [`SecondPath`], which the main loop configures. Its thread (`receiver`)
+//! opens the sockets, and passes each valid datagram to the threads of all interfaces. Each of them
+//! has a short queue, so that a flood delays no ARP or NDP reply. The threads of the interfaces
+//! send by the same sockets.
+//!
+//! Each socket is bound to an InternalIP of this node. The other nodes therefore know the source of
+//! the datagrams, and the port is open on no other address.
+
+mod receiver;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ferrolb_proto::range::Family;
+use ferrolb_proto::wire::hello::Frame;
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::ConfigMailbox;
+use crate::metrics::{DatagramDrop, SecondPathMetrics};
+use crate::plan::SecondPathConfig;
+
+/// Maximum number of datagrams in the queue of an interface's thread.
+pub(super) const LINK_QUEUE_MAX: usize = 64;
+/// Stack size of the thread, in bytes.
+const STACK_SIZE: usize = 128 * 1024;
+/// The address families, in the order of the sockets.
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// The second path. Dropping it ends its thread.
+#[derive(Debug)]
+pub struct SecondPath {
+    port: u16,
+    metrics: SecondPathMetrics,
+    config: ArcSwap<SecondPathConfig>,
+    /// Open sockets, by position in [`FAMILIES`]. Only the thread writes them.
+    sockets: [ArcSwapOption<UdpSocket>; 2],
+    /// Queues of the interfaces' threads, by index of the interface.
+    links: ArcSwap<BTreeMap<u32, LinkQueue>>,
+    /// Wakes the thread after a change of `config`, and when the second path is dropped.
+    wake: Arc<OwnedFd>,
+}
+
+/// Sending end of the queue of an interface's thread.
+#[derive(Clone, Debug)]
+struct LinkQueue {
+    sender: SyncSender<Frame>,
+    mailbox: Arc<ConfigMailbox>,
+}
+
+impl SecondPath {
+    /// Creates the second path with this UDP port, and starts its thread.
+    ///
+    /// # Errors
+    /// If the system refuses a thread or an eventfd.
+    pub fn start(port: u16, metrics: SecondPathMetrics) -> io::Result<Arc<Self>> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+        let second_path = Arc::new(Self {
+            port,
+            metrics,
+            config: ArcSwap::default(),
+            sockets: Default::default(),
+            links: ArcSwap::default(),
+            wake: Arc::clone(&wake),
+        });
+        let shared = Arc::downgrade(&second_path);
+        std::thread::Builder::new()
+            .name("second path".into())
+            .stack_size(STACK_SIZE)
+            .spawn(move || receiver::run(&shared, &wake))?;
+        Ok(second_path)
+    }
+
+    /// Replaces the configuration.
+    pub fn set_config(&self, config: Arc<SecondPathConfig>) {
+        self.config.store(config);
+        self.wake();
+    }
+
+    /// Returns whether `address` is an InternalIP at which this node receives datagrams.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.config.load().own.contains(&address)
+    }
+
+    /// Returns the address of a node to which this node sends datagrams.
+    pub(super) fn address_of(&self, node: &str) -> Option<IpAddr> {
+        self.config.load().address_of(node)
+    }
+
+    /// Sends a datagram to a node.
+    pub(super) fn send(&self, node: &str, datagram: &[u8]) {
+        let send = |address: IpAddr| {
+            let socket = self.sockets[position(Family::of(address))].load();
+            socket.as_ref()?.send_to(datagram, (address, self.port)).ok()
+        };
+        let sent = match self.address_of(node).and_then(send) {
+            Some(_) => &self.metrics.sent,
+            None => self.metrics.dropped(DatagramDrop::SendRejected),
+        };
+        sent.inc();
+    }
+
+    /// Adds the thread of an interface, and returns its queue. The queue of an earlier thread of
+    /// the interface ends.
+    pub(super) fn add_link(&self, index: u32, mailbox: Arc<ConfigMailbox>) -> Receiver<Frame> {
+        let (sender, receiver) = sync_channel(LINK_QUEUE_MAX);
+        let queue = LinkQueue { sender, mailbox };
+        self.links.rcu(|links| {
+            let mut links = BTreeMap::clone(links);
+            links.insert(index, queue.clone());
+            links
+        });
+        receiver
+    }
+
+    /// Removes the thread of an interface.
+    pub(super) fn remove_link(&self, index: u32) {
+        self.links.rcu(|links| {
+            let mut links = BTreeMap::clone(links);
+            links.remove(&index);
+            links
+        });
+    }
+
+    /// Passes a valid datagram to the threads of all interfaces: the sender's name alone does not
+    /// show on which segments it is.
+    fn pass(&self, frame: &Frame) {
+        for LinkQueue { sender, mailbox } in self.links.load().values() {
+            match sender.try_send(frame.clone()) {
+                Ok(()) => mailbox.wake(),
+                Err(_) => {
+                    self.metrics.dropped(DatagramDrop::LinkQueue).inc();
+                }
+            }
+        }
+    }
+
+    fn wake(&self) {
+        // A write fails only if the eventfd's counter is full, and then the eventfd wakes the
+        // thread anyway.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for SecondPath {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+/// Returns the position of a family in [`FAMILIES`].
+const fn position(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}

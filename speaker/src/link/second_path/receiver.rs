@@ -1,0 +1,258 @@
+//! Thread of the second path: opens its sockets, reads datagrams, and verifies them. The thread
+//! owns the limits on reading, and ends when the [`SecondPath`] is dropped.
+//!
+//! A datagram must come from an InternalIP of another Node, within the rate limit of its source,
+//! and have a valid signature. Reading takes at most half of one processor ([`CpuBudget`]).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::wire::hello::{DATAGRAM_MAX, Frame};
+use ferrolb_runtime::backoff::Backoff;
+use ferrolb_runtime::clock::Clock;
+use tracing::{debug, info, warn};
+
+use super::{FAMILIES, SecondPath};
+use crate::link::LinkError;
+use crate::link::flood::{CpuBudget, HELLOS_PER_SECOND_MAX};
+use crate::link::rx_queue::BURST_MAX;
+use crate::link::socket::wait_readable;
+use crate::metrics::DatagramDrop;
+
+/// Maximum number of datagrams that one node may send per second.
+const DATAGRAMS_PER_SECOND_MAX: u32 = HELLOS_PER_SECOND_MAX;
+/// Period in which the datagrams of a source are counted.
+const RATE_PERIOD: Duration = Duration::from_secs(1);
+
+/// State of the thread.
+#[derive(Default)]
+struct Receiver {
+    /// State of the sockets, by position in [`FAMILIES`].
+    ports: [Port; 2],
+    budget: CpuBudget,
+    rates: SourceRates,
+}
+
+/// State of the socket of one family.
+#[derive(Default)]
+struct Port {
+    /// Address to which the socket is bound, or was last attempted to be bound.
+    address: Option<IpAddr>,
+    /// Time of the next attempt to open the socket. None: it is open or not wanted.
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    /// True if the latest attempt has failed.
+    has_failed: bool,
+    /// Number of datagrams that the kernel has dropped since the socket was opened, as far as they
+    /// are counted.
+    kernel_drops: u32,
+}
+
+/// Number of datagrams of each source in the current period. Only sources that are known are
+/// counted, so their number is limited by the number of Nodes.
+#[derive(Debug, Default)]
+struct SourceRates {
+    counts: BTreeMap<IpAddr, u32>,
+    period_end: Instant,
+}
+
+impl SourceRates {
+    /// Counts a datagram. Returns whether the source is within its limit.
+    fn admits(&mut self, source: IpAddr, now: Instant) -> bool {
+        if self.period_end <= now {
+            self.period_end = now + RATE_PERIOD;
+            self.counts.clear();
+        }
+        let count = self.counts.entry(source).or_default();
+        *count = count.saturating_add(1);
+        *count <= DATAGRAMS_PER_SECOND_MAX
+    }
+}
+
+/// Runs the thread until the second path is dropped.
+pub(super) fn run(second_path: &Weak<SecondPath>, wake: &OwnedFd) {
+    let mut receiver = Receiver::default();
+    while let Some(shared) = second_path.upgrade() {
+        receiver.open_sockets(&shared);
+        let sockets = shared.sockets.each_ref().map(arc_swap::ArcSwapAny::load_full);
+        drop(shared);
+        let ready = match receiver.wait(&sockets, wake) {
+            Ok(ready) => ready,
+            Err(error) => {
+                warn!(%error, "speakers no longer receive UDP datagrams of each other: restart \
+                       this speaker");
+                return;
+            }
+        };
+        let Some(shared) = second_path.upgrade() else { return };
+        for (position, socket) in sockets.iter().enumerate() {
+            if let Some(socket) = socket.as_deref().filter(|_| ready[position]) {
+                receiver.read(socket, position, &shared);
+            }
+        }
+    }
+}
+
+impl Receiver {
+    /// Opens the sockets that are missing or whose address has changed, as far as it is time.
+    fn open_sockets(&mut self, shared: &SecondPath) {
+        let config = shared.config.load_full();
+        for ((port, slot), family) in self.ports.iter_mut().zip(&shared.sockets).zip(FAMILIES) {
+            let now = Clock::now();
+            let wanted = config.own_address(family);
+            if wanted != port.address {
+                slot.store(None);
+                *port = Port { address: wanted, retry_at: wanted.map(|_| now), ..Port::default() };
+            }
+            let (Some(address), Some(_)) = (wanted, port.retry_at.filter(|at| *at <= now)) else {
+                continue;
+            };
+            port.open(slot, (address, shared.port), now);
+        }
+    }
+
+    /// Waits for a datagram, a change of the configuration or a deadline. Returns which sockets are
+    /// readable.
+    fn wait(
+        &self,
+        sockets: &[Option<Arc<UdpSocket>>; 2],
+        wake: &OwnedFd,
+    ) -> Result<[bool; 2], LinkError> {
+        let now = Clock::now();
+        let paused_until = self.budget.deadline(now);
+        let retries = self.ports.iter().filter_map(|port| port.retry_at);
+        let deadline = retries.chain(paused_until).min();
+        let socket = |position: usize| match &sockets[position] {
+            Some(socket) => (socket.as_fd(), paused_until.is_none()),
+            None => (wake.as_fd(), false),
+        };
+        let descriptors = [socket(0), socket(1), (wake.as_fd(), true)];
+        let timeout = deadline.map(|deadline| deadline.since(now));
+        let [first, second, woken] = wait_readable(descriptors, timeout)?;
+        if woken {
+            // Resets the eventfd. The change itself is in the configuration.
+            let _ = rustix::io::read(wake, &mut [0_u8; 8]);
+        }
+        Ok([first, second])
+    }
+
+    /// Reads a burst of datagrams.
+    fn read(&mut self, socket: &UdpSocket, position: usize, shared: &SecondPath) {
+        let start = Clock::now();
+        // One byte more than a valid datagram has, so that a longer one is detected.
+        let mut buffer = [0; DATAGRAM_MAX + 1];
+        for _ in 0..BURST_MAX {
+            // An error is about an earlier datagram, or no datagram is queued.
+            let Ok((length, source)) = socket.recv_from(&mut buffer) else { break };
+            match self.verify(&buffer[..length], source.ip(), shared) {
+                Ok(frame) => {
+                    shared.metrics.received.inc();
+                    shared.pass(&frame);
+                }
+                Err(reason) => {
+                    shared.metrics.dropped(reason).inc();
+                }
+            }
+        }
+        self.budget.charge(start, Clock::now());
+        let port = &mut self.ports[position];
+        let drops = kernel_drops(socket).unwrap_or(port.kernel_drops);
+        let new = drops.wrapping_sub(std::mem::replace(&mut port.kernel_drops, drops));
+        shared.metrics.dropped(DatagramDrop::Kernel).inc_by(new.into());
+    }
+
+    fn verify(
+        &mut self,
+        datagram: &[u8],
+        source: IpAddr,
+        shared: &SecondPath,
+    ) -> Result<Frame, DatagramDrop> {
+        let config = shared.config.load();
+        if !config.sources.contains(&source) {
+            return Err(DatagramDrop::UnknownSource);
+        }
+        if !self.rates.admits(source, Clock::now()) {
+            return Err(DatagramDrop::RateLimit);
+        }
+        Frame::decode_datagram(datagram, &config.keys).map_err(DatagramDrop::from)
+    }
+}
+
+impl Port {
+    /// Opens the socket, or schedules the next attempt. Logs the first of consecutive failures as a
+    /// warning.
+    fn open(
+        &mut self,
+        slot: &arc_swap::ArcSwapOption<UdpSocket>,
+        (address, port): (IpAddr, u16),
+        now: Instant,
+    ) {
+        match bind(address, port) {
+            Ok(socket) => {
+                slot.store(Some(Arc::new(socket)));
+                (self.retry_at, self.has_failed) = (None, false);
+                info!(%address, port, "UDP port for challenges of other speakers is open");
+            }
+            Err(error) => {
+                self.retry_at = Some(now + self.backoff.next_delay(now));
+                if !std::mem::replace(&mut self.has_failed, true) {
+                    warn!(%address, port, %error, "cannot open the UDP port for challenges of other \
+                           speakers, retrying: if another program uses it, stop that program, or \
+                           set --challenge-port to another port on all nodes");
+                } else {
+                    debug!(%address, port, %error, "cannot open the UDP port for challenges");
+                }
+            }
+        }
+    }
+}
+
+fn bind(address: IpAddr, port: u16) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((address, port))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Returns the number of datagrams that the kernel has dropped because the socket's queue was full.
+fn kernel_drops(socket: &UdpSocket) -> Option<u32> {
+    const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
+    let mut values = [0_u32; DROPS + 1];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    #[expect(unsafe_code, reason = "no safe wrapper reads SO_MEMINFO")]
+    // SAFETY: the option writes at most `length` bytes of `values`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0).then(|| values[DROPS])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_has_a_limit_of_its_own() {
+        let (mut rates, start) = (SourceRates::default(), Instant::from_millis(5_000));
+        let [one, two]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        let admitted = |rates: &mut SourceRates, source, now| {
+            (0..2 * DATAGRAMS_PER_SECOND_MAX).filter(|_| rates.admits(source, now)).count()
+        };
+        let limit = DATAGRAMS_PER_SECOND_MAX as usize;
+        assert_eq!(admitted(&mut rates, one, start), limit);
+        assert!(rates.admits(two, start), "another source has sent nothing");
+        assert!(!rates.admits(one, start + RATE_PERIOD / 2));
+        assert_eq!(admitted(&mut rates, one, start + RATE_PERIOD), limit);
+        assert_eq!(rates.counts.len(), 1, "counts of the previous period are dropped");
+    }
+}

@@ -1,0 +1,66 @@
+//! Configuration of the second path: the InternalIPs between which the speakers exchange datagrams.
+//! Pure; [`super::Memo`] has the configuration of the latest plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ferrolb_proto::facts::Node;
+use ferrolb_proto::range::Family;
+use ferrolb_proto::wire::hello::HelloKeyRing;
+
+use crate::state::State;
+
+/// Configuration of the second path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecondPathConfig {
+    /// First usable InternalIP of each family of this node.
+    pub own: Vec<IpAddr>,
+    /// Usable InternalIPs of the other nodes, by name of the node.
+    pub nodes: BTreeMap<Arc<str>, Box<[IpAddr]>>,
+    /// All addresses in `nodes`.
+    pub sources: BTreeSet<IpAddr>,
+    /// Hello keys, which verify the datagrams.
+    pub keys: HelloKeyRing,
+}
+
+impl SecondPathConfig {
+    /// Returns this node's InternalIP of one family.
+    #[must_use]
+    pub fn own_address(&self, family: Family) -> Option<IpAddr> {
+        self.own.iter().copied().find(|address| Family::of(*address) == family)
+    }
+
+    /// Returns the address of a node to which this node sends datagrams: the first of a family of
+    /// which this node has an address itself.
+    #[must_use]
+    pub fn address_of(&self, node: &str) -> Option<IpAddr> {
+        let addresses = self.nodes.get(node)?.iter().copied();
+        addresses.into_iter().find(|address| self.own_address(Family::of(*address)).is_some())
+    }
+}
+
+/// Returns the configuration that follows from the Nodes and the keys.
+pub(super) fn second_path(state: &State) -> SecondPathConfig {
+    let mut own: Vec<IpAddr> = state.own_node().into_iter().flat_map(usable_addresses).collect();
+    own.sort_by_key(|address| address.is_ipv6());
+    own.dedup_by_key(|address| address.is_ipv6());
+    let others = state.nodes.values().filter(|node| *node.name != *state.config.node);
+    let nodes: BTreeMap<_, Box<[IpAddr]>> =
+        others.map(|node| (Arc::clone(&node.name), usable_addresses(node).collect())).collect();
+    let sources = nodes.values().flatten().copied().collect();
+    SecondPathConfig { own, nodes, sources, keys: state.keys.clone() }
+}
+
+/// Returns the InternalIPs of a node that identify it on every network. A link-local address is
+/// valid on one interface only.
+fn usable_addresses(node: &Node) -> impl Iterator<Item = IpAddr> + '_ {
+    let is_usable = |address: &&IpAddr| {
+        let is_link_local = match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        !(is_link_local || address.is_loopback() || address.is_unspecified())
+    };
+    node.internal_addresses.iter().filter(is_usable).copied()
+}
