@@ -24,7 +24,7 @@ use crate::raw_socket::{RawSocket, plain_replies};
 use crate::segment::Segment;
 use crate::speaker::{
     BOTH_VIPS, HOSTS, TIMEOUT, TestSpeaker, VIP, VIP6, link_config, runtime, start_pair,
-    start_pair_on, wait_for_count,
+    start_pair_on, wait_for_count, with_one_candidate,
 };
 use crate::thread_usage::{Measurement, ThreadUsage};
 
@@ -243,7 +243,8 @@ fn foreign_hosts_are_detected_by_a_closed_filter() {
     runtime().block_on(async {
         let owner = start_owner(&lan).await;
         let client = RawSocket::open(&lan, "client", "eth0");
-        close_filter(&owner, config(&BOTH_VIPS, Some(WITH_VIPS)), &client).await;
+        let config = LinkConfig::clone(&config(&BOTH_VIPS, Some(WITH_VIPS)));
+        close_filter(&owner, Arc::new(with_one_candidate(config)), &client).await;
         client.send(&arp::gratuitous_reply(OTHER_HOST, VIP));
         client.send(&arp::request(OTHER_HOST, VIP, OTHER_ADDRESS));
         client.send(&ndp::unsolicited_advertisement(OTHER_HOST, VIP6));

@@ -14,7 +14,7 @@ use ferrolb_speaker::plan::LinkConfig;
 
 use crate::raw_socket::RawSocket;
 use crate::segment::Segment;
-use crate::speaker::{BOTH_VIPS, TestSpeaker, VIP, VIP6, link_config, runtime};
+use crate::speaker::{BOTH_VIPS, TestSpeaker, VIP, VIP6, link_config, runtime, with_one_candidate};
 
 /// Number of replaced addresses, half of each family.
 const ADDRESSES: u32 = 10_000;
@@ -45,7 +45,7 @@ fn config_with_others(first: u32) -> Arc<LinkConfig> {
             config.units.insert(*address, Arc::clone(unit));
         }
     }
-    Arc::new(config)
+    Arc::new(with_one_candidate(config))
 }
 
 #[test]

@@ -62,6 +62,19 @@ pub(crate) fn link_config(addresses: &[IpAddr]) -> LinkConfig {
     }
 }
 
+/// Returns the config with node1 as the only candidate of each address. A node that has heard no
+/// other candidate probes each address before it claims the address, and leaves a new one to the
+/// first host that announces it.
+pub(crate) fn with_one_candidate(config: LinkConfig) -> LinkConfig {
+    let candidates: Arc<[Candidate]> =
+        [Candidate { node: HOSTS[0].into(), ..Candidate::default() }].into();
+    let unit = |(address, _): (&IpAddr, &Arc<Unit>)| {
+        (*address, Arc::new(Unit::new(*address, *address, Arc::clone(&candidates))))
+    };
+    let units = config.units.iter().map(unit).collect::<BTreeMap<_, _>>().into_iter().collect();
+    LinkConfig { units, ..config }
+}
+
 /// Returns a watchdog whose heartbeat counts as recent for an hour.
 pub(crate) fn healthy_watchdog() -> Arc<Watchdog> {
     Arc::new(Watchdog::new(Clock::now() + Duration::from_secs(3600)))
