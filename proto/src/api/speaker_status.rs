@@ -237,7 +237,7 @@ pub struct InterfaceStatus {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpAddr>,
-    /// True if the interface has received no frame for a second. The node then acts as if it were
+    /// True if the interface has received no frame for 0.42 s. After a second, the node acts as if it were
     /// alone on the segment.
     #[serde(default)]
     pub isolated: bool,

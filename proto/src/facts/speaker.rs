@@ -71,6 +71,8 @@ pub struct FailingHealthCheck {
 pub struct SpeakerInterface {
     /// The name of the interface.
     pub name: Box<str>,
+    /// The hardware address of the interface, `aa:bb:cc:dd:ee:ff`.
+    pub mac: Box<str>,
     /// True if the interface can carry frames.
     pub up: bool,
     /// True if the interface is isolated: it receives no frames. If another node also announces one
@@ -228,6 +230,7 @@ impl From<api::InterfaceStatus> for SpeakerInterface {
         link.unheard.sort_unstable();
         Self {
             name: link.name.into(),
+            mac: link.mac.into(),
             up: link.up,
             isolated: link.isolated,
             standby: link.standby,

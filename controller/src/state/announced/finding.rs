@@ -108,7 +108,7 @@ impl DiagnosisInput<'_> {
         let issue = self.live_speakers.and_then(|live_speakers| {
             live_speakers.issues(address).min_by_key(|(_, issue)| issue.reason)
         });
-        let warning = match issue.map(|(at, issue)| warning(at, issue).ok_or((at, issue))) {
+        let warning = match issue.map(|(at, issue)| self.warning(at, issue).ok_or((at, issue))) {
             Some(Err((at, issue))) => return (conflict(at.node, issue, owners), true),
             Some(Ok(warning)) => Some(warning),
             None => None,
@@ -123,6 +123,30 @@ impl DiagnosisInput<'_> {
         };
         let issue = warning.or_else(unheard);
         (Finding::Owned { owners, partitioned, issue }, !moving)
+    }
+
+    /// Returns the issue that does not prevent the announcement; `None` if another host uses the
+    /// address.
+    ///
+    /// A speaker that has heard no other speaker since its start reports the owner of an address as
+    /// a foreign host. The hardware address shows which node that is.
+    fn warning<'s>(&'s self, at: Reporter<'s>, issue: &'s InterfaceIssue) -> Option<OwnerIssue<'s>> {
+        let InterfaceIssue { mac, node, .. } = issue;
+        let filtered =
+            |from| Some(OwnerIssue::HellosFiltered { at, from, has_second_path: false });
+        match issue.reason {
+            InterfaceIssueReason::AddressConflict => {
+                filtered(self.live_speakers?.node_with_mac(mac)?)
+            }
+            InterfaceIssueReason::KernelAnswers => None,
+            InterfaceIssueReason::HellosFiltered => filtered(node.as_deref().unwrap_or(mac)),
+            InterfaceIssueReason::StaleNeighborProxy => {
+                Some(OwnerIssue::StaleNeighborProxy { mac })
+            }
+            InterfaceIssueReason::MulticastJoinFailed => {
+                Some(OwnerIssue::MulticastJoinFailed { node: at.node, group: mac })
+            }
+        }
     }
 
     /// Returns the finding for the announcement by BGP of an address that a BGPAdvertisement
@@ -313,22 +337,5 @@ fn both_paths<'a>(
             (pair(bgp_finding, layer2_finding), false)
         }
         (_, _) => (pair(layer2_finding, bgp_finding), settled),
-    }
-}
-
-/// Returns the warning about an issue in spite of which the address is announced; `None` for an
-/// address conflict.
-fn warning<'a>(at: Reporter<'a>, issue: &'a InterfaceIssue) -> Option<OwnerIssue<'a>> {
-    let InterfaceIssue { mac, node, .. } = issue;
-    match issue.reason {
-        InterfaceIssueReason::AddressConflict | InterfaceIssueReason::KernelAnswers => None,
-        InterfaceIssueReason::HellosFiltered => {
-            let from = node.as_deref().unwrap_or(mac);
-            Some(OwnerIssue::HellosFiltered { at, from, has_second_path: false })
-        }
-        InterfaceIssueReason::StaleNeighborProxy => Some(OwnerIssue::StaleNeighborProxy { mac }),
-        InterfaceIssueReason::MulticastJoinFailed => {
-            Some(OwnerIssue::MulticastJoinFailed { node: at.node, group: mac })
-        }
     }
 }

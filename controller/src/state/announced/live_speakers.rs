@@ -79,6 +79,11 @@ impl<'a> LiveSpeakers<'a> {
         self.interfaces().flat_map(issues_of).filter(move |(_, issue)| issue.address == address)
     }
 
+    /// Returns the node with an interface that has this hardware address.
+    pub(super) fn node_with_mac(&self, mac: &str) -> Option<&'a str> {
+        self.interfaces().find(|(_, interface)| *interface.mac == *mac).map(|(node, _)| node)
+    }
+
     /// Returns an unheard node and the interface at which its hellos do not arrive: one of them
     /// announces this address.
     pub(super) fn unheard(

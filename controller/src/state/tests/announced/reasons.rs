@@ -30,6 +30,17 @@ fn with_issue(addresses: &[&str], reason: InterfaceIssueReason, node: Option<&st
     topology
 }
 
+/// Returns a topology in which n2 owns the address. n1 has heard no other node, and reports the
+/// hardware address of n2 as that of a foreign host.
+fn with_unknown_owner() -> Topology {
+    let mut topology = with_issue(&[ADDRESS], InterfaceIssueReason::AddressConflict, None);
+    let [owner, other] = [1, 0];
+    let issues = std::mem::take(&mut topology.speakers[owner].interfaces[0].issues);
+    topology.speakers[owner].interfaces[0].mac = issues[0].mac.as_str().into();
+    topology.speakers[other].interfaces[0].issues = issues;
+    topology
+}
+
 /// Returns a topology in which n2 owns the address, and the speaker at this position does not hear
 /// `node`.
 fn with_unheard(position: usize, node: &str) -> Topology {
@@ -348,6 +359,13 @@ fn issues() -> Vec<ReasonCase> {
             ConditionStatus::True,
             "Announced",
             &["EtherType 0x88B5 from n3 do not arrive at n2 (eth0)", "UDP port 7473"],
+        ),
+        (
+            "an owner that another node has never heard",
+            with_unknown_owner(),
+            ConditionStatus::True,
+            "Announced",
+            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0)"],
         ),
         (
             "an owner whose hellos do not arrive",
