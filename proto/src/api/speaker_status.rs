@@ -237,8 +237,8 @@ pub struct InterfaceStatus {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpAddr>,
-    /// True if the interface has received no frame for 0.42 s. After a second, the node acts as if it were
-    /// alone on the segment.
+    /// True if the interface has received no frame for 0.42 s. After a second, the node acts as if
+    /// it were alone on the segment.
     #[serde(default)]
     pub isolated: bool,
     /// True if another interface of the node is on the same segment. The node announces on that
