@@ -77,6 +77,19 @@ pub(super) fn filtered_failure(world: &mut SimWorld) -> Duration {
     FILTERED + ms(12_000)
 }
 
+/// Restarts a node while frames are filtered.
+pub(super) fn filtered_restart(world: &mut SimWorld) -> Duration {
+    world.filter();
+    let node = world.rng.below(world.nodes.len());
+    let wait = world.rng.between(ms(100), ms(4_000));
+    world.after(wait, move |world| {
+        world.crash(node);
+        let wait = world.rng.between(ms(20), ms(2_000));
+        world.after(wait, move |world| world.start(node));
+    });
+    FILTERED + ms(12_000)
+}
+
 pub(super) fn filtered_failure_without_udp(world: &mut SimWorld) -> Duration {
     filtered_failure(world);
     world.segment.second_path = SecondPath::Blocked;

@@ -86,8 +86,7 @@ pub(super) fn one_way(world: &mut SimWorld) -> Duration {
 }
 
 /// Restarts an owner on an interface that receives nothing. The node cannot detect that, and
-/// announces every unit after a second. An owner that receives such an announcement yields for two
-/// seconds each time, because the fault may be its own. Then the next candidate takes the unit.
+/// announces every unit when its probes have brought no reply.
 pub(super) fn isolated_start(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
     world.crash(owner);

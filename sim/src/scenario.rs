@@ -54,7 +54,7 @@ const FILTER_DOUBLE: u64 = 500;
 pub(super) const ADDRESS_IN_USE: &str = "squatter";
 
 /// All scenarios: first those of the prototype in the order of its table, then the others.
-pub static ALL: [Scenario; 59] = [
+pub static ALL: [Scenario; 60] = [
     scenario(
         "death",
         "the process of an owner is killed",
@@ -66,7 +66,7 @@ pub static ALL: [Scenario; 59] = [
         "proxy",
         "an owner fails, and a proxy replies to ARP for it",
         proxy,
-        ScenarioBounds::failure().unowned(1_250),
+        ScenarioBounds::failure(),
         prototype_result(1_152, 0),
     ),
     scenario(
@@ -469,6 +469,17 @@ pub static ALL: [Scenario; 59] = [
         filters::filtered_failure_without_udp,
         ScenarioBounds::failure()
             .reunions(1)
+            .unowned(12_500)
+            .double_owner_after_take(FILTER_DOUBLE)
+            .moves(6),
+        None,
+    ),
+    scenario(
+        "filter_restart",
+        "frames are filtered, then a node is killed and restarts",
+        filters::filtered_restart,
+        ScenarioBounds::failure()
+            .reunions(2)
             .unowned(12_500)
             .double_owner_after_take(FILTER_DOUBLE)
             .moves(6),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::claim_sets::{Owned, SetCopy};
 use super::moves::Moves;
+use super::newcomers::Newcomer;
 use super::unit::UnitState;
 use super::{ClaimMachine, Output};
 use crate::Instant;
@@ -69,8 +70,8 @@ pub enum ConflictKind {
     PeerKernel(Box<str>),
     /// The failed peer with this name: a device in the network still replies for its address.
     ProxyOfFailedPeer(Box<str>),
-    /// The peer with this name: it uses the address, but its frames do not arrive at this node, so
-    /// it was declared failed.
+    /// The peer with this name: it uses the address or another one, but its frames do not arrive at
+    /// this node, or those of this node do not arrive at the peer.
     UnheardPeer(Box<str>),
 }
 
@@ -100,13 +101,21 @@ pub(super) struct ArpProbes {
 }
 
 impl ClaimMachine {
-    /// Returns the conflicts about addresses of this node's units, by address.
+    /// Returns the conflicts about addresses of this node's units, by address, and one for each
+    /// unheard peer.
     pub fn conflicts(&self) -> impl Iterator<Item = AddressConflict> + '_ {
-        self.address_conflicts.iter().map(|(address, seen)| AddressConflict {
+        let seen = self.address_conflicts.iter().map(|(address, seen)| AddressConflict {
             address: *address,
             mac: seen.mac,
             kind: seen.kind.clone(),
-        })
+        });
+        let unheard = self.peers.iter().filter(|(_, peer)| peer.unheard);
+        seen.chain(unheard.filter_map(|(name, peer)| {
+            let copy = self.sets.copy(name)?;
+            let address = *copy.claims().keys().chain(self.owned().keys()).next()?;
+            let kind = ConflictKind::UnheardPeer((**name).into());
+            Some(AddressConflict { address, mac: peer.mac, kind })
+        }))
     }
 
     /// Returns whether a host can prove that this node receives frames while its peers are silent.
@@ -165,7 +174,7 @@ impl ClaimMachine {
                     self.defend(address, now);
                 }
             }
-            ConflictKind::UnheardPeer(ref node) if is_owned => {
+            ConflictKind::UnheardPeer(ref node) if is_owned && !self.may_be_second(address, now) => {
                 self.suspect_alive(node, address, now);
                 if !self.yields_to(node, address) {
                     self.record_conflict(address, mac, kind, now);
@@ -205,9 +214,12 @@ impl ClaimMachine {
         announced: bool,
         now: Instant,
     ) -> Option<ConflictKind> {
-        // The frames of a newcomer arrive, so its claims follow.
-        if self.newcomers.values().any(|newcomer| newcomer.mac == mac) {
-            return None;
+        if let Some((name, newcomer)) = self.newcomers.iter().find(|(_, it)| it.mac == mac) {
+            // Its claims follow when it has responded. If it never does, it does not receive the
+            // challenge, and nothing but its ARP frames shows which addresses it uses.
+            return newcomer
+                .does_not_respond(now)
+                .then(|| ConflictKind::UnheardPeer(name.clone()));
         }
         // Two peers have this MAC if a node was reinstalled under another name: prefer the live
         // peer.
@@ -366,23 +378,29 @@ impl ClaimMachine {
     }
 
     /// Returns whether this node has just taken an address although another candidate may have
-    /// owned it, because this node has heard no other candidate since its start.
+    /// owned it.
     fn may_be_second(&self, address: IpAddr, now: Instant) -> bool {
         let is_new = |owned: &Owned| now.since(owned.since) < CONTEST_WAIT;
         self.owned().get(&address).is_some_and(is_new)
-            && self.units.get(&address).is_some_and(|state| self.heard_nobody(&state.unit))
+            && self.units.get(&address).is_some_and(|state| self.may_miss_owner(&state.unit, now))
     }
 
     /// Returns whether this node probes a unit before it takes the unit, because it may have an
     /// owner that this node does not hear.
-    pub(super) fn probes_first(&self, state: &UnitState) -> bool {
-        state.contested || self.heard_nobody(&state.unit)
+    pub(super) fn probes_first(&self, state: &UnitState, now: Instant) -> bool {
+        state.contested || self.may_miss_owner(&state.unit, now)
     }
 
-    /// Returns whether a unit has other candidates, and this node has heard no peer since its
-    /// start.
-    pub(super) fn heard_nobody(&self, unit: &Unit) -> bool {
-        self.peers.is_empty() && unit.candidates.len() > 1
+    /// Returns whether a candidate may own a unit although this node has never received its claims:
+    /// this node has heard no peer since its start, or a candidate does not respond to challenges.
+    pub(super) fn may_miss_owner(&self, unit: &Unit, now: Instant) -> bool {
+        let is_unknown = |(name, newcomer): (&Box<str>, &Newcomer)| {
+            newcomer.does_not_respond(now)
+                && !self.peers.contains_key(&**name)
+                && unit.candidate(name).is_some()
+        };
+        (self.peers.is_empty() && unit.candidates.len() > 1)
+            || self.newcomers.iter().any(is_unknown)
     }
 
     /// Ends the conflict about an address, because a peer has claimed it. The peer has probed the

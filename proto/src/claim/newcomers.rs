@@ -16,6 +16,9 @@ use crate::wire::hello::{Body, Frame};
 const NEWCOMER_LIFETIME: Duration = Duration::from_secs(1);
 /// Delay before the second challenge to a newcomer.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(40);
+/// Time without a response after which a newcomer counts as a node that does not receive the frames
+/// of this node.
+const RESPONSE_MAX: Duration = Duration::from_millis(500);
 /// Maximum number of newcomers under challenge at once. Frames of further newcomers are ignored,
 /// and counted in [`ClaimCounters::over_limit`](super::ClaimCounters::over_limit).
 const NEWCOMERS_MAX: usize = 256;
@@ -23,6 +26,8 @@ const NEWCOMERS_MAX: usize = 256;
 /// A node, or a new epoch of a known node, that has not yet responded to a challenge.
 #[derive(Debug)]
 pub(super) struct Newcomer {
+    /// Time of its first frame.
+    first_frame: Instant,
     nonce: u64,
     /// Time at which the nonce was chosen.
     since: Instant,
@@ -39,6 +44,11 @@ pub(super) struct Newcomer {
 }
 
 impl Newcomer {
+    /// Returns whether the newcomer has not responded although it had the time.
+    pub(super) fn does_not_respond(&self, now: Instant) -> bool {
+        now.since(self.first_frame) >= RESPONSE_MAX
+    }
+
     /// Returns whether a response with the current nonce would come too late.
     fn is_over(&self, now: Instant) -> bool {
         now.since(self.since) >= NEWCOMER_LIFETIME
@@ -113,7 +123,8 @@ impl ClaimMachine {
             self.counts.over_limit += 1;
             return;
         }
-        let new_newcomer = |accepts| Newcomer {
+        let new_newcomer = |first_frame, accepts| Newcomer {
+            first_frame,
             nonce,
             since: now,
             challenged: now,
@@ -126,11 +137,12 @@ impl ClaimMachine {
         // challenge and response cannot void the response.
         let first = self.newcomers.get(node).is_none_or(|newcomer| newcomer.is_over(now));
         let newcomer =
-            self.newcomers.entry(node.clone()).or_insert_with(|| new_newcomer(Box::default()));
+            self.newcomers.entry(node.clone()).or_insert_with(|| new_newcomer(now, Box::default()));
         if first {
             // The expired challenge is replaced in the same entry. Without the entry, the newcomer
             // would count as a foreign host.
-            *newcomer = new_newcomer(std::mem::take(&mut newcomer.accepts));
+            *newcomer =
+                new_newcomer(newcomer.first_frame, std::mem::take(&mut newcomer.accepts));
         }
         newcomer.last_frame = now;
         if let Body::Hello { accepted_keys: accepts } = &frame.body {

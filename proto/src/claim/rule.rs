@@ -91,7 +91,7 @@ impl ClaimMachine {
         let pending = state.pending_claim.as_ref().and_then(|pending_claim| pending_claim.pending);
         let same = pending.filter(|pending| pending.is_doubt == is_doubt);
         let since = same.map_or(now, |pending| pending.since);
-        let due = since + self.wait(state, position);
+        let due = since + self.wait(state, position, now);
         if now < due {
             // Earlier ARP probes are outdated. They start again when `due` is reached.
             let pending_claim = state.pending_claim();
@@ -106,7 +106,7 @@ impl ClaimMachine {
             }
             Step::Doubt(owner) => {
                 let owner = owner.to_owned();
-                let (since, wait) = (now + DOUBT_INTERVAL, self.wait(state, position));
+                let (since, wait) = (now + DOUBT_INTERVAL, self.wait(state, position, now));
                 state.pending_claim().pending =
                     Some(Pending { is_doubt, since, due: since + wait });
                 self.own.decided.doubts.entry(owner).or_default().push(state.unit.address);
@@ -123,7 +123,7 @@ impl ClaimMachine {
         moved: Option<Move>,
         now: Instant,
     ) {
-        let probes_first = self.probes_first(state);
+        let probes_first = self.probes_first(state, now);
         if probes_first && !self.found_free(state, now) {
             // `since` stays the same while this node probes, so its wait does not start again.
             let due = state.pending_claim().probes.map_or(now, |probes| probes.next);
@@ -191,13 +191,13 @@ impl ClaimMachine {
     /// Returns the time that this node waits until it acts on a unit, if it has this position among
     /// the candidates. The others do not know whether the health checks of this node fail, so this
     /// node waits longer on its own if they do.
-    fn wait(&self, state: &UnitState, position: usize) -> Duration {
+    fn wait(&self, state: &UnitState, position: usize, now: Instant) -> Duration {
         let stagger = if state.contested { CONTEST_STAGGER } else { self.stagger() };
         let position = u32::try_from(position.min(POSITION_MAX)).unwrap_or(u32::MAX);
-        // Candidates that have heard nobody do not know their positions, so each waits for another
-        // time, and replies to the probes of those that wait longer.
+        // Candidates that miss the claims of others do not know their positions. Each waits for
+        // another time, and replies to the probes of those that wait longer.
         let order = f64::from(state.unit.order(&self.config.node)) / f64::from(u32::MAX);
-        let spread = if self.heard_nobody(&state.unit) {
+        let spread = if self.may_miss_owner(&state.unit, now) {
             CONTEST_STAGGER.mul_f64(order)
         } else {
             Duration::ZERO

@@ -132,11 +132,14 @@ impl DiagnosisInput<'_> {
     /// a foreign host. The hardware address shows which node that is.
     fn warning<'s>(&'s self, at: Reporter<'s>, issue: &'s InterfaceIssue) -> Option<OwnerIssue<'s>> {
         let InterfaceIssue { mac, node, .. } = issue;
-        let filtered =
-            |from| Some(OwnerIssue::HellosFiltered { at, from, has_second_path: false });
+        let live_speakers = self.live_speakers;
+        let filtered = |from| {
+            let has_second_path = live_speakers.is_some_and(|live| live.is_unheard(from, at));
+            Some(OwnerIssue::HellosFiltered { at, from, has_second_path })
+        };
         match issue.reason {
             InterfaceIssueReason::AddressConflict => {
-                filtered(self.live_speakers?.node_with_mac(mac)?)
+                filtered(live_speakers?.node_with_mac(mac)?)
             }
             InterfaceIssueReason::KernelAnswers => None,
             InterfaceIssueReason::HellosFiltered => filtered(node.as_deref().unwrap_or(mac)),

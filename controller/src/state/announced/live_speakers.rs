@@ -84,6 +84,15 @@ impl<'a> LiveSpeakers<'a> {
         self.interfaces().find(|(_, interface)| *interface.mac == *mac).map(|(node, _)| node)
     }
 
+    /// Returns whether an interface reports a node as unheard.
+    pub(super) fn is_unheard(&self, node: &str, at: Reporter<'_>) -> bool {
+        self.interfaces().any(|(reporting, interface)| {
+            reporting == at.node
+                && *interface.name == *at.interface
+                && interface.unheard.iter().any(|unheard| **unheard == *node)
+        })
+    }
+
     /// Returns an unheard node and the interface at which its hellos do not arrive: one of them
     /// announces this address.
     pub(super) fn unheard(

@@ -133,7 +133,7 @@ impl Display for OwnerIssue<'_> {
                 write!(
                     f,
                     ", but frames of EtherType 0x88B5 from {from} do not arrive at {node} \
-                     ({interface}): let packet filters and switches pass them"
+                     ({interface}, HellosFiltered): let packet filters and switches pass them"
                 )?;
                 if *has_second_path {
                     return Ok(());

@@ -358,28 +358,28 @@ fn issues() -> Vec<ReasonCase> {
             with_issue(&[ADDRESS], InterfaceIssueReason::HellosFiltered, Some("n3")),
             ConditionStatus::True,
             "Announced",
-            &["EtherType 0x88B5 from n3 do not arrive at n2 (eth0)", "UDP port 7473"],
+            &["EtherType 0x88B5 from n3 do not arrive at n2 (eth0, HellosFiltered)", "UDP port 7473"],
         ),
         (
             "an owner that another node has never heard",
             with_unknown_owner(),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0)"],
+            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, HellosFiltered)"],
         ),
         (
             "an owner whose hellos do not arrive",
             with_unheard(0, "n2"),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0)"],
+            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, HellosFiltered)"],
         ),
         (
             "an owner at which hellos do not arrive",
             with_unheard(1, "n3"),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but frames of EtherType 0x88B5 from n3 do not arrive at n2 (eth0)"],
+            &["from n2 (eth0), but frames of EtherType 0x88B5 from n3 do not arrive at n2 (eth0, HellosFiltered)"],
         ),
     ]
 }
