@@ -84,10 +84,17 @@ impl Suspicion {
     }
 }
 
+impl Peer {
+    /// Returns whether the peer is challenged with this nonce, because it is suspected.
+    pub(super) fn is_challenged_with(&self, nonce: u64) -> bool {
+        self.suspicion.as_ref().is_some_and(|suspicion| suspicion.nonce == nonce)
+    }
+}
+
 impl ClaimMachine {
     pub(super) fn on_arp_reply(&mut self, mac: Mac) {
         for peer in self.peers.values_mut().filter(|peer| peer.mac == mac) {
-            if let Some(suspicion) = &mut peer.suspicion {
+            if let Some(suspicion) = peer.suspicion.as_mut().filter(|suspicion| suspicion.is_open()) {
                 suspicion.arp_replied = true;
             }
         }
@@ -106,8 +113,9 @@ impl ClaimMachine {
             return;
         };
         let before = suspicion.report.unwrap_or_default();
-        suspicion.report = Some(before.and(report));
-        if peer.unheard || peer.failed {
+        let report = before.and(report);
+        suspicion.report = Some(report);
+        if (peer.unheard || peer.failed) && report.proves_exchange(suspicion.arp_replied) {
             suspicion.next = now;
             self.peers_due = Some(now);
         }
@@ -230,7 +238,11 @@ impl ClaimMachine {
         let interval = UNHEARD_INTERVAL * self.second_path_factor();
         let Some(peer) = self.peers.get_mut(name) else { return };
         peer.suspicion = Some(Suspicion::new(nonce, now + interval));
-        let was_failed = std::mem::take(&mut peer.failed);
+        peer.last_seen = now;
+        let was_failed = peer.failed;
+        let was_alone = self.peers.values().all(|peer| peer.failed);
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        peer.failed = false;
         if !std::mem::replace(&mut peer.unheard, true) {
             self.counts.unheard += 1;
             // Copies that the peer has sent until now were dropped.
@@ -239,14 +251,21 @@ impl ClaimMachine {
         }
         if was_failed {
             self.own.dirty.mark_affected(self.sets.copy(name));
-            self.on_return(name, &[], false, now);
+            self.on_return(name, &[], was_alone, now);
         }
     }
 
-    /// Suspects all live peers, because none of them has responded to a challenge.
+    /// Suspects all live peers, because none of them has responded to a challenge. Unheard peers are
+    /// challenged at once: their replies by ARP prove that this node receives frames.
     pub(super) fn suspect_all(&mut self, now: Instant) {
-        let live = self.peers.iter().filter(|(_, peer)| !peer.failed && peer.suspicion.is_none());
-        for name in live.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
+        let is_idle = |suspicion: &Suspicion| !suspicion.is_open();
+        let is_due = |peer: &Peer| !peer.failed && peer.suspicion.as_ref().is_none_or(is_idle);
+        let due = self.peers.iter().filter(|(_, peer)| is_due(peer));
+        for name in due.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
+            let nonce = self.random(u64::MAX);
+            if let Some(peer) = self.peers.get_mut(&name) {
+                peer.suspicion = Some(Suspicion::new(nonce, now));
+            }
             self.suspect(&name, now);
             self.update_peers_due(&name);
         }
@@ -265,15 +284,18 @@ impl ClaimMachine {
 
     /// Challenges a failed peer that has announced an address which this node owns. After a round
     /// without a reply, further announcements are ignored for [`FORGERY_INTERVAL`].
-    pub(super) fn suspect_alive(&mut self, name: &str, address: IpAddr, now: Instant) {
+    ///
+    /// Returns whether a round of challenges runs.
+    pub(super) fn suspect_alive(&mut self, name: &str, address: IpAddr, now: Instant) -> bool {
         let nonce = self.random(u64::MAX);
-        let Some(peer) = self.peers.get_mut(name) else { return };
+        let Some(peer) = self.peers.get_mut(name) else { return false };
         let is_due = peer.silent_at.is_none_or(|at| now.since(at) >= FORGERY_INTERVAL);
         if peer.suspicion.is_none() && is_due {
             let announced = Some(address);
             peer.suspicion = Some(Suspicion { announced, ..Suspicion::new(nonce, now) });
             self.peers_due = Some(now);
         }
+        peer.suspicion.is_some()
     }
 
     fn declare_failed(&mut self, name: &str, now: Instant) {
@@ -282,9 +304,11 @@ impl ClaimMachine {
         let arp_replied = suspicion.as_ref().is_some_and(|suspicion| suspicion.arp_replied);
         if peer.failed {
             peer.silent_at = Some(now).filter(|_| !arp_replied);
+            let announced = suspicion.and_then(|suspicion| suspicion.announced);
             if arp_replied {
-                let announced = suspicion.and_then(|suspicion| suspicion.announced);
                 self.leave_to_failed_peer(name, announced, now);
+            } else if let Some(address) = announced {
+                self.defend_against(name, address, now);
             }
             return;
         }
@@ -299,7 +323,7 @@ impl ClaimMachine {
             .flat_map(|copy| copy.claims().keys())
             .copied()
             .collect();
-        if arp_replied {
+        if arp_replied && !claims.is_empty() {
             self.counts.proxied_failures += 1;
             self.note_proxied(name, &claims, now);
         }

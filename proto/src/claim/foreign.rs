@@ -175,8 +175,8 @@ impl ClaimMachine {
                 }
             }
             ConflictKind::UnheardPeer(ref node) if is_owned && !self.may_be_second(address, now) => {
-                self.suspect_alive(node, address, now);
-                if !self.yields_to(node, address) {
+                let is_checked = self.suspect_alive(node, address, now);
+                if !is_checked || !self.yields_to(node, address) {
                     self.record_conflict(address, mac, kind, now);
                     self.defend(address, now);
                 }
@@ -332,7 +332,9 @@ impl ClaimMachine {
     /// Handles a peer's release of addresses that a foreign host uses.
     pub(super) fn on_contested(&mut self, addresses: &[IpAddr], now: Instant) {
         for address in addresses {
-            if self.owners(*address).next().is_none()
+            let is_owned = self.owned().contains_key(address);
+            if !is_owned
+                && self.owners(*address).next().is_none()
                 && let Some(state) = self.units.get_mut(address)
             {
                 state.leave_to_foreign_host(now + CONTEST_WAIT);
@@ -354,7 +356,7 @@ impl ClaimMachine {
             return true;
         }
         let own = &*self.config.node;
-        let is_new = |owned: &Owned| owned.since >= peer.last_frame;
+        let is_new = |owned: &Owned| owned.since >= peer.last_seen;
         let is_better = (state.unit.order(node), node) < (state.unit.order(own), own);
         self.owned().get(&address).is_some_and(is_new) && is_better
     }
@@ -375,6 +377,13 @@ impl ClaimMachine {
             self.record_conflict(address, mac, ConflictKind::UnheardPeer(node.into()), now);
             self.contest(address, now);
         }
+    }
+
+    /// Defends an address against announcements with the MAC of a failed peer.
+    pub(super) fn defend_against(&mut self, node: &str, address: IpAddr, now: Instant) {
+        let Some(mac) = self.peers.get(node).map(|peer| peer.mac) else { return };
+        self.record_conflict(address, mac, ConflictKind::UnheardPeer(node.into()), now);
+        self.defend(address, now);
     }
 
     /// Returns whether this node has just taken an address although another candidate may have

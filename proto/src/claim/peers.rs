@@ -20,7 +20,7 @@ use crate::wire::hello::{Body, Flags, Frame};
 /// Maximum number of key IDs that are stored as accepted by a peer. No speaker accepts more than
 /// two at a time.
 const ACCEPTS_MAX: usize = 4;
-/// Time for which the state of a failed peer is kept, counted from the peer's latest frame.
+/// Time for which the state of a failed peer is kept, counted from the latest sign of life.
 const FAILED_PEER_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Age up to which an overtaken list request or release is executed, measured by the clock of the
 /// peer. An older one may be a recording.
@@ -40,7 +40,10 @@ pub(super) struct Peer {
     pub(super) epoch: u64,
     pub(super) clock: u64,
     pub(super) interval: Duration,
+    /// Time of the latest frame of the peer on the segment.
     pub(super) last_frame: Instant,
+    /// Time of the latest frame, accepted copy of a frame, or proof that the peer is unheard.
+    pub(super) last_seen: Instant,
     pub(super) suspicion: Option<Suspicion>,
     /// IDs of the keys that the peer accepts; empty if not reported yet.
     pub(super) accepts: Box<[u32]>,
@@ -65,6 +68,7 @@ impl Peer {
             clock: frame.clock,
             interval: frame.interval,
             last_frame: now,
+            last_seen: now,
             suspicion: None,
             accepts: Box::default(),
             min_clock_offset: MinimumOffset::new(frame.clock, now),
@@ -85,7 +89,7 @@ impl Peer {
     /// Returns the time at which the state of a failed peer is removed. If the peer returns later,
     /// it must pass a challenge, like a newcomer.
     pub(super) fn forgotten_at(&self) -> Instant {
-        self.last_frame + FAILED_PEER_LIFETIME
+        self.last_seen + FAILED_PEER_LIFETIME
     }
 
     /// Returns whether the frame is reordered or replayed: its clock value is not above the latest
@@ -119,6 +123,11 @@ impl ClaimMachine {
     pub(super) fn receive(&mut self, source: Mac, frame: Frame, now: Instant) {
         if *frame.node == *self.config.node {
             self.counts.own_name_frames += 1;
+            return;
+        }
+        if matches!(frame.body, Body::PathReport { .. }) {
+            // A report goes by the second path, so another host has copied this one.
+            self.counts.stale_frames += 1;
             return;
         }
         let Some(changes) = self.admit(source, &frame, now) else { return };
@@ -201,7 +210,7 @@ impl ClaimMachine {
         peer.add_mac(source);
         peer.interval = frame.interval;
         peer.clock = frame.clock;
-        peer.last_frame = now;
+        (peer.last_frame, peer.last_seen) = (now, now);
     }
 
     pub(super) fn set_peer_flags(&mut self, node: &str, flags: Flags) {
@@ -257,7 +266,7 @@ impl ClaimMachine {
             .peers
             .iter()
             .filter(|(_, peer)| peer.failed)
-            .min_by_key(|(_, peer)| peer.last_frame);
+            .min_by_key(|(_, peer)| peer.last_seen);
         let Some(name) = longest_failed.map(|(name, _)| name.clone()) else { return false };
         self.remove_peer(&name);
         true

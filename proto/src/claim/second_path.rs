@@ -21,7 +21,7 @@ use crate::wire::hello::{Body, Frame, PathReport};
 /// Maximum age of a frame of the challenger that a path report still counts as just received. The
 /// challenger sends the challenge by both paths at the same time.
 const JUST_RECEIVED: Duration = Duration::from_millis(15);
-/// Time by which a challenge may be older than the latest copy, in nanoseconds of the peer's clock.
+/// Time by which a request may be older than the latest frame, in nanoseconds of the peer's clock.
 const OVERTAKEN_MAX: u64 = 20_000_000;
 /// Maximum age of a reply to this node that a path report counts. An earlier challenge of the same
 /// round may have been lost.
@@ -111,12 +111,12 @@ impl ClaimMachine {
             // The frame of an earlier copy has not arrived on the segment.
             self.suspect_heard(&frame.node, now);
         }
+        let latest = before.max(self.peers.get(&*frame.node).map_or(0, |peer| peer.clock));
+        let is_old = frame.clock.saturating_add(OVERTAKEN_MAX) <= latest;
         match frame.body {
             // Datagrams overtake each other. A recording of an old one has no effect.
-            Body::Challenge { nonce } if frame.clock.saturating_add(OVERTAKEN_MAX) > before => {
-                self.answer_challenge(&frame.node, nonce, now)
-            }
-            Body::Challenge { .. } => self.counts.stale_frames += 1,
+            Body::Challenge { .. } | Body::ListRequest if is_old => self.counts.stale_frames += 1,
+            Body::Challenge { nonce } => self.answer_challenge(&frame.node, nonce, now),
             Body::ListRequest => self.sets.own_mut().start_list(now),
             Body::Hello { .. }
             | Body::Claim(_)
@@ -137,7 +137,7 @@ impl ClaimMachine {
             self.counts.stale_frames += 1;
             return;
         }
-        peer.clock = frame.clock;
+        (peer.clock, peer.last_seen) = (frame.clock, now);
         self.set_peer_flags(&frame.node, frame.flags);
         let changes = self.sets.receive(&frame.node, &frame, now);
         self.on_body(&frame.node, frame.body, changes, now);
@@ -222,7 +222,19 @@ impl ClaimMachine {
         let is_hello = matches!(frame.body, Body::Hello { .. });
         let hello_interval = HELLO_COPY_INTERVAL * self.second_path_factor();
         for (name, peer) in &mut self.peers {
-            if !peer.uses_second_path(now) || to.is_some_and(|mac| mac != peer.mac) {
+            let is_needed = match frame.body {
+                // Challenges of the self-check concern the segment alone.
+                Body::Challenge { nonce } => peer.is_challenged_with(nonce),
+                Body::ChallengeReply { .. } => false,
+                Body::Hello { .. }
+                | Body::Claim(_)
+                | Body::Release { .. }
+                | Body::ListRequest
+                | Body::List(_)
+                | Body::Doubt(_)
+                | Body::PathReport { .. } => peer.uses_second_path(now),
+            };
+            if !is_needed || to.is_some_and(|mac| mac != peer.mac) {
                 continue;
             }
             if is_hello {

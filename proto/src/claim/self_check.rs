@@ -228,7 +228,7 @@ impl ClaimMachine {
         }
         self.self_check.votes.retain(|_, at| now.since(*at) < VOTE_LIFETIME);
         self.self_check.votes.insert(node.into(), now);
-        let live = || self.peers.iter().filter(|(_, peer)| !peer.failed);
+        let live = || self.peers.iter().filter(|(_, peer)| !peer.failed && !peer.unheard);
         if self.self_check.votes.len() >= VOTES_ENOUGH.min(live().count()) {
             self.fence(now);
             return;
