@@ -1,6 +1,7 @@
 //! Scenarios of filtered frames: a packet filter drops the frames of the ownership protocol, and
 //! ARP passes.
 
+use super::bounds::ScenarioBounds;
 use super::checker::Cause;
 use super::isolation::heal_later;
 use super::scenario::ms;
@@ -12,6 +13,16 @@ use std::time::Duration;
 const FILTERED: Duration = ms(10_000);
 /// Interval of forged announcements.
 const FORGERY_INTERVAL: Duration = ms(40);
+
+/// Maximum time in milliseconds for which a unit has two owners while nodes begin to miss each
+/// other's frames: the interval of the hellos by the second path, or the time that a node needs to
+/// detect the owner by ARP, for each candidate that takes the unit.
+const TWO_OWNERS_MAX_MS: u64 = 500;
+
+/// Returns the bounds of all scenarios of filtered frames.
+pub(super) const fn bounds() -> ScenarioBounds {
+    ScenarioBounds::failure().reunions(2).double_owner_after_take(TWO_OWNERS_MAX_MS)
+}
 
 impl SimWorld {
     /// Starts or stops to filter the frames that arrive at a node.

@@ -45,11 +45,6 @@ const fn scenario(
     Scenario { name, description, plan, bounds, prototype }
 }
 
-/// Maximum time in milliseconds for which a unit has two owners while nodes begin to miss each
-/// other's frames: the interval of the hellos by the second path, or the time that a node needs to
-/// detect the owner by ARP, for each candidate that takes the unit.
-const FILTER_DOUBLE: u64 = 500;
-
 /// Name of the scenario in which a foreign host uses an address before the nodes start.
 pub(super) const ADDRESS_IN_USE: &str = "squatter";
 
@@ -431,65 +426,49 @@ pub static ALL: [Scenario; 60] = [
         "filter",
         "frames to one node, or to every node, are filtered for 10 s",
         filters::filtered,
-        ScenarioBounds::failure().reunions(2).unowned(0).moves(0),
+        filters::bounds().unowned(0).moves(0),
         None,
     ),
     scenario(
         "filter_no_udp",
         "frames are filtered for 10 s, and UDP, too",
         filters::filtered_without_udp,
-        ScenarioBounds::failure().reunions(2).double_owner_after_take(FILTER_DOUBLE).moves(3),
+        filters::bounds().moves(3),
         None,
     ),
     scenario(
         "filter_drain",
         "frames are filtered, then an owner is drained",
         filters::filtered_drain,
-        ScenarioBounds::failure()
-            .reunions(1)
-            .unowned(30)
-            .double_owner_after_take(FILTER_DOUBLE)
-            .moves(3),
+        filters::bounds().unowned(30).moves(3),
         None,
     ),
     scenario(
         "filter_death",
         "frames are filtered, then an owner is killed",
         filters::filtered_failure,
-        ScenarioBounds::failure()
-            .reunions(1)
-            .unowned(1_250)
-            .double_owner_after_take(FILTER_DOUBLE)
-            .moves(3),
+        filters::bounds().unowned(1_250).moves(3),
         None,
     ),
     scenario(
         "filter_death_no_udp",
         "frames are filtered, and UDP, too; then an owner is killed",
         filters::filtered_failure_without_udp,
-        ScenarioBounds::failure()
-            .reunions(1)
-            .unowned(12_500)
-            .double_owner_after_take(FILTER_DOUBLE)
-            .moves(6),
+        filters::bounds().unowned(12_500).moves(6),
         None,
     ),
     scenario(
         "filter_restart",
         "frames are filtered, then a node is killed and restarts",
         filters::filtered_restart,
-        ScenarioBounds::failure()
-            .reunions(2)
-            .unowned(12_500)
-            .double_owner_after_take(FILTER_DOUBLE)
-            .moves(6),
+        filters::bounds().unowned(12_500).moves(6),
         None,
     ),
     scenario(
         "filter_start",
         "all frames are filtered before the nodes start",
         filters::filtered_start,
-        ScenarioBounds::failure().reunions(2).unowned(13_500).moves(4),
+        filters::bounds().unowned(13_500).moves(4),
         None,
     ),
     scenario(

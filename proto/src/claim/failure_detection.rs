@@ -94,7 +94,8 @@ impl Peer {
 impl ClaimMachine {
     pub(super) fn on_arp_reply(&mut self, mac: Mac) {
         for peer in self.peers.values_mut().filter(|peer| peer.mac == mac) {
-            if let Some(suspicion) = peer.suspicion.as_mut().filter(|suspicion| suspicion.is_open()) {
+            if let Some(suspicion) = peer.suspicion.as_mut().filter(|suspicion| suspicion.is_open())
+            {
                 suspicion.arp_replied = true;
             }
         }
@@ -255,8 +256,8 @@ impl ClaimMachine {
         }
     }
 
-    /// Suspects all live peers, because none of them has responded to a challenge. Unheard peers are
-    /// challenged at once: their replies by ARP prove that this node receives frames.
+    /// Suspects all live peers, because none of them has responded to a challenge. Unheard peers
+    /// are challenged at once: their replies by ARP prove that this node receives frames.
     pub(super) fn suspect_all(&mut self, now: Instant) {
         let is_idle = |suspicion: &Suspicion| !suspicion.is_open();
         let is_due = |peer: &Peer| !peer.failed && peer.suspicion.as_ref().is_none_or(is_idle);

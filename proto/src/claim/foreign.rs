@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use super::claim_sets::{Owned, SetCopy};
 use super::moves::Moves;
-use super::newcomers::Newcomer;
 use super::unit::UnitState;
 use super::{ClaimMachine, Output};
 use crate::Instant;
@@ -174,7 +173,9 @@ impl ClaimMachine {
                     self.defend(address, now);
                 }
             }
-            ConflictKind::UnheardPeer(ref node) if is_owned && !self.may_be_second(address, now) => {
+            ConflictKind::UnheardPeer(ref node)
+                if is_owned && !self.may_be_second(address, now) =>
+            {
                 let is_checked = self.suspect_alive(node, address, now);
                 if !is_checked || !self.yields_to(node, address) {
                     self.record_conflict(address, mac, kind, now);
@@ -217,9 +218,7 @@ impl ClaimMachine {
         if let Some((name, newcomer)) = self.newcomers.iter().find(|(_, it)| it.mac == mac) {
             // Its claims follow when it has responded. If it never does, it does not receive the
             // challenge, and nothing but its ARP frames shows which addresses it uses.
-            return newcomer
-                .does_not_respond(now)
-                .then(|| ConflictKind::UnheardPeer(name.clone()));
+            return newcomer.does_not_respond(now).then(|| ConflictKind::UnheardPeer(name.clone()));
         }
         // Two peers have this MAC if a node was reinstalled under another name: prefer the live
         // peer.
@@ -403,13 +402,10 @@ impl ClaimMachine {
     /// Returns whether a candidate may own a unit although this node has never received its claims:
     /// this node has heard no peer since its start, or a candidate does not respond to challenges.
     pub(super) fn may_miss_owner(&self, unit: &Unit, now: Instant) -> bool {
-        let is_unknown = |(name, newcomer): (&Box<str>, &Newcomer)| {
-            newcomer.does_not_respond(now)
-                && !self.peers.contains_key(&**name)
-                && unit.candidate(name).is_some()
-        };
+        let silent = self.newcomers.iter().filter(|(_, newcomer)| newcomer.does_not_respond(now));
+        let mut unknown = silent.filter(|(name, _)| !self.peers.contains_key(&***name));
         (self.peers.is_empty() && unit.candidates.len() > 1)
-            || self.newcomers.iter().any(is_unknown)
+            || unknown.any(|(name, _)| unit.candidate(name).is_some())
     }
 
     /// Ends the conflict about an address, because a peer has claimed it. The peer has probed the

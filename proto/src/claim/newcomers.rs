@@ -28,6 +28,8 @@ const NEWCOMERS_MAX: usize = 256;
 pub(super) struct Newcomer {
     /// Time of its first frame.
     first_frame: Instant,
+    /// True if the newcomer states that it is isolated.
+    isolated: bool,
     nonce: u64,
     /// Time at which the nonce was chosen.
     since: Instant,
@@ -44,9 +46,10 @@ pub(super) struct Newcomer {
 }
 
 impl Newcomer {
-    /// Returns whether the newcomer has not responded although it had the time.
+    /// Returns whether the newcomer has not responded although it had the time. An isolated one has
+    /// the worst rank, so it makes no difference what it owns.
     pub(super) fn does_not_respond(&self, now: Instant) -> bool {
-        now.since(self.first_frame) >= RESPONSE_MAX
+        !self.isolated && now.since(self.first_frame) >= RESPONSE_MAX
     }
 
     /// Returns whether a response with the current nonce would come too late.
@@ -125,6 +128,7 @@ impl ClaimMachine {
         }
         let new_newcomer = |first_frame, accepts| Newcomer {
             first_frame,
+            isolated: frame.flags.isolated,
             nonce,
             since: now,
             challenged: now,
@@ -141,10 +145,9 @@ impl ClaimMachine {
         if first {
             // The expired challenge is replaced in the same entry. Without the entry, the newcomer
             // would count as a foreign host.
-            *newcomer =
-                new_newcomer(newcomer.first_frame, std::mem::take(&mut newcomer.accepts));
+            *newcomer = new_newcomer(newcomer.first_frame, std::mem::take(&mut newcomer.accepts));
         }
-        newcomer.last_frame = now;
+        (newcomer.last_frame, newcomer.isolated) = (now, frame.flags.isolated);
         if let Body::Hello { accepted_keys: accepts } = &frame.body {
             newcomer.accepts = accepted(accepts);
         }

@@ -131,7 +131,7 @@ impl ClaimMachine {
             return;
         }
         if let Some(pending_claim) = &mut state.pending_claim {
-            pending_claim.pending = None;
+            (pending_claim.pending, pending_claim.probes) = (None, None);
         }
         if !state.was_owned && !probes_first {
             self.start_probing(state, now);

@@ -4,7 +4,7 @@
 use ferrolb_sim::{Defect, Rule, Run, scenario};
 use std::collections::BTreeSet;
 
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 24;
 
 /// Returns the rules that the runs of a scenario violate.
 fn violated_rules(name: &str, defect: Option<Defect>) -> BTreeSet<Rule> {

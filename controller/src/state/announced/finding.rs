@@ -130,7 +130,11 @@ impl DiagnosisInput<'_> {
     ///
     /// A speaker that has heard no other speaker since its start reports the owner of an address as
     /// a foreign host. The hardware address shows which node that is.
-    fn warning<'s>(&'s self, at: Reporter<'s>, issue: &'s InterfaceIssue) -> Option<OwnerIssue<'s>> {
+    fn warning<'s>(
+        &'s self,
+        at: Reporter<'s>,
+        issue: &'s InterfaceIssue,
+    ) -> Option<OwnerIssue<'s>> {
         let InterfaceIssue { mac, node, .. } = issue;
         let live_speakers = self.live_speakers;
         let filtered = |from| {
@@ -138,9 +142,7 @@ impl DiagnosisInput<'_> {
             Some(OwnerIssue::HellosFiltered { at, from, has_second_path })
         };
         match issue.reason {
-            InterfaceIssueReason::AddressConflict => {
-                filtered(live_speakers?.node_with_mac(mac)?)
-            }
+            InterfaceIssueReason::AddressConflict => filtered(live_speakers?.node_with_mac(mac)?),
             InterfaceIssueReason::KernelAnswers => None,
             InterfaceIssueReason::HellosFiltered => filtered(node.as_deref().unwrap_or(mac)),
             InterfaceIssueReason::StaleNeighborProxy => {

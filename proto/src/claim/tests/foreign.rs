@@ -291,5 +291,6 @@ fn a_newcomer_that_keeps_sending_is_no_foreign_host() {
     // This frame removes newcomers that have sent nothing for a second.
     send(&mut segment, 8, 1);
     receive_arp(&mut segment, source(9), true);
-    assert!(conflicts_of(&mut segment, owner).is_empty());
+    let kind = ConflictKind::UnheardPeer("node9".into());
+    assert_eq!(conflicts_of(&mut segment, owner), conflict_with(kind, source(9)));
 }

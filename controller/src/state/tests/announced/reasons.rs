@@ -353,33 +353,45 @@ fn issues() -> Vec<ReasonCase> {
             "Announced",
             &["from n2 (eth0), but n2 could not join multicast group 02:00:00:00:00:99"],
         ),
+    ]
+}
+
+/// Returns cases in which hellos between the owner and another node do not arrive.
+fn filtered_hellos() -> Vec<ReasonCase> {
+    vec![
         (
             "an owner whose hellos do not arrive, without a second path",
             with_issue(&[ADDRESS], InterfaceIssueReason::HellosFiltered, Some("n3")),
             ConditionStatus::True,
             "Announced",
-            &["EtherType 0x88B5 from n3 do not arrive at n2 (eth0, HellosFiltered)", "UDP port 7473"],
+            &[
+                "EtherType 0x88B5 from n3 do not arrive at n2 (eth0, HellosFiltered)",
+                "UDP port 7473",
+            ],
         ),
         (
             "an owner that another node has never heard",
             with_unknown_owner(),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, HellosFiltered)"],
+            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, \
+                 HellosFiltered)"],
         ),
         (
             "an owner whose hellos do not arrive",
             with_unheard(0, "n2"),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, HellosFiltered)"],
+            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, \
+                 HellosFiltered)"],
         ),
         (
             "an owner at which hellos do not arrive",
             with_unheard(1, "n3"),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but frames of EtherType 0x88B5 from n3 do not arrive at n2 (eth0, HellosFiltered)"],
+            &["from n2 (eth0), but frames of EtherType 0x88B5 from n3 do not arrive at n2 (eth0, \
+                 HellosFiltered)"],
         ),
     ]
 }
@@ -423,6 +435,7 @@ fn every_reason_has_its_message() {
         separate_families(),
         speakers(),
         issues(),
+        filtered_hellos(),
         modes(),
     ];
     for (case, mut topology, status, reason, words) in cases.into_iter().flatten() {

@@ -111,7 +111,7 @@ fn every_finding_has_its_message() {
 #[test]
 fn filtered_hellos_are_reported_with_the_next_step() {
     let start = "192.0.2.7 from n1 (eth0, eth1), but frames of EtherType 0x88B5 from n1 do not \
-                 arrive at n2 (eth0): let packet filters and switches pass them";
+                 arrive at n2 (eth0, HellosFiltered): let packet filters and switches pass them";
     let port = ", and UDP port 7473 (--challenge-port), by which speakers detect this loss";
     for (has_second_path, end) in [(true, ""), (false, port)] {
         let at = Reporter { node: "n2", interface: "eth0" };
