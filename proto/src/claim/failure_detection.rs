@@ -246,8 +246,9 @@ impl ClaimMachine {
         peer.failed = false;
         if !std::mem::replace(&mut peer.unheard, true) {
             self.counts.unheard += 1;
-            // Copies that the peer has sent until now were dropped.
             let mac = peer.mac;
+            self.correct_conflicts(name);
+            // Copies that the peer has sent until now were dropped.
             self.send(Some(mac), Body::ListRequest, now);
         }
         if was_failed {
@@ -317,6 +318,7 @@ impl ClaimMachine {
         self.own.dirty.waiting = true;
         (peer.failed, peer.unheard) = (true, false);
         let last_frame = peer.last_frame;
+        self.correct_conflicts(name);
         let claims: Vec<_> = self
             .sets
             .copy(name)

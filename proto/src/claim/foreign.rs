@@ -378,6 +378,19 @@ impl ClaimMachine {
         }
     }
 
+    /// Corrects the conflicts with a peer whose frames turn out not to arrive: since its latest frame,
+    /// its speaker may have claimed the addresses, so nothing shows that its kernel replies.
+    pub(super) fn correct_conflicts(&mut self, node: &str) {
+        let Some(since) = self.peers.get(node).map(|peer| peer.last_frame) else { return };
+        let is_kernel =
+            |kind: &ConflictKind| matches!(kind, ConflictKind::PeerKernel(name) if **name == *node);
+        for seen in self.address_conflicts.values_mut() {
+            if is_kernel(&seen.kind) && seen.at >= since {
+                seen.kind = ConflictKind::UnheardPeer(node.into());
+            }
+        }
+    }
+
     /// Defends an address against announcements with the MAC of a failed peer.
     pub(super) fn defend_against(&mut self, node: &str, address: IpAddr, now: Instant) {
         let Some(mac) = self.peers.get(node).map(|peer| peer.mac) else { return };

@@ -100,6 +100,12 @@ fn without_a_second_path_each_address_has_one_owner() {
         assert_eq!(segment.longest_gap(VIP), Duration::ZERO, "{filtered:?}");
         let overlap = segment.longest_overlap(VIP);
         assert!(overlap <= ms(200), "{filtered:?}: two owners for {overlap:?}");
+        let reported: Vec<_> =
+            segment.nodes.iter().flat_map(|node| node.machine.conflicts()).collect();
+        let is_filtered = |it: &AddressConflict| matches!(it.kind, ConflictKind::UnheardPeer(_));
+        // If the owner alone filters, the others hear it, and no conflict shows the filter.
+        assert_eq!(reported.is_empty(), filtered == [0], "{filtered:?}");
+        assert!(reported.iter().all(is_filtered), "{filtered:?}: {reported:?}");
         for name in &order[1..] {
             assert!(segment.node(name).starts <= 1, "{filtered:?}: {name} takes the address again");
         }
