@@ -27,6 +27,7 @@
 //! - [`rule`]: the ownership rule, conflicts between two owners, and preemption.
 //! - [`mod@unit`]: state of one election unit.
 //! - [`foreign`]: conflicts with foreign hosts, and with peers whose kernel replies for an address.
+//! - [`unheard`]: addresses of nodes whose claims do not arrive.
 //! - [`move_cause`]: causes of moves.
 //! - [`moves`]: recent moves of a unit, and the preempt delay that follows from them.
 //! - [`counters`]: counters of events, for the metrics.
@@ -47,6 +48,7 @@ mod peers;
 mod rule;
 mod second_path;
 mod self_check;
+mod unheard;
 mod unit;
 
 pub use claim_sets::Owned;

@@ -6,17 +6,14 @@
 //! node owned the address before. An address that a node has owned for longer is defended (RFC 5227
 //! section 2.4 c), and not released.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::claim_sets::{Owned, SetCopy};
+use super::claim_sets::SetCopy;
 use super::moves::Moves;
 use super::unit::UnitState;
 use super::{ClaimMachine, Output};
 use crate::Instant;
-use crate::election::Unit;
 use crate::wire::Mac;
 
 /// Interval of the ARP probes for one address.
@@ -27,7 +24,7 @@ const PROBES: u8 = 3;
 /// the segment.
 const UNIT_PROBE_INTERVAL: Duration = Duration::from_millis(1);
 /// Time for which an address is left to a foreign host before the address is probed again.
-const CONTEST_WAIT: Duration = Duration::from_secs(10);
+pub(super) const CONTEST_WAIT: Duration = Duration::from_secs(10);
 /// Maximum random time that is added to [`CONTEST_WAIT`].
 const CONTEST_SPREAD: Duration = Duration::from_secs(1);
 /// Stagger between the candidates for a contested unit: the time that the ARP probes take.
@@ -190,21 +187,6 @@ impl ClaimMachine {
         }
     }
 
-    /// Suspects a peer that announces an address which this node owns, and which the peer does not
-    /// claim: the claim may not have arrived.
-    fn suspect_announcer(&mut self, address: IpAddr, mac: Mac, now: Instant) {
-        let is_claimed =
-            |copy: &SetCopy| !copy.is_complete() || copy.claims().contains_key(&address);
-        let announcer = self.peers.iter().find(|(name, peer)| {
-            let is_explained = self.sets.copy(name).is_some_and(is_claimed);
-            !peer.failed && peer.macs.contains(&mac) && !is_explained
-        });
-        if let Some((name, _)) = announcer {
-            let name = Arc::clone(name);
-            self.suspect_heard(&name, now);
-        }
-    }
-
     /// Returns the type of the host that sent a frame about an address; `None` if the frame is no
     /// conflict. The ownership protocol settles the claims of live peers, and frames of a former
     /// owner may still arrive for a moment.
@@ -217,8 +199,11 @@ impl ClaimMachine {
     ) -> Option<ConflictKind> {
         if let Some((name, newcomer)) = self.newcomers.iter().find(|(_, it)| it.mac == mac) {
             // Its claims follow when it has responded. If it never does, it does not receive the
-            // challenge, and nothing but its ARP frames shows which addresses it uses.
-            return newcomer.does_not_respond(now).then(|| ConflictKind::UnheardPeer(name.clone()));
+            // challenge, and nothing but its ARP frames shows which addresses it uses. A node that
+            // this node has known before probes the addresses itself.
+            let is_unknown = !self.peers.contains_key(&**name);
+            return (is_unknown && newcomer.does_not_respond(now))
+                .then(|| ConflictKind::UnheardPeer(name.clone()));
         }
         // Two peers have this MAC if a node was reinstalled under another name: prefer the live
         // peer.
@@ -259,7 +244,13 @@ impl ClaimMachine {
         moves.and_then(Moves::last).is_some_and(|at| now.since(at) < MOVE_GRACE)
     }
 
-    fn record_conflict(&mut self, address: IpAddr, mac: Mac, kind: ConflictKind, now: Instant) {
+    pub(super) fn record_conflict(
+        &mut self,
+        address: IpAddr,
+        mac: Mac,
+        kind: ConflictKind,
+        now: Instant,
+    ) {
         if self.address_conflicts.len() >= ADDRESS_CONFLICTS_MAX
             && !self.address_conflicts.contains_key(&address)
         {
@@ -284,7 +275,7 @@ impl ClaimMachine {
     /// Defends an address with an announcement. The interval between two defenses is limited, so
     /// that two hosts that both defend an address do not flood the segment. A defense that would be
     /// too early is postponed.
-    fn defend(&mut self, address: IpAddr, now: Instant) {
+    pub(super) fn defend(&mut self, address: IpAddr, now: Instant) {
         let Some(seen) = self.address_conflicts.get_mut(&address) else { return };
         let due = seen.defended.map_or(now, |(at, interval)| at + interval);
         if due > now {
@@ -319,7 +310,7 @@ impl ClaimMachine {
 
     /// Leaves an address to a foreign host: no speaker announces the address until that host stops
     /// using it.
-    fn contest(&mut self, address: IpAddr, now: Instant) {
+    pub(super) fn contest(&mut self, address: IpAddr, now: Instant) {
         // If two nodes leave an address to each other, they do not probe it at the same time again.
         let spread = Duration::from_nanos(self.random(CONTEST_SPREAD.as_nanos() as u64));
         let Some(state) = self.units.get_mut(&address) else { return };
@@ -341,45 +332,8 @@ impl ClaimMachine {
         }
     }
 
-    /// Returns whether this node leaves an owned address to a failed peer that announces it.
-    ///
-    /// If the peer owned the address when its latest frame arrived, this node has taken the address
-    /// by mistake. If this node owned the address at that time, the peer knows of that claim. If
-    /// both have claimed the address since, the order decides.
-    pub(super) fn yields_to(&self, node: &str, address: IpAddr) -> bool {
-        let (Some(peer), Some(state)) = (self.peers.get(node), self.units.get(&address)) else {
-            return false;
-        };
-        let copy = self.sets.copy(node);
-        if copy.is_some_and(|copy| copy.claims().contains_key(&address)) {
-            return true;
-        }
-        let own = &*self.config.node;
-        let is_new = |owned: &Owned| owned.since >= peer.last_seen;
-        let is_better = (state.unit.order(node), node) < (state.unit.order(own), own);
-        self.owned().get(&address).is_some_and(is_new) && is_better
-    }
-
-    /// Leaves addresses to a failed peer that replies to requests and has announced an address:
-    /// those that this node has taken from the peer, and perhaps the announced one. From now on,
-    /// the peer is treated like a foreign host that uses the addresses.
-    pub(super) fn leave_to_failed_peer(
-        &mut self,
-        node: &str,
-        announced: Option<IpAddr>,
-        now: Instant,
-    ) {
-        let Some(mac) = self.peers.get(node).map(|peer| peer.mac) else { return };
-        let announced = announced.filter(|address| self.yields_to(node, *address));
-        let taken = self.sets.copy(node).into_iter().flat_map(SetCopy::shared).copied();
-        for address in taken.chain(announced).collect::<BTreeSet<_>>() {
-            self.record_conflict(address, mac, ConflictKind::UnheardPeer(node.into()), now);
-            self.contest(address, now);
-        }
-    }
-
-    /// Corrects the conflicts with a peer whose frames turn out not to arrive: since its latest frame,
-    /// its speaker may have claimed the addresses, so nothing shows that its kernel replies.
+    /// Corrects the conflicts with a peer whose frames turn out not to arrive: since its latest
+    /// frame, its speaker may have claimed the addresses, so nothing shows that its kernel replies.
     pub(super) fn correct_conflicts(&mut self, node: &str) {
         let Some(since) = self.peers.get(node).map(|peer| peer.last_frame) else { return };
         let is_kernel =
@@ -389,36 +343,6 @@ impl ClaimMachine {
                 seen.kind = ConflictKind::UnheardPeer(node.into());
             }
         }
-    }
-
-    /// Defends an address against announcements with the MAC of a failed peer.
-    pub(super) fn defend_against(&mut self, node: &str, address: IpAddr, now: Instant) {
-        let Some(mac) = self.peers.get(node).map(|peer| peer.mac) else { return };
-        self.record_conflict(address, mac, ConflictKind::UnheardPeer(node.into()), now);
-        self.defend(address, now);
-    }
-
-    /// Returns whether this node has just taken an address although another candidate may have
-    /// owned it.
-    fn may_be_second(&self, address: IpAddr, now: Instant) -> bool {
-        let is_new = |owned: &Owned| now.since(owned.since) < CONTEST_WAIT;
-        self.owned().get(&address).is_some_and(is_new)
-            && self.units.get(&address).is_some_and(|state| self.may_miss_owner(&state.unit, now))
-    }
-
-    /// Returns whether this node probes a unit before it takes the unit, because it may have an
-    /// owner that this node does not hear.
-    pub(super) fn probes_first(&self, state: &UnitState, now: Instant) -> bool {
-        state.contested || self.may_miss_owner(&state.unit, now)
-    }
-
-    /// Returns whether a candidate may own a unit although this node has never received its claims:
-    /// this node has heard no peer since its start, or a candidate does not respond to challenges.
-    pub(super) fn may_miss_owner(&self, unit: &Unit, now: Instant) -> bool {
-        let silent = self.newcomers.iter().filter(|(_, newcomer)| newcomer.does_not_respond(now));
-        let mut unknown = silent.filter(|(name, _)| !self.peers.contains_key(&***name));
-        (self.peers.is_empty() && unit.candidates.len() > 1)
-            || unknown.any(|(name, _)| unit.candidate(name).is_some())
     }
 
     /// Ends the conflict about an address, because a peer has claimed it. The peer has probed the
