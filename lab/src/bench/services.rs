@@ -146,7 +146,13 @@ pub async fn create(
 ) -> Result<Vec<Assigned>> {
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
     let names = names(prefix, count);
-    for_each_name(&names, async |name| post(&slices, slice(name, prefix)).await).await?;
+    for family in families {
+        let slice_of = |name: &str| match family {
+            Family::V4 => slice(name, prefix),
+            Family::V6 => slice_v6(name, prefix),
+        };
+        for_each_name(&names, async |name| post(&slices, slice_of(name)).await).await?;
+    }
     let services: Api<Service> = Api::default_namespaced(client.clone());
     let events = ServiceEvents::of(client, prefix).await?;
     // The watch occupies one connection. These requests open a connection for each creator, because
@@ -282,6 +288,15 @@ pub(super) fn slice(service: &str, batch: &str) -> Value {
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         "endpoints": [{"addresses": ["10.244.1.99"], "conditions": {"ready": true}, "nodeName": "node1"}],
     })
+}
+
+/// Returns the EndpointSlice of [`slice`] for IPv6.
+fn slice_v6(service: &str, batch: &str) -> Value {
+    let mut slice = slice(service, batch);
+    slice["metadata"]["name"] = json!(format!("{service}-v6"));
+    slice["addressType"] = json!("IPv6");
+    slice["endpoints"][0]["addresses"] = json!(["fd44::1:99"]);
+    slice
 }
 
 #[cfg(test)]

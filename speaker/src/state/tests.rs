@@ -270,3 +270,27 @@ fn statuses_and_interfaces_of_pods_need_no_plan() {
     assert!(is_empty(links(&[veth(7, "169.254.1.1"), veth(8, "169.254.1.1")])));
     assert!(is_empty(links(&[veth(9, "169.254.1.1")])));
 }
+
+/// The EndpointSlices of many Services arrive before the Services, and those of a first batch are
+/// deleted.
+#[test]
+fn endpoint_slices_that_precede_their_services_are_found() {
+    let mut state = state();
+    for (batch, count) in [("many", 100), ("more", 1_000)] {
+        let names: Vec<_> = (0..count).map(|n| format!("{batch}-{n}")).collect();
+        for name in &names {
+            state.handle(Event::Slice(Change::Apply(slice(name))), Instant::ZERO);
+        }
+        feed(&mut state, names.iter().map(|name| Change::Apply(service(name))));
+        for name in &names {
+            let key = Arc::new(Key::new("default", name));
+            assert_eq!(state.services.slices_of(&key).count(), 1, "{name}");
+        }
+        feed(&mut state, names.iter().map(|name| Change::Delete(Key::new("default", name))));
+        for name in &names {
+            let key = Key::new("default", &format!("{name}-1"));
+            state.handle(Event::Slice(Change::Delete(key)), Instant::ZERO);
+        }
+        assert_eq!(state.services.slice_count(), 0);
+    }
+}
