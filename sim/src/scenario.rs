@@ -222,10 +222,9 @@ pub static ALL: [Scenario; 60] = [
         "an owner fails, and restarts on an interface that receives nothing",
         isolated_start,
         ScenarioBounds::failure()
-            .unowned(2_100)
             .burst(8)
-            .double_owner_after_take(800)
-            .double_owner_after_fault(800),
+            .double_owner_after_take(300)
+            .double_owner_after_fault(300),
         None,
     ),
     scenario(

@@ -82,7 +82,7 @@ pub struct Flags {
     pub hello_misses: u32,
 
     /// UDP port by which speakers challenge a node whose hello frames are missing, the same on all
-    /// nodes; 0, none
+    /// nodes; with 0, speakers do not use UDP
     #[arg(long, env = "FERROLB_CHALLENGE_PORT", value_name = "PORT", default_value_t = 7473)]
     pub challenge_port: u16,
 

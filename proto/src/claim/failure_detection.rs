@@ -114,7 +114,7 @@ impl ClaimMachine {
             return;
         };
         let before = suspicion.report.unwrap_or_default();
-        let report = before.and(report);
+        let report = before.merged_with(report);
         suspicion.report = Some(report);
         if (peer.unheard || peer.failed) && report.proves_exchange(suspicion.arp_replied) {
             suspicion.next = now;
@@ -136,7 +136,6 @@ impl ClaimMachine {
 
     /// Declares all peers failed that are not unheard: this node may be alone.
     pub(super) fn declare_all_failed(&mut self, now: Instant) {
-        self.own.dirty.all = true;
         let live = self.peers.iter().filter(|(_, peer)| !peer.failed && !peer.unheard);
         for name in live.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
             self.declare_failed(&name, now);
@@ -237,13 +236,11 @@ impl ClaimMachine {
     fn on_unheard(&mut self, name: &str, now: Instant) {
         let nonce = self.random(u64::MAX);
         let interval = UNHEARD_INTERVAL * self.second_path_factor();
+        let was_alone = self.peers.values().all(|peer| peer.failed);
         let Some(peer) = self.peers.get_mut(name) else { return };
         peer.suspicion = Some(Suspicion::new(nonce, now + interval));
         peer.last_seen = now;
-        let was_failed = peer.failed;
-        let was_alone = self.peers.values().all(|peer| peer.failed);
-        let Some(peer) = self.peers.get_mut(name) else { return };
-        peer.failed = false;
+        let was_failed = std::mem::take(&mut peer.failed);
         if !std::mem::replace(&mut peer.unheard, true) {
             self.counts.unheard += 1;
             let mac = peer.mac;

@@ -55,9 +55,9 @@ struct Answer {
 }
 
 impl PathReport {
-    /// Returns the sum of two reports for the same challenge, which may arrive in any order.
+    /// Returns the facts of two reports for the same challenge, which may arrive in any order.
     #[must_use]
-    pub(super) const fn and(self, other: Self) -> Self {
+    pub(super) const fn merged_with(self, other: Self) -> Self {
         Self {
             receives: self.receives || other.receives,
             has_replied: self.has_replied || other.has_replied,

@@ -50,7 +50,8 @@ pub(super) struct SelfCheck {
     last_frame: Instant,
     /// Time at which the peers are challenged next, if nothing is received until then.
     next_challenge: Instant,
-    /// Number of times that all peers were challenged since the latest frame.
+    /// Number of times that all peers were challenged since the latest frame, plus one when this
+    /// node has begun to act as if it were alone.
     challenge_rounds: u32,
     /// Earliest time of the next search for witnesses.
     next_witness_probe: Instant,
@@ -161,7 +162,9 @@ impl ClaimMachine {
         let alone_at = self.self_check.last_frame + ALONE_AFTER;
         if self.own.flags.isolated {
             self.self_check.next_challenge = now + ISOLATED_PROBE_INTERVAL;
-            if now >= alone_at {
+            if now >= alone_at && self.self_check.challenge_rounds == CHALLENGE_ROUNDS_MAX {
+                self.self_check.challenge_rounds += 1;
+                self.own.dirty.all = true;
                 self.declare_all_failed(now);
             }
         } else if self.self_check.challenge_rounds == CHALLENGE_ROUNDS_MAX {

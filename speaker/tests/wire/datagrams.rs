@@ -91,8 +91,8 @@ fn invalid_datagrams_are_dropped_and_counted() {
             wait_for_count(|| metrics.dropped(reason).get(), count).await;
         }
         lan.inside("client", || {
-            let stranger = UdpSocket::bind(("172.30.0.100", 0)).expect("an address");
-            stranger.send_to(&valid, (IPV4[0], PORT)).expect("a route");
+            let foreign_host = UdpSocket::bind(("172.30.0.100", 0)).expect("an address");
+            foreign_host.send_to(&valid, (IPV4[0], PORT)).expect("a route");
         });
         wait_for_count(|| metrics.dropped(DatagramDrop::UnknownSource).get(), 1).await;
     });

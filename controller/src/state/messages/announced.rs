@@ -139,7 +139,8 @@ impl Display for OwnerIssue<'_> {
                     return Ok(());
                 }
                 f.write_str(
-                    ", and UDP port 7473 (--challenge-port), by which speakers detect this loss",
+                    ", and the UDP port of --challenge-port (default 7473), by which speakers detect \
+                     this loss",
                 )
             }
             Self::StaleNeighborProxy { mac } => write!(

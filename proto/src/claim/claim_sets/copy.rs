@@ -77,14 +77,14 @@ impl SetCopy {
     /// frame.
     ///
     /// A RELEASE contains a change. A CLAIM may repeat earlier claims, so it explains a change only
-    /// if it is new, and if there was no other change.
+    /// if it is new, and if no other change was missed: otherwise it may repeat a missed one.
     pub(super) fn set_stated(&mut self, stated: ClaimSetSummary, body: &Body) {
         let changes = stated.counter.wrapping_sub(self.stated.counter);
         let is_known = |claim: &Claim| {
             self.claims.get(&claim.address).is_some_and(|known| known.rank == claim.rank)
         };
         let is_explained = matches!(body, Body::Release { .. })
-            || (changes == 1 && !body.claims().iter().all(is_known));
+            || (changes == 1 && self.missed == 0 && !body.claims().iter().all(is_known));
         self.missed = self.missed.saturating_add(changes.saturating_sub(is_explained.into()));
         self.stated = stated;
     }

@@ -220,3 +220,14 @@ fn the_return_of_an_idle_peer_causes_no_announcement() {
         assert_eq!(owner.count_announcements(), 0, "round {round}");
     }
 }
+
+/// The repeated claim contains nothing of the lost release, although its address is new here.
+#[test]
+fn a_repeated_claim_does_not_explain_a_lost_release() {
+    let mut owner = TestOwner::new();
+    owner.lose(claim(&[VIP, OTHER_ADDRESS]));
+    owner.receive(hello());
+    owner.lose(hand_over(&[VIP]));
+    owner.receive(claim(&[OTHER_ADDRESS]));
+    assert_eq!(owner.count_announcements(), 1, "node2 may have announced the address");
+}

@@ -366,7 +366,7 @@ fn filtered_hellos() -> Vec<ReasonCase> {
             "Announced",
             &[
                 "EtherType 0x88B5 from n3 do not arrive at n2 (eth0, HellosFiltered)",
-                "UDP port 7473",
+                "the UDP port of --challenge-port",
             ],
         ),
         (
