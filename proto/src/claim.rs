@@ -2,81 +2,56 @@
 //! (docs/internals/l2-protocol.md).
 //!
 //! Each interface has one state machine, [`ClaimMachine`]. The interface's thread in the speaker
-//! runs it, and in simulations the simulator. The state machine contains the state of the other
-//! speakers on the segment (the peers), their claims, and the claims of this node.
+//! runs it, and in simulations the simulator. It consists of three parts, none of which reads the
+//! state of another except by its methods:
 //!
-//! The ownership rule: each owner states its own rank for each of its addresses. If an election
-//! unit has no owner, or an owner with a worse rank, the candidates claim it in order of rank: the
-//! candidate with position r (from 0) claims the unit after r staggers. If two nodes own a unit,
-//! the one with the worse stated rank releases the unit when it receives the other one's claim, and
-//! not before.
-//!
-//! - [`peers`]: state of each peer, and the check whether a received frame is accepted.
-//! - [`newcomers`]: the challenge that an unknown sender must pass.
+//! - [`membership`]: the other speakers on the segment (the peers), and whether they are alive.
 //! - [`claim_sets`]: claim sets of this node and of its peers, and an index of the peers by
 //!   address.
-//! - [`claims`]: effects of the peers' claims and releases.
-//! - [`failure_detection`]: failure detection of peers.
-//! - [`second_path`]: challenges, reports and copies of frames by UDP.
-//! - [`self_check`]: self-check: detects that this node is isolated, or that its clock stood still.
-//! - [`own`]: state of this node, and the frames that it sends.
-//! - [`hello`]: flags and hellos of this node, and their timing.
+//! - [`ownership`]: which addresses this node takes, keeps and releases.
+//!
+//! The claim machine passes each input to the part that it concerns, and the effects of one part to
+//! the others:
+//!
 //! - [`interface`]: configuration, inputs and outputs of the claim machine.
-//! - [`evaluation`]: the units, and which of them the ownership rule evaluates again. A call
-//!   evaluates a limited number of units, and the next tick continues.
-//! - [`rule`]: the ownership rule, conflicts between two owners, and preemption.
-//! - [`mod@unit`]: state of one election unit.
-//! - [`foreign`]: conflicts with foreign hosts, and with peers whose kernel replies for an address.
-//! - [`unheard`]: addresses of nodes whose claims do not arrive.
+//! - [`frames`]: received frames and datagrams.
+//! - [`effects`]: effects of one part on the others.
+//! - [`decisions`]: frames with the decisions, lists and hellos of this node.
 //! - [`move_cause`]: causes of moves.
-//! - [`moves`]: recent moves of a unit, and the preempt delay that follows from them.
 //! - [`counters`]: counters of events, for the metrics.
+//! - [`random`]: pseudorandom numbers.
+//! - `fuzz`: fuzz targets of the parts.
 
 mod claim_sets;
-mod claims;
 mod counters;
-mod evaluation;
-mod failure_detection;
-mod foreign;
-mod hello;
+mod decisions;
+mod effects;
+mod frames;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod interface;
+mod membership;
 mod move_cause;
-mod moves;
-mod newcomers;
-mod own;
-mod peers;
-mod rule;
-mod second_path;
-mod self_check;
-mod unheard;
-mod unit;
+mod ownership;
+mod random;
 
 pub use claim_sets::Owned;
 pub use counters::ClaimCounters;
-pub use foreign::{AddressConflict, ConflictKind};
 pub use interface::{ClaimConfig, Input, NodeState, Output};
+pub use membership::Membership;
 pub use move_cause::{Move, MoveCause};
+pub use ownership::{AddressConflict, ConflictKind};
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::ops::Bound;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::shared_map::SharedMap;
 use crate::wire::Mac;
-use crate::wire::hello::Flags;
 use crate::{Instant, Machine};
 
 use claim_sets::ClaimSets;
-use failure_detection::Suspicion;
-use foreign::ConflictState;
-use moves::MOVES_WINDOW;
-use newcomers::Newcomer;
-use own::OwnState;
-use peers::Peer;
-use self_check::SelfCheck;
-use unit::UnitState;
+use ownership::{Ownership, View};
 
 /// Shortest stagger between two candidates for the same unit.
 pub const STAGGER_MIN: Duration = Duration::from_millis(60);
@@ -102,90 +77,39 @@ pub const CLAIMS_PER_PEER_MAX: usize = 65_536;
 /// Capacity, in outputs, that the output queue keeps when it is empty. A burst of thousands of
 /// addresses needs far more, but only for a moment.
 const OUTPUTS_KEPT: usize = 64;
+/// Delay until the machine continues work that was too much for one call: the driver must handle
+/// frames meanwhile, and a deadline is always in the future.
+const CONTINUE_DELAY: Duration = Duration::from_micros(1);
 
 /// State machine of the ownership protocol for one interface; see the module documentation.
 #[derive(Debug)]
 pub struct ClaimMachine {
-    config: ClaimConfig,
-    own: OwnState,
-    peers: BTreeMap<Arc<str>, Peer>,
+    membership: Membership,
     sets: ClaimSets,
-    newcomers: BTreeMap<Box<str>, Newcomer>,
-    /// Time before which no entry of `newcomers` expires.
-    newcomers_due: Instant,
-    /// State of each election unit, by its address.
-    units: BTreeMap<IpAddr, UnitState>,
-    /// Time of the next check of the peers' deadlines. The time may be too early; an early check
-    /// changes nothing.
-    peers_due: Option<Instant>,
-    /// Unowned addresses whose owner has failed, each with the name of the owner, and the time of
-    /// its latest frame.
-    unowned: BTreeMap<IpAddr, (Arc<str>, Instant)>,
-    /// Conflicts with foreign hosts or kernels of peers about addresses of this node's units.
-    address_conflicts: BTreeMap<IpAddr, ConflictState>,
-    /// Time at which the next postponed address defense is due.
-    defense_due: Option<Instant>,
-    /// Earliest time of the next ARP probe, so that probes for many units do not flood the segment.
-    next_probe: Instant,
-    /// Peers whose claims may include addresses that this node owns, each with the last address
-    /// that was checked.
-    conflict_checks: BTreeMap<Arc<str>, Bound<IpAddr>>,
-    /// Times at which units must be evaluated again, each with its address.
-    timers: BTreeSet<(Instant, IpAddr)>,
+    ownership: Ownership,
     /// Time at which the next tick continues work that was too much for one call. Until then, other
     /// calls only add to this work.
     continue_at: Option<Instant>,
-    /// Time at which all units are evaluated again, although nothing may have changed.
-    next_sweep: Instant,
-    self_check: SelfCheck,
-    /// Time after which no peer expects reports of this node by the second path.
-    answers_end: Instant,
-    /// Time of the latest reply to a frame of this node.
-    last_reply: Instant,
     outputs: VecDeque<Output>,
-    counts: ClaimCounters,
-    random: u64,
 }
 
 impl ClaimMachine {
     /// Creates a machine that starts to receive at `now`.
     #[must_use]
     pub fn new(config: ClaimConfig, now: Instant) -> Self {
-        let sets = ClaimSets::new(config.epoch, now);
         Self {
-            own: OwnState::new(&config, now),
-            // The value must not be zero, because xorshift would never leave zero.
-            random: config.epoch | 1,
-            config,
-            peers: BTreeMap::new(),
-            sets,
-            newcomers: BTreeMap::new(),
-            newcomers_due: now,
-            units: BTreeMap::new(),
-            peers_due: None,
-            unowned: BTreeMap::new(),
-            address_conflicts: BTreeMap::new(),
-            defense_due: None,
-            next_probe: now,
-            conflict_checks: BTreeMap::new(),
-            timers: BTreeSet::new(),
+            sets: ClaimSets::new(config.epoch, now),
+            membership: Membership::new(config.clone(), now),
+            ownership: Ownership::new(config, now),
             continue_at: None,
-            next_sweep: now + MOVES_WINDOW,
-            self_check: SelfCheck::new(now),
-            answers_end: now,
-            last_reply: Instant::ZERO,
             outputs: VecDeque::new(),
-            counts: ClaimCounters::default(),
         }
     }
 
-    /// Returns the end of the answer lease: until that time, this node may reply for its addresses.
-    ///
-    /// The lease ends `(hello_misses - 1) x hello interval` after this node's latest hello. A
-    /// stalled node therefore does not reply for an address that a peer has taken over.
+    /// Returns the other speakers on the segment, and the state of this node.
     #[must_use]
-    pub fn answer_lease_end(&self) -> Instant {
-        self.own.last_hello + self.own.hello_interval.current * (self.config.hello_misses - 1)
+    pub const fn members(&self) -> &Membership {
+        &self.membership
     }
 
     /// Returns the addresses that this node owns.
@@ -201,67 +125,66 @@ impl ClaimMachine {
         self.continue_at.is_some()
     }
 
-    /// Returns whether this interface is a standby interface, because another interface of the node
-    /// is active on the same segment.
+    /// Returns the conflicts about addresses of this node's units, by address, and one for each
+    /// unheard peer.
+    pub fn conflicts(&self) -> impl Iterator<Item = AddressConflict> + '_ {
+        let unheard = self.membership.unheard_peers().filter_map(|name| {
+            let copy = self.sets.copy(name)?;
+            let address = *copy.claims().keys().chain(self.owned().keys()).next()?;
+            let (mac, kind) =
+                (self.membership.mac_of(name)?, ConflictKind::UnheardPeer(name.into()));
+            Some(AddressConflict { address, mac, kind })
+        });
+        self.ownership.conflicts().chain(unheard)
+    }
+
+    /// Returns whether a host can prove that this node receives frames while its peers are silent.
+    /// `mac` is the hardware address of the host, and `address` its IP address.
+    ///
+    /// A peer or newcomer cannot be a witness, because it may have failed. A host with an address
+    /// of this node's units cannot be one either, because peers announce these addresses.
     #[must_use]
-    pub const fn is_standby(&self) -> bool {
-        self.own.standby_until.is_some()
-    }
-
-    /// Returns whether this node is isolated.
-    #[must_use]
-    pub const fn is_isolated(&self) -> bool {
-        self.own.flags.isolated
-    }
-
-    /// Returns the names of the peers that are not declared failed, ascending.
-    pub fn live_peers(&self) -> impl Iterator<Item = &str> {
-        self.peers.iter().filter(|(_, peer)| !peer.failed).map(|(name, _)| &**name)
-    }
-
-    /// Returns the latest hardware address of each peer, failed peers included, in the order of the
-    /// peers' names.
-    pub fn macs(&self) -> impl Iterator<Item = Mac> + Clone + '_ {
-        self.peers.values().map(|peer| peer.mac)
-    }
-
-    /// Returns whether a live peer reports that its kube-proxy was checked and is healthy.
-    #[must_use]
-    pub fn any_peer_health_checked(&self) -> bool {
-        self.peers.values().any(|peer| !peer.failed && peer.flags.health_checked)
-    }
-
-    /// Returns whether the next tick may declare a peer failed. Before that tick, the driver should
-    /// check whether the kernel dropped frames, and report such a loss as [`Input::FramesDropped`].
-    #[must_use]
-    pub fn has_suspicion(&self) -> bool {
-        let is_open = |suspicion: &Suspicion| suspicion.is_open();
-        self.peers.values().any(|peer| peer.suspicion.as_ref().is_some_and(is_open))
-    }
-
-    /// Returns the names of the unheard peers, ascending: they are alive, but their frames do not
-    /// arrive on the segment.
-    pub fn unheard_peers(&self) -> impl Iterator<Item = &str> {
-        self.peers.iter().filter(|(_, peer)| peer.unheard).map(|(name, _)| &**name)
+    pub fn is_witness(&self, mac: Mac, address: IpAddr) -> bool {
+        !self.ownership.has_unit(address) && !self.membership.is_member(mac)
     }
 
     /// Returns the counters of events since the machine was created.
     #[must_use]
     pub const fn counts(&self) -> ClaimCounters {
-        self.counts
+        let (members, ownership) = (self.membership.counts(), self.ownership.counts());
+        ClaimCounters {
+            foreign_hosts: ownership.foreign_hosts,
+            kernel_replies: ownership.kernel_replies,
+            conflicts: ownership.conflicts,
+            proxied_failures: ownership.proxied_failures,
+            over_limit: members.over_limit + ownership.over_limit,
+            ..members
+        }
+    }
+
+    /// Returns the ownership, and the facts from which it decides.
+    const fn ownership(&mut self, now: Instant) -> (&mut Ownership, View<'_>) {
+        let Self { membership: members, sets, ownership, .. } = self;
+        (ownership, View { members, sets, now })
     }
 
     /// Computes the decisions that follow from all changes so far, and queues their frames.
     fn settle(&mut self, now: Instant) {
         let has_backlog = self.continue_at.is_some();
         if !has_backlog {
-            self.settle_conflicts(now);
+            let (ownership, view) = self.ownership(now);
+            let is_complete = ownership.settle_conflicts(view);
+            self.finish_turn(is_complete, now);
         }
         self.send_decisions(now);
         if !has_backlog {
-            self.evaluate_dirty(now);
+            let (ownership, view) = self.ownership(now);
+            let is_complete = ownership.evaluate_dirty(view);
+            self.finish_turn(is_complete, now);
             self.send_decisions(now);
-            self.refresh_if_due(now);
+            let (ownership, view) = self.ownership(now);
+            let is_complete = ownership.announce_if_due(view);
+            self.finish_turn(is_complete, now);
         }
         if self.continue_at.is_none() {
             self.continue_list(now);
@@ -272,13 +195,13 @@ impl ClaimMachine {
         assert!(self.sets.is_consistent(), "the index contains the claims of all peers");
     }
 
-    /// Returns a pseudorandom number less than `below` (xorshift64). Delays from these numbers
-    /// differ between nodes, and are the same again when a run is replayed.
-    fn random(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below
+    /// Applies the effects of a turn of work. Requests a tick if the work was too much for one
+    /// call.
+    fn finish_turn(&mut self, is_complete: bool, now: Instant) {
+        self.apply_effects(now);
+        if !is_complete {
+            self.continue_at = Some(now + CONTINUE_DELAY);
+        }
     }
 }
 
@@ -287,56 +210,47 @@ impl Machine for ClaimMachine {
     type Output = Output;
 
     fn handle(&mut self, input: Input, now: Instant) {
-        self.check_answer_lease(now);
+        self.membership.check_answer_lease(now);
+        self.apply_effects(now);
+        if input.proves_receipt() {
+            self.membership.frame_received(now);
+        }
         match input {
             Input::Units { changed, removed } => self.update_units(changed, &removed, now),
-            Input::Keys(keys) => self.set_keys(keys, now),
-            Input::NodeState(NodeState { draining, unhealthy, health_checked }) => {
-                self.set_flags(
-                    Flags { draining, unhealthy, health_checked, ..self.own.flags },
-                    now,
-                );
-            }
-            Input::Frame { source, frame } => {
-                self.frame_received(now);
-                self.receive(source, frame, now);
-            }
-            Input::ArpReply(mac) => {
-                self.frame_received(now);
-                self.on_arp_reply(mac);
-            }
-            Input::FrameReceived => self.frame_received(now),
+            Input::Keys(keys) => self.membership.set_keys(keys, now),
+            Input::NodeState(state) => self.membership.set_node_state(state, now),
+            Input::Frame { source, frame } => self.receive(source, frame, now),
+            Input::ArpReply(mac) => self.membership.on_arp_reply(mac),
+            Input::FrameReceived => {}
             Input::Datagram(frame) => self.receive_datagram(frame, now),
-            Input::NeighborReplied => {
-                self.frame_received(now);
-                self.on_reply(now);
-            }
-            Input::RequestAnswered(mac) => self.on_request(mac, now),
-            Input::FramesDropped => self.on_frames_dropped(now),
+            Input::NeighborReplied => self.membership.on_reply(now),
+            Input::RequestAnswered(mac) => self.membership.on_request(mac, now),
+            Input::FramesDropped => self.membership.on_frames_dropped(now),
             Input::ForeignFrame { address, mac, announced } => {
-                self.frame_received(now);
-                self.on_foreign_frame(address, mac, announced, now);
+                let (ownership, view) = self.ownership(now);
+                ownership.on_foreign_frame(address, mac, announced, view);
             }
-            Input::SiblingInterface { is_active } => {
-                self.frame_received(now);
-                self.on_sibling_frame(is_active, now);
-            }
-            Input::MainLoopStalled(stalled) => self.set_main_loop_stalled(stalled, now),
-            Input::Leave => self.leave(now),
+            Input::SiblingInterface { is_active } => self.on_sibling_frame(is_active, now),
+            Input::MainLoopStalled(stalled) => self.membership.set_main_loop_stalled(stalled, now),
+            Input::Leave => self.membership.leave(now),
             Input::InterfaceRemoved => self.end(now),
         }
+        self.apply_effects(now);
         self.settle(now);
     }
 
     fn tick(&mut self, now: Instant) {
         self.continue_at.take_if(|at| now >= *at);
-        self.check_answer_lease(now);
-        self.expire(now);
-        self.sweep_if_due(now);
-        self.expire_conflicts(now);
-        self.defend_later(now);
-        self.check_silence(now);
-        self.check_peers(now);
+        self.membership.check_answer_lease(now);
+        self.apply_effects(now);
+        self.membership.expire(now);
+        let (ownership, view) = self.ownership(now);
+        ownership.expire(view);
+        self.apply_effects(now);
+        self.membership.check_silence(now);
+        self.apply_effects(now);
+        self.membership.check_peers(now);
+        self.apply_effects(now);
         self.settle(now);
     }
 
@@ -353,14 +267,7 @@ impl Machine for ClaimMachine {
             // The times of units that are not evaluated yet may be in the past.
             return self.continue_at;
         }
-        let unit = self.timers.first().map(|(at, _)| *at);
-        self.peers_due
-            .into_iter()
-            .chain(self.defense_due)
-            .chain(unit)
-            .chain(self.self_check_deadline())
-            .chain(self.own.deadlines())
-            .min()
+        self.membership.deadline().into_iter().chain(self.ownership.deadline()).min()
     }
 }
 

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Targets: a file each in `proto/fuzz/targets`, and a directory each in `proto/fuzz/corpus`.
-const TARGETS: [&str; 4] = ["arp", "ndp", "hello", "claims"];
+const TARGETS: [&str; 7] =
+    ["arp", "ndp", "hello", "claims", "claim_sets", "membership", "ownership"];
 /// Maximum input in bytes: a frame and a margin.
 const INPUT_MAX: usize = 1_600;
 /// Maximum time of an input, in seconds; a slower input is a finding.
@@ -23,7 +24,7 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
 /// Arguments of `cargo lab fuzz`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FuzzArgs {
-    /// Targets to run: arp, ndp, hello, claims; default: all.
+    /// Targets to run: arp, ndp, hello, claims, claim_sets, membership, ownership; default: all.
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
     targets: Vec<String>,
     /// Time for each target, in seconds.

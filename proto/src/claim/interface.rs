@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Move;
+use super::{Move, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::election::Unit;
 use crate::wire::Mac;
 use crate::wire::hello::Frame;
@@ -24,6 +24,13 @@ pub struct ClaimConfig {
     /// Preempt delay (`--failback-delay`); `None` (`never`) if this node's preempt delay never
     /// ends.
     pub failback_delay: Option<Duration>,
+}
+
+impl ClaimConfig {
+    /// Returns the time that each candidate waits for the candidate that ranks before it.
+    pub(super) fn stagger(&self) -> Duration {
+        STAGGER_MIN.max(self.hello_interval + STAGGER_OVER_INTERVAL)
+    }
 }
 
 /// State of the node that other parts of the speaker determine, the same on all interfaces of the
@@ -71,7 +78,7 @@ pub enum Input {
     /// on the segment.
     NeighborReplied,
     /// This node has replied to an ARP request or a neighbor solicitation of the host with this
-    /// MAC, and [`ClaimMachine::awaits_request_from`](super::ClaimMachine::awaits_request_from)
+    /// MAC, and [`Membership::awaits_request_from`](super::Membership::awaits_request_from)
     /// returns true for it.
     RequestAnswered(Mac),
     /// The kernel dropped hello frames, because this node read them too late. Missing hellos
@@ -105,6 +112,29 @@ pub enum Input {
     /// The interface is no longer used. The state machine releases all addresses at once, because
     /// there is no time for a handover.
     InterfaceRemoved,
+}
+
+impl Input {
+    /// Returns whether the input proves that this node receives frames.
+    pub(super) const fn proves_receipt(&self) -> bool {
+        match self {
+            Self::Frame { .. }
+            | Self::ArpReply(_)
+            | Self::FrameReceived
+            | Self::NeighborReplied
+            | Self::ForeignFrame { .. }
+            | Self::SiblingInterface { .. } => true,
+            Self::Units { .. }
+            | Self::Keys(_)
+            | Self::NodeState(_)
+            | Self::Datagram(_)
+            | Self::RequestAnswered(_)
+            | Self::FramesDropped
+            | Self::MainLoopStalled(_)
+            | Self::Leave
+            | Self::InterfaceRemoved => false,
+        }
+    }
 }
 
 /// Outputs of [`ClaimMachine`](super::ClaimMachine): actions that its driver must execute.

@@ -2,13 +2,15 @@
 //! decoded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::*;
 use crate::election::Unit;
 use crate::election::{Candidate, order};
 use crate::wire::hello::Frame;
 use crate::wire::hello::{
-    Body, Claim, ClaimRank, ClaimSetSummary, HelloDecodeError, HelloKey, HelloKeyRing, Stretch,
+    Body, Claim, ClaimRank, ClaimSetSummary, Flags, HelloDecodeError, HelloKey, HelloKeyRing,
+    Stretch,
 };
 
 mod arp;
@@ -166,7 +168,7 @@ fn unit(address: IpAddr, nodes: &[&str]) -> Arc<Unit> {
 /// Returns the input that replaces all units of a machine.
 fn replace_units(machine: &ClaimMachine, units: Vec<Arc<Unit>>) -> Input {
     let all: BTreeMap<_, _> = units.into_iter().map(|unit| (unit.address, unit)).collect();
-    let removed = machine.units.keys().filter(|address| !all.contains_key(*address));
+    let removed = machine.ownership.addresses().filter(|address| !all.contains_key(*address));
     Input::Units { removed: removed.copied().collect(), changed: all.into_values().collect() }
 }
 
@@ -360,7 +362,7 @@ impl Segment {
                 && !node.receives_nothing
                 && !node.stalled
                 && node.announced.contains(&address)
-                && node.clock(self.now) < node.machine.answer_lease_end() + ms(10)
+                && node.clock(self.now) < node.machine.members().answer_lease_end() + ms(10)
         };
         self.nodes.iter().filter(replies).map(|node| &*node.name).collect()
     }

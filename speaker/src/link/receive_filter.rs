@@ -13,7 +13,7 @@
 //! - No witness was received since the filter opened. Witnesses are the hosts from which this node
 //!   requests a proof later. So that they are recent, the filter opens for a second once a minute.
 //! - A peer is suspected, no frame arrives although peers were challenged, or this node is isolated
-//!   ([`ClaimMachine::needs_evidence`]).
+//!   ([`Membership::needs_evidence`]).
 //! - The ranges are not known or have just changed, or the claim machine has not received all units
 //!   yet.
 //!
@@ -21,7 +21,7 @@
 //! frequent if this node is the only owner, since the others then send one hello per second.
 //!
 //! [`LinkConfig::received_ranges`]: crate::plan::LinkConfig::received_ranges
-//! [`ClaimMachine::needs_evidence`]: ferrolb_proto::claim::ClaimMachine::needs_evidence
+//! [`Membership::needs_evidence`]: ferrolb_proto::claim::Membership::needs_evidence
 
 use std::time::Duration;
 

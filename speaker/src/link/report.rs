@@ -76,24 +76,27 @@ impl<'a> Reporter<'a> {
     pub(super) fn report(&mut self, claims: &ClaimMachine, handed_over: bool) {
         self.thread_state.send_if_modified(|thread_state| {
             let Ok(before) = thread_state else { return false };
-            let (isolated, standby, proxy_healthy_elsewhere) =
-                (claims.is_isolated(), claims.is_standby(), claims.any_peer_health_checked());
+            let (isolated, standby, proxy_healthy_elsewhere) = (
+                claims.members().is_isolated(),
+                claims.members().is_standby(),
+                claims.members().any_peer_health_checked(),
+            );
             let same = (
                 before.handed_over,
                 before.isolated,
                 before.standby,
                 before.proxy_healthy_elsewhere,
             ) == (handed_over, isolated, standby, proxy_healthy_elsewhere)
-                && before.speakers.iter().map(|name| &**name).eq(claims.live_peers())
-                && before.unheard.iter().map(|name| &**name).eq(claims.unheard_peers())
+                && before.speakers.iter().map(|name| &**name).eq(claims.members().live_peers())
+                && before.unheard.iter().map(|name| &**name).eq(claims.members().unheard_peers())
                 && before.owned == *claims.owned()
                 && before.move_count == self.move_count
                 && before.conflicts.iter().cloned().eq(claims.conflicts());
             if same {
                 return false;
             }
-            let speakers: Vec<Box<str>> = claims.live_peers().map(Into::into).collect();
-            let unheard: Vec<Box<str>> = claims.unheard_peers().map(Into::into).collect();
+            let speakers: Vec<Box<str>> = claims.members().live_peers().map(Into::into).collect();
+            let unheard: Vec<Box<str>> = claims.members().unheard_peers().map(Into::into).collect();
             let owned = claims.owned().clone();
             let conflicts: Arc<[AddressConflict]> = claims.conflicts().collect();
             self.metrics.speakers.set(i64::try_from(speakers.len()).unwrap_or(i64::MAX));

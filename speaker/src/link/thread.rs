@@ -171,7 +171,7 @@ impl LinkThread<'_> {
         if std::mem::take(&mut self.neighbors.received) {
             self.claims.handle(Input::FrameReceived, now);
         }
-        if self.claims.has_suspicion() {
+        if self.claims.members().has_suspicion() {
             self.count_kernel_drops()?;
         }
         if std::mem::take(&mut self.lost_hellos) {
@@ -253,7 +253,7 @@ impl LinkThread<'_> {
     fn record_sender(&mut self, mac: Mac, sender: IpAddr) -> Result<(), LinkError> {
         let is_witness = self.claims.is_witness(mac, sender) && !self.config.macs.contains(&mac);
         self.neighbors.record(mac, sender, is_witness);
-        if self.claims.is_isolated() {
+        if self.claims.members().is_isolated() {
             self.handle_input(Input::FrameReceived, Clock::now())
         } else {
             Ok(())
@@ -268,11 +268,13 @@ impl LinkThread<'_> {
         buffer: &mut [u8],
     ) -> Result<(), LinkError> {
         match classification {
-            Classification::Request(reply) if Clock::now() < self.claims.answer_lease_end() => {
+            Classification::Request(reply)
+                if Clock::now() < self.claims.members().answer_lease_end() =>
+            {
                 self.send(socket(self), &reply, &self.setup.metrics.replies_sent)?;
             }
             Classification::DadSolicitation(address)
-                if Clock::now() < self.claims.answer_lease_end() =>
+                if Clock::now() < self.claims.members().answer_lease_end() =>
             {
                 let announced = self.announcer.announce_extra(address.into());
                 self.setup.metrics.replies_sent.inc_by(announced.into());
@@ -307,7 +309,7 @@ impl LinkThread<'_> {
     }
 
     fn read_hellos(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        let exempt = self.claims.macs().chain(self.config.macs.iter().copied());
+        let exempt = self.claims.members().macs().chain(self.config.macs.iter().copied());
         if !self.hello.begin_burst(exempt)? {
             return Ok(());
         }
@@ -324,7 +326,7 @@ impl LinkThread<'_> {
                 }
             }
         }
-        let exempt = self.claims.macs().chain(self.config.macs.iter().copied());
+        let exempt = self.claims.members().macs().chain(self.config.macs.iter().copied());
         self.hello.end_burst(&mut self.hello_budget, exempt, &self.setup)
     }
 
@@ -430,7 +432,8 @@ impl LinkThread<'_> {
         let mac = self.setup.mac;
         for _ in 0..BURST_MAX {
             // Like a reply, an announcement may be sent only until the answer lease ends.
-            let Some(address) = self.announcer.next(Clock::now(), self.claims.answer_lease_end())
+            let Some(address) =
+                self.announcer.next(Clock::now(), self.claims.members().answer_lease_end())
             else {
                 break;
             };

@@ -2,7 +2,7 @@
 //! only add to it.
 
 use super::*;
-use crate::claim::evaluation::{COMPARISONS_PER_TURN_MAX, EVALUATIONS_PER_TURN_MAX};
+use crate::claim::ownership::{COMPARISONS_PER_TURN_MAX, EVALUATIONS_PER_TURN_MAX};
 use crate::election::SoftRules;
 use crate::wire::hello::ADDRESSES_PER_FRAME_MAX;
 
@@ -109,7 +109,7 @@ fn a_change_during_the_work_is_evaluated_in_its_turn() {
     turns(&mut machine, now);
     let owned: Vec<_> = machine.owned().keys().copied().collect();
     assert_eq!(owned, (0..UNITS - 2).map(address).collect::<Vec<_>>());
-    assert!(machine.units[&early].pending_claim.is_some(), "the first unit will be released");
+    assert!(machine.ownership.is_pending(early), "the first unit will be released");
 }
 
 /// Returns the stretches among the outputs.

@@ -42,8 +42,7 @@ fn an_owner_that_learns_in_time_gets_no_doubt() {
     segment.set_units(order[0], vec![view]);
     segment.run(ms(5));
     assert_eq!(segment.owners(VIP), [order[1]]);
-    let state = &segment.node(order[0]).machine.units[&VIP];
-    assert!(state.pending_claim.as_ref().is_none_or(|it| it.doubted_until.is_none()));
+    assert!(!segment.node(order[0]).machine.ownership.is_doubted(VIP));
 }
 
 #[test]
@@ -125,7 +124,7 @@ fn two_owners_compare_the_ranks_that_they_state() {
     ];
     for (soft_rules, order, keeps) in cases {
         let (mut machine, mut peer) = faults::machine_with_peer();
-        machine.own.flags.in_preempt_delay = false;
+        machine.membership.end_preempt_delay();
         let now = Instant::from_millis(1_600);
         // In the view of node1, only node2 is cordoned. That has no effect.
         let view = change_candidates(&unit(VIP, &["node1", "node2"]), |candidate| {

@@ -118,7 +118,7 @@ fn a_claim_received_before_its_unit_counts_for_the_preempt_delay() {
 fn a_preempt_delay_that_the_owner_withdraws_ends_at_once() {
     let (mut machine, mut peer) = machine_with_peer();
     let now = Instant::from_millis(1_600);
-    machine.own.flags.in_preempt_delay = false;
+    machine.membership.end_preempt_delay();
     let is_first = |address: &IpAddr| ranked(&["node1", "node2"], *address)[0] == "node1";
     let address = (1..=250).map(|n| IpAddr::from([172, 30, 0, n])).find(is_first);
     let address = address.expect("such an address");

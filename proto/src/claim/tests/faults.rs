@@ -36,7 +36,7 @@ fn failure_detection_time(losses: Duration) -> Duration {
             machine.handle(Input::FramesDropped, now);
         }
         machine.tick(now);
-        if machine.peers["node2"].failed {
+        if machine.members().live("node2").is_none() {
             return since;
         }
     }
@@ -226,7 +226,7 @@ fn replayed_and_reflected_frames_are_counted_and_ignored() {
     let order = ranked(&NODES, VIP);
     let body = hand_over(&[VIP]);
     let (flags, interval) = (Flags::default(), ms(50));
-    let epoch = segment.node(order[0]).machine.config.epoch;
+    let epoch = segment.node(order[0]).machine.members().epoch();
     let old = |node: &str| Frame {
         node: node.into(),
         epoch,
@@ -251,7 +251,10 @@ fn the_peer_table_has_a_limit() {
     for n in 1..=PEERS_MAX {
         TestPeer::admitted(&format!("peer{n}"), 9, &mut machine, Instant::from_millis(2000));
     }
-    assert_eq!((machine.live_peers().count(), machine.counts().over_limit), (PEERS_MAX, 1));
+    assert_eq!(
+        (machine.members().live_peers().count(), machine.counts().over_limit),
+        (PEERS_MAX, 1)
+    );
 }
 
 #[test]
@@ -259,7 +262,7 @@ fn a_stall_just_beyond_the_answer_lease_ends_with_a_hello() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
     segment.run(ms(1));
-    let last_hello = segment.node(order[0]).machine.own.last_hello;
+    let last_hello = segment.node(order[0]).machine.members().last_hello();
     segment.node(order[0]).stalled = true;
     segment.run((last_hello + ms(130)).since(segment.now));
     segment.node(order[0]).stalled = false;
@@ -312,21 +315,25 @@ fn three_fences_within_ten_minutes_make_a_node_flapping() {
             second = segment.now;
         }
         assert_eq!(segment.node(name).machine.counts().fences, fence);
-        assert_eq!(segment.node(name).machine.own.flags.flapping, fence >= 3, "{fence} fences");
+        assert_eq!(
+            segment.node(name).machine.members().flags().flapping,
+            fence >= 3,
+            "{fence} fences"
+        );
     }
     // The latest three of the four fences begin with the second one, which occurred 59 s before
     // `second`.
     let end = second + Duration::from_secs(600 - 59);
     segment.run(end.since(segment.now) - Duration::from_secs(1));
-    assert!(segment.node(name).machine.own.flags.flapping);
+    assert!(segment.node(name).machine.members().flags().flapping);
     segment.run(Duration::from_secs(2));
-    assert!(!segment.node(name).machine.own.flags.flapping);
+    assert!(!segment.node(name).machine.members().flags().flapping);
 }
 
 #[test]
 fn claims_against_a_peer_that_never_yields_are_rate_limited() {
     let (mut machine, mut node2) = machine_with_peer();
-    machine.own.flags.in_preempt_delay = false;
+    machine.membership.end_preempt_delay();
     let start = Instant::from_millis(2000);
     // The address is one for which node1 is first in order, so the order alone does not make node1
     // yield.
@@ -408,7 +415,7 @@ fn a_peer_wrongly_declared_failed_keeps_its_addresses() {
             machine.handle(frame_from(node, epoch, clock, hello()), now);
         }
     }
-    assert!(machine.peers["node2"].failed);
+    assert!(machine.members().live("node2").is_none());
     // Node2 sends a hello.
     machine.handle(node2.send(hello()), now);
     machine.tick(now + ms(149));

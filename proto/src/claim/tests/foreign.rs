@@ -92,13 +92,13 @@ fn the_mac_of_a_renamed_node_belongs_to_the_live_peer() {
         conflicts_of(&mut segment, owner),
         conflict_with(ConflictKind::PeerKernel("other1".into()), mac)
     );
-    assert!(segment.node(owner).machine.peers.contains_key(old_name));
+    assert!(segment.node(owner).machine.members().mac_of(old_name).is_some());
     segment.run(Duration::from_secs(3_600));
     assert!(
-        !segment.node(owner).machine.peers.contains_key(old_name),
+        segment.node(owner).machine.members().mac_of(old_name).is_none(),
         "the failed peer is removed after an hour"
     );
-    assert!(segment.node(owner).machine.peers.contains_key("other1"));
+    assert!(segment.node(owner).machine.members().mac_of("other1").is_some());
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_kernel_reply_of_a_peer_is_reported_and_moves_nothing() {
     assert!(conflicts_of(&mut segment, order[2]).is_empty(), "only the owner reports the conflict");
     // The peer is back after a partition, and its claims are not known yet.
     let mut segment = settled_segment();
-    let epoch = segment.node(order[1]).machine.config.epoch;
+    let epoch = segment.node(order[1]).machine.members().epoch();
     let mut peer = TestPeer { clock: u64::MAX / 2, mac, ..TestPeer::new("peer", epoch) };
     peer.owned.insert(IpAddr::from([10, 0, 0, 1]), ClaimRank::default());
     let Input::Frame { source, mut frame } = peer.send(hello()) else { unreachable!("a frame") };

@@ -19,7 +19,7 @@ fn above_forty_owners_the_hello_interval_grows() {
     segment.run(Duration::from_secs(2));
     let rate = (segment.sent - sent) as f64 / 200.0;
     assert!((7.5..9.5).contains(&rate), "each node sends {rate} hellos per second, not 8");
-    assert_eq!(segment.node("n00").machine.own.hello_interval.current, ms(125));
+    assert_eq!(segment.node("n00").machine.members().hello_interval(), ms(125));
     for name in &nodes {
         let counts = segment.node(name).machine.counts();
         assert_eq!((counts.suspicions, counts.fences), (0, 0), "suspicions and fences of {name}");
@@ -27,7 +27,7 @@ fn above_forty_owners_the_hello_interval_grows() {
     // Sixty nodes release their addresses. The other ones return to the short interval at once.
     segment.units(&units[60..]);
     segment.run(Duration::from_secs(2));
-    assert_eq!(segment.node("n99").machine.own.hello_interval.current, ms(50));
+    assert_eq!(segment.node("n99").machine.members().hello_interval(), ms(50));
     assert_eq!(segment.node("n99").machine.counts().suspicions, 0);
 }
 

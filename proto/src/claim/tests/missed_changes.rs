@@ -22,7 +22,7 @@ impl TestOwner {
         let node2 = TestPeer::admitted("node2", 7, &mut machine, half);
         let node3 = TestPeer::admitted("node3", 8, &mut machine, half);
         machine.tick(Instant::from_millis(1_000));
-        machine.own.flags.in_preempt_delay = false;
+        machine.membership.end_preempt_delay();
         let now = Instant::from_millis(1_500);
         set_units(&mut machine, vec![unit(VIP, &["node1"])], now);
         let mut owner = Self { machine, now, node2, node3 };
@@ -117,8 +117,7 @@ fn a_restart_of_a_peer_without_leaving_causes_an_announcement() {
     for (leaves, announced) in [(false, 1), (true, 0)] {
         let mut owner = TestOwner::new();
         if leaves {
-            let peer = owner.machine.peers.get_mut("node2").expect("node2 is a peer");
-            peer.flags.leaving = true;
+            owner.machine.membership.set_leaving("node2");
         }
         owner.node2 = TestPeer::admitted("node2", 9, &mut owner.machine, owner.now);
         assert_eq!(owner.count_announcements(), announced, "node2 leaves first: {leaves}");
@@ -156,7 +155,7 @@ fn an_owner_announces_after_a_claim_it_missed_in_a_partition() {
     assert_eq!(segment.node(order[2]).machine.counts().fences, 1);
     assert_eq!(segment.owners(VIP), [order[0]]);
     assert!(
-        !segment.node(order[0]).machine.peers[order[2]].failed,
+        segment.node(order[0]).machine.members().live(order[2]).is_some(),
         "the partition was too short for failure detection"
     );
     let before = segment.node(order[0]).announce_series;
@@ -214,9 +213,9 @@ fn the_return_of_an_idle_peer_causes_no_announcement() {
             owner.machine.tick(owner.now);
         }
         while owner.machine.poll().is_some() {}
-        assert!(owner.machine.peers["node2"].failed, "round {round}");
+        assert!(owner.machine.members().live("node2").is_none(), "round {round}");
         owner.receive(hello());
-        assert!(!owner.machine.peers["node2"].failed);
+        assert!(owner.machine.members().live("node2").is_some());
         assert_eq!(owner.count_announcements(), 0, "round {round}");
     }
 }

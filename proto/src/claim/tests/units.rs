@@ -121,12 +121,13 @@ impl Run {
                     unreachable!()
                 };
                 let is_new = |unit: &Arc<Unit>| {
-                    let state = self.machine.units.get(&unit.address);
-                    state.is_none_or(|state| state.unit != *unit)
+                    self.machine.ownership.unit(unit.address).is_none_or(|known| known != unit)
                 };
                 changed.retain(|unit| replaces_all || is_new(unit));
                 self.handle(Input::Units { changed, removed });
-                self.machine.own.dirty.all |= replaces_all;
+                if replaces_all {
+                    self.machine.ownership.mark_all();
+                }
                 self.tick();
             }
             Step::Claim(bits, fails) => {
@@ -168,16 +169,9 @@ impl Run {
 
     /// Returns the state that decides about the units, as text.
     fn state(&mut self) -> String {
-        let now = self.now;
-        for state in self.machine.units.values_mut() {
-            // State that is over has no effect. The next evaluation drops it.
-            state.pending_claim.take_if(|pending_claim| {
-                pending_claim.expire(now);
-                pending_claim.is_over()
-            });
-        }
-        let ClaimMachine { units, timers, unowned, own, sets, counts, .. } = &self.machine;
-        format!("{units:#?}{timers:#?}{unowned:#?}{own:#?}{sets:#?}{counts:#?}")
+        let ownership = self.machine.ownership.state(self.now);
+        let ClaimMachine { membership, sets, .. } = &self.machine;
+        format!("{ownership}{membership:#?}{sets:#?}")
     }
 }
 

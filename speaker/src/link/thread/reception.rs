@@ -12,7 +12,8 @@ use crate::link::{LinkError, filter};
 impl LinkThread<'_> {
     /// Opens or closes the receive filter if it is time.
     pub(super) fn update_receive_filter(&mut self, now: Instant) -> Result<(), LinkError> {
-        let needs_evidence = !self.neighbors.witness_received || self.claims.needs_evidence();
+        let needs_evidence =
+            !self.neighbors.witness_received || self.claims.members().needs_evidence();
         let covers_units = self.config.received_ranges.is_some() && self.unit_changes.is_empty();
         if !self.receive_filter.update(needs_evidence || !covers_units, now) {
             return Ok(());
