@@ -89,6 +89,11 @@ impl Peer {
     pub(super) fn is_challenged_with(&self, nonce: u64) -> bool {
         self.suspicion.as_ref().is_some_and(|suspicion| suspicion.nonce == nonce)
     }
+
+    /// Returns the time from the start of a round of challenges to its end, if no report arrives.
+    const fn failure_delay(&self) -> Duration {
+        if self.unheard { FAILURE_DELAY_UNHEARD } else { FAILURE_DELAY }
+    }
 }
 
 impl Membership {
@@ -185,8 +190,7 @@ impl Membership {
         let Some(peer) = self.peers.get(name) else { return Verdict::Open };
         let Some(suspicion) = &peer.suspicion else { return Verdict::Open };
         let is_first = !(peer.unheard || peer.failed);
-        let delay = if peer.unheard { FAILURE_DELAY_UNHEARD } else { FAILURE_DELAY };
-        let end = suspicion.since + delay;
+        let end = suspicion.since + peer.failure_delay();
         let exchanges =
             suspicion.report.is_some_and(|report| report.proves_exchange(suspicion.arp_replied));
         if exchanges && (now >= end || !is_first) {
@@ -201,11 +205,14 @@ impl Membership {
 
     fn challenge_suspect(&mut self, name: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(name) else { return };
+        let delay = peer.failure_delay();
         let Some(suspicion) = &mut peer.suspicion else { return };
         let is_new = suspicion.challenges == 0 && !peer.unheard && !peer.failed;
         self.counts.suspicions += u64::from(is_new);
         suspicion.challenges += 1;
-        suspicion.next = now + CHALLENGE_EVERY;
+        let end = suspicion.since + delay;
+        let next = now + CHALLENGE_EVERY;
+        suspicion.next = if now < end { next.min(end) } else { next };
         // If this node receives nothing, it challenges less often, but checks just as often whether
         // a witness has replied.
         let is_over = now >= suspicion.since + FAILURE_DELAY;
