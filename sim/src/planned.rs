@@ -85,6 +85,29 @@ pub(super) fn late_selector(world: &mut SimWorld) -> Duration {
     ms(25_000)
 }
 
+/// The API server is away for ten seconds, in which an owner fails. When it returns, all Nodes are
+/// NotReady, because their leases have expired. Eight seconds later, those that run are Ready
+/// again. Then the candidates change. The nodes receive each change up to two seconds apart.
+pub(super) fn api_outage(world: &mut SimWorld) -> Duration {
+    const LAG: Duration = ms(2_000);
+    let (owner, nodes) = (world.owner(), world.nodes.len());
+    let failure = world.rng.between(ms(0), ms(10_000));
+    world.after(failure, move |world| world.crash(owner));
+    let not_ready = move |some: &[usize]| ApiChange {
+        cordoned: Some(node_flags(nodes, some)),
+        ..ApiChange::default()
+    };
+    world.after(ms(10_000), move |world| {
+        world.change_api(LAG, not_ready(&(0..nodes).collect::<Vec<_>>()), None);
+    });
+    world.after(ms(18_000), move |world| world.change_api(LAG, not_ready(&[owner]), None));
+    world.after(ms(26_000), |world| {
+        let change = world.random_candidates();
+        world.change_api(LAG, change, None);
+    });
+    ms(46_000)
+}
+
 pub(super) fn health(world: &mut SimWorld) -> Duration {
     let (owner, time) = (world.owner(), world.rng.between(ms(100), ms(3_000)));
     world.set_node_state(owner, false, true);

@@ -49,7 +49,7 @@ const fn scenario(
 pub(super) const ADDRESS_IN_USE: &str = "squatter";
 
 /// All scenarios: first those of the prototype in the order of its table, then the others.
-pub static ALL: [Scenario; 60] = [
+pub static ALL: [Scenario; 61] = [
     scenario(
         "death",
         "the process of an owner is killed",
@@ -468,6 +468,13 @@ pub static ALL: [Scenario; 60] = [
         "all frames are filtered before the nodes start",
         filters::filtered_start,
         filters::bounds().unowned(13_500).moves(4),
+        None,
+    ),
+    scenario(
+        "api_outage",
+        "the API server is away while an owner fails, and reports all Nodes NotReady afterwards",
+        planned::api_outage,
+        ScenarioBounds::failure().moves(12),
         None,
     ),
     scenario(
