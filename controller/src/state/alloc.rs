@@ -385,10 +385,17 @@ impl Allocator {
         requester: &Requester<'_>,
         families: &[Family],
     ) -> Vec<Option<IpAddr>> {
-        let Self { pools, assignments, shared, .. } = self;
+        let Self { pools, assignments, shared, unmanaged_by_address, .. } = self;
         let Some(pool_addresses) = pools.get_mut(pool) else { return vec![None; families.len()] };
         let shared = requester.sharing.key().and_then(|key| shared.get(key));
+        let is_still_in_status = |address: &IpAddr| {
+            let mut uses = unmanaged_by_address.get(address).into_iter().flatten();
+            uses.any(|it| it.source == UnmanagedSource::StillInStatus)
+        };
         let can_share = |address: IpAddr| {
+            if is_still_in_status(&address) {
+                return false;
+            }
             let assigned_services =
                 assignments.get(&address).into_iter().flat_map(|assignment| &assignment.services);
             let mut others = assigned_services

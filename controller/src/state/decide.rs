@@ -1,12 +1,10 @@
 //! Decisions of the state: the addresses of each Service, and the statuses to write. The state
 //! makes them only while this replica is the active leader.
 
-use std::net::IpAddr;
-
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{Key, Pool, Service};
 
-use super::alloc::{Allocator, Requester, UnmanagedSource};
+use super::alloc::{Allocator, Requester};
 use super::announced::{Reason, RecheckQueue};
 use super::messages::assigned::SERVED_BY_METALLB;
 use super::service::{self, CounterLabels, Role, ServiceEntry};
@@ -65,7 +63,7 @@ impl State {
             let namespace_labels = self.namespaces.get(service.key.namespace());
             (
                 Requester { service, sharing: SharingParameters::default(), namespace_labels },
-                self.config.unmanaged_addresses(service),
+                self.config.unmanaged_addresses(service, None),
             )
         });
         self.allocator.set_pools(pools, nodes, unmanaged);
@@ -95,15 +93,15 @@ impl State {
         }
         if let Some(entry) = self.services.get(key) {
             let (had, has) = (
-                self.config.unmanaged_addresses(before),
-                self.config.unmanaged_addresses(&entry.service),
+                self.config.unmanaged_addresses(before, None),
+                self.config.unmanaged_addresses(&entry.service, None),
             );
             // A Service keeps the addresses in its status, even if another load balancer wrote
             // them. Assign them before waiting Services can get them.
             if had.iter().any(|address| !has.contains(address)) {
                 self.keep_addresses(key);
             }
-            self.set_unmanaged(key, &has);
+            self.update_unmanaged(key);
         }
         if self.allocator.has_freed() {
             self.deferred.push(key.clone());
@@ -123,16 +121,18 @@ impl State {
     }
 
     /// Reports to the allocator the addresses that a Service uses although FerroLB did not assign
-    /// them.
-    fn set_unmanaged(&mut self, key: &Key, addresses: &[(IpAddr, UnmanagedSource)]) {
+    /// them. These include addresses that the Service has lost, until the watch reports that its
+    /// status no longer contains them: whichever writes fail, no two Services show one address.
+    fn update_unmanaged(&mut self, key: &Key) {
         let Some(entry) = self.services.get(key) else { return };
+        let addresses = self.config.unmanaged_addresses(&entry.service, entry.assignment.as_ref());
         let namespace_labels = self.namespaces.get(key.namespace());
         let requester = Requester {
             service: &entry.service,
             sharing: SharingParameters::default(),
             namespace_labels,
         };
-        self.allocator.set_unmanaged(&requester, addresses);
+        self.allocator.set_unmanaged(&requester, &addresses);
     }
 
     fn has_no_assignment(&self, key: &Key) -> bool {
@@ -263,6 +263,7 @@ impl State {
         } else {
             entry.pending_status.reset_delay();
         }
+        self.update_unmanaged(key);
     }
 
     /// Assigns the addresses that a Service lacks, as far as the pools have free ones.
@@ -295,6 +296,7 @@ impl State {
             entry.pending_status.reset_delay();
         }
         entry.assignment = Some(assignment);
+        self.update_unmanaged(key);
     }
 
     /// Compares a Service's status with the desired one, and queues or removes the write.

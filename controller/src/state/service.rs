@@ -109,7 +109,12 @@ impl Config {
     }
 
     /// Returns the addresses that a Service uses without an assignment by FerroLB, ascending.
-    pub(super) fn unmanaged_addresses(&self, service: &Service) -> Vec<(IpAddr, UnmanagedSource)> {
+    /// `assignment` is the decision about the Service, if there is one.
+    pub(super) fn unmanaged_addresses(
+        &self,
+        service: &Service,
+        assignment: Option<&Assignment>,
+    ) -> Vec<(IpAddr, UnmanagedSource)> {
         let external = service
             .demand
             .external_ips
@@ -117,13 +122,19 @@ impl Config {
             .map(|address| (*address, UnmanagedSource::ExternalIps));
         let cluster =
             service.demand.cluster_ips.iter().map(|address| (*address, UnmanagedSource::ClusterIp));
-        let foreign = service.load_balancer && self.role(service) != Role::ServedByFerroLb;
-        let by_other_load_balancer = service
-            .assigned
-            .iter()
-            .filter(|_| foreign)
-            .map(|assigned| (assigned.address, UnmanagedSource::OtherLoadBalancer));
-        let mut all: Vec<_> = external.chain(by_other_load_balancer).chain(cluster).collect();
+        let is_lost = |address: &IpAddr| {
+            assignment.is_some_and(|assignment| !assignment.addresses.contains(address))
+        };
+        let source = |address: &IpAddr| match self.role(service) {
+            Role::ServedByFerroLb => is_lost(address).then_some(UnmanagedSource::StillInStatus),
+            Role::NoLongerLoadBalancer => Some(UnmanagedSource::StillInStatus),
+            Role::ServedByMetalLb | Role::Foreign => {
+                service.load_balancer.then_some(UnmanagedSource::OtherLoadBalancer)
+            }
+        };
+        let in_status = service.assigned.iter().map(|assigned| assigned.address);
+        let in_status = in_status.filter_map(|address| Some((address, source(&address)?)));
+        let mut all: Vec<_> = external.chain(cluster).chain(in_status).collect();
         all.sort_unstable();
         all
     }

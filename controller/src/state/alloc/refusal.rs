@@ -49,6 +49,9 @@ pub(in crate::state) enum UnmanagedSource {
     OtherLoadBalancer,
     /// The address is a cluster IP of the Service.
     ClusterIp,
+    /// The Service has lost the address, but the API server still reports the address in its
+    /// status: the write that removes it has not succeeded, or the Service is being deleted.
+    StillInStatus,
 }
 
 impl Display for UnmanagedUse {
@@ -61,6 +64,9 @@ impl Display for UnmanagedUse {
                 write!(f, "assigned to Service {} by another load balancer", self.key)
             }
             UnmanagedSource::ClusterIp => write!(f, "the cluster IP of Service {}", self.key),
+            UnmanagedSource::StillInStatus => {
+                write!(f, "still in the status of Service {}, which has lost it", self.key)
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use ferrolb_proto::api::{ConditionStatus, IpMode};
 use ferrolb_proto::facts::Service;
 
 use super::{FirstNames, Message, Names, SEPARATOR, join};
-use crate::state::alloc::Refusal;
+use crate::state::alloc::{Refusal, UnmanagedSource, UnmanagedUse};
 use crate::state::choose::{Shortage, UnusablePools};
 use crate::state::service_addresses::{Assignment, LostAddresses};
 use crate::state::sharing::{SharingConflict, SharingParameters};
@@ -220,6 +220,12 @@ impl Refusal {
             ),
             Self::Node => {
                 format!("{requested} is an address of a Node: request another address")
+            }
+            Self::Unmanaged(user @ UnmanagedUse { source: UnmanagedSource::StillInStatus, .. }) => {
+                format!(
+                    "{requested} is {user}: this Service gets it when that status is written, or \
+                     when that Service is gone"
+                )
             }
             Self::Unmanaged(user) => {
                 format!("{requested} is {user}: request another address, or remove it there")

@@ -166,3 +166,91 @@ proptest! {
         prop_assert_eq!(&planned_writes[0], &planned_writes[1]);
     }
 }
+
+/// An operation in a history in which each write succeeds or fails on its own.
+#[derive(Clone, Debug)]
+enum WriteOp {
+    /// The Service requests an address, or none.
+    Request(u8, Option<u8>),
+    /// The Service begins to be deleted, and keeps its status meanwhile.
+    BeginDeletion(u8),
+    Cluster(ClusterOp),
+    /// One of the due writes succeeds.
+    Succeed(u8),
+    /// One of the due writes fails.
+    Fail(u8),
+    /// Time passes, so that failed writes are due again.
+    Wait,
+}
+
+fn write_op() -> impl Strategy<Value = WriteOp> {
+    let cluster = prop_oneof![
+        4 => (0..6u8).prop_map(|name| ClusterOp::Apply(name, 0)),
+        2 => (0..6u8).prop_map(ClusterOp::Delete),
+        1 => (0..6u8).prop_map(ClusterOp::Type),
+        2 => (0..2u8, 0..3u8).prop_map(|(name, range_set)| ClusterOp::Pool(name, range_set)),
+        1 => (0..4u8).prop_map(ClusterOp::Node),
+        1 => Just(ClusterOp::Restart),
+    ];
+    prop_oneof![
+        4 => (0..6u8, prop::option::of(0..4u8)).prop_map(|(name, last)| WriteOp::Request(name, last)),
+        1 => (0..6u8).prop_map(WriteOp::BeginDeletion),
+        6 => cluster.prop_map(WriteOp::Cluster),
+        8 => any::<u8>().prop_map(WriteOp::Succeed),
+        4 => any::<u8>().prop_map(WriteOp::Fail),
+        2 => Just(WriteOp::Wait),
+    ]
+}
+
+fn apply_write_op(cluster: &mut Cluster, op: WriteOp) {
+    let writes = cluster.writes();
+    let chosen = |n: u8| writes.get(usize::from(n) % writes.len().max(1)).cloned();
+    let name = |n: u8| format!("s{n}");
+    match op {
+        WriteOp::Request(n, last) if cluster.services.contains_key(&key(&name(n))) => {
+            cluster.change(&name(n), |service| {
+                let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+                service.demand.request.addresses = last.map(address).into_iter().collect();
+            });
+        }
+        WriteOp::BeginDeletion(n) if cluster.services.contains_key(&key(&name(n))) => {
+            cluster.change(&name(n), |service| service.deleting = true);
+        }
+        WriteOp::Request(..) | WriteOp::BeginDeletion(_) => {}
+        WriteOp::Cluster(op) => apply_op(cluster, op),
+        WriteOp::Succeed(n) => {
+            if let Some(write) = chosen(n) {
+                cluster.write(&write);
+            }
+        }
+        WriteOp::Fail(n) => {
+            if let Some(write) = chosen(n) {
+                let (target, attempt, outcome) = (write.target(), write.attempt, Outcome::Failed);
+                cluster.handle(Event::Written { target, attempt, outcome });
+            }
+        }
+        WriteOp::Wait => {
+            cluster.now = cluster.now + Duration::from_secs(10);
+            cluster.handle(Event::Tick);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_two_services_show_one_address_whichever_writes_fail(
+        ops in prop::collection::vec(write_op(), 1..80),
+    ) {
+        let mut cluster = Cluster::new(vec![], vec![pool("p0", &["10.0.0.0-10.0.0.3"])]);
+        for op in ops {
+            apply_write_op(&mut cluster, op);
+            let mut shown = BTreeMap::new();
+            for (key, service) in &cluster.services {
+                for assigned in &service.assigned {
+                    let other = shown.insert(assigned.address, key);
+                    prop_assert_eq!(other, None, "{} of {} is on two Services", assigned.address, key);
+                }
+            }
+        }
+    }
+}

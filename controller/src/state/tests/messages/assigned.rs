@@ -106,6 +106,9 @@ fn every_refusal_of_a_requested_address_has_its_message() {
         Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::ClusterIp, .. }) => [
             (Refusal::Unmanaged(used_by_web(UnmanagedSource::ClusterIp)), "RequestedAddressInUse", "requested address 192.0.2.7 is the cluster IP of Service default/web: request another address, or remove it there")
         ],
+        Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::StillInStatus, .. }) => [
+            (Refusal::Unmanaged(used_by_web(UnmanagedSource::StillInStatus)), "RequestedAddressInUse", "requested address 192.0.2.7 is still in the status of Service default/web, which has lost it: this Service gets it when that status is written, or when that Service is gone")
+        ],
         Refusal::AssignedTo(_, SharingConflict::NoKey) => [(assigned_to_web(SharingConflict::NoKey), "RequestedAddressInUse", "requested address 192.0.2.7 is assigned to Service default/web: request another address, or share it with the same annotation ferrolb.io/allow-shared-ip on both")],
         Refusal::AssignedTo(_, SharingConflict::Key) => [(assigned_to_web(SharingConflict::Key), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: set their annotations ferrolb.io/allow-shared-ip to the same value")],
         Refusal::AssignedTo(_, SharingConflict::Port(_)) => [(assigned_to_web(SharingConflict::Port(port())), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: both have port TCP/80. Change one of them")],
