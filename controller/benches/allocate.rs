@@ -15,7 +15,7 @@
 //! results are in docs/internals/benchmarks.md.
 
 use std::process::ExitCode;
-use std::time::Instant as WallClock;
+use std::time::{Duration, Instant as WallClock};
 
 use clap::Parser;
 use ferrolb_controller::event::{Event, Leadership};
@@ -126,7 +126,12 @@ fn time_per_address((range, family): (&str, Family), count: usize) -> f64 {
 fn leader_state(range: &str, now: Instant) -> State {
     let classes = vec![api::LOAD_BALANCER_CLASS.to_owned()];
     let names = Names { namespace: api::NAMESPACE.to_owned(), group: api::GROUP.to_owned() };
-    let mut state = State::new(Config { classes, default_implementation: true, names });
+    let mut state = State::new(Config {
+        classes,
+        default_implementation: true,
+        names,
+        pool_grace: Duration::from_secs(60),
+    });
     let pool = Pool {
         name: "pool".into(),
         ranges: vec![range.parse().expect("the range is valid")],

@@ -219,6 +219,7 @@ fn state_config(flags: &CommonFlags) -> Config {
         classes: flags.load_balancer_class.clone(),
         default_implementation: flags.default_implementation,
         names: Names { namespace: flags.namespace.clone(), group: flags.api_group.clone() },
+        pool_grace: flags.pool_grace,
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Config {
     pub default_implementation: bool,
     /// The namespace and the API group of the custom resources.
     pub names: Names,
+    /// Value of the flag `--pool-grace`.
+    pub pool_grace: Duration,
 }
 
 /// Counters of Services, for the metrics.
@@ -112,6 +114,11 @@ pub struct State {
     /// not known yet, and its objects' statuses are not written.
     status_fields: BTreeMap<CustomResourceKind, StatusFields>,
     pool_faults: BTreeMap<Box<str>, PoolFault>,
+    /// Pools that do not exist although Services have addresses of them, each with the time at
+    /// which the controller detected that.
+    missing_pools: BTreeMap<Box<str>, Instant>,
+    /// Time at which the Services of the next missing pool lose their addresses.
+    pool_grace_end: Option<Instant>,
     allocator: Allocator,
     /// True if all Services must be decided again, because a change may affect every Service.
     all_services_dirty: bool,
@@ -155,6 +162,8 @@ impl State {
             custom_resources: CustomResources::default(),
             status_fields: kinds.iter().map(|kind| (*kind, StatusFields::All)).collect(),
             pool_faults: BTreeMap::new(),
+            missing_pools: BTreeMap::new(),
+            pool_grace_end: None,
             allocator: Allocator::default(),
             all_services_dirty: false,
             waiting: BTreeSet::new(),
@@ -268,6 +277,7 @@ impl State {
             .deadline(now)
             .into_iter()
             .chain(retry)
+            .chain(self.pool_grace_end)
             .chain(self.announced_deadline(now))
             .min()
     }

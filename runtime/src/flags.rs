@@ -6,10 +6,12 @@
 //! precedence.
 
 use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS, NAMESPACE};
+use ferrolb_proto::duration::parse_duration;
 
 use crate::admin::ListenAddresses;
 
@@ -67,6 +69,11 @@ pub struct CommonFlags {
         default_value = "127.0.0.1:7474"
     )]
     pub probe_listen: SocketAddr,
+
+    /// How long the addresses of an IPAddressPool that does not exist stay assigned and announced:
+    /// the pool was deleted, or is missing at the start; 0s releases them at once
+    #[arg(long, env = "FERROLB_POOL_GRACE", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub pool_grace: Duration,
 
     /// Format of log lines on stderr
     #[arg(long, env = "FERROLB_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
@@ -154,6 +161,7 @@ mod tests {
             default_implementation: true,
             admin_listen: "0.0.0.0:7472".parse().unwrap(),
             probe_listen: "127.0.0.1:7474".parse().unwrap(),
+            pool_grace: Duration::from_secs(60),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
         };

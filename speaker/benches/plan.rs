@@ -182,6 +182,7 @@ fn config(gobgp: bool) -> StateConfig {
         node: "node0".into(),
         classes: Vec::new(),
         default_implementation: true,
+        pool_grace: Duration::from_secs(60),
         ignore_exclude_label: false,
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,

@@ -35,7 +35,7 @@ use crate::metrics::probes::ProbeMetrics;
 use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics, SecondPathMetrics};
 use crate::node_lock::NodeLock;
 use crate::plan::{BgpConfig, Desired, HealthChecks, Memo, ProxyTargets, plan};
-use crate::state::{State, StateConfig};
+use crate::state::{Changes, State, StateConfig};
 use crate::status::{self, StatusWriter};
 use crate::watches::start_watches;
 
@@ -177,6 +177,7 @@ fn state_config(flags: Flags, drain_delay: Option<Duration>) -> StateConfig {
         node: flags.node_name.into(),
         classes: flags.common.load_balancer_class,
         default_implementation: flags.common.default_implementation,
+        pool_grace: flags.common.pool_grace,
         ignore_exclude_label: flags.ignore_exclude_label,
         exclude_interfaces: flags.exclude_interfaces,
         kube_proxy_address: flags.kube_proxy_address,
@@ -236,6 +237,8 @@ impl MainLoop {
         loop {
             let now = Clock::now();
             self.watchdog.heartbeat(now);
+            let expired = self.state.expire(now);
+            changed |= self.note(expired);
             if std::mem::take(&mut changed)
                 || self.desired.replan_at.is_some_and(|wake| wake <= now)
             {
@@ -245,7 +248,7 @@ impl MainLoop {
                 info!("speaker ended");
                 return Ok(());
             }
-            let wake = [self.desired.replan_at, handover_deadline]
+            let wake = [self.desired.replan_at, handover_deadline, self.state.deadline()]
                 .into_iter()
                 .flatten()
                 .chain([now + HEARTBEAT_INTERVAL])
@@ -375,6 +378,11 @@ impl MainLoop {
             | Event::StopRequested => {}
         }
         let changes = self.state.handle(event, Clock::now());
+        self.note(changes)
+    }
+
+    /// Notes changed parts of the plan. Returns whether a new plan is needed.
+    fn note(&mut self, changes: Changes) -> bool {
         let plan_needed = !changes.is_empty();
         self.memo.add(changes);
         plan_needed

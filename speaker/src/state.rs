@@ -57,6 +57,8 @@ pub struct StateConfig {
     pub default_implementation: bool,
     /// True if the exclude label of Nodes is ignored.
     pub ignore_exclude_label: bool,
+    /// How long the addresses of a deleted pool stay announced.
+    pub pool_grace: Duration,
     /// Patterns of the names of interfaces that are not used.
     pub exclude_interfaces: Vec<Regex>,
     /// Address of kube-proxy's health server. None: the default addresses.
@@ -99,7 +101,10 @@ pub struct State {
     /// FerroLB's Services with assigned addresses, and their EndpointSlices.
     pub(crate) services: Services,
     pub(crate) nodes: Store<Arc<str>, Node>,
+    /// Pools, also those that were deleted a short time ago.
     pub(crate) pools: Store<Box<str>, Pool>,
+    /// Pools that were deleted, each with the time until which this node announces its addresses.
+    deleted_pools: BTreeMap<Box<str>, Instant>,
     pub(crate) advertisements: Store<Box<str>, L2Advertisement>,
     pub(crate) keys: HelloKeyRing,
     keys_listed: bool,
@@ -138,6 +143,7 @@ impl State {
             services: Services::default(),
             nodes: Store::default(),
             pools: Store::default(),
+            deleted_pools: BTreeMap::new(),
             advertisements: Store::default(),
             keys: HelloKeyRing::default(),
             keys_listed: false,
@@ -168,10 +174,7 @@ impl State {
             Event::Service(change) => self.services.set_service(change, &self.config),
             Event::Slice(change) => self.services.set_slice(change, &self.config.node),
             Event::Node(change) => Changes::all_if(apply(&mut self.nodes, change, Some)),
-            Event::Pool(change) => {
-                let change = self.keep_unreadable(change);
-                Changes::all_if(apply(&mut self.pools, change, Some))
-            }
+            Event::Pool(change) => Changes::all_if(self.set_pool(change, now)),
             Event::Advertisement(change) => {
                 Changes::all_if(apply(&mut self.advertisements, change, Some))
             }
@@ -274,6 +277,51 @@ impl State {
         let first = now.since(failure.at) >= LINK_RETRY_FORGET_AFTER;
         *failure =
             LinkFailure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
+    }
+
+    /// Applies the change of a pool. A deleted pool may be created again in a moment, so this node
+    /// keeps it for [`StateConfig::pool_grace`]. Returns whether the pools have changed.
+    fn set_pool(&mut self, change: Change<Pool>, now: Instant) -> bool {
+        let change = self.keep_unreadable(change);
+        if let Change::Apply(pool) = &change {
+            self.deleted_pools.remove(&pool.name);
+        }
+        let removes = matches!(change, Change::Delete(_) | Change::ResyncDone);
+        let was_complete = self.pools.was_ever_complete();
+        let changed = self.pools.handle(change, Some);
+        if !removes {
+            return !changed.is_empty();
+        }
+        for (name, before) in changed {
+            let Some(pool) = before else { continue };
+            let until = *self
+                .deleted_pools
+                .entry(name.clone())
+                .or_insert_with(|| now + self.config.pool_grace);
+            if now < until {
+                self.pools.put(name, pool);
+            }
+        }
+        was_complete != self.pools.was_ever_complete() || self.forget_deleted_pools(now)
+    }
+
+    /// Forgets the pools that were deleted longer than [`StateConfig::pool_grace`] ago. Returns
+    /// whether there were any.
+    fn forget_deleted_pools(&mut self, now: Instant) -> bool {
+        let over: Vec<_> = self.deleted_pools.extract_if(.., |_, until| now >= *until).collect();
+        over.iter().for_each(|(name, _)| drop(self.pools.remove(name)));
+        !over.is_empty()
+    }
+
+    /// Handles what is due at `now`. Returns the parts of the plan that this can change.
+    pub fn expire(&mut self, now: Instant) -> Changes {
+        Changes::all_if(self.forget_deleted_pools(now))
+    }
+
+    /// Returns the time at which [`Self::expire`] is due next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deleted_pools.values().min().copied()
     }
 
     /// Converts the change of a pool that cannot be decoded into a pool with a problem. The pool's

@@ -34,6 +34,7 @@ mod local_policy;
 mod lost_frames;
 mod metallb;
 mod metallb_migration;
+mod missing_pool;
 mod missing_prerequisites;
 mod multiple_services;
 mod neighbor_cache;

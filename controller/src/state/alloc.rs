@@ -6,45 +6,20 @@
 //! counts. [`super::choose`] selects the addresses of a Service.
 
 mod refusal;
+mod requester;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ferrolb_proto::api::IpMode;
-use ferrolb_proto::facts::{Key, Pool, Service};
+use ferrolb_proto::facts::{Key, Pool};
 use ferrolb_proto::range::Family;
 
 use super::pool_addresses::{AddressCounts, PoolAddresses, family_index, is_router_anycast};
 use super::sharing::{SharingConflict, SharingParameters};
 pub(super) use refusal::{Refusal, SkipReason, UnmanagedSource, UnmanagedUse};
-
-/// A Service that requests addresses, with all facts that decide which ones it may have.
-#[derive(Debug)]
-pub(super) struct Requester<'a> {
-    pub(super) service: &'a Service,
-    pub(super) sharing: SharingParameters,
-    /// Labels of the Service's Namespace; `None` if the controller has not received the Namespace
-    /// yet.
-    pub(super) namespace_labels: Option<&'a BTreeMap<String, String>>,
-}
-
-impl Requester<'_> {
-    /// Returns whether the pool's `serviceAllocation` allows this Service to use the pool. If that
-    /// depends on a Namespace that the controller has not received yet, returns true, so that no
-    /// address is released too early.
-    pub(super) fn may_use(&self, pool_addresses: &PoolAddresses) -> bool {
-        let labels = || {
-            let labels = self.service.demand.labels.iter();
-            labels.map(|(key, value)| (key.to_string(), value.to_string())).collect()
-        };
-        let no_labels = BTreeMap::new();
-        let Some(allocation) = &pool_addresses.allocation else { return true };
-        let namespace_unknown = self.namespace_labels.is_none() && allocation.selects_namespaces();
-        let namespace_labels = self.namespace_labels.unwrap_or(&no_labels);
-        namespace_unknown
-            || allocation.allows(self.service.key.namespace(), namespace_labels, labels)
-    }
-}
+pub(super) use requester::Requester;
 
 /// A Service to which an address is assigned, and its sharing parameters.
 #[derive(Debug)]
@@ -79,6 +54,8 @@ pub(super) struct Allocator {
     /// The same facts as in `unmanaged_by_address`, by Service; the addresses of each Service are
     /// ascending.
     unmanaged_by_service: BTreeMap<Key, Vec<(IpAddr, UnmanagedSource)>>,
+    /// Pools that do not exist, and whose addresses their Services keep for this time.
+    pools_in_grace: BTreeMap<Box<str>, Duration>,
     /// Pools whose counts have changed since the previous call of [`Self::take_changed_pools`].
     changed_pools: BTreeSet<Box<str>>,
     /// True if an address may have become available for a waiting Service since the previous call
@@ -122,6 +99,17 @@ impl Allocator {
         unmanaged.for_each(|(requester, addresses)| self.set_unmanaged(&requester, &addresses));
     }
 
+    /// Replaces the pools that do not exist, and whose addresses their Services keep for a time.
+    pub(super) fn set_pools_in_grace(&mut self, pools: BTreeMap<Box<str>, Duration>) {
+        self.pools_in_grace = pools;
+    }
+
+    /// Returns the time for which Services keep the addresses of a pool that does not exist; `None`
+    /// if the pool exists.
+    pub(super) fn grace_of(&self, pool: &str) -> Option<Duration> {
+        self.pools_in_grace.get(pool).copied()
+    }
+
     /// Returns the valid pool that contains this address and does not exclude it.
     fn pool_containing(&self, address: IpAddr) -> Option<&str> {
         let (_, (last, pool)) = self.pool_ranges.range(..=address).next_back()?;
@@ -142,7 +130,8 @@ impl Allocator {
     /// to this Service. Returns the pool of the address.
     ///
     /// `from` is the pool of an existing assignment. If this pool is invalid, the Service keeps the
-    /// address, so that a mistake in a pool releases no address.
+    /// address, so that a mistake in a pool releases no address. The same applies for a time if the
+    /// pool does not exist.
     pub(super) fn check_address(
         &self,
         requester: &Requester<'_>,
@@ -157,6 +146,7 @@ impl Allocator {
         let pool = from
             .filter(unusable)
             .or_else(|| self.pool_containing(address))
+            .or_else(|| from.filter(|pool| self.pools_in_grace.contains_key(*pool)))
             .ok_or(Refusal::NoPool)?;
         if self.pools.get(pool).is_some_and(|pool_addresses| {
             pool_addresses.valid && !requester.may_use(pool_addresses)

@@ -19,7 +19,7 @@ impl State {
         if !self.is_active_leader {
             return;
         }
-        if self.all_services_dirty {
+        if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
             self.decide_all(now);
         }
         if now >= self.retry_at {
@@ -67,6 +67,7 @@ impl State {
             )
         });
         self.allocator.set_pools(pools, nodes, unmanaged);
+        self.update_missing_pools(now);
         self.deferred.clear();
         let (awaiting_namespace, mut keys): (Vec<_>, Vec<_>) =
             self.services.keys().cloned().partition(|key| self.waits_for_namespace(key));
@@ -83,6 +84,28 @@ impl State {
         keys.iter().for_each(|key| self.assign_addresses(key, now));
         keys.iter().for_each(|key| self.update_pending_status(key, now));
         self.retry_at = now + RETRY_INTERVAL;
+    }
+
+    /// Determines the pools that do not exist although Services have addresses of them, or request
+    /// them. A missing pool is no edited pool: it may be created again in a moment, so the Services
+    /// keep their addresses for [`Config::pool_grace`](super::Config::pool_grace).
+    fn update_missing_pools(&mut self, now: Instant) {
+        let has_addresses = |entry: &&ServiceEntry| {
+            self.config.role(&entry.service) == Role::ServedByFerroLb && !entry.present().is_empty()
+        };
+        let used = self.services.values().filter(has_addresses).flat_map(|entry| {
+            let requested = entry.service.demand.request.pool.clone();
+            entry.pool_name().into_iter().chain(requested)
+        });
+        let missing = used.filter(|pool| self.custom_resources.pools.get(pool).is_none());
+        let before = std::mem::take(&mut self.missing_pools);
+        let since = |pool: &str| before.get(pool).copied().unwrap_or(now);
+        self.missing_pools = missing.map(|pool| (pool.clone(), since(&pool))).collect();
+        let grace = self.config.pool_grace;
+        let in_grace = || self.missing_pools.iter().filter(|(_, since)| now < **since + grace);
+        self.pool_grace_end = in_grace().map(|(_, since)| *since + grace).min();
+        let in_grace = in_grace().map(|(pool, _)| (pool.clone(), grace)).collect();
+        self.allocator.set_pools_in_grace(in_grace);
     }
 
     /// Decides one Service that has changed. If an address has become free in this pass, the
@@ -208,6 +231,8 @@ impl State {
         self.allocator = Allocator::default();
         self.waiting.clear();
         self.deferred.clear();
+        self.missing_pools.clear();
+        self.pool_grace_end = None;
         self.counters = ServiceCounters::default();
         self.rechecks = RecheckQueue::default();
         for entry in self.services.values_mut() {

@@ -15,7 +15,7 @@ use ferrolb_proto::facts::{Service, ServiceCondition, ServiceConditionType};
 use super::alloc::UnmanagedSource;
 use super::announced::{QueuedRecheck, Reason};
 use super::messages::Message;
-use super::messages::assigned::{ASSIGNED, AssignedMessage, with_released};
+use super::messages::assigned::{AssignedMessage, with_released};
 use super::service_addresses::{Assignment, LostAddresses};
 use super::sharing::SharingParameters;
 use super::write_queue::PendingStatus;
@@ -332,10 +332,8 @@ fn condition_for(message: &AssignedMessage<'_>) -> Condition {
 /// Returns the reason of a Service's `AddressAssigned` condition, or `None` if the Service has no
 /// address and needs none.
 pub(super) fn reason(assignment: &Assignment) -> Option<&'static str> {
-    match assignment.shortage.as_deref() {
-        Some(shortage) if !assignment.satisfied => Some(shortage.reason()),
-        Some(_) | None => (!assignment.addresses.is_empty()).then_some(ASSIGNED),
-    }
+    let is_reported = !assignment.satisfied || !assignment.addresses.is_empty();
+    is_reported.then(|| assignment.reason())
 }
 
 fn notice(condition: &Condition, lost: &LostAddresses) -> Notice {

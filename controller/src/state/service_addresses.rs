@@ -2,6 +2,7 @@
 //! the assignments, and the state decides the order of the Services.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ferrolb_proto::api::IpMode;
 use ferrolb_proto::facts::{AddressRequestProblem, FamilyPolicy};
@@ -17,6 +18,9 @@ pub(super) struct Assignment {
     pub(super) addresses: Vec<IpAddr>,
     /// Pool of all the addresses.
     pub(super) pool: Option<Box<str>>,
+    /// Time for which the Service keeps its addresses although their pool does not exist; `None` if
+    /// the pool exists.
+    pub(super) pool_grace: Option<Duration>,
     /// `ipMode` of all the addresses.
     pub(super) mode: IpMode,
     /// Reason why the Service lacks addresses that it requests.
@@ -55,6 +59,7 @@ pub(super) fn keep(
         true => (request.addresses.as_slice(), request.pool.as_deref()),
         false => (<&[IpAddr]>::default(), None),
     };
+    let requested_pool = requested_pool.filter(|pool| allocator.grace_of(pool).is_none());
     let (mut assignment, mut lost) = (Assignment::default(), Vec::new());
     let rank = |address: &&IpAddr| {
         requester.service.families.iter().position(|family| *family == Family::of(**address))
@@ -130,6 +135,7 @@ pub(super) fn assign(
     );
     assignment.satisfied = assignment.shortage.is_none()
         || (prefers_dual_stack && lacks_preferred_family && !assignment.addresses.is_empty());
+    assignment.pool_grace = assignment.pool.as_deref().and_then(|pool| allocator.grace_of(pool));
     let written = || service.assigned.iter().find_map(|assigned| assigned.mode);
     // An invalid `ipMode` in the request must not change the current mode, so the mode in the
     // status remains.

@@ -54,6 +54,7 @@ fn config() -> Config {
         classes: vec![api::LOAD_BALANCER_CLASS.to_owned()],
         default_implementation: true,
         names: default_names(),
+        pool_grace: Duration::from_secs(60),
     }
 }
 

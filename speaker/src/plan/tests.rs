@@ -67,6 +67,7 @@ impl Cluster {
             node: "node1".into(),
             classes: Vec::new(),
             default_implementation: true,
+            pool_grace: Duration::from_secs(60),
             ignore_exclude_label: self.ignore_label,
             exclude_interfaces: vec![Regex::new("^cni0$").unwrap()],
             kube_proxy_address: None,

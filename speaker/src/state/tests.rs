@@ -15,6 +15,7 @@ fn state() -> State {
         node: "node1".into(),
         classes: vec!["ferrolb.io/ferrolb".to_owned()],
         default_implementation: true,
+        pool_grace: Duration::from_secs(60),
         ignore_exclude_label: false,
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,
@@ -132,12 +133,42 @@ fn deletions_are_matched_by_name() {
     state.handle(Event::Pool(Change::Delete(Key::new("ferrolb-system", "other"))), Instant::ZERO);
     assert_eq!(state.pools.values().count(), 1);
     state.handle(Event::Pool(Change::Delete(Key::new("ferrolb-system", "lan"))), Instant::ZERO);
+    let _: Changes = state.expire(Instant::from_millis(60_000));
     assert_eq!(state.pools.values().count(), 0);
     let node = Node { name: "node1".into(), ..Node::default() };
     state.handle(Event::Node(Change::Apply(node)), Instant::ZERO);
     assert!(state.own_node().is_some());
     state.handle(Event::Node(Change::Delete(Key::new("", "node1"))), Instant::ZERO);
     assert!(state.own_node().is_none());
+}
+
+#[test]
+fn a_deleted_pool_is_kept_for_the_grace() {
+    let at = Instant::from_millis;
+    let lan = || Pool { name: "lan".into(), generation: 1, ..Pool::default() };
+    let deletions: [fn() -> Vec<Change<Pool>>; 2] = [
+        || vec![Change::Delete(Key::new("ferrolb-system", "lan"))],
+        || vec![Change::ResyncStarted, Change::ResyncDone],
+    ];
+    for (deletion, returns) in [(0, false), (0, true), (1, false), (1, true)] {
+        let mut state = state();
+        let mut handle = |change, millis| state.handle(Event::Pool(change), at(millis)).is_empty();
+        for change in [Change::ResyncStarted, Change::Apply(lan()), Change::ResyncDone] {
+            handle(change, 0);
+        }
+        for millis in [1_000, 2_000] {
+            let mut changes = deletions[deletion]().into_iter();
+            assert!(changes.all(|change| handle(change, millis)), "the pool is kept");
+        }
+        if returns {
+            assert!(handle(Change::Apply(lan()), 60_999), "nothing has changed");
+        }
+        let deadline = Some(at(61_000)).filter(|_| !returns);
+        assert_eq!(state.deadline(), deadline, "the second deletion does not extend the time");
+        assert!(state.expire(at(60_999)).is_empty());
+        assert_eq!(state.expire(at(61_000)).is_empty(), returns);
+        assert_eq!((state.pools.values().count(), state.deadline()), (usize::from(returns), None));
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ fn wait_for_interfaces(lan: &Segment, host: &str, expect: &[&str]) {
         node: host.into(),
         classes: Vec::new(),
         default_implementation: true,
+        pool_grace: Duration::from_secs(60),
         ignore_exclude_label: false,
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,

@@ -5,6 +5,8 @@ use ferrolb_proto::range::AddressRange;
 use proptest::prelude::*;
 
 use super::super::choose::{Shortage, UnusablePools};
+use ferrolb_proto::facts::Service;
+
 use super::*;
 
 fn ip(text: &str) -> IpAddr {

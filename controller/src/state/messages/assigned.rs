@@ -19,6 +19,7 @@ const BAD_ANNOTATION: &str = "BadAnnotation";
 const FAMILY_MISSING: &str = "FamilyMissing";
 const NO_POOL_MATCHES: &str = "NoPoolMatches";
 const POOL_EXHAUSTED: &str = "PoolExhausted";
+const POOL_MISSING: &str = "PoolMissing";
 const REQUESTED_IN_USE: &str = "RequestedAddressInUse";
 const REQUESTED_OUTSIDE: &str = "RequestedAddressOutsidePools";
 const SHARING_CONFLICT: &str = "SharingConflict";
@@ -44,10 +45,7 @@ impl Message for AssignedMessage<'_> {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Decided { assignment, .. } => match &assignment.shortage {
-                Some(shortage) if !assignment.satisfied => shortage.reason(),
-                Some(_) | None => ASSIGNED,
-            },
+            Self::Decided { assignment, .. } => assignment.reason(),
             Self::MetalLb { .. } => SERVED_BY_METALLB,
         }
     }
@@ -86,6 +84,7 @@ fn decided(service: &Service, assignment: &Assignment, names: &Names) -> String 
             Some(SharingParameters::of(service).to_string()).filter(|text| !text.is_empty()),
         );
         parts.extend(proxy(service, assignment));
+        parts.extend(missing_pool(assignment));
     }
     parts.join(SEPARATOR)
 }
@@ -100,6 +99,27 @@ fn proxy(service: &Service, assignment: &Assignment) -> Option<String> {
     (assignment.mode == IpMode::Proxy).then(|| {
         format!("ipMode is Proxy: kube-proxy accepts no traffic for it on any node, {announced}")
     })
+}
+
+/// Returns the part of the message about the pool of the addresses, if the pool does not exist.
+fn missing_pool(assignment: &Assignment) -> Option<String> {
+    let (pool, grace) = (assignment.pool.as_deref()?, assignment.pool_grace?);
+    Some(format!(
+        "IPAddressPool {pool} does not exist: create it again within {} s, or the address is \
+         released (--pool-grace)",
+        grace.as_secs()
+    ))
+}
+
+impl Assignment {
+    /// Returns the reason of the condition.
+    pub(in crate::state) fn reason(&self) -> &'static str {
+        match &self.shortage {
+            Some(shortage) if !self.satisfied => shortage.reason(),
+            Some(_) | None if self.pool_grace.is_some() => POOL_MISSING,
+            Some(_) | None => ASSIGNED,
+        }
+    }
 }
 
 impl Shortage {

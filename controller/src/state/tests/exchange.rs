@@ -29,6 +29,57 @@ fn no_status_is_written_after_a_restart() {
     assert_eq!(cluster.log, Vec::<String>::new());
 }
 
+/// Returns the reason and the addresses of Service `a` after this time.
+fn state_after(cluster: &mut Cluster, time: Duration) -> (String, String) {
+    cluster.now = cluster.now + time;
+    cluster.handle(Event::Tick);
+    cluster.writes().iter().for_each(|write| cluster.write(write));
+    (cluster.reason("a"), cluster.statuses()[0].clone())
+}
+
+#[test]
+fn a_service_keeps_the_address_of_a_missing_pool_for_the_grace() {
+    let assigned = |reason: &str| (reason.to_owned(), "a=10.0.0.2".to_owned());
+    let lan = || pool("lan", &["10.0.0.1-10.0.0.2"]);
+    let has = || service_with_addresses("a", &["10.0.0.2"], "lan");
+    // The pool is deleted, or it is missing when the controller starts.
+    for is_deleted in [true, false] {
+        let pools = if is_deleted { vec![lan()] } else { vec![] };
+        let mut cluster = Cluster::without_leader(vec![has()], pools);
+        cluster.become_leader();
+        if is_deleted {
+            assert_eq!(state_after(&mut cluster, Duration::ZERO), assigned("Assigned"));
+            cluster.delete_pool("lan");
+        }
+        assert_eq!(state_after(&mut cluster, Duration::ZERO), assigned("PoolMissing"));
+        let message = cluster.message("a");
+        assert!(message.contains("IPAddressPool lan does not exist: create it again within 60 s"));
+        assert_eq!(state_after(&mut cluster, Duration::from_secs(58)), assigned("PoolMissing"));
+        let services = cluster.services.values().cloned().collect();
+        let mut returns = Cluster::without_leader(services, vec![]);
+        returns.become_leader();
+        assert_eq!(returns.writes(), [], "a restart changes nothing");
+        returns.apply_pool(lan());
+        assert_eq!(state_after(&mut returns, Duration::ZERO), assigned("Assigned"));
+        cluster.apply(service("b"));
+        let (reason, address) = state_after(&mut cluster, Duration::from_secs(2));
+        assert_eq!((&*reason, &*address), ("NoPoolMatches", "a="));
+        // After the grace, the address is free.
+        cluster.apply_pool(lan());
+        cluster.settle();
+        assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.2"]);
+    }
+}
+
+#[test]
+fn an_edited_pool_has_no_grace() {
+    let has = service_with_addresses("a", &["10.0.0.2"], "lan");
+    let mut cluster = Cluster::new(vec![has], vec![pool("lan", &["10.0.0.1-10.0.0.2"])]);
+    cluster.apply_pool(pool("lan", &["10.0.0.1"]));
+    let (_, address) = state_after(&mut cluster, Duration::ZERO);
+    assert_eq!(address, "a=10.0.0.1");
+}
+
 #[test]
 fn an_address_is_reserved_before_it_is_written() {
     let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);

@@ -369,6 +369,8 @@ fn an_unwritten_reason_is_counted_until_the_address_is_released() {
         (vec!["Pending 1".to_owned()], "Announced".to_owned())
     );
     cluster.delete_pool("lan");
+    cluster.now = cluster.now + Duration::from_secs(60);
+    cluster.handle(Event::Tick);
     let writes = cluster.writes();
     writes.iter().for_each(|write| cluster.write(write));
     assert_eq!(
