@@ -80,8 +80,9 @@ impl ClaimMachine {
         ownership.on_set_changes(node, &body, changes, view);
         self.apply_effects(now);
         if self.sets.requests_list(node, now) {
-            let mac = self.membership.mac_of(node);
-            self.send(mac, Body::ListRequest, now);
+            if let Some(mac) = self.membership.mac_of(node) {
+                self.send(Some(mac), Body::ListRequest, now);
+            }
         } else if matches!(body, Body::Hello { .. }) {
             let (ownership, view) = self.ownership(now);
             ownership.check_conflicts(node, view);

@@ -92,8 +92,8 @@ pub(super) enum OwnershipEffect {
     /// This peer announces an address of this node that it does not claim. The claim may have been
     /// lost.
     Suspect(Arc<str>),
-    /// A host with the MAC of this failed peer announces an address of this node: it must be
-    /// checked whether the peer is alive.
+    /// A host with the MAC of this failed peer, or of this node that does not respond to challenges,
+    /// announces an address of this node: it must be checked whether the peer is alive.
     CheckFailedPeer { node: Arc<str>, mac: Mac, address: IpAddr },
 }
 
@@ -148,7 +148,7 @@ pub(super) struct Ownership {
 impl Ownership {
     pub(super) fn new(config: ClaimConfig, now: Instant) -> Self {
         Self {
-            random: Random::new(config.epoch),
+            random: Random::new(!config.epoch),
             config,
             units: BTreeMap::new(),
             dirty: DirtyUnits::default(),

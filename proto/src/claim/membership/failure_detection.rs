@@ -82,17 +82,23 @@ impl Suspicion {
     pub(super) const fn is_open(&self) -> bool {
         self.challenges > 0
     }
+
+    /// Returns the time from the start of the round to its end, if the peer has sent no frame.
+    fn delay(&self, is_unheard: bool) -> Duration {
+        let report = if self.report.is_some() { REPORT_DELAY } else { Duration::ZERO };
+        failure_delay(is_unheard) + report
+    }
+}
+
+/// Returns the duration of a round of challenges to a peer that sends nothing.
+const fn failure_delay(is_unheard: bool) -> Duration {
+    if is_unheard { FAILURE_DELAY_UNHEARD } else { FAILURE_DELAY }
 }
 
 impl Peer {
     /// Returns whether the peer is challenged with this nonce, because it is suspected.
     pub(super) fn is_challenged_with(&self, nonce: u64) -> bool {
         self.suspicion.as_ref().is_some_and(|suspicion| suspicion.nonce == nonce)
-    }
-
-    /// Returns the time from the start of a round of challenges to its end, if no report arrives.
-    const fn failure_delay(&self) -> Duration {
-        if self.unheard { FAILURE_DELAY_UNHEARD } else { FAILURE_DELAY }
     }
 }
 
@@ -190,13 +196,12 @@ impl Membership {
         let Some(peer) = self.peers.get(name) else { return Verdict::Open };
         let Some(suspicion) = &peer.suspicion else { return Verdict::Open };
         let is_first = !(peer.unheard || peer.failed);
-        let end = suspicion.since + peer.failure_delay();
         let exchanges =
             suspicion.report.is_some_and(|report| report.proves_exchange(suspicion.arp_replied));
-        if exchanges && (now >= end || !is_first) {
+        if exchanges && (now >= suspicion.since + failure_delay(peer.unheard) || !is_first) {
             return Verdict::Unheard;
         }
-        let end = if suspicion.report.is_some() { end + REPORT_DELAY } else { end };
+        let end = suspicion.since + suspicion.delay(peer.unheard);
         // If no frame at all arrives, the receive path of this node may have failed.
         let proves_nothing =
             self.received_nothing_since(suspicion.since) && !self.may_be_alone(now);
@@ -205,12 +210,12 @@ impl Membership {
 
     fn challenge_suspect(&mut self, name: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(name) else { return };
-        let delay = peer.failure_delay();
+        let is_unheard = peer.unheard;
         let Some(suspicion) = &mut peer.suspicion else { return };
         let is_new = suspicion.challenges == 0 && !peer.unheard && !peer.failed;
         self.counts.suspicions += u64::from(is_new);
         suspicion.challenges += 1;
-        let end = suspicion.since + delay;
+        let end = suspicion.since + suspicion.delay(is_unheard);
         let next = now + CHALLENGE_EVERY;
         suspicion.next = if now < end { next.min(end) } else { next };
         // If this node receives nothing, it challenges less often, but checks just as often whether
