@@ -2,8 +2,8 @@
 //! (docs/internals/l2-protocol.md).
 //!
 //! Each interface has one state machine, [`ClaimMachine`]. The interface's thread in the speaker
-//! runs it, and in simulations the simulator. It consists of three parts, none of which reads the
-//! state of another except by its methods:
+//! runs it, and in simulations the simulator. It consists of three parts. No part has access to the
+//! fields of another; the ownership reads the other two by methods:
 //!
 //! - [`membership`]: the other speakers on the segment (the peers), and whether they are alive.
 //! - [`claim_sets`]: claim sets of this node and of its peers, and an index of the peers by

@@ -92,8 +92,8 @@ pub(super) enum OwnershipEffect {
     /// This peer announces an address of this node that it does not claim. The claim may have been
     /// lost.
     Suspect(Arc<str>),
-    /// A host with the MAC of this failed peer, or of this node that does not respond to challenges,
-    /// announces an address of this node: it must be checked whether the peer is alive.
+    /// A host with the MAC of this failed peer, or of this node that does not respond to
+    /// challenges, announces an address of this node: it must be checked whether it is alive.
     CheckFailedPeer { node: Arc<str>, mac: Mac, address: IpAddr },
 }
 

@@ -19,14 +19,18 @@ pub fn fuzz_claim_sets(bytes: &[u8]) {
     for _ in 0..STEPS_MAX {
         let Some([kind, bits, value]) = bytes.take() else { break };
         run.now = run.now + super::wait(value);
-        match kind % 7 {
+        match kind % 9 {
             0 => run.claim(bits, value),
             1 => run.release(bits),
             2 => run.own(bits, value),
             3 => run.receive(bits, false),
             4 => run.receive(bits, true),
-            5 => {
-                run.in_transit.push(super::frame(SENDER, body(value, bits, value), run.now));
+            5 => run.forge(bits, value),
+            6 => run.stretch(),
+            7 => {
+                let name = super::NODES[usize::from(SENDER)];
+                let _: bool = run.receiver.requests_list(name, run.now);
+                run.sender.own_mut().start_list(run.now);
             }
             _ => {
                 run.in_transit.pop();
@@ -56,6 +60,26 @@ impl SetRun {
         let claim_set = self.sender.own().summary();
         let frame = Frame { claim_set, ..super::frame(SENDER, body, self.now) };
         self.in_transit.push(frame);
+    }
+
+    /// Sends a frame with arbitrary contents.
+    fn forge(&mut self, bits: u8, value: u8) {
+        let mut frame = super::frame(SENDER, body(value, bits, value), self.now);
+        frame.claim_set = self.sender.own().summary();
+        frame.claim_set.counter = bits.into();
+        frame.claim_set.count ^= u32::from(value % 3);
+        self.in_transit.push(frame);
+    }
+
+    /// Sends the next stretch of the list.
+    fn stretch(&mut self) {
+        let (after, last, addresses) = self.sender.own_mut().next_stretch(self.now);
+        let claim = |address: std::net::IpAddr| {
+            let rank = self.sender.own().owned().get(&address)?.rank;
+            Some(Claim { address, rank, preempt_delay: super::wait(0) })
+        };
+        let claims = addresses.into_iter().filter_map(claim).collect();
+        self.send(Body::List(Stretch { after, last, claims }));
     }
 
     fn claim(&mut self, bits: u8, value: u8) {

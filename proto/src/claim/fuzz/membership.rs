@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Bytes, NODES, STEPS_MAX, body, config, flags, frame, mac, wait};
 use crate::Instant;
@@ -40,6 +41,8 @@ struct MemberRun {
     failed: BTreeMap<Arc<str>, bool>,
     /// Nonce of the latest challenge to each MAC.
     nonces: BTreeMap<u8, u64>,
+    /// Epoch in the latest frame of each node.
+    epochs: [u64; NODES.len()],
 }
 
 impl MemberRun {
@@ -53,13 +56,15 @@ impl MemberRun {
             now: now + LISTEN_PHASE,
             failed: BTreeMap::new(),
             nonces: BTreeMap::new(),
+            epochs: [7; NODES.len()],
         };
         run.check();
         run
     }
 
     fn wait(&mut self, n: u8) {
-        let end = self.now + wait(n);
+        // The state of a failed peer is kept for an hour.
+        let end = self.now + if n == u8::MAX { Duration::from_secs(3_700) } else { wait(n) };
         while let Some(at) = self.membership.deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
             self.tick();
@@ -75,6 +80,7 @@ impl MemberRun {
         self.membership.expire(self.now);
         self.membership.check_silence(self.now);
         self.membership.check_peers(self.now);
+        let _: bool = self.membership.has_left(self.now);
         if self.membership.is_hello_due(self.now) {
             self.membership.send_hello(self.now);
         }
@@ -87,28 +93,28 @@ impl MemberRun {
             self.now.as_nanos().saturating_add_signed(i64::from(value as i8) << (kind % 32));
         let sent = frame(node, body(kind, value, value), self.now);
         let claim_set = ClaimSetSummary { count: (value % 2).into(), ..ClaimSetSummary::default() };
-        let epoch = 7 + u64::from(kind > 250);
+        let epoch = 7 + u64::from(value & 3 == 3);
+        self.epochs[usize::from(node) % NODES.len()] = epoch;
         self.admit(node, &Frame { clock, claim_set, epoch, flags: flags(value), ..sent });
     }
 
     /// Responds to the latest challenge of a node.
     fn reply(&mut self, node: u8) {
         let Some(nonce) = self.nonces.get(&(node % 4)).copied() else { return };
+        let epoch = self.epochs[usize::from(node) % NODES.len()];
         let frame = frame(node, Body::ChallengeReply { nonce }, self.now);
-        self.admit(node, &frame);
+        self.admit(node, &Frame { epoch, ..frame });
     }
 
     fn admit(&mut self, node: u8, frame: &Frame) {
         self.membership.frame_received(self.now);
         let admission = self.membership.admit(mac(node % 4), frame, self.now);
+        if let Admission::Newest { has_returned: true } = admission {
+            assert_eq!(self.failed.insert((*frame.node).into(), false), Some(true));
+        }
         self.check();
-        match admission {
-            Admission::Dropped => return,
-            Admission::Newest { has_returned } => {
-                let failed = self.failed.get_mut(&*frame.node).expect("the peer has joined");
-                assert_eq!(std::mem::take(failed), has_returned);
-            }
-            Admission::Late { .. } => {}
+        if admission == Admission::Dropped {
+            return;
         }
         self.membership.on_segment_frame(mac(node % 4), &frame.node, &frame.body, self.now);
     }
@@ -125,7 +131,7 @@ impl MemberRun {
     /// Changes the state of this node.
     fn own(&mut self, kind: u8, value: u8) {
         let is_set = value > 127;
-        match kind % 6 {
+        match kind % 10 {
             0 => {
                 let count = (value % 2).into();
                 self.membership.set_claim_set(ClaimSetSummary { count, ..Default::default() });
@@ -138,6 +144,10 @@ impl MemberRun {
             2 => self.membership.set_main_loop_stalled(is_set, self.now),
             3 => self.membership.on_sibling_frame(is_set, self.now),
             4 => self.membership.on_frames_dropped(self.now),
+            5 => self.membership.set_keys(vec![u32::from(value % 3)], self.now),
+            6 => self.membership.on_request(mac(value % 4), self.now),
+            7 => self.membership.on_accepts(NODES[1], &[value.into()]),
+            8 if value > 250 => self.membership.leave(self.now),
             _ => self.membership.on_reply(self.now),
         }
     }
@@ -182,6 +192,10 @@ impl MemberRun {
                 | MemberEffect::BecameUnheard { .. } => {}
             }
         }
+        let live = self.membership.live_peers();
+        let expected = self.failed.iter().filter(|(_, failed)| !**failed).map(|(name, _)| &**name);
+        assert!(live.eq(expected), "the effects name the live peers");
+        assert!(self.membership.unheard_peers().all(|name| !self.failed[name]));
         assert_eq!(self.membership.count(), self.failed.len());
     }
 }

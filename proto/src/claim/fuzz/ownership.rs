@@ -1,17 +1,19 @@
-//! Fuzzes the ownership with claims of two peers, changes of the units, conflicts and waits. This
-//! node takes only units that it does not own, releases only owned ones, and announces only owned
-//! ones; its deadlines advance.
+//! Fuzzes the ownership with claims of two peers that fail and return, changes of the units,
+//! conflicts and waits. This node takes only units that it does not own, releases only owned
+//! addresses, and announces only owned ones; its deadlines advance.
 
 use std::sync::Arc;
 
-use super::{Bytes, NODES, STEPS_MAX, address, addresses, body, config, flags, frame, mac, wait};
+use super::{
+    ADDRESSES, Bytes, NODES, STEPS_MAX, address, addresses, body, config, flags, frame, mac, wait,
+};
 use crate::Instant;
 use crate::claim::claim_sets::ClaimSets;
-use crate::claim::membership::{EarlierEpoch, Membership, admit};
+use crate::claim::membership::{Admission, EarlierEpoch, MemberEffect, Membership, admit};
 use crate::claim::ownership::{Ownership, OwnershipEffect, View};
 use crate::claim::{LISTEN_PHASE, Output};
 use crate::election::{Candidate, Unit};
-use crate::wire::hello::{Body, Frame};
+use crate::wire::hello::{Body, Flags, Frame};
 
 /// Runs the steps in `bytes`.
 ///
@@ -20,7 +22,7 @@ use crate::wire::hello::{Body, Frame};
 pub fn fuzz_ownership(bytes: &[u8]) {
     let mut bytes = Bytes(bytes);
     let Some([first, second]) = bytes.take() else { return };
-    let mut run = OwnershipRun::new(first, second);
+    let mut run = OwnershipRun::new([first, second]);
     for _ in 0..STEPS_MAX {
         let Some([kind, a, b, c]) = bytes.take() else { return };
         match kind % 7 {
@@ -28,7 +30,7 @@ pub fn fuzz_ownership(bytes: &[u8]) {
             1 => run.units(a, b, c),
             2 | 3 => run.frame(a, b, c),
             4 => run.foreign(a, b),
-            5 => run.failure(a, b),
+            5 => run.join(a, b),
             _ => run.doubts(a),
         }
         run.settle();
@@ -39,39 +41,53 @@ struct OwnershipRun {
     members: Membership,
     sets: ClaimSets,
     ownership: Ownership,
+    /// Claim sets of the two peers.
+    peers: [ClaimSets; 2],
+    flags: [Flags; 2],
     now: Instant,
 }
 
 impl OwnershipRun {
     /// Starts with two peers that have these flags.
-    fn new(first: u8, second: u8) -> Self {
+    fn new(bits: [u8; 2]) -> Self {
         let start = Instant::from_millis(1_000);
         let now = start + LISTEN_PHASE;
         let mut members = Membership::new(config(), start);
         members.set_keys(vec![1], start);
         members.expire(now);
         let mut sets = ClaimSets::new(1, start);
-        for (n, bits) in [(1, first), (2, second)] {
+        for (n, bits) in [1, 2].into_iter().zip(bits) {
             admit(&mut members, NODES[usize::from(n)], mac(n), flags(bits), now);
             sets.add_peer(NODES[usize::from(n)].into(), 7);
         }
         while members.poll().is_some() {}
-        let mut run = Self { members, sets, ownership: Ownership::new(config(), now), now };
+        let peers = [ClaimSets::new(7, start), ClaimSets::new(7, start)];
+        let ownership = Ownership::new(config(), now);
+        let mut run = Self { members, sets, ownership, peers, flags: bits.map(flags), now };
         run.units(0xff, 0, 7);
         run.settle();
         run
     }
 
     fn ownership(&mut self) -> (&mut Ownership, View<'_>) {
-        let Self { members, sets, ownership, now } = self;
+        let Self { members, sets, ownership, now, .. } = self;
         (ownership, View { members, sets, now: *now })
     }
 
+    /// Lets time pass, in which other hosts send frames. Peers that are silent fail.
     fn wait(&mut self, n: u8) {
         let end = self.now + wait(n);
-        while let Some(at) = self.ownership.deadline().filter(|at| *at <= end) {
+        let next =
+            |run: &Self| run.ownership.deadline().into_iter().chain(run.members.deadline()).min();
+        while let Some(at) = next(self).filter(|at| *at <= end) {
             self.now = self.now.max(at);
+            self.members.frame_received(self.now);
             self.members.expire(self.now);
+            self.members.check_peers(self.now);
+            if self.members.is_hello_due(self.now) {
+                self.members.send_hello(self.now);
+            }
+            self.apply_member_effects();
             let (ownership, view) = self.ownership();
             ownership.expire(view);
             self.settle();
@@ -102,55 +118,92 @@ impl OwnershipRun {
         ownership.update_units(units, view);
     }
 
-    /// Receives a frame of a peer, whose claim set need not agree with the frame.
+    /// Receives a frame of a peer, or of a node that does not respond to challenges.
     fn frame(&mut self, node: u8, kind: u8, bits: u8) {
-        let node = 1 + node % 2;
-        let Frame { node: name, body, .. } = frame(node, body(kind, bits, kind), self.now);
-        let mut sent = frame(node, body.clone(), self.now);
-        sent.claim_set.count = kind.into();
-        let changes = self.sets.receive(&name, &sent, self.now);
-        let (ownership, view) = self.ownership();
-        ownership.on_set_changes(&name, &body, changes, view);
-        match body {
-            Body::Hello { .. } => ownership.check_conflicts(&name, view),
-            Body::Release { addresses, .. } => ownership.on_contested(&addresses, view),
-            Body::Claim(_)
-            | Body::ListRequest
-            | Body::List(_)
-            | Body::Doubt(_)
-            | Body::Challenge { .. }
-            | Body::ChallengeReply { .. }
-            | Body::PathReport { .. } => {}
+        let index = usize::from(node % 3);
+        let Some(set) = self.peers.get_mut(index) else {
+            let hello = frame(3, body(0, bits, kind), self.now);
+            self.members.admit(mac(3), &hello, self.now);
+            return self.apply_member_effects();
+        };
+        let Frame { body, .. } = frame(0, body(kind, bits, kind), self.now);
+        if let Body::Claim(claims) = &body {
+            let claims: Vec<_> = claims.iter().map(|claim| (claim.address, claim.rank)).collect();
+            set.claim(&claims, self.now);
+        } else if let Body::Release { addresses, .. } = &body {
+            set.release(addresses);
         }
+        let (claim_set, flags) = (set.own().summary(), self.flags[index]);
+        let sent =
+            frame(1 + node % 3, body, self.now + std::time::Duration::from_nanos(bits.into()));
+        let sent = Frame { claim_set, flags, ..sent };
+        let admission = self.members.admit(mac(1 + node % 3), &sent, self.now);
+        self.apply_member_effects();
+        let Admission::Newest { has_returned } = admission else { return };
+        let Frame { node: name, body, .. } = &sent;
+        let changes = self.sets.receive(name, &sent, self.now);
+        if has_returned {
+            self.on_return(name);
+        }
+        let (ownership, view) = self.ownership();
+        ownership.on_set_changes(name, body, changes, view);
+        if let Body::Release { addresses, .. } = body {
+            ownership.on_contested(addresses, view);
+        }
+        ownership.check_conflicts(name, view);
+    }
+
+    fn on_return(&mut self, node: &str) {
+        let copy = self.sets.copy(node).into_iter();
+        let claims: Vec<_> = copy.flat_map(|copy| copy.claims().keys()).copied().collect();
+        self.ownership.note_moves(&claims, self.now);
     }
 
     fn foreign(&mut self, n: u8, host: u8) {
         let (ownership, view) = self.ownership();
-        ownership.on_foreign_frame(address(n), mac(host % 4), host > 127, view);
+        ownership.on_foreign_frame(address(n), mac(host % 5), host > 127, view);
     }
 
-    /// Reports the failure, the return or the new epoch of a peer.
-    fn failure(&mut self, node: u8, kind: u8) {
-        let (name, mac) = (NODES[usize::from(1 + node % 2)], mac(1 + node % 2));
-        let is_failed = kind & 4 != 0;
+    /// Reports the new epoch of a peer.
+    fn join(&mut self, node: u8, kind: u8) {
+        let index = usize::from(node % 2);
+        let name = NODES[1 + index];
+        self.peers[index] = ClaimSets::new(7, self.now);
+        let claims = self.sets.remove_peer(name);
+        self.sets.add_peer(name.into(), 7);
+        let before = EarlierEpoch { is_leaving: kind > 127, failed: kind & 1 != 0 };
         let (ownership, view) = self.ownership();
-        match kind % 4 {
-            0 => ownership.on_failure(name, view.now, Some(mac).filter(|_| is_failed), view),
-            1 => ownership.correct_conflicts(name, view.now),
-            2 => ownership.leave_to_failed_peer(name, mac, Some(address(kind)), view),
-            _ => {
-                let claims = self.sets.remove_peer(name);
-                self.sets.add_peer(name.into(), 7);
-                let before = EarlierEpoch { is_leaving: kind > 127, failed: is_failed };
-                let (ownership, view) = self.ownership();
-                ownership.on_join(Some(before), claims, view);
-            }
-        }
+        ownership.on_join(Some(before), claims, view);
     }
 
     fn doubts(&mut self, bits: u8) {
         let (ownership, view) = self.ownership();
         ownership.on_doubts(&addresses(bits), view);
+    }
+
+    fn apply_member_effects(&mut self) {
+        while let Some(effect) = self.members.poll() {
+            let (ownership, view) = self.ownership();
+            match effect {
+                MemberEffect::Failed { node, mac, last_frame, .. } => {
+                    ownership.on_failure(&node, last_frame, Some(mac), view);
+                }
+                MemberEffect::RemainsFailed { node, mac, announced, .. } => {
+                    ownership.leave_to_failed_peer(&node, mac, announced, view);
+                }
+                MemberEffect::PeerChanged(node) => ownership.mark_affected(view.sets.copy(&node)),
+                MemberEffect::OwnStateChanged => ownership.mark_all(),
+                MemberEffect::BecameUnheard { node, last_frame } => {
+                    ownership.correct_conflicts(&node, last_frame);
+                }
+                MemberEffect::Returned(node) => self.on_return(&node),
+                MemberEffect::Removed(node) => drop(self.sets.remove_peer(&node)),
+                MemberEffect::Output(_)
+                | MemberEffect::Probe { .. }
+                | MemberEffect::ReleaseAll
+                | MemberEffect::Joined { .. } => {}
+            }
+        }
     }
 
     /// Executes the decisions as the claim machine does.
@@ -167,26 +220,36 @@ impl OwnershipRun {
         assert!(self.sets.is_consistent());
     }
 
+    fn owns(&self, address: std::net::IpAddr) -> bool {
+        self.sets.own().owned().contains_key(&address)
+    }
+
     fn execute(&mut self) {
         self.check_effects();
         let decided = self.ownership.take_decisions();
+        for address in &decided.hand_over {
+            assert!(self.owns(*address), "{address} is owned before it is released");
+        }
         for address in decided.hand_over.iter().chain(&decided.contest) {
-            self.sets.release(&[*address]);
+            if self.owns(*address) {
+                self.sets.release(&[*address]);
+            }
         }
         for (address, rank) in decided.restate {
-            if self.sets.own().owned().contains_key(&address) {
+            if self.owns(address) {
                 self.sets.claim(&[(address, rank)], self.now);
             }
         }
         for (address, rank) in decided.take {
             assert!(self.ownership.has_unit(address), "{address} is a unit");
+            assert!(!self.owns(address), "{address} is taken only once");
             self.sets.claim(&[(address, rank)], self.now);
         }
         self.members.set_claim_set(self.sets.own().summary());
         for moved in decided.moves {
             assert!(moved.from.as_ref() != Some(&moved.to), "{moved:?} has two nodes");
         }
-        assert!(self.ownership.conflicts().count() <= usize::from(super::ADDRESSES));
+        assert!(self.ownership.conflicts().count() <= usize::from(ADDRESSES));
     }
 
     fn check_effects(&mut self) {
@@ -195,15 +258,17 @@ impl OwnershipRun {
                 OwnershipEffect::Output(
                     Output::AnnounceSeries(address) | Output::Defend(address),
                 ) => {
-                    assert!(self.sets.own().owned().contains_key(&address), "{address} is owned");
+                    assert!(self.owns(address), "{address} is owned");
                 }
                 OwnershipEffect::CheckFailedPeer { node, mac, address } => {
+                    let is_checked = self.members.suspect_alive(&node, address, self.now);
                     let (ownership, view) = self.ownership();
-                    if !ownership.yields_to(&node, address, view) {
+                    if !is_checked || !ownership.yields_to(&node, address, view) {
                         ownership.defend_against(&node, mac, address, view);
                     }
                 }
-                OwnershipEffect::Output(_) | OwnershipEffect::Suspect(_) => {}
+                OwnershipEffect::Suspect(node) => self.members.suspect_heard(&node, self.now),
+                OwnershipEffect::Output(_) => {}
             }
         }
     }
