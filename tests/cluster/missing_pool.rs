@@ -12,6 +12,7 @@ use kube::api::{Api, DeleteParams, DynamicObject};
 use std::net::IpAddr;
 use std::time::Duration;
 
+const FAILBACK_NEVER: [&str; 2] = ["--failback-delay", "never"];
 /// Times for which the pool is missing, less than `--pool-grace`.
 const ABSENCES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(50)];
 /// Time for which the client connects after the pool exists again.
@@ -20,8 +21,12 @@ const AFTER: Duration = Duration::from_secs(3);
 #[test]
 fn clients_do_not_notice_that_a_pool_is_created_again() {
     run_scenario(&Options::named("missingpool"), |lab| {
-        lab.start_ferrolb()?;
+        lab.install_ferrolb()?;
+        lab.start_controller(&[])?;
+        // A move of the address meanwhile would cut connections, whatever becomes of the pool.
+        lab.nodes().iter().try_for_each(|node| lab.start_speaker(node, &FAILBACK_NEVER))?;
         let (address, _) = step("a Service is served", || serve_from_other_node(lab))?;
+        services::wait_announced(lab, "web", "Announced", "")?;
         for absence in ABSENCES {
             step(&format!("the pool is missing for {absence:?}"), || {
                 check_absence(lab, address, absence)

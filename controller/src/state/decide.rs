@@ -90,8 +90,11 @@ impl State {
     /// them. A missing pool is no edited pool: it may be created again in a moment, so the Services
     /// keep their addresses for [`Config::pool_grace`](super::Config::pool_grace).
     fn update_missing_pools(&mut self, now: Instant) {
+        // Without the condition, another controller has written the addresses and the pool.
         let has_addresses = |entry: &&ServiceEntry| {
-            self.config.role(&entry.service) == Role::ServedByFerroLb && !entry.present().is_empty()
+            self.config.role(&entry.service) == Role::ServedByFerroLb
+                && service::has_condition(&entry.service)
+                && !entry.present().is_empty()
         };
         let used = self.services.values().filter(has_addresses).flat_map(|entry| {
             let requested = entry.service.demand.request.pool.clone();

@@ -144,6 +144,11 @@ fn condition(service: &Service) -> Option<&ServiceCondition> {
     service.condition(ServiceConditionType::AddressAssigned)
 }
 
+/// Returns whether FerroLB has decided about the Service's addresses before.
+pub(super) fn has_condition(service: &Service) -> bool {
+    condition(service).is_some()
+}
+
 /// Returns true if the Service's sharing parameters still equal those under which it received its
 /// addresses.
 pub(super) fn has_recorded_sharing(service: &Service, sharing: &SharingParameters) -> bool {

@@ -41,7 +41,17 @@ fn state_after(cluster: &mut Cluster, time: Duration) -> (String, String) {
 fn a_service_keeps_the_address_of_a_missing_pool_for_the_grace() {
     let assigned = |reason: &str| (reason.to_owned(), "a=10.0.0.2".to_owned());
     let lan = || pool("lan", &["10.0.0.1-10.0.0.2"]);
-    let has = || service_with_addresses("a", &["10.0.0.2"], "lan");
+    let condition = ServiceCondition {
+        kind: ServiceConditionType::AddressAssigned,
+        status: api::ConditionStatus::True,
+        reason: "Assigned".into(),
+        message: "".into(),
+        since: Some(1),
+    };
+    let has = || Service {
+        conditions: [condition.clone()].into(),
+        ..service_with_addresses("a", &["10.0.0.2"], "lan")
+    };
     // The pool is deleted, or it is missing when the controller starts.
     for is_deleted in [true, false] {
         let pools = if is_deleted { vec![lan()] } else { vec![] };
@@ -69,6 +79,15 @@ fn a_service_keeps_the_address_of_a_missing_pool_for_the_grace() {
         cluster.settle();
         assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.2"]);
     }
+}
+
+#[test]
+fn an_address_that_another_controller_wrote_has_no_grace() {
+    let has = service_with_addresses("a", &["10.0.0.2"], "other");
+    let mut cluster = Cluster::without_leader(vec![has], vec![pool("lan", &["10.0.0.1"])]);
+    cluster.become_leader();
+    let state = state_after(&mut cluster, Duration::ZERO);
+    assert_eq!((&*state.0, &*state.1), ("Assigned", "a=10.0.0.1"));
 }
 
 #[test]
