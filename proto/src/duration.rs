@@ -1,7 +1,13 @@
-//! Text format of durations in flags and annotations: a whole number and a unit, such as `50ms`,
-//! `30s` or `1m`. Pure functions.
+//! Text formats of durations: a whole number and a unit in flags and annotations, such as `50ms`,
+//! `30s` or `1m`, and Go's notation in custom resources, such as `1h30m`. Pure functions.
 
 use std::time::Duration;
+
+use kube::core::Duration as GoDuration;
+
+/// Maximum number of consecutive digits in a duration in Go's notation. Longer numbers are no
+/// meaningful times.
+const GO_DIGITS_MAX: usize = 9;
 
 /// Reason why a duration is invalid; the message states the accepted format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +55,20 @@ pub fn parse_interval(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
+/// Parses a duration in Go's notation, as in MetalLB's custom resources, and returns it in whole
+/// seconds, rounded as in MetalLB. Returns `None` for texts with signs or long numbers, because
+/// kube's parser accepts any number and panics for values that Rust's `Duration` cannot hold.
+#[must_use]
+pub fn parse_go_seconds(text: &str) -> Option<u64> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let longest = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
+    if text.is_empty() || !text.chars().all(is_plain) || longest > Some(GO_DIGITS_MAX) {
+        return None;
+    }
+    let duration = Duration::from(text.parse::<GoDuration>().ok()?);
+    (duration + Duration::from_millis(500)).as_secs().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +106,27 @@ mod tests {
         assert_eq!(parse_interval("50ms"), Ok(Duration::from_millis(50)));
         assert_eq!(parse_interval("0ms"), Err(DurationError::Zero));
         assert_eq!(parse_interval("soon"), Err(DurationError::Format));
+    }
+
+    #[test]
+    fn an_invalid_duration_in_go_notation_causes_no_panic() {
+        for text in [
+            "",
+            "s",
+            "-5s",
+            "1s-3s",
+            "1e30s",
+            "99999999999999999999h",
+            "0.99999999999999999999s",
+            "1.2.3s",
+            "5",
+            "+",
+            "inf",
+            "٣s",
+            "1h٣",
+        ] {
+            assert_eq!(parse_go_seconds(text), None, "{text:?} is no valid duration");
+        }
+        assert_eq!(parse_go_seconds("999999999h"), Some(999_999_999 * 3600));
     }
 }

@@ -3,7 +3,7 @@
 //! - [`api`]: custom resources, annotations and conditions of FerroLB.
 //! - [`facts`]: the few fields of Services, EndpointSlices, Nodes, Namespaces and custom resources
 //!   that decisions need.
-//! - [`duration`]: the text format of durations in flags and annotations.
+//! - [`duration`]: the text formats of durations.
 //! - [`range`]: address ranges and sets of free addresses.
 //! - [`shared_map`]: sorted map whose clones share memory.
 //! - [`wire`]: frames on the network segment: Ethernet, ARP, NDP, and the hello protocol.

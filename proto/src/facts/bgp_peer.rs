@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use kube::core::{Duration as GoDuration, Selector};
+use kube::core::Selector;
 
 use super::ObservedStatus;
 use super::selectors::{any_matches, decode as read_selectors};
 use crate::api::{self, BGPPeerSpec, DynamicAsn};
+use crate::duration::parse_go_seconds;
 
 /// The default hold time, which RFC 4271 section 10 suggests.
 const HOLD_TIME: Duration = Duration::from_secs(90);
@@ -20,8 +21,6 @@ const SECONDS_MAX: u64 = 65_535;
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// The longest password of TCP-MD5 (`TCP_MD5SIG_MAXKEYLEN`), in bytes.
 pub const PASSWORD_MAX: usize = 80;
-/// The largest number of digits of a number in a duration. Longer numbers are no meaningful times.
-const DURATION_DIGITS_MAX: usize = 9;
 
 /// The reason why a BGPPeer by itself is invalid, independent of other objects. An invalid BGPPeer
 /// has no sessions and does not affect the others.
@@ -331,23 +330,10 @@ fn time(
     min: u64,
 ) -> Result<Option<Duration>, BgpPeerProblem> {
     let Some(text) = text else { return Ok(None) };
-    let seconds = seconds(text).filter(|seconds| (min..=SECONDS_MAX).contains(seconds));
+    let seconds = parse_go_seconds(text).filter(|seconds| (min..=SECONDS_MAX).contains(seconds));
     let seconds =
         seconds.ok_or_else(|| BgpPeerProblem::Duration { field, text: text.into(), min })?;
     Ok(Some(Duration::from_secs(seconds)))
-}
-
-/// Parses a duration in Go's notation, and returns it in whole seconds, rounded as in MetalLB.
-/// Returns `None` for texts with signs or long numbers, because kube's parser accepts any number
-/// and panics for values that Rust's `Duration` cannot hold.
-fn seconds(text: &str) -> Option<u64> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
-    let longest = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
-    if text.is_empty() || !text.chars().all(is_plain) || longest > Some(DURATION_DIGITS_MAX) {
-        return None;
-    }
-    let duration = Duration::from(text.parse::<GoDuration>().ok()?);
-    (duration + Duration::from_millis(500)).as_secs().into()
 }
 
 fn password(spec: &BGPPeerSpec, namespace: &str) -> Result<Option<PasswordSource>, BgpPeerProblem> {
