@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{ConditionStatus, CustomResourceKind, IpMode};
-use ferrolb_proto::facts::Key;
+use ferrolb_proto::facts::{Key, RememberedAddresses};
 use serde::Serialize;
 
 /// An object whose status the controller writes.
@@ -143,6 +143,8 @@ pub struct PoolStatus {
     /// Text for the field `available`: the exact numbers of available addresses, which may exceed
     /// an `i64`.
     pub text: Option<Box<str>>,
+    /// Services that have lost their addresses of the pool, for the field `remembered`.
+    pub remembered: Option<Vec<RememberedAddresses>>,
     /// Condition `Valid` and the field `observedGeneration`.
     pub valid: Option<ValidStatus>,
 }

@@ -17,6 +17,7 @@ use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::flags::CommonFlags;
 use ferrolb_runtime::watch::{DecodeErrorLog, EVENT_QUEUE_MAX, Watch, WatchStarter};
 use ferrolb_runtime::watchdog::{HEARTBEAT_INTERVAL, Watchdog};
+use jiff::Timestamp;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -238,6 +239,7 @@ impl MainLoop {
             self.decode_errors.report(kind, object, why);
         }
         let term = self.state.term();
+        self.state.set_unix_time(Timestamp::now().as_second(), now);
         self.state.handle(batch.drain(..), now);
         if self.state.term().is_some_and(|now| term != Some(now)) {
             self.watches = Watches::start(&self.client, &self.flags, &self.watchdog);

@@ -119,6 +119,8 @@ pub struct State {
     missing_pools: BTreeMap<Box<str>, Instant>,
     /// Time at which the Services of the next missing pool lose their addresses.
     pool_grace_end: Option<Instant>,
+    /// Wall-clock time at [`Instant::ZERO`], in seconds since 1970.
+    unix_time_at_zero: i64,
     allocator: Allocator,
     /// True if all Services must be decided again, because a change may affect every Service.
     all_services_dirty: bool,
@@ -164,6 +166,7 @@ impl State {
             pool_faults: BTreeMap::new(),
             missing_pools: BTreeMap::new(),
             pool_grace_end: None,
+            unix_time_at_zero: 0,
             allocator: Allocator::default(),
             all_services_dirty: false,
             waiting: BTreeSet::new(),
@@ -174,6 +177,17 @@ impl State {
             counters: ServiceCounters::default(),
             latencies: Vec::new(),
         }
+    }
+
+    /// Sets the wall-clock time, in seconds since 1970. The pools' statuses contain such times,
+    /// because they must be valid in every replica.
+    pub fn set_unix_time(&mut self, unix_time: i64, now: Instant) {
+        self.unix_time_at_zero = unix_time.saturating_sub(whole_seconds(now));
+    }
+
+    /// Returns the wall-clock time in seconds since 1970.
+    const fn unix_time(&self, now: Instant) -> i64 {
+        self.unix_time_at_zero.saturating_add(whole_seconds(now))
     }
 
     /// Handles the events that have occurred until `now`, in order. From call to call, `now` never
@@ -278,8 +292,15 @@ impl State {
             .into_iter()
             .chain(retry)
             .chain(self.pool_grace_end)
+            .chain(self.next_expiry(now))
             .chain(self.announced_deadline(now))
             .min()
+    }
+
+    /// Returns the time at which the allocator forgets the next Service.
+    fn next_expiry(&self, now: Instant) -> Option<Instant> {
+        let seconds = self.allocator.next_expiry()?.saturating_sub(self.unix_time(now));
+        Some(now + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 
     /// Returns the values of the metrics.
@@ -324,7 +345,7 @@ impl State {
             Change::Apply(service) => {
                 let key = service.key.clone();
                 if self.services.get(&key).is_some_and(|entry| entry.service.uid != service.uid) {
-                    self.remove_service(&key);
+                    self.remove_service(&key, now);
                 }
                 let before = match self.services.get_mut(&key) {
                     Some(entry) => std::mem::replace(&mut entry.service, service),
@@ -341,18 +362,18 @@ impl State {
                 self.decide_one(&key, &before, now);
             }
             Change::Unreadable { key, .. } => self.services.touch(&key),
-            Change::Delete(key) => self.remove_service(&key),
+            Change::Delete(key) => self.remove_service(&key, now),
             Change::ResyncDone => {
                 for (key, entry) in self.services.resync_done() {
-                    self.release(&key, entry);
+                    self.release(&key, entry, now);
                 }
             }
         }
     }
 
-    fn remove_service(&mut self, key: &Key) {
+    fn remove_service(&mut self, key: &Key, now: Instant) {
         if let Some(entry) = self.services.remove(key) {
-            self.release(key, entry);
+            self.release(key, entry, now);
         }
     }
 
@@ -416,6 +437,11 @@ impl State {
             }
         }
     }
+}
+
+/// Returns a time in whole seconds since the start of the clock.
+const fn whole_seconds(now: Instant) -> i64 {
+    now.since(Instant::ZERO).as_secs().cast_signed()
 }
 
 #[cfg(test)]

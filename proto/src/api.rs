@@ -63,7 +63,10 @@ pub use community::{Community, CommunityAlias, CommunitySpec, CommunityStatus};
 pub use l2_advertisement::{
     L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodes,
 };
-pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, ServiceAllocation};
+pub use pool::{
+    IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, REMEMBERED_SERVICES_MAX,
+    RememberedService, ServiceAllocation,
+};
 pub(crate) use selectors::{LABEL_PREFIX_MAX, LABEL_VALUE_MAX};
 
 pub use speaker_status::{

@@ -50,7 +50,7 @@ pub use key::Key;
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementProblem};
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{DrainReason, Node, NodeObject};
-pub use pool::{Pool, PoolProblem, ServiceRestriction};
+pub use pool::{Pool, PoolProblem, RememberedAddresses, STICKY_FOR, ServiceRestriction};
 pub use service::{
     AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,
     ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,

@@ -388,6 +388,9 @@ fn pool_status(status: &PoolStatus, now: &str) -> Value {
     if let Some(text) = &status.text {
         body["available"] = json!(text);
     }
+    if let Some(remembered) = &status.remembered {
+        body["remembered"] = json!(remembered);
+    }
     body
 }
 

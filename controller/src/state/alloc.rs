@@ -5,6 +5,7 @@
 //! [`Allocator::assign`] and [`Allocator::release`] change assignments, and they update the pools'
 //! counts. [`super::choose`] selects the addresses of a Service.
 
+mod memory;
 mod refusal;
 mod requester;
 
@@ -18,6 +19,7 @@ use ferrolb_proto::range::Family;
 
 use super::pool_addresses::{AddressCounts, PoolAddresses, family_index, is_router_anycast};
 use super::sharing::{SharingConflict, SharingParameters};
+use memory::Memory;
 pub(super) use refusal::{Refusal, SkipReason, UnmanagedSource, UnmanagedUse};
 pub(super) use requester::Requester;
 
@@ -56,7 +58,9 @@ pub(super) struct Allocator {
     unmanaged_by_service: BTreeMap<Key, Vec<(IpAddr, UnmanagedSource)>>,
     /// Pools that do not exist, and whose addresses their Services keep for this time.
     pools_in_grace: BTreeMap<Box<str>, Duration>,
-    /// Pools whose counts have changed since the previous call of [`Self::take_changed_pools`].
+    memory: Memory,
+    /// Pools whose counts or remembered addresses have changed since the previous call of
+    /// [`Self::take_changed_pools`].
     changed_pools: BTreeSet<Box<str>>,
     /// True if an address may have become available for a waiting Service since the previous call
     /// of [`Self::take_freed`].
@@ -97,6 +101,7 @@ impl Allocator {
             }
         }
         unmanaged.for_each(|(requester, addresses)| self.set_unmanaged(&requester, &addresses));
+        self.update_memory();
     }
 
     /// Replaces the pools that do not exist, and whose addresses their Services keep for a time.
@@ -273,7 +278,9 @@ impl Allocator {
         self.count_use(address, &pool, -1);
         if self.is_skipped(address) {
             self.adjust_skipped(address, 1, PoolAddresses::occupy);
-        } else if let Some(pool_addresses) = self.pool_addresses_containing(address) {
+        } else if !self.is_remembered(address)
+            && let Some(pool_addresses) = self.pool_addresses_containing(address)
+        {
             pool_addresses.vacate(address);
         }
     }
@@ -330,6 +337,10 @@ impl Allocator {
         }
     }
 
+    fn is_assigned(&self, address: IpAddr) -> bool {
+        self.assignments.contains_key(&address)
+    }
+
     /// Returns whether automatic assignment skips this address.
     fn is_skipped(&self, address: IpAddr) -> bool {
         self.unmanaged_by_address.contains_key(&address) || is_router_anycast(address)
@@ -337,7 +348,7 @@ impl Allocator {
 
     /// Excludes an address from automatic assignment, unless FerroLB has already assigned it.
     fn block(&mut self, address: IpAddr) {
-        if !self.assignments.contains_key(&address) {
+        if !self.is_assigned(address) {
             self.adjust_skipped(
                 address,
                 i64::from(!is_router_anycast(address)),
@@ -347,13 +358,13 @@ impl Allocator {
     }
 
     fn unblock(&mut self, address: IpAddr) {
-        if !self.assignments.contains_key(&address) {
+        if !self.is_assigned(address) {
             self.freed |= self.pool_containing(address).is_some();
-            self.adjust_skipped(
-                address,
-                -i64::from(!is_router_anycast(address)),
-                PoolAddresses::vacate,
-            );
+            let update = match self.is_remembered(address) {
+                true => PoolAddresses::occupy,
+                false => PoolAddresses::vacate,
+            };
+            self.adjust_skipped(address, -i64::from(!is_router_anycast(address)), update);
         }
     }
 
@@ -367,16 +378,15 @@ impl Allocator {
         self.changed_pools.insert(pool);
     }
 
-    /// Returns, for each family, the pool's first address that is free or that the Service can
-    /// share; `None` if the pool has no such address.
-    pub(super) fn first_addresses(
+    /// Returns the first address of a pool and family that nobody has or had, or that the Service
+    /// can share; `None` if the pool has no such address.
+    pub(super) fn first_address(
         &mut self,
-        pool: &str,
         requester: &Requester<'_>,
-        families: &[Family],
-    ) -> Vec<Option<IpAddr>> {
+        pool: &str,
+        family: Family,
+    ) -> Option<IpAddr> {
         let Self { pools, assignments, shared, unmanaged_by_address, .. } = self;
-        let Some(pool_addresses) = pools.get_mut(pool) else { return vec![None; families.len()] };
         let shared = requester.sharing.key().and_then(|key| shared.get(key));
         let is_still_in_status = |address: &IpAddr| {
             let mut uses = unmanaged_by_address.get(address).into_iter().flatten();
@@ -394,7 +404,7 @@ impl Allocator {
                 assigned_service.sharing.conflict_with(&requester.sharing).is_none()
             })
         };
-        families.iter().map(|family| pool_addresses.first(*family, shared, can_share)).collect()
+        pools.get_mut(pool)?.first(family, shared, can_share)
     }
 
     /// Returns whether an address may have become available for a waiting Service since the

@@ -4,6 +4,9 @@
 //! selects the Service, by priority, then the pools for all Services. Pools of equal rank are in
 //! the order of their names. All addresses of a Service come from one pool. A Service that requests
 //! a pool gets addresses of that pool or none.
+//!
+//! Among the pools that select the Service, and among those for all Services, a pool of which the
+//! Service had addresses comes first. Addresses that other Services had come last.
 
 use ferrolb_proto::facts::AddressRequestProblem;
 use ferrolb_proto::range::Family;
@@ -71,7 +74,14 @@ impl Allocator {
         };
         let mut found = None;
         for group in &groups {
-            found = self.best_addresses(requester, group, families, prefers_dual_stack);
+            let is_former = |pool: &str| {
+                let mut families = families.iter();
+                families.any(|family| self.former_address(requester, pool, *family).is_some())
+            };
+            let former: Vec<_> = group.iter().filter(|pool| is_former(pool)).cloned().collect();
+            found = self
+                .best_addresses(requester, &former, families, prefers_dual_stack)
+                .or_else(|| self.best_addresses(requester, group, families, prefers_dual_stack));
             if found.is_some() {
                 break;
             }
@@ -131,7 +141,8 @@ impl Allocator {
         Ok([selecting.into_iter().map(|(_, name)| name).collect(), unrestricted])
     }
 
-    /// Returns addresses from the first of these pools that has all families.
+    /// Returns addresses from the first of these pools that has all families, if possible without
+    /// addresses that other Services had.
     ///
     /// If no pool has all families and `prefers_dual_stack` is set, returns one address from the
     /// first pool that has the first family. If no pool has the first family, tries the next
@@ -144,18 +155,38 @@ impl Allocator {
         prefers_dual_stack: bool,
     ) -> Option<SelectedAddresses> {
         let mut partial: Vec<Option<SelectedAddresses>> = vec![None; families.len()];
-        for pool in pools {
-            let found = self.first_addresses(pool, requester, families);
-            if let Some(all) = found.iter().copied().collect::<Option<Vec<_>>>() {
-                return Some((pool.clone(), all));
-            }
-            for (first, address) in partial.iter_mut().zip(found) {
-                if let (None, Some(address)) = (&first, address) {
-                    *first = Some((pool.clone(), vec![address]));
+        for with_remembered in [false, true] {
+            for pool in pools {
+                let found = self.first_addresses(requester, pool, families, with_remembered);
+                if let Some(all) = found.iter().copied().collect::<Option<Vec<_>>>() {
+                    return Some((pool.clone(), all));
+                }
+                for (first, address) in partial.iter_mut().zip(found) {
+                    if let (None, Some(address)) = (&first, address) {
+                        *first = Some((pool.clone(), vec![address]));
+                    }
                 }
             }
         }
         partial.into_iter().flatten().next().filter(|_| prefers_dual_stack)
+    }
+
+    /// Returns, for each family, an address of the pool that the Service can have: the one that it
+    /// had, or else the first one that nobody has or had, or that it can share. Otherwise, with
+    /// `with_remembered`, the one that another Service had.
+    fn first_addresses(
+        &mut self,
+        requester: &Requester<'_>,
+        pool: &str,
+        families: &[Family],
+        with_remembered: bool,
+    ) -> Vec<Option<IpAddr>> {
+        let mut first = |family: Family| {
+            self.former_address(requester, pool, family)
+                .or_else(|| self.first_address(requester, pool, family))
+                .or_else(|| self.first_remembered(pool, family).filter(|_| with_remembered))
+        };
+        families.iter().map(|family| first(*family)).collect()
     }
 
     /// Returns why these pools have no address to assign: they do not contain the families, or no

@@ -2,6 +2,7 @@
 //! makes them only while this replica is the active leader.
 
 use ferrolb_proto::Instant;
+use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::facts::{Key, Pool, Service};
 
 use super::alloc::{Allocator, Requester};
@@ -19,6 +20,7 @@ impl State {
         if !self.is_active_leader {
             return;
         }
+        self.allocator.forget_expired(self.unix_time(now));
         if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
             self.decide_all(now);
         }
@@ -66,7 +68,11 @@ impl State {
                 self.config.unmanaged_addresses(service, None),
             )
         });
+        let pool_fields = self.status_fields.get(&CustomResourceKind::IPAddressPool);
+        let has_memory = pool_fields.is_some_and(|fields| fields.has("remembered"));
+        self.allocator.enable_memory(has_memory, self.custom_resources.pools.values());
         self.allocator.set_pools(pools, nodes, unmanaged);
+        self.allocator.forget_expired(self.unix_time(now));
         self.update_missing_pools(now);
         self.deferred.clear();
         let (awaiting_namespace, mut keys): (Vec<_>, Vec<_>) =
@@ -76,7 +82,7 @@ impl State {
             service::has_recorded_sharing(&entry.service, &SharingParameters::of(&entry.service))
         };
         keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(has_recorded_sharing));
-        keys.iter().for_each(|key| self.keep_addresses(key));
+        keys.iter().for_each(|key| self.keep_addresses(key, now));
         // Clear the flag of freed addresses, because the code below tries all Services that lack
         // addresses. Only an address that becomes free from here on requires another attempt.
         self.allocator.take_freed();
@@ -125,7 +131,7 @@ impl State {
             // A Service keeps the addresses in its status, even if another load balancer wrote
             // them. Assign them before waiting Services can get them.
             if had.iter().any(|address| !has.contains(address)) {
-                self.keep_addresses(key);
+                self.keep_addresses(key, now);
             }
             self.update_unmanaged(key);
         }
@@ -141,7 +147,7 @@ impl State {
             self.waiting.insert(key.clone());
             return;
         }
-        self.keep_addresses(key);
+        self.keep_addresses(key, now);
         self.assign_addresses(key, now);
         self.update_pending_status(key, now);
     }
@@ -181,16 +187,18 @@ impl State {
         self.custom_resources.pools.values().any(selects)
     }
 
-    /// Releases the addresses of a deleted Service, and removes its pending write, its recheck and
-    /// its counts.
-    pub(super) fn release(&mut self, key: &Key, mut entry: ServiceEntry) {
+    /// Releases and remembers the addresses of a deleted Service. Removes its pending write, its
+    /// recheck and its counts.
+    pub(super) fn release(&mut self, key: &Key, mut entry: ServiceEntry, now: Instant) {
         self.write_queue.remove_pending(&mut entry.pending_status);
         self.rechecks.remove(key, &mut entry.recheck);
         self.waiting.remove(key);
-        for address in
-            entry.assignment.take().into_iter().flat_map(|assignment| assignment.addresses)
-        {
-            self.allocator.release(address, key);
+        if let Some(assignment) = entry.assignment.take() {
+            assignment.addresses.iter().for_each(|it| self.allocator.release(*it, key));
+            if !assignment.addresses.is_empty() {
+                let pool = assignment.pool.unwrap_or_default();
+                self.allocator.remember(key, &pool, assignment.addresses, self.unix_time(now));
+            }
         }
         self.counters.count(&mut entry, Role::Foreign);
         let requester = Requester {
@@ -250,7 +258,8 @@ impl State {
 
     /// Keeps the addresses that a Service has and may use, and releases its other ones. Releases
     /// all addresses of a Service that FerroLB does not serve.
-    fn keep_addresses(&mut self, key: &Key) {
+    fn keep_addresses(&mut self, key: &Key, now: Instant) {
+        let unix_time = self.unix_time(now);
         let Some(entry) = self.services.get_mut(key) else { return };
         if self.config.role(&entry.service) != Role::ServedByFerroLb {
             if let Some(assignment) = entry.assignment.take() {
@@ -258,6 +267,8 @@ impl State {
                     .addresses
                     .iter()
                     .for_each(|address| self.allocator.release(*address, key));
+                let pool = assignment.pool.unwrap_or_default();
+                self.allocator.remember(key, &pool, assignment.addresses, unix_time);
                 entry.pending_status.reset_delay();
             }
             return;
@@ -268,14 +279,14 @@ impl State {
             sharing: SharingParameters::of(&entry.service),
             namespace_labels,
         };
-        let (assignment, lost) = service_addresses::keep(
-            &mut self.allocator,
-            &requester,
-            &entry.present(),
-            entry.pool_name().as_deref(),
-        );
+        let (present, pool) = (entry.present(), entry.pool_name());
+        let (assignment, lost) =
+            service_addresses::keep(&mut self.allocator, &requester, &present, pool.as_deref());
         if !lost.is_empty() {
             entry.lost = lost;
+        }
+        if assignment.addresses.is_empty() && !present.is_empty() {
+            self.allocator.remember(key, &pool.unwrap_or_default(), present, unix_time);
         }
         let before = entry.assignment.replace(assignment);
         // `service_addresses::keep` decides only the addresses and the pool. If the addresses are
@@ -312,6 +323,9 @@ impl State {
             &requester,
             &mut assignment,
         ));
+        if !assignment.addresses.is_empty() {
+            self.allocator.forget(key);
+        }
         if assignment.shortage.is_some() {
             self.waiting.insert(key.clone());
         } else {

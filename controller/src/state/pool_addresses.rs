@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ferrolb_proto::api::IpMode;
 use ferrolb_proto::facts::{Pool, ServiceRestriction};
@@ -22,6 +23,7 @@ pub(super) struct PoolAddresses {
     /// Services that may use the addresses; `None` for all.
     pub(super) allocation: Option<ServiceRestriction>,
     avoid_buggy: bool,
+    sticky_for: Duration,
     /// Addresses of the pool that belong to Nodes and are never assigned.
     node_addresses: Vec<IpAddr>,
     /// Ranges in the order of the pool's spec.
@@ -29,8 +31,8 @@ pub(super) struct PoolAddresses {
     /// Addresses of the pool without the excluded ones and those of Nodes. The set still contains
     /// the addresses that `avoidBuggyIPs` skips.
     assignable: AddressSet,
-    /// Addresses that automatic assignment can use. The set may contain addresses to skip: a search
-    /// removes each of them when it finds it.
+    /// Addresses that automatic assignment can use, without those that the allocator remembers. The
+    /// set may contain addresses to skip: a search removes each of them when it finds it.
     free: AddressSet,
     total: [u128; 2],
     /// Number of assigned addresses per family. An address that several Services share counts once.
@@ -124,6 +126,7 @@ impl PoolAddresses {
             mode: pool.ip_mode,
             allocation: pool.allocation.clone(),
             avoid_buggy: pool.avoid_buggy,
+            sticky_for: pool.sticky_for,
             node_addresses,
             ranges: if usable { pool.ranges.clone() } else { Vec::new() },
             free: all.clone(),
@@ -142,6 +145,11 @@ impl PoolAddresses {
     /// Returns true if the pool has any address of a family.
     pub(super) const fn has_family(&self, family: Family) -> bool {
         self.total[family_index(family)] > 0
+    }
+
+    /// Returns the time for which the allocator remembers addresses of the pool.
+    pub(super) const fn sticky_for(&self) -> Duration {
+        self.sticky_for
     }
 
     /// Returns the ranges in the order of the pool's spec.

@@ -9,6 +9,7 @@ mod model;
 mod properties;
 mod rules;
 mod script;
+mod sticky;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};

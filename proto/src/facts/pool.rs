@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::Selector;
+use serde::Serialize;
 
-use super::ObservedStatus;
 use super::selectors::{any_matches, decode as read_selectors};
+use super::{Key, ObservedStatus};
 use crate::api::{self, IpMode};
+use crate::duration::parse_go_seconds;
 use crate::range::{AddressRange, ParseRangeError};
 
 /// The reason why a pool by itself is invalid, independent of other objects. An invalid pool is not
@@ -34,6 +38,9 @@ pub enum PoolProblem {
     /// A selector is invalid.
     #[error("{0}")]
     Selector(Box<str>),
+    /// `spec.stickyFor` is no duration, or too long.
+    #[error("spec.stickyFor: {0:?} is no duration from 0s to 8760h: write one such as 24h")]
+    StickyFor(Box<str>),
     /// The object does not match the schema of its kind.
     #[error("the object cannot be read: {0}. Apply the CRDs of this version")]
     Unreadable(Box<str>),
@@ -120,10 +127,48 @@ pub struct Pool {
     pub ip_mode: IpMode,
     /// `spec.serviceAllocation`; `None` if the pool is for all Services.
     pub allocation: Option<ServiceRestriction>,
+    /// `spec.stickyFor`.
+    pub sticky_for: Duration,
     /// The reason why the pool is invalid, or `None`.
     pub problem: Option<PoolProblem>,
     /// The status as read from the API server.
     pub status: ObservedStatus<api::IPAddressPoolStatus>,
+}
+
+/// The addresses of a pool that a Service has lost (`status.remembered` of the pool).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(into = "api::RememberedService")]
+pub struct RememberedAddresses {
+    /// Namespace and name of the Service.
+    pub key: Key,
+    /// The addresses that it had: at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// The time at which the Service lost the addresses, in seconds since 1970.
+    pub released_at: i64,
+}
+
+impl Pool {
+    /// Returns `status.remembered`, without entries that have no address.
+    pub fn remembered(&self) -> impl Iterator<Item = RememberedAddresses> {
+        let entry = |entry: &api::RememberedService| RememberedAddresses {
+            key: Key::new(&entry.namespace, &entry.name),
+            addresses: entry.addresses.iter().filter_map(|text| text.parse().ok()).collect(),
+            released_at: entry.released_at.as_ref().map_or(0, |time| time.0.as_second()),
+        };
+        let entries = self.status.remembered.iter().take(api::REMEMBERED_SERVICES_MAX).map(entry);
+        entries.filter(|entry| !entry.addresses.is_empty())
+    }
+}
+
+impl From<RememberedAddresses> for api::RememberedService {
+    fn from(fact: RememberedAddresses) -> Self {
+        Self {
+            namespace: fact.key.namespace().to_owned(),
+            name: fact.key.name().to_owned(),
+            addresses: fact.addresses.iter().map(ToString::to_string).collect(),
+            released_at: k8s_openapi::jiff::Timestamp::from_second(fact.released_at).ok().map(Time),
+        }
+    }
 }
 
 impl From<api::IPAddressPoolObject> for Pool {
@@ -132,6 +177,7 @@ impl From<api::IPAddressPoolObject> for Pool {
             Ok((ranges, excluded, allocation)) => (ranges, excluded, allocation, None),
             Err(problem) => (Vec::new(), Vec::new(), None, Some(problem)),
         };
+        let sticky_for = sticky_for(&object.spec).unwrap_or(STICKY_FOR);
         Self {
             name: object.metadata.name.unwrap_or_default().into(),
             generation: object.metadata.generation.unwrap_or(0),
@@ -143,6 +189,7 @@ impl From<api::IPAddressPoolObject> for Pool {
             avoid_buggy: object.spec.avoid_buggy_ips,
             ip_mode: object.spec.ip_mode,
             allocation,
+            sticky_for,
             problem,
             status: ObservedStatus(object.status.unwrap_or_default()),
         }
@@ -162,6 +209,19 @@ const SPECIAL_NETWORKS: [(IpAddr, u8); 8] = [
     (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
     (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
 ];
+
+/// Default of `spec.stickyFor`. The controller also uses it while a pool does not exist.
+pub const STICKY_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// Maximum of `spec.stickyFor`.
+const STICKY_FOR_MAX: Duration = Duration::from_secs(8_760 * 3_600);
+
+fn sticky_for(spec: &api::IPAddressPoolSpec) -> Result<Duration, PoolProblem> {
+    let Some(text) = &spec.sticky_for else { return Ok(STICKY_FOR) };
+    let duration = parse_go_seconds(text).map(Duration::from_secs);
+    duration
+        .filter(|duration| *duration <= STICKY_FOR_MAX)
+        .ok_or_else(|| PoolProblem::StickyFor(text.as_str().into()))
+}
 
 type PoolContents = (Vec<AddressRange>, Vec<AddressRange>, Option<ServiceRestriction>);
 
@@ -185,6 +245,7 @@ fn read(spec: &api::IPAddressPoolSpec) -> Result<PoolContents, PoolProblem> {
             return Err(PoolProblem::Overlap(*other, *range));
         }
     }
+    sticky_for(spec)?;
     Ok((
         ranges,
         excluded,
@@ -328,6 +389,26 @@ mod tests {
                 && !allows(&both, "x", "", "u")
                 && !allows(&both, "y", "", "s")
         );
+    }
+
+    #[test]
+    fn sticky_for_has_a_default_and_a_maximum() {
+        let read = |text: Option<&str>| {
+            let spec = json!({"addresses": ["10.0.0.1"], "stickyFor": text});
+            let object = json!({"metadata": {"name": "p"}, "spec": spec});
+            let pool: Pool =
+                serde_json::from_value::<api::IPAddressPoolObject>(object).expect("pool").into();
+            (pool.sticky_for.as_secs(), pool.problem.map(|problem| problem.to_string()))
+        };
+        assert_eq!(read(None), (86_400, None));
+        assert_eq!(read(Some("1h30m")), (5_400, None));
+        assert_eq!(read(Some("0s")), (0, None));
+        for text in ["8761h", "-1s", "1d", ""] {
+            let (seconds, problem) = read(Some(text));
+            assert_eq!(seconds, 86_400, "an invalid duration has no effect");
+            let problem = problem.unwrap_or_default();
+            assert!(problem.starts_with("spec.stickyFor: "), "{text:?}: {problem}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use clap::Parser;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{ConditionStatus, IpMode};
+use ferrolb_proto::facts::RememberedAddresses;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Response};
@@ -315,6 +316,11 @@ async fn a_pool_status_omits_counts_that_do_not_fit() {
         assigned: [1, 2],
         available: [Some(3), None],
         text: Some("3 IPv4, many".into()),
+        remembered: Some(vec![RememberedAddresses {
+            key: Key::new("shop", "web"),
+            addresses: vec![[10, 0, 0, 1].into()],
+            released_at: 1_767_323_045,
+        }]),
         valid,
     };
     let write = Write {
@@ -336,6 +342,9 @@ async fn a_pool_status_omits_counts_that_do_not_fit() {
         (&json!(1), &json!(3), None)
     );
     assert_eq!(status["observedGeneration"], 4);
+    let remembered = json!([{"namespace": "shop", "name": "web", "addresses": ["10.0.0.1"],
+        "releasedAt": "2026-01-02T03:04:05Z"}]);
+    assert_eq!(status["remembered"], remembered);
     let time = status["conditions"][0]["lastTransitionTime"].as_str().unwrap();
     assert!(time.ends_with('Z') && time.len() == 20, "{time}");
 }

@@ -56,6 +56,7 @@ impl Message for PoolMessage<'_> {
                 PoolProblem::Exclude(_) => "BadExcludeAddresses",
                 PoolProblem::Overlap(..) => "Overlap",
                 PoolProblem::Selector(_) => "BadSelector",
+                PoolProblem::StickyFor(_) => "BadTime",
                 PoolProblem::Unreadable(_) => "Unreadable",
             },
         }

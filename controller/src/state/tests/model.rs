@@ -2,11 +2,10 @@
 //! without intervals and without an index. Tests with random changes compare the state with the
 //! model: every assignment must be legal, and every request that can be met must be met.
 
-use proptest::prelude::*;
+mod changes;
 
-use super::script::{Op, rows, service_key};
 use super::*;
-use ferrolb_proto::facts::{FamilyPolicy, TrafficPolicy};
+use ferrolb_proto::facts::{FamilyPolicy, RememberedAddresses, TrafficPolicy};
 
 /// Addresses of each Service, as the state has assigned them.
 type AssignedAddresses = BTreeMap<Key, Vec<IpAddr>>;
@@ -15,6 +14,8 @@ type AssignedAddresses = BTreeMap<Key, Vec<IpAddr>>;
 struct AssignmentModel<'a> {
     cluster: &'a Cluster,
     assigned: AssignedAddresses,
+    /// Former addresses of Services, from the statuses of all pools.
+    remembered: Vec<RememberedAddresses>,
 }
 
 impl<'a> AssignmentModel<'a> {
@@ -27,6 +28,7 @@ impl<'a> AssignmentModel<'a> {
         Self {
             cluster,
             assigned: assignments.map(|(key, assignment)| (key, assignment.addresses)).collect(),
+            remembered: cluster.pools.values().flat_map(Pool::remembered).collect(),
         }
     }
 
@@ -155,10 +157,79 @@ impl<'a> AssignmentModel<'a> {
             |address: &IpAddr| matches!(address, IpAddr::V6(ip) if ip.segments()[4..] == [0; 4]);
         // Subnet-Router anycast addresses are not assigned automatically. But a Service may share
         // such an address with a Service that requested it.
+        let remembered =
+            |address: &IpAddr| self.remembered.iter().any(|it| it.addresses.contains(address));
         let candidates = of_family.filter(|address| {
-            !of_routers(address) || self.services_with(*address).next().is_some()
+            !(of_routers(address) || remembered(address))
+                || self.services_with(*address).next().is_some()
         });
         candidates.into_iter().find(|address| self.is_free_for(*address, service, true))
+    }
+
+    /// Returns true if another Service has the address among its external IPs.
+    fn is_external_ip_of_others(&self, address: IpAddr, service: &Service) -> bool {
+        let mut others = self.cluster.services.values().filter(|it| it.key != service.key);
+        others.any(|other| self.blocks(address, other))
+    }
+
+    /// Returns the address of a family and pool that the Service had, if it is free.
+    fn former(&self, pool: &Pool, service: &Service, family: Family) -> Option<IpAddr> {
+        let entry = self.remembered.iter().find(|it| it.key == service.key)?;
+        let of_routers =
+            |address: &IpAddr| matches!(address, IpAddr::V6(ip) if ip.segments()[4..] == [0; 4]);
+        let in_pool = entry.addresses.iter().copied().filter(|address| {
+            Family::of(*address) == family && self.addresses(pool).contains(address)
+        });
+        in_pool.into_iter().find(|address| {
+            !of_routers(address)
+                && self.is_free_for(*address, service, false)
+                && !self.is_external_ip_of_others(*address, service)
+        })
+    }
+
+    /// Returns the free address of a family and pool that other Services lost first.
+    fn longest_remembered(&self, pool: &Pool, service: &Service, family: Family) -> Option<IpAddr> {
+        let of_routers =
+            |address: &IpAddr| matches!(address, IpAddr::V6(ip) if ip.segments()[4..] == [0; 4]);
+        let lost_at = |address: &IpAddr| {
+            let entries = self.remembered.iter().filter(|it| it.addresses.contains(address));
+            entries.map(|it| it.released_at).max()
+        };
+        let free = self.addresses(pool).into_iter().filter(|address| {
+            Family::of(*address) == family
+                && lost_at(address).is_some()
+                && !of_routers(address)
+                && self.services_with(*address).next().is_none()
+                && self.is_free_for(*address, service, true)
+        });
+        free.min_by_key(|address| (lost_at(address), *address))
+    }
+
+    /// Returns the addresses that a Service gets from the first suitable one of these pools.
+    fn group_addresses(&self, group: &[&'a Pool], service: &Service) -> Option<Vec<IpAddr>> {
+        let families = &service.families;
+        let mut partial = Vec::new();
+        for with_remembered in [false, true] {
+            for pool in group {
+                let address = |family: &Family| {
+                    self.former(pool, service, *family)
+                        .or_else(|| self.first(pool, service, *family))
+                        .or_else(|| {
+                            self.longest_remembered(pool, service, *family)
+                                .filter(|_| with_remembered)
+                        })
+                };
+                let found: Vec<_> = families.iter().map(address).collect();
+                if found.iter().all(Option::is_some) {
+                    return Some(found.into_iter().flatten().collect());
+                }
+                partial.push(found);
+            }
+        }
+        let prefers = service.demand.family_policy == FamilyPolicy::Prefer;
+        let mut partial_in_order =
+            (0..families.len()).flat_map(|index| partial.iter().filter_map(move |it| it[index]));
+        partial_in_order.next().filter(|_| prefers).map(|address| vec![address])
     }
 
     /// Returns true if the Service requires two families, but has cluster IPs of one family only.
@@ -196,19 +267,13 @@ impl<'a> AssignmentModel<'a> {
             }
         };
         for group in groups {
-            let found: Vec<Vec<_>> = group
-                .iter()
-                .map(|pool| families.iter().map(|f| self.first(pool, service, *f)).collect())
-                .collect();
-            if let Some(all) = found.iter().find(|found| found.iter().all(Option::is_some)) {
-                return all.iter().flatten().copied().collect();
-            }
-            if service.demand.family_policy == FamilyPolicy::Prefer {
-                for index in 0..families.len() {
-                    if let Some(one) = found.iter().find_map(|found| found[index]) {
-                        return vec![one];
-                    }
-                }
+            let has_former = |pool: &&&Pool| {
+                families.iter().any(|family| self.former(pool, service, *family).is_some())
+            };
+            let former: Vec<_> = group.iter().filter(has_former).copied().collect();
+            let found = self.group_addresses(&former, service);
+            if let Some(found) = found.or_else(|| self.group_addresses(&group, service)) {
+                return found;
             }
         }
         Vec::new()
@@ -219,11 +284,7 @@ impl<'a> AssignmentModel<'a> {
         let named = |pool: &&Pool| {
             service.demand.request.pool.as_ref().is_none_or(|name| *name == pool.name)
         };
-        let others = |address: &IpAddr| {
-            let external =
-                |other: &Service| other.key != service.key && self.blocks(*address, other);
-            self.cluster.services.values().any(external)
-        };
+        let others = |address: &IpAddr| self.is_external_ip_of_others(*address, service);
         self.pools().into_iter().filter(named).any(|pool| {
             let has = self.addresses(pool);
             self.may_use(pool, service)
@@ -309,159 +370,13 @@ impl<'a> AssignmentModel<'a> {
             let without_request = request.problem.is_none()
                 && request.addresses.is_empty()
                 && !self.has_invalid_pool(service);
-            let second = self.first(pool, service, other).filter(|_| without_request)?;
+            let first = self.first(pool, service, other);
+            let free = first.or_else(|| self.longest_remembered(pool, service, other));
+            let second = free.filter(|_| without_request)?;
             Some(format!(
                 "{} has only {address} although pool {} has the free address {second}",
                 service.key, pool.name
             ))
         })
-    }
-}
-
-/// Generates a line of a row, as in [`super::script`], from few words of each type, so that
-/// different lines refer to the same objects.
-fn line() -> impl Strategy<Value = String> {
-    let pool = (0..4u8, 0..7usize, prop::sample::subsequence(POOL_WORDS.to_vec(), 0..3)).prop_map(
-        |(name, ranges, words)| format!("pool p{name} {} {}", RANGES[ranges], words.join(" ")),
-    );
-    let service = (0..10u8, 0..6usize, prop::sample::subsequence(SERVICE_WORDS.to_vec(), 0..5))
-        .prop_map(|(name, families, words)| {
-            let namespace = ["red", "blue"][usize::from(name % 2)];
-            format!("svc {namespace}/s{name} {} {}", FAMILIES[families], words.join(" "))
-        });
-    prop_oneof![
-        4 => pool,
-        12 => service,
-        1 => (0..9u8).prop_map(|last| format!("node n 10.0.0.{last}")),
-        1 => any::<bool>().prop_map(|warm| format!("ns red colour={}", if warm { "warm" } else { "cold" })),
-        3 => (0..10u8).prop_map(|name| format!("gone svc {}/s{name}", ["red", "blue"][usize::from(name % 2)])),
-        1 => (0..4u8).prop_map(|name| format!("gone pool p{name}")),
-    ]
-}
-
-const RANGES: [&str; 7] = [
-    "10.0.0.0-10.0.0.3",
-    "10.0.0.2-10.0.0.5,fd00::/127",
-    "10.0.0.8,10.0.0.4-10.0.0.6",
-    "fd00::2-fd00::4",
-    "10.0.0.255-10.0.1.1,fd01::1",
-    "10.0.0.3-10.0.0.1",
-    "10.0.2.0/31,fd02::/127",
-];
-const POOL_WORDS: [&str; 9] = [
-    "made=5",
-    "manual",
-    "buggy",
-    "exclude=10.0.0.4,10.0.2.0",
-    "prio=3",
-    "prio=7",
-    "ns=red",
-    "nssel=colour:warm",
-    "svcsel=tier:web",
-];
-const FAMILIES: [&str; 6] =
-    ["v4", "v6", "v4 v6 require", "v6 v4 prefer", "v4 v6 prefer", "v4 require"];
-const SERVICE_WORDS: [&str; 15] = [
-    "key=k",
-    "key=l",
-    "ports=TCP/1",
-    "ports=TCP/1,UDP/2",
-    "ports=UDP/1",
-    "ports=",
-    "local",
-    "sel=one",
-    "label=tier:web",
-    "pool=p1",
-    "ips=10.0.0.2",
-    "ips=10.0.0.5,fd00::1",
-    "ips=fd00::",
-    "external=10.0.0.4",
-    "type=NodePort",
-];
-
-impl Cluster {
-    /// Returns true if the objects that the change deletes exist.
-    fn is_possible(&self, op: &Op) -> bool {
-        match op {
-            Op::Delete(kind, name) if kind == "svc" => {
-                self.services.contains_key(&service_key(name))
-            }
-            Op::Delete(_, name) => self.pools.contains_key(name.as_str()),
-            Op::Service(_) | Op::Pool(_) | Op::Namespace(_) | Op::Node(_) => true,
-        }
-    }
-}
-
-/// Applies one change to the cluster, and compares the result with the model.
-fn apply_and_check(cluster: &mut Cluster, op: &Op) -> Result<(), TestCaseError> {
-    let before = AssignmentModel::new(cluster).assigned;
-    let expected = match op {
-        // A new Service is the only one that changes, so the model can predict its addresses.
-        Op::Service(service)
-            if !cluster.services.contains_key(&service.key) && service.load_balancer =>
-        {
-            let has_request = !service.demand.request.addresses.is_empty()
-                || service.demand.request.problem.is_some();
-            let external = !service.demand.external_ips.is_empty();
-            let mut cluster_with_service = Cluster {
-                services: cluster.services.clone(),
-                ..Cluster::without_leader(vec![], vec![])
-            };
-            cluster_with_service.services.insert(service.key.clone(), service.clone());
-            (
-                cluster_with_service.pools,
-                cluster_with_service.nodes,
-                cluster_with_service.namespaces,
-            ) = (cluster.pools.clone(), cluster.nodes.clone(), cluster.namespaces.clone());
-            let model =
-                AssignmentModel { cluster: &cluster_with_service, assigned: before.clone() };
-            (!has_request && !external)
-                .then(|| (service.key.clone(), model.expected_addresses(service)))
-        }
-        Op::Service(_) | Op::Pool(_) | Op::Namespace(_) | Op::Node(_) | Op::Delete(..) => None,
-    };
-    cluster.apply_change(op, true);
-    cluster.settle();
-    let model = AssignmentModel::new(cluster);
-    prop_assert_eq!(model.illegal_assignment(&before), None);
-    prop_assert_eq!(model.unserved_service(), None);
-    if let Some((key, expected_addresses)) = expected {
-        prop_assert_eq!(model.assigned.get(&key), Some(&expected_addresses), "{}", key);
-    }
-    // A change of one Service must not remove another one's addresses, unless that one gets more.
-    if let Op::Service(Service { key: changed, .. }) = op {
-        for (key, had) in before.iter().filter(|(key, had)| *key != changed && !had.is_empty()) {
-            let has = &model.assigned[key];
-            prop_assert!(
-                had.iter().all(|address| has.contains(address)) || has.len() > had.len(),
-                "Service {} had {:?} and has {:?}",
-                key,
-                had,
-                has
-            );
-        }
-    }
-    Ok(())
-}
-
-proptest! {
-    #[test]
-    fn assignments_are_legal_and_all_possible_requests_are_met(lines in prop::collection::vec(line(), 1..40)) {
-        let mut cluster = Cluster::new(vec![], vec![]);
-        for name in ["red", "blue"] {
-            cluster.apply_change(&Op::Namespace(Namespace { name: name.into(), ..Namespace::default() }), true);
-        }
-        for line in lines {
-            let row = rows(&format!("row: one\n{line}")).remove(0);
-            let op = &row.steps[0].changes[0];
-            if cluster.is_possible(op) {
-                apply_and_check(&mut cluster, op)?;
-            }
-        }
-        let (statuses, written) = (cluster.statuses(), cluster.log.len());
-        cluster.restart();
-        cluster.settle();
-        prop_assert_eq!(cluster.statuses(), statuses);
-        prop_assert_eq!(cluster.log.len(), written, "the new leader writes after a restart: {:?}", &cluster.log[written..]);
     }
 }

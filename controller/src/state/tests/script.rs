@@ -3,6 +3,7 @@
 //! ```text
 //! row: TITLE                                `first come` on the next line: Services come last
 //! pool NAME RANGE,RANGE WORD...             exclude=RANGE,… manual buggy mode=Proxy made=N prio=N
+//!                                           sticky=TIME (0s if missing, as in MetalLB)
 //!                                           ns=A,B nssel=K:V svcsel=K:V,K:V
 //! ns NAME K=V...                            labels of a Namespace
 //! node NAME ADDRESS,ADDRESS
@@ -125,7 +126,7 @@ fn selectors(text: &str) -> Vec<Value> {
 }
 
 fn pool(name: &str, ranges: &str, words: &[&str]) -> Pool {
-    let mut spec = json!({"addresses": comma_list(ranges)});
+    let mut spec = json!({"addresses": comma_list(ranges), "stickyFor": "0s"});
     let (mut allocation, mut created) = (Map::new(), 0);
     for (word, value) in words.iter().map(|word| split(word, "=")) {
         match word {
@@ -133,6 +134,7 @@ fn pool(name: &str, ranges: &str, words: &[&str]) -> Pool {
             "manual" => spec["autoAssign"] = json!(false),
             "buggy" => spec["avoidBuggyIPs"] = json!(true),
             "mode" => spec["ipMode"] = json!(value),
+            "sticky" => spec["stickyFor"] = json!(value),
             "made" => created = value.parse().expect("the value is a number"),
             "prio" => drop(allocation.insert(
                 "priority".into(),

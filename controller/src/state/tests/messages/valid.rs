@@ -57,6 +57,9 @@ fn every_fault_of_a_pool_has_its_message() {
             (problem(PoolProblem::Special(range("127.0.0.1"), range("127.0.0.0/8"))), "BadAddresses", "spec.addresses: 127.0.0.1 overlaps 127.0.0.0-127.255.255.255: remove loopback, link-local, multicast, broadcast and unspecified addresses")
         ],
         Problem(PoolProblem::Selector(_)) => [(problem(PoolProblem::Selector(SELECTOR_PROBLEM.into())), "BadSelector", "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist")],
+        Problem(PoolProblem::StickyFor(_)) => [
+            (problem(PoolProblem::StickyFor("1d".into())), "BadTime", "spec.stickyFor: \"1d\" is no duration from 0s to 8760h: write one such as 24h")
+        ],
         Problem(PoolProblem::Unreadable(_)) => [
             (problem(PoolProblem::Unreadable("missing field `addresses`".into())), "Unreadable", "the object cannot be read: missing field `addresses`. Apply the CRDs of this version")
         ],
