@@ -111,11 +111,10 @@ impl CustomResourceStatus {
 pub struct ServiceStatus {
     /// `metadata.uid`. A new Service with the same name has a different one.
     pub uid: Box<str>,
-    /// True if MetalLB serves the Service. If so, its `status.loadBalancer` remains unchanged, and
-    /// `addresses` and `mode` have no meaning.
-    #[serde(rename = "theirs")]
-    pub served_by_metallb: bool,
-    /// Addresses for `status.loadBalancer.ingress`.
+    /// Effect of the write on `status.loadBalancer.ingress`.
+    pub ingress: IngressChange,
+    /// Addresses for `status.loadBalancer.ingress`; empty unless `ingress` is
+    /// [`IngressChange::Assign`].
     pub addresses: Vec<IpAddr>,
     /// `ipMode` of every address.
     pub mode: IpMode,
@@ -130,6 +129,18 @@ pub struct ServiceStatus {
     pub announced: Option<Condition>,
     /// Kubernetes Events about the Service, to send after the write.
     pub notices: Vec<Notice>,
+}
+
+/// Effect of a write on `status.loadBalancer.ingress` of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum IngressChange {
+    /// The addresses replace the present ones, whoever wrote these.
+    Assign,
+    /// MetalLB serves the Service: the addresses remain, even if the controller owns them.
+    KeepForMetalLb,
+    /// Another load balancer serves the Service, or FerroLB does not serve it any more: the
+    /// addresses that only the controller owns disappear, and others remain.
+    Release,
 }
 
 /// Status of an IPAddressPool. `None` in a field means that the CRD does not have the field.
@@ -269,7 +280,7 @@ impl Hash for ServiceStatus {
         // included or excluded here.
         let Self {
             uid,
-            served_by_metallb,
+            ingress,
             addresses,
             mode,
             pool,
@@ -278,8 +289,7 @@ impl Hash for ServiceStatus {
             announced,
             notices: _,
         } = self;
-        (uid, served_by_metallb, addresses, mode, pool, sharing_parameters, condition, announced)
-            .hash(state);
+        (uid, ingress, addresses, mode, pool, sharing_parameters, condition, announced).hash(state);
     }
 }
 
@@ -330,7 +340,7 @@ mod tests {
     fn status() -> ServiceStatus {
         ServiceStatus {
             uid: "uid".into(),
-            served_by_metallb: false,
+            ingress: IngressChange::Assign,
             addresses: Vec::new(),
             mode: IpMode::Vip,
             pool: None,
@@ -358,7 +368,7 @@ mod tests {
         };
         let changed = [
             ("uid", hash(|status| status.uid = "new".into())),
-            ("served_by_metallb", hash(|status| status.served_by_metallb = true)),
+            ("ingress", hash(|status| status.ingress = IngressChange::Release)),
             ("addresses", hash(|status| status.addresses.push([10, 0, 0, 1].into()))),
             ("mode", hash(|status| status.mode = IpMode::Proxy)),
             ("pool", hash(|status| status.pool = Some("lan".into()))),

@@ -69,8 +69,8 @@ impl Watches {
         let mut tasks = JoinSet::new();
         let mut starter =
             WatchStarter { client, flags, events: &events, tasks: &mut tasks, watchdog };
-        let group = flags.api_group.clone();
-        let read = move |object: ServiceObject| Service::read(object, &group);
+        let (group, manager) = (flags.api_group.clone(), api::field_manager(&flags.namespace));
+        let read = move |object: ServiceObject| Service::read_with_owners(object, &group, &manager);
         starter.start(Watch::new("Services", Api::all(client.clone()), read), Event::Service);
         let slices =
             Watch::new("EndpointSlices", Api::all(client.clone()), EndpointSliceObject::into);

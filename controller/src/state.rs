@@ -14,6 +14,7 @@ mod alloc;
 mod announced;
 mod bgp;
 mod choose;
+mod contest;
 mod custom_resources;
 mod decide;
 mod dump;
@@ -119,6 +120,8 @@ pub struct State {
     missing_pools: BTreeMap<Box<str>, Instant>,
     /// Time at which the Services of the next missing pool lose their addresses.
     pool_grace_end: Option<Instant>,
+    /// Contested Services, each with the time at which the contest ends.
+    contest_ends: BTreeSet<(Instant, Key)>,
     /// Wall-clock time at [`Instant::ZERO`], in seconds since 1970.
     unix_time_at_zero: i64,
     allocator: Allocator,
@@ -166,6 +169,7 @@ impl State {
             pool_faults: BTreeMap::new(),
             missing_pools: BTreeMap::new(),
             pool_grace_end: None,
+            contest_ends: BTreeSet::new(),
             unix_time_at_zero: 0,
             allocator: Allocator::default(),
             all_services_dirty: false,
@@ -293,6 +297,7 @@ impl State {
             .chain(retry)
             .chain(self.pool_grace_end)
             .chain(self.next_expiry(now))
+            .chain(self.contest_ends.first().map(|(end, _)| *end))
             .chain(self.announced_deadline(now))
             .min()
     }
@@ -425,7 +430,7 @@ impl State {
                         .filter(|_| self.latencies.len() < LATENCIES_MAX);
                     self.latencies.extend(assigned_at.map(|assigned_at| now.since(assigned_at)));
                 }
-                self.counters.count(entry, self.config.role(&entry.service));
+                self.counters.count(entry);
             }
             Target::CustomResource(..) => {
                 let written = self

@@ -85,6 +85,16 @@ pub const NAMESPACE: &str = "ferrolb-system";
 pub const LOAD_BALANCER_CLASS: &str = "ferrolb.io/ferrolb";
 /// The API version of every kind here except BGPPeer; see [`CustomResourceKind::version`].
 pub const VERSION: &str = "v1beta1";
+/// Begins the field manager of every FerroLB controller (`metadata.managedFields[].manager`).
+pub(crate) const FIELD_MANAGER_PREFIX: &str = "ferrolb-controller";
+
+/// Returns the field manager of the controller of an installation. It names the installation's
+/// namespace, so that each controller can tell its own fields from those of others.
+#[must_use]
+pub fn field_manager(namespace: &str) -> String {
+    format!("{FIELD_MANAGER_PREFIX}.{namespace}")
+}
+
 /// The Secret in FerroLB's namespace that holds the keys of the hello protocol. The name of each
 /// entry is a number, and its value has 32 bytes. The highest number is the newest key; receivers
 /// accept the two newest.
@@ -233,6 +243,10 @@ impl CustomResourceKind {
 pub fn pool_annotation(group: &str) -> String {
     format!("{group}/ip-allocated-from-pool")
 }
+
+/// Annotation of a Service whose address another load balancer has assigned, with the value `true`:
+/// FerroLB replaces the address by one of its pools.
+pub const ADOPT_ANNOTATION: &str = "ferrolb.io/adopt";
 
 /// Annotation that the controller writes on every Service that has an address and allows others to
 /// share it: a digest of the sharing parameters at the time of the assignment.

@@ -12,6 +12,7 @@ mod community;
 mod endpoint_condition;
 mod endpoint_problem;
 mod endpoint_slice;
+mod field_managers;
 mod health_check;
 mod key;
 mod l2_advertisement;

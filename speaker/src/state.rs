@@ -2,15 +2,17 @@
 //! Pure. The main loop owns the one [`State`] and feeds it events; [`crate::plan`] reads it.
 //!
 //! Events about the same object arrive in order. The order of events about different objects does
-//! not affect the state, with three exceptions:
+//! not affect the state, with four exceptions:
 //!
 //! - the hello keys, see [`State::handle`];
+//! - the addresses that have left the status of a Service, see [`held`];
 //! - the last passwords of BGPPeers, see [`last_passwords`];
 //! - the interfaces on which this node has ever received another speaker.
 
 mod bgp;
 mod changes;
 mod dump;
+mod held;
 mod last_passwords;
 mod reduced;
 mod services;
@@ -32,6 +34,7 @@ use regex::Regex;
 
 use crate::event::{BgpReport, Event, Link, LinkReport};
 use bgp::BgpObjects;
+use held::HeldServices;
 use services::Services;
 
 pub use bgp::PasswordSecret;
@@ -100,6 +103,8 @@ pub struct State {
     pub(crate) config: StateConfig,
     /// FerroLB's Services with assigned addresses, and their EndpointSlices.
     pub(crate) services: Services,
+    /// Services whose addresses have just left their statuses.
+    held: HeldServices,
     pub(crate) nodes: Store<Arc<str>, Node>,
     /// Pools, also those that were deleted a short time ago.
     pub(crate) pools: Store<Box<str>, Pool>,
@@ -144,6 +149,7 @@ impl State {
             nodes: Store::default(),
             pools: Store::default(),
             deleted_pools: BTreeMap::new(),
+            held: HeldServices::default(),
             advertisements: Store::default(),
             keys: HelloKeyRing::default(),
             keys_listed: false,
@@ -171,7 +177,7 @@ impl State {
     /// replaces them. Otherwise, an accidental deletion would end all announcements of the cluster.
     pub fn handle(&mut self, event: Event, now: Instant) -> Changes {
         match event {
-            Event::Service(change) => self.services.set_service(change, &self.config),
+            Event::Service(change) => self.set_service(change, now),
             Event::Slice(change) => self.services.set_slice(change, &self.config.node),
             Event::Node(change) => Changes::all_if(apply(&mut self.nodes, change, Some)),
             Event::Pool(change) => Changes::all_if(self.set_pool(change, now)),
@@ -315,13 +321,15 @@ impl State {
 
     /// Handles what is due at `now`. Returns the parts of the plan that this can change.
     pub fn expire(&mut self, now: Instant) -> Changes {
-        Changes::all_if(self.forget_deleted_pools(now))
+        let mut changes = Changes::all_if(self.forget_deleted_pools(now));
+        changes.add(self.end_expired_holds(now));
+        changes
     }
 
     /// Returns the time at which [`Self::expire`] is due next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.deleted_pools.values().min().copied()
+        self.deleted_pools.values().min().copied().into_iter().chain(self.held.deadline()).min()
     }
 
     /// Converts the change of a pool that cannot be decoded into a pool with a problem. The pool's

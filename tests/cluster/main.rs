@@ -63,6 +63,7 @@ mod single_family;
 mod slices;
 mod slow_api;
 mod speakers;
+mod stable_addresses;
 mod stalled_owner;
 mod statuses;
 mod two_interfaces;

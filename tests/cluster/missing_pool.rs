@@ -12,7 +12,7 @@ use kube::api::{Api, DeleteParams, DynamicObject};
 use std::net::IpAddr;
 use std::time::Duration;
 
-const FAILBACK_NEVER: [&str; 2] = ["--failback-delay", "never"];
+pub(crate) const FAILBACK_NEVER: [&str; 2] = ["--failback-delay", "never"];
 /// Times for which the pool is missing, less than `--pool-grace`.
 const ABSENCES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(50)];
 /// Time for which the client connects after the pool exists again.
@@ -67,7 +67,7 @@ fn delete_pool(lab: &Lab) -> Result<()> {
     })
 }
 
-fn wait_reason(lab: &Lab, reason: &str) -> Result<()> {
+pub(crate) fn wait_reason(lab: &Lab, reason: &str) -> Result<()> {
     services::wait_for(lab, "web", &format!("AddressAssigned has the reason {reason}"), |service| {
         let condition = services::condition(service, services::ADDRESS_ASSIGNED)?;
         (condition.reason == reason).then_some(())

@@ -25,12 +25,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::desired::{
-    Condition, CustomResourceStatus, Desired, PeerStatus, PoolStatus, ServiceStatus, Status,
-    ValidStatus, Write,
+    Condition, CustomResourceStatus, Desired, IngressChange, PeerStatus, PoolStatus, ServiceStatus,
+    Status, ValidStatus, Write,
 };
 
-/// The controller's field manager (`metadata.managedFields[].manager`).
-pub const FIELD_MANAGER: &str = "ferrolb-controller";
 /// Timeout of one request. A write consists of up to four requests, one after the other.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -96,6 +94,8 @@ pub struct Applier {
     client: DebugClient,
     namespace: String,
     group: String,
+    /// The controller's field manager (`metadata.managedFields[].manager`).
+    field_manager: String,
     classes: Vec<String>,
     default_implementation: bool,
     /// The latest [`Desired`], which contains `until`, the end of the lease.
@@ -124,6 +124,7 @@ impl Applier {
             client: DebugClient(client),
             namespace: flags.namespace.clone(),
             group: flags.api_group.clone(),
+            field_manager: api::field_manager(&flags.namespace),
             classes: flags.load_balancer_class.clone(),
             default_implementation: flags.default_implementation,
             desired,
@@ -156,12 +157,18 @@ impl Applier {
     }
 
     async fn write_service(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
-        if status.served_by_metallb {
-            return self.write_metallb_service(key, status).await;
+        match status.ingress {
+            IngressChange::Assign => self.assign(key, status).await,
+            IngressChange::KeepForMetalLb => self.write_metallb_service(key, status).await,
+            IngressChange::Release => self.release(key, status).await,
         }
+    }
+
+    /// Writes the addresses of a Service that FerroLB serves.
+    async fn assign(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
         let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), key.namespace());
         let mut body = service_body(key, status, &self.group, &now());
-        let params = PatchParams::apply(FIELD_MANAGER);
+        let params = PatchParams::apply(&self.field_manager);
         match self.send(services.patch_status(key.name(), &params, &Patch::Apply(&body))).await {
             Err(Failure::Refused(refused)) if refused.is_conflict() => {}
             Err(failure) => return Err(failure),
@@ -170,8 +177,7 @@ impl Applier {
         let found = self.send(services.get(key.name())).await?;
         let version = found.metadata.resource_version.clone();
         let found = Service::read(found, &self.group);
-        let may_write = !found.load_balancer
-            || found.is_served_by_ferrolb(&self.classes, self.default_implementation);
+        let may_write = found.is_served_by_ferrolb(&self.classes, self.default_implementation);
         if found.uid != status.uid || !may_write {
             return Err(Failure::Outdated);
         }
@@ -179,6 +185,24 @@ impl Applier {
         let written = self
             .send(services.patch_status(key.name(), &params.force(), &Patch::Apply(&body)))
             .await?;
+        self.remove_leftovers(&services, &written, status).await
+    }
+
+    /// Removes the addresses and other fields of a Service that only this controller owns, except
+    /// for the conditions in `status`.
+    ///
+    /// Fields that another controller also owns remain, because it may serve the Service now. If
+    /// the Service is no load balancer any more, none of FerroLB's fields has a meaning.
+    async fn release(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
+        let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), key.namespace());
+        let mut body = service_body(key, status, &self.group, &now());
+        remove_load_balancer(&mut body);
+        let params = PatchParams::apply(&self.field_manager).force();
+        let written =
+            self.send(services.patch_status(key.name(), &params, &Patch::Apply(&body))).await?;
+        if Service::read(written.clone(), &self.group).load_balancer {
+            return Ok(());
+        }
         self.remove_leftovers(&services, &written, status).await
     }
 
@@ -204,13 +228,11 @@ impl Applier {
         }
         let mut body = service_body(key, status, &self.group, &now());
         body["metadata"]["resourceVersion"] = json!(found.metadata.resource_version);
-        match co_owned_load_balancer(&found) {
+        match co_owned_load_balancer(&found, &self.field_manager) {
             Some(balancer) => body["status"]["loadBalancer"] = balancer.clone(),
-            None => drop(
-                body["status"].as_object_mut().and_then(|status| status.remove("loadBalancer")),
-            ),
+            None => remove_load_balancer(&mut body),
         }
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let params = PatchParams::apply(&self.field_manager).force();
         self.send(services.patch_status(key.name(), &params, &Patch::Apply(&body))).await.map(drop)
     }
 
@@ -285,7 +307,7 @@ impl Applier {
             Api::namespaced_with(self.client.0.clone(), &self.namespace, &resource);
         self.send(objects.patch_status(
             name,
-            &PatchParams::apply(FIELD_MANAGER).force(),
+            &PatchParams::apply(&self.field_manager).force(),
             &Patch::Apply(&body),
         ))
         .await
@@ -351,12 +373,24 @@ fn service_body(key: &Key, status: &ServiceStatus, group: &str, now: &str) -> Va
     body
 }
 
-/// Returns the current `status.loadBalancer` of a Service if the controller owns a part of it.
-fn co_owned_load_balancer(found: &DynamicObject) -> Option<&Value> {
+/// Removes `status.loadBalancer` from the body of a Service write, and an empty `status`: the
+/// controller would own that.
+fn remove_load_balancer(body: &mut Value) {
+    let Some(body) = body.as_object_mut() else { return };
+    if let Some(status) = body.get_mut("status").and_then(Value::as_object_mut) {
+        status.remove("loadBalancer");
+        if status.is_empty() {
+            body.remove("status");
+        }
+    }
+}
+
+/// Returns the current `status.loadBalancer` of a Service if `field_manager` owns a part of it.
+fn co_owned_load_balancer<'a>(found: &'a DynamicObject, field_manager: &str) -> Option<&'a Value> {
     let own_entries = found
         .managed_fields()
         .iter()
-        .filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
+        .filter(|entry| entry.manager.as_deref() == Some(field_manager));
     let owned = |fields: &FieldsV1| fields.0.pointer("/f:status/f:loadBalancer").is_some();
     let owned = own_entries.filter_map(|entry| entry.fields_v1.as_ref()).any(owned);
     found.data["status"].get("loadBalancer").filter(|_| owned)

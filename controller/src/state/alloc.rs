@@ -126,6 +126,11 @@ impl Allocator {
         contains.then_some(&**pool)
     }
 
+    /// Returns whether a valid pool contains this address and does not exclude it.
+    pub(super) fn has_pool(&self, address: IpAddr) -> bool {
+        self.pool_containing(address).is_some()
+    }
+
     fn pool_addresses_containing(&mut self, address: IpAddr) -> Option<&mut PoolAddresses> {
         let pool: Box<str> = self.pool_containing(address)?.into();
         self.pools.get_mut(&pool)

@@ -245,7 +245,7 @@ impl State {
         match result {
             CheckResult::UpToDate => {
                 entry.announced = None;
-                self.counters.count(entry, self.config.role(&entry.service));
+                self.counters.count(entry);
             }
             CheckResult::RecheckAt(at, since) => {
                 self.rechecks.queue(key, &mut entry.recheck, at, since)

@@ -7,7 +7,7 @@ use ferrolb_proto::facts::{Key, Pool, Service};
 
 use super::alloc::{Allocator, Requester};
 use super::announced::{Reason, RecheckQueue};
-use super::messages::assigned::SERVED_BY_METALLB;
+use super::messages::assigned::{SERVED_BY_METALLB, SERVED_BY_OTHER};
 use super::service::{self, CounterLabels, Role, ServiceEntry};
 use super::service_addresses;
 use super::sharing::SharingParameters;
@@ -21,6 +21,7 @@ impl State {
             return;
         }
         self.allocator.forget_expired(self.unix_time(now));
+        self.end_contests(now);
         if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
             self.decide_all(now);
         }
@@ -98,7 +99,7 @@ impl State {
     fn update_missing_pools(&mut self, now: Instant) {
         // Without the condition, another controller has written the addresses and the pool.
         let has_addresses = |entry: &&ServiceEntry| {
-            self.config.role(&entry.service) == Role::ServedByFerroLb
+            self.config.role(&entry.service, |_| false) == Role::ServedByFerroLb
                 && service::has_condition(&entry.service)
                 && !entry.present().is_empty()
         };
@@ -123,6 +124,7 @@ impl State {
         if !self.is_active_leader || self.all_services_dirty {
             return;
         }
+        self.record_contest(key, before, now);
         if let Some(entry) = self.services.get(key) {
             let (had, has) = (
                 self.config.unmanaged_addresses(before, None),
@@ -193,6 +195,7 @@ impl State {
         self.write_queue.remove_pending(&mut entry.pending_status);
         self.rechecks.remove(key, &mut entry.recheck);
         self.waiting.remove(key);
+        self.remove_contest(key, &mut entry);
         if let Some(assignment) = entry.assignment.take() {
             assignment.addresses.iter().for_each(|it| self.allocator.release(*it, key));
             if !assignment.addresses.is_empty() {
@@ -200,7 +203,8 @@ impl State {
                 self.allocator.remember(key, &pool, assignment.addresses, self.unix_time(now));
             }
         }
-        self.counters.count(&mut entry, Role::Foreign);
+        entry.role = Role::Foreign;
+        self.counters.count(&mut entry);
         let requester = Requester {
             service: &entry.service,
             sharing: SharingParameters::default(),
@@ -252,7 +256,9 @@ impl State {
                 (None, CounterLabels::default(), None);
             (entry.announced, entry.recheck) = (None, None);
             entry.lost.clear();
+            entry.contest = None;
         }
+        self.contest_ends.clear();
         self.write_queue.remove_all_custom_resources();
     }
 
@@ -261,7 +267,8 @@ impl State {
     fn keep_addresses(&mut self, key: &Key, now: Instant) {
         let unix_time = self.unix_time(now);
         let Some(entry) = self.services.get_mut(key) else { return };
-        if self.config.role(&entry.service) != Role::ServedByFerroLb {
+        entry.role = self.config.role(&entry.service, |it| self.allocator.has_pool(it));
+        if entry.role != Role::ServedByFerroLb {
             if let Some(assignment) = entry.assignment.take() {
                 assignment
                     .addresses
@@ -344,8 +351,7 @@ impl State {
     /// Compares a Service's status with the desired one, and queues or removes the write.
     pub(super) fn update_pending_status(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
-        let role = self.config.role(&entry.service);
-        let wanted = service::status(entry, role, &self.config.names);
+        let wanted = service::status(entry, &self.config.names);
         if wanted.is_none() {
             entry.lost.clear();
             // The watch may report the written status before the response to the write arrives. In
@@ -360,19 +366,22 @@ impl State {
         }
         let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
         self.write_queue.set(&mut entry.pending_status, wanted, now);
-        self.counters.count(entry, role);
+        self.counters.count(entry);
     }
 }
 
 impl ServiceCounters {
     /// Removes a Service from the counters of its previous state, and adds it to those of its
     /// current state.
-    pub(super) fn count(&mut self, entry: &mut ServiceEntry, role: Role) {
+    pub(super) fn count(&mut self, entry: &mut ServiceEntry) {
         let assignment = entry.assignment.as_ref();
         let with_addresses = assignment.filter(|assignment| !assignment.addresses.is_empty());
-        let decided = assignment
-            .and_then(service::reason)
-            .or((role == Role::ServedByMetalLb).then_some(SERVED_BY_METALLB));
+        let decided = match entry.role {
+            Role::ServedByFerroLb => service::reason(entry),
+            Role::ServedByMetalLb => Some(SERVED_BY_METALLB),
+            Role::ServedByOther => Some(SERVED_BY_OTHER),
+            Role::Left | Role::Foreign => None,
+        };
         let current = CounterLabels {
             reason: decided
                 .map(|reason| if entry.pending_status.is_refused() { NOT_WRITTEN } else { reason }),

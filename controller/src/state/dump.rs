@@ -41,7 +41,7 @@ impl ServiceRow {
             assigned: entry.service.assigned.iter().map(|assigned| assigned.address).collect(),
             given: assignment.map(|assignment| assignment.addresses.clone()).unwrap_or_default(),
             pool: assignment.and_then(|assignment| assignment.pool.clone()),
-            reason: assignment.and_then(service::reason),
+            reason: service::reason(entry),
         }
     }
 }

@@ -14,26 +14,31 @@ use ferrolb_proto::facts::{Service, ServiceCondition, ServiceConditionType};
 
 use super::alloc::UnmanagedSource;
 use super::announced::{QueuedRecheck, Reason};
+use super::contest::Contest;
 use super::messages::Message;
-use super::messages::assigned::{AssignedMessage, with_released};
+use super::messages::assigned::{AssignedMessage, STATUS_CONTESTED, with_released};
 use super::service_addresses::{Assignment, LostAddresses};
 use super::sharing::SharingParameters;
 use super::write_queue::PendingStatus;
 use super::{Config, Names};
-use crate::desired::{Action, Condition, Notice, ServiceStatus};
+use crate::desired::{Action, Condition, IngressChange, Notice, ServiceStatus};
 
 /// Relation of a Service to FerroLB: whether FerroLB assigns addresses to it, and which status it
 /// writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Role {
     /// FerroLB assigns addresses to the Service.
     ServedByFerroLb,
     /// FerroLB would assign addresses to the Service, but an annotation shows that MetalLB serves
     /// it.
     ServedByMetalLb,
-    /// The Service is no LoadBalancer any more, but still has FerroLB's annotation or condition.
-    NoLongerLoadBalancer,
+    /// FerroLB would assign addresses to the Service, but another load balancer has assigned one
+    /// that is in no pool.
+    ServedByOther,
+    /// FerroLB does not serve the Service any more, but the Service still has fields of FerroLB.
+    Left,
     /// Another load balancer serves the Service, or none does.
+    #[default]
     Foreign,
 }
 
@@ -41,12 +46,16 @@ pub(super) enum Role {
 #[derive(Debug, Default)]
 pub(super) struct ServiceEntry {
     pub(super) service: Service,
+    /// The relation to FerroLB that the latest decision has found.
+    pub(super) role: Role,
     /// The decision about the Service's addresses. `None` if there is no decision yet, or if
     /// FerroLB does not serve the Service.
     pub(super) assignment: Option<Assignment>,
     /// Addresses that the Service has lost, which the Event of its next status write reports.
     pub(super) lost: LostAddresses,
     pub(super) pending_status: PendingStatus,
+    /// Changes of the addresses in the status by other clients, if there were any.
+    pub(super) contest: Option<Box<Contest>>,
     /// Desired `Announced` condition, if the controller has decided it and the watch has not
     /// reported it yet.
     pub(super) announced: Option<Box<Condition>>,
@@ -83,6 +92,11 @@ impl ServiceEntry {
         }
     }
 
+    /// Returns the contest about the Service's status, if the status is contested.
+    pub(super) fn active_contest(&self) -> Option<&Contest> {
+        self.contest.as_deref().filter(|contest| contest.is_active())
+    }
+
     /// Returns the pool of the assigned addresses, or if there is none, the pool in the Service's
     /// annotation.
     pub(super) fn pool_name(&self) -> Option<Box<str>> {
@@ -94,15 +108,30 @@ impl ServiceEntry {
 }
 
 impl Config {
-    /// Returns the relation of a Service to FerroLB.
-    pub(super) fn role(&self, service: &Service) -> Role {
-        let has_ferrolb_fields = service.pool_annotation.is_some() || condition(service).is_some();
+    /// Returns the relation of a Service to FerroLB. `in_pool` returns whether a pool contains an
+    /// address.
+    pub(super) fn role(&self, service: &Service, in_pool: impl Fn(IpAddr) -> bool) -> Role {
+        let role = self.role_by_class(service);
+        let in_pool = || service.assigned.iter().any(|assigned| in_pool(assigned.address));
+        if role == Role::ServedByFerroLb && is_assigned_by_other(service) && !in_pool() {
+            Role::ServedByOther
+        } else {
+            role
+        }
+    }
+
+    /// Returns the relation of a Service to FerroLB, without regard to the owner of its addresses.
+    fn role_by_class(&self, service: &Service) -> Role {
+        // The fields of a Service that is no load balancer have no meaning, whoever owns them.
+        let has_ferrolb_fields = service.has_own_fields
+            || !service.load_balancer
+                && (service.pool_annotation.is_some() || condition(service).is_some());
         if service.is_served_by_ferrolb(&self.classes, self.default_implementation) {
             Role::ServedByFerroLb
         } else if service.is_served_by_metallb(self.default_implementation) {
             Role::ServedByMetalLb
-        } else if !service.load_balancer && has_ferrolb_fields {
-            Role::NoLongerLoadBalancer
+        } else if has_ferrolb_fields {
+            Role::Left
         } else {
             Role::Foreign
         }
@@ -125,10 +154,11 @@ impl Config {
         let is_lost = |address: &IpAddr| {
             assignment.is_some_and(|assignment| !assignment.addresses.contains(address))
         };
-        let source = |address: &IpAddr| match self.role(service) {
+        // Another owner of the addresses does not matter here: pools contain none of them.
+        let source = |address: &IpAddr| match self.role_by_class(service) {
             Role::ServedByFerroLb => is_lost(address).then_some(UnmanagedSource::StillInStatus),
-            Role::NoLongerLoadBalancer => Some(UnmanagedSource::StillInStatus),
-            Role::ServedByMetalLb | Role::Foreign => {
+            Role::Left => Some(UnmanagedSource::StillInStatus),
+            Role::ServedByMetalLb | Role::ServedByOther | Role::Foreign => {
                 service.load_balancer.then_some(UnmanagedSource::OtherLoadBalancer)
             }
         };
@@ -138,6 +168,16 @@ impl Config {
         all.sort_unstable();
         all
     }
+}
+
+/// Returns true if a Service without a class has an address that another client has written, and no
+/// trace of FerroLB: with the addresses, FerroLB writes the annotation that names the pool.
+fn is_assigned_by_other(service: &Service) -> bool {
+    service.class.is_none()
+        && !service.adopt
+        && service.pool_annotation.is_none()
+        && service.ingress_manager.is_some()
+        && (service.has_non_ip_ingress || !service.assigned.is_empty())
 }
 
 fn condition(service: &Service) -> Option<&ServiceCondition> {
@@ -156,15 +196,24 @@ pub(super) fn has_recorded_sharing(service: &Service, sharing: &SharingParameter
 }
 
 /// Returns the status that a Service should have, or `None` if there is nothing to write.
-pub(super) fn status(entry: &ServiceEntry, role: Role, names: &Names) -> Option<ServiceStatus> {
+pub(super) fn status(entry: &ServiceEntry, names: &Names) -> Option<ServiceStatus> {
     let service = &entry.service;
-    match (role, &entry.assignment) {
+    match (entry.role, &entry.assignment) {
         _ if service.deleting => None,
         (Role::ServedByFerroLb, Some(assignment)) => assigned_status(entry, assignment, names),
-        (Role::ServedByMetalLb, _) => metallb_status(service),
-        (Role::NoLongerLoadBalancer, _) => Some(ServiceStatus {
+        (Role::ServedByMetalLb, _) => {
+            let annotation = service.metallb_annotation?;
+            let message = AssignedMessage::MetalLb { annotation };
+            foreign_status(service, &message, IngressChange::KeepForMetalLb)
+        }
+        (Role::ServedByOther, _) => {
+            let manager = service.ingress_manager.as_deref()?;
+            let message = AssignedMessage::Other { service, manager };
+            foreign_status(service, &message, IngressChange::Release)
+        }
+        (Role::Left, _) => Some(ServiceStatus {
             uid: service.uid.clone(),
-            served_by_metallb: false,
+            ingress: IngressChange::Release,
             addresses: Vec::new(),
             mode: IpMode::Vip,
             pool: None,
@@ -177,13 +226,17 @@ pub(super) fn status(entry: &ServiceEntry, role: Role, names: &Names) -> Option<
     }
 }
 
-/// Returns the status of a Service that MetalLB serves: a condition that names MetalLB.
+/// Returns the status of a Service that another load balancer serves: a condition that names the
+/// load balancer.
 ///
 /// This status removes FerroLB's earlier annotations and the condition `Announced`, but leaves the
-/// addresses as they are.
-fn metallb_status(service: &Service) -> Option<ServiceStatus> {
-    let desired =
-        condition_for(&AssignedMessage::MetalLb { annotation: service.metallb_annotation? });
+/// other load balancer's addresses as they are.
+fn foreign_status(
+    service: &Service,
+    message: &AssignedMessage<'_>,
+    ingress: IngressChange,
+) -> Option<ServiceStatus> {
+    let desired = condition_for(message);
     let current = condition(service);
     let condition_matches = current.is_some_and(|current| matches(current, &desired));
     if condition_matches
@@ -196,7 +249,7 @@ fn metallb_status(service: &Service) -> Option<ServiceStatus> {
         (!condition_matches).then(|| notice(&desired, &LostAddresses::new())).into_iter().collect();
     Some(ServiceStatus {
         uid: service.uid.clone(),
-        served_by_metallb: true,
+        ingress,
         addresses: Vec::new(),
         mode: IpMode::Vip,
         pool: None,
@@ -232,7 +285,8 @@ fn assigned_status(
     names: &Names,
 ) -> Option<ServiceStatus> {
     let service = &entry.service;
-    let desired = condition_for(&AssignedMessage::Decided { service, assignment, names });
+    let contest = entry.active_contest();
+    let desired = condition_for(&AssignedMessage::Decided { service, assignment, contest, names });
     let current = condition(service);
     let condition_matches = current.is_some_and(|current| matches(current, &desired));
     let mode = Some(assignment.mode);
@@ -244,9 +298,11 @@ fn assigned_status(
     let ingress_matches = addresses_match
         && !service.has_non_ip_ingress
         && service.assigned.iter().all(|current| current.mode == mode);
-    let (announced, announced_matches) =
-        announced(entry, addresses_match && !assignment.addresses.is_empty());
     let pool_matches = service.pool_annotation == assignment.pool;
+    // The speakers still announce addresses that another client has removed from the status.
+    let is_cleared = service.assigned.is_empty() && pool_matches;
+    let (announced, announced_matches) =
+        announced(entry, (addresses_match || is_cleared) && !assignment.addresses.is_empty());
     let sharing_parameters =
         SharingParameters::of(service).digest().filter(|_| !assignment.addresses.is_empty());
     if condition_matches
@@ -272,7 +328,7 @@ fn assigned_status(
     notices.extend(announced.as_ref().and_then(|desired| announced_notice(service, desired)));
     Some(ServiceStatus {
         uid: service.uid.clone(),
-        served_by_metallb: false,
+        ingress: IngressChange::Assign,
         addresses: assignment.addresses.clone(),
         mode: assignment.mode,
         pool: assignment.pool.clone(),
@@ -285,8 +341,8 @@ fn assigned_status(
 
 /// Returns the desired `Announced` condition, and whether the Service has it.
 ///
-/// `addresses_match` is true if the status has the assigned addresses. Otherwise the Service should
-/// have no condition `Announced`.
+/// `addresses_match` is true if the status has the assigned addresses, or if another client has
+/// cleared it. Otherwise the Service should have no condition `Announced`.
 fn announced(entry: &ServiceEntry, addresses_match: bool) -> (Option<Condition>, bool) {
     let current = entry.service.condition(ServiceConditionType::Announced);
     match (&entry.announced, addresses_match) {
@@ -336,13 +392,16 @@ fn condition_for(message: &AssignedMessage<'_>) -> Condition {
 
 /// Returns the reason of a Service's `AddressAssigned` condition, or `None` if the Service has no
 /// address and needs none.
-pub(super) fn reason(assignment: &Assignment) -> Option<&'static str> {
+pub(super) fn reason(entry: &ServiceEntry) -> Option<&'static str> {
+    let assignment = entry.assignment.as_ref()?;
     let is_reported = !assignment.satisfied || !assignment.addresses.is_empty();
-    is_reported.then(|| assignment.reason())
+    is_reported.then(|| assignment.reason(entry.active_contest()))
 }
 
 fn notice(condition: &Condition, lost: &LostAddresses) -> Notice {
-    let warning = condition.status != ConditionStatus::True || !lost.is_empty();
+    let warning = condition.status != ConditionStatus::True
+        || condition.reason == STATUS_CONTESTED
+        || !lost.is_empty();
     Notice {
         warning,
         action: Action::AssignAddress,

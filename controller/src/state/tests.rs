@@ -3,6 +3,7 @@
 
 mod announced;
 mod bgp;
+mod contest;
 mod exchange;
 mod messages;
 mod model;
@@ -29,7 +30,7 @@ use ferrolb_runtime::watch::Change;
 use super::custom_resources::StatusResource as _;
 use super::{Config, Names, State};
 use crate::desired::{
-    Condition, CustomResourceStatus, Notice, ServiceStatus, Status, Target, Write,
+    Condition, CustomResourceStatus, IngressChange, Notice, ServiceStatus, Status, Target, Write,
 };
 use crate::event::{Event, Leadership, Outcome};
 use crate::plan::plan;
@@ -345,14 +346,19 @@ fn joined(addresses: &[IpAddr]) -> String {
 /// Applies a written status to a Service, as the API server does.
 fn store(service: &mut Service, status: &ServiceStatus) {
     let mode = Some(status.mode);
-    if !status.served_by_metallb {
-        service.assigned = status
-            .addresses
-            .iter()
-            .map(|address| AssignedAddress { address: *address, mode })
-            .collect();
-        service.has_non_ip_ingress = false;
+    match status.ingress {
+        IngressChange::Assign => {
+            let assigned = |address: &IpAddr| AssignedAddress { address: *address, mode };
+            service.assigned = status.addresses.iter().map(assigned).collect();
+            (service.has_non_ip_ingress, service.ingress_manager) = (false, None);
+        }
+        // The API server clears the addresses of a Service that is no load balancer.
+        IngressChange::Release if !service.load_balancer || service.ingress_manager.is_none() => {
+            service.assigned.clear();
+        }
+        IngressChange::Release | IngressChange::KeepForMetalLb => {}
     }
+    service.has_own_fields = status.ingress == IngressChange::Assign || status.condition.is_some();
     service.pool_annotation.clone_from(&status.pool);
     service.sharing_parameters = status.sharing_parameters;
     let fact = |kind| {

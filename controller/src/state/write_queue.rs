@@ -21,6 +21,8 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 /// is reported. Fewer rejections usually end without intervention, like conflicts with other
 /// writers.
 pub(super) const REJECTIONS_UNTIL_REPORT: u32 = 3;
+/// Minimum time between two writes of a Service's status that another client repeatedly clears.
+pub(super) const RESTORE_INTERVAL: Duration = Duration::from_secs(1);
 /// If the same status must be written again within this time after its write, another writer has
 /// undone it. The next write is then delayed, so that the two writers do not overwrite each other
 /// at full speed.
@@ -77,6 +79,15 @@ impl PendingStatus {
     /// between two writes remains.
     pub(super) const fn reset_delay(&mut self) {
         (self.done_at, self.not_before) = (None, self.quiet_until);
+    }
+
+    /// Makes the next write due [`RESTORE_INTERVAL`] after the latest one, because another client
+    /// repeatedly clears the status. The two clients then do not overwrite each other at full
+    /// speed.
+    pub(super) fn limit_rate(&mut self) {
+        let latest = self.done_at;
+        self.reset_delay();
+        self.not_before = self.not_before.max(latest.unwrap_or_default() + RESTORE_INTERVAL);
     }
 
     /// Returns the time of the latest successful write, if known.

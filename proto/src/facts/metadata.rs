@@ -1,15 +1,16 @@
 //! The fields of `metadata` that FerroLB reads from Services, EndpointSlices, Nodes and Namespaces.
-//! The decoder skips all other fields, above all `managedFields`. Pure.
+//! The decoder skips all other fields, and for all but Services also `managedFields`. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::ObjectMeta;
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::endpoint_slice::SERVICE_NAME_LABEL;
+use super::field_managers::ManagedFields;
 use super::node::EXCLUDE_LABEL;
 
 /// The memory that the labels of an object, or the selector of a Service, may take, in bytes.
@@ -23,9 +24,10 @@ const REQUIRED_LABELS: [&str; 2] = [SERVICE_NAME_LABEL, EXCLUDE_LABEL];
 /// The memory that a label takes in addition to its key and its value, in bytes.
 const LABEL_OVERHEAD_BYTES: usize = 64;
 
+/// `metadata` with `managedFields` decoded as `M`.
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Metadata {
+#[serde(rename_all = "camelCase", default, bound = "M: Deserialize<'de> + Default")]
+struct Metadata<M> {
     namespace: Option<String>,
     name: Option<String>,
     uid: Option<String>,
@@ -33,6 +35,23 @@ struct Metadata {
     deletion_timestamp: Option<Time>,
     labels: Labels,
     annotations: Option<BTreeMap<String, String>>,
+    managed_fields: M,
+}
+
+impl<M> Metadata<M> {
+    fn into_parts(self) -> (ObjectMeta, M) {
+        let metadata = ObjectMeta {
+            namespace: self.namespace,
+            name: self.name,
+            uid: self.uid,
+            resource_version: self.resource_version,
+            deletion_timestamp: self.deletion_timestamp,
+            labels: self.labels.0,
+            annotations: self.annotations,
+            ..ObjectMeta::default()
+        };
+        (metadata, self.managed_fields)
+    }
 }
 
 /// Decodes `metadata`.
@@ -40,17 +59,18 @@ struct Metadata {
 /// # Errors
 /// A field has the wrong type.
 pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let metadata = Metadata::deserialize(deserializer)?;
-    Ok(ObjectMeta {
-        namespace: metadata.namespace,
-        name: metadata.name,
-        uid: metadata.uid,
-        resource_version: metadata.resource_version,
-        deletion_timestamp: metadata.deletion_timestamp,
-        labels: metadata.labels.0,
-        annotations: metadata.annotations,
-        ..ObjectMeta::default()
-    })
+    Ok(Metadata::<IgnoredAny>::deserialize(deserializer)?.into_parts().0)
+}
+
+/// Decodes `metadata` with the [`ManagedFields`] of a Service.
+///
+/// # Errors
+/// A field has the wrong type.
+pub(super) fn read_with_managers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<ObjectMeta, D::Error> {
+    let (metadata, managers) = Metadata::<ManagedFields>::deserialize(deserializer)?.into_parts();
+    Ok(ObjectMeta { managed_fields: Some(managers.into()), ..metadata })
 }
 
 /// The labels of an object, or the selector of a Service, without the entries beyond

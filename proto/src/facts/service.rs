@@ -1,22 +1,27 @@
 //! The fact of a Service.
 
+mod condition;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
 use super::address_request::OBJECT_NAME_MAX;
+use super::field_managers::FieldOwners;
 use super::metadata::{self, Labels};
 use super::{
     AddressRequest, EndpointCondition, EndpointConditionProblem, EndpointProblem,
     HEALTH_CHECK_ANNOTATION, HealthCheck, HealthCheckProblem, Key,
 };
-use crate::api::{self, ConditionStatus, IpMode};
+use crate::api::{self, IpMode};
 use crate::range::Family;
+use condition::RawCondition;
+
+pub use condition::{ServiceCondition, ServiceConditionType};
 
 /// MetalLB's API group.
 const METALLB_GROUP: &str = "metallb.io";
@@ -36,7 +41,7 @@ const SHARED_PORTS_MAX: usize = 1024;
 #[resource(inherit = "k8s_openapi::api::core::v1::Service")]
 pub struct ServiceObject {
     /// `metadata`.
-    #[serde(deserialize_with = "metadata::read")]
+    #[serde(deserialize_with = "metadata::read_with_managers")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     spec: RawServiceSpec,
@@ -91,16 +96,6 @@ struct Ingress {
     ip: Option<String>,
     ip_mode: Option<String>,
     hostname: Option<String>,
-}
-
-#[derive(Deserialize, Clone, Debug, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct RawCondition {
-    r#type: String,
-    status: String,
-    reason: String,
-    message: String,
-    last_transition_time: String,
 }
 
 /// `Service.spec.externalTrafficPolicy`.
@@ -173,32 +168,6 @@ pub struct AllocationDemand {
     pub cluster_ips: Box<[IpAddr]>,
 }
 
-/// The type of a FerroLB condition on a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceConditionType {
-    /// [`api::CONDITION_ADDRESS_ASSIGNED`].
-    AddressAssigned,
-    /// [`api::CONDITION_ANNOUNCED`].
-    Announced,
-}
-
-/// A FerroLB condition on a Service, in a compact form, because each of up to 10,000 Services has
-/// two conditions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceCondition {
-    /// `type`.
-    pub kind: ServiceConditionType,
-    /// `status`.
-    pub status: ConditionStatus,
-    /// `reason`.
-    pub reason: Box<str>,
-    /// `message`.
-    pub message: Box<str>,
-    /// `lastTransitionTime` in seconds since 1970, stored so that the controller does not change
-    /// the time of an unchanged status. `None` if the text is not a time.
-    pub since: Option<i64>,
-}
-
 /// The fact of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
@@ -232,6 +201,13 @@ pub struct Service {
     /// True if `status.loadBalancer.ingress` has entries that are no addresses: host names or other
     /// text.
     pub has_non_ip_ingress: bool,
+    /// The field manager that owns `status.loadBalancer.ingress`, if it is not this controller.
+    /// `None` also if nobody owns the field, or in a speaker.
+    pub ingress_manager: Option<Box<str>>,
+    /// True if this controller owns a field of the Service. Always false in a speaker.
+    pub has_own_fields: bool,
+    /// True if the annotation [`api::ADOPT_ANNOTATION`] is `true`.
+    pub adopt: bool,
     /// The pool in the annotation [`api::pool_annotation`], which the controller writes.
     pub pool_annotation: Option<Box<str>>,
     /// The digest in the annotation [`api::SHARING_PARAMETERS_ANNOTATION`]. `None` if the
@@ -304,6 +280,18 @@ impl Service {
 }
 
 impl Service {
+    /// Returns the fact of an object as [`Self::read`] does, with the owners of its fields. `own`
+    /// is the field manager of this controller ([`api::field_manager`]).
+    #[must_use]
+    pub fn read_with_owners(object: ServiceObject, group: &str, own: &str) -> Self {
+        let owners = FieldOwners::read(&object.metadata, own);
+        Self {
+            ingress_manager: owners.ingress,
+            has_own_fields: owners.includes_own,
+            ..Self::read(object, group)
+        }
+    }
+
     /// Returns the fact of an object. `group` is the API group that FerroLB uses (`--api-group`).
     #[must_use]
     pub fn read(object: ServiceObject, group: &str) -> Self {
@@ -355,6 +343,11 @@ impl Service {
             has_non_ip_ingress,
             health_check_annotation,
             metallb_annotation: metallb_annotation(annotations).filter(|_| group != METALLB_GROUP),
+            ingress_manager: None,
+            has_own_fields: false,
+            adopt: annotations
+                .and_then(|all| all.get(api::ADOPT_ANNOTATION))
+                .is_some_and(|it| it == "true"),
             pool_annotation: pool_annotation(annotations, group),
             sharing_parameters: sharing_parameters(annotations),
             conditions: conditions.filter_map(RawCondition::read).collect(),
@@ -465,24 +458,6 @@ impl Ingress {
             Some(_) | None => None,
         };
         Some(AssignedAddress { address: address(self.ip.as_ref()?)?, mode })
-    }
-}
-
-impl RawCondition {
-    /// Decodes a condition. Returns `None` for a condition that is not FerroLB's.
-    fn read(self) -> Option<ServiceCondition> {
-        let kind = match self.r#type.as_str() {
-            api::CONDITION_ADDRESS_ASSIGNED => ServiceConditionType::AddressAssigned,
-            api::CONDITION_ANNOUNCED => ServiceConditionType::Announced,
-            _ => return None,
-        };
-        Some(ServiceCondition {
-            kind,
-            status: ConditionStatus::parse(&self.status),
-            reason: self.reason.into(),
-            message: self.message.into(),
-            since: self.last_transition_time.parse().ok().map(Timestamp::as_second),
-        })
     }
 }
 

@@ -10,7 +10,7 @@ use ferrolb_proto::wire::hello::{HelloKey, KEY_LENGTH};
 
 use super::*;
 
-fn state() -> State {
+pub(super) fn state() -> State {
     State::new(StateConfig {
         node: "node1".into(),
         classes: vec!["ferrolb.io/ferrolb".to_owned()],
@@ -26,7 +26,7 @@ fn state() -> State {
     })
 }
 
-fn service(name: &str) -> Service {
+pub(super) fn service(name: &str) -> Service {
     let address = IpAddr::from([172, 30, 0, 200]);
     Service {
         key: Key::new("default", name),

@@ -84,7 +84,7 @@ pub(in crate::drivers) fn service_write(addresses: &[&str]) -> Write {
     };
     let status = ServiceStatus {
         uid: "u1".into(),
-        served_by_metallb: false,
+        ingress: IngressChange::Assign,
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         mode: IpMode::Vip,
         pool: (!addresses.is_empty()).then(|| "lan".into()),
@@ -214,13 +214,35 @@ async fn ownership_of_a_replaced_or_foreign_service_is_not_forced() {
     }
 }
 
+#[tokio::test]
+async fn releasing_a_service_gives_up_only_own_fields() {
+    let mut write = service_write(&[]);
+    let Status::Service(_, status) = &mut write.status else { panic!() };
+    status.ingress = IngressChange::Release;
+    let with_fields = |kind: &str| {
+        let (code, mut service) = service_response("u1", Some("other"));
+        service["spec"]["type"] = json!(kind);
+        service["metadata"]["annotations"] = json!({"ferrolb.io/ip-allocated-from-pool": "lan"});
+        (code, service)
+    };
+    for (kind, requests_expected) in [("LoadBalancer", 1), ("ClusterIP", 2)] {
+        let (applier, requests) = scripted(vec![with_fields(kind), with_fields(kind)]);
+        applier.write(&write).await.unwrap();
+        let requests = requests.lock().unwrap();
+        let (_, uri, body) = &requests[0];
+        assert!(uri.contains("force=true"), "{uri}");
+        let metadata = json!({"namespace": "default", "name": "web", "uid": "u1"});
+        assert_eq!(*body, json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}));
+        assert_eq!(requests.len(), requests_expected, "{kind}: {requests:?}");
+    }
+}
+
 /// Returns a response with a Service that has this annotation, and whose `managedFields` list
 /// `owned` as the status fields of the controller.
 fn metallb_service_response(annotation: &str, owned: Value) -> (u16, Value) {
     let (code, mut service) = service_response("u1", None);
     service["metadata"]["annotations"] = json!({annotation: "other"});
-    service["metadata"]["managedFields"] =
-        json!([{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:status": owned}}]);
+    service["metadata"]["managedFields"] = json!([{"manager": "ferrolb-controller.ferrolb-system", "operation": "Apply", "fieldsV1": {"f:status": owned}}]);
     service["status"] =
         json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "hostname": "lb", "ports": []}]}});
     (code, service)
@@ -231,7 +253,7 @@ async fn the_addresses_of_a_metallb_service_are_not_changed() {
     let annotation = "metallb.io/ip-allocated-from-pool";
     let mut write = service_write(&[]);
     let Status::Service(_, status) = &mut write.status else { panic!() };
-    status.served_by_metallb = true;
+    status.ingress = IngressChange::KeepForMetalLb;
     let owned = json!({"f:loadBalancer": {"f:ingress": {}}, "f:conditions": {}});
     for (fields, repeated) in [(owned.clone(), true), (json!({"f:conditions": {}}), false)] {
         let (applier, requests) = scripted(vec![

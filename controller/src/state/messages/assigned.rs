@@ -4,12 +4,13 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use ferrolb_proto::api::{ConditionStatus, IpMode};
+use ferrolb_proto::api::{ADOPT_ANNOTATION, ConditionStatus, IpMode};
 use ferrolb_proto::facts::Service;
 
 use super::{FirstNames, Message, Names, SEPARATOR, join};
 use crate::state::alloc::{Refusal, UnmanagedSource, UnmanagedUse};
 use crate::state::choose::{Shortage, UnusablePools};
+use crate::state::contest::Contest;
 use crate::state::service_addresses::{Assignment, LostAddresses};
 use crate::state::sharing::{SharingConflict, SharingParameters};
 
@@ -23,30 +24,43 @@ const POOL_MISSING: &str = "PoolMissing";
 const REQUESTED_IN_USE: &str = "RequestedAddressInUse";
 const REQUESTED_OUTSIDE: &str = "RequestedAddressOutsidePools";
 const SHARING_CONFLICT: &str = "SharingConflict";
+/// Reason of the condition of a Service whose status another client repeatedly changes.
+pub(in crate::state) const STATUS_CONTESTED: &str = "StatusContested";
 /// Reason of the condition of a Service that MetalLB serves.
 pub(in crate::state) const SERVED_BY_METALLB: &str = "ServedByMetalLB";
+/// Reason of the condition of a Service that another load balancer than MetalLB serves.
+pub(in crate::state) const SERVED_BY_OTHER: &str = "ServedByOther";
 
 /// The content of a Service's condition `AddressAssigned`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::state) enum AssignedMessage<'a> {
     /// FerroLB serves the Service; `assignment` is the controller's decision about its addresses.
-    Decided { service: &'a Service, assignment: &'a Assignment, names: &'a Names },
+    /// `contest` has the other client that repeatedly changes the status.
+    Decided {
+        service: &'a Service,
+        assignment: &'a Assignment,
+        contest: Option<&'a Contest>,
+        names: &'a Names,
+    },
     /// MetalLB serves the Service, as this annotation shows.
     MetalLb { annotation: &'a str },
+    /// Another load balancer serves the Service, as the field manager of its addresses shows.
+    Other { service: &'a Service, manager: &'a str },
 }
 
 impl Message for AssignedMessage<'_> {
     fn status(&self) -> ConditionStatus {
         match self {
             Self::Decided { assignment, .. } => assignment.satisfied.into(),
-            Self::MetalLb { .. } => ConditionStatus::False,
+            Self::MetalLb { .. } | Self::Other { .. } => ConditionStatus::False,
         }
     }
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Decided { assignment, .. } => assignment.reason(),
+            Self::Decided { assignment, contest, .. } => assignment.reason(*contest),
             Self::MetalLb { .. } => SERVED_BY_METALLB,
+            Self::Other { .. } => SERVED_BY_OTHER,
         }
     }
 }
@@ -54,8 +68,8 @@ impl Message for AssignedMessage<'_> {
 impl Display for AssignedMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Decided { service, assignment, names } => {
-                f.write_str(&decided(service, assignment, names))
+            Self::Decided { service, assignment, contest, names } => {
+                f.write_str(&decided(service, assignment, *contest, names))
             }
             Self::MetalLb { annotation } => write!(
                 f,
@@ -63,13 +77,26 @@ impl Display for AssignedMessage<'_> {
                  it. If MetalLB is gone, remove the annotation; if both run, set \
                  spec.loadBalancerClass of the Services for FerroLB"
             ),
+            Self::Other { service, manager } => write!(
+                f,
+                "field manager {manager:?} has assigned the address, which is in no IPAddressPool, \
+                 so FerroLB does not change it. To replace it by an address of FerroLB: kubectl -n \
+                 {} annotate service {} {ADOPT_ANNOTATION}=true",
+                service.key.namespace(),
+                service.key.name()
+            ),
         }
     }
 }
 
 /// Returns the message about the decision on a Service's addresses. The message depends on the
 /// current state only, so a restart of the controller does not change it.
-fn decided(service: &Service, assignment: &Assignment, names: &Names) -> String {
+fn decided(
+    service: &Service,
+    assignment: &Assignment,
+    contest: Option<&Contest>,
+    names: &Names,
+) -> String {
     let from = assignment.pool.as_deref().unwrap_or_default();
     let has = format!("{} from pool {from}", join(&assignment.addresses));
     let short = assignment.shortage.as_deref().map(|shortage| shortage.text(assignment, names));
@@ -85,6 +112,7 @@ fn decided(service: &Service, assignment: &Assignment, names: &Names) -> String 
         );
         parts.extend(proxy(service, assignment));
         parts.extend(missing_pool(assignment));
+        parts.extend(contest.map(contested));
     }
     parts.join(SEPARATOR)
 }
@@ -111,11 +139,39 @@ fn missing_pool(assignment: &Assignment) -> Option<String> {
     ))
 }
 
+/// Load balancers that write `status.loadBalancer` of Services without a class: the field manager,
+/// and the way to stop it.
+const OTHER_LOAD_BALANCERS: [(&str, &str); 7] = [
+    ("k3s", "start k3s with --disable=servicelb (ServiceLB)"),
+    ("rke2", "start RKE2 with --disable=servicelb (ServiceLB)"),
+    ("minikube", "stop minikube tunnel"),
+    ("controller", "uninstall MetalLB"),
+    ("kube-vip", "remove svc_enable from kube-vip, and its cloud provider"),
+    ("cilium-operator", "remove Cilium's CiliumLoadBalancerIPPools"),
+    ("cilium-operator-generic", "remove Cilium's CiliumLoadBalancerIPPools"),
+];
+
+/// Returns the part of the message about another client that repeatedly changes the status.
+fn contested(contest: &Contest) -> String {
+    let Some(manager) = contest.manager.as_deref() else {
+        return "another client repeatedly removes the address from the status. Kubernetes does \
+                not name a client that only removes: stop ServiceLB of k3s, minikube tunnel, or \
+                the other load balancer of this cluster"
+            .to_owned();
+    };
+    let known = OTHER_LOAD_BALANCERS.iter().find(|(name, _)| manager == *name);
+    let remedy =
+        known.map_or("stop it, or set spec.loadBalancerClass of the Service", |(_, remedy)| remedy);
+    format!("field manager {manager:?} repeatedly changes the addresses in the status: {remedy}")
+}
+
 impl Assignment {
-    /// Returns the reason of the condition.
-    pub(in crate::state) fn reason(&self) -> &'static str {
+    /// Returns the reason of the condition. `contest` has the other client that repeatedly changes
+    /// the status.
+    pub(in crate::state) fn reason(&self, contest: Option<&Contest>) -> &'static str {
         match &self.shortage {
             Some(shortage) if !self.satisfied => shortage.reason(),
+            Some(_) | None if contest.is_some() => STATUS_CONTESTED,
             Some(_) | None if self.pool_grace.is_some() => POOL_MISSING,
             Some(_) | None => ASSIGNED,
         }

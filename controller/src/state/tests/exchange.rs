@@ -198,23 +198,6 @@ fn a_change_during_a_write_is_written_again() {
 }
 
 #[test]
-fn a_status_changed_by_another_writer_is_restored_with_backoff() {
-    let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
-    let mut waits = Vec::new();
-    for _ in 0..4 {
-        cluster.change("a", |service| service.assigned = vec![]);
-        let start = cluster.now;
-        cluster.settle();
-        assert_eq!(cluster.statuses(), ["a=10.0.0.1"]);
-        waits.push(cluster.now.since(start).as_millis());
-    }
-    assert!(waits.is_sorted() && waits[0] >= 200 && waits[3] >= 1_600, "{waits:?}");
-    // A write for a new decision is due at once, because it is no conflict with another writer.
-    cluster.change("a", |service| service.load_balancer = false);
-    assert!(cluster.writes().iter().any(|write| write.target() == Target::Service(key("a"))));
-}
-
-#[test]
 fn the_counts_of_a_pool_are_written_at_most_once_per_interval() {
     let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.99"])]);
     cluster.now = cluster.now + RESOURCE_STATUS_INTERVAL;

@@ -12,6 +12,7 @@
 //!                                           ips=A,B lbip=A pool=P mode=M at:K=V (any annotation)
 //!                                           external=A label=K:V
 //!                                           has=A,B from=P (status; a later svc line keeps it)
+//!                                           by=M (field manager that wrote the addresses, or own)
 //!                                           headless leaving
 //! gone svc|pool|ns|node NAME
 //! => [NAMESPACE/]NAME ADDRESS,…|- REASON WORD...
@@ -170,7 +171,7 @@ fn service(name: &str, words: &[&str]) -> Service {
     let (mut cluster_ips, mut ports, mut ingress) =
         (Vec::new(), vec![json!({"protocol": "TCP", "port": 80})], None);
     let mut annotate = |name: &str, value: &str| metadata["annotations"][name] = json!(value);
-    let mut labels = Map::new();
+    let (mut labels, mut managers) = (Map::new(), Vec::new());
     for (word, value) in words.iter().map(|word| split(word, "=")) {
         match word {
             "v4" => cluster_ips.push("10.96.0.9"),
@@ -187,13 +188,7 @@ fn service(name: &str, words: &[&str]) -> Service {
             }
             "lbip" => spec["loadBalancerIP"] = json!(value),
             "external" => spec["externalIPs"] = json!(comma_list(value)),
-            "ports" => {
-                let port = |text: &&str| split(text, "/").1.parse::<u16>().expect("PROTOCOL/PORT");
-                ports = comma_list(value)
-                    .iter()
-                    .map(|p| json!({"protocol": split(p, "/").0, "port": port(p)}))
-                    .collect();
-            }
+            "ports" => ports = comma_list(value).into_iter().map(port).collect(),
             "key" => annotate("metallb.io/allow-shared-ip", value),
             "ips" => annotate("metallb.io/loadBalancerIPs", value),
             "pool" => annotate("metallb.io/address-pool", value),
@@ -210,6 +205,7 @@ fn service(name: &str, words: &[&str]) -> Service {
                         .collect::<Vec<_>>(),
                 )
             }
+            "by" => managers.push(value),
             "host" => ingress = Some(vec![json!({"hostname": value})]),
             "leaving" => {}
             _ => match word.strip_prefix("at:") {
@@ -219,6 +215,7 @@ fn service(name: &str, words: &[&str]) -> Service {
         }
     }
     metadata["labels"] = Value::Object(labels);
+    metadata["managedFields"] = managed_fields(&managers);
     if words.contains(&"leaving") {
         metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     }
@@ -229,5 +226,23 @@ fn service(name: &str, words: &[&str]) -> Service {
     let object = serde_json::from_value::<ServiceObject>(
         json!({"metadata": metadata, "spec": spec, "status": status}),
     );
-    Service::read(object.expect("the Service is valid JSON"), api::GROUP)
+    let own = api::field_manager(api::NAMESPACE);
+    Service::read_with_owners(object.expect("the Service is valid JSON"), api::GROUP, &own)
+}
+
+/// Parses `PROTOCOL/PORT`.
+fn port(text: &str) -> Value {
+    let (protocol, port) = split(text, "/");
+    json!({"protocol": protocol, "port": port.parse::<u16>().expect("PROTOCOL/PORT")})
+}
+
+/// Returns `metadata.managedFields` in which these managers own the addresses.
+fn managed_fields(managers: &[&str]) -> Value {
+    let own = api::field_manager(api::NAMESPACE);
+    let entry = |manager: &&str| {
+        let manager = if *manager == "own" { &own } else { *manager };
+        let fields = json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
+        json!({"manager": manager, "operation": "Apply", "fieldsV1": fields})
+    };
+    managers.iter().map(entry).collect()
 }

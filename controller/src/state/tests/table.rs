@@ -56,8 +56,12 @@ impl Cluster {
                         pool_annotation: from_pool,
                         sharing_parameters,
                         conditions,
+                        ingress_manager,
+                        has_own_fields,
                         ..
                     }) => Service {
+                        ingress_manager: ingress_manager.clone(),
+                        has_own_fields: *has_own_fields,
                         assigned: assigned.clone(),
                         pool_annotation: from_pool.clone(),
                         sharing_parameters: *sharing_parameters,

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::api::ConditionStatus;
 use crate::facts::CheckPort;
 
 fn service(json: serde_json::Value) -> Service {

@@ -6,6 +6,7 @@ use super::*;
 use crate::desired::RejectedStatus;
 use crate::state::alloc::{Refusal, UnmanagedSource, UnmanagedUse};
 use crate::state::choose::{Shortage, UnusablePools};
+use crate::state::contest::Contest;
 use crate::state::messages::assigned::{AssignedMessage, with_released};
 use crate::state::service_addresses::Assignment;
 use crate::state::sharing::SharingConflict;
@@ -178,7 +179,12 @@ fn decision_message(change: Change) -> (String, String) {
     let mut assignment = Assignment { addresses, pool, satisfied: true, ..Assignment::default() };
     change(&mut service, &mut assignment);
     let names = &default_names();
-    condition(&AssignedMessage::Decided { service: &service, assignment: &assignment, names })
+    condition(&AssignedMessage::Decided {
+        service: &service,
+        assignment: &assignment,
+        contest: None,
+        names,
+    })
 }
 
 /// Cases of [`decision_message`]: the change, and the expected reason and message.
@@ -239,6 +245,47 @@ fn every_decision_has_its_message() {
     for (change, reason, text) in DECISIONS {
         check(decision_message(change), (reason, text));
     }
+    let service = service("web");
+    let addresses = vec![ADDRESS];
+    let assignment = Assignment {
+        addresses,
+        pool: Some("lan".into()),
+        satisfied: true,
+        ..Assignment::default()
+    };
+    let names = default_names();
+    for (manager, text) in [
+        (
+            None,
+            "192.0.2.7 from pool lan; another client repeatedly removes the address from the status. Kubernetes does not name a client that only removes: stop ServiceLB of k3s, minikube tunnel, or the other load balancer of this cluster",
+        ),
+        (
+            Some("k3s".into()),
+            "192.0.2.7 from pool lan; field manager \"k3s\" repeatedly changes the addresses in the status: start k3s with --disable=servicelb (ServiceLB)",
+        ),
+        (
+            Some("mine".into()),
+            "192.0.2.7 from pool lan; field manager \"mine\" repeatedly changes the addresses in the status: stop it, or set spec.loadBalancerClass of the Service",
+        ),
+    ] {
+        let mut contest = Contest::default();
+        contest.manager = manager;
+        let message = AssignedMessage::Decided {
+            service: &service,
+            assignment: &assignment,
+            contest: Some(&contest),
+            names: &names,
+        };
+        check(condition(&message), ("StatusContested", text));
+    }
+    let other = AssignedMessage::Other { service: &service, manager: "k3s" };
+    check(
+        condition(&other),
+        (
+            "ServedByOther",
+            "field manager \"k3s\" has assigned the address, which is in no IPAddressPool, so FerroLB does not change it. To replace it by an address of FerroLB: kubectl -n default annotate service web ferrolb.io/adopt=true",
+        ),
+    );
     let metallb = AssignedMessage::MetalLb { annotation: "metallb.io/ip-allocated-from-pool" };
     check(
         condition(&metallb),

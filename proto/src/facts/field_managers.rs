@@ -1,0 +1,141 @@
+//! The field managers that own parts of a Service, from `metadata.managedFields`. Pure; the
+//! controller decides by them whether another client wrote an address.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use kube::core::ObjectMeta;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+
+use crate::api::FIELD_MANAGER_PREFIX;
+
+/// Maximum number of entries of `managedFields` that are decoded from a Service.
+const MANAGERS_MAX: usize = 16;
+
+/// `metadata.managedFields`, reduced to the entries of FerroLB's controllers, and to those with
+/// `status.loadBalancer.ingress`. Of the fields, only this one remains.
+#[derive(Deserialize, Default)]
+#[serde(transparent)]
+pub(super) struct ManagedFields(Option<Vec<Entry>>);
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Entry {
+    manager: String,
+    fields_v1: Option<Fields>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Fields {
+    #[serde(rename = "f:status")]
+    status: Option<StatusFields>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StatusFields {
+    #[serde(rename = "f:loadBalancer")]
+    load_balancer: Option<LoadBalancerFields>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct LoadBalancerFields {
+    #[serde(rename = "f:ingress")]
+    ingress: Option<IgnoredAny>,
+}
+
+impl Entry {
+    fn has_ingress(&self) -> bool {
+        let status = self.fields_v1.as_ref().and_then(|fields| fields.status.as_ref());
+        let load_balancer = status.and_then(|status| status.load_balancer.as_ref());
+        load_balancer.is_some_and(|fields| fields.ingress.is_some())
+    }
+}
+
+/// The owners of the fields of a Service, as seen by one controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct FieldOwners {
+    /// The owner of `status.loadBalancer.ingress`, unless this controller owns it.
+    pub(super) ingress: Option<Box<str>>,
+    /// True if this controller owns any field.
+    pub(super) includes_own: bool,
+}
+
+impl FieldOwners {
+    /// Reads the owners. `own` is the field manager of this controller.
+    pub(super) fn read(metadata: &ObjectMeta, own: &str) -> Self {
+        let mut owners = Self::default();
+        let mut own_ingress = false;
+        for entry in metadata.managed_fields.iter().flatten() {
+            let manager = entry.manager.as_deref().unwrap_or_default();
+            let has_ingress = entry.fields_v1.is_some();
+            if manager == own {
+                owners.includes_own = true;
+                own_ingress |= has_ingress;
+            } else if has_ingress {
+                owners.ingress = Some(manager.into());
+            }
+        }
+        owners.ingress = owners.ingress.filter(|_| !own_ingress);
+        owners
+    }
+}
+
+impl From<ManagedFields> for Vec<ManagedFieldsEntry> {
+    fn from(ManagedFields(entries): ManagedFields) -> Self {
+        let entries = entries.unwrap_or_default().into_iter();
+        let relevant =
+            entries.filter(|it| it.has_ingress() || it.manager.starts_with(FIELD_MANAGER_PREFIX));
+        let ingress = json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
+        let entry = |entry: Entry| ManagedFieldsEntry {
+            fields_v1: entry.has_ingress().then(|| FieldsV1(ingress.clone())),
+            manager: Some(entry.manager),
+            ..ManagedFieldsEntry::default()
+        };
+        relevant.take(MANAGERS_MAX).map(entry).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::metadata::read_with_managers;
+    use super::*;
+
+    fn owners(managed_fields: serde_json::Value) -> FieldOwners {
+        let metadata = json!({"name": "web", "managedFields": managed_fields});
+        FieldOwners::read(&read_with_managers(metadata).unwrap(), "ferrolb-controller.x")
+    }
+
+    fn entry(manager: &str, fields: serde_json::Value) -> serde_json::Value {
+        json!({"manager": manager, "operation": "Update", "subresource": "status",
+            "fieldsType": "FieldsV1", "fieldsV1": fields})
+    }
+
+    #[test]
+    fn the_owner_of_the_ingress_is_another_manager_or_none() {
+        let ingress = || json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
+        let empty = || json!({"f:status": {"f:loadBalancer": {}, "f:conditions": {}}});
+        let own = "ferrolb-controller.x";
+        let cases = [
+            (json!(null), None, false),
+            (json!([]), None, false),
+            (json!([entry("k3s", ingress())]), Some("k3s"), false),
+            (json!([entry("k3s", empty()), entry("kubectl", json!({"f:spec": {}}))]), None, false),
+            (json!([entry(own, empty())]), None, true),
+            (json!([entry(own, empty()), entry("k3s", ingress())]), Some("k3s"), true),
+            (json!([entry(own, ingress()), entry("k3s", ingress())]), None, true),
+            (
+                json!([entry("ferrolb-controller.y", ingress())]),
+                Some("ferrolb-controller.y"),
+                false,
+            ),
+            (json!([{"manager": "old"}, {}]), None, false),
+        ];
+        for (fields, ingress, includes_own) in cases {
+            let expected = FieldOwners { ingress: ingress.map(Into::into), includes_own };
+            assert_eq!(owners(fields.clone()), expected, "{fields}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Addresses that left the status of a Service although the controller has not taken them: another
+//! client has cleared or replaced the status. Part of the state, which the main loop owns.
+//!
+//! The controller restores such a status within milliseconds. This node keeps announcing the
+//! addresses meanwhile, so that clients notice nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::api::IpMode;
+use ferrolb_proto::facts::{AssignedAddress, Key, Service};
+use ferrolb_runtime::watch::Change;
+
+use super::changes::Changes;
+use super::{State, StateConfig};
+
+/// Time for which an address stays announced after it has left the status of its Service.
+const HOLD_TIME: Duration = Duration::from_secs(5);
+
+/// Services whose former addresses this node still announces.
+#[derive(Debug, Default)]
+pub(super) struct HeldServices(BTreeMap<Key, HeldService>);
+
+#[derive(Debug)]
+struct HeldService {
+    /// The Service as the API server has it, without the held addresses.
+    service: Service,
+    until: Instant,
+}
+
+impl HeldServices {
+    /// Returns the time at which the next hold ends.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.0.values().map(|held| held.until).min()
+    }
+}
+
+impl State {
+    /// Applies the change of a Service. The addresses that have left its status stay for
+    /// [`HOLD_TIME`], unless another Service has them.
+    pub(super) fn set_service(&mut self, change: Change<Service>, now: Instant) -> Changes {
+        let Change::Apply(service) = change else {
+            let changes = self.services.set_service(change, &self.config);
+            self.held.0.retain(|key, _| self.services.get(key).is_some());
+            return changes;
+        };
+        let takes = |key: &Key, held: &HeldService| {
+            *key != service.key && self.has_address_of(&service, key, held)
+        };
+        let taken: Vec<_> = self
+            .held
+            .0
+            .iter()
+            .filter(|(key, held)| takes(key, held))
+            .map(|it| it.0.clone())
+            .collect();
+        let mut changes = Changes::default();
+        taken.iter().for_each(|key| changes.add(self.end_hold(key)));
+        let service = self.with_held_addresses(service, now);
+        changes.add(self.services.set_service(Change::Apply(service), &self.config));
+        changes
+    }
+
+    /// Returns whether a Service has an address that is held for the Service `key`.
+    fn has_address_of(&self, service: &Service, key: &Key, held: &HeldService) -> bool {
+        let Some((_, stored)) = self.services.get(key) else { return false };
+        let is_held = |it: &AssignedAddress| {
+            stored.assigned.contains(&it.address)
+                && held.service.assigned.iter().all(|shown| shown.address != it.address)
+        };
+        service.assigned.iter().any(is_held)
+    }
+
+    fn with_held_addresses(&mut self, mut service: Service, now: Instant) -> Service {
+        let held = self.held.0.remove(&service.key);
+        let until = held.map_or(now + HOLD_TIME, |held| held.until);
+        let Some((_, before)) = self.services.get(&service.key) else { return service };
+        if now >= until || !is_assigned_by_ferrolb(&service, &self.config) {
+            return service;
+        }
+        let is_of_others =
+            |address| self.services.with_address(address).any(|(key, _)| **key != service.key);
+        let lost = before.assigned.iter().filter(|address| {
+            service.assigned.iter().all(|shown| shown.address != **address)
+                && !is_of_others(**address)
+        });
+        let lost: Vec<_> = lost
+            .map(|address| AssignedAddress { address: *address, mode: Some(IpMode::Vip) })
+            .collect();
+        if !lost.is_empty() {
+            self.held
+                .0
+                .insert(service.key.clone(), HeldService { service: service.clone(), until });
+            service.assigned.extend(lost);
+        }
+        service
+    }
+
+    /// Ends the hold of a Service's addresses.
+    fn end_hold(&mut self, key: &Key) -> Changes {
+        let Some(held) = self.held.0.remove(key) else { return Changes::default() };
+        self.services.set_service(Change::Apply(held.service), &self.config)
+    }
+
+    /// Ends the holds that are over at `now`.
+    pub(super) fn end_expired_holds(&mut self, now: Instant) -> Changes {
+        let over = self.held.0.iter().filter(|(_, held)| now >= held.until);
+        let over: Vec<_> = over.map(|(key, _)| key.clone()).collect();
+        let mut changes = Changes::default();
+        over.iter().for_each(|key| changes.add(self.end_hold(key)));
+        changes
+    }
+}
+
+/// Returns whether FerroLB serves the Service and still has an address for it: if the controller
+/// takes all addresses, it also removes the annotation that names the pool.
+fn is_assigned_by_ferrolb(service: &Service, config: &StateConfig) -> bool {
+    service.is_served_by_ferrolb(&config.classes, config.default_implementation)
+        && service.pool_annotation.is_some()
+        && !service.deleting
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::super::tests::{service, state};
+    use super::*;
+    use crate::event::Event;
+
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200));
+
+    fn assigned(name: &str) -> Service {
+        Service { pool_annotation: Some("lan".into()), ..service(name) }
+    }
+
+    fn cleared(name: &str) -> Service {
+        Service { assigned: Vec::new(), ..assigned(name) }
+    }
+
+    fn apply(state: &mut State, service: Service, millis: u64) -> Changes {
+        state.handle(Event::Service(Change::Apply(service)), Instant::from_millis(millis))
+    }
+
+    /// Returns the Services with the address.
+    fn owners(state: &State) -> Vec<String> {
+        state.services.with_address(ADDRESS).map(|(key, _)| key.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn an_address_that_another_client_removes_stays_for_the_hold_time() {
+        let mut state = state();
+        apply(&mut state, assigned("a"), 0);
+        assert!(apply(&mut state, cleared("a"), 1_000).is_empty(), "the plan stays the same");
+        apply(&mut state, cleared("a"), 4_000);
+        assert_eq!(
+            (owners(&state).len(), state.deadline()),
+            (1, Some(Instant::from_millis(6_000)))
+        );
+        apply(&mut state, assigned("a"), 5_000);
+        assert_eq!(state.deadline(), None, "the controller has restored the status");
+
+        apply(&mut state, cleared("a"), 7_000);
+        assert!(state.expire(Instant::from_millis(11_999)).is_empty());
+        let changes = state.expire(Instant::from_millis(12_000));
+        assert!(changes.addresses.contains(&ADDRESS));
+        assert_eq!((owners(&state), state.deadline()), (vec![], None));
+        apply(&mut state, cleared("a"), 13_000);
+        assert_eq!(owners(&state), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_address_that_another_client_replaces_stays_beside_the_new_one() {
+        let mut state = state();
+        apply(&mut state, assigned("a"), 0);
+        let other = AssignedAddress { address: [192, 0, 2, 1].into(), mode: None };
+        apply(&mut state, Service { assigned: vec![other], ..assigned("a") }, 1_000);
+        let addresses: Vec<_> = state.services.addresses().collect();
+        assert_eq!(addresses, [ADDRESS, other.address]);
+        state.expire(Instant::from_millis(6_000));
+        assert_eq!(state.services.addresses().collect::<Vec<_>>(), [other.address]);
+    }
+
+    #[test]
+    fn an_address_that_the_controller_takes_or_another_service_gets_does_not_stay() {
+        let taken = Service { pool_annotation: None, ..cleared("a") };
+        let deleting = Service { deleting: true, ..cleared("a") };
+        let other_class = Service { class: Some("other".into()), ..cleared("a") };
+        for change in [taken, deleting, other_class] {
+            let mut state = state();
+            apply(&mut state, assigned("a"), 0);
+            apply(&mut state, change, 1_000);
+            assert_eq!((owners(&state), state.deadline()), (vec![], None));
+        }
+        let mut state = state();
+        apply(&mut state, assigned("a"), 0);
+        apply(&mut state, cleared("a"), 1_000);
+        apply(&mut state, assigned("b"), 1_001);
+        assert_eq!((owners(&state), state.deadline()), (vec!["b".to_owned()], None));
+        apply(&mut state, assigned("a"), 2_000);
+        apply(&mut state, cleared("a"), 3_000);
+        assert_eq!(owners(&state), ["b"], "another Service shares the address");
+        apply(&mut state, cleared("b"), 4_000);
+        state.handle(Event::Service(Change::Delete(Key::new("default", "b"))), Instant::ZERO);
+        assert_eq!((owners(&state), state.deadline()), (vec![], None));
+    }
+}
