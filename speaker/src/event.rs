@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use ferrolb_proto::Instant;
 use ferrolb_proto::claim::{AddressConflict, Move, Owned};
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement, Node,
@@ -80,6 +81,13 @@ pub enum Event {
     },
     /// The health of kube-proxy on this node changed.
     ProxyHealth(KubeProxyHealth),
+    /// kube-proxy on this node has updated its rules while a new address waits for them.
+    RuleUpdate {
+        /// Address family of the rules.
+        family: Family,
+        /// End of the update.
+        end: Instant,
+    },
     /// An endpoint of this node started or stopped failing its health check.
     EndpointHealth {
         /// Endpoint, and the Service for which the endpoint is checked.
@@ -136,6 +144,7 @@ impl Event {
             | Self::LinkFailed { .. }
             | Self::GroupsNotJoined { .. }
             | Self::ProxyHealth(_)
+            | Self::RuleUpdate { .. }
             | Self::EndpointHealth { .. }
             | Self::Bgp(_)
             | Self::GobgpRead(_)

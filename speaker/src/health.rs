@@ -5,3 +5,4 @@
 pub mod http;
 pub mod probes;
 pub mod proxy;
+pub mod rules;

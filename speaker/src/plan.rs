@@ -60,8 +60,8 @@ pub struct Desired {
     pub waiting_for_speaker: BTreeSet<Box<str>>,
     /// SpeakerStatus to write for this node.
     pub status: Arc<SpeakerStatusStatus>,
-    /// Addresses that this node owns, by interface. The interfaces in `status` do not list them;
-    /// the writer of the SpeakerStatus adds them when it writes.
+    /// Addresses that this node announces, by interface. The interfaces in `status` do not list
+    /// them; the writer of the SpeakerStatus adds them when it writes.
     pub owned: OwnedAddresses,
     /// Servers that the health check of kube-proxy contacts.
     pub proxy_targets: ProxyTargets,
@@ -92,7 +92,7 @@ pub struct Desired {
     pub replan_at: Option<Instant>,
 }
 
-/// Addresses that this node owns, by the name of the interface.
+/// Addresses that this node owns and announces, by the name of the interface.
 pub type OwnedAddresses = BTreeMap<Box<str>, SharedMap<IpAddr, Owned>>;
 
 /// One interface and its configuration.
@@ -130,6 +130,9 @@ pub struct LinkConfig {
     /// IPv6 address of this interface, used as the source of neighbor solicitations; link-local if
     /// possible. None: the thread sends only solicitations from the unspecified address.
     pub source_v6: Option<Ipv6Addr>,
+    /// New addresses that the thread claims but does not announce yet, because kube-proxy may have
+    /// no rules for them.
+    pub withheld: Arc<BTreeSet<IpAddr>>,
     /// Flags about this node that its hellos carry.
     pub node_flags: NodeState,
     /// True if the thread must hand over its addresses, and report when this is done.
@@ -180,8 +183,11 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
     }
     desired.status = Arc::clone(&memo.status);
     let owned = |link: &&Link| {
-        let report = state.reports.get(&link.index)?;
-        Some((link.name.clone(), report.owned.clone()))
+        let mut owned = state.reports.get(&link.index)?.owned.clone();
+        for address in state.withheld().iter() {
+            owned.remove(address);
+        }
+        Some((link.name.clone(), owned))
     };
     desired.owned = eligible.iter().filter_map(owned).collect();
     desired.probes = memo.health_checks.checks();
@@ -260,6 +266,7 @@ fn link_plan(
         macs,
         source,
         source_v6,
+        withheld: Arc::clone(state.withheld()),
         node_flags,
         leaving: state.leaving,
     };

@@ -27,8 +27,8 @@ use tracing::{debug, info, warn};
 use crate::bgp::tasks::{BgpReceivers, BgpTasks};
 use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
-use crate::health::probes;
 use crate::health::proxy::ProxyHealthDriver;
+use crate::health::{probes, rules};
 use crate::link::{ClaimSettings, LinkSet, SecondPath};
 use crate::links;
 use crate::metrics::probes::ProbeMetrics;
@@ -167,6 +167,9 @@ fn spawn_health_checks(
         ProxyHealthDriver::new(proxy_config, flags.health_interval, proxy_metrics, sender.clone())
             .run(proxy_targets_receiver),
     );
+    if mode != kube_proxy::KubeProxyMode::Off {
+        tasks.spawn(rules::run(proxy_targets.subscribe(), sender.clone()));
+    }
     let (probes, wanted) = watch::channel(HealthChecks::default());
     tasks.spawn(probes::run(wanted, sender.clone(), probe_metrics));
     (proxy_targets, probes)
@@ -370,6 +373,7 @@ impl MainLoop {
             | Event::Links(_)
             | Event::GroupsNotJoined { .. }
             | Event::ProxyHealth(_)
+            | Event::RuleUpdate { .. }
             | Event::EndpointHealth { .. }
             | Event::Bgp(_)
             | Event::GobgpRead(_)

@@ -2,10 +2,11 @@
 //! Pure. The main loop owns the one [`State`] and feeds it events; [`crate::plan`] reads it.
 //!
 //! Events about the same object arrive in order. The order of events about different objects does
-//! not affect the state, with four exceptions:
+//! not affect the state, with five exceptions:
 //!
 //! - the hello keys, see [`State::handle`];
 //! - the addresses that have left the status of a Service, see [`held`];
+//! - the addresses that no Service had before, see [`new_addresses`];
 //! - the last passwords of BGPPeers, see [`last_passwords`];
 //! - the interfaces on which this node has ever received another speaker.
 
@@ -14,6 +15,7 @@ mod changes;
 mod dump;
 mod held;
 mod last_passwords;
+mod new_addresses;
 mod reduced;
 mod services;
 
@@ -35,6 +37,7 @@ use regex::Regex;
 use crate::event::{BgpReport, Event, Link, LinkReport};
 use bgp::BgpObjects;
 use held::HeldServices;
+use new_addresses::NewAddresses;
 use services::Services;
 
 pub use bgp::PasswordSecret;
@@ -105,6 +108,8 @@ pub struct State {
     pub(crate) services: Services,
     /// Services whose addresses have just left their statuses.
     held: HeldServices,
+    /// Addresses that this node does not announce yet.
+    new_addresses: NewAddresses,
     pub(crate) nodes: Store<Arc<str>, Node>,
     /// Pools, also those that were deleted a short time ago.
     pub(crate) pools: Store<Box<str>, Pool>,
@@ -150,6 +155,7 @@ impl State {
             pools: Store::default(),
             deleted_pools: BTreeMap::new(),
             held: HeldServices::default(),
+            new_addresses: NewAddresses::default(),
             advertisements: Store::default(),
             keys: HelloKeyRing::default(),
             keys_listed: false,
@@ -210,6 +216,7 @@ impl State {
             Event::ProxyHealth(health) => {
                 Changes::other_if(replace(&mut self.proxy_health, health))
             }
+            Event::RuleUpdate { family, end } => self.record_rule_update(family, end),
             Event::EndpointHealth { id, failing } => self.set_endpoint_health(id, failing),
             Event::Bgp(report) => Changes::other_if(replace(&mut self.bgp, report)),
             Event::GobgpRead(prefixes) => {
@@ -323,13 +330,15 @@ impl State {
     pub fn expire(&mut self, now: Instant) -> Changes {
         let mut changes = Changes::all_if(self.forget_deleted_pools(now));
         changes.add(self.end_expired_holds(now));
+        changes.add(self.end_waits(now));
         changes
     }
 
     /// Returns the time at which [`Self::expire`] is due next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.deleted_pools.values().min().copied().into_iter().chain(self.held.deadline()).min()
+        let pools = self.deleted_pools.values().min().copied();
+        [pools, self.held.deadline(), self.new_addresses.deadline()].into_iter().flatten().min()
     }
 
     /// Converts the change of a pool that cannot be decoded into a pool with a problem. The pool's

@@ -39,6 +39,7 @@ mod missing_prerequisites;
 mod multiple_services;
 mod neighbor_cache;
 mod neighbor_watch;
+mod new_addresses;
 mod node_failure;
 mod node_rules;
 mod oldest;

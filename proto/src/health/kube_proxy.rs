@@ -13,6 +13,7 @@
 //! [`KubeProxyMode::Auto`] the health remains unchecked.
 
 mod messages;
+mod rule_updates;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,8 @@ use std::time::Duration;
 use crate::api::KubeProxyState;
 use crate::range::Family;
 use crate::{Instant, Machine};
+
+pub use rule_updates::RuleUpdates;
 
 /// The time after which a kube-proxy that worked becomes unhealthy because no process listens, or
 /// because it has no rules yet. Also the time for which its latest report on the node's eligibility

@@ -3,7 +3,7 @@
 //! responses. Only a changed judgement becomes an event, so that unchanged health does not wake the
 //! main loop. Cancelling the task is safe.
 
-mod responses;
+pub(super) mod responses;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -27,7 +27,7 @@ use crate::plan::ProxyTargets;
 /// is stalled.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum length of a response's content, in bytes; kube-proxy's responses have 300.
-const BODY_MAX: usize = 16 * 1024;
+pub(super) const BODY_MAX: usize = 16 * 1024;
 
 /// Driver of the kube-proxy health checks.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! Each iteration handles due deadlines first, because a due hello may renew the answer lease.
 //! Received hellos follow, then requests. Nothing on the reply path allocates, locks or logs.
 
+mod announced;
 mod reception;
 mod requests;
 mod second_path;
@@ -68,6 +69,8 @@ struct LinkThread<'a> {
     deadline: Option<Instant>,
     owned: BTreeSet<Ipv4Addr>,
     owned_v6: BTreeSet<Ipv6Addr>,
+    /// Addresses that the claim machine owns, and that the thread does not announce yet.
+    withheld: BTreeSet<IpAddr>,
     announcer: Announcer,
     neighbors: NeighborTracker,
     receive_filter: ReceiveFilter,
@@ -117,6 +120,7 @@ pub(super) fn run(
         deadline: None,
         owned: BTreeSet::new(),
         owned_v6: BTreeSet::new(),
+        withheld: BTreeSet::new(),
         neighbors: NeighborTracker::default(),
         receive_filter: ReceiveFilter::new(),
         main_loop_stalled: false,
@@ -352,6 +356,9 @@ impl LinkThread<'_> {
         }
         let before = std::mem::replace(&mut self.config, Arc::clone(&config));
         let now = Clock::now();
+        if config.withheld != before.withheld {
+            self.start_withheld(now);
+        }
         if config.received_ranges != before.received_ranges {
             self.open_receive_filter(now)?;
         }
@@ -384,22 +391,13 @@ impl LinkThread<'_> {
             match output {
                 Output::Send { to, key, frame } => self.send_hello(to, key, &frame)?,
                 Output::Start(address) | Output::AnnounceSeries(address) => {
-                    match address {
-                        IpAddr::V4(address) => self.owned.insert(address),
-                        IpAddr::V6(address) => self.owned_v6.insert(address),
-                    };
-                    self.announcer.start(address, now);
+                    self.start(address, now)
                 }
+                Output::Defend(address) if self.withheld.contains(&address) => {}
                 Output::Defend(address) => {
                     self.announcer.announce_extra(address);
                 }
-                Output::Stop(address) => {
-                    match address {
-                        IpAddr::V4(address) => self.owned.remove(&address),
-                        IpAddr::V6(address) => self.owned_v6.remove(&address),
-                    };
-                    self.announcer.stop(address);
-                }
+                Output::Stop(address) => self.stop(address),
                 Output::SendDatagram { to, key, frame } => self.send_datagram(&to, key, &frame),
                 Output::LivenessProbe { node, mac, address: None } => {
                     self.send_node_probe(&node, mac, now)?

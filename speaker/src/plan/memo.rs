@@ -114,7 +114,9 @@ impl Memo {
             self.addresses.set_address(state, &view, address, &services);
             self.received_ranges.set_address(address, !services.is_empty());
             if let Some(input) = &route_input {
-                self.routes.set_address(&view, input, address, &services);
+                let is_withheld = state.withheld().contains(&address);
+                let services = if is_withheld { &[] } else { &*services };
+                self.routes.set_address(&view, input, address, services);
             }
         }
         if let Some(input) = &route_input {

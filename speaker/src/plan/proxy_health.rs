@@ -24,6 +24,8 @@ pub struct ProxyTargets {
     /// Health check node ports of this node. One of them is checked per `--health-interval` while
     /// all `servers` refuse the connection.
     pub health_check_node_ports: Box<[SocketAddr]>,
+    /// True if new addresses wait until kube-proxy has updated its rules.
+    pub waits_for_rules: bool,
     /// Other facts on which the judgement of kube-proxy's health depends.
     pub context: KubeProxyContext,
 }
@@ -33,6 +35,7 @@ pub(super) fn proxy_targets(state: &State) -> ProxyTargets {
     ProxyTargets {
         servers: servers(state).into(),
         health_check_node_ports: health_check_node_ports(state).collect(),
+        waits_for_rules: !state.withheld().is_empty(),
         context: KubeProxyContext {
             ready: node.is_some_and(|node| node.ready),
             healthy_elsewhere: state.reports.values().any(|report| report.proxy_healthy_elsewhere),

@@ -38,7 +38,7 @@ impl HeldServices {
 
 impl State {
     /// Applies the change of a Service. The addresses that have left its status stay for
-    /// [`HOLD_TIME`], unless another Service has them.
+    /// [`HOLD_TIME`], unless another Service has them. New addresses wait for kube-proxy.
     pub(super) fn set_service(&mut self, change: Change<Service>, now: Instant) -> Changes {
         let Change::Apply(service) = change else {
             let changes = self.services.set_service(change, &self.config);
@@ -58,6 +58,7 @@ impl State {
         let mut changes = Changes::default();
         taken.iter().for_each(|key| changes.add(self.end_hold(key)));
         let service = self.with_held_addresses(service, now);
+        self.record_new_addresses(&service, now);
         changes.add(self.services.set_service(Change::Apply(service), &self.config));
         changes
     }

@@ -125,6 +125,11 @@ impl Services {
         changes
     }
 
+    /// Returns whether the first list of Services is complete.
+    pub(super) const fn is_listed(&self) -> bool {
+        self.services.was_ever_complete()
+    }
+
     /// Returns the first of the two resources whose list has not arrived yet, if any.
     pub(super) fn missing_input(&self) -> Option<&'static str> {
         let listed = [

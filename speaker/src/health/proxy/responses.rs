@@ -2,8 +2,11 @@
 //! has limited the size of a response.
 
 use ferrolb_proto::health::kube_proxy::{FamilyRules, LivezResult};
+use ferrolb_proto::range::Family;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::health::http::HttpResponse;
 
@@ -30,7 +33,9 @@ struct FamilyStatus {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct FamilyHealth {
+    last_updated: Option<Value>,
     healthy: bool,
 }
 
@@ -65,6 +70,20 @@ pub(super) fn livez(response: &HttpResponse) -> LivezResult {
     let is = |family: Option<FamilyHealth>| family.map(|family| family.healthy);
     let rules = has_families.then(|| FamilyRules { v4: is(v4), v6: is(v6) });
     LivezResult::Replied { live: live && healthy != Some(false), rules }
+}
+
+/// Returns the end of the latest update of the rules of each family, from a response of
+/// `GET /livez` with any status code. Up to Kubernetes 1.32, kube-proxy does not report it: its
+/// `lastUpdated` is the present time.
+pub(in crate::health) fn rule_updates(
+    response: &HttpResponse,
+) -> impl Iterator<Item = (Family, Timestamp)> + use<> {
+    let body = serde_json::from_slice(&response.body).ok();
+    let status = body.and_then(|LivezBody { status, .. }| status).unwrap_or_default();
+    let families = [(Family::V4, status.v4), (Family::V6, status.v6)];
+    families.into_iter().filter_map(|(family, health)| {
+        Some((family, health?.last_updated?.as_str()?.parse().ok()?))
+    })
 }
 
 /// Returns whether the node is eligible for load balancer traffic, from a response of
@@ -162,6 +181,22 @@ mod tests {
             };
             assert!(why.contains(&status.to_string()), "{why}");
         }
+    }
+
+    #[test]
+    fn the_ends_of_rule_updates_are_decoded() {
+        let updates = |body: &str| {
+            let text = |(family, time): (Family, Timestamp)| format!("{family} {time}");
+            rule_updates(&response(200, body)).map(text).collect::<Vec<_>>()
+        };
+        let v4 = "IPv4 2026-08-01T09:59:00.1Z";
+        assert_eq!(updates(LIVEZ_LATE), [v4, "IPv6 2026-08-01T09:00:00.1Z"]);
+        for body in [LIVEZ_1_32, LIVEZ_STARTED, "no JSON", "{}"] {
+            assert_eq!(updates(body), Vec::<String>::new(), "{body}");
+        }
+        let other = r#"{"lastUpdated":1,"status":{"IPv4":{"lastUpdated":7,"healthy":true}}}"#;
+        assert_eq!(updates(other), Vec::<String>::new());
+        assert_eq!(livez(&response(200, other)), replied(true, Some((Some(true), None))));
     }
 
     #[test]

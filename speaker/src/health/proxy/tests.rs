@@ -101,6 +101,7 @@ impl ProxyHarness {
             needed,
         };
         let targets = ProxyTargets {
+            waits_for_rules: false,
             servers: servers.into(),
             health_check_node_ports: node_ports.into(),
             context,

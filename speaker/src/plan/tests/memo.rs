@@ -308,7 +308,7 @@ fn random_node_event(random: &mut Random) -> Event {
     }
 }
 
-fn random_event(random: &mut Random) -> Event {
+fn random_event(random: &mut Random, now: Instant) -> Event {
     match random.number(24) {
         0..4 => Event::Service(random_service(random)),
         4..10 => Event::Slice(random_slice(random)),
@@ -324,6 +324,9 @@ fn random_event(random: &mut Random) -> Event {
             Event::Keys(Change::Apply(HelloKeyRing::new(vec![key])))
         }
         21 if random.once_in(500) => Event::StopRequested,
+        22 if random.once_in(2) => {
+            Event::RuleUpdate { family: random.one_of(&[Family::V4, Family::V6]), end: now }
+        }
         _ => random_node_event(random),
     }
 }
@@ -351,6 +354,7 @@ fn random_state(random: &mut Random) -> State {
 fn a_plan_with_a_memo_equals_a_plan_without_one() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut plans, mut skipped, mut with_alternates, mut with_withdrawal) = (0, 0, 0, 0);
+    let mut with_withheld = 0;
     for _ in 0..STEPS / STEPS_PER_STATE {
         let mut state = random_state(&mut random);
         let mut now = Instant::from_millis(1_000_000);
@@ -362,11 +366,17 @@ fn a_plan_with_a_memo_equals_a_plan_without_one() {
             let mut context = format!("step {step}:");
             let mut is_changed = false;
             loop {
-                let event = random_event(&mut random);
+                let event = random_event(&mut random, now);
                 context += &format!(" {event:?}");
                 let changes = state.handle(event, now);
                 is_changed |= !changes.is_empty();
                 memo.add(changes);
+                with_withheld += usize::from(!state.withheld().is_empty());
+                if random.once_in(20) {
+                    let changes = state.expire(now);
+                    is_changed |= !changes.is_empty();
+                    memo.add(changes);
+                }
                 if !random.once_in(4) {
                     break;
                 }
@@ -392,5 +402,6 @@ fn a_plan_with_a_memo_equals_a_plan_without_one() {
     // The events reach the cases that matter.
     assert!(plans > STEPS / 2 && skipped > STEPS / 20, "{plans} plans, {skipped} skipped");
     assert!(with_alternates > STEPS / 1_000, "{with_alternates} plans with alternates");
+    assert!(with_withheld > STEPS / 20, "{with_withheld} plans with withheld addresses");
     assert!(with_withdrawal > STEPS / 10_000, "{with_withdrawal} plans with withdrawn routes");
 }

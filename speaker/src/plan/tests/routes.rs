@@ -75,6 +75,26 @@ fn bgp_is_planned_only_after_all_lists_and_with_a_gobgpd() {
 }
 
 #[test]
+fn a_new_address_is_claimed_at_once_and_announced_later() {
+    let mut state = state(&Cluster::default(), &[numbered()]);
+    let (mut memo, now) = (Memo::default(), Instant::from_millis(10_000));
+    let change = Change::Apply(service("web", &["172.30.0.200", "172.30.0.201"]));
+    memo.add(state.handle(Event::Service(change), now));
+    let desired = crate::plan::plan(&state, &mut memo, now);
+    let config = &desired.links[&2].config;
+    let new: BTreeSet<IpAddr> = ["172.30.0.201".parse().unwrap()].into();
+    assert_eq!((config.units.values().count(), &*config.withheld), (2, &new));
+    assert_eq!(desired.bgp.expect("a BGP configuration").routes.len(), 1);
+    assert!(desired.proxy_targets.waits_for_rules);
+    let now = now + Duration::from_secs(1);
+    memo.add(state.expire(now));
+    let desired = crate::plan::plan(&state, &mut memo, now);
+    assert!(desired.links[&2].config.withheld.is_empty());
+    assert_eq!(desired.bgp.expect("a BGP configuration").routes.len(), 2);
+    assert!(!desired.proxy_targets.waits_for_rules);
+}
+
+#[test]
 fn a_node_that_stops_or_drains_has_a_no_restart_reason() {
     let ready = node("node1");
     let state_with_node = |node: &Node| {
