@@ -113,6 +113,9 @@ pub struct ServiceStatus {
     pub uid: Box<str>,
     /// Effect of the write on `status.loadBalancer.ingress`.
     pub ingress: IngressChange,
+    /// Addresses in the status from which the state decided. If another client has replaced them
+    /// meanwhile, the write is outdated.
+    pub seen: Vec<IpAddr>,
     /// Addresses for `status.loadBalancer.ingress`; empty unless `ingress` is
     /// [`IngressChange::Assign`].
     pub addresses: Vec<IpAddr>,
@@ -272,8 +275,8 @@ pub struct Usage {
     pub used: u64,
 }
 
-/// Hashes all fields except `notices`, because Events are sent after the write and are not part of
-/// the status.
+/// Hashes all fields except `notices` and `seen`, because they are not part of the status: Events
+/// are sent after the write.
 impl Hash for ServiceStatus {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Name all fields instead of `..`, so that a new field does not compile until it is
@@ -281,6 +284,7 @@ impl Hash for ServiceStatus {
         let Self {
             uid,
             ingress,
+            seen: _,
             addresses,
             mode,
             pool,
@@ -341,6 +345,7 @@ mod tests {
         ServiceStatus {
             uid: "uid".into(),
             ingress: IngressChange::Assign,
+            seen: Vec::new(),
             addresses: Vec::new(),
             mode: IpMode::Vip,
             pool: None,

@@ -23,7 +23,7 @@ use std::time::Duration;
 const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
 const SECOND_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
 /// FerroLB's field manager.
-pub(crate) const FIELD_MANAGER: &str = "ferrolb-controller";
+pub(crate) const FIELD_MANAGER: &str = "ferrolb-controller.ferrolb-system";
 /// Time for which the other controller repeatedly writes an address that is not from FerroLB's
 /// pool.
 const CONFLICT_TIME: Duration = Duration::from_secs(15);

@@ -201,10 +201,9 @@ fn sharing_service(name: &str, protocol: &str) -> Value {
 /// Returns whether the controller has written to an object.
 fn written(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<bool> {
     let object = get_object(lab, kind, name)?;
-    Ok(object
-        .managed_fields()
-        .iter()
-        .any(|entry| entry.manager.as_deref() == Some("ferrolb-controller")))
+    Ok(object.managed_fields().iter().any(|entry| {
+        entry.manager.as_deref().is_some_and(|it| it.starts_with("ferrolb-controller"))
+    }))
 }
 
 /// Deletes the CRD Community, restarts the controller, and checks that the controller logs the

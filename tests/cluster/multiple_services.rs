@@ -1,11 +1,13 @@
 //! Several Services at once: assignment and release of addresses as Services are created, changed
 //! and deleted.
 
+use crate::pools;
 use crate::scenario::{run_scenario, step};
 use crate::segment::{self, SegmentSocket};
 use crate::services;
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options};
+use ferrolb_proto::api::CustomResourceKind;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 use std::net::Ipv4Addr;
@@ -19,6 +21,9 @@ fn a_deleted_or_changed_service_releases_its_address() {
     run_scenario(&Options::named("multiple"), |lab| {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node1")?;
+        // The pool does not remember addresses, so the next Service gets a released one.
+        let spec = json!({"addresses": ["172.30.0.200-172.30.0.209"], "stickyFor": "0s"});
+        lab.apply_objects(&[pools::object(CustomResourceKind::IPAddressPool, "lan", spec)])?;
         step("two Services get two addresses", || {
             let addresses = [services::serve(lab, "one")?, services::serve(lab, "two")?];
             ensure!(

@@ -11,7 +11,7 @@ use ferrolb_lab::bench::services as bench;
 use ferrolb_lab::bench::stats::Spread;
 use ferrolb_lab::topology::CONTROL_PLANE;
 use ferrolb_lab::{Lab, wait};
-use ferrolb_proto::api::NAMESPACE;
+use ferrolb_proto::api::{LOAD_BALANCER_CLASS, NAMESPACE};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use serde_json::json;
@@ -39,7 +39,9 @@ fn a_slow_api_server_causes_no_additional_writes() {
         lab.install_ferrolb()?;
         lab.apply(bench::POOL)?;
         let _relay = Relay::before_api(lab, REPLY_DELAY)?;
-        lab.apply_objects(&[service("corrected", json!({}))])?;
+        // The class makes the Service FerroLB's, whoever has written its address.
+        let class = json!({"loadBalancerClass": LOAD_BALANCER_CLASS});
+        lab.apply_objects(&[service("corrected", class)])?;
         lab.api(async |client| {
             other_field_manager::write_addresses(&Api::default_namespaced(client), "corrected")
                 .await

@@ -177,7 +177,12 @@ impl Applier {
         let found = self.send(services.get(key.name())).await?;
         let version = found.metadata.resource_version.clone();
         let found = Service::read(found, &self.group);
-        let may_write = found.is_served_by_ferrolb(&self.classes, self.default_implementation);
+        let may_write = found.is_served_by_ferrolb(&self.classes, self.default_implementation)
+            && found
+                .assigned
+                .iter()
+                .map(|assigned| assigned.address)
+                .eq(status.seen.iter().copied());
         if found.uid != status.uid || !may_write {
             return Err(Failure::Outdated);
         }
@@ -195,7 +200,19 @@ impl Applier {
     /// the Service is no load balancer any more, none of FerroLB's fields has a meaning.
     async fn release(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
         let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), key.namespace());
+        let found = self.send(services.get(key.name())).await?;
+        let version = found.metadata.resource_version.clone();
+        let found = Service::read(found, &self.group);
+        // The Service may be FerroLB's again, or FerroLB's address may have replaced the other one.
+        let is_ours = match &status.condition {
+            None => found.is_served_by_ferrolb(&self.classes, self.default_implementation),
+            Some(_) => found.pool_annotation.is_some(),
+        };
+        if found.uid != status.uid || is_ours {
+            return Err(Failure::Outdated);
+        }
         let mut body = service_body(key, status, &self.group, &now());
+        body["metadata"]["resourceVersion"] = json!(version);
         remove_load_balancer(&mut body);
         let params = PatchParams::apply(&self.field_manager).force();
         let written =
@@ -408,7 +425,7 @@ fn custom_resource_status(status: &CustomResourceStatus, now: &str) -> Value {
 }
 
 /// Returns the status of an IPAddressPool. Omits each field that is `None`, because the CRD does
-/// not have the field or the number does not fit into an `i64`.
+/// not have the field or the number does not fit into an `i64`, and an empty list.
 fn pool_status(status: &PoolStatus, now: &str) -> Value {
     let mut body =
         status.valid.as_ref().map_or_else(|| json!({}), |valid| valid_status(valid, now));
@@ -422,7 +439,7 @@ fn pool_status(status: &PoolStatus, now: &str) -> Value {
     if let Some(text) = &status.text {
         body["available"] = json!(text);
     }
-    if let Some(remembered) = &status.remembered {
+    if let Some(remembered) = status.remembered.as_ref().filter(|it| !it.is_empty()) {
         body["remembered"] = json!(remembered);
     }
     body

@@ -286,13 +286,14 @@ impl State {
             sharing: SharingParameters::of(&entry.service),
             namespace_labels,
         };
-        let (present, pool) = (entry.present(), entry.pool_name());
+        let (present, pool, is_ours) =
+            (entry.present(), entry.pool_name(), entry.has_own_addresses());
         let (assignment, lost) =
             service_addresses::keep(&mut self.allocator, &requester, &present, pool.as_deref());
         if !lost.is_empty() {
             entry.lost = lost;
         }
-        if assignment.addresses.is_empty() && !present.is_empty() {
+        if assignment.addresses.is_empty() && is_ours {
             self.allocator.remember(key, &pool.unwrap_or_default(), present, unix_time);
         }
         let before = entry.assignment.replace(assignment);

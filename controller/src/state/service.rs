@@ -92,6 +92,16 @@ impl ServiceEntry {
         }
     }
 
+    /// Returns whether [`Self::present`] returns addresses that FerroLB assigned.
+    pub(super) fn has_own_addresses(&self) -> bool {
+        let is_assigned = self.assignment.as_ref().is_some_and(|it| !it.addresses.is_empty());
+        let service = &self.service;
+        is_assigned
+            || !service.assigned.is_empty()
+                && service.pool_annotation.is_some()
+                && service.ingress_manager.is_none()
+    }
+
     /// Returns the contest about the Service's status, if the status is contested.
     pub(super) fn active_contest(&self) -> Option<&Contest> {
         self.contest.as_deref().filter(|contest| contest.is_active())
@@ -214,6 +224,7 @@ pub(super) fn status(entry: &ServiceEntry, names: &Names) -> Option<ServiceStatu
         (Role::Left, _) => Some(ServiceStatus {
             uid: service.uid.clone(),
             ingress: IngressChange::Release,
+            seen: Vec::new(),
             addresses: Vec::new(),
             mode: IpMode::Vip,
             pool: None,
@@ -250,6 +261,7 @@ fn foreign_status(
     Some(ServiceStatus {
         uid: service.uid.clone(),
         ingress,
+        seen: Vec::new(),
         addresses: Vec::new(),
         mode: IpMode::Vip,
         pool: None,
@@ -329,6 +341,7 @@ fn assigned_status(
     Some(ServiceStatus {
         uid: service.uid.clone(),
         ingress: IngressChange::Assign,
+        seen: service.assigned.iter().map(|assigned| assigned.address).collect(),
         addresses: assignment.addresses.clone(),
         mode: assignment.mode,
         pool: assignment.pool.clone(),

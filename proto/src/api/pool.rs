@@ -127,8 +127,9 @@ pub struct IPAddressPoolSpec {
 
     /// The time for which the controller remembers the addresses of a Service that has lost them,
     /// for example because it was deleted. A Service with the same namespace and name gets them
-    /// back if they are free. Other Services get them only if no other address is free. 0s turns
-    /// this off, and 8760h is the maximum. Default: 24h.
+    /// back if they are free, unless a pool with a `serviceAllocation` selects it first. Other
+    /// Services get them only if no other address is free. 0s turns this off, and 8760h is the
+    /// maximum. Default: 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('8760h')").message("spec.stickyFor must be a duration from 0s to 8760h, such as 24h"))]

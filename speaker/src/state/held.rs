@@ -5,11 +5,13 @@
 //! addresses meanwhile, so that clients notice nothing.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::IpMode;
 use ferrolb_proto::facts::{AssignedAddress, Key, Service};
+use ferrolb_proto::range::{AddressRange, Family};
 use ferrolb_runtime::watch::Change;
 
 use super::changes::Changes;
@@ -73,29 +75,48 @@ impl State {
         service.assigned.iter().any(is_held)
     }
 
-    fn with_held_addresses(&mut self, mut service: Service, now: Instant) -> Service {
+    fn with_held_addresses(&mut self, service: Service, now: Instant) -> Service {
         let held = self.held.0.remove(&service.key);
         let until = held.map_or(now + HOLD_TIME, |held| held.until);
         let Some((_, before)) = self.services.get(&service.key) else { return service };
         if now >= until || !is_assigned_by_ferrolb(&service, &self.config) {
             return service;
         }
-        let is_of_others =
-            |address| self.services.with_address(address).any(|(key, _)| **key != service.key);
-        let lost = before.assigned.iter().filter(|address| {
-            service.assigned.iter().all(|shown| shown.address != **address)
-                && !is_of_others(**address)
-        });
-        let lost: Vec<_> = lost
-            .map(|address| AssignedAddress { address: *address, mode: Some(IpMode::Vip) })
-            .collect();
-        if !lost.is_empty() {
-            self.held
-                .0
-                .insert(service.key.clone(), HeldService { service: service.clone(), until });
-            service.assigned.extend(lost);
+        let lost = before.assigned.iter().copied();
+        let lost: Vec<_> = lost.filter(|address| self.may_hold(&service, *address)).collect();
+        if lost.is_empty() {
+            return service;
         }
-        service
+        // The first address decides the order of the nodes, so the former addresses come first.
+        let former = before.assigned.iter().filter_map(|address| {
+            let shown = service.assigned.iter().find(|shown| shown.address == *address).copied();
+            let held = AssignedAddress { address: *address, mode: Some(IpMode::Vip) };
+            shown.or(lost.contains(address).then_some(held))
+        });
+        let is_new = |it: &&AssignedAddress| !before.assigned.contains(&it.address);
+        let new = service.assigned.iter().filter(is_new).copied();
+        let assigned = former.chain(new).collect();
+        let with_held = Service { assigned, ..service.clone() };
+        self.held.0.insert(service.key.clone(), HeldService { service, until });
+        with_held
+    }
+
+    /// Returns whether an address that a Service had is missing in its status although the
+    /// controller has not taken it: the Service has no other address of a pool in this family, and
+    /// the address belongs to no other Service and no Node.
+    fn may_hold(&self, service: &Service, address: IpAddr) -> bool {
+        let family = Family::of(address);
+        let is_in_pool = |address: IpAddr| {
+            let mut ranges = self.pools.values().flat_map(|pool| &pool.ranges);
+            ranges.any(|range| range.overlaps(&AddressRange::single(address)))
+        };
+        let mut shown = service.assigned.iter().map(|shown| shown.address);
+        let is_replaced =
+            shown.any(|shown| shown == address || Family::of(shown) == family && is_in_pool(shown));
+        let mut services = self.services.with_address(address);
+        let is_of_another = services.any(|(key, _)| **key != service.key);
+        let is_of_node = self.nodes.values().any(|node| node.addresses.contains(&address));
+        service.families.contains(&family) && !is_replaced && !is_of_another && !is_of_node
     }
 
     /// Ends the hold of a Service's addresses.
@@ -124,7 +145,9 @@ fn is_assigned_by_ferrolb(service: &Service, config: &StateConfig) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
+
+    use ferrolb_proto::facts::{Node, Pool};
 
     use super::super::tests::{service, state};
     use super::*;
@@ -133,7 +156,12 @@ mod tests {
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200));
 
     fn assigned(name: &str) -> Service {
-        Service { pool_annotation: Some("lan".into()), ..service(name) }
+        let families = vec![Family::V4];
+        Service { pool_annotation: Some("lan".into()), families, ..service(name) }
+    }
+
+    fn address(last: u8) -> AssignedAddress {
+        AssignedAddress { address: [172, 30, 0, last].into(), mode: None }
     }
 
     fn cleared(name: &str) -> Service {
@@ -177,10 +205,33 @@ mod tests {
         apply(&mut state, assigned("a"), 0);
         let other = AssignedAddress { address: [192, 0, 2, 1].into(), mode: None };
         apply(&mut state, Service { assigned: vec![other], ..assigned("a") }, 1_000);
-        let addresses: Vec<_> = state.services.addresses().collect();
-        assert_eq!(addresses, [ADDRESS, other.address]);
+        let (_, shown) = state.services.get(&Key::new("default", "a")).unwrap();
+        assert_eq!(*shown.assigned, [ADDRESS, other.address], "the former address comes first");
         state.expire(Instant::from_millis(6_000));
         assert_eq!(state.services.addresses().collect::<Vec<_>>(), [other.address]);
+    }
+
+    #[test]
+    fn an_address_that_the_controller_has_changed_does_not_stay() {
+        let changed = || Service { assigned: vec![address(201)], ..assigned("a") };
+        let mut state = state();
+        let range = "172.30.0.200-172.30.0.209".parse().unwrap();
+        let pool = Pool { name: "lan".into(), ranges: vec![range], ..Pool::default() };
+        state.handle(Event::Pool(Change::Apply(pool)), Instant::ZERO);
+        apply(&mut state, assigned("a"), 0);
+        apply(&mut state, changed(), 1_000);
+        assert_eq!(owners(&state), Vec::<String>::new(), "the Service has another address");
+
+        apply(&mut state, assigned("a"), 2_000);
+        let node = Node { name: "n".into(), addresses: vec![ADDRESS], ..Node::default() };
+        state.handle(Event::Node(Change::Apply(node)), Instant::ZERO);
+        apply(&mut state, cleared("a"), 3_000);
+        assert_eq!(owners(&state), Vec::<String>::new(), "the address belongs to a Node");
+
+        let single = Service { families: vec![Family::V6], ..cleared("b") };
+        apply(&mut state, Service { assigned: vec![address(205)], ..assigned("b") }, 4_000);
+        apply(&mut state, single, 5_000);
+        assert_eq!(state.services.addresses().count(), 0, "the Service has no IPv4 any more");
     }
 
     #[test]

@@ -194,7 +194,10 @@ fn check_not_written(lab: &Lab, object: &str) -> Result<()> {
         .as_array()
         .context("the object has no managedFields")?;
     ensure!(
-        writers.iter().all(|entry| entry["manager"] != "ferrolb-controller"),
+        !writers
+            .iter()
+            .filter_map(|entry| entry["manager"].as_str())
+            .any(|it| it.starts_with("ferrolb-controller")),
         "the controller wrote to {object:#}"
     );
     ensure!(object["status"].is_null(), "{object:#} has a status");

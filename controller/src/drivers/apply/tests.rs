@@ -85,6 +85,7 @@ pub(in crate::drivers) fn service_write(addresses: &[&str]) -> Write {
     let status = ServiceStatus {
         uid: "u1".into(),
         ingress: IngressChange::Assign,
+        seen: Vec::new(),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         mode: IpMode::Vip,
         pool: (!addresses.is_empty()).then(|| "lan".into()),
@@ -225,15 +226,36 @@ async fn releasing_a_service_gives_up_only_own_fields() {
         service["metadata"]["annotations"] = json!({"ferrolb.io/ip-allocated-from-pool": "lan"});
         (code, service)
     };
-    for (kind, requests_expected) in [("LoadBalancer", 1), ("ClusterIP", 2)] {
-        let (applier, requests) = scripted(vec![with_fields(kind), with_fields(kind)]);
+    for (kind, requests_expected) in [("LoadBalancer", 2), ("ClusterIP", 3)] {
+        let (applier, requests) = scripted(vec![with_fields(kind); 3]);
         applier.write(&write).await.unwrap();
         let requests = requests.lock().unwrap();
-        let (_, uri, body) = &requests[0];
+        let (_, uri, body) = &requests[1];
         assert!(uri.contains("force=true"), "{uri}");
-        let metadata = json!({"namespace": "default", "name": "web", "uid": "u1"});
+        let metadata =
+            json!({"namespace": "default", "name": "web", "uid": "u1", "resourceVersion": "7"});
         assert_eq!(*body, json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}));
         assert_eq!(requests.len(), requests_expected, "{kind}: {requests:?}");
+    }
+    let (applier, requests) = scripted(vec![service_response("u1", None)]);
+    let failure = applier.write(&write).await;
+    assert!(matches!(failure, Err(Failure::Outdated)), "the Service is FerroLB's again");
+    assert_eq!(requests.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn addresses_that_another_client_has_written_meanwhile_stay() {
+    let (code, mut other) = service_response("u1", None);
+    other["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}});
+    for (seen, expected) in [(vec![], 2), (vec!["192.0.2.7"], 3)] {
+        let mut write = service_write(&["10.0.0.1"]);
+        let Status::Service(_, status) = &mut write.status else { panic!() };
+        status.seen = seen.iter().map(|text| text.parse().unwrap()).collect();
+        let responses = vec![conflict_response(), (code, other.clone()), (code, other.clone())];
+        let (applier, requests) = scripted(responses);
+        let result = applier.write(&write).await;
+        assert_eq!(result.is_ok(), expected == 3, "{seen:?}: {result:?}");
+        assert_eq!(requests.lock().unwrap().len(), expected);
     }
 }
 

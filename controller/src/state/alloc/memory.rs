@@ -45,6 +45,12 @@ impl Memory {
         self.services.insert(key, remembered);
     }
 
+    /// Returns the Service that lost its addresses first.
+    fn earliest(&self) -> Option<&Key> {
+        let by_release = |(key, it): &(&Key, &Remembered)| (it.released_at, (*key).clone());
+        self.services.iter().min_by_key(by_release).map(|(key, _)| key)
+    }
+
     /// Removes a Service. The second value has those of its addresses that no other Service is
     /// remembered with.
     fn remove(&mut self, key: &Key) -> Option<(Remembered, Vec<IpAddr>)> {
@@ -77,6 +83,10 @@ impl Allocator {
         self.memory = Memory { enabled, ..Memory::default() };
         for pool in pools.filter(|_| enabled) {
             for RememberedAddresses { key, addresses, released_at } in pool.remembered() {
+                let known = self.memory.services.get(&key).map(|known| known.released_at);
+                if known.is_some_and(|known| known >= released_at) {
+                    continue;
+                }
                 self.memory.remove(&key);
                 let pool = pool.name.clone();
                 let remembered = Remembered { pool, addresses, released_at, expires_at: 0 };
@@ -94,7 +104,10 @@ impl Allocator {
                 remembered.pool = pool.into();
                 self.changed_pools.insert(pool.into());
             }
-            remembered.expires_at = self.expiry(&remembered.pool, remembered.released_at);
+            // A pool that is missing for a moment does not shorten the time.
+            if self.pools.contains_key(&remembered.pool) || remembered.expires_at == 0 {
+                remembered.expires_at = self.expiry(&remembered.pool, remembered.released_at);
+            }
             self.memory.services.insert(key, remembered);
         }
         let by_expiry = |(key, it): (&Key, &Remembered)| (it.expires_at, key.clone());
@@ -112,9 +125,9 @@ impl Allocator {
         released_at.saturating_add(i64::try_from(sticky_for.as_secs()).unwrap_or(i64::MAX))
     }
 
-    /// Remembers addresses of a pool that a Service has lost. `now` is in seconds since 1970.
-    /// Forgets the Service whose time ends first if there are more than
-    /// [`REMEMBERED_SERVICES_MAX`].
+    /// Remembers addresses of a pool that a Service has lost. `now` is in seconds since 1970. If
+    /// there are more than [`REMEMBERED_SERVICES_MAX`] Services, forgets the one that lost its
+    /// addresses first.
     pub(in crate::state) fn remember(
         &mut self,
         key: &Key,
@@ -122,9 +135,12 @@ impl Allocator {
         addresses: Vec<IpAddr>,
         now: i64,
     ) {
+        if !self.memory.enabled || addresses.is_empty() {
+            return;
+        }
         self.forget(key);
         let expires_at = self.expiry(pool, now);
-        if !self.memory.enabled || addresses.is_empty() || expires_at <= now {
+        if expires_at <= now {
             return;
         }
         for address in &addresses {
@@ -138,7 +154,7 @@ impl Allocator {
         self.memory.insert(key.clone(), remembered);
         self.changed_pools.insert(pool.into());
         if self.memory.services.len() > REMEMBERED_SERVICES_MAX
-            && let Some((_, first)) = self.memory.by_expiry.first().cloned()
+            && let Some(first) = self.memory.earliest().cloned()
         {
             self.forget(&first);
         }
@@ -205,8 +221,7 @@ impl Allocator {
         })
     }
 
-    /// Returns the free address of this family and pool that other Services had, and whose time
-    /// ends first.
+    /// Returns the free address of this family and pool that other Services lost first.
     pub(in crate::state) fn first_remembered(&self, pool: &str, family: Family) -> Option<IpAddr> {
         let pool_addresses = self.pools.get(pool)?;
         let ranges = pool_addresses.ranges().iter().filter(|range| range.family() == family);
@@ -217,10 +232,10 @@ impl Allocator {
                 && !self.is_assigned(**address)
                 && !self.is_skipped(**address)
         });
-        let expiry = |keys: &BTreeSet<Key>| {
-            keys.iter().filter_map(|key| Some(self.memory.services.get(key)?.expires_at)).max()
+        let lost_at = |keys: &BTreeSet<Key>| {
+            keys.iter().filter_map(|key| Some(self.memory.services.get(key)?.released_at)).max()
         };
-        let (address, _) = free.min_by_key(|(address, keys)| (expiry(keys), **address))?;
+        let (address, _) = free.min_by_key(|(address, keys)| (lost_at(keys), **address))?;
         Some(*address)
     }
 }

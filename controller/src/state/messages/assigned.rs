@@ -89,8 +89,8 @@ impl Display for AssignedMessage<'_> {
     }
 }
 
-/// Returns the message about the decision on a Service's addresses. The message depends on the
-/// current state only, so a restart of the controller does not change it.
+/// Returns the message about the decision on a Service's addresses. Without a contest, the message
+/// depends on the objects only, so a restart of the controller does not change it.
 fn decided(
     service: &Service,
     assignment: &Assignment,

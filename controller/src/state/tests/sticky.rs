@@ -216,3 +216,61 @@ fn a_crd_without_the_field_turns_the_memory_off() {
     cluster.settle();
     assert_eq!(cluster.statuses(), ["b=10.0.0.1"]);
 }
+
+#[test]
+fn a_missing_pool_and_other_clients_do_not_end_the_memory() {
+    let lan = Pool { sticky_for: HOUR * 168, ..pool("lan", &["10.0.0.1-10.0.0.9"]) };
+    let services = vec![service("a"), service("b"), service("old")];
+    let mut cluster = Cluster::new(services, vec![lan.clone()]);
+    cluster.delete("old");
+    cluster.wait(HOUR * 48);
+    // The pool is missing for longer than its grace, and for longer than the default time.
+    cluster.delete("a");
+    cluster.apply(service("a"));
+    cluster.settle();
+    let before = cluster.statuses();
+    cluster.delete_pool("lan");
+    cluster.wait(Duration::from_secs(70));
+    assert_eq!(cluster.statuses(), ["a=", "b="]);
+    // Neither a change of the type nor the address of another client replaces the memory.
+    for is_load_balancer in [false, true] {
+        cluster.change("a", |service| service.load_balancer = is_load_balancer);
+        cluster.settle();
+    }
+    cluster.change("b", |service| {
+        service.assigned = vec![AssignedAddress { address: [192, 0, 2, 1].into(), mode: None }];
+        service.ingress_manager = Some("k3s".into());
+    });
+    cluster.settle();
+    cluster.change("b", |service| {
+        service.assigned.clear();
+        service.ingress_manager = None;
+    });
+    cluster.apply_pool(lan);
+    cluster.settle();
+    assert_eq!(cluster.statuses(), before);
+    assert_eq!(cluster.remembered("lan"), ["old=10.0.0.3"]);
+}
+
+#[test]
+fn a_pool_with_a_long_memory_does_not_end_that_of_others() {
+    let long = Pool { sticky_for: HOUR * 8_760, ..pool("long", &["10.1.0.0/16"]) };
+    let count = REMEMBERED_SERVICES_MAX + 10;
+    let request = |n: usize| {
+        let mut service = service(&format!("s{n}"));
+        service.demand.request.pool = Some("long".into());
+        service
+    };
+    let mut services: Vec<_> = (0..count).map(request).collect();
+    services.push(service("web"));
+    let mut cluster =
+        Cluster::new(services, vec![sticky_pool("lan", &["10.0.0.1-10.0.0.9"]), long]);
+    for n in 0..count {
+        cluster.delete(&format!("s{n}"));
+    }
+    cluster.now = cluster.now + Duration::from_secs(2);
+    cluster.delete("web");
+    cluster.settle();
+    assert_eq!(cluster.remembered("lan"), ["web=10.0.0.1"]);
+    assert_eq!(cluster.remembered("long").len(), REMEMBERED_SERVICES_MAX - 1);
+}
