@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use ferrolb_lab::cluster::ferrolb::CONTROLLER;
 use ferrolb_lab::topology::CONTROL_PLANE;
 use ferrolb_lab::{Lab, Signal};
-use ferrolb_proto::api::{GROUP, pool_annotation};
+use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS, pool_annotation};
 use k8s_openapi::api::core::v1::Service as Object;
 use kube::api::Api;
 use serde_json::json;
@@ -108,7 +108,7 @@ fn writes_of_other_controllers_are_corrected_at_a_limited_rate() {
 fn assign_to_changing_service(lab: &Lab) -> Result<()> {
     let (attempts, refused) = (writes(lab)?, errors(lab)?);
     lab.signal(CONTROLLER, Signal::STOP)?;
-    lab.apply_objects(&[service("busy", json!({}))])?;
+    lab.apply_objects(&[service("busy", json!({"loadBalancerClass": LOAD_BALANCER_CLASS}))])?;
     with_services(lab, async |services| {
         other_field_manager::write_addresses(&services, "busy").await
     })?;
