@@ -131,8 +131,8 @@ pub struct LinkConfig {
     /// possible. None: the thread sends only solicitations from the unspecified address.
     pub source_v6: Option<Ipv6Addr>,
     /// New addresses that the thread claims but does not announce yet, because kube-proxy may have
-    /// no rules for them.
-    pub withheld: Arc<BTreeSet<IpAddr>>,
+    /// no rules for them. Each has the time at which it arrived.
+    pub withheld: Arc<BTreeMap<IpAddr, Instant>>,
     /// Flags about this node that its hellos carry.
     pub node_flags: NodeState,
     /// True if the thread must hand over its addresses, and report when this is done.
@@ -184,7 +184,7 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
     desired.status = Arc::clone(&memo.status);
     let owned = |link: &&Link| {
         let mut owned = state.reports.get(&link.index)?.owned.clone();
-        for address in state.withheld().iter() {
+        for address in state.withheld().keys() {
             owned.remove(address);
         }
         Some((link.name.clone(), owned))

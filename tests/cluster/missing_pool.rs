@@ -49,8 +49,7 @@ fn check_absence(lab: &Lab, address: IpAddr, absence: Duration) -> Result<()> {
             ensure!(announced.is_some_and(|it| it.status == "True"), "announced: {announced:?}");
             Ok(())
         })?;
-        let addresses = lab.families().of(["172.30.0.200-172.30.0.209", "fd30::200-fd30::209"]);
-        lab.apply_objects(&[pools::pool("lan", &addresses)])?;
+        create_pool(lab)?;
         wait_reason(lab, "Assigned")
     })?;
     ensure!(report.lost == 0, "connections were lost: {report:#?}");
@@ -58,7 +57,13 @@ fn check_absence(lab: &Lab, address: IpAddr, absence: Duration) -> Result<()> {
     services::wait_announced(lab, "web", "Announced", "").map(drop)
 }
 
-fn delete_pool(lab: &Lab) -> Result<()> {
+/// Creates the pool `lan` with the addresses that it had.
+pub(crate) fn create_pool(lab: &Lab) -> Result<()> {
+    let addresses = lab.families().of(["172.30.0.200-172.30.0.209", "fd30::200-fd30::209"]);
+    lab.apply_objects(&[pools::pool("lan", &addresses)])
+}
+
+pub(crate) fn delete_pool(lab: &Lab) -> Result<()> {
     lab.api(async |client| {
         let kind = resource(CustomResourceKind::IPAddressPool, GROUP);
         let pools: Api<DynamicObject> = Api::namespaced_with(client, NAMESPACE, &kind);

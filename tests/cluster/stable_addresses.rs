@@ -1,7 +1,7 @@
 //! Addresses that survive other clients, missing pools, deleted Services and a new installation.
 
 use crate::controller_outage::LEASE_FLAGS;
-use crate::missing_pool::{FAILBACK_NEVER, wait_reason};
+use crate::missing_pool::{FAILBACK_NEVER, create_pool, delete_pool, wait_reason};
 use crate::node_failure::{probe_during, serve_from_other_node};
 use crate::pools::{self, STATE_MAX};
 use crate::scenario::{print_measured, run_scenario, step};
@@ -9,11 +9,11 @@ use crate::segment;
 use crate::services::{self, ADDRESS_ASSIGNED, service};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, Signal, wait};
-use ferrolb_proto::api::{CustomResourceKind, GROUP, NAMESPACE, crds, field_manager, resource};
+use ferrolb_proto::api::{GROUP, NAMESPACE, crds, field_manager};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -133,11 +133,11 @@ fn lose_pool(lab: &Lab) -> Result<()> {
     // The first Service by name would otherwise get the first address.
     services::delete(lab, "a")?;
     let before = all_addresses(lab)?;
-    delete_pools(lab)?;
+    delete_pool(lab)?;
     wait::during(GRACE + Duration::from_secs(1), || Ok(()))?;
     services::wait_refused(lab, "web", "NoPoolMatches")?;
     services::wait_refused(lab, "c", "NoPoolMatches")?;
-    apply_pool(lab)?;
+    create_pool(lab)?;
     wait_all_addresses(lab, &before)
 }
 
@@ -156,13 +156,7 @@ fn create_again(lab: &Lab) -> Result<()> {
     create_services(lab, &objects)?;
     let before = wait_count(lab, SERVICE_COUNT)?;
     let start = wait::now();
-    lab.api(async |client| {
-        let services: Api<Service> = Api::default_namespaced(client);
-        for name in &names {
-            services.delete(name, &DeleteParams::default()).await?;
-        }
-        Ok(())
-    })?;
+    delete_services(lab, &names)?;
     let reversed: Vec<Value> = objects.iter().rev().cloned().collect();
     create_services(lab, &reversed)?;
     let after = wait_count(lab, SERVICE_COUNT)?;
@@ -171,9 +165,13 @@ fn create_again(lab: &Lab) -> Result<()> {
         start.elapsed()
     ));
     ensure!(after == before, "addresses differ: {before:?} {after:?}");
+    delete_services(lab, &names)
+}
+
+fn delete_services(lab: &Lab, names: &[String]) -> Result<()> {
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
-        for name in &names {
+        for name in names {
             services.delete(name, &DeleteParams::default()).await?;
         }
         Ok(())
@@ -213,12 +211,14 @@ fn reinstall(lab: &Lab, address: IpAddr) -> Result<()> {
         wait::during(Duration::from_secs(2), || Ok(()))?;
         lab.install_ferrolb()?;
         lab.restart("controller")?;
-        apply_pool(lab)?;
+        create_pool(lab)?;
         lab.apply_objects(&[pools::advertisement()])?;
         wait_reason(lab, "Assigned")
     })?;
     ensure!(all_addresses(lab)? == before, "an address has changed");
-    services::wait_announced(lab, "web", "Announced", "").map(drop)
+    // A speaker may restore its deleted SpeakerStatus, from which the condition follows, only after
+    // a minute.
+    segment::wait_owner(lab, address).map(drop)
 }
 
 /// Checks that a controller with other flags removes what it wrote to the Services that it does not
@@ -233,20 +233,6 @@ fn leave(lab: &Lab) -> Result<()> {
     let ours = left.managed_fields().iter().find(|it| it.manager.as_ref() == Some(&own));
     ensure!(ours.is_none(), "the controller still owns a field: {ours:?}");
     Ok(())
-}
-
-fn apply_pool(lab: &Lab) -> Result<()> {
-    let addresses = lab.families().of(["172.30.0.200-172.30.0.209", "fd30::200-fd30::209"]);
-    lab.apply_objects(&[pools::pool("lan", &addresses)])
-}
-
-fn delete_pools(lab: &Lab) -> Result<()> {
-    lab.api(async |client| {
-        let kind = resource(CustomResourceKind::IPAddressPool, GROUP);
-        let pools: Api<DynamicObject> = Api::namespaced_with(client, NAMESPACE, &kind);
-        pools.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        Ok(())
-    })
 }
 
 /// Deletes all CRDs of FerroLB, with their objects, and waits until they are gone.

@@ -15,8 +15,8 @@ use super::proxy::{BODY_MAX, responses};
 use crate::event::Event;
 use crate::plan::ProxyTargets;
 
-/// Interval of the requests to kube-proxy while a new address waits. An address waits for 1.5 s at
-/// most.
+/// Interval of the requests to kube-proxy while a new address waits, which takes 1.5 s at most.
+/// kube-proxy offers no notification.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Timeout of one request.
 const TIMEOUT: Duration = Duration::from_millis(500);

@@ -114,7 +114,7 @@ impl Memo {
             self.addresses.set_address(state, &view, address, &services);
             self.received_ranges.set_address(address, !services.is_empty());
             if let Some(input) = &route_input {
-                let is_withheld = state.withheld().contains(&address);
+                let is_withheld = state.withheld().contains_key(&address);
                 let services = if is_withheld { &[] } else { &*services };
                 self.routes.set_address(&view, input, address, services);
             }

@@ -28,6 +28,8 @@ pub(super) struct HeldServices(BTreeMap<Key, HeldService>);
 struct HeldService {
     /// The Service as the API server has it, without the held addresses.
     service: Service,
+    /// The held addresses.
+    addresses: Vec<IpAddr>,
     until: Instant,
 }
 
@@ -47,16 +49,11 @@ impl State {
             self.held.0.retain(|key, _| self.services.get(key).is_some());
             return changes;
         };
-        let takes = |key: &Key, held: &HeldService| {
-            *key != service.key && self.has_address_of(&service, key, held)
+        let takes = |(key, held): &(&Key, &HeldService)| {
+            let mut shown = service.assigned.iter();
+            **key != service.key && shown.any(|it| held.addresses.contains(&it.address))
         };
-        let taken: Vec<_> = self
-            .held
-            .0
-            .iter()
-            .filter(|(key, held)| takes(key, held))
-            .map(|it| it.0.clone())
-            .collect();
+        let taken: Vec<_> = self.held.0.iter().filter(takes).map(|(key, _)| key.clone()).collect();
         let mut changes = Changes::default();
         taken.iter().for_each(|key| changes.add(self.end_hold(key)));
         let service = self.with_held_addresses(service, now);
@@ -65,16 +62,7 @@ impl State {
         changes
     }
 
-    /// Returns whether a Service has an address that is held for the Service `key`.
-    fn has_address_of(&self, service: &Service, key: &Key, held: &HeldService) -> bool {
-        let Some((_, stored)) = self.services.get(key) else { return false };
-        let is_held = |it: &AssignedAddress| {
-            stored.assigned.contains(&it.address)
-                && held.service.assigned.iter().all(|shown| shown.address != it.address)
-        };
-        service.assigned.iter().any(is_held)
-    }
-
+    /// Returns the Service with those of its former addresses that this node still announces.
     fn with_held_addresses(&mut self, service: Service, now: Instant) -> Service {
         let held = self.held.0.remove(&service.key);
         let until = held.map_or(now + HOLD_TIME, |held| held.until);
@@ -82,22 +70,22 @@ impl State {
         if now >= until || !is_assigned_by_ferrolb(&service, &self.config) {
             return service;
         }
-        let lost = before.assigned.iter().copied();
-        let lost: Vec<_> = lost.filter(|address| self.may_hold(&service, *address)).collect();
-        if lost.is_empty() {
+        let had = before.assigned.iter().copied();
+        let addresses: Vec<_> = had.filter(|address| self.may_hold(&service, *address)).collect();
+        if addresses.is_empty() {
             return service;
         }
         // The first address decides the order of the nodes, so the former addresses come first.
         let former = before.assigned.iter().filter_map(|address| {
             let shown = service.assigned.iter().find(|shown| shown.address == *address).copied();
             let held = AssignedAddress { address: *address, mode: Some(IpMode::Vip) };
-            shown.or(lost.contains(address).then_some(held))
+            shown.or(addresses.contains(address).then_some(held))
         });
         let is_new = |it: &&AssignedAddress| !before.assigned.contains(&it.address);
         let new = service.assigned.iter().filter(is_new).copied();
         let assigned = former.chain(new).collect();
         let with_held = Service { assigned, ..service.clone() };
-        self.held.0.insert(service.key.clone(), HeldService { service, until });
+        self.held.0.insert(service.key.clone(), HeldService { service, addresses, until });
         with_held
     }
 

@@ -21,10 +21,9 @@ use super::changes::Changes;
 /// Addresses that this node does not announce yet.
 #[derive(Debug, Default)]
 pub(super) struct NewAddresses {
-    /// Time at which each address has arrived.
-    seen: BTreeMap<IpAddr, Instant>,
-    /// The keys of `seen`, for the threads of the interfaces.
-    withheld: Arc<BTreeSet<IpAddr>>,
+    /// The addresses, each with the time at which it arrived. The threads of the interfaces share
+    /// them.
+    withheld: Arc<BTreeMap<IpAddr, Instant>>,
     /// Updates of kube-proxy's rules: IPv4, then IPv6.
     updates: [RuleUpdates; 2],
 }
@@ -39,29 +38,29 @@ impl NewAddresses {
 
     /// Returns the time at which the next address is announced at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.seen.iter().map(|(address, seen)| self.updates(*address).wait_end(*seen)).min()
+        self.withheld.iter().map(|(address, seen)| self.updates(*address).wait_end(*seen)).min()
     }
 
     /// Removes the addresses for which `ends` returns true, and returns them.
     fn remove_if(&mut self, ends: impl Fn(&Self, IpAddr, Instant) -> bool) -> BTreeSet<IpAddr> {
-        let over = self.seen.iter().filter(|(address, seen)| ends(self, **address, **seen));
+        let over = self.withheld.iter().filter(|(address, seen)| ends(self, **address, **seen));
         let over: BTreeSet<_> = over.map(|(address, _)| *address).collect();
         if !over.is_empty() {
-            self.seen.retain(|address, _| !over.contains(address));
-            self.withheld = Arc::new(self.seen.keys().copied().collect());
+            Arc::make_mut(&mut self.withheld).retain(|address, _| !over.contains(address));
         }
         over
     }
 }
 
 impl State {
-    /// Returns the addresses that this node does not announce yet.
-    pub(crate) const fn withheld(&self) -> &Arc<BTreeSet<IpAddr>> {
+    /// Returns the addresses that this node does not announce yet, each with the time at which it
+    /// arrived.
+    pub(crate) const fn withheld(&self) -> &Arc<BTreeMap<IpAddr, Instant>> {
         &self.new_addresses.withheld
     }
 
-    /// Records the addresses of a Service that no Service had before. The addresses in the first
-    /// list of Services are not new: other nodes may announce them.
+    /// Withholds the addresses of a Service that are new: no Service had them before. Those in the
+    /// first list of Services are not new, because other nodes may announce them.
     pub(super) fn record_new_addresses(&mut self, service: &Service, now: Instant) {
         let config = &self.config;
         if !self.services.is_listed()
@@ -71,9 +70,9 @@ impl State {
         }
         let is_new = |address: &IpAddr| self.services.with_address(*address).next().is_none();
         let new: Vec<_> = service.announceable().filter(is_new).collect();
-        for address in new {
-            self.new_addresses.seen.insert(address, now);
-            Arc::make_mut(&mut self.new_addresses.withheld).insert(address);
+        if !new.is_empty() {
+            let withheld = Arc::make_mut(&mut self.new_addresses.withheld);
+            withheld.extend(new.into_iter().map(|address| (address, now)));
         }
     }
 
@@ -125,7 +124,7 @@ mod tests {
     }
 
     fn is_withheld(state: &State) -> bool {
-        state.withheld().contains(&ADDRESS)
+        state.withheld().contains_key(&ADDRESS)
     }
 
     /// Returns a state that has received the list of all Services: none.
@@ -190,7 +189,7 @@ mod tests {
         assert_eq!(state.withheld().len(), 50);
         update(&mut state, 10_030);
         update(&mut state, 11_060);
-        let served = state.withheld().iter().next().copied();
+        let served = state.withheld().keys().next().copied();
         // The addresses that kube-proxy received before 11,030 ms are in the latest update.
         assert_eq!(served, Some([172, 30, 0, 47].into()));
         let end = state.deadline().unwrap();

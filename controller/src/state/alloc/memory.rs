@@ -47,12 +47,12 @@ impl Memory {
 
     /// Returns the Service that lost its addresses first.
     fn earliest(&self) -> Option<&Key> {
-        let by_release = |(key, it): &(&Key, &Remembered)| (it.released_at, (*key).clone());
-        self.services.iter().min_by_key(by_release).map(|(key, _)| key)
+        let released_at = |(_, it): &(&Key, &Remembered)| it.released_at;
+        self.services.iter().min_by_key(released_at).map(|(key, _)| key)
     }
 
-    /// Removes a Service. The second value has those of its addresses that no other Service is
-    /// remembered with.
+    /// Removes a Service. The second value has those of its addresses that the memory does not
+    /// contain for another Service.
     fn remove(&mut self, key: &Key) -> Option<(Remembered, Vec<IpAddr>)> {
         let removed = self.services.remove(key)?;
         self.by_expiry.remove(&(removed.expires_at, key.clone()));
@@ -95,14 +95,12 @@ impl Allocator {
         }
     }
 
-    /// Adapts the memory to new pools: which pool has each address, and for how long the address is
-    /// remembered.
+    /// Adapts the memory to new pools. They decide for how long the allocator remembers an address.
     pub(super) fn update_memory(&mut self) {
         for (key, mut remembered) in std::mem::take(&mut self.memory.services) {
             let present = remembered.addresses.iter().find_map(|it| self.pool_containing(*it));
             if let Some(pool) = present.filter(|pool| **pool != *remembered.pool) {
                 remembered.pool = pool.into();
-                self.changed_pools.insert(pool.into());
             }
             // A pool that is missing for a moment does not shorten the time.
             if self.pools.contains_key(&remembered.pool) || remembered.expires_at == 0 {
@@ -112,11 +110,16 @@ impl Allocator {
         }
         let by_expiry = |(key, it): (&Key, &Remembered)| (it.expires_at, key.clone());
         self.memory.by_expiry = self.memory.services.iter().map(by_expiry).collect();
-        let unassigned = self.memory.addresses.keys().filter(|it| !self.is_assigned(**it));
-        for address in unassigned.copied().collect::<Vec<_>>() {
-            if let Some(pool_addresses) = self.pool_addresses_containing(address) {
-                pool_addresses.occupy(address);
-            }
+        let addresses: Vec<_> = self.memory.addresses.keys().copied().collect();
+        addresses.into_iter().for_each(|address| self.set_aside(address));
+    }
+
+    /// Excludes a remembered address from the free ones of its pool, unless it is assigned.
+    fn set_aside(&mut self, address: IpAddr) {
+        if !self.is_assigned(address)
+            && let Some(pool_addresses) = self.pool_addresses_containing(address)
+        {
+            pool_addresses.occupy(address);
         }
     }
 
@@ -143,13 +146,7 @@ impl Allocator {
         if expires_at <= now {
             return;
         }
-        for address in &addresses {
-            if !self.is_assigned(*address)
-                && let Some(pool_addresses) = self.pool_addresses_containing(*address)
-            {
-                pool_addresses.occupy(*address);
-            }
-        }
+        addresses.iter().for_each(|address| self.set_aside(*address));
         let remembered = Remembered { pool: pool.into(), addresses, released_at: now, expires_at };
         self.memory.insert(key.clone(), remembered);
         self.changed_pools.insert(pool.into());
@@ -228,9 +225,8 @@ impl Allocator {
         let remembered =
             ranges.flat_map(|range| self.memory.addresses.range(range.first()..=range.last()));
         let free = remembered.filter(|(address, _)| {
-            pool_addresses.can_assign(**address)
-                && !self.is_assigned(**address)
-                && !self.is_skipped(**address)
+            let is_taken = self.is_assigned(**address) || self.is_skipped(**address);
+            pool_addresses.can_assign(**address) && !is_taken
         });
         let lost_at = |keys: &BTreeSet<Key>| {
             keys.iter().filter_map(|key| Some(self.memory.services.get(key)?.released_at)).max()

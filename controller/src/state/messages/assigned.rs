@@ -145,7 +145,7 @@ const OTHER_LOAD_BALANCERS: [(&str, &str); 7] = [
     ("k3s", "start k3s with --disable=servicelb (ServiceLB)"),
     ("rke2", "start RKE2 with --disable=servicelb (ServiceLB)"),
     ("minikube", "stop minikube tunnel"),
-    ("controller", "uninstall MetalLB"),
+    ("controller", "if this is MetalLB, uninstall it"),
     ("kube-vip", "remove svc_enable from kube-vip, and its cloud provider"),
     ("cilium-operator", "remove Cilium's CiliumLoadBalancerIPPools"),
     ("cilium-operator-generic", "remove Cilium's CiliumLoadBalancerIPPools"),

@@ -1,5 +1,5 @@
-//! Addresses for which the thread replies, and which it announces. Part of the loop of an
-//! interface's thread, on its reply path's data.
+//! Beginning and end of the replies and announcements for an address. Part of the loop of an
+//! interface's thread.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::LinkThread;
 impl LinkThread<'_> {
     /// Begins to reply for an address and to announce it, or withholds it.
     pub(super) fn start(&mut self, address: IpAddr, now: Instant) {
-        if self.config.withheld.contains(&address) {
+        if self.config.withheld.contains_key(&address) {
             self.withheld.insert(address);
             return;
         }
@@ -25,11 +25,11 @@ impl LinkThread<'_> {
     /// Begins to reply for the owned addresses that are not withheld any more.
     pub(super) fn start_withheld(&mut self, now: Instant) {
         let config = Arc::clone(&self.config);
-        let served = self.withheld.extract_if(.., |address| !config.withheld.contains(address));
-        let served: Vec<_> = served.collect();
-        served.into_iter().for_each(|address| self.start(address, now));
+        let served = self.withheld.extract_if(.., |address| !config.withheld.contains_key(address));
+        served.collect::<Vec<_>>().into_iter().for_each(|address| self.start(address, now));
     }
 
+    /// Ends the replies and announcements for an address.
     pub(super) fn stop(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(address) => self.owned.remove(&address),

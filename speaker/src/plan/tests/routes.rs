@@ -82,7 +82,7 @@ fn a_new_address_is_claimed_at_once_and_announced_later() {
     memo.add(state.handle(Event::Service(change), now));
     let desired = crate::plan::plan(&state, &mut memo, now);
     let config = &desired.links[&2].config;
-    let new: BTreeSet<IpAddr> = ["172.30.0.201".parse().unwrap()].into();
+    let new = [("172.30.0.201".parse().unwrap(), now)].into();
     assert_eq!((config.units.values().count(), &*config.withheld), (2, &new));
     assert_eq!(desired.bgp.expect("a BGP configuration").routes.len(), 1);
     assert!(desired.proxy_targets.waits_for_rules);
