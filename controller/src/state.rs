@@ -36,6 +36,7 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
 use ferrolb_proto::facts::{Key, Node, Service, Speaker};
+use ferrolb_proto::range::AddressRange;
 use ferrolb_runtime::store::Store;
 use ferrolb_runtime::watch::Change;
 
@@ -115,6 +116,8 @@ pub struct State {
     /// not known yet, and its objects' statuses are not written.
     status_fields: BTreeMap<CustomResourceKind, StatusFields>,
     pool_faults: BTreeMap<Box<str>, PoolFault>,
+    /// Ranges of pools that are in no subnet of the interfaces that announce the pools.
+    ranges_outside: BTreeMap<Box<str>, Vec<AddressRange>>,
     /// Pools that do not exist although Services have addresses of them, each with the time at
     /// which the controller detected that.
     missing_pools: BTreeMap<Box<str>, Instant>,
@@ -167,6 +170,7 @@ impl State {
             custom_resources: CustomResources::default(),
             status_fields: kinds.iter().map(|kind| (*kind, StatusFields::All)).collect(),
             pool_faults: BTreeMap::new(),
+            ranges_outside: BTreeMap::new(),
             missing_pools: BTreeMap::new(),
             pool_grace_end: None,
             contest_ends: BTreeSet::new(),

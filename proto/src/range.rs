@@ -155,7 +155,13 @@ impl AddressRange {
         self.family.address(self.last)
     }
 
-    /// Returns whether the two ranges share an address.
+    /// Returns whether the range contains an address.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.overlaps(&Self::single(address))
+    }
+
+    /// Returns whether the two ranges have an address in common.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.family == other.family && self.first <= other.last && other.first <= self.last

@@ -5,11 +5,12 @@
 mod bgp;
 mod issue;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ferrolb_proto::Instant;
+use ferrolb_proto::api::SUBNETS_MAX;
 use ferrolb_proto::claim::{AddressConflict, Move, Owned};
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement, Node,
@@ -202,6 +203,26 @@ impl Link {
             .iter()
             .filter(is_network)
             .map(|(address, length)| AddressRange::network(*address, *length))
+    }
+
+    /// Returns the subnets as text, ascending, such as `192.168.1.0/24`.
+    #[must_use]
+    pub fn subnet_names(&self) -> Vec<String> {
+        let own: BTreeSet<_> = self.subnets().map(|subnet| subnet.first()).collect();
+        let networks = self
+            .prefixes
+            .iter()
+            .map(|(address, length)| (AddressRange::network(*address, *length).first(), *length));
+        let networks: BTreeSet<_> = networks.filter(|(first, _)| own.contains(first)).collect();
+        let text = |(first, length): (IpAddr, u8)| format!("{first}/{length}");
+        networks.into_iter().take(SUBNETS_MAX).map(text).collect()
+    }
+
+    /// Returns whether the interface has an IPv6 address. The kernel gives each interface on which
+    /// IPv6 is enabled a link-local one.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(IpAddr::is_ipv6)
     }
 }
 

@@ -321,6 +321,8 @@ fn status(
                 .flat_map(|report| report.speakers.iter().map(ToString::to_string))
                 .collect(),
             addresses: Vec::new(),
+            subnets: link.subnet_names(),
+            ipv6_disabled: link.up && !link.has_ipv6(),
             unheard: report
                 .into_iter()
                 .flat_map(|report| report.unheard.iter().map(ToString::to_string))

@@ -5,13 +5,15 @@
 //! a flag. At the end of the pass, the state compares the statuses of all objects with the desired
 //! ones, because each status may depend on other objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{CustomResourceKind, StatusFields};
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, L2Advertisement, Pool,
+    SpeakerInterface,
 };
+use ferrolb_proto::range::AddressRange;
 use ferrolb_runtime::store::Store;
 use ferrolb_runtime::watch::Change;
 
@@ -143,6 +145,37 @@ impl State {
         }
     }
 
+    /// Returns, for each pool, the ranges that are in no subnet of the interfaces on which its
+    /// L2Advertisements announce it.
+    fn ranges_outside_subnets(&self) -> BTreeMap<Box<str>, Vec<AddressRange>> {
+        let resources = &self.custom_resources;
+        let outside = |pool: &Pool| {
+            let selecting = resources.advertisements.values().filter(|ad| ad.selects_pool(pool));
+            let selecting: Vec<_> = selecting.collect();
+            let subnets = self.speakers.values().flat_map(|speaker| {
+                let labels = self.nodes.get(&*speaker.node).map(|node| &node.labels);
+                let selecting = &selecting;
+                let announces = move |interface: &&SpeakerInterface| {
+                    interface.up
+                        && labels.is_some_and(|labels| {
+                            let selects = |ad: &&&L2Advertisement| {
+                                ad.selects_node(labels) && ad.selects_interface(&interface.name)
+                            };
+                            selecting.iter().any(|ad| selects(&ad))
+                        })
+                };
+                speaker
+                    .interfaces
+                    .iter()
+                    .filter(announces)
+                    .flat_map(|it| it.subnets.iter().copied())
+            });
+            pools::ranges_outside(pool, &subnets.collect())
+        };
+        let pools = resources.pools.values().map(|pool| (pool.name.clone(), outside(pool)));
+        pools.filter(|(_, ranges)| !ranges.is_empty()).collect()
+    }
+
     /// Compares the statuses of custom resources with the desired ones, and queues the necessary
     /// writes.
     ///
@@ -152,18 +185,29 @@ impl State {
         let has_speakers = self.speakers.is_complete() || !self.has_speakers();
         let changed_pools = self.allocator.take_changed_pools();
         let all = std::mem::take(&mut self.custom_resources.statuses_dirty);
+        if all {
+            self.ranges_outside = self.ranges_outside_subnets();
+        }
         let Self { custom_resources: resources, write_queue, status_fields: fields, .. } = self;
         let mut comparison = StatusComparison { write_queue, fields, now };
-        let inputs =
-            pools::PoolStatusInputs { faults: &self.pool_faults, allocator: &self.allocator };
+        let inputs = pools::PoolStatusInputs {
+            faults: &self.pool_faults,
+            allocator: &self.allocator,
+            ranges_outside: &self.ranges_outside,
+        };
         let pools =
             resources.pools.values().filter(|pool| all || changed_pools.contains(&pool.name));
         comparison.compare(pools, &inputs);
         if !all {
             return;
         }
-        let names: BTreeSet<_> = resources.pools.keys().map(|name| &**name).collect();
-        comparison.compare(resources.advertisements.values(), &names);
+        if has_speakers {
+            let pools = resources.pools.keys().map(|name| &**name).collect();
+            let interfaces = self.speakers.values().flat_map(|speaker| &speaker.interfaces);
+            let interfaces = interfaces.map(|interface| &*interface.name).collect();
+            let inputs = validity::L2StatusInputs { pools, interfaces };
+            comparison.compare(resources.advertisements.values(), &inputs);
+        }
         let (has_peers, has_profiles) =
             (resources.peers.is_complete(), resources.profiles.is_complete());
         if has_profiles {

@@ -1,6 +1,6 @@
 //! Validity and statuses of pools. Pure functions, called by the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_proto::api::{CustomResourceKind, RememberedService, StatusFields};
@@ -57,12 +57,29 @@ pub(super) fn faults<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeMap<Box<
     faults
 }
 
-/// Returns the message of a valid pool, with addresses that it does not assign automatically.
+/// Returns the ranges of a pool that are in none of these subnets, unless the pool is routed.
+/// Ranges of a family without any subnet are left out.
+pub(super) fn ranges_outside(pool: &Pool, subnets: &BTreeSet<AddressRange>) -> Vec<AddressRange> {
+    let of_family = |range: &AddressRange| {
+        let family = range.family();
+        subnets.iter().filter(move |subnet| subnet.family() == family)
+    };
+    let is_outside = |range: &&AddressRange| {
+        let is_inside =
+            |subnet: &AddressRange| subnet.contains(range.first()) && subnet.contains(range.last());
+        of_family(range).next().is_some() && !of_family(range).any(is_inside)
+    };
+    pool.ranges.iter().filter(|_| !pool.routed).filter(is_outside).copied().collect()
+}
+
+/// Returns the message of a valid pool, with addresses that it does not assign automatically, and
+/// ranges outside the subnets of the announcing interfaces.
 pub(super) fn valid_message<'a>(
     skipped: impl Iterator<Item = (IpAddr, SkipReason<'a>)>,
+    outside: &'a [AddressRange],
 ) -> PoolMessage<'a> {
     let skipped = skipped.take(SKIPPED_MAX).map(|(address, why)| SkippedAddress(address, why));
-    PoolMessage::Valid(skipped.collect())
+    PoolMessage::Valid { skipped: skipped.collect(), outside }
 }
 
 /// Returns the status that a pool should have, or `None` if the pool has it already or its CRD has
@@ -105,6 +122,8 @@ pub(super) struct PoolStatusInputs<'a> {
     /// Faults of the invalid pools, from [`faults`].
     pub(super) faults: &'a BTreeMap<Box<str>, PoolFault>,
     pub(super) allocator: &'a Allocator,
+    /// Ranges outside the subnets of the announcing interfaces, by pool.
+    pub(super) ranges_outside: &'a BTreeMap<Box<str>, Vec<AddressRange>>,
 }
 
 impl StatusResource for Pool {
@@ -122,7 +141,11 @@ impl StatusResource for Pool {
     fn status(&self, inputs: &PoolStatusInputs<'_>, fields: &StatusFields) -> Option<PoolStatus> {
         let message = match inputs.faults.get(&self.name) {
             Some(fault) => PoolMessage::Fault(fault),
-            None => valid_message(inputs.allocator.skipped(&self.name)),
+            None => {
+                let outside = inputs.ranges_outside.get(&self.name);
+                let outside = outside.map_or(&[][..], Vec::as_slice);
+                valid_message(inputs.allocator.skipped(&self.name), outside)
+            }
         };
         let (counts, remembered) =
             (inputs.allocator.counts(&self.name), inputs.allocator.remembered(&self.name));

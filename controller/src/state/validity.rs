@@ -45,19 +45,32 @@ pub(super) fn compare_condition(
     (Condition { status, reason: reason.into(), message, since }, same)
 }
 
+/// Inputs of the status of an L2Advertisement, in addition to the object itself.
+#[derive(Default)]
+pub(super) struct L2StatusInputs<'a> {
+    /// Names of all existing pools.
+    pub(super) pools: BTreeSet<&'a str>,
+    /// Names of the interfaces that the speakers use; empty if no speaker reports any.
+    pub(super) interfaces: BTreeSet<&'a str>,
+}
+
 /// Returns the status that an L2Advertisement should have, or `None` if the object has it already
 /// or its CRD has no field for it.
 pub(super) fn advertisement_status(
     ad: &L2Advertisement,
-    pools: &BTreeSet<&str>,
+    inputs: &L2StatusInputs<'_>,
     fields: &StatusFields,
 ) -> Option<ValidStatus> {
     let unknown: Vec<_> =
-        ad.pools.iter().filter(|name| !pools.contains(name.as_str())).map(String::as_str).collect();
+        ad.pools.iter().filter(|name| !inputs.pools.contains(&***name)).map(|it| &**it).collect();
+    let missing = ad.interfaces().iter().filter(|name| !inputs.interfaces.contains(&***name));
+    let missing: Vec<_> =
+        missing.filter(|_| !inputs.interfaces.is_empty()).map(|it| &**it).collect();
     let message = match &ad.problem {
         Some(problem) => L2Message::Problem(problem),
-        None if unknown.is_empty() => L2Message::Valid,
-        None => L2Message::UnknownPool(unknown),
+        None if !unknown.is_empty() => L2Message::UnknownPool(unknown),
+        None if !missing.is_empty() => L2Message::UnknownInterface(missing),
+        None => L2Message::Valid,
     };
     let current = (ad.status.conditions.as_slice(), ad.status.observed_generation);
     let (desired, same) = compare_status(&message, ad.generation, current);
@@ -105,8 +118,7 @@ impl StatusResource for L2Advertisement {
     const KIND: CustomResourceKind = CustomResourceKind::L2Advertisement;
     type Status = ValidStatus;
     const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::Advertisement;
-    /// Names of all existing pools.
-    type StatusInputs<'a> = BTreeSet<&'a str>;
+    type StatusInputs<'a> = L2StatusInputs<'a>;
 
     fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
         let mut ad = before.cloned().unwrap_or_default();
@@ -114,8 +126,8 @@ impl StatusResource for L2Advertisement {
         ad
     }
 
-    fn status(&self, pools: &BTreeSet<&str>, fields: &StatusFields) -> Option<ValidStatus> {
-        advertisement_status(self, pools, fields)
+    fn status(&self, inputs: &L2StatusInputs<'_>, fields: &StatusFields) -> Option<ValidStatus> {
+        advertisement_status(self, inputs, fields)
     }
 
     fn record_written(&mut self, written: &ValidStatus) {
@@ -188,7 +200,8 @@ mod tests {
     fn an_advertisement_with_unknown_pools_names_them() {
         let mut ad = L2Advertisement::default();
         ad.pools = vec!["lan".into(), "wan".into(), "dmz".into()];
-        let status = advertisement_status(&ad, &["lan"].into(), ALL).unwrap();
+        let lan = || L2StatusInputs { pools: ["lan"].into(), ..L2StatusInputs::default() };
+        let status = advertisement_status(&ad, &lan(), ALL).unwrap();
         assert_eq!(
             (status.condition.status, &*status.condition.reason),
             (ConditionStatus::False, "UnknownPool")
@@ -198,21 +211,33 @@ mod tests {
             "{}",
             status.condition.message
         );
-        assert_eq!(
-            advertisement_status(&ad, &["lan"].into(), &StatusFields::Only([].into())),
-            None
-        );
+        assert_eq!(advertisement_status(&ad, &lan(), &StatusFields::Only([].into())), None);
         ad.record_written(&status);
-        assert_eq!(advertisement_status(&ad, &["lan"].into(), ALL), None);
-        assert_eq!(
-            advertisement_status(&ad, &["lan", "wan", "dmz"].into(), ALL).unwrap().condition.reason,
-            "Valid"
-        );
+        assert_eq!(advertisement_status(&ad, &lan(), ALL), None);
+        let all = L2StatusInputs { pools: ["lan", "wan", "dmz"].into(), ..lan() };
+        assert_eq!(advertisement_status(&ad, &all, ALL).unwrap().condition.reason, "Valid");
         ad.problem = Some(L2AdvertisementProblem::Selector("spec.nodeSelectors: no".into()));
-        assert_eq!(
-            advertisement_status(&ad, &["lan"].into(), ALL).unwrap().condition.reason,
-            "BadSelector"
-        );
+        assert_eq!(advertisement_status(&ad, &lan(), ALL).unwrap().condition.reason, "BadSelector");
+    }
+
+    #[test]
+    fn an_advertisement_with_unknown_interfaces_names_them() {
+        let spec = serde_json::json!({"interfaces": ["eth0", "eth7"]});
+        let object = serde_json::json!({"metadata": {"name": "l2"}, "spec": spec});
+        let object: ferrolb_proto::api::L2AdvertisementObject =
+            serde_json::from_value(object).unwrap();
+        let ad = L2Advertisement::from(object);
+        let reason = |interfaces: &[&'static str]| {
+            let interfaces = interfaces.iter().copied().collect();
+            let inputs = L2StatusInputs { interfaces, ..L2StatusInputs::default() };
+            let condition = advertisement_status(&ad, &inputs, ALL).unwrap().condition;
+            (condition.reason.into_owned(), condition.message)
+        };
+        let (unknown, message) = reason(&["eth0", "eth1"]);
+        assert_eq!(unknown, "UnknownInterface");
+        assert!(message.contains("no node has the interface eth7:"), "{message}");
+        assert_eq!(reason(&["eth0", "eth7"]).0, "Valid");
+        assert_eq!(reason(&[]).0, "Valid", "no speaker has reported its interfaces yet");
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl<'s, 'a> Layer2Address<'s, 'a> {
         Some(Self { address, services: selected, advertisements: all, ordered_by })
     }
 
+    /// Returns the family of the address.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+
     /// Returns the L2Advertisements that announce the address.
     #[must_use]
     pub fn advertisements(&self) -> &[&'a L2Advertisement] {

@@ -70,10 +70,16 @@ pub struct L2AdvertisementSpec {
     #[schemars(length(max = 64))]
     pub preferred_node_selectors: Vec<PreferredNodes>,
 
-    /// Exact names of the interfaces on which nodes announce. At most 64. Default: all interfaces.
+    /// Exact names of the interfaces on which nodes announce. At most 64. Default: the interfaces
+    /// with a subnet that contains the address, or all interfaces if none has one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub interfaces: Vec<String>,
+
+    /// True if nodes announce on all interfaces, whatever their subnets, as MetalLB does. Has no
+    /// effect if `interfaces` is set. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_interfaces: bool,
 
     /// Selects the Services whose addresses are announced, by their labels. A Service must match at
     /// least one selector. Default: all Services. A shared address is announced if one of its

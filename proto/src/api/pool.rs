@@ -125,6 +125,12 @@ pub struct IPAddressPoolSpec {
     #[serde(default)]
     pub ip_mode: IpMode,
 
+    /// True if the addresses are outside the subnets of the nodes' interfaces on purpose, because a
+    /// router has a route to them. Without it, conditions warn about such addresses. Default:
+    /// false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub routed: bool,
+
     /// The time for which the controller remembers the addresses of a Service that has lost them,
     /// for example because it was deleted. A Service with the same namespace and name gets them
     /// back if they are free, unless a pool with a `serviceAllocation` selects it first. Other

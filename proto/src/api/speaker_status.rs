@@ -237,6 +237,15 @@ pub struct InterfaceStatus {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpAddr>,
+    /// The subnets of the interface, such as `192.168.1.0/24`, ascending, without link-local ones.
+    /// At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub subnets: Vec<String>,
+    /// True if the interface has no IPv6 address, so IPv6 is disabled on it. The node announces no
+    /// IPv6 addresses there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6_disabled: bool,
     /// True if the interface has received no frame for 0.42 s. After a second, the node acts as if
     /// it were alone on the segment.
     #[serde(default)]
@@ -249,6 +258,9 @@ pub struct InterfaceStatus {
     #[serde(default)]
     pub issues: Vec<InterfaceIssue>,
 }
+
+/// Maximum number of subnets in the status of an interface.
+pub const SUBNETS_MAX: usize = 64;
 
 /// The kind of an issue of an address on an interface.
 #[derive(

@@ -37,6 +37,8 @@ pub struct L2Advertisement {
     service_selectors: Vec<Selector>,
     preferences: Vec<(u32, Selector)>,
     interfaces: Vec<String>,
+    /// `spec.allInterfaces`.
+    all_interfaces: bool,
     /// The reason why the advertisement is invalid (one reason), or `None`. An invalid
     /// advertisement announces nothing.
     pub problem: Option<L2AdvertisementProblem>,
@@ -81,6 +83,19 @@ impl L2Advertisement {
         self.interfaces.is_empty() || self.names_interface(name)
     }
 
+    /// Returns whether the advertisement announces every address on the interface of this name,
+    /// whatever the subnets of the interface.
+    #[must_use]
+    pub fn ignores_subnets_of(&self, name: &str) -> bool {
+        self.names_interface(name) || self.interfaces.is_empty() && self.all_interfaces
+    }
+
+    /// Returns `spec.interfaces`; empty for all interfaces.
+    #[must_use]
+    pub fn interfaces(&self) -> &[String] {
+        &self.interfaces
+    }
+
     /// Returns whether `spec.interfaces` contains this name.
     #[must_use]
     pub fn names_interface(&self, name: &str) -> bool {
@@ -116,6 +131,7 @@ impl From<api::L2AdvertisementObject> for L2Advertisement {
             service_selectors: selectors("serviceSelectors", spec.service_selectors),
             preferences: weights.into_iter().zip(preferred).collect(),
             interfaces: spec.interfaces,
+            all_interfaces: spec.all_interfaces,
             problem,
             status: ObservedStatus(object.status.unwrap_or_default()),
         }

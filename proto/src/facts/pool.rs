@@ -127,6 +127,8 @@ pub struct Pool {
     pub ip_mode: IpMode,
     /// `spec.serviceAllocation`; `None` if the pool is for all Services.
     pub allocation: Option<ServiceRestriction>,
+    /// `spec.routed`.
+    pub routed: bool,
     /// `spec.stickyFor`.
     pub sticky_for: Duration,
     /// The reason why the pool is invalid, or `None`.
@@ -189,6 +191,7 @@ impl From<api::IPAddressPoolObject> for Pool {
             avoid_buggy: object.spec.avoid_buggy_ips,
             ip_mode: object.spec.ip_mode,
             allocation,
+            routed: object.spec.routed,
             sticky_for,
             problem,
             status: ObservedStatus(object.status.unwrap_or_default()),

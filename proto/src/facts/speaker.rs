@@ -8,7 +8,7 @@ use crate::api::{
     self, BfdState, BgpSessionState, InterfaceIssue, KubeProxyState, KubeProxyStatus,
     PASSWORD_UNAVAILABLE,
 };
-use crate::range::Family;
+use crate::range::{AddressRange, Family};
 
 /// The largest number of characters of a message that are stored. The number is small, because
 /// conditions repeat the messages.
@@ -87,6 +87,10 @@ pub struct SpeakerInterface {
     pub unheard: Box<[Box<str>]>,
     /// The addresses that the node announces on the interface, ascending.
     pub addresses: Box<[IpAddr]>,
+    /// The subnets of the interface, without link-local ones.
+    pub subnets: Box<[AddressRange]>,
+    /// True if the interface has no IPv6 address.
+    pub ipv6_disabled: bool,
     /// Addresses for which another host replies, or for which requests may not arrive.
     pub issues: Box<[InterfaceIssue]>,
 }
@@ -152,6 +156,12 @@ pub fn stale_speakers<'a>(
 }
 
 impl SpeakerInterface {
+    /// Returns whether the interface can carry traffic of this family.
+    #[must_use]
+    pub fn has_family(&self, family: Family) -> bool {
+        family == Family::V4 || !self.ipv6_disabled
+    }
+
     /// Returns whether the interface receives the hellos of a node.
     #[must_use]
     pub fn receives_hellos_of(&self, node: &str) -> bool {
@@ -237,6 +247,8 @@ impl From<api::InterfaceStatus> for SpeakerInterface {
             hello_senders: link.heard.into_iter().map(Into::into).collect(),
             unheard: link.unheard.into_iter().map(Into::into).collect(),
             addresses: link.addresses.into(),
+            subnets: link.subnets.iter().filter_map(|text| text.parse().ok()).collect(),
+            ipv6_disabled: link.ipv6_disabled,
             issues: link.issues.into(),
         }
     }
@@ -252,7 +264,8 @@ mod tests {
     fn a_status_is_decoded_in_any_order_and_fields_may_be_absent() {
         let object = json!({"metadata": {"name": "node1"}, "status": {"interfaces": [
             {"name": "eth0", "mac": "02:00:00:00:00:01", "up": true, "heard": ["node3", "node2"],
-                "unheard": ["node3"], "addresses": ["172.30.0.201", "172.30.0.200"]},
+                "unheard": ["node3"], "addresses": ["172.30.0.201", "172.30.0.200"],
+                "subnets": ["172.30.0.0/24", "edited"], "ipv6Disabled": true},
             {"name": "eth1", "mac": "02:00:00:00:00:02", "up": false},
         ]}});
         let speaker = Speaker::from(

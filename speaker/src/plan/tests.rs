@@ -202,6 +202,7 @@ fn link(index: u32, name: &str) -> Link {
         ethernet: true,
         up: true,
         broadcast: true,
+        addresses: vec!["fe80::9".parse().unwrap()],
         prefixes,
         ..Link::default()
     }

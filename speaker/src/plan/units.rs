@@ -10,10 +10,12 @@ use ferrolb_proto::claim::Owned;
 use ferrolb_proto::election::{Candidate, Rank, Unit};
 use ferrolb_proto::eligibility::{EligibleEndpoints, Ineligible, Serving, serving};
 use ferrolb_proto::facts::{Key, L2Advertisement};
+use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::range::Family;
 use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::Flags;
 
+use super::interfaces::usable_interfaces;
 use super::v6;
 use crate::event::Link;
 use crate::state::{ReducedService, State};
@@ -62,8 +64,35 @@ pub(super) struct AddressMemo {
 struct Selection {
     /// See [`ClusterView::select_nodes`].
     nodes: Arc<[Candidate]>,
-    /// Indexes of this node's interfaces on which the advertisements announce from this node.
-    links: BTreeSet<u32>,
+    /// This node's interfaces on which the advertisements announce from this node, by index.
+    links: BTreeMap<u32, SelectedLink>,
+}
+
+/// An interface on which advertisements announce.
+#[derive(Debug)]
+struct SelectedLink {
+    /// True if the interface announces every address, whatever its subnets.
+    ignores_subnets: bool,
+    has_ipv6: bool,
+    subnets: Vec<AddressRange>,
+}
+
+impl SelectedLink {
+    fn has_subnet_with(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.contains(address))
+    }
+}
+
+impl Selection {
+    /// Returns whether this node may announce an address on an interface. If one of several
+    /// interfaces has a subnet with the address, hosts on the others do not request it.
+    fn selects(&self, index: u32, address: IpAddr) -> bool {
+        let Some(link) = self.links.get(&index) else { return false };
+        let has_family = address.is_ipv4() || link.has_ipv6;
+        let has_subnet = link.has_subnet_with(address);
+        let is_outside = || !self.links.values().any(|link| link.has_subnet_with(address));
+        has_family && (link.ignores_subnets || has_subnet || is_outside())
+    }
 }
 
 /// One address of a Service.
@@ -203,16 +232,24 @@ impl AddressMemo {
             .filter(|earlier| **earlier == nodes)
             .map_or(nodes, Arc::clone);
         let labels = state.own_node().map(|node| &node.labels);
-        let selects = |link: &&Link| {
-            labels.is_some_and(|labels| {
-                advertisements
-                    .iter()
-                    .any(|ad| ad.selects_node(labels) && ad.selects_interface(&link.name))
-            })
+        let selected = |link: &Link| {
+            let labels = labels?;
+            let selecting = || {
+                let selects = |ad: &&&L2Advertisement| {
+                    ad.selects_node(labels) && ad.selects_interface(&link.name)
+                };
+                advertisements.iter().filter(selects)
+            };
+            selecting().next()?;
+            let selected = SelectedLink {
+                ignores_subnets: selecting().any(|ad| ad.ignores_subnets_of(&link.name)),
+                has_ipv6: link.has_ipv6(),
+                subnets: link.subnets().collect(),
+            };
+            Some((link.index, selected))
         };
-        let links = state.links.iter().flat_map(|links| links.values()).filter(selects);
-        let selection =
-            Arc::new(Selection { nodes, links: links.map(|link| link.index).collect() });
+        let links = usable_interfaces(state).into_iter().filter_map(selected).collect();
+        let selection = Arc::new(Selection { nodes, links });
         self.selections.insert(names, Arc::clone(&selection));
         selection
     }
@@ -240,7 +277,7 @@ impl LinkUnits {
     /// Replaces the unit of an address. `node` is the name of this node.
     fn set(&mut self, index: u32, address: IpAddr, plan: Option<&Layer2Plan>, node: &str) {
         let now = plan.map(|plan| {
-            if plan.selection.links.contains(&index) {
+            if plan.selection.selects(index, address) {
                 Arc::clone(&plan.unit)
             } else {
                 Arc::new(Unit { announced_here: false, ..(*plan.unit).clone() })

@@ -64,7 +64,13 @@ impl State {
         for (node, before) in self.speakers.handle(change.or_delete(), Some) {
             if let Some(speaker) = self.speakers.get(&node).cloned() {
                 let before = before.unwrap_or_default();
-                self.custom_resources.statuses_dirty |= before.bgp != speaker.bgp;
+                let links = |speaker: &Speaker| {
+                    let links = speaker.interfaces.iter();
+                    let link = links.map(|it| (it.name.clone(), it.up, it.subnets.clone()));
+                    link.collect::<Vec<_>>()
+                };
+                self.custom_resources.statuses_dirty |=
+                    before.bgp != speaker.bgp || links(&before) != links(&speaker);
                 self.speaker_changed(&before, &speaker, now);
             } else {
                 self.custom_resources.statuses_dirty = true;

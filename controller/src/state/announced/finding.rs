@@ -232,8 +232,8 @@ impl DiagnosisInput<'_> {
         for node in self.cluster.nodes() {
             if let Err(ineligible) = layer2.eligibility(self.cluster, node) {
                 causes.count(self.cause(ineligible));
-            } else if let Some(speaker) = self.without_interface(layer2, node) {
-                causes.count(Cause::NoInterface);
+            } else if let Some((speaker, cause)) = self.without_interface(layer2, node) {
+                causes.count(cause);
                 let interfaces =
                     || speaker.interfaces.iter().map(|interface| &*interface.name).collect();
                 causes.interfaces.get_or_insert_with(|| (&*speaker.node, interfaces()));
@@ -271,13 +271,22 @@ impl DiagnosisInput<'_> {
     }
 
     /// Returns the speaker of a node if that speaker reports no interface on which the address
-    /// could be announced.
-    fn without_interface(&self, layer2: &Layer2Address<'_, '_>, node: &Node) -> Option<&Speaker> {
+    /// could be announced, and the cause.
+    fn without_interface(
+        &self,
+        layer2: &Layer2Address<'_, '_>,
+        node: &Node,
+    ) -> Option<(&Speaker, Cause)> {
         let speaker = self.live_speakers?.of(&node.name)?;
-        let serves = |interface: &SpeakerInterface| {
+        let is_selected = |interface: &&SpeakerInterface| {
             interface.up && !interface.standby && layer2.selects_interface(node, &interface.name)
         };
-        (!speaker.interfaces.iter().any(serves)).then_some(speaker)
+        let mut selected = speaker.interfaces.iter().filter(is_selected).peekable();
+        if selected.peek().is_none() {
+            return Some((speaker, Cause::NoInterface));
+        }
+        let has_family = selected.any(|interface| interface.has_family(layer2.family()));
+        (!has_family).then_some((speaker, Cause::NoIpv6))
     }
 
     /// Returns the finding for an address that no speaker reports on layer 2 although nodes are

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use ferrolb_proto::api::InterfaceIssue;
 use ferrolb_proto::facts::{FailingHealthCheck, Key, Speaker, SpeakerInterface};
+use ferrolb_proto::range::{AddressRange, Family};
 
 use crate::state::messages::announced::{Owner, Reporter};
 
@@ -77,6 +78,14 @@ impl<'a> LiveSpeakers<'a> {
             interface.issues.iter().map(move |issue| (reporter, issue))
         };
         self.interfaces().flat_map(issues_of).filter(move |(_, issue)| issue.address == address)
+    }
+
+    /// Returns the subnets, in the family of an address, of all interfaces that announce it.
+    pub(super) fn subnets_around(&self, address: IpAddr) -> Vec<AddressRange> {
+        let announcing =
+            self.interfaces().filter(|(_, it)| it.addresses.binary_search(&address).is_ok());
+        let subnets = announcing.flat_map(|(_, interface)| interface.subnets.iter().copied());
+        subnets.filter(|subnet| subnet.family() == Family::of(address)).collect()
     }
 
     /// Returns the node with an interface that has this hardware address.

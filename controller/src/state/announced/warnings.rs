@@ -43,10 +43,32 @@ impl DiagnosisInput<'_> {
         let is_flawed = !flawed.is_empty();
         let flawed = is_flawed.then_some(Warning::Flawed(flawed));
         let first = failing.into_iter().map(|(_, warning)| warning);
+        let outside = self.outside_subnets();
         Warnings {
-            all: first.chain(problems).chain(flawed).chain(label_ignored).collect(),
+            all: first.chain(problems).chain(flawed).chain(label_ignored).chain(outside).collect(),
             flawed: is_flawed,
         }
+    }
+
+    /// Returns the warning about addresses that are in no subnet of the interfaces that announce
+    /// them, unless their pool is routed.
+    fn outside_subnets(&self) -> Option<Warning<'_>> {
+        let live_speakers = self.live_speakers?;
+        let (mut addresses, mut pool_name, mut subnets) = (Vec::new(), None, BTreeSet::new());
+        for address in self.service.announceable() {
+            let from = self.service.pool_annotation.as_deref();
+            let Some(pool) = self.cluster.pool_of(from, address) else { continue };
+            let known = live_speakers.subnets_around(address);
+            let is_inside = known.iter().any(|subnet| subnet.contains(address));
+            if pool.routed || known.is_empty() || is_inside {
+                continue;
+            }
+            addresses.push(address);
+            pool_name = Some(&*pool.name);
+            subnets.extend(known.iter().map(ToString::to_string));
+        }
+        let subnets = subnets.into_iter().collect();
+        Some(Warning::OutsideSubnets { addresses, pool: pool_name?, subnets })
     }
 
     /// Returns the eligible endpoints.

@@ -19,6 +19,8 @@ pub(in crate::state) enum Cause {
     NoSharedEndpoint,
     NoEndpoint,
     NoInterface,
+    /// IPv6 is disabled on all interfaces of the node that could announce the IPv6 address.
+    NoIpv6,
     NoPeer,
     TooManyCommunities,
     NoSpeaker,
@@ -78,6 +80,7 @@ impl Cause {
             Self::NoSharedEndpoint => "check the endpoints of all Services that share the address",
             Self::NoEndpoint => "check the endpoints of the Service",
             Self::NoInterface => "change spec.interfaces of the L2Advertisement",
+            Self::NoIpv6 => "set the sysctl net.ipv6.conf.INTERFACE.disable_ipv6 to 0 there",
             Self::NoPeer => {
                 "change spec.nodeSelectors of a BGPPeer, or spec.peers of the BGPAdvertisement"
             }
@@ -102,6 +105,7 @@ impl Display for Cause {
             }
             Self::NoEndpoint => "without eligible endpoint",
             Self::NoInterface => "without an active interface that an L2Advertisement selects",
+            Self::NoIpv6 => "with IPv6 disabled on the interface",
             Self::NoPeer => "without a BGPPeer that the BGPAdvertisement selects",
             Self::TooManyCommunities => {
                 "with more communities than a route can carry, from all advertisements together"

@@ -7,7 +7,7 @@ use ferrolb_proto::api::ConditionStatus;
 use ferrolb_proto::facts::PoolProblem;
 use ferrolb_proto::range::AddressRange;
 
-use super::{FirstNames, Message, VALID};
+use super::{FirstNames, Message, SEPARATOR, VALID};
 use crate::state::alloc::SkipReason;
 
 /// Reason why a pool is invalid. The controller assigns no addresses from an invalid pool.
@@ -22,8 +22,12 @@ pub(in crate::state) enum PoolFault {
 /// The content of an IPAddressPool's condition `Valid`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum PoolMessage<'a> {
-    /// The addresses of the pool can be assigned, except these.
-    Valid(Vec<SkippedAddress<'a>>),
+    /// The addresses of the pool can be assigned, except the `skipped` ones. The ranges in
+    /// `outside` are in no subnet of the interfaces that announce the pool.
+    Valid {
+        skipped: Vec<SkippedAddress<'a>>,
+        outside: &'a [AddressRange],
+    },
     Fault(&'a PoolFault),
 }
 
@@ -42,12 +46,13 @@ impl Display for SkippedAddress<'_> {
 
 impl Message for PoolMessage<'_> {
     fn status(&self) -> ConditionStatus {
-        matches!(self, Self::Valid(_)).into()
+        matches!(self, Self::Valid { .. }).into()
     }
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Valid(_) => VALID,
+            Self::Valid { outside: [], .. } => VALID,
+            Self::Valid { .. } => "OutsideSubnets",
             Self::Fault(PoolFault::Overlap { .. }) => "Overlap",
             Self::Fault(PoolFault::Problem(problem)) => match problem {
                 PoolProblem::Empty | PoolProblem::Addresses(_) | PoolProblem::Special(..) => {
@@ -66,11 +71,20 @@ impl Message for PoolMessage<'_> {
 impl Display for PoolMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Valid(skipped) if skipped.is_empty() => {
-                f.write_str("addresses of this pool can be assigned")
-            }
-            Self::Valid(skipped) => {
-                write!(f, "addresses of this pool can be assigned, except {}", FirstNames(skipped))
+            Self::Valid { skipped, outside } => {
+                f.write_str("addresses of this pool can be assigned")?;
+                if !skipped.is_empty() {
+                    write!(f, ", except {}", FirstNames(skipped))?;
+                }
+                if outside.is_empty() {
+                    return Ok(());
+                }
+                write!(
+                    f,
+                    "{SEPARATOR}no interface that announces this pool has a subnet with {}: \
+                     correct spec.addresses, or set spec.routed to true if a router has a route",
+                    FirstNames(outside)
+                )
             }
             Self::Fault(PoolFault::Problem(problem)) => problem.fmt(f),
             Self::Fault(PoolFault::Overlap { pool, range, older, older_range }) => write!(

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use ferrolb_proto::api::ConditionStatus;
 use ferrolb_proto::facts::{BfdProfileProblem, CommunityProblem, L2AdvertisementProblem};
 
-use super::{Message, UnknownPools, VALID};
+use super::{FirstNames, Message, UnknownPools, VALID};
 
 /// The content of an L2Advertisement's condition `Valid`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(in crate::state) enum L2Message<'a> {
     Valid,
     Problem(&'a L2AdvertisementProblem),
     UnknownPool(Vec<&'a str>),
+    /// No node has these interfaces.
+    UnknownInterface(Vec<&'a str>),
 }
 
 impl Message for L2Message<'_> {
@@ -26,6 +28,7 @@ impl Message for L2Message<'_> {
             Self::Problem(L2AdvertisementProblem::Selector(_)) => "BadSelector",
             Self::Problem(L2AdvertisementProblem::Unreadable(_)) => "Unreadable",
             Self::UnknownPool(_) => "UnknownPool",
+            Self::UnknownInterface(_) => "UnknownInterface",
         }
     }
 }
@@ -36,6 +39,12 @@ impl Display for L2Message<'_> {
             Self::Valid => f.write_str("the selected addresses are announced"),
             Self::Problem(problem) => problem.fmt(f),
             Self::UnknownPool(names) => write!(f, "{}", UnknownPools(names)),
+            Self::UnknownInterface(names) => write!(
+                f,
+                "spec.interfaces: no node has the interface {}: correct the name. `kubectl get \
+                 fspeaker -A -o yaml` lists the interfaces of all nodes",
+                FirstNames(names)
+            ),
         }
     }
 }

@@ -2,11 +2,12 @@
 //! Pure.
 
 use std::fmt::{self, Display};
+use std::net::IpAddr;
 
 use ferrolb_proto::facts::EndpointProblem;
 use ferrolb_proto::range::Family;
 
-use super::NamesWithCount;
+use super::{FirstNames, NamesWithCount, join};
 
 /// Maximum number of nodes or endpoints that a warning names.
 const NAMED_MAX: usize = 3;
@@ -34,6 +35,9 @@ pub(in crate::state) enum Warning<'a> {
     Flawed(Vec<FlawedOwner<'a>>),
     /// Every Node has the exclude label, so the label has no effect.
     LabelIgnored,
+    /// These addresses are in none of these subnets, which are all subnets of the interfaces on
+    /// which the addresses are announced.
+    OutsideSubnets { addresses: Vec<IpAddr>, pool: &'a str, subnets: Vec<String> },
 }
 
 /// A node that announces an address, and the reason why another node should announce it instead.
@@ -83,6 +87,13 @@ impl Display for Warning<'_> {
                      one eligible"
                 )
             }
+            Self::OutsideSubnets { addresses, pool, subnets } => write!(
+                f,
+                "no interface that announces {} has a subnet with it ({}): correct spec.addresses \
+                 of IPAddressPool {pool}, or set its spec.routed to true if a router has a route",
+                join(addresses),
+                FirstNames(subnets)
+            ),
             Self::LabelIgnored => f.write_str(
                 "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, \
                  so it is ignored: remove it from the nodes that should announce",

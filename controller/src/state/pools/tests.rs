@@ -5,7 +5,7 @@ use crate::state::alloc::{UnmanagedSource, UnmanagedUse};
 use crate::state::messages::Message;
 use ferrolb_proto::facts::{Key, PoolProblem};
 
-const VALID_POOL: PoolMessage<'_> = PoolMessage::Valid(Vec::new());
+const VALID_POOL: PoolMessage<'_> = PoolMessage::Valid { skipped: Vec::new(), outside: &[] };
 
 fn pool(name: &str, ranges: &[&str]) -> Pool {
     Pool {
@@ -142,15 +142,36 @@ fn a_valid_pool_lists_the_addresses_that_it_skips() {
     let owner =
         UnmanagedUse { key: Key::new("default", "x"), source: UnmanagedSource::ExternalIps };
     let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
-    assert_eq!(valid_message([].into_iter()).to_string(), "addresses of this pool can be assigned");
+    assert_eq!(
+        valid_message([].into_iter(), &[]).to_string(),
+        "addresses of this pool can be assigned"
+    );
     assert_eq!(
         valid_message(
-            [(ip(1), SkipReason::Node), (ip(2), SkipReason::Unmanaged(&owner))].into_iter()
+            [(ip(1), SkipReason::Node), (ip(2), SkipReason::Unmanaged(&owner))].into_iter(),
+            &[],
         )
         .to_string(),
         "addresses of this pool can be assigned, except 10.0.0.1 (an address of a Node), 10.0.0.2 \
          (in spec.externalIPs of Service default/x)"
     );
-    let many = valid_message((1..7).map(|last| (ip(last), SkipReason::Node))).to_string();
+    let many = valid_message((1..7).map(|last| (ip(last), SkipReason::Node)), &[]).to_string();
     assert!(many.ends_with("10.0.0.5 (an address of a Node) and others"), "{many}");
+}
+
+#[test]
+fn ranges_outside_all_subnets_are_reported_unless_the_pool_is_routed() {
+    let ranges = ["10.0.0.10-10.0.0.20", "10.0.0.200-10.0.1.9", "10.9.0.0/24", "fd00::/64"];
+    let lan = pool("lan", &ranges);
+    let subnets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let outside = |pool: &Pool, texts: &[&str]| {
+        let ranges = ranges_outside(pool, &subnets(texts));
+        ranges.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let expected = ["10.0.0.200-10.0.1.9", "10.9.0.0-10.9.0.255"];
+    assert_eq!(outside(&lan, &["10.0.0.0/24"]), expected, "no interface has an IPv6 subnet");
+    assert_eq!(outside(&lan, &["10.0.0.0/16", "fd01::/64"]).len(), 2);
+    assert_eq!(outside(&lan, &["10.0.0.0/8", "fd00::/64"]), Vec::<String>::new());
+    assert_eq!(outside(&lan, &[]), Vec::<String>::new(), "the subnets are not known");
+    assert_eq!(outside(&Pool { routed: true, ..lan }, &["10.0.0.0/24"]), Vec::<String>::new());
 }

@@ -1,6 +1,7 @@
 //! The condition `Announced`: its content, and when it is written.
 
 mod bgp;
+mod interfaces;
 mod reasons;
 mod timing;
 mod warnings;

@@ -385,6 +385,8 @@ fn an_unreadable_object_changes_no_assignment() {
 #[test]
 fn an_advertisement_is_validated_against_the_existing_pools() {
     let mut cluster = Cluster::new(vec![], vec![]);
+    let speakers = [Change::ResyncStarted, Change::ResyncDone];
+    speakers.into_iter().for_each(|change| cluster.handle(Event::Speaker(change)));
     let mut ad = L2Advertisement::default();
     (ad.name, ad.pools) = ("l2".into(), vec!["lan".into()]);
     cluster.handle(Event::Advertisement(Change::Apply(ad)));

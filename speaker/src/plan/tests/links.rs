@@ -304,3 +304,50 @@ fn the_process_may_end_after_every_interface_has_handed_over() {
         "without interfaces there is nothing to hand over"
     );
 }
+
+#[test]
+fn a_node_announces_no_ipv6_address_on_an_interface_without_ipv6() {
+    let announced = |addresses: &[&str]| {
+        let mut link = link(2, "eth0");
+        link.addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let services = vec![service("web", &["172.30.0.200", "fd30::200"])];
+        let mut both = slice("web", &["node1"]);
+        let v6 = both.endpoints.iter().cloned();
+        let v6: Vec<_> = v6.map(|endpoint| Endpoint { family: Family::V6, ..endpoint }).collect();
+        both.endpoints.extend(v6);
+        let slices = vec![both];
+        let cluster = Cluster { services, slices, links: vec![link], ..Cluster::default() };
+        let units = cluster.units();
+        let plan = cluster.plan();
+        let interface = &plan.status.interfaces[0];
+        assert_eq!(interface.ipv6_disabled, addresses.len() == 1);
+        units.iter().map(|unit| unit.announced_here).collect::<Vec<_>>()
+    };
+    assert_eq!(announced(&["172.30.0.11", "fe80::1"]), [true, true]);
+    assert_eq!(announced(&["172.30.0.11"]), [true, false]);
+}
+
+#[test]
+fn an_address_is_announced_on_the_interface_with_its_subnet() {
+    let announced = |spec: serde_json::Value, address: &str| {
+        let with_subnet = |index, name: &str, subnet: &str| {
+            let mut link = link(index, name);
+            link.prefixes = vec![(subnet.parse().unwrap(), 24)];
+            link
+        };
+        let links =
+            vec![with_subnet(2, "eth0", "172.30.0.9"), with_subnet(3, "eth1", "172.30.9.9")];
+        let services = vec![service("web", &[address])];
+        let plan =
+            Cluster { services, links, advertisements: vec![spec], ..Cluster::default() }.plan();
+        let units = plan.links.values().map(|link| link.config.units.values().next().unwrap());
+        units.map(|unit| unit.announced_here).collect::<Vec<_>>()
+    };
+    assert_eq!(announced(json!({}), "172.30.0.200"), [true, false]);
+    assert_eq!(announced(json!({}), "172.30.9.200"), [false, true]);
+    assert_eq!(announced(json!({}), "172.30.5.200"), [true, true], "no subnet contains it");
+    assert_eq!(announced(json!({"allInterfaces": true}), "172.30.0.200"), [true, true]);
+    let named = json!({"interfaces": ["eth0", "eth1"]});
+    assert_eq!(announced(named, "172.30.0.200"), [true, true]);
+    assert_eq!(announced(json!({"interfaces": ["eth1"]}), "172.30.0.200"), [false, true]);
+}

@@ -81,7 +81,7 @@ fn a_valid_pool_lists_its_skipped_addresses() {
     let unmanaged = UnmanagedUse { key: key("web"), source: UnmanagedSource::ExternalIps };
     let skipped_address = |last, why| SkippedAddress(IpAddr::from([10, 0, 0, last]), why);
     check(
-        condition(&PoolMessage::Valid(vec![])),
+        condition(&PoolMessage::Valid { skipped: vec![], outside: &[] }),
         ("Valid", "addresses of this pool can be assigned"),
     );
     let skipped = vec![
@@ -90,10 +90,18 @@ fn a_valid_pool_lists_its_skipped_addresses() {
         skipped_address(3, SkipReason::RouterAnycast),
     ];
     check(
-        condition(&PoolMessage::Valid(skipped)),
+        condition(&PoolMessage::Valid { skipped, outside: &[] }),
         (
             "Valid",
             "addresses of this pool can be assigned, except 10.0.0.1 (an address of a Node), 10.0.0.2 (in spec.externalIPs of Service default/web), 10.0.0.3 (Subnet-Router anycast, assigned on request only)",
+        ),
+    );
+    let outside = [range("10.9.0.0/24")];
+    check(
+        condition(&PoolMessage::Valid { skipped: vec![], outside: &outside }),
+        (
+            "OutsideSubnets",
+            "addresses of this pool can be assigned; no interface that announces this pool has a subnet with 10.9.0.0-10.9.0.255: correct spec.addresses, or set spec.routed to true if a router has a route",
         ),
     );
 }
@@ -108,6 +116,7 @@ fn every_validity_of_the_other_kinds_has_its_message() {
         L2Message::Problem(L2AdvertisementProblem::Unreadable(_)) => [
             (L2Message::Problem(Box::leak(Box::new(L2AdvertisementProblem::Unreadable("no".into())))), "Unreadable", "the object cannot be read: no. Apply the CRDs of this version")
         ],
+        L2Message::UnknownInterface(_) => [(L2Message::UnknownInterface(vec!["eth7", "eth8"]), "UnknownInterface", "spec.interfaces: no node has the interface eth7, eth8: correct the name. `kubectl get fspeaker -A -o yaml` lists the interfaces of all nodes")],
         L2Message::UnknownPool(_) => [(L2Message::UnknownPool(vec!["wan", "dmz"]), "UnknownPool", "spec.ipAddressPools: IPAddressPool wan, dmz does not exist: create it, or remove the name. The other selected pools are announced")],
     );
     use CommunityMessage as Names;
