@@ -49,6 +49,9 @@ pub struct Options {
     /// True if each node is a machine whose kubelet runs pods. kubeadm creates the cluster, with
     /// kube-proxy in nftables mode; the first machine is the control plane.
     pub kubeadm: bool,
+    /// True if the kube-proxies of such machines serve their health at loopback only, as in k3s and
+    /// RKE2.
+    pub loopback_health: bool,
     /// True if the API server logs the requests of FerroLB's accounts.
     pub audit: bool,
     /// True if the lab is for a test scenario: Kubernetes' own programs run at low priority unless
@@ -69,6 +72,7 @@ impl Options {
             leases: false,
             bgp: false,
             kubeadm: false,
+            loopback_health: false,
             audit: false,
             scenario: false,
         }
@@ -113,6 +117,7 @@ impl Lab {
             },
             docker: options.bgp && tools.docker,
             kubeadm: options.kubeadm,
+            loopback_health: options.loopback_health,
             audit: options.audit,
             scenario: options.scenario,
             kept: false,

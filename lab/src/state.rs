@@ -42,6 +42,9 @@ pub struct LabFacts {
     /// is the control plane.
     #[serde(default)]
     pub kubeadm: bool,
+    /// True if the kube-proxies of such nodes serve their health at loopback only.
+    #[serde(default)]
+    pub loopback_health: bool,
     /// True if the API server logs the requests of FerroLB's accounts.
     #[serde(default)]
     pub audit: bool,

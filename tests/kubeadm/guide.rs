@@ -2,8 +2,8 @@
 //! succeed and print the outputs of the pages.
 
 use crate::scenario::{print_measured, run_scenario, step};
-use crate::{migration, three_nodes, uninstall, web};
-use Action::{AllBlocks, Blocks, DeleteService, Remove};
+use crate::{migration, platforms, three_nodes, uninstall, web};
+use Action::{AllBlocks, BesideOthers, Blocks, DeleteService, Remove};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, wait};
 use ferrolb_tests::run::Runner;
@@ -12,7 +12,6 @@ use ferrolb_tests::{Block, Page, Topology, pages, read_page};
 const UPGRADE: &str = "docs/install/upgrade.md";
 const MANIFESTS: &str = "docs/install/manifests.md";
 const DRAIN: &str = "docs/operate/drain.md";
-const PLATFORMS: &str = "docs/platforms.md";
 const IMAGES: &str = "docs/install/images.md";
 const TROUBLESHOOTING_BGP: &str = "docs/operate/troubleshooting-bgp.md";
 /// Part of the commands that install FerroLB again, or over another file.
@@ -30,9 +29,11 @@ enum Action {
     Remove(&'static [&'static str]),
     /// Deletes the Service of a page, by its name.
     DeleteService(&'static str),
+    /// Runs FerroLB beside other load balancers.
+    BesideOthers,
 }
 
-const ACTIONS: [Action; 37] = [
+const ACTIONS: [Action; 33] = [
     Blocks(IMAGES, &["images import -", "images ls -q"]),
     AllBlocks("README.md", None),
     Blocks(uninstall::PAGE, &[uninstall::KEEP_POOLS]),
@@ -64,11 +65,7 @@ const ACTIONS: [Action; 37] = [
     Blocks(TROUBLESHOOTING_BGP, &["logs -l app.kubernetes.io/component=gobgpd"]),
     Blocks(MANIFESTS, &[DELETE_GOBGPD]),
     Remove(uninstall::BY_FILE),
-    Blocks(PLATFORMS, &["install-beside-metallb.yaml"]),
-    Blocks(MANIFESTS, &["kind: IPAddressPool"]),
-    Blocks(PLATFORMS, &["name: trial", "kubectl get service trial"]),
-    DeleteService("trial"),
-    Remove(uninstall::BY_FILE),
+    BesideOthers,
     Blocks(uninstall::PAGE, &["images rm"]),
 ];
 
@@ -78,16 +75,15 @@ impl Action {
         match self {
             AllBlocks(path, _) | Blocks(path, _) => Some(path),
             Remove(_) => Some(uninstall::PAGE),
-            DeleteService(_) => None,
+            DeleteService(_) | BesideOthers => None,
         }
     }
 
     /// Returns the blocks of a page that the action runs.
     fn blocks<'a>(&self, page: &'a Page) -> Result<Vec<&'a Block>> {
-        if self.path() != Some(page.path.as_str()) {
-            return Ok(Vec::new());
-        }
         match self {
+            BesideOthers => platforms::blocks(page),
+            _ if self.path() != Some(page.path.as_str()) => Ok(Vec::new()),
             AllBlocks(_, except) => {
                 let excluded = |block: &Block| except.is_some_and(|part| block.text.contains(part));
                 let blocks = page.blocks_for(Topology::Kubeadm).into_iter();
@@ -103,6 +99,7 @@ impl Action {
     fn run(&self, lab: &Lab, runner: &Runner<'_>) -> Result<()> {
         match self {
             Remove(parts) => step("FerroLB is removed", || uninstall::remove(lab, parts)),
+            BesideOthers => platforms::part(lab, runner),
             DeleteService(name) => lab.kubectl(&["delete", "service", name]).map(drop),
             AllBlocks(path, _) | Blocks(path, _) => {
                 let (page, start) = (read_page(path)?, wait::now());
@@ -118,11 +115,14 @@ impl Action {
 
 #[test]
 fn commands_of_the_pages_print_the_outputs_of_the_pages() {
-    run_scenario(&Options { bgp: true, ..three_nodes("kubepages") }, |lab| {
-        web::run_deployment(lab)?;
-        let runner = Runner::in_lab(lab)?;
-        ACTIONS.iter().try_for_each(|action| action.run(lab, &runner))
-    });
+    run_scenario(
+        &Options { bgp: true, loopback_health: true, ..three_nodes("kubepages") },
+        |lab| {
+            web::run_deployment(lab)?;
+            let runner = Runner::in_lab(lab)?;
+            ACTIONS.iter().try_for_each(|action| action.run(lab, &runner))
+        },
+    );
 }
 
 #[test]

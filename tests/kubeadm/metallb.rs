@@ -8,6 +8,7 @@ use ferrolb_lab::setup::repository;
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::{ROUTERS, hosts};
 use ferrolb_lab::{Lab, wait};
+use ferrolb_proto::api::CONDITION_ADDRESS_ASSIGNED;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -64,13 +65,8 @@ pub(crate) fn serve(lab: &Lab) -> Result<()> {
 
 /// Waits until FerroLB reports that MetalLB serves the Services.
 pub(crate) fn wait_reported(lab: &Lab) -> Result<()> {
-    let path = "jsonpath={.status.conditions[?(@.type==\"ferrolb.io/AddressAssigned\")].reason}";
-    wait::until("FerroLB leaves the Services to MetalLB", web::PAGE_MAX, || {
-        for (service, _) in [LAN, ROUTED] {
-            let reason = lab.kubectl(&["get", "service", service, "-o", path])?;
-            ensure!(reason == "ServedByMetalLB", "the reason of {service} is {reason:?}");
-        }
-        Ok(Some(()))
+    [LAN, ROUTED].iter().try_for_each(|(service, _)| {
+        web::wait_reason(lab, service, CONDITION_ADDRESS_ASSIGNED, "ServedByMetalLB").map(drop)
     })
 }
 

@@ -122,8 +122,20 @@ pub(crate) fn wait_pages(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
     })
 }
 
+/// Waits until a condition of a Service has this reason, and returns its message.
+pub(crate) fn wait_reason(lab: &Lab, service: &str, kind: &str, reason: &str) -> Result<String> {
+    let field =
+        |name: &str| format!("jsonpath={{.status.conditions[?(@.type==\"{kind}\")].{name}}}");
+    let get = |name| lab.kubectl(&["get", "service", service, "-o", &field(name)]);
+    wait::until(&format!("{kind} of {service} has the reason {reason}"), PAGE_MAX, || {
+        let found = get("reason")?;
+        ensure!(found == reason, "the reason is {found:?}");
+        get("message").map(Some)
+    })
+}
+
 /// Returns port 80 of each address of a Service.
-fn addresses(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
+pub(crate) fn addresses(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
     let service = lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
         services.get(service).await.context("cannot get the Service")

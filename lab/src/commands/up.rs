@@ -90,6 +90,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         leases: args.leases,
         bgp: args.bgp,
         kubeadm: args.kubeadm,
+        loopback_health: false,
         audit: false,
         scenario: false,
     };

@@ -112,6 +112,7 @@ fn init(facts: &LabFacts, version: &str) -> String {
         }),
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "healthzBindAddress": if facts.loopback_health { "127.0.0.1:10256" } else { "0.0.0.0:10256" },
             "mode": "nftables", "clusterCIDR": facts.families.of(POD_RANGES).join(","),
             // The lab must not change the host's own connection tracking limits.
             "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
