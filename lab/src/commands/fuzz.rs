@@ -6,8 +6,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use ferrolb_lab::setup;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 /// Targets: a file each in `proto/fuzz/targets`, and a directory each in `proto/fuzz/corpus`.
 const TARGETS: [&str; 7] =
@@ -35,7 +37,7 @@ pub(crate) struct FuzzArgs {
     input: Option<PathBuf>,
 }
 
-/// Builds the targets and runs them one after the other.
+/// Builds the targets and runs them, at the same time as many as the machine has processors.
 pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
     let folder = setup::repository().join("proto/fuzz");
     let built = setup::repository().join("target/fuzz");
@@ -57,12 +59,17 @@ pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
     };
     if let Some(input) = &args.input {
         let [target] = targets[..] else { bail!("--input needs exactly one target") };
-        return finish(target, Command::new(programs.join(target)).arg(input));
+        let status = Command::new(programs.join(target)).arg(input).status();
+        return check(target, status.context("cannot start the fuzz target")?);
     }
-    for target in targets {
-        run(target, &programs, &folder, &built, args.seconds)?;
-    }
-    Ok(())
+    let run = |target: &&str| run(target, &programs, &folder, &built, args.seconds);
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    targets.chunks(at_once).try_for_each(|targets| {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = targets.iter().map(|it| scope.spawn(|| run(it))).collect();
+            running.into_iter().try_for_each(|it| it.join().unwrap_or_else(|it| resume_unwind(it)))
+        })
+    })
 }
 
 /// Returns the triple of this machine, as reported by the compiler.
@@ -76,7 +83,6 @@ fn host_triple() -> Result<String> {
 }
 
 fn run(target: &str, programs: &Path, folder: &Path, built: &Path, seconds: u32) -> Result<()> {
-    println!("== {target}, {seconds} s");
     let (found, artifacts) = (built.join("corpus").join(target), built.join("findings"));
     for folder_to_create in [&found, &artifacts] {
         std::fs::create_dir_all(folder_to_create)
@@ -89,11 +95,15 @@ fn run(target: &str, programs: &Path, folder: &Path, built: &Path, seconds: u32)
         format!("-artifact_prefix={}/{target}-", artifacts.display()),
     ]);
     fuzzer.args(["-verbosity=0", "-print_final_stats=1"]);
-    finish(target, fuzzer.arg(&found).arg(folder.join("corpus").join(target)))
+    fuzzer.arg(&found).arg(folder.join("corpus").join(target));
+    let output = fuzzer.output().context("cannot start the fuzz target")?;
+    // In one piece, because another target runs at the same time.
+    let text = String::from_utf8_lossy(&output.stderr);
+    println!("== {target}, {seconds} s\n{text}");
+    check(target, output.status)
 }
 
-fn finish(target: &str, fuzzer: &mut Command) -> Result<()> {
-    let status = fuzzer.status().context("cannot start the fuzz target")?;
+fn check(target: &str, status: ExitStatus) -> Result<()> {
     ensure!(
         status.success(),
         "the fuzzer has a finding in {target}; to repeat it: cargo lab fuzz {target} --input FILE"
