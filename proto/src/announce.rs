@@ -7,6 +7,7 @@
 //! the facts of one Service, and [`Layer2Address`] one address with the L2Advertisements that
 //! announce it.
 
+mod interfaces;
 mod layer2_address;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::eligibility::{EligibleEndpoints, Ineligible};
 use crate::facts::{L2Advertisement, Node, Pool};
 use crate::range::{AddressRange, Family};
 
+pub use interfaces::{Interface, SelectedInterface};
 pub use layer2_address::Layer2Address;
 
 /// Labels of an object as key-value pairs, sorted by key.

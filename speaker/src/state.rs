@@ -206,7 +206,7 @@ impl State {
             Event::Report { link, report } => self.set_report(link, report),
             Event::LinkFailed { link, why: _ } => {
                 self.record_failure(link, now);
-                Changes::speakers_if(true)
+                Changes::everything()
             }
             Event::GroupsNotJoined { link, addresses } => {
                 let changed = self.unjoined.get(&link) != Some(&addresses);
@@ -272,6 +272,9 @@ impl State {
         let mut changes = Changes::other_if(before != now);
         changes.speakers =
             before.map(|report| &report.speakers) != now.map(|report| &report.speakers);
+        // Another interface then announces the addresses in the subnets of this one.
+        let standby = |report: Option<&LinkReport>| report.is_some_and(|report| report.standby);
+        changes.all = standby(before) != standby(now);
         changes
     }
 

@@ -6,12 +6,16 @@ use crate::node_failure::{PROBE_TIME, check_longest_gap, probe_during, serve_fro
 use crate::pools::STATE_MAX;
 use crate::scenario::{run_scenario, step};
 use crate::segment::{self, SegmentSocket};
+use crate::{pools, services};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::topology::{CLIENT, Host};
 use ferrolb_lab::{Lab, Options, run, wait};
-use ferrolb_proto::api::{CustomResourceKind, GROUP, NAMESPACE, SpeakerStatusObject, resource};
+use ferrolb_proto::api::{
+    CustomResourceKind, GROUP, NAMESPACE, SpeakerStatusObject, SpeakerStatusStatus, resource,
+};
 use ferrolb_proto::wire::Mac;
 use kube::api::Api;
+use serde_json::json;
 use std::fmt::Write;
 use std::fs;
 use std::net::IpAddr;
@@ -76,15 +80,14 @@ fn a_speaker_follows_changes_of_its_interfaces() {
             on_node(lab, "link set wan nomaster\nlink delete apart")?;
             wait_announced(lab, address, "wan")
         })?;
+        step("the interface gets another subnet, and announces only addresses in it", || {
+            change_subnet(lab, address)
+        })?;
+        step("conditions report a foreign subnet and an unknown interface", || {
+            check_conditions(lab)
+        })?;
         step("the interface is deleted and disappears from metrics and status", || {
-            on_node(lab, "link delete wan")?;
-            wait_unused(lab, before)?;
-            wait::until("no metric names the interface", STATE_MAX, || {
-                Ok((count_series(lab, "wan")? == 0).then_some(()))
-            })?;
-            wait::until("the status does not list the interface", STATE_MAX, || {
-                Ok((listed_interfaces(lab)? == ["eth0"]).then_some(()))
-            })
+            delete_interface(lab, before)
         })?;
         step("the owner's interface goes down, and the address moves at once", || {
             let report = probe_during(lab, address, "owner's interface down", PROBE_TIME, || {
@@ -126,6 +129,65 @@ fn check_unrelated_veths(lab: &Lab, before: usize) -> Result<()> {
     let batch: String =
         (0..VETH_PAIRS).map(|number| format!("link delete veth{number}a\n")).collect();
     on_node(lab, &batch)
+}
+
+/// Deletes the additional interface. Then the speaker has as many threads as `before`.
+fn delete_interface(lab: &Lab, before: usize) -> Result<()> {
+    on_node(lab, "link delete wan")?;
+    wait_unused(lab, before)?;
+    wait::until("no metric names the interface", STATE_MAX, || {
+        Ok((count_series(lab, "wan")? == 0).then_some(()))
+    })?;
+    wait::until("the status does not list the interface", STATE_MAX, || {
+        Ok((listed_interfaces(lab)? == ["eth0"]).then_some(()))
+    })
+}
+
+/// Moves the additional interface to a subnet without the address of the Service. Then checks that
+/// the node announces there only an address of this subnet, and no IPv6 address without IPv6.
+fn change_subnet(lab: &Lab, address: IpAddr) -> Result<()> {
+    on_node(
+        lab,
+        "address del 172.30.0.99/24 dev wan\naddress add 172.30.77.1/24 dev wan noprefixroute",
+    )?;
+    let replying = |address: IpAddr| {
+        SegmentSocket::open_on(lab, &Host::client(), CLIENT_END)?.replying(address)
+    };
+    wait::until("the address is not announced on the interface any more", STATE_MAX, || {
+        Ok(replying(address)?.is_empty().then_some(()))
+    })?;
+    lab.apply_objects(&[pools::pool("far", &["172.30.77.200/32"])])?;
+    let mut far = services::service("far", json!({}));
+    far["metadata"]["annotations"] = json!({"ferrolb.io/address-pool": "far"});
+    lab.apply_objects(&[far])?;
+    wait_announced(lab, services::address(lab, "far")?.into(), "wan")?;
+    let wan = |status: SpeakerStatusStatus| {
+        status.interfaces.into_iter().find(|link| link.name == "wan").context("no such interface")
+    };
+    let found = wan(status(lab)?)?;
+    ensure!(found.subnets == ["172.30.77.0/24"] && !found.ipv6_disabled, "{found:?}");
+    lab.exec(NODE, &["sysctl", "-w", "net.ipv6.conf.wan.disable_ipv6=1"])?;
+    wait::until("the status reports that IPv6 is disabled", STATE_MAX, || {
+        Ok(wan(status(lab)?)?.ipv6_disabled.then_some(()))
+    })
+}
+
+/// Checks the conditions of a pool outside all subnets, and of an advertisement with an interface
+/// that no node has.
+fn check_conditions(lab: &Lab) -> Result<()> {
+    let reason = |kind, name, reason, word| pools::wait_reason(lab, kind, name, reason, word);
+    let pool = CustomResourceKind::IPAddressPool;
+    let mut outside = pools::pool("outside", &["198.51.100.0/28"]);
+    lab.apply_objects(&[outside.clone()])?;
+    reason(pool, "outside", "OutsideSubnets", "198.51.100.0-198.51.100.15")?;
+    outside["spec"]["routed"] = json!(true);
+    lab.apply_objects(&[outside])?;
+    reason(pool, "outside", "Valid", "")?;
+    reason(pool, "far", "Valid", "")?;
+    let ad = CustomResourceKind::L2Advertisement;
+    let named = json!({"interfaces": ["eth0", "eth9"]});
+    lab.apply_objects(&[pools::object(ad, "named", named)])?;
+    reason(ad, "named", "UnknownInterface", "eth9")
 }
 
 /// Waits until the SpeakerStatus shows the interface `link` as up with its current MAC address, and
@@ -172,7 +234,7 @@ fn mac_of_link(lab: &Lab, link: &str) -> Result<Mac> {
         .with_context(|| format!("{text} is not a MAC address"))
 }
 
-fn status(lab: &Lab) -> Result<ferrolb_proto::api::SpeakerStatusStatus> {
+fn status(lab: &Lab) -> Result<SpeakerStatusStatus> {
     let speaker = lab.api(async |client| {
         let speakers: Api<SpeakerStatusObject> = Api::namespaced_with(
             client,

@@ -55,6 +55,7 @@ pub(crate) fn part(lab: &Lab, runner: &Runner<'_>) -> Result<()> {
         })
     })?;
     print_measured(&format!("ServiceLB: {writes} writes"));
+    ensure!(writes > 1, "ServiceLB has not cleared the status of the trial");
     step("ServiceLB is replaced", || replace(lab, runner))?;
     step("minikube tunnel runs and ends", || run_tunnel(lab))?;
     step("MetalLB 0.9.6 runs and ends", || run_metallb(lab))?;

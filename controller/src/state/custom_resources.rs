@@ -185,7 +185,7 @@ impl State {
         let has_speakers = self.speakers.is_complete() || !self.has_speakers();
         let changed_pools = self.allocator.take_changed_pools();
         let all = std::mem::take(&mut self.custom_resources.statuses_dirty);
-        if all {
+        if all && has_speakers {
             self.ranges_outside = self.ranges_outside_subnets();
         }
         let Self { custom_resources: resources, write_queue, status_fields: fields, .. } = self;
@@ -201,13 +201,14 @@ impl State {
         if !all {
             return;
         }
-        if has_speakers {
-            let pools = resources.pools.keys().map(|name| &**name).collect();
-            let interfaces = self.speakers.values().flat_map(|speaker| &speaker.interfaces);
-            let interfaces = interfaces.map(|interface| &*interface.name).collect();
-            let inputs = validity::L2StatusInputs { pools, interfaces };
-            comparison.compare(resources.advertisements.values(), &inputs);
-        }
+        let pools = resources.pools.keys().map(|name| &**name).collect();
+        let interfaces = self.speakers.values().flat_map(|speaker| &speaker.interfaces);
+        let interfaces = interfaces.map(|interface| &*interface.name).collect();
+        let inputs = validity::L2StatusInputs { pools, interfaces };
+        // An advertisement that names interfaces waits for the statuses of all speakers.
+        let advertisements = resources.advertisements.values();
+        let known = advertisements.filter(|ad| has_speakers || ad.interfaces().is_empty());
+        comparison.compare(known, &inputs);
         let (has_peers, has_profiles) =
             (resources.peers.is_complete(), resources.profiles.is_complete());
         if has_profiles {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ferrolb_proto::api::{CustomResourceKind, RememberedService, StatusFields};
 use ferrolb_proto::facts::{Pool, PoolProblem, RememberedAddresses};
-use ferrolb_proto::range::AddressRange;
+use ferrolb_proto::range::{AddressRange, AddressSet};
 
 use super::alloc::{Allocator, SkipReason};
 use super::custom_resources::StatusResource;
@@ -57,19 +57,16 @@ pub(super) fn faults<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeMap<Box<
     faults
 }
 
-/// Returns the ranges of a pool that are in none of these subnets, unless the pool is routed.
-/// Ranges of a family without any subnet are left out.
+/// Returns the ranges of a pool with addresses that are in none of these subnets, unless the pool
+/// is routed. Excluded addresses do not count, and ranges of a family without any subnet are left
+/// out.
 pub(super) fn ranges_outside(pool: &Pool, subnets: &BTreeSet<AddressRange>) -> Vec<AddressRange> {
-    let of_family = |range: &AddressRange| {
-        let family = range.family();
-        subnets.iter().filter(move |subnet| subnet.family() == family)
-    };
-    let is_outside = |range: &&AddressRange| {
-        let is_inside =
-            |subnet: &AddressRange| subnet.contains(range.first()) && subnet.contains(range.last());
-        of_family(range).next().is_some() && !of_family(range).any(is_inside)
-    };
-    pool.ranges.iter().filter(|_| !pool.routed).filter(is_outside).copied().collect()
+    let has_subnet = |range: &&AddressRange| subnets.iter().any(|it| it.family() == range.family());
+    let checked = || pool.ranges.iter().filter(|_| !pool.routed).filter(has_subnet);
+    let mut outside = AddressSet::default();
+    checked().for_each(|range| outside.insert(*range));
+    pool.excluded.iter().chain(subnets).for_each(|range| outside.remove(*range));
+    checked().filter(|range| outside.lowest_in(range).is_some()).copied().collect()
 }
 
 /// Returns the message of a valid pool, with addresses that it does not assign automatically, and

@@ -235,7 +235,7 @@ mod tests {
         };
         let (unknown, message) = reason(&["eth0", "eth1"]);
         assert_eq!(unknown, "UnknownInterface");
-        assert!(message.contains("no node has the interface eth7:"), "{message}");
+        assert!(message.contains("no speaker uses the interface eth7:"), "{message}");
         assert_eq!(reason(&["eth0", "eth7"]).0, "Valid");
         assert_eq!(reason(&[]).0, "Valid", "no speaker has reported its interfaces yet");
     }

@@ -47,10 +47,10 @@ impl<'s, 'a> Layer2Address<'s, 'a> {
         Some(Self { address, services: selected, advertisements: all, ordered_by })
     }
 
-    /// Returns the family of the address.
+    /// Returns the address.
     #[must_use]
-    pub const fn family(&self) -> Family {
-        Family::of(self.address)
+    pub const fn address(&self) -> IpAddr {
+        self.address
     }
 
     /// Returns the L2Advertisements that announce the address.
@@ -89,15 +89,6 @@ impl<'s, 'a> Layer2Address<'s, 'a> {
     pub fn eligibility(&self, view: &ClusterView<'_>, node: &Node) -> Result<Serving, Ineligible> {
         let is_selected = self.advertisements.iter().any(|ad| ad.selects_node(&node.labels));
         eligibility(view, node, is_selected, self.address, self.services.iter().copied())
-    }
-
-    /// Returns whether an L2Advertisement announces the address from a node on the interface
-    /// `link`.
-    #[must_use]
-    pub fn selects_interface(&self, node: &Node, link: &str) -> bool {
-        let selects =
-            |ad: &&L2Advertisement| ad.selects_node(&node.labels) && ad.selects_interface(link);
-        self.advertisements.iter().any(selects)
     }
 
     /// Returns the nodes that may announce the address, sorted by name. `selected` are the nodes

@@ -24,7 +24,7 @@ pub struct PreferredNodes {
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "L2Advertisement",
-    doc = "Announces addresses of pools by ARP and NDP. Without `spec`: all pools, from all nodes, on all interfaces.",
+    doc = "Announces addresses of pools by ARP and NDP. Without `spec`: all pools, from all nodes.",
     plural = "l2advertisements",
     shortname = "fl2",
     category = "ferrolb",

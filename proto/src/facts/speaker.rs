@@ -156,12 +156,6 @@ pub fn stale_speakers<'a>(
 }
 
 impl SpeakerInterface {
-    /// Returns whether the interface can carry traffic of this family.
-    #[must_use]
-    pub fn has_family(&self, family: Family) -> bool {
-        family == Family::V4 || !self.ipv6_disabled
-    }
-
     /// Returns whether the interface receives the hellos of a node.
     #[must_use]
     pub fn receives_hellos_of(&self, node: &str) -> bool {

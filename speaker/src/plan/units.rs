@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView};
+use ferrolb_proto::announce::{
+    ClusterView, Interface, Layer2Address, SelectedInterface, ServiceView,
+};
 use ferrolb_proto::claim::Owned;
 use ferrolb_proto::election::{Candidate, Rank, Unit};
 use ferrolb_proto::eligibility::{EligibleEndpoints, Ineligible, Serving, serving};
 use ferrolb_proto::facts::{Key, L2Advertisement};
-use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::range::Family;
 use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::Flags;
@@ -65,33 +66,14 @@ struct Selection {
     /// See [`ClusterView::select_nodes`].
     nodes: Arc<[Candidate]>,
     /// This node's interfaces on which the advertisements announce from this node, by index.
-    links: BTreeMap<u32, SelectedLink>,
-}
-
-/// An interface on which advertisements announce.
-#[derive(Debug)]
-struct SelectedLink {
-    /// True if the interface announces every address, whatever its subnets.
-    ignores_subnets: bool,
-    has_ipv6: bool,
-    subnets: Vec<AddressRange>,
-}
-
-impl SelectedLink {
-    fn has_subnet_with(&self, address: IpAddr) -> bool {
-        self.subnets.iter().any(|subnet| subnet.contains(address))
-    }
+    links: BTreeMap<u32, SelectedInterface>,
 }
 
 impl Selection {
-    /// Returns whether this node may announce an address on an interface. If one of several
-    /// interfaces has a subnet with the address, hosts on the others do not request it.
+    /// Returns whether this node may announce an address on an interface.
     fn selects(&self, index: u32, address: IpAddr) -> bool {
-        let Some(link) = self.links.get(&index) else { return false };
-        let has_family = address.is_ipv4() || link.has_ipv6;
-        let has_subnet = link.has_subnet_with(address);
-        let is_outside = || !self.links.values().any(|link| link.has_subnet_with(address));
-        has_family && (link.ignores_subnets || has_subnet || is_outside())
+        let link = self.links.get(&index);
+        link.is_some_and(|link| link.announces(address, self.links.values()))
     }
 }
 
@@ -233,20 +215,15 @@ impl AddressMemo {
             .map_or(nodes, Arc::clone);
         let labels = state.own_node().map(|node| &node.labels);
         let selected = |link: &Link| {
-            let labels = labels?;
-            let selecting = || {
-                let selects = |ad: &&&L2Advertisement| {
-                    ad.selects_node(labels) && ad.selects_interface(&link.name)
-                };
-                advertisements.iter().filter(selects)
-            };
-            selecting().next()?;
-            let selected = SelectedLink {
-                ignores_subnets: selecting().any(|ad| ad.ignores_subnets_of(&link.name)),
+            let report = state.reports.get(&link.index);
+            let interface = || Interface {
+                in_use: link.up && !report.is_some_and(|report| report.standby),
                 has_ipv6: link.has_ipv6(),
                 subnets: link.subnets().collect(),
             };
-            Some((link.index, selected))
+            let selected =
+                SelectedInterface::select(advertisements, labels?, &link.name, interface);
+            Some((link.index, selected?))
         };
         let links = usable_interfaces(state).into_iter().filter_map(selected).collect();
         let selection = Arc::new(Selection { nodes, links });

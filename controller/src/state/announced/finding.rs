@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::announce::{ClusterView, Layer2Address, ServicesByAddress};
+use ferrolb_proto::announce::{
+    ClusterView, Interface, Layer2Address, SelectedInterface, ServicesByAddress,
+};
 use ferrolb_proto::api::{InterfaceIssue, InterfaceIssueReason, IpMode};
 use ferrolb_proto::bgp::NotAdvertised;
 use ferrolb_proto::eligibility::Ineligible;
@@ -278,15 +280,13 @@ impl DiagnosisInput<'_> {
         node: &Node,
     ) -> Option<(&Speaker, Cause)> {
         let speaker = self.live_speakers?.of(&node.name)?;
-        let is_selected = |interface: &&SpeakerInterface| {
-            interface.up && !interface.standby && layer2.selects_interface(node, &interface.name)
-        };
-        let mut selected = speaker.interfaces.iter().filter(is_selected).peekable();
-        if selected.peek().is_none() {
+        let selected = selected_interfaces(layer2, node, speaker);
+        if !selected.iter().any(|(_, selected)| selected.in_use()) {
             return Some((speaker, Cause::NoInterface));
         }
-        let has_family = selected.any(|interface| interface.has_family(layer2.family()));
-        (!has_family).then_some((speaker, Cause::NoIpv6))
+        // One interface in use has the subnet, or all of them announce the address, unless they
+        // lack its family.
+        announcing(layer2, &selected).next().is_none().then_some((speaker, Cause::NoIpv6))
     }
 
     /// Returns the finding for an address that no speaker reports on layer 2 although nodes are
@@ -308,15 +308,42 @@ impl DiagnosisInput<'_> {
             return Finding::NoSpeaker { nodes };
         }
         let isolated = speakers.iter().all(|(node, speaker)| {
-            let in_use = |interface: &&SpeakerInterface| {
-                interface.up
-                    && !interface.standby
-                    && layer2.selects_interface(node, &interface.name)
-            };
-            speaker.interfaces.iter().filter(in_use).all(|interface| interface.isolated)
+            let selected = selected_interfaces(layer2, node, speaker);
+            announcing(layer2, &selected).all(|interface| interface.isolated)
         });
         if isolated { Finding::Isolated { nodes } } else { Finding::Unclaimed { nodes } }
     }
+}
+
+/// Returns the interfaces of a node that the L2Advertisements of an address select.
+fn selected_interfaces<'a>(
+    layer2: &Layer2Address<'_, '_>,
+    node: &Node,
+    speaker: &'a Speaker,
+) -> Vec<(&'a SpeakerInterface, SelectedInterface)> {
+    let selected = |interface: &'a SpeakerInterface| {
+        let facts = || Interface {
+            in_use: interface.up && !interface.standby,
+            has_ipv6: !interface.ipv6_disabled,
+            subnets: interface.subnets.to_vec(),
+        };
+        let advertisements = layer2.advertisements();
+        let selected =
+            SelectedInterface::select(advertisements, &node.labels, &interface.name, facts);
+        Some((interface, selected?))
+    };
+    speaker.interfaces.iter().filter_map(selected).collect()
+}
+
+/// Returns those of the selected interfaces on which the node announces the address.
+fn announcing<'a>(
+    layer2: &Layer2Address<'_, '_>,
+    selected: &'a [(&'a SpeakerInterface, SelectedInterface)],
+) -> impl Iterator<Item = &'a SpeakerInterface> {
+    let address = layer2.address();
+    let all = || selected.iter().map(|(_, it)| it);
+    let announces = move |it: &SelectedInterface| it.in_use() && it.announces(address, all());
+    selected.iter().filter(move |(_, it)| announces(it)).map(|(interface, _)| *interface)
 }
 
 /// Returns the finding for an address for which another host or a node's kernel also replies on

@@ -105,7 +105,7 @@ impl Display for Cause {
             }
             Self::NoEndpoint => "without eligible endpoint",
             Self::NoInterface => "without an active interface that an L2Advertisement selects",
-            Self::NoIpv6 => "with IPv6 disabled on the interface",
+            Self::NoIpv6 => "without an IPv6 address on the interface",
             Self::NoPeer => "without a BGPPeer that the BGPAdvertisement selects",
             Self::TooManyCommunities => {
                 "with more communities than a route can carry, from all advertisements together"

@@ -81,8 +81,9 @@ impl Display for PoolMessage<'_> {
                 }
                 write!(
                     f,
-                    "{SEPARATOR}no interface that announces this pool has a subnet with {}: \
-                     correct spec.addresses, or set spec.routed to true if a router has a route",
+                    "{SEPARATOR}addresses of {} are in no subnet of the interfaces that announce \
+                     this pool: correct spec.addresses, or set spec.routed to true if a router has \
+                     a route",
                     FirstNames(outside)
                 )
             }

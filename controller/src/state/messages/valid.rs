@@ -41,8 +41,8 @@ impl Display for L2Message<'_> {
             Self::UnknownPool(names) => write!(f, "{}", UnknownPools(names)),
             Self::UnknownInterface(names) => write!(
                 f,
-                "spec.interfaces: no node has the interface {}: correct the name. `kubectl get \
-                 fspeaker -A -o yaml` lists the interfaces of all nodes",
+                "spec.interfaces: no speaker uses the interface {}: correct the name. `kubectl get \
+                 fspeaker -A -o yaml` lists the interfaces; ports of a bridge or bond are not used",
                 FirstNames(names)
             ),
         }

@@ -173,5 +173,9 @@ fn ranges_outside_all_subnets_are_reported_unless_the_pool_is_routed() {
     assert_eq!(outside(&lan, &["10.0.0.0/16", "fd01::/64"]).len(), 2);
     assert_eq!(outside(&lan, &["10.0.0.0/8", "fd00::/64"]), Vec::<String>::new());
     assert_eq!(outside(&lan, &[]), Vec::<String>::new(), "the subnets are not known");
+    let racks = pool("racks", &["10.0.0.0/23"]);
+    assert_eq!(outside(&racks, &["10.0.0.0/24", "10.0.1.0/24"]), Vec::<String>::new());
+    let excluded = vec!["10.0.1.0/24".parse().unwrap()];
+    assert_eq!(outside(&Pool { excluded, ..racks }, &["10.0.0.0/24"]), Vec::<String>::new());
     assert_eq!(outside(&Pool { routed: true, ..lan }, &["10.0.0.0/24"]), Vec::<String>::new());
 }

@@ -5,6 +5,7 @@ mod model;
 use serde_json::json;
 
 use super::*;
+use crate::announce::{Interface, SelectedInterface};
 use crate::api;
 use crate::eligibility::EligibleEndpoints;
 use crate::facts::{Endpoint, EndpointCondition, Pool, TrafficPolicy};
@@ -51,10 +52,12 @@ fn every_node_is_a_candidate_or_has_a_reason_not_to_be() {
         candidates(&address, &view).iter().map(|candidate| candidate.node.to_string()).collect();
     assert_eq!(names, ["a"]);
     assert!(address.has_endpoint());
-    assert!(
-        address.selects_interface(&nodes[0], "eth1")
-            && !address.selects_interface(&nodes[0], "eth0")
-    );
+    let ads = address.advertisements();
+    let selected = |name| {
+        let interface = || Interface { in_use: true, has_ipv6: true, subnets: Vec::new() };
+        SelectedInterface::select(ads, &nodes[0].labels, name, interface)
+    };
+    assert!(selected("eth1").is_some() && selected("eth0").is_none());
 }
 
 /// Returns the candidates of an address.

@@ -351,3 +351,31 @@ fn an_address_is_announced_on_the_interface_with_its_subnet() {
     assert_eq!(announced(named, "172.30.0.200"), [true, true]);
     assert_eq!(announced(json!({"interfaces": ["eth1"]}), "172.30.0.200"), [false, true]);
 }
+
+#[test]
+fn another_interface_announces_in_place_of_a_standby_one_or_one_that_is_down() {
+    let with_subnet = |index, name: &str, subnet: &str| Link {
+        prefixes: vec![(subnet.parse().unwrap(), 24)],
+        ..link(index, name)
+    };
+    let links = vec![with_subnet(2, "eth0", "172.30.0.9"), with_subnet(3, "eth1", "172.30.9.9")];
+    let services = vec![service("web", &["172.30.9.200"])];
+    let mut state = Cluster { services, links: links.clone(), ..Cluster::default() }.state();
+    let mut memo = Memo::default();
+    let mut announced = |state: &mut State, event: Event| {
+        memo.add(state.handle(event, Instant::ZERO));
+        let plan = super::super::plan(state, &mut memo, Instant::ZERO);
+        let eth0 = plan.links.get(&2).unwrap();
+        eth0.config.units.values().next().unwrap().announced_here
+    };
+    let report = |standby| Event::Report {
+        link: 3,
+        report: LinkReport { standby, ..LinkReport::default() },
+    };
+    assert!(!announced(&mut state, report(false)));
+    assert!(announced(&mut state, report(true)), "eth1 is a standby interface");
+    assert!(!announced(&mut state, report(false)));
+    let mut down = links;
+    down[1].up = false;
+    assert!(announced(&mut state, Event::Links(down)), "eth1 is down");
+}

@@ -219,7 +219,8 @@ fn random_links(random: &mut Random) -> Event {
     for link in &mut links {
         link.up = !random.once_in(6);
         link.addresses = random.one_of(&[vec![], vec![ip("172.30.0.11"), ip("fe80::1")]]);
-        link.prefixes = random.one_of(&[vec![], vec![(ip("172.30.0.9"), 16)]]);
+        link.prefixes =
+            random.one_of(&[vec![], vec![(ip("172.30.0.9"), 16)], vec![(ip("172.30.0.200"), 32)]]);
     }
     let into_pod = |index| Link {
         into_namespace: true,
@@ -235,6 +236,7 @@ fn random_report(random: &mut Random) -> Event {
         speakers: random.some_of(&["node2", "node3"]).into_iter().map(Into::into).collect(),
         owned: owned(random.some_of(&ADDRESSES).into_iter().map(ip)),
         isolated: random.once_in(5),
+        standby: random.once_in(5),
         proxy_healthy_elsewhere: random.once_in(2),
         handed_over: random.once_in(5),
         ..LinkReport::default()

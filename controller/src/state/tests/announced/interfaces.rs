@@ -48,7 +48,10 @@ fn a_node_without_ipv6_is_no_candidate_for_an_ipv6_address() {
     let mut cluster = topology.settled_cluster();
     let (reason, message) = reason_and_message(&cluster, "a");
     assert_eq!(reason, "NoCandidateNode");
-    assert!(message.contains("3 with IPv6 disabled on the interface: set the sysctl"), "{message}");
+    assert!(
+        message.contains("3 without an IPv6 address on the interface: set the sysctl"),
+        "{message}"
+    );
     report_speaker(&mut cluster, speaker("n2", &[]));
     cluster.settle();
     assert_eq!(reason_and_message(&cluster, "a").0, "Pending");

@@ -235,7 +235,7 @@ fn every_cause_has_its_text_and_its_remedy() {
         Cause::NoSharedEndpoint => [(Cause::NoSharedEndpoint, "", "of 1 node, 1 without eligible endpoint of a Service that shares the address: check the endpoints of all Services that share the address")],
         Cause::NoEndpoint => [(Cause::NoEndpoint, "", "of 1 node, 1 without eligible endpoint: check the endpoints of the Service")],
         Cause::NoInterface => [(Cause::NoInterface, "", "of 1 node, 1 without an active interface that an L2Advertisement selects (n1 has eth0, eth1): change spec.interfaces of the L2Advertisement")],
-        Cause::NoIpv6 => [(Cause::NoIpv6, "", "of 1 node, 1 with IPv6 disabled on the interface: set the sysctl net.ipv6.conf.INTERFACE.disable_ipv6 to 0 there")],
+        Cause::NoIpv6 => [(Cause::NoIpv6, "", "of 1 node, 1 without an IPv6 address on the interface: set the sysctl net.ipv6.conf.INTERFACE.disable_ipv6 to 0 there")],
         Cause::NoPeer => [(Cause::NoPeer, "", "of 1 node, 1 without a BGPPeer that the BGPAdvertisement selects: change spec.nodeSelectors of a BGPPeer, or spec.peers of the BGPAdvertisement")],
         Cause::TooManyCommunities => [(Cause::TooManyCommunities, "", "of 1 node, 1 with more communities than a route can carry, from all advertisements together: remove some from spec.communities")],
         Cause::NoSpeaker => [(Cause::NoSpeaker, "", "of 1 node, 1 without a live speaker: see `kubectl -n ferrolb-system describe daemonset speaker`")],

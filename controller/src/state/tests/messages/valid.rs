@@ -101,7 +101,7 @@ fn a_valid_pool_lists_its_skipped_addresses() {
         condition(&PoolMessage::Valid { skipped: vec![], outside: &outside }),
         (
             "OutsideSubnets",
-            "addresses of this pool can be assigned; no interface that announces this pool has a subnet with 10.9.0.0-10.9.0.255: correct spec.addresses, or set spec.routed to true if a router has a route",
+            "addresses of this pool can be assigned; addresses of 10.9.0.0-10.9.0.255 are in no subnet of the interfaces that announce this pool: correct spec.addresses, or set spec.routed to true if a router has a route",
         ),
     );
 }
@@ -116,7 +116,7 @@ fn every_validity_of_the_other_kinds_has_its_message() {
         L2Message::Problem(L2AdvertisementProblem::Unreadable(_)) => [
             (L2Message::Problem(Box::leak(Box::new(L2AdvertisementProblem::Unreadable("no".into())))), "Unreadable", "the object cannot be read: no. Apply the CRDs of this version")
         ],
-        L2Message::UnknownInterface(_) => [(L2Message::UnknownInterface(vec!["eth7", "eth8"]), "UnknownInterface", "spec.interfaces: no node has the interface eth7, eth8: correct the name. `kubectl get fspeaker -A -o yaml` lists the interfaces of all nodes")],
+        L2Message::UnknownInterface(_) => [(L2Message::UnknownInterface(vec!["eth7", "eth8"]), "UnknownInterface", "spec.interfaces: no speaker uses the interface eth7, eth8: correct the name. `kubectl get fspeaker -A -o yaml` lists the interfaces; ports of a bridge or bond are not used")],
         L2Message::UnknownPool(_) => [(L2Message::UnknownPool(vec!["wan", "dmz"]), "UnknownPool", "spec.ipAddressPools: IPAddressPool wan, dmz does not exist: create it, or remove the name. The other selected pools are announced")],
     );
     use CommunityMessage as Names;
