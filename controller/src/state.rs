@@ -422,6 +422,11 @@ impl State {
         match target {
             Target::Service(key) => {
                 let Some(entry) = self.services.get_mut(key) else { return };
+                // The writer executes the writes of one object one after the other.
+                let all_done = outcome == Outcome::Done && entry.pending_status.is_latest(attempt);
+                if all_done {
+                    entry.queued_addresses = Vec::new();
+                }
                 if self
                     .write_queue
                     .complete_attempt(&mut entry.pending_status, attempt, outcome, now)
@@ -435,6 +440,9 @@ impl State {
                     self.latencies.extend(assigned_at.map(|assigned_at| now.since(assigned_at)));
                 }
                 self.counters.count(entry);
+                if all_done {
+                    self.update_unmanaged(key);
+                }
             }
             Target::CustomResource(..) => {
                 let written = self

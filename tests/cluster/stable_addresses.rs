@@ -34,6 +34,9 @@ const KUBE_PROXY_GAP_MAX_MS: f64 = 1_500.0;
 const AFTER: Duration = Duration::from_secs(2);
 /// Number of Services that are deleted and created again.
 const SERVICE_COUNT: usize = 500;
+/// Time for which the client connects while they are deleted, and until kube-proxy has removed
+/// their rules.
+const DELETED_AFTER: Duration = Duration::from_secs(8);
 /// Address of another load balancer, in no pool.
 const OTHER_ADDRESS: &str = "192.0.2.7";
 
@@ -54,7 +57,7 @@ fn addresses_survive_other_clients_and_deletions() {
             lose_pool(lab)
         })?;
         step("Services that are created again in another order get their addresses", || {
-            create_again(lab)
+            create_again(lab, address)
         })?;
         step("a new installation changes nothing", || reinstall(lab, address))?;
         step("a controller that does not serve a Service any more takes its fields away", || {
@@ -142,8 +145,8 @@ fn lose_pool(lab: &Lab) -> Result<()> {
 }
 
 /// Checks that many Services that are deleted and created again in another order get their former
-/// addresses.
-fn create_again(lab: &Lab) -> Result<()> {
+/// addresses. A client of another Service connects while they are deleted for good.
+fn create_again(lab: &Lab, address: IpAddr) -> Result<()> {
     lab.apply_objects(&[pools::pool("many", &["172.31.0.0/22"])])?;
     let names: Vec<_> = (0..SERVICE_COUNT).map(|n| format!("many-{n}")).collect();
     let spec = json!({"allocateLoadBalancerNodePorts": false});
@@ -165,7 +168,8 @@ fn create_again(lab: &Lab) -> Result<()> {
         start.elapsed()
     ));
     ensure!(after == before, "addresses differ: {before:?} {after:?}");
-    delete_services(lab, &names)
+    let name = format!("{SERVICE_COUNT} other Services deleted");
+    probe_during(lab, address, &name, DELETED_AFTER, || delete_services(lab, &names)).map(drop)
 }
 
 fn delete_services(lab: &Lab, names: &[String]) -> Result<()> {

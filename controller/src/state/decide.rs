@@ -66,7 +66,7 @@ impl State {
             let namespace_labels = self.namespaces.get(service.key.namespace());
             (
                 Requester { service, sharing: SharingParameters::default(), namespace_labels },
-                self.config.unmanaged_addresses(service, None),
+                self.config.unmanaged_addresses(service, None, &[]),
             )
         });
         let pool_fields = self.status_fields.get(&CustomResourceKind::IPAddressPool);
@@ -127,8 +127,8 @@ impl State {
         self.record_contest(key, before, now);
         if let Some(entry) = self.services.get(key) {
             let (had, has) = (
-                self.config.unmanaged_addresses(before, None),
-                self.config.unmanaged_addresses(&entry.service, None),
+                self.config.unmanaged_addresses(before, None, &[]),
+                self.config.unmanaged_addresses(&entry.service, None, &[]),
             );
             // A Service keeps the addresses in its status, even if another load balancer wrote
             // them. Assign them before waiting Services can get them.
@@ -156,10 +156,12 @@ impl State {
 
     /// Reports to the allocator the addresses that a Service uses although FerroLB did not assign
     /// them. These include addresses that the Service has lost, until the watch reports that its
-    /// status no longer contains them: whichever writes fail, no two Services show one address.
-    fn update_unmanaged(&mut self, key: &Key) {
+    /// status no longer contains them, and no write with them can be on its way: whichever writes
+    /// fail, no two Services show one address.
+    pub(super) fn update_unmanaged(&mut self, key: &Key) {
         let Some(entry) = self.services.get(key) else { return };
-        let addresses = self.config.unmanaged_addresses(&entry.service, entry.assignment.as_ref());
+        let (assignment, queued) = (entry.assignment.as_ref(), &entry.queued_addresses);
+        let addresses = self.config.unmanaged_addresses(&entry.service, assignment, queued);
         let namespace_labels = self.namespaces.get(key.namespace());
         let requester = Requester {
             service: &entry.service,
@@ -256,6 +258,7 @@ impl State {
                 (None, CounterLabels::default(), None);
             (entry.announced, entry.recheck) = (None, None);
             entry.lost.clear();
+            entry.queued_addresses = Vec::new();
             entry.contest = None;
         }
         self.contest_ends.clear();
@@ -364,6 +367,11 @@ impl State {
                     .filter(|_| self.latencies.len() < LATENCIES_MAX)
                     .map(|assigned_at| now.since(assigned_at)),
             );
+        }
+        for address in wanted.iter().flat_map(|wanted| &wanted.addresses) {
+            if !entry.queued_addresses.contains(address) {
+                entry.queued_addresses.push(*address);
+            }
         }
         let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
         self.write_queue.set(&mut entry.pending_status, wanted, now);

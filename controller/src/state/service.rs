@@ -54,6 +54,9 @@ pub(super) struct ServiceEntry {
     /// Addresses that the Service has lost, which the Event of its next status write reports.
     pub(super) lost: LostAddresses,
     pub(super) pending_status: PendingStatus,
+    /// Addresses of all writes that were queued since the latest success. Each of these writes may
+    /// still be on its way, so no other Service gets the addresses.
+    pub(super) queued_addresses: Vec<IpAddr>,
     /// Changes of the addresses in the status by other clients, if there were any.
     pub(super) contest: Option<Box<Contest>>,
     /// Desired `Announced` condition, if the controller has decided it and the watch has not
@@ -102,6 +105,16 @@ impl ServiceEntry {
                 && service.ingress_manager.is_none()
     }
 
+    /// Returns whether a write with addresses that the Service has lost may be on its way. The
+    /// success of a later write shows that it is not.
+    fn has_outdated_write(&self) -> bool {
+        let assignment = self.assignment.as_ref().filter(|_| !self.queued_addresses.is_empty());
+        let lacks = |it: &Assignment| {
+            self.queued_addresses.iter().any(|address| !it.addresses.contains(address))
+        };
+        assignment.is_some_and(lacks)
+    }
+
     /// Returns the contest about the Service's status, if the status is contested.
     pub(super) fn active_contest(&self) -> Option<&Contest> {
         self.contest.as_deref().filter(|contest| contest.is_active())
@@ -148,11 +161,13 @@ impl Config {
     }
 
     /// Returns the addresses that a Service uses without an assignment by FerroLB, ascending.
-    /// `assignment` is the decision about the Service, if there is one.
+    /// `assignment` is the decision about the Service, if there is one, and `queued` are the
+    /// addresses of writes that may be on their way.
     pub(super) fn unmanaged_addresses(
         &self,
         service: &Service,
         assignment: Option<&Assignment>,
+        queued: &[IpAddr],
     ) -> Vec<(IpAddr, UnmanagedSource)> {
         let external = service
             .demand
@@ -174,8 +189,11 @@ impl Config {
         };
         let in_status = service.assigned.iter().map(|assigned| assigned.address);
         let in_status = in_status.filter_map(|address| Some((address, source(&address)?)));
-        let mut all: Vec<_> = external.chain(cluster).chain(in_status).collect();
+        let lost = queued.iter().filter(|address| is_lost(address));
+        let lost = lost.map(|address| (*address, UnmanagedSource::StillInStatus));
+        let mut all: Vec<_> = external.chain(cluster).chain(in_status).chain(lost).collect();
         all.sort_unstable();
+        all.dedup();
         all
     }
 }
@@ -322,6 +340,7 @@ fn assigned_status(
         && pool_matches
         && announced_matches
         && service.sharing_parameters == sharing_parameters
+        && !entry.has_outdated_write()
     {
         return None;
     }

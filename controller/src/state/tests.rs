@@ -283,7 +283,16 @@ impl Cluster {
     /// Stores a write. The watch reports the written object before the reply to the write arrives:
     /// the API server guarantees no order.
     fn write(&mut self, write: &Write) {
+        self.store_write(write);
+        self.report(write, Outcome::Done);
+    }
+
+    fn report(&mut self, write: &Write, outcome: Outcome) {
         let (target, attempt) = (write.target(), write.attempt);
+        self.handle(Event::Written { target, attempt, outcome });
+    }
+
+    fn store_write(&mut self, write: &Write) {
         match &write.status {
             Status::Service(key, status) => {
                 if let Some(mut service) =
@@ -303,7 +312,6 @@ impl Cluster {
             }
             Status::CustomResource(..) => {}
         }
-        self.handle(Event::Written { target, attempt, outcome: Outcome::Done });
     }
 
     fn apply_status(&mut self, pool: Pool) {

@@ -68,6 +68,11 @@ impl PendingStatus {
         self.slot.is_some()
     }
 
+    /// Returns whether no attempt has replaced this one.
+    pub(super) const fn is_latest(&self, attempt: u64) -> bool {
+        self.attempt == attempt
+    }
+
     /// Returns whether the API server has rejected the write so often that the failure was
     /// reported.
     pub(super) const fn is_refused(&self) -> bool {

@@ -175,9 +175,13 @@ enum WriteOp {
     /// The Service begins to be deleted, and keeps its status meanwhile.
     BeginDeletion(u8),
     Cluster(ClusterOp),
-    /// One of the due writes succeeds.
+    /// One of the due writes is sent, unless another write to its object is on its way.
+    Send(u8),
+    /// One of the writes on their way is stored.
     Succeed(u8),
-    /// One of the due writes fails.
+    /// One of the writes on their way is stored, but its reply is lost.
+    LoseReply(u8),
+    /// One of the writes on their way fails.
     Fail(u8),
     /// Time passes, so that failed writes are due again.
     Wait,
@@ -196,16 +200,21 @@ fn write_op() -> impl Strategy<Value = WriteOp> {
         4 => (0..6u8, prop::option::of(0..4u8)).prop_map(|(name, last)| WriteOp::Request(name, last)),
         1 => (0..6u8).prop_map(WriteOp::BeginDeletion),
         6 => cluster.prop_map(WriteOp::Cluster),
+        12 => any::<u8>().prop_map(WriteOp::Send),
         8 => any::<u8>().prop_map(WriteOp::Succeed),
+        2 => any::<u8>().prop_map(WriteOp::LoseReply),
         4 => any::<u8>().prop_map(WriteOp::Fail),
         2 => Just(WriteOp::Wait),
     ]
 }
 
-fn apply_write_op(cluster: &mut Cluster, op: WriteOp) {
-    let writes = cluster.writes();
-    let chosen = |n: u8| writes.get(usize::from(n) % writes.len().max(1)).cloned();
+/// Applies one operation. `sent` are the writes on their way, at most one per object.
+fn apply_write_op(cluster: &mut Cluster, sent: &mut Vec<Write>, op: WriteOp) {
     let name = |n: u8| format!("s{n}");
+    let mut take = |n: u8| {
+        let index = usize::from(n) % sent.len().max(1);
+        (index < sent.len()).then(|| sent.remove(index))
+    };
     match op {
         WriteOp::Request(n, last) if cluster.services.contains_key(&key(&name(n))) => {
             cluster.change(&name(n), |service| {
@@ -217,16 +226,43 @@ fn apply_write_op(cluster: &mut Cluster, op: WriteOp) {
             cluster.change(&name(n), |service| service.deleting = true);
         }
         WriteOp::Request(..) | WriteOp::BeginDeletion(_) => {}
-        WriteOp::Cluster(op) => apply_op(cluster, op),
+        WriteOp::Cluster(op) => {
+            match op {
+                // The API server rejects a write to a Service of another uid or type.
+                ClusterOp::Delete(n) | ClusterOp::Type(n) => {
+                    sent.retain(|write| write.target() != Target::Service(key(&name(n))));
+                }
+                ClusterOp::Restart => sent.clear(),
+                ClusterOp::Apply(..)
+                | ClusterOp::SetAddress(..)
+                | ClusterOp::Pool(..)
+                | ClusterOp::DeletePool(_)
+                | ClusterOp::Node(_)
+                | ClusterOp::Fail
+                | ClusterOp::Settle
+                | ClusterOp::Relist => {}
+            }
+            apply_op(cluster, op);
+        }
+        WriteOp::Send(n) => {
+            let is_free = |write: &Write| !sent.iter().any(|it| it.target() == write.target());
+            let free: Vec<_> = cluster.writes().into_iter().filter(is_free).collect();
+            sent.extend(free.get(usize::from(n) % free.len().max(1)).cloned());
+        }
         WriteOp::Succeed(n) => {
-            if let Some(write) = chosen(n) {
+            if let Some(write) = take(n) {
                 cluster.write(&write);
             }
         }
+        WriteOp::LoseReply(n) => {
+            if let Some(write) = take(n) {
+                cluster.store_write(&write);
+                cluster.report(&write, Outcome::Failed);
+            }
+        }
         WriteOp::Fail(n) => {
-            if let Some(write) = chosen(n) {
-                let (target, attempt, outcome) = (write.target(), write.attempt, Outcome::Failed);
-                cluster.handle(Event::Written { target, attempt, outcome });
+            if let Some(write) = take(n) {
+                cluster.report(&write, Outcome::Failed);
             }
         }
         WriteOp::Wait => {
@@ -242,8 +278,9 @@ proptest! {
         ops in prop::collection::vec(write_op(), 1..80),
     ) {
         let mut cluster = Cluster::new(vec![], vec![pool("p0", &["10.0.0.0-10.0.0.3"])]);
+        let mut sent = Vec::new();
         for op in ops {
-            apply_write_op(&mut cluster, op);
+            apply_write_op(&mut cluster, &mut sent, op);
             let mut shown = BTreeMap::new();
             for (key, service) in &cluster.services {
                 for assigned in &service.assigned {
