@@ -92,7 +92,11 @@ pub(crate) fn probe_during(
 ) -> Result<ProbeReport> {
     let server = services::http(address);
     let probing = lab.start_probe(server, length, PROBE_INTERVAL);
-    lab.http_get(CLIENT, server, "/").context("the client gets no page before the event")?;
+    // An attempt fails if its source port is one of a connection that was lost in the last two
+    // minutes: conntrack remembers it without translation.
+    wait::until("the client gets a page before the event", pools::STATE_MAX, || {
+        lab.http_get(CLIENT, server, "/").map(Some)
+    })?;
     work()?;
     let report = probing.finish()?;
     let (sent, lost, gap) = (report.sent, report.lost, report.longest_gap_ms);
