@@ -192,6 +192,11 @@ impl Link {
     /// Returns the subnets that are on this interface's network segment. Link-local subnets are
     /// left out, because every segment has them.
     pub fn subnets(&self) -> impl Iterator<Item = AddressRange> + '_ {
+        self.networks().map(|(address, length)| AddressRange::network(address, length))
+    }
+
+    /// Returns an address and the prefix length of each of [`Self::subnets`].
+    fn networks(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
         let is_network = |(address, length): &&(IpAddr, u8)| {
             let link_local = match address {
                 IpAddr::V4(address) => address.is_link_local(),
@@ -199,21 +204,14 @@ impl Link {
             };
             *length < Family::of(*address).width() && !link_local
         };
-        self.prefixes
-            .iter()
-            .filter(is_network)
-            .map(|(address, length)| AddressRange::network(*address, *length))
+        self.prefixes.iter().filter(is_network).copied()
     }
 
     /// Returns the subnets as text, ascending, such as `192.168.1.0/24`.
     #[must_use]
     pub fn subnet_names(&self) -> Vec<String> {
-        let own: BTreeSet<_> = self.subnets().map(|subnet| subnet.first()).collect();
-        let networks = self
-            .prefixes
-            .iter()
-            .map(|(address, length)| (AddressRange::network(*address, *length).first(), *length));
-        let networks: BTreeSet<_> = networks.filter(|(first, _)| own.contains(first)).collect();
+        let first = |(address, length)| (AddressRange::network(address, length).first(), length);
+        let networks: BTreeSet<_> = self.networks().map(first).collect();
         let text = |(first, length): (IpAddr, u8)| format!("{first}/{length}");
         networks.into_iter().take(SUBNETS_MAX).map(text).collect()
     }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Interval between the client's connections, and maximum time for which the client connects if the
 /// event does not end.
-const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-const PROBE_TIME_MAX: Duration = Duration::from_secs(240);
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_secs(240);
 /// Time for which the client connects before and after the event.
 const PROBE_MARGIN: Duration = Duration::from_secs(1);
 /// Maximum age of a connection that a move can reset, because only the old owner has its NAT state.
@@ -28,7 +28,7 @@ const PROBE_MARGIN: Duration = Duration::from_secs(1);
 const IN_PROGRESS_MAX: Duration = Duration::from_millis(200);
 /// Maximum number of connections to one Service that are lost during an event: as many as the
 /// client opens in 70 ms. The test prints how many losses no move explains.
-const LOST_MAX: usize = 7;
+pub(crate) const LOST_MAX: usize = 7;
 /// Maximum number of moves for one event. With policy `Local` an address follows the pods of a
 /// rollout, about five times. Many more moves mean that nodes compete for the address.
 const MOVES_MAX: usize = 12;

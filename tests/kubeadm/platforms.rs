@@ -2,9 +2,10 @@
 //! resemble k3s and minikube. Programs of the test stand in for ServiceLB, `minikube tunnel` and
 //! MetalLB 0.9.6. The commands are those of docs/platforms.md.
 
+use crate::client::{LOST_MAX, PROBE_INTERVAL, PROBE_TIME_MAX};
 use crate::stand_ins::{METALLB_COUNT, METALLB_FIRST, beside, metallb_096, service_lb, tunnel};
 use crate::{uninstall, web};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use ferrolb_lab::scenario::{print_measured, step};
 use ferrolb_lab::{Lab, wait};
 use ferrolb_proto::api::{
@@ -26,11 +27,10 @@ const POOL: (&str, &str) = ("docs/install/manifests.md", "kind: IPAddressPool");
 /// Service of another load balancer.
 const OTHER: &str = "other";
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-/// Interval of the client's connections, and maximum time for which it connects.
-const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-const PROBE_TIME_MAX: Duration = Duration::from_secs(120);
 /// Time for which `minikube tunnel` runs, in which it patches each Service three times.
 const TUNNEL_TIME: Duration = Duration::from_secs(13);
+/// Time for which the client connects to a node after the end of ServiceLB.
+const BEFORE_ADOPTION: Duration = Duration::from_secs(2);
 
 /// Returns the blocks of a page that this part runs.
 pub(crate) fn blocks(page: &Page) -> Result<Vec<&Block>> {
@@ -93,7 +93,7 @@ fn trial(lab: &Lab, runner: &Runner<'_>) -> Result<()> {
         ensure!(states == "Healthy Healthy Healthy", "the states are {states:?}");
         Ok(Some(()))
     })?;
-    let [server] = web::wait_pages(lab, "trial")?[..] else { panic!("one family, one address") };
+    let server = web::wait_pages(lab, "trial")?[0];
     probe(lab, server, "pods replaced beside ServiceLB, which clears the status", || {
         lab.kubectl(&["rollout", "restart", "deployment/web"])?;
         lab.kubectl(&["rollout", "status", "deployment/web", web::ROLLOUT_MAX])?;
@@ -102,13 +102,14 @@ fn trial(lab: &Lab, runner: &Runner<'_>) -> Result<()> {
     lab.kubectl(&["delete", "service", "trial"]).map(drop)
 }
 
-/// Prints how many connections to a server are lost while `event` runs.
-fn probe<T>(
+/// Runs `event` while a client connects to a server. Prints and returns how many connections are
+/// lost.
+fn probe(
     lab: &Lab,
     server: SocketAddr,
     name: &str,
-    event: impl FnOnce() -> Result<T>,
-) -> Result<T> {
+    event: impl FnOnce() -> Result<()>,
+) -> Result<usize> {
     let (probing, start) = (lab.start_probe(server, PROBE_TIME_MAX, PROBE_INTERVAL), wait::now());
     let result = event();
     let report = probing.stop()?;
@@ -119,11 +120,11 @@ fn probe<T>(
         start.elapsed().as_secs_f64(),
         report.longest_gap_ms
     ));
-    result
+    result.map(|()| report.lost)
 }
 
-/// Checks that a Service of another load balancer keeps its addresses, that its condition names the
-/// field manager, and that no node announces for FerroLB.
+/// Checks that a Service of another load balancer keeps its addresses, and that its condition names
+/// the field manager.
 fn check_left(lab: &Lab, manager: &str, addresses: &[SocketAddr]) -> Result<()> {
     let message = web::wait_reason(lab, OTHER, ASSIGNED, "ServedByOther")?;
     ensure!(message.contains(&format!("field manager {manager:?}")), "the message is {message:?}");
@@ -154,26 +155,25 @@ fn wait_same(lab: &Lab, service: &str, server: SocketAddr) -> Result<()> {
 /// address afterwards.
 fn replace(lab: &Lab, runner: &Runner<'_>) -> Result<()> {
     let nodes = web::wait_pages(lab, OTHER)?;
-    let start = wait::now();
-    let server = probe(lab, nodes[0], "address of a node, until the Service is adopted", || {
-        wait::during(Duration::from_secs(2), || Ok(()))?;
+    let lost = probe(lab, nodes[0], "address of a node, until the Service is adopted", || {
+        wait::during(BEFORE_ADOPTION, || Ok(()))?;
         check_left(lab, "k3s", &nodes)
-    })
-    .and_then(|()| {
-        run(runner, PAGE, ADOPTION)?;
-        web::wait_reason(lab, OTHER, ANNOUNCED, "Announced")?;
-        web::wait_pages(lab, OTHER)
     })?;
-    let after = start.elapsed().as_secs_f64() - 2.0;
-    print_measured(&format!("adopted: a page at {server:?} after {after:.1} s"));
-    ensure!(server.iter().all(|it| !nodes.contains(it)), "the Service still has {server:?}");
+    ensure!(lost <= LOST_MAX, "the address of a node lost {lost} connections");
+    let start = wait::now();
+    run(runner, PAGE, ADOPTION)?;
+    web::wait_reason(lab, OTHER, ANNOUNCED, "Announced")?;
+    let servers = web::wait_pages(lab, OTHER)?;
+    let after = start.elapsed().as_secs_f64();
+    print_measured(&format!("adopted: a page at {servers:?} after {after:.1} s"));
+    ensure!(servers.iter().all(|it| !nodes.contains(it)), "the Service still has {servers:?}");
     Ok(())
 }
 
 /// Runs `minikube tunnel` until it has patched the Service three times, and checks that the Service
 /// has its address after the end.
 fn run_tunnel(lab: &Lab) -> Result<()> {
-    let [server] = web::wait_pages(lab, OTHER)?[..] else { panic!("one family, one address") };
+    let server = web::wait_pages(lab, OTHER)?[0];
     probe(lab, server, "minikube tunnel", || {
         let (message, writes) = beside(lab, tunnel, || {
             wait::during(TUNNEL_TIME, || Ok(()))?;
@@ -189,6 +189,7 @@ fn run_tunnel(lab: &Lab) -> Result<()> {
         ));
         Ok(())
     })
+    .map(drop)
 }
 
 /// Runs MetalLB 0.9.6 beside FerroLB. A Service that MetalLB served first stays with MetalLB, and
@@ -251,8 +252,8 @@ fn scale_controller(lab: &Lab, replicas: u8) -> Result<()> {
 /// Checks that an exclude label on all nodes is ignored, and that without any such label the
 /// control plane announces, too.
 fn label_nodes(lab: &Lab) -> Result<()> {
-    let server = *web::wait_pages(lab, OTHER)?.first().context("the Service has no address")?;
-    probe(lab, server, "all nodes get the exclude label, and lose it", || {
+    let server = web::wait_pages(lab, OTHER)?[0];
+    let lost = probe(lab, server, "all nodes get the exclude label, and lose it", || {
         label(lab, "=")?;
         wait::until("the condition reports the label", web::PAGE_MAX, || {
             let message = web::wait_reason(lab, OTHER, ANNOUNCED, "Announced")?;
@@ -268,5 +269,7 @@ fn label_nodes(lab: &Lab) -> Result<()> {
             Ok(Some(()))
         })?;
         lab.kubectl(&[&workers[..], &["ferrolb.io/drain-"]].concat()).map(drop)
-    })
+    })?;
+    ensure!(lost <= LOST_MAX, "{lost} connections were lost");
+    Ok(())
 }

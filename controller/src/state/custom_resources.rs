@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{CustomResourceKind, StatusFields};
 use ferrolb_proto::facts::{
-    BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, L2Advertisement, Pool,
-    SpeakerInterface,
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, L2Advertisement, Pool, Speaker,
 };
 use ferrolb_proto::range::AddressRange;
 use ferrolb_runtime::store::Store;
@@ -151,29 +150,22 @@ impl State {
         let resources = &self.custom_resources;
         let outside = |pool: &Pool| {
             let selecting = resources.advertisements.values().filter(|ad| ad.selects_pool(pool));
-            let selecting: Vec<_> = selecting.collect();
-            let subnets = self.speakers.values().flat_map(|speaker| {
-                let labels = self.nodes.get(&*speaker.node).map(|node| &node.labels);
-                let selecting = &selecting;
-                let announces = move |interface: &&SpeakerInterface| {
-                    interface.up
-                        && labels.is_some_and(|labels| {
-                            let selects = |ad: &&&L2Advertisement| {
-                                ad.selects_node(labels) && ad.selects_interface(&interface.name)
-                            };
-                            selecting.iter().any(|ad| selects(&ad))
-                        })
-                };
-                speaker
-                    .interfaces
-                    .iter()
-                    .filter(announces)
-                    .flat_map(|it| it.subnets.iter().copied())
-            });
-            pools::ranges_outside(pool, &subnets.collect())
+            let subnets = selecting.flat_map(|ad| self.announcing_subnets(ad)).collect();
+            pools::ranges_outside(pool, &subnets)
         };
         let pools = resources.pools.values().map(|pool| (pool.name.clone(), outside(pool)));
         pools.filter(|(_, ranges)| !ranges.is_empty()).collect()
+    }
+
+    /// Returns the subnets of all interfaces on which an L2Advertisement announces.
+    fn announcing_subnets(&self, ad: &L2Advertisement) -> impl Iterator<Item = AddressRange> {
+        let is_selected = |speaker: &&Speaker| {
+            self.nodes.get(&*speaker.node).is_some_and(|node| ad.selects_node(&node.labels))
+        };
+        let speakers = self.speakers.values().filter(is_selected);
+        let interfaces = speakers.flat_map(|speaker| &speaker.interfaces);
+        let announcing = interfaces.filter(|it| it.up && ad.selects_interface(&it.name));
+        announcing.flat_map(|interface| interface.subnets.iter().copied())
     }
 
     /// Compares the statuses of custom resources with the desired ones, and queues the necessary

@@ -5,7 +5,7 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::facts::{Key, Pool, Service};
 
-use super::alloc::{Allocator, Requester};
+use super::alloc::{Allocator, Requester, UnmanagedSource};
 use super::announced::{Reason, RecheckQueue};
 use super::messages::assigned::{SERVED_BY_METALLB, SERVED_BY_OTHER};
 use super::service::{self, CounterLabels, Role, ServiceEntry};
@@ -66,7 +66,7 @@ impl State {
             let namespace_labels = self.namespaces.get(service.key.namespace());
             (
                 Requester { service, sharing: SharingParameters::default(), namespace_labels },
-                self.config.unmanaged_addresses(service, None, &[]),
+                self.config.unmanaged_addresses(service, None),
             )
         });
         let pool_fields = self.status_fields.get(&CustomResourceKind::IPAddressPool);
@@ -127,8 +127,8 @@ impl State {
         self.record_contest(key, before, now);
         if let Some(entry) = self.services.get(key) {
             let (had, has) = (
-                self.config.unmanaged_addresses(before, None, &[]),
-                self.config.unmanaged_addresses(&entry.service, None, &[]),
+                self.config.unmanaged_addresses(before, None),
+                self.config.unmanaged_addresses(&entry.service, None),
             );
             // A Service keeps the addresses in its status, even if another load balancer wrote
             // them. Assign them before waiting Services can get them.
@@ -160,8 +160,12 @@ impl State {
     /// fail, no two Services show one address.
     pub(super) fn update_unmanaged(&mut self, key: &Key) {
         let Some(entry) = self.services.get(key) else { return };
-        let (assignment, queued) = (entry.assignment.as_ref(), &entry.queued_addresses);
-        let addresses = self.config.unmanaged_addresses(&entry.service, assignment, queued);
+        let mut addresses =
+            self.config.unmanaged_addresses(&entry.service, entry.assignment.as_ref());
+        let outdated = entry.outdated_addresses();
+        addresses.extend(outdated.map(|address| (address, UnmanagedSource::StillInStatus)));
+        addresses.sort_unstable();
+        addresses.dedup();
         let namespace_labels = self.namespaces.get(key.namespace());
         let requester = Requester {
             service: &entry.service,
@@ -368,10 +372,8 @@ impl State {
                     .map(|assigned_at| now.since(assigned_at)),
             );
         }
-        for address in wanted.iter().flat_map(|wanted| &wanted.addresses) {
-            if !entry.queued_addresses.contains(address) {
-                entry.queued_addresses.push(*address);
-            }
+        if let Some(wanted) = &wanted {
+            entry.queue_addresses(&wanted.addresses);
         }
         let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
         self.write_queue.set(&mut entry.pending_status, wanted, now);

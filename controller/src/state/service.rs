@@ -23,6 +23,11 @@ use super::write_queue::PendingStatus;
 use super::{Config, Names};
 use crate::desired::{Action, Condition, IngressChange, Notice, ServiceStatus};
 
+/// Maximum number of addresses that a Service blocks because writes with them may be on their way.
+/// More are queued only if the API server accepts no write while the Service requests one address
+/// after the other.
+const QUEUED_ADDRESSES_MAX: usize = 8;
+
 /// Relation of a Service to FerroLB: whether FerroLB assigns addresses to it, and which status it
 /// writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,8 +59,9 @@ pub(super) struct ServiceEntry {
     /// Addresses that the Service has lost, which the Event of its next status write reports.
     pub(super) lost: LostAddresses,
     pub(super) pending_status: PendingStatus,
-    /// Addresses of all writes that were queued since the latest success. Each of these writes may
-    /// still be on its way, so no other Service gets the addresses.
+    /// Addresses of the writes that were queued since the latest success, at most
+    /// [`QUEUED_ADDRESSES_MAX`]. Each of these writes may still be on its way, so no other Service
+    /// gets the addresses.
     pub(super) queued_addresses: Vec<IpAddr>,
     /// Changes of the addresses in the status by other clients, if there were any.
     pub(super) contest: Option<Box<Contest>>,
@@ -105,14 +111,23 @@ impl ServiceEntry {
                 && service.ingress_manager.is_none()
     }
 
-    /// Returns whether a write with addresses that the Service has lost may be on its way. The
-    /// success of a later write shows that it is not.
-    fn has_outdated_write(&self) -> bool {
-        let assignment = self.assignment.as_ref().filter(|_| !self.queued_addresses.is_empty());
-        let lacks = |it: &Assignment| {
-            self.queued_addresses.iter().any(|address| !it.addresses.contains(address))
-        };
-        assignment.is_some_and(lacks)
+    /// Records the addresses of a write that is queued.
+    pub(super) fn queue_addresses(&mut self, addresses: &[IpAddr]) {
+        for address in addresses {
+            if !self.queued_addresses.contains(address) {
+                self.queued_addresses.push(*address);
+            }
+        }
+        let excess = self.queued_addresses.len().saturating_sub(QUEUED_ADDRESSES_MAX);
+        self.queued_addresses.drain(..excess);
+    }
+
+    /// Returns the lost addresses of the Service with which a write may be on its way. The success
+    /// of a later write shows that none is.
+    pub(super) fn outdated_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let assigned = self.assignment.as_ref().map(|assignment| &assignment.addresses);
+        let is_lost = move |address: &&IpAddr| assigned.is_some_and(|it| !it.contains(address));
+        self.queued_addresses.iter().filter(is_lost).copied()
     }
 
     /// Returns the contest about the Service's status, if the status is contested.
@@ -161,13 +176,11 @@ impl Config {
     }
 
     /// Returns the addresses that a Service uses without an assignment by FerroLB, ascending.
-    /// `assignment` is the decision about the Service, if there is one, and `queued` are the
-    /// addresses of writes that may be on their way.
+    /// `assignment` is the decision about the Service, if there is one.
     pub(super) fn unmanaged_addresses(
         &self,
         service: &Service,
         assignment: Option<&Assignment>,
-        queued: &[IpAddr],
     ) -> Vec<(IpAddr, UnmanagedSource)> {
         let external = service
             .demand
@@ -189,11 +202,8 @@ impl Config {
         };
         let in_status = service.assigned.iter().map(|assigned| assigned.address);
         let in_status = in_status.filter_map(|address| Some((address, source(&address)?)));
-        let lost = queued.iter().filter(|address| is_lost(address));
-        let lost = lost.map(|address| (*address, UnmanagedSource::StillInStatus));
-        let mut all: Vec<_> = external.chain(cluster).chain(in_status).chain(lost).collect();
+        let mut all: Vec<_> = external.chain(cluster).chain(in_status).collect();
         all.sort_unstable();
-        all.dedup();
         all
     }
 }
@@ -340,7 +350,7 @@ fn assigned_status(
         && pool_matches
         && announced_matches
         && service.sharing_parameters == sharing_parameters
-        && !entry.has_outdated_write()
+        && entry.outdated_addresses().next().is_none()
     {
         return None;
     }

@@ -242,8 +242,8 @@ pub struct InterfaceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub subnets: Vec<String>,
-    /// True if the interface has no IPv6 address, so IPv6 is disabled on it. The node announces no
-    /// IPv6 addresses there.
+    /// True if the interface has no IPv6 address, usually because IPv6 is disabled on it. The node
+    /// announces no IPv6 addresses there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ipv6_disabled: bool,
     /// True if the interface has received no frame for 0.42 s. After a second, the node acts as if

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{EndpointSlice, Key, Service, ServiceConditionType, Speaker};
+use ferrolb_proto::range::AddressRange;
 use ferrolb_runtime::watch::Change;
 
 use super::super::State;
@@ -64,13 +65,8 @@ impl State {
         for (node, before) in self.speakers.handle(change.or_delete(), Some) {
             if let Some(speaker) = self.speakers.get(&node).cloned() {
                 let before = before.unwrap_or_default();
-                let links = |speaker: &Speaker| {
-                    let links = speaker.interfaces.iter();
-                    let link = links.map(|it| (it.name.clone(), it.up, it.subnets.clone()));
-                    link.collect::<Vec<_>>()
-                };
-                self.custom_resources.statuses_dirty |=
-                    before.bgp != speaker.bgp || links(&before) != links(&speaker);
+                self.custom_resources.statuses_dirty |= before.bgp != speaker.bgp
+                    || !subnets_by_interface(&before).eq(subnets_by_interface(&speaker));
                 self.speaker_changed(&before, &speaker, now);
             } else {
                 self.custom_resources.statuses_dirty = true;
@@ -151,4 +147,9 @@ impl State {
             self.rechecks.queue(key, &mut entry.recheck, now, None);
         }
     }
+}
+
+/// Returns the facts about interfaces on which the statuses of custom resources depend.
+fn subnets_by_interface(speaker: &Speaker) -> impl Iterator<Item = (&str, bool, &[AddressRange])> {
+    speaker.interfaces.iter().map(|it| (&*it.name, it.up, &*it.subnets))
 }

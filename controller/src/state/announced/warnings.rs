@@ -58,9 +58,11 @@ impl DiagnosisInput<'_> {
         for address in self.service.announceable() {
             let from = self.service.pool_annotation.as_deref();
             let Some(pool) = self.cluster.pool_of(from, address) else { continue };
+            if pool.routed {
+                continue;
+            }
             let known = live_speakers.subnets_around(address);
-            let is_inside = known.iter().any(|subnet| subnet.contains(address));
-            if pool.routed || known.is_empty() || is_inside {
+            if known.is_empty() || known.iter().any(|subnet| subnet.contains(address)) {
                 continue;
             }
             addresses.push(address);

@@ -19,7 +19,7 @@ pub(in crate::state) enum Cause {
     NoSharedEndpoint,
     NoEndpoint,
     NoInterface,
-    /// IPv6 is disabled on all interfaces of the node that could announce the IPv6 address.
+    /// No interface of the node that could announce the IPv6 address has IPv6.
     NoIpv6,
     NoPeer,
     TooManyCommunities,

@@ -13,7 +13,7 @@ pub(in crate::state) enum L2Message<'a> {
     Valid,
     Problem(&'a L2AdvertisementProblem),
     UnknownPool(Vec<&'a str>),
-    /// No node has these interfaces.
+    /// No speaker uses these interfaces.
     UnknownInterface(Vec<&'a str>),
 }
 

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::state::RESOURCE_STATUS_INTERVAL;
+use crate::state::service::ServiceEntry;
+use crate::state::service_addresses::Assignment;
 
 fn first_write(cluster: &Cluster) -> Write {
     cluster.writes().into_iter().next().expect("a write is due")
@@ -266,4 +268,14 @@ fn a_renewed_lease_extends_the_same_term() {
     assert!(!cluster.writes().is_empty(), "the leader continues without new lists");
     cluster.handle(Event::Lease(Leadership::Lost));
     assert_eq!(plan(&cluster.state, cluster.now), crate::desired::Desired::default());
+}
+
+#[test]
+fn a_service_blocks_a_limited_number_of_addresses_of_queued_writes() {
+    let mut entry = ServiceEntry::default();
+    let address = |last| IpAddr::from([10, 0, 0, last]);
+    (0..20).for_each(|last| entry.queue_addresses(&[address(last)]));
+    entry.queue_addresses(&[address(19)]);
+    entry.assignment = Some(Assignment::default());
+    assert!(entry.outdated_addresses().eq((12..20).map(address)));
 }
