@@ -21,6 +21,7 @@ use clap::Parser;
 use ferrolb_controller::event::{Event, Leadership};
 use ferrolb_controller::state::{Config, Names, State};
 use ferrolb_proto::facts::{Key, Pool, Service};
+use ferrolb_proto::node_failure::failures::MarkScope;
 use ferrolb_proto::range::Family;
 use ferrolb_proto::{Instant, api};
 use ferrolb_runtime::watch::Change;
@@ -131,6 +132,8 @@ fn leader_state(range: &str, now: Instant) -> State {
         default_implementation: true,
         names,
         pool_grace: Duration::from_secs(60),
+        node_failure_endpoints: MarkScope::Off,
+        node: "".into(),
     });
     let pool = Pool {
         name: "pool".into(),

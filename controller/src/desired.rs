@@ -6,7 +6,8 @@
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{ConditionStatus, CustomResourceKind, IpMode};
@@ -36,6 +37,53 @@ pub struct Desired {
     /// The most urgent writes, in order of urgency. A later [`Desired`] contains the less urgent
     /// ones, after these have finished.
     pub writes: Vec<Write>,
+    /// Actions on silent nodes.
+    pub node_tasks: Vec<NodeTask>,
+    /// Kubelets that the controller may have to probe, in a cluster with two speakers.
+    pub kubelets: Vec<SocketAddr>,
+}
+
+/// An action on a silent node, which the driver executes once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeTask {
+    /// Number of this attempt. Each retry has a new number.
+    pub attempt: u64,
+    /// Name of the node.
+    pub node: Box<str>,
+    /// The action.
+    pub action: NodeAction,
+}
+
+impl NodeTask {
+    /// Returns the address of the kubelet to probe, if the task is such a probe.
+    #[must_use]
+    pub const fn kubelet(&self) -> Option<SocketAddr> {
+        match self.action {
+            NodeAction::ProbeKubelet(kubelet) => kubelet,
+            NodeAction::Mark(_) | NodeAction::Restore(_) => None,
+        }
+    }
+}
+
+/// Kind of a [`NodeTask`], with what the driver must know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum NodeAction {
+    /// Connect to the kubelet at this address; `None`: the address is not known.
+    ProbeKubelet(Option<SocketAddr>),
+    /// Mark the pods of these Services on the node as not Ready.
+    Mark(Services),
+    /// Restore the marked pods of these Services on the node.
+    Restore(Services),
+}
+
+/// Services that have endpoints on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Services(pub Arc<[Key]>);
+
+impl Serialize for Services {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(ToString::to_string))
+    }
 }
 
 /// One attempt to write the status of an object.
@@ -198,16 +246,18 @@ pub struct Condition {
     pub since: Option<i64>,
 }
 
-/// Field `action` of a Kubernetes Event about a Service.
+/// Field `action` of a Kubernetes Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Action {
     /// The controller assigns addresses to the Service.
     AssignAddress,
     /// The speakers announce the addresses of the Service.
     Announce,
+    /// The controller marks pods of a node as not Ready.
+    MarkPods,
 }
 
-/// A Kubernetes Event about a Service (`events.k8s.io/v1`).
+/// A Kubernetes Event about a Service or a Node (`events.k8s.io/v1`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Notice {
     /// True if the Event's `type` is `Warning`, false if it is `Normal`.
@@ -218,6 +268,28 @@ pub struct Notice {
     pub reason: Cow<'static, str>,
     /// Field `note` of the Event.
     pub message: Box<str>,
+}
+
+/// A Kubernetes Event about a Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeNotice {
+    /// Name of the Node.
+    pub node: Box<str>,
+    /// The fact that the Event reports.
+    pub fact: NodeFact,
+    /// The content.
+    pub notice: Notice,
+}
+
+/// A fact about a silent node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeFact {
+    /// The node has failed, and its pods are marked.
+    Failed,
+    /// Too many nodes are silent, so no pods are marked.
+    Ignored,
+    /// The node replies again.
+    Returned,
 }
 
 /// Reason, in an Event and a metric, for a Service whose status update the API server rejects. No
@@ -252,6 +324,8 @@ pub struct MetricValues {
     pub services: Vec<(&'static str, i64)>,
     /// Number of FerroLB's Services for each reason of the condition `ferrolb.io/Announced`.
     pub announced: Vec<(&'static str, i64)>,
+    /// Number of failed nodes whose pods are marked as not Ready.
+    pub failed_nodes: i64,
 }
 
 /// Values of the metrics of one pool.

@@ -7,6 +7,7 @@ use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement,
     Namespace, Node, Pool, Service, Speaker,
 };
+use ferrolb_proto::node_failure::failures::ActionResult;
 use ferrolb_runtime::watch::Change;
 
 use crate::desired::Target;
@@ -48,6 +49,13 @@ pub enum Event {
         attempt: u64,
         /// The result of the attempt.
         outcome: Outcome,
+    },
+    /// A driver has executed an action on a silent node.
+    NodeActionEnded {
+        /// Number of the action from [`crate::desired::NodeTask`].
+        attempt: u64,
+        /// The result.
+        result: ActionResult,
     },
     /// Time has passed, so deadlines may be due.
     Tick,
@@ -105,7 +113,11 @@ impl Event {
             Self::Peer(change) => unreadable_in("BGPPeer", change),
             Self::BgpAdvertisement(change) => unreadable_in("BGPAdvertisement", change),
             Self::BfdProfile(change) => unreadable_in("BFDProfile", change),
-            Self::StatusFieldsRead(..) | Self::Lease(_) | Self::Written { .. } | Self::Tick => None,
+            Self::StatusFieldsRead(..)
+            | Self::Lease(_)
+            | Self::Written { .. }
+            | Self::NodeActionEnded { .. }
+            | Self::Tick => None,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use ferrolb_proto::duration::parse_interval;
+use ferrolb_proto::node_failure::failures::MarkScope;
 use ferrolb_runtime::flags::{CommonFlags, TIME_HELP};
 
 /// Shortest lease duration, because the API server stores it in whole seconds.
@@ -21,6 +22,21 @@ pub struct Flags {
     /// Flags that the controller and the speaker share.
     #[command(flatten)]
     pub common: CommonFlags,
+
+    /// Pods on a failed node that are marked as not Ready: off (none), services (those behind
+    /// FerroLB's Services) or all (those behind any Service with a cluster IP)
+    #[arg(
+        long,
+        env = "FERROLB_NODE_FAILURE_ENDPOINTS",
+        value_name = "SCOPE",
+        default_value = "services"
+    )]
+    pub node_failure_endpoints: MarkScope,
+
+    /// Name of the Node on which this controller runs, which therefore never counts as failed;
+    /// empty: not known
+    #[arg(long, env = "FERROLB_NODE_NAME", value_name = "NAME", default_value = "")]
+    pub node_name: String,
 
     /// How long the other replicas wait for a leader that does not renew its lease; whole seconds
     #[arg(long, env = "FERROLB_LEASE_DURATION", value_name = "TIME", default_value = "15s", value_parser = parse_interval)]

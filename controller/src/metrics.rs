@@ -73,6 +73,15 @@ pub struct Metrics {
     pub writes: Counter,
     /// Number of status writes that the API server rejected or did not respond to.
     pub write_errors: Counter,
+    failed_nodes: Gauge,
+    /// Number of times that the pods of a failed node were marked.
+    pub node_failures: Counter,
+    /// Number of times that too many nodes were silent at the same time.
+    pub too_many_silent: Counter,
+    /// Number of pods that were marked as not Ready, because their node is silent.
+    pub pods_marked: Counter,
+    /// Number of marked pods that the controller has restored.
+    pub pods_restored: Counter,
     /// Number of Kubernetes Events that were not sent: the Service had too many, the queue was
     /// full, or the API server rejected them.
     pub notices_dropped: Counter,
@@ -93,6 +102,11 @@ impl Metrics {
             latest: Mutex::default(),
             writes: Counter::default(),
             write_errors: Counter::default(),
+            failed_nodes: Gauge::default(),
+            node_failures: Counter::default(),
+            too_many_silent: Counter::default(),
+            pods_marked: Counter::default(),
+            pods_restored: Counter::default(),
             notices_dropped: Counter::default(),
         };
         let allocator = registry.sub_registry_with_prefix("allocator");
@@ -136,8 +150,33 @@ impl Metrics {
         );
         registry.register(
             "notices_dropped",
-            "Kubernetes events about Services that were dropped or rejected",
+            "Kubernetes events about Services and Nodes that were dropped or rejected",
             self.notices_dropped.clone(),
+        );
+        registry.register(
+            "failed_nodes",
+            "Failed nodes whose pods are marked as not Ready at present",
+            self.failed_nodes.clone(),
+        );
+        registry.register(
+            "node_failures",
+            "Times that the pods of a failed node were marked as not Ready",
+            self.node_failures.clone(),
+        );
+        registry.register(
+            "node_failures_ignored",
+            "Times that too many nodes were silent at once, so that no pods were marked",
+            self.too_many_silent.clone(),
+        );
+        registry.register(
+            "pods_marked",
+            "Pods marked as not Ready, because their node failed",
+            self.pods_marked.clone(),
+        );
+        registry.register(
+            "pods_restored",
+            "Marked pods that the controller restored, because their kubelet did not",
+            self.pods_restored.clone(),
         );
     }
 
@@ -155,6 +194,7 @@ impl Metrics {
             return;
         }
         self.leader.set(i64::from(values.leading));
+        self.failed_nodes.set(values.failed_nodes);
         let series = || {
             let each = self.allocator.iter().flat_map(|(total, used)| [total, used]);
             each.chain([&self.services_allocated])
@@ -219,7 +259,13 @@ mod tests {
         let pool = PoolMetricValues { name: "lan".into(), usage, services: 4 };
         let (services, announced) =
             (vec![("Assigned", 3)], vec![("NoEndpoints", 2), ("Announced", 1)]);
-        metrics.update(MetricValues { leading: true, pools: vec![pool], services, announced });
+        metrics.update(MetricValues {
+            leading: true,
+            pools: vec![pool],
+            services,
+            announced,
+            failed_nodes: 1,
+        });
         metrics.record_latencies(vec![Duration::from_millis(3)]);
         let exported = text();
         for line in [
@@ -234,6 +280,7 @@ mod tests {
             "ferrolb_controller_announced{reason=\"NoEndpoints\"} 2",
             "ferrolb_controller_announced{reason=\"Announced\"} 1",
             "ferrolb_controller_writes_total 0",
+            "ferrolb_controller_failed_nodes 1",
         ] {
             assert!(
                 exported.lines().any(|exported_line| exported_line == line),

@@ -18,5 +18,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         term: Some(term),
         until: state.lease_expiry(),
         writes: state.due(now).take(PLANNED_WRITES_MAX).collect(),
+        node_tasks: state.node_tasks().to_vec(),
+        kubelets: state.kubelets(),
     }
 }

@@ -23,9 +23,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::desired::Desired;
+use crate::desired::{Desired, NodeFact, NodeNotice};
 use crate::drivers::apply::Applier;
-use crate::drivers::notices::{self, Notices};
+use crate::drivers::node_failure::NodeFailureDriver;
+use crate::drivers::notices::{self, EventObject, Notices};
 use crate::drivers::writer::Writer;
 use crate::drivers::{hello_secret, lease as lease_driver, status_fields};
 use crate::event::Event;
@@ -128,6 +129,8 @@ struct MainLoop {
     watches: Watches,
     decode_errors: DecodeErrorLog,
     metrics: Arc<Metrics>,
+    /// Queue of Kubernetes Events about Nodes.
+    notices: Notices,
     health: Arc<ApiHealth>,
     watchdog: Arc<Watchdog>,
     ready: bool,
@@ -157,7 +160,8 @@ pub async fn run(
             events.clone(),
         ));
     }
-    spawn_writers(&mut tasks, &client, &flags.common, &events, reader, &metrics, &config.identity);
+    let drivers = (&client, &flags.common, &events);
+    let notices = spawn_writers(&mut tasks, drivers, reader, &metrics, &config.identity);
     let (stop_lease, lease_stopped) = oneshot::channel();
     let mut lease_task = JoinSet::new();
     lease_task.spawn(lease_driver::run(
@@ -168,7 +172,7 @@ pub async fn run(
         lease_stopped,
     ));
 
-    let state = State::new(state_config(&flags.common));
+    let state = State::new(state_config(&flags));
     let watches = Watches::start(&client, &flags.common, &watchdog);
     let mut main = MainLoop {
         state,
@@ -178,6 +182,7 @@ pub async fn run(
         watches,
         decode_errors: DecodeErrorLog::default(),
         metrics,
+        notices,
         health,
         watchdog,
         ready: false,
@@ -215,12 +220,15 @@ pub async fn run(
     Ok(())
 }
 
-fn state_config(flags: &CommonFlags) -> Config {
+fn state_config(flags: &Flags) -> Config {
+    let Flags { common: flags, node_failure_endpoints, node_name, .. } = flags;
     Config {
         classes: flags.load_balancer_class.clone(),
         default_implementation: flags.default_implementation,
         names: Names { namespace: flags.namespace.clone(), group: flags.api_group.clone() },
         pool_grace: flags.pool_grace,
+        node_failure_endpoints: *node_failure_endpoints,
+        node: node_name.as_str().into(),
     }
 }
 
@@ -245,6 +253,7 @@ impl MainLoop {
             self.watches = Watches::start(&self.client, &self.flags, &self.watchdog);
         }
         self.metrics.record_latencies(self.state.take_latencies());
+        self.publish_node_notices();
         let next = plan(&self.state, now);
         self.desired.send_if_modified(|desired| {
             let differs = *desired != next;
@@ -255,6 +264,18 @@ impl MainLoop {
         self.watchdog.heartbeat(now);
         if !self.ready {
             self.update_readiness();
+        }
+    }
+
+    fn publish_node_notices(&mut self) {
+        while let Some(NodeNotice { node, fact, notice }) = self.state.next_node_notice() {
+            match fact {
+                NodeFact::Failed => _ = self.metrics.node_failures.inc(),
+                NodeFact::Ignored => _ = self.metrics.too_many_silent.inc(),
+                NodeFact::Returned => {}
+            }
+            let uid = self.state.node_uid(&node).to_owned();
+            self.notices.publish(EventObject::Node(node), &uid, &notice);
         }
     }
 
@@ -273,15 +294,14 @@ impl MainLoop {
     }
 }
 
+/// Starts the drivers that write to the API server. Returns the queue of Events about Nodes.
 fn spawn_writers(
     tasks: &mut JoinSet<()>,
-    client: &Client,
-    flags: &CommonFlags,
-    events: &mpsc::Sender<Event>,
+    (client, flags, events): (&Client, &CommonFlags, &mpsc::Sender<Event>),
     desired: watch::Receiver<Desired>,
     metrics: &Arc<Metrics>,
     identity: &str,
-) {
+) -> Notices {
     let (notices, queued_events) = Notices::new(Arc::clone(metrics));
     tasks.spawn(notices::send(
         client.clone(),
@@ -290,6 +310,9 @@ fn spawn_writers(
         Arc::clone(metrics),
     ));
     tasks.spawn(hello_secret::run(client.clone(), flags.namespace.clone(), desired.clone()));
+    let node_failure = NodeFailureDriver::new(client.clone(), Arc::clone(metrics), desired.clone());
+    tasks.spawn(node_failure.run(events.clone()));
+    let node_notices = notices.another();
     let writer = Writer {
         applier: Applier::new(client.clone(), flags, desired.clone()),
         desired,
@@ -298,6 +321,7 @@ fn spawn_writers(
         metrics: Arc::clone(metrics),
     };
     tasks.spawn(writer.run());
+    node_notices
 }
 
 /// Returns the lease settings from the flags, with a random identity. No other process has this

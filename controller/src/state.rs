@@ -19,6 +19,7 @@ mod custom_resources;
 mod decide;
 mod dump;
 mod messages;
+mod node_failure;
 mod objects;
 mod pool_addresses;
 mod pools;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
 use ferrolb_proto::facts::{Key, Node, Service, Speaker};
+use ferrolb_proto::node_failure::failures::MarkScope;
 use ferrolb_proto::range::AddressRange;
 use ferrolb_runtime::store::Store;
 use ferrolb_runtime::watch::Change;
@@ -47,6 +49,7 @@ use alloc::Allocator;
 use announced::{Reason, RecheckQueue};
 use custom_resources::CustomResources;
 use messages::pool::PoolFault;
+use node_failure::NodeFailures;
 use slices::Slices;
 use write_queue::WriteQueue;
 
@@ -79,6 +82,10 @@ pub struct Config {
     pub names: Names,
     /// Value of the flag `--pool-grace`.
     pub pool_grace: Duration,
+    /// Value of the flag `--node-failure-endpoints`.
+    pub node_failure_endpoints: MarkScope,
+    /// Name of the Node on which this controller runs; empty: not known.
+    pub node: Box<str>,
 }
 
 /// Counters of Services, for the metrics.
@@ -141,6 +148,7 @@ pub struct State {
     write_queue: WriteQueue,
     /// Services whose condition `Announced` needs a recheck.
     rechecks: RecheckQueue,
+    node_failures: NodeFailures,
     counters: ServiceCounters,
     /// Assignment latencies that the metrics have not read yet: times from the assignment of a
     /// Service's first address until its status is written.
@@ -182,6 +190,7 @@ impl State {
             retry_at: Instant::ZERO,
             write_queue: WriteQueue::default(),
             rechecks: RecheckQueue::default(),
+            node_failures: NodeFailures::default(),
             counters: ServiceCounters::default(),
             latencies: Vec::new(),
         }
@@ -238,6 +247,9 @@ impl State {
                 Event::Written { target, attempt, outcome } => {
                     self.handle_write_result(&target, attempt, outcome, now)
                 }
+                Event::NodeActionEnded { attempt, result } => {
+                    self.node_failures.end_action(attempt, result, now)
+                }
                 Event::Tick => {}
             }
         }
@@ -245,6 +257,7 @@ impl State {
             (self.is_active_leader, self.all_services_dirty) = (true, true);
         }
         self.decide_remaining(now);
+        self.update_node_failures(now);
         self.check_announced(now);
     }
 
@@ -303,6 +316,7 @@ impl State {
             .chain(self.next_expiry(now))
             .chain(self.contest_ends.first().map(|(end, _)| *end))
             .chain(self.announced_deadline(now))
+            .chain(self.node_failures_deadline())
             .min()
     }
 
@@ -338,6 +352,7 @@ impl State {
                 .iter()
                 .map(|(reason, count)| (reason.name(), *count))
                 .collect(),
+            failed_nodes: i64::try_from(self.node_failures.failed().count()).unwrap_or(i64::MAX),
         }
     }
 

@@ -150,7 +150,7 @@ pub fn run(
         Bench::Bgp => bgp::run(tools, options),
         Bench::BgpFailover => bgp_failover::run(tools, options, extent.runs),
         Bench::Failover => failover::run(tools, options, extent.runs, &extent.rows),
-        Bench::PowerOff => power_off::run(tools, options),
+        Bench::PowerOff => power_off::run(tools, options, extent.runs),
     };
     findings.with_context(|| format!("the benchmark {bench:?} failed"))
 }
@@ -167,11 +167,7 @@ fn with_ferrolb(
     })
 }
 
-fn in_lab(
-    tools: &Tools,
-    options: &Options,
-    work: impl FnOnce(&Lab) -> Result<Findings>,
-) -> Result<Findings> {
+fn in_lab<T>(tools: &Tools, options: &Options, work: impl FnOnce(&Lab) -> Result<T>) -> Result<T> {
     let lab = Lab::up(tools, options)?;
     let findings = work(&lab)?;
     lab.down()?;

@@ -72,7 +72,8 @@ pub(crate) use selectors::{LABEL_PREFIX_MAX, LABEL_VALUE_MAX};
 pub use speaker_status::{
     BfdState, BgpSessionState, BgpSessionStatus, BgpStatus, FailingService, InterfaceIssue,
     InterfaceIssueReason, InterfaceStatus, KubeProxyState, KubeProxyStatus, PASSWORD_UNAVAILABLE,
-    SUBNETS_MAX, SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus,
+    SUBNETS_MAX, SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, WatchedNode,
+    WatchedNodeState,
 };
 pub use status_fields::{OpenApiDocument, StatusFields};
 

@@ -41,7 +41,8 @@ pub use endpoint_condition::{
 };
 pub use endpoint_problem::EndpointProblem;
 pub use endpoint_slice::{
-    Endpoint, EndpointAddress, EndpointSlice, EndpointSliceObject, SERVICE_SLICES_SELECTOR,
+    Endpoint, EndpointAddress, EndpointSlice, EndpointSliceObject, SERVICE_NAME_LABEL,
+    SERVICE_SLICES_SELECTOR,
 };
 pub use health_check::{
     CheckKind, CheckPort, HEALTH_CHECK_ANNOTATION, HEALTH_INTERVAL_RANGE, HealthCheck,

@@ -12,6 +12,7 @@
 //! - [`claim`]: the state machine that decides which speaker owns an address.
 //! - [`health`]: the state machines for the health checks of endpoints and for kube-proxy health.
 //! - [`lease`]: the state machine that decides which replica of the controller may write.
+//! - [`node_failure`]: the state machines that detect a failed node before Kubernetes does.
 //!
 //! No code in this crate does I/O, reads a clock, starts a task or thread, takes a lock, or awaits.
 //! A test in the `tests` crate checks that no dependency of this crate does I/O.
@@ -29,6 +30,7 @@ pub mod eligibility;
 pub mod facts;
 pub mod health;
 pub mod lease;
+pub mod node_failure;
 pub mod range;
 pub mod shared_map;
 mod time;
@@ -36,8 +38,8 @@ pub mod wire;
 
 pub use time::Instant;
 
-/// Contract of every state machine: ownership protocol, leader lease, health checks and kube-proxy
-/// health.
+/// Contract of every state machine: ownership protocol, leader lease, node failure, health checks
+/// and kube-proxy health.
 ///
 /// The driver calls [`handle`](Machine::handle) with one input and the time at which the input
 /// happened. Then it calls [`poll`](Machine::poll) until the result is `None`. Then it waits for

@@ -10,6 +10,7 @@
 //! - [`api_health`]: logs once when the API server becomes unavailable, and once when it is
 //!   available again.
 //! - [`backoff`]: the delay before the next attempt after a failed request.
+//! - [`reach`]: whether a host replies to TCP.
 //! - [`refusal`]: explanations of status writes that the API server refuses.
 //! - [`watch`]: sends the changes of a Kubernetes watch, as a few kinds of
 //!   [`Change`](watch::Change), to the program's own event queue.
@@ -33,6 +34,7 @@ pub mod clock;
 pub mod connect;
 pub mod flags;
 pub mod logs;
+pub mod reach;
 pub mod refusal;
 pub mod signals;
 pub mod store;

@@ -255,7 +255,8 @@ impl FaultyMachine {
             | Body::ChallengeReply { .. }
             | Body::ListRequest
             | Body::Doubt(_)
-            | Body::PathReport { .. } => {}
+            | Body::PathReport { .. }
+            | Body::NodeWatch(_) => {}
         }
         let stated = self.stated.iter().map(|(address, rank)| (*address, *rank));
         frame.claim_set = ClaimSetSummary::new(frame.epoch, self.stated_changes, stated);

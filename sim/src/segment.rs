@@ -451,6 +451,7 @@ fn describe_frame(frame: &Frame) -> String {
         Body::Challenge { .. } => "CHALLENGE".into(),
         Body::ChallengeReply { .. } => "CHALLENGE REPLY".into(),
         Body::PathReport { report, .. } => format!("{report:?}"),
+        Body::NodeWatch(message) => format!("{message:?}"),
         Body::ListRequest => "LIST REQUEST".into(),
         Body::List(Stretch { after, last, claims }) => {
             format!("LIST after {} to {}: {}", bound(*after), bound(*last), claim_list(claims))

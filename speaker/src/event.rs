@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::SUBNETS_MAX;
+use ferrolb_proto::api::{SUBNETS_MAX, WatchedNode};
 use ferrolb_proto::claim::{AddressConflict, Move, Owned};
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement, Node,
@@ -106,6 +106,8 @@ pub enum Event {
     Speaker(Change<Speaker>),
     /// The watch of all SpeakerStatuses ended, so their current content is unknown.
     SpeakersUnknown,
+    /// The state of the nodes that this node watches changed. Sorted by name.
+    WatchedNodes(Arc<[WatchedNode]>),
     /// The process received a signal to end, so this node must hand over its addresses.
     StopRequested,
 }
@@ -150,6 +152,7 @@ impl Event {
             | Self::Bgp(_)
             | Self::GobgpRead(_)
             | Self::SpeakersUnknown
+            | Self::WatchedNodes(_)
             | Self::StopRequested => None,
         }
     }

@@ -81,8 +81,8 @@ pub struct Flags {
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(2..=100))]
     pub hello_misses: u32,
 
-    /// UDP port by which speakers challenge a node whose hello frames are missing, the same on all
-    /// nodes; with 0, speakers do not use UDP
+    /// UDP port by which speakers watch other nodes, and challenge a node whose hello frames are
+    /// missing; the same on all nodes; with 0, speakers do not use UDP and detect no failed node
     #[arg(long, env = "FERROLB_CHALLENGE_PORT", value_name = "PORT", default_value_t = 7473)]
     pub challenge_port: u16,
 

@@ -18,6 +18,7 @@
 //! - [`status`], [`speaker_statuses`]: write this node's SpeakerStatus, and read those of all
 //!   nodes.
 //! - [`run`], [`watches`]: the main loop, and the watches that it starts.
+//! - [`node_watch`]: watches other nodes, to detect their failure.
 //! - [`node_lock`]: lock that admits one speaker process per node.
 //! - [`flags`], [`metrics`]: command line flags, and Prometheus metrics.
 
@@ -29,6 +30,7 @@ pub mod link;
 pub mod links;
 pub mod metrics;
 pub mod node_lock;
+pub mod node_watch;
 pub mod plan;
 pub mod run;
 pub mod speaker_statuses;

@@ -45,7 +45,7 @@ pub use memo::Memo;
 pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
 pub use proxy_health::ProxyTargets;
 pub use received_ranges::{IPV4_RANGES_MAX, IPV6_RANGES_MAX};
-pub use second_path::SecondPathConfig;
+pub use second_path::{NodeWatchConfig, OtherNode, SecondPathConfig};
 pub use units::{AddressCounts, SERVING_NAMES, Units};
 
 /// Desired configuration of all drivers.
@@ -55,6 +55,8 @@ pub struct Desired {
     pub links: BTreeMap<u32, LinkPlan>,
     /// Configuration of the second path between the speakers.
     pub second_path: Arc<SecondPathConfig>,
+    /// Configuration of the driver that watches other nodes.
+    pub node_watch: NodeWatchConfig,
     /// Names of the interfaces that the speaker uses, but on which it announces nothing until it
     /// receives another speaker there.
     pub waiting_for_speaker: BTreeSet<Box<str>>,
@@ -156,6 +158,10 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
     let has_bgp = bgp::is_known(state);
     let bgp_input = has_bgp.then(|| BgpInput::new(state, draining)).flatten();
     desired.second_path = memo.second_path(state);
+    desired.node_watch = NodeWatchConfig {
+        nodes: Arc::clone(&desired.second_path),
+        contacts: state.contacts_of_watched(),
+    };
     let mut is_reported = true;
     if state.missing_input().is_none() {
         is_reported = memo.update(state, bgp_input.as_ref(), now);
@@ -352,6 +358,7 @@ fn status(
             .map_or_else(String::new, |endpoints| endpoints.to_string()),
         bgp: None,
         owned_addresses: i64::try_from(owned_addresses).unwrap_or(i64::MAX),
+        watched_nodes: state.watched_nodes.to_vec(),
     }
 }
 

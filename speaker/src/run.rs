@@ -34,7 +34,8 @@ use crate::links;
 use crate::metrics::probes::ProbeMetrics;
 use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics, SecondPathMetrics};
 use crate::node_lock::NodeLock;
-use crate::plan::{BgpConfig, Desired, HealthChecks, Memo, ProxyTargets, plan};
+use crate::node_watch::{NodeWatchDriver, REPLIES_MAX};
+use crate::plan::{BgpConfig, Desired, HealthChecks, Memo, NodeWatchConfig, ProxyTargets, plan};
 use crate::state::{Changes, State, StateConfig};
 use crate::status::{self, StatusWriter};
 use crate::watches::start_watches;
@@ -111,7 +112,8 @@ async fn run_instance(
     }
 
     let drain_delay = flags.drain_delay.0.filter(|_| has_own_kinds);
-    let second_path = start_second_path(&flags, second_path_metrics)?;
+    let (second_path, node_watch) =
+        start_second_path(&flags, second_path_metrics, &sender, &mut tasks)?;
     let links = LinkSet::new(
         claim_settings(&flags),
         metrics.clone(),
@@ -120,13 +122,13 @@ async fn run_instance(
         sender,
     );
     let state = State::new(state_config(flags, drain_delay));
-    info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
     let main = MainLoop {
         state,
         memo: Memo::default(),
         desired: Desired::default(),
         links,
         second_path,
+        node_watch,
         status,
         proxy_targets,
         probes,
@@ -140,15 +142,29 @@ async fn run_instance(
     main.run(termination, events, requests, tasks).await
 }
 
-/// Starts the second path. None: `--challenge-port` is 0.
+/// Starts the second path, and the driver that watches other nodes, which the returned sender
+/// configures. None: `--challenge-port` is 0.
 fn start_second_path(
     flags: &Flags,
     metrics: SecondPathMetrics,
-) -> anyhow::Result<Option<Arc<SecondPath>>> {
-    (flags.challenge_port != 0)
-        .then(|| SecondPath::start(flags.challenge_port, metrics))
-        .transpose()
-        .context("cannot start the thread for UDP challenges")
+    sender: &mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<(Option<Arc<SecondPath>>, watch::Sender<NodeWatchConfig>)> {
+    let (node_watch, config) = watch::channel(NodeWatchConfig::default());
+    if flags.challenge_port == 0 {
+        return Ok((None, node_watch));
+    }
+    let (replies, received_replies) = mpsc::channel(REPLIES_MAX);
+    let node = &*flags.node_name;
+    let second_path = SecondPath::start(flags.challenge_port, node, metrics, replies)
+        .context("cannot start the thread for UDP challenges")?;
+    let seed = getrandom::u64().context("the kernel returns no random numbers")?;
+    let driver = NodeWatchDriver::new(node, seed, Arc::clone(&second_path), sender.clone());
+    // Only FerroLB's own API group has the kind SpeakerStatus, which carries the reports.
+    if flags.common.api_group == api::GROUP {
+        tasks.spawn(driver.run(config, received_replies));
+    }
+    Ok((Some(second_path), node_watch))
 }
 
 /// Starts the health checks of kube-proxy and of endpoints. Returns the channels through which the
@@ -213,6 +229,8 @@ struct MainLoop {
     links: LinkSet,
     /// The second path. None: `--challenge-port` is 0.
     second_path: Option<Arc<SecondPath>>,
+    /// Configuration of the driver that watches other nodes.
+    node_watch: watch::Sender<NodeWatchConfig>,
     status: watch::Sender<status::DesiredStatus>,
     proxy_targets: watch::Sender<ProxyTargets>,
     probes: watch::Sender<HealthChecks>,
@@ -235,6 +253,8 @@ impl MainLoop {
         mut requests: mpsc::Receiver<StateRequest>,
         mut tasks: JoinSet<()>,
     ) -> anyhow::Result<()> {
+        let node = &*self.state.config.node;
+        info!(node, version = env!("CARGO_PKG_VERSION"), "speaker started");
         let mut handover_deadline: Option<Instant> = None;
         let mut changed = true;
         loop {
@@ -269,6 +289,7 @@ impl MainLoop {
                 }
                 signal = &mut termination, if handover_deadline.is_none() => {
                     info!(signal, "stopping: handing over the addresses of this node");
+                    self.second_path.iter().for_each(|second_path| second_path.leave());
                     changed = self.handle(Event::StopRequested);
                     handover_deadline = Some(Clock::now() + HANDOVER_TIMEOUT + HANDOVER_GRACE);
                 }
@@ -293,6 +314,7 @@ impl MainLoop {
             let owner = self.state.own_node().map_or("", |node| &node.uid);
             status::publish(&self.status, owner, &desired.status, &desired.owned);
         }
+        publish(&self.node_watch, &desired.node_watch);
         publish(&self.proxy_targets, &desired.proxy_targets);
         publish(&self.probes, &desired.probes);
         publish(&self.bgp_config, &desired.bgp);
@@ -379,6 +401,7 @@ impl MainLoop {
             | Event::GobgpRead(_)
             | Event::Speaker(_)
             | Event::SpeakersUnknown
+            | Event::WatchedNodes(_)
             | Event::StopRequested => {}
         }
         let changes = self.state.handle(event, Clock::now());

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
+use ferrolb_proto::api::WatchedNode;
 use ferrolb_proto::facts::{Key, Keyed, L2Advertisement, Node, Pool, PoolProblem, Speaker};
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use ferrolb_proto::health::prober::{CheckDefaults, ProbeTarget};
@@ -141,6 +142,8 @@ pub struct State {
     pub(crate) prefixes_at_start: Option<usize>,
     /// SpeakerStatuses of all nodes; known only while this node drains or is cordoned.
     pub(crate) speakers: Store<Box<str>, Speaker>,
+    /// The nodes that this node watches, sorted by name.
+    pub(crate) watched_nodes: Arc<[WatchedNode]>,
     pub(crate) leaving: bool,
 }
 
@@ -170,6 +173,7 @@ impl State {
             bgp: BgpReport::default(),
             prefixes_at_start: None,
             speakers: Store::default(),
+            watched_nodes: Arc::default(),
             leaving: false,
         }
     }
@@ -226,6 +230,9 @@ impl State {
             Event::SpeakersUnknown => {
                 Changes::speakers_if(std::mem::take(&mut self.speakers).was_ever_complete())
             }
+            Event::WatchedNodes(watched) => {
+                Changes::other_if(replace(&mut self.watched_nodes, watched))
+            }
             Event::StopRequested => Changes::other_if(!std::mem::replace(&mut self.leaving, true)),
         }
     }
@@ -249,6 +256,18 @@ impl State {
     #[must_use]
     pub fn own_node(&self) -> Option<&Node> {
         self.nodes.get(&*self.config.node)
+    }
+
+    /// Returns those of the watched nodes with whose speakers any interface is in contact.
+    pub(crate) fn contacts_of_watched(&self) -> BTreeSet<Box<str>> {
+        let is_contact = |node: &&str| {
+            let speakers_of = |report: &LinkReport| {
+                report.speakers.binary_search_by(|speaker| (**speaker).cmp(node)).is_ok()
+            };
+            self.reports.values().any(speakers_of)
+        };
+        let watched = self.watched_nodes.iter().map(|watched| &*watched.node);
+        watched.filter(is_contact).map(Into::into).collect()
     }
 
     /// Returns whether the keys, or whether they are known, have changed.

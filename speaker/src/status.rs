@@ -34,8 +34,11 @@ use crate::plan::{OwnedAddresses, with_addresses};
 
 /// Field manager of the fields that the speaker writes.
 pub const FIELD_MANAGER: &str = "ferrolb-speaker";
-/// Minimum interval between two writes of the status.
+/// Minimum average interval between two writes of the status.
 pub const STATUS_WRITE_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Maximum number of writes at once after a pause. When a node fails, the others first report its
+/// missing hellos, and then that it is silent.
+const WRITES_AT_ONCE_MAX: u32 = 3;
 
 /// Interval after which the status is written again even if it has not changed.
 pub const STATUS_RESTORE_INTERVAL: Duration = Duration::from_secs(60);
@@ -107,6 +110,8 @@ impl StatusWriter {
         let mut backoff = Backoff::default();
         let mut written = DesiredStatus::default();
         let mut rejection_logged = false;
+        // Time at which all writes that are allowed at once are available again.
+        let mut full_burst_at = Clock::now();
         loop {
             match timeout(self.restore_interval, wanted.changed()).await {
                 Ok(Ok(())) => {}
@@ -126,6 +131,7 @@ impl StatusWriter {
                             info!("SpeakerStatus of this node is written again");
                         }
                         written = latest;
+                        full_burst_at = full_burst_at.max(Clock::now()) + self.interval_min;
                         break;
                     }
                     Err(error) => {
@@ -134,7 +140,9 @@ impl StatusWriter {
                     }
                 }
             }
-            tokio::time::sleep(self.interval_min).await;
+            let burst = self.interval_min * (WRITES_AT_ONCE_MAX - 1);
+            let pause = full_burst_at.since(Clock::now()).saturating_sub(burst);
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -22,6 +22,7 @@ const TAKEOVER_MAX: Duration = Duration::from_millis(3 * 1_300);
 const RESTART_TO_FAILURE: Duration = Duration::from_secs(9);
 const LAST_NODE: &str = "node1";
 const FAILED_NODE: &str = "node2";
+const FAILED_POD: &str = "web2";
 
 #[test]
 fn the_last_node_announces_all_addresses_without_other_hosts() {
@@ -54,6 +55,9 @@ fn run(name: &str, flags: &[&str]) {
             })
         })?;
         step("a node loses power", || fail_node(lab, &format!("{name}: settled")))?;
+        step("the controller confirms that the node failed, and its pod is marked", || {
+            wait_marked(lab)
+        })?;
         step("a node loses power 9 s after a restart of the other node's speaker", || {
             lab.power_on(FAILED_NODE)?;
             wait_owned(lab, FAILED_NODE, |count| count > 0)?;
@@ -85,6 +89,17 @@ fn fail_node(lab: &Lab, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the pod on the failed node is marked as not Ready. The last speaker reports the node
+/// as silent, and the controller connects to its kubelet's port without a reply.
+fn wait_marked(lab: &Lab) -> Result<()> {
+    let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].reason}"#;
+    wait::until("the pod on the failed node is marked", STATE_MAX, || {
+        let reason = lab.kubectl(&["get", "pod", FAILED_POD, "-o", path])?;
+        ensure!(reason.trim() == "NodeSilent", "the reason is {reason:?}");
+        Ok(Some(()))
+    })
+}
+
 /// Creates a pool, a Service for each of its addresses, and one pod for all Services on the last
 /// node.
 fn apply_objects_and_pod(lab: &Lab) -> Result<()> {
@@ -93,6 +108,7 @@ fn apply_objects_and_pod(lab: &Lab) -> Result<()> {
         pools::advertisement(),
     ])?;
     lab.pod("web", LAST_NODE, &services::WEB)?;
+    lab.pod(FAILED_POD, FAILED_NODE, &services::WEB)?;
     let web_services: Vec<_> =
         (0..ADDRESSES).map(|n| services::service(&format!("web{n}"), json!({}))).collect();
     lab.apply_objects(&web_services)

@@ -77,6 +77,8 @@ const CASES: &[PermissionCase] = &[
     ("controller", "get", "", "services", "", OTHER, true),
     ("controller", "watch", "", "services", "", ANY, true),
     ("controller", "patch", "", "services/status", "", OTHER, true),
+    ("controller", "get", "", "pods/status", "", OTHER, true),
+    ("controller", "patch", "", "pods/status", "", OTHER, true),
     ("controller", "list", "", "nodes", "", ANY, true),
     ("controller", "watch", "", "nodes", "", ANY, true),
     ("controller", "list", "", "namespaces", "", ANY, true),
@@ -129,6 +131,9 @@ const CASES: &[PermissionCase] = &[
     ("controller", "update", "", "nodes", "node1", ANY, false),
     ("controller", "patch", "", "nodes", "node1", ANY, false),
     ("controller", "list", "", "pods", "", ANY, false),
+    ("controller", "get", "", "pods", "", OTHER, false),
+    ("controller", "patch", "", "pods", "", OTHER, false),
+    ("controller", "update", "", "pods/status", "", OTHER, false),
     ("controller", "create", "", "pods", "", FERROLB, false),
     ("controller", "list", "", "configmaps", "", ANY, false),
     ("controller", "update", "coordination.k8s.io", "leases", "", OTHER, false),
@@ -193,12 +198,12 @@ fn every_granted_permission_is_in_the_table() {
     };
     let (mut granted, mut missing) = (0, Vec::new());
     for role in apply::objects(&rbac).unwrap() {
-        let account =
-            role["metadata"]["name"].as_str().unwrap().trim_start_matches("ferrolb:").to_owned();
+        let label = &role["metadata"]["labels"]["app.kubernetes.io/component"];
+        let account = label.as_str().unwrap();
         for rule in role["rules"].as_array().into_iter().flatten() {
             for permission in permissions(rule) {
                 granted += 1;
-                if !is_expected(&account, permission) {
+                if !is_expected(account, permission) {
                     missing.push(format!("{account}: {permission:?}"));
                 }
             }

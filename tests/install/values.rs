@@ -126,6 +126,13 @@ fn controller_rows() -> Vec<ValueRow> {
             "/spec/template/spec/containers/0/args/1",
             json!("--log-level=debug"),
         ),
+        (
+            "/controller/nodeFailureEndpoints",
+            json!("all"),
+            CONTROLLER,
+            "/spec/template/spec/containers/0/args/2",
+            json!("--node-failure-endpoints=all"),
+        ),
         ("/controller/replicas", json!(3), CONTROLLER, "/spec/replicas", json!(3)),
         (
             "/controller/image",
@@ -138,7 +145,7 @@ fn controller_rows() -> Vec<ValueRow> {
             "/controller/extraArgs",
             json!(["--lease-duration=30s"]),
             CONTROLLER,
-            "/spec/template/spec/containers/0/args/2",
+            "/spec/template/spec/containers/0/args/3",
             json!("--lease-duration=30s"),
         ),
     ]
@@ -335,6 +342,23 @@ fn every_value_sets_the_field_in_its_row() {
     let lint = chart::lint(&all_values()).unwrap();
     assert!(lint.contains("0 chart(s) failed"), "helm lint found errors: {lint}");
     assert!(chart::lint(&json!({})).unwrap().contains("0 chart(s) failed"));
+}
+
+#[test]
+fn the_permission_to_mark_pods_exists_only_if_pods_are_marked() {
+    let has_role = |values: Value| {
+        let objects = chart::objects(&values).unwrap();
+        let kinds = ["ClusterRole", "ClusterRoleBinding"];
+        kinds.map(|kind| {
+            let name = format!("{kind}/ferrolb:node-failure");
+            objects.iter().any(|object| kind_and_name(object) == name)
+        })
+    };
+    for scope in ["services", "all"] {
+        assert_eq!(has_role(json!({"controller": {"nodeFailureEndpoints": scope}})), [true; 2]);
+    }
+    assert_eq!(has_role(json!({"controller": {"nodeFailureEndpoints": "off"}})), [false; 2]);
+    assert_eq!(has_role(json!({"metallbNamespace": "lb"})), [false; 2]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! Kubernetes Events about Services (`events.k8s.io/v1`), which `kubectl describe` shows. One task
-//! sends the Events and owns their queue.
+//! Kubernetes Events about Services and Nodes (`events.k8s.io/v1`), which `kubectl describe` shows.
+//! One task sends the Events and owns their queue.
 //!
 //! The task sends Events one after the other, separately from the status writes, so that an Event
 //! never delays an address. An Event is dropped and counted in a metric if the queue is full, or if
 //! its Service had too many Events.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +39,54 @@ pub const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// `reportingController` of the controller's Events.
 pub const REPORTING_CONTROLLER: &str = "ferrolb.io/controller";
 
-type QueuedEvent = (Key, Box<str>, Notice);
+/// Namespace of Events about Nodes, as Kubernetes' own.
+const NODE_EVENT_NAMESPACE: &str = "default";
 
-/// Sending end of the queue of Events, with a rate limit for each Service.
+/// The object of an Event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventObject {
+    /// A Service.
+    Service(Key),
+    /// The Node with this name.
+    Node(Box<str>),
+}
+
+impl EventObject {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Service(_) => "Service",
+            Self::Node(_) => "Node",
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Service(key) => key.name(),
+            Self::Node(name) => name,
+        }
+    }
+
+    /// Returns the namespace of the object; `None`: it has none.
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Service(key) => Some(key.namespace()),
+            Self::Node(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for EventObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(key) => key.fmt(f),
+            Self::Node(name) => f.write_str(name),
+        }
+    }
+}
+
+type QueuedEvent = (EventObject, Box<str>, Notice);
+
+/// Sending end of the queue of Events, with a rate limit for each object.
 #[derive(Debug)]
 pub struct Notices {
     queue: mpsc::Sender<QueuedEvent>,
@@ -85,16 +131,27 @@ impl Notices {
         (Self { queue, limit: EventRateLimit::default(), metrics }, queued)
     }
 
-    /// Logs an Event about a Service at once, and queues it for the API server. Drops the Event
-    /// instead of queuing it if the Service had too many Events or the queue is full.
-    pub fn publish(&mut self, key: &Key, uid: &str, notice: &Notice) {
-        info!(service = %key, reason = &*notice.reason, "{}", notice.message);
+    /// Returns a sending end of the same queue with its own rate limit.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        let (queue, metrics) = (self.queue.clone(), Arc::clone(&self.metrics));
+        Self { queue, limit: EventRateLimit::default(), metrics }
+    }
+
+    /// Logs an Event at once, and queues it for the API server. Drops the Event instead of queuing
+    /// it if the object had too many Events or the queue is full.
+    pub fn publish(&mut self, object: EventObject, uid: &str, notice: &Notice) {
+        let reason = &*notice.reason;
+        match &object {
+            EventObject::Service(service) => info!(%service, reason, "{}", notice.message),
+            EventObject::Node(node) => info!(%node, reason, "{}", notice.message),
+        }
         if !self.limit.admits(uid, Clock::now()) {
-            debug!(service = %key, reason = &*notice.reason, "too many events for this Service");
+            debug!(%object, reason, "too many events for this object");
             self.metrics.notices_dropped.inc();
             return;
         }
-        if self.queue.try_send((key.clone(), uid.into(), notice.clone())).is_err() {
+        if self.queue.try_send((object, uid.into(), notice.clone())).is_err() {
             self.metrics.notices_dropped.inc();
         }
     }
@@ -108,24 +165,31 @@ pub async fn send(
     mut queued: mpsc::Receiver<QueuedEvent>,
     metrics: Arc<Metrics>,
 ) {
-    while let Some((key, uid, notice)) = queued.recv().await {
-        let events: Api<Event> = Api::namespaced(client.clone(), key.namespace());
-        let event = event(&key, &uid, &notice, &instance, Timestamp::now());
+    while let Some((object, uid, notice)) = queued.recv().await {
+        let namespace = object.namespace().unwrap_or(NODE_EVENT_NAMESPACE);
+        let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+        let event = event(&object, &uid, &notice, &instance, Timestamp::now());
         let params = PostParams::default();
         let sent = tokio::time::timeout(NOTICE_TIMEOUT, events.create(&params, &event)).await;
         if !matches!(sent, Ok(Ok(_))) {
             metrics.notices_dropped.inc();
-            debug!(service = %key, ?sent, "event not sent");
+            debug!(%object, ?sent, "event not sent");
         }
     }
 }
 
-fn event(key: &Key, uid: &str, notice: &Notice, instance: &str, now: Timestamp) -> Event {
+fn event(
+    object: &EventObject,
+    uid: &str,
+    notice: &Notice,
+    instance: &str,
+    now: Timestamp,
+) -> Event {
     Event {
         metadata: ObjectMeta {
-            namespace: Some(key.namespace().to_string()),
+            namespace: Some(object.namespace().unwrap_or(NODE_EVENT_NAMESPACE).to_owned()),
             // As in client-go: the object's name, and the time in nanoseconds for uniqueness.
-            name: Some(format!("{}.{:x}", key.name(), now.as_nanosecond())),
+            name: Some(format!("{}.{:x}", object.name(), now.as_nanosecond())),
             ..ObjectMeta::default()
         },
         type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
@@ -134,9 +198,9 @@ fn event(key: &Key, uid: &str, notice: &Notice, instance: &str, now: Timestamp) 
         action: Some(format!("{:?}", notice.action)),
         regarding: Some(ObjectReference {
             api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(key.namespace().to_string()),
-            name: Some(key.name().to_string()),
+            kind: Some(object.kind().to_owned()),
+            namespace: object.namespace().map(ToOwned::to_owned),
+            name: Some(object.name().to_owned()),
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         }),

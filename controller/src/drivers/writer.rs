@@ -8,14 +8,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ferrolb_proto::facts::Key;
 use ferrolb_runtime::refusal::{CRDS_ARE_OLDER, lacks_field};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::apply::{Applier, Failure};
-use super::notices::Notices;
-use crate::desired::{Desired, RejectedStatus, Status, Target, Write};
+use super::notices::{EventObject, Notices};
+use crate::desired::{Desired, Notice, RejectedStatus, Status, Target, Write};
 use crate::event::{Event, Outcome};
 use crate::metrics::Metrics;
 
@@ -116,10 +117,7 @@ impl Writer {
         let Err(failure) = result else {
             debug!(%target, "written");
             if let Status::Service(key, status) = &write.status {
-                status
-                    .notices
-                    .iter()
-                    .for_each(|notice| self.notices.publish(key, &status.uid, notice));
+                status.notices.iter().for_each(|notice| self.publish(key, &status.uid, notice));
             }
             return Outcome::Done;
         };
@@ -131,12 +129,16 @@ impl Writer {
         if write.reports_refusal {
             warn!(%target, why, "status update rejected, retrying: {}", remedy(&failure));
             if let Status::Service(key, status) = &write.status {
-                self.notices.publish(key, &status.uid, &RejectedStatus { reply: &why }.notice());
+                self.publish(key, &status.uid, &RejectedStatus { reply: &why }.notice());
             }
         } else {
             debug!(%target, why, "status update rejected");
         }
         Outcome::Refused
+    }
+
+    fn publish(&mut self, service: &Key, uid: &str, notice: &Notice) {
+        self.notices.publish(EventObject::Service(service.clone()), uid, notice);
     }
 }
 

@@ -70,6 +70,8 @@ struct CheckContext<'a> {
     cluster: &'a ClusterView<'a>,
     live_speakers: Option<&'a LiveSpeakers<'a>>,
     bgp: Option<&'a BgpContext<'a>>,
+    /// The failed nodes whose pods are marked as not Ready.
+    silent_nodes: &'a [&'a str],
 }
 
 impl State {
@@ -131,6 +133,7 @@ impl State {
             cluster: &cluster,
             live_speakers: live_speakers.as_ref(),
             bgp: bgp.as_ref(),
+            silent_nodes: &self.node_failures.failed().collect::<Vec<_>>(),
         };
         let due = self.rechecks.due(now).map(|key| (key, false));
         let (last, left) = self.rechecks.round();
@@ -156,7 +159,7 @@ impl State {
         context: &CheckContext<'_>,
         now: Instant,
     ) -> CheckResult {
-        let CheckContext { cluster, live_speakers, bgp } = *context;
+        let CheckContext { cluster, live_speakers, bgp, silent_nodes } = *context;
         let service = &entry.service;
         if service.assigned.is_empty() || entry.assignment.is_none() {
             return CheckResult::UpToDate;
@@ -184,6 +187,7 @@ impl State {
             layer2: layer2.collect(),
             live_speakers,
             bgp,
+            silent_nodes,
         }
         .desired_condition(&self.config.names);
         let current = service.condition(ServiceConditionType::Announced);

@@ -256,6 +256,7 @@ impl State {
         self.pool_grace_end = None;
         self.counters = ServiceCounters::default();
         self.rechecks = RecheckQueue::default();
+        self.node_failures.reset();
         for entry in self.services.values_mut() {
             self.write_queue.remove_pending(&mut entry.pending_status);
             (entry.assignment, entry.counted, entry.first_assigned_at) =

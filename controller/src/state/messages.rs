@@ -8,6 +8,7 @@ pub(super) mod announced;
 pub(super) mod assigned;
 pub(super) mod bgp;
 pub(super) mod cause;
+pub(super) mod node;
 pub(super) mod peer;
 pub(super) mod pool;
 pub(super) mod valid;

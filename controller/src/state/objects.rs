@@ -10,6 +10,7 @@ use super::State;
 
 impl State {
     pub(super) fn handle_node(&mut self, change: Change<Node>) {
+        self.node_failures.evidence_changed();
         for (name, before) in self.nodes.handle(change, Some) {
             let Some(node) = self.nodes.get(&name) else {
                 self.all_services_dirty = true;

@@ -45,6 +45,14 @@ impl Slices {
         self.services.get(service).into_iter().flatten().flat_map(|slice| &slice.endpoints)
     }
 
+    /// Returns the Services that have an endpoint on a node.
+    pub(super) fn services_on(&self, node: &str) -> impl Iterator<Item = &Key> {
+        let is_on = |slice: &StoredSlice| {
+            slice.endpoints.iter().any(|endpoint| endpoint.node.as_deref() == Some(node))
+        };
+        self.services.iter().filter(move |(_, all)| all.iter().any(is_on)).map(|(key, _)| key)
+    }
+
     /// Handles a change. Returns the Services whose endpoints changed.
     pub(super) fn handle(&mut self, change: Change<EndpointSlice>) -> Vec<Key> {
         match change {

@@ -7,6 +7,7 @@ mod contest;
 mod exchange;
 mod messages;
 mod model;
+mod node_failure;
 mod properties;
 mod rules;
 mod script;
@@ -23,6 +24,7 @@ use ferrolb_proto::facts::{
     AssignedAddress, Key, L2Advertisement, Namespace, Node, Pool, Service, ServiceCondition,
     ServiceConditionType,
 };
+use ferrolb_proto::node_failure::failures::MarkScope;
 use ferrolb_proto::range::Family;
 use ferrolb_proto::{Instant, api};
 use ferrolb_runtime::watch::Change;
@@ -57,6 +59,8 @@ fn config() -> Config {
         default_implementation: true,
         names: default_names(),
         pool_grace: Duration::from_secs(60),
+        node_failure_endpoints: MarkScope::Services,
+        node: "".into(),
     }
 }
 

@@ -1,223 +1,163 @@
-//! Power failure of the machine that owns an address, in a kubeadm cluster, while a client connects
-//! every 10 ms.
-//!
-//! Measures the time until another machine owns the address, and the share of served connections
-//! until Kubernetes removes the failed machine's pod from the endpoints. No announcer of addresses
-//! can change this share.
+//! Power failure of a machine in a kubeadm cluster, while a client connects every 10 ms: with the
+//! flag `--node-failure-endpoints=off`, and with `services`.
 //!
 //! # Method
 //!
-//! FerroLB and the three backends of the address are pods, and one backend is on the machine that
-//! owns the address. This machine loses its power, with kubelet, containerd and pods. The longest
-//! gap ends when another machine owns the address. After that, a third of the connections is lost,
-//! until Kubernetes declares the machine failed (`--node-monitor-grace-period` of
-//! kube-controller-manager, 50 s by default): until then, kube-proxy of the new owner sends a third
-//! of them to the pod of the failed machine. `ferrolb.io/health-check` changes which node owns an
-//! address, and not which pod serves a connection.
+//! FerroLB and the three backends of the address are pods, one backend on each machine. One machine
+//! loses its power, with kubelet, containerd and pods: the owner of the address, or another one.
+//! The Service has the policy Cluster, or Local. The leading controller runs on another machine.
 //!
-//! `cargo lab bench power-off --svg docs/images/power-off.svg` draws the plot of the documentation.
-//! `tests/kubeadm/power_off.rs` tests the same case.
+//! Another machine owns the address after 0.2 s. With the policy Cluster, a third of the
+//! connections is lost after that, because kube-proxy sends them to the pod of the failed machine:
+//! until the controller marks this pod, or, without it, until Kubernetes declares the machine
+//! failed (`--node-monitor-grace-period` of kube-controller-manager, 50 s by default).
+//!
+//! A row gives the time from the power failure to the last lost connection before 5 s without a
+//! lost one: the median of `--runs` runs with `services`, and one run with `off`. Later losses are
+//! printed: a client that uses the port of a lost connection again loses the new one, too. The
+//! first run of each case has 60 s for the plot.
+//!
+//! `cargo lab bench power-off --runs 5 --svg docs/images/power-off.svg` draws the plot of the
+//! documentation. `tests/kubeadm/power_off.rs` tests the same case.
 
 mod plot;
+mod setup;
 
 use super::in_lab;
 use super::report::{Findings, Remark};
-use super::settle::SETTLE_MAX;
-use super::targets;
+use super::stats::Spread;
+use super::targets::{self, MeasureSpec};
 use crate::setup::Tools;
-use crate::setup::kubeadm::PodImage;
-use crate::traffic::probe::ProbeReport;
 use crate::{Lab, Options, wait};
-use anyhow::{Context, Result, ensure};
-use serde_json::json;
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use anyhow::{Context, Result};
+use std::fmt::Write as _;
+use std::time::Duration;
 
-/// Interval of the client's connections.
-const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// Time for which the client connects before the power failure.
-const PROBE_BEFORE: Duration = Duration::from_secs(1);
-/// Time for which the client connects after the power failure: 50 s of grace period in Kubernetes,
-/// and a margin.
-const PROBE_AFTER: Duration = Duration::from_secs(70);
-/// Length of one column of a report's timeline, in seconds.
-const COLUMN_SECONDS: f64 = 0.1;
-/// Name of the samples for the plot that contain the share of served connections per column.
-/// [`EVENT_SAMPLES`] contain the times of the events.
-const SERVED_SAMPLES: &str = "power-off.answered";
-const EVENT_SAMPLES: &str = "power-off.marks";
-/// Labels of the events in the plot.
-const EVENT_LABELS: [&str; 4] =
-    ["power off", "another machine replies", "NotReady", "endpoint left out"];
-const SERVER: ([u8; 4], u16) = ([172, 30, 0, 210], 80);
-const YAML: &str = "\
-apiVersion: ferrolb.io/v1beta1
-kind: IPAddressPool
-metadata: {name: power, namespace: ferrolb-system}
-spec: {addresses: [172.30.0.210/32]}
----
-apiVersion: ferrolb.io/v1beta1
-kind: L2Advertisement
-metadata: {name: power, namespace: ferrolb-system}
----
-apiVersion: v1
-kind: Service
-metadata: {name: power, namespace: default}
-spec: {type: LoadBalancer, selector: {app: power}, ports: [{port: 80, targetPort: 8080}]}
-";
+pub use setup::{
+    PowerFailure, create_service, leader_machine, move_leader_from, power_off, power_off_owner,
+    set_node_failure_endpoints, set_policy, wait_served,
+};
 
-/// The client's report of a power failure.
-#[derive(Debug)]
-pub struct PowerFailure {
-    pub machine: String,
-    pub report: ProbeReport,
-    /// Time from the client's start to the power failure.
-    at: Duration,
+/// Time for which the client connects after the power failure, in the first run of each case: 50 s
+/// of grace period in Kubernetes, and a margin.
+const PROBE_LONG: Duration = Duration::from_secs(60);
+/// The same for the other runs.
+const PROBE_SHORT: Duration = Duration::from_secs(10);
+
+/// A case of the benchmark.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    policy: &'static str,
+    /// True if the owner of the address fails, false if another machine does.
+    owner_fails: bool,
+    /// Title of the case in the plot.
+    title: &'static str,
+    /// Measures without and with marked pods.
+    specs: [&'static MeasureSpec; 2],
 }
 
-/// Creates a kubeadm cluster, and measures a power failure in it.
+const CASES: [Case; 4] = [
+    Case {
+        policy: "Cluster",
+        owner_fails: true,
+        title: "policy Cluster, the owner fails",
+        specs: targets::POWER_OFF_CLUSTER_OWNER,
+    },
+    Case {
+        policy: "Cluster",
+        owner_fails: false,
+        title: "policy Cluster, another machine fails",
+        specs: targets::POWER_OFF_CLUSTER_OTHER,
+    },
+    Case {
+        policy: "Local",
+        owner_fails: true,
+        title: "policy Local, the owner fails",
+        specs: targets::POWER_OFF_LOCAL_OWNER,
+    },
+    Case {
+        policy: "Local",
+        owner_fails: false,
+        title: "policy Local, another machine fails",
+        specs: targets::POWER_OFF_LOCAL_OTHER,
+    },
+];
+
+/// Values of the flag `--node-failure-endpoints`, in the order of [`Case::specs`].
+const SCOPES: [&str; 2] = [OFF, "services"];
+const OFF: &str = "off";
+/// Time in which all kube-proxies have updated their rules after a change of the policy.
+const POLICY_TIME: Duration = Duration::from_secs(3);
+
+/// Measures power failures, each in a new kubeadm cluster.
 ///
 /// # Errors
-/// If no other machine takes the address, or Kubernetes does not detect the failed machine.
-pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
-    in_lab(tools, &Options { kubeadm: true, ..options.clone() }, |lab| {
-        lab.deploy_ferrolb()?;
-        let server = create_service(lab)?;
-        let (cut, [not_ready, endpoint_removed]) =
-            power_off_owner(lab, server, PROBE_AFTER, |machine, start| {
-                wait_detected(lab, machine, start)
-            })?;
-        let mut findings = Findings::default();
-        let report = &cut.report;
-        findings.add(&targets::POWER_OFF_GAP, report.longest_gap_ms);
-        findings.add(&targets::POWER_OFF_NOT_READY, not_ready);
-        findings.add(&targets::POWER_OFF_ENDPOINTS, endpoint_removed);
-        findings.add(&targets::POWER_OFF_LOST, report.lost as f64);
-        let off_s = cut.at.as_secs_f64();
-        let reply_after_s = (report.gap_began_ms + report.longest_gap_ms) / 1000.0 - off_s;
-        findings.keep_samples(
-            EVENT_SAMPLES,
-            vec![
-                off_s,
-                off_s + reply_after_s,
-                off_s + not_ready / 1000.0,
-                off_s + endpoint_removed / 1000.0,
-            ],
-        );
-        findings.keep_samples(SERVED_SAMPLES, served_shares(report));
-        let text_plot = format!("\n{}", plot::text(&served_shares(report), COLUMN_SECONDS));
-        findings.remarks.push(Remark {
-            id: "power-off.plot",
-            what: "served connections of 100",
-            text: text_plot,
-        });
-        Ok(findings)
-    })
+/// If no other machine takes the address.
+pub(super) fn run(tools: &Tools, options: &Options, runs: usize) -> Result<Findings> {
+    let options = Options { kubeadm: true, ..options.clone() };
+    let (mut findings, mut text) = (Findings::default(), String::new());
+    for (position, scope) in SCOPES.into_iter().enumerate() {
+        for case in &CASES {
+            let runs = if scope == OFF { 1 } else { runs };
+            let mut failures = Vec::new();
+            for run in 0..runs {
+                let after = if run == 0 { PROBE_LONG } else { PROBE_SHORT };
+                failures
+                    .push(in_lab(tools, &options, |lab| fail_machine(lab, scope, case, after))?);
+            }
+            let (good, later): (Vec<_>, Vec<_>) =
+                failures.iter().map(PowerFailure::good_after_ms).unzip();
+            let median = Spread::of(&good).context("there is a run")?.median;
+            findings.add(case.specs[position], median);
+            let lost: Vec<_> = failures.iter().map(|it| it.report.lost.to_string()).collect();
+            let all: Vec<_> = good.iter().map(|ms| format!("{ms:.0}")).collect();
+            let (title, all, lost) = (case.title, all.join(", "), lost.join(", "));
+            let _ = writeln!(
+                text,
+                "{scope}, {title}: good after {all} ms; lost {lost}, later ones {later:?}"
+            );
+            let first = failures.first().context("there is a run")?;
+            if scope != OFF && case.owner_fails && case.policy == "Cluster" {
+                findings.add(&targets::POWER_OFF_GAP, first.report.longest_gap_ms);
+            }
+            findings.keep_samples(&sample_key(scope, case), first.lost_per_second());
+        }
+    }
+    findings.remarks.push(Remark { id: "power-off.runs", what: "each run", text });
+    Ok(findings)
+}
+
+fn sample_key(scope: &str, case: &Case) -> String {
+    format!("power-off.{scope}.{}", case.title)
+}
+
+/// Lets a machine fail that does not run the leading controller.
+fn fail_machine(lab: &Lab, scope: &str, case: &Case, after: Duration) -> Result<PowerFailure> {
+    lab.deploy_ferrolb()?;
+    let server = create_service(lab)?;
+    if scope == OFF {
+        set_node_failure_endpoints(lab, scope)?;
+    }
+    let owner = lab.owner_of(server.ip())?.context("no machine replies for the address")?;
+    // The control plane must stay: without the API server, nothing changes.
+    let mut others = lab.nodes().into_iter().skip(1);
+    let machine = if case.owner_fails { Some(owner) } else { others.find(|it| *it != owner) };
+    let machine = machine.context("there is a machine that does not own the address")?;
+    move_leader_from(lab, &machine)?;
+    wait_served(lab, server)?;
+    set_policy(lab, case.policy)?;
+    wait::during(POLICY_TIME, || Ok(()))?;
+    let (failure, ()) = power_off(lab, &machine, server, after, |_, _| Ok(()))?;
+    Ok(failure)
 }
 
 /// Returns the plot of the results as SVG; `None` if they were not measured.
 pub fn svg_plot(findings: &Findings) -> Option<String> {
-    let (shares, marks) =
-        (findings.samples.get(SERVED_SAMPLES)?, findings.samples.get(EVENT_SAMPLES)?);
-    Some(plot::svg(
-        shares,
-        COLUMN_SECONDS,
-        &marks.iter().copied().zip(EVENT_LABELS).collect::<Vec<_>>(),
-    ))
-}
-
-/// Creates a Service with a pod on each machine and returns its socket address.
-///
-/// # Errors
-/// If not all pods reply.
-pub fn create_service(lab: &Lab) -> Result<SocketAddr> {
-    let server = SocketAddr::new(IpAddr::from(SERVER.0), SERVER.1);
-    lab.apply(YAML)?;
-    lab.apply_objects(&[pods()])?;
-    wait::until("all pods reply", SETTLE_MAX, || {
-        let report = lab.start_probe(server, PROBE_BEFORE, PROBE_INTERVAL).finish()?;
-        ensure!(report.lost == 0 && report.pods.len() == lab.nodes().len(), "{report:?}");
-        Ok(Some(()))
-    })?;
-    Ok(server)
-}
-
-/// Returns a DaemonSet with a pod on each machine, including the control plane.
-fn pods() -> serde_json::Value {
-    let name = json!({"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
-    json!({
-        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "power", "namespace": "default"},
-        "spec": {
-            "selector": {"matchLabels": {"app": "power"}},
-            "template": {"metadata": {"labels": {"app": "power"}}, "spec": {
-                "tolerations": [{"operator": "Exists"}], "terminationGracePeriodSeconds": 1,
-                "containers": [{
-                    "name": "power", "image": PodImage::NAME, "imagePullPolicy": "Never", "args": ["serve", "$(NAME)", "8080"], "env": [name],
-                    "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
-                }],
-            }},
-        },
-    })
-}
-
-/// Powers off the owner of the server's address while a client connects, and runs `meanwhile`. The
-/// client continues to connect for `after` from the power failure on.
-///
-/// # Errors
-/// If no machine owns the address, or if `meanwhile` fails.
-pub fn power_off_owner<T>(
-    lab: &Lab,
-    server: SocketAddr,
-    after: Duration,
-    meanwhile: impl FnOnce(&str, Instant) -> Result<T>,
-) -> Result<(PowerFailure, T)> {
-    let machine = lab.owner_of(server.ip())?.context("no machine replies for the address")?;
-    let (start, probing) =
-        (wait::now(), lab.start_probe(server, PROBE_BEFORE + after, PROBE_INTERVAL));
-    wait::during(PROBE_BEFORE, || Ok(()))?;
-    let at = start.elapsed();
-    lab.power_off(&machine)?;
-    let found = meanwhile(&machine, start + at)?;
-    Ok((PowerFailure { machine, report: probing.finish()?, at }, found))
-}
-
-/// Waits until Kubernetes detects a failed machine. Returns the times from `start` until the
-/// machine is NotReady and until its endpoint is not ready, in milliseconds.
-fn wait_detected(lab: &Lab, machine: &str, start: Instant) -> Result<[f64; 2]> {
-    let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-    let not_ready = wait_ended("the failed node is NotReady", start, || {
-        lab.kubectl(&["get", "node", machine, "-o", path])
-    })?;
-    let template = format!(
-        r#"{{range .items[*].endpoints[?(@.nodeName=="{machine}")]}}{{.conditions.ready}}{{end}}"#
-    );
-    let slices = [
-        "get",
-        "endpointslices",
-        "-l",
-        "kubernetes.io/service-name=power",
-        "-o",
-        &format!("jsonpath={template}"),
-    ];
-    let endpoint_removed =
-        wait_ended("the endpoint of the failed node is not ready", start, || lab.kubectl(&slices))?;
-    Ok([not_ready, endpoint_removed])
-}
-
-/// Waits until `output`, the output of kubectl, no longer contains "true". Returns the time since
-/// `start`, in milliseconds.
-fn wait_ended(what: &str, start: Instant, output: impl Fn() -> Result<String>) -> Result<f64> {
-    wait::until(what, PROBE_AFTER, || {
-        let is_true = output()?.to_lowercase().contains("true");
-        Ok((!is_true).then_some(start.elapsed().as_secs_f64() * 1000.0))
-    })
-}
-
-/// Returns the percentage of served connections in each column of the report's timeline.
-fn served_shares(report: &ProbeReport) -> Vec<f64> {
-    report
-        .timeline
-        .iter()
-        .map(|(sent, good)| if *sent == 0 { 100.0 } else { *good as f64 * 100.0 / *sent as f64 })
-        .collect()
+    let mut panels = Vec::new();
+    for case in &CASES {
+        let series = SCOPES.map(|scope| findings.samples.get(&sample_key(scope, case)));
+        let [off, on] = series;
+        panels.push((case.title, [off?.as_slice(), on?.as_slice()]));
+    }
+    Some(plot::svg(&panels))
 }

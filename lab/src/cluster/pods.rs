@@ -7,6 +7,7 @@ use crate::state::LabState;
 use crate::topology;
 use crate::{netns, run};
 use anyhow::{Context, Result, anyhow};
+use ferrolb_proto::node_failure::NODE_SILENT;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -96,10 +97,29 @@ pub async fn register(
 pub async fn set_ready(client: &Client, name: &str, ready: bool) -> Result<()> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let status = if ready { "True" } else { "False" };
-    let patch = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
+    let conditions = json!([{"type": "Ready", "status": status},
+        {"type": "ContainersReady", "status": status}]);
+    let patch = json!({"status": {"conditions": conditions}});
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .with_context(|| format!("cannot set the readiness of the pod {name}"))?;
+    Ok(())
+}
+
+/// Sets those of the pods Ready that FerroLB has marked because their node failed, like their
+/// kubelet would.
+///
+/// # Errors
+/// If the API server rejects a request.
+pub async fn unmark(client: &Client, names: &[String]) -> Result<()> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    for name in names {
+        let Some(pod) = pods.get_opt(name).await? else { continue };
+        let conditions = pod.status.and_then(|status| status.conditions).unwrap_or_default();
+        if conditions.iter().any(|condition| condition.reason.as_deref() == Some(NODE_SILENT)) {
+            set_ready(client, name, true).await?;
+        }
+    }
     Ok(())
 }
 

@@ -2,12 +2,16 @@
 //! switch drops.
 
 use super::Lab;
-use crate::cluster::{network, pods};
-use crate::topology::SWITCH;
+use crate::cluster::{control_plane, network, pods};
+use crate::topology::{CONTROL_PLANE, SWITCH};
 use crate::{netns, process, run};
 use anyhow::{Result, ensure};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 
+/// Maximum time of a connection to the API server.
+const API_TIMEOUT: Duration = Duration::from_millis(200);
 /// nftables table that drops frames on the switch.
 const DROP_TABLE: &str = "table bridge drops";
 
@@ -30,7 +34,7 @@ impl Lab {
     }
 
     /// Powers a host on with all processes that ran on it: on a node, its kube-proxy, its speaker
-    /// and its pods' web servers.
+    /// and its pods' web servers. The pods are Ready if they were, as a kubelet would report.
     ///
     /// # Errors
     /// If the host is on.
@@ -45,7 +49,19 @@ impl Lab {
         network::set_port(&self.state.name, node, true)?;
         node_records
             .into_iter()
-            .try_for_each(|record| process::start(&self.state, record.launch).map(drop))
+            .try_for_each(|record| process::start(&self.state, record.launch).map(drop))?;
+        let pods = pods::on_node(&self.state, node);
+        if pods.is_empty() {
+            return Ok(());
+        }
+        let api = SocketAddr::new(self.address(CONTROL_PLANE)?, control_plane::API_PORT);
+        let is_reachable =
+            self.within(CONTROL_PLANE, || TcpStream::connect_timeout(&api, API_TIMEOUT))?.is_ok();
+        // Without an API server, the controller restores the pods later.
+        if !is_reachable {
+            return Ok(());
+        }
+        self.api(async |client| pods::unmark(&client, &pods).await)
     }
 
     /// Takes a host's network link down or up; its processes keep running.

@@ -30,6 +30,7 @@ pub fn count_addresses(body: &Body) -> usize {
         | Body::Challenge { .. }
         | Body::ChallengeReply { .. }
         | Body::PathReport { .. }
+        | Body::NodeWatch(_)
         | Body::ListRequest => 0,
     }
 }

@@ -71,6 +71,37 @@ pub struct SpeakerStatusStatus {
     /// interfaces counts once.
     #[serde(default)]
     pub owned_addresses: i64,
+    /// The nodes that this node watches, by name, to detect their failure. Each node is watched by
+    /// three others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
+    pub watched_nodes: Vec<WatchedNode>,
+}
+
+/// A node that another node watches.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchedNode {
+    /// The name of the watched node.
+    pub node: String,
+    /// The state of the watched node.
+    pub state: WatchedNodeState,
+}
+
+/// The state of a watched node, as the watching speaker sees it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchedNodeState {
+    /// Its speaker replies: by UDP, or on an interface.
+    Replies,
+    /// Its speaker has announced that it stops, and has not replied since.
+    Leaving,
+    /// Its speaker does not reply, but the node replies at the port of its kubelet.
+    SpeakerSilent,
+    /// Its speaker does not reply, and this node could not reach the port of its kubelet before
+    /// either, so that nothing follows.
+    Unknown,
+    /// Neither its speaker nor the port of its kubelet replies, on any path.
+    Silent,
 }
 
 /// The health of kube-proxy on a node.

@@ -98,6 +98,7 @@ impl ClaimMachine {
             Body::Challenge { .. }
             | Body::ChallengeReply { .. }
             | Body::PathReport { .. }
+            | Body::NodeWatch(_)
             | Body::Claim(_)
             | Body::Release { contested: false, .. }
             | Body::List(_) => {}

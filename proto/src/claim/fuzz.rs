@@ -16,7 +16,7 @@ use super::ClaimConfig;
 use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::{
-    Body, Claim, ClaimRank, ClaimSetSummary, Flags, Frame, PathReport, Stretch,
+    Body, Claim, ClaimRank, ClaimSetSummary, Flags, Frame, NodeWatch, PathReport, Stretch,
 };
 
 /// Names of the nodes; the first one is this node.
@@ -91,7 +91,7 @@ fn claims(bits: u8, ranks: u8) -> Vec<Claim> {
 /// Returns a body of each kind, with these addresses.
 fn body(kind: u8, bits: u8, value: u8) -> Body {
     let nonce = value.into();
-    match kind % 9 {
+    match kind % 10 {
         0 => Body::Hello { accepted_keys: vec![u32::from(value % 3)] },
         1 => Body::Claim(claims(bits, value)),
         2 => Body::Release { addresses: addresses(bits), contested: value > 127 },
@@ -100,6 +100,7 @@ fn body(kind: u8, bits: u8, value: u8) -> Body {
         5 => Body::Doubt(addresses(bits)),
         6 => Body::Challenge { nonce },
         7 => Body::ChallengeReply { nonce },
+        8 => Body::NodeWatch(NodeWatch::Challenge(nonce)),
         _ => {
             let report = PathReport {
                 receives: bits & 1 != 0,

@@ -14,7 +14,7 @@ use crate::range::Family;
 pub const SERVICE_SLICES_SELECTOR: &str =
     "kubernetes.io/service-name,!service.kubernetes.io/headless";
 /// The label of an EndpointSlice with the name of its Service (`discovery.k8s.io/v1`).
-pub(super) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// A decoded EndpointSlice.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]

@@ -55,6 +55,22 @@ struct Taint {
 struct RawNodeStatus {
     addresses: Option<Vec<Address>>,
     conditions: Option<Vec<Condition>>,
+    #[serde(rename = "daemonEndpoints")]
+    daemon_endpoints: Option<DaemonEndpoints>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct DaemonEndpoints {
+    #[serde(rename = "kubeletEndpoint")]
+    kubelet: Option<DaemonEndpoint>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct DaemonEndpoint {
+    #[serde(rename = "Port")]
+    port: i64,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -95,6 +111,8 @@ pub struct Node {
     /// The addresses of type `InternalIP`. The speaker uses an interface with one of these
     /// addresses even if a flag excludes it by name.
     pub internal_addresses: Vec<IpAddr>,
+    /// `status.daemonEndpoints.kubeletEndpoint`: the TCP port of the kubelet; `None` if unknown.
+    pub kubelet_port: Option<u16>,
     /// `spec.podCIDRs`: the ranges of pod addresses, if the network plugin uses them.
     pub pod_cidrs: Vec<AddressRange>,
     /// True if the condition `Ready` is `True`.
@@ -138,6 +156,11 @@ impl From<NodeObject> for Node {
             uid: metadata.uid.unwrap_or_default().into(),
             addresses: parse(None),
             internal_addresses: parse(Some("InternalIP")),
+            kubelet_port: status
+                .daemon_endpoints
+                .and_then(|endpoints| endpoints.kubelet)
+                .and_then(|kubelet| u16::try_from(kubelet.port).ok())
+                .filter(|port| *port != 0),
             pod_cidrs: spec
                 .pod_cidrs
                 .iter()
@@ -169,9 +192,11 @@ mod tests {
     fn the_fields_of_a_node_are_decoded() {
         let node = |json| Node::from(serde_json::from_value::<NodeObject>(json).expect("node"));
         let plain = node(json!({"metadata": {"name": "n1"}, "status": {
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
             "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "n1"}, {"type": "ExternalIP", "address": "fd00::1"}],
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}]}}));
         assert_eq!((plain.addresses.len(), plain.internal_addresses.len()), (2, 1));
+        assert_eq!(plain.kubelet_port, Some(10_250));
         let pods = node(
             json!({"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:1::/64", "x"]}}),
         );

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Key, Node};
 use crate::api::{
     self, BfdState, BgpSessionState, InterfaceIssue, KubeProxyState, KubeProxyStatus,
-    PASSWORD_UNAVAILABLE,
+    PASSWORD_UNAVAILABLE, WatchedNode,
 };
 use crate::range::{AddressRange, Family};
 
@@ -36,6 +36,8 @@ pub struct Speaker {
     /// True if the node may advertise fewer routes than the custom resources request, or if
     /// `failing` is truncated.
     pub incomplete: bool,
+    /// The nodes that the node watches, to detect their failure.
+    pub watched: Box<[WatchedNode]>,
 }
 
 /// A BGP session of a node.
@@ -189,6 +191,7 @@ impl From<api::SpeakerStatusObject> for Speaker {
             has_withdrawn: status.bgp.as_ref().is_some_and(|bgp| bgp.withdrawn > 0),
             incomplete: has_bgp_issues || is_truncated,
             bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
+            watched: status.watched_nodes.into(),
         }
     }
 }

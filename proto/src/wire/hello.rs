@@ -106,6 +106,19 @@ pub enum Body {
         /// Facts about the frames between the sender and the segment.
         report: PathReport,
     },
+    /// Message between a speaker that watches a node and the speaker of that node
+    /// ([`crate::node_failure`]). Only by the second path.
+    NodeWatch(NodeWatch),
+}
+
+/// Message between a speaker that watches a node and the speaker of that node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeWatch {
+    /// Challenge of the watching speaker, with a nonce that the reply must repeat.
+    Challenge(u64),
+    /// Reply to the challenge with this nonce. With [`Flags::leaving`], it announces that the
+    /// sender's speaker stops.
+    Reply(u64),
 }
 
 /// Facts by which the challenger decides whether the sender still exchanges frames with the

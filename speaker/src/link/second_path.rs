@@ -6,6 +6,9 @@
 //! has a short queue, so that a flood delays no ARP or NDP reply. The threads of the interfaces
 //! send by the same sockets.
 //!
+//! The thread also replies to the speakers that watch this node, and passes the replies of the
+//! nodes that this node watches to [`crate::node_watch`].
+//!
 //! Each socket is bound to an InternalIP of this node. The other nodes therefore know the source of
 //! the datagrams, and the port is open on no other address.
 
@@ -16,12 +19,16 @@ use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use ferrolb_proto::node_failure::watcher::CHALLENGE_INTERVAL;
 use ferrolb_proto::range::Family;
-use ferrolb_proto::wire::hello::Frame;
+use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Flags, Frame, NodeWatch};
+use ferrolb_runtime::clock::Clock;
 use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::mpsc;
 
 use super::ConfigMailbox;
 use crate::metrics::{DatagramDrop, SecondPathMetrics};
@@ -44,7 +51,16 @@ pub struct SecondPath {
     sockets: [ArcSwapOption<UdpSocket>; 2],
     /// Queues of the interfaces' threads, by index of the interface.
     links: ArcSwap<BTreeMap<u32, LinkQueue>>,
-    /// Wakes the thread after a change of `config`, and when the second path is dropped.
+    /// Name of this node.
+    node: Box<str>,
+    /// Random number that identifies this process in its messages to nodes that it watches.
+    epoch: u64,
+    /// Replies of the watched nodes.
+    replies: mpsc::Sender<Frame>,
+    /// True if this speaker stops.
+    leaving: AtomicBool,
+    /// Wakes the thread after a change of `config`, when the speaker stops, and when the second
+    /// path is dropped.
     wake: Arc<OwnedFd>,
 }
 
@@ -56,11 +72,17 @@ struct LinkQueue {
 }
 
 impl SecondPath {
-    /// Creates the second path with this UDP port, and starts its thread.
+    /// Creates the second path of the node `node` with this UDP port, and starts its thread, which
+    /// sends the replies of watched nodes to `replies`.
     ///
     /// # Errors
-    /// If the system refuses a thread or an eventfd.
-    pub fn start(port: u16, metrics: SecondPathMetrics) -> io::Result<Arc<Self>> {
+    /// If the system refuses a thread, an eventfd or random numbers.
+    pub fn start(
+        port: u16,
+        node: &str,
+        metrics: SecondPathMetrics,
+        replies: mpsc::Sender<Frame>,
+    ) -> io::Result<Arc<Self>> {
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let second_path = Arc::new(Self {
             port,
@@ -68,6 +90,10 @@ impl SecondPath {
             config: ArcSwap::default(),
             sockets: Default::default(),
             links: ArcSwap::default(),
+            node: node.into(),
+            epoch: getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?,
+            replies,
+            leaving: AtomicBool::new(false),
             wake: Arc::clone(&wake),
         });
         let shared = Arc::downgrade(&second_path);
@@ -82,6 +108,35 @@ impl SecondPath {
     pub fn set_config(&self, config: Arc<SecondPathConfig>) {
         self.config.store(config);
         self.wake();
+    }
+
+    /// Announces to the speakers that watch this node that its speaker stops.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Sends a message to a node that this node watches. Each attempt uses the next key, because
+    /// the other node may not have read the newest one.
+    pub fn send_to_watched(&self, node: &str, message: NodeWatch, attempt: u32) {
+        let keys = &self.config.load().keys;
+        let ids = keys.ids();
+        let position = usize::try_from(attempt).unwrap_or(0) % ids.len().max(1);
+        if let Some(key) = ids.get(position).and_then(|id| keys.find(*id)) {
+            self.send(node, &self.message(message).encode_datagram(key));
+        }
+    }
+
+    fn message(&self, message: NodeWatch) -> Frame {
+        Frame {
+            node: self.node.clone(),
+            epoch: self.epoch,
+            clock: Clock::now().as_nanos(),
+            claim_set: ClaimSetSummary::default(),
+            interval: CHALLENGE_INTERVAL,
+            flags: Flags { leaving: self.leaving.load(Ordering::Acquire), ..Flags::default() },
+            body: Body::NodeWatch(message),
+        }
     }
 
     /// Returns whether `address` is an InternalIP at which this node receives datagrams.

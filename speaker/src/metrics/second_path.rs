@@ -21,7 +21,7 @@ pub enum DatagramDrop {
     ForeignKey,
     /// Invalid signature.
     Signature,
-    /// The queue of an interface's thread was full.
+    /// The queue of an interface's thread, or of the driver that watches nodes, was full.
     LinkQueue,
     /// The kernel dropped the datagram because the socket's queue was full.
     Kernel,
@@ -92,7 +92,7 @@ impl SecondPathMetrics {
         };
         registry.register(
             "datagrams_sent",
-            "Hello protocol frames sent by UDP to nodes whose hello frames are missing",
+            "Hello protocol frames sent by UDP: between a node and those that watch it, and to nodes whose hello frames are missing",
             all.sent.clone(),
         );
         registry.register(

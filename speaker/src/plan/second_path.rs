@@ -1,8 +1,9 @@
-//! Configuration of the second path: the InternalIPs between which the speakers exchange datagrams.
+//! Configuration of the second path: the InternalIPs between which the speakers exchange datagrams,
+//! and the kubelets of the other nodes.
 //! Pure; [`super::Memo`] has the configuration of the latest plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ferrolb_proto::facts::Node;
@@ -16,13 +17,34 @@ use crate::state::State;
 pub struct SecondPathConfig {
     /// First usable InternalIP of each family of this node.
     pub own: Vec<IpAddr>,
-    /// Usable InternalIPs of the other nodes, by name of the node.
-    pub nodes: BTreeMap<Arc<str>, Box<[IpAddr]>>,
+    /// The other nodes, by name.
+    pub nodes: BTreeMap<Arc<str>, OtherNode>,
     /// All addresses in `nodes`.
     pub sources: BTreeSet<IpAddr>,
     /// Hello keys, which verify the datagrams.
     pub keys: HelloKeyRing,
 }
+
+/// Another node, as the second path reaches it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtherNode {
+    /// Its usable InternalIPs.
+    pub addresses: Box<[IpAddr]>,
+    /// TCP port of its kubelet.
+    pub kubelet_port: u16,
+}
+
+/// Configuration of the driver that watches other nodes, to detect their failure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeWatchConfig {
+    /// The other nodes and their addresses.
+    pub nodes: Arc<SecondPathConfig>,
+    /// Those of the watched nodes with whose speakers any interface is in contact.
+    pub contacts: BTreeSet<Box<str>>,
+}
+
+/// TCP port of a kubelet whose Node does not state another one.
+const KUBELET_PORT: u16 = 10_250;
 
 impl SecondPathConfig {
     /// Returns this node's InternalIP of one family.
@@ -35,8 +57,15 @@ impl SecondPathConfig {
     /// which this node has an address itself.
     #[must_use]
     pub fn address_of(&self, node: &str) -> Option<IpAddr> {
-        let addresses = self.nodes.get(node)?.iter().copied();
-        addresses.into_iter().find(|address| self.own_address(Family::of(*address)).is_some())
+        let mut addresses = self.nodes.get(node)?.addresses.iter().copied();
+        addresses.find(|address| self.own_address(Family::of(*address)).is_some())
+    }
+
+    /// Returns the address and TCP port of a node's kubelet.
+    #[must_use]
+    pub fn kubelet_of(&self, node: &str) -> Option<SocketAddr> {
+        let port = self.nodes.get(node)?.kubelet_port;
+        Some(SocketAddr::new(self.address_of(node)?, port))
     }
 }
 
@@ -46,9 +75,12 @@ pub(super) fn second_path(state: &State) -> SecondPathConfig {
     own.sort_by_key(|address| address.is_ipv6());
     own.dedup_by_key(|address| address.is_ipv6());
     let others = state.nodes.values().filter(|node| *node.name != *state.config.node);
-    let nodes: BTreeMap<_, Box<[IpAddr]>> =
-        others.map(|node| (Arc::clone(&node.name), usable_addresses(node).collect())).collect();
-    let sources = nodes.values().flatten().copied().collect();
+    let other = |node: &Node| OtherNode {
+        addresses: usable_addresses(node).collect(),
+        kubelet_port: node.kubelet_port.unwrap_or(KUBELET_PORT),
+    };
+    let nodes: BTreeMap<_, _> = others.map(|node| (Arc::clone(&node.name), other(node))).collect();
+    let sources = nodes.values().flat_map(|node| node.addresses.iter().copied()).collect();
     SecondPathConfig { own, nodes, sources, keys: state.keys.clone() }
 }
 

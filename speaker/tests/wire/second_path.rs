@@ -10,8 +10,9 @@ use ferrolb_proto::wire::arp::{self, Arp, Operation};
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_speaker::link::SecondPath;
 use ferrolb_speaker::metrics::{DatagramDrop, SecondPathMetrics};
-use ferrolb_speaker::plan::SecondPathConfig;
+use ferrolb_speaker::plan::{OtherNode, SecondPathConfig};
 use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
 
 use crate::raw_socket::RawSocket;
 use crate::segment::Segment;
@@ -120,11 +121,15 @@ pub(crate) fn start_second_path(
     metrics: SecondPathMetrics,
 ) -> Arc<SecondPath> {
     let peer = 1 - own;
-    let second_path =
-        lan.inside(HOSTS[own], || SecondPath::start(PORT, metrics)).expect("a thread");
+    let (replies, _) = mpsc::channel(1);
+    let start = || SecondPath::start(PORT, HOSTS[own], metrics, replies);
+    let second_path = lan.inside(HOSTS[own], start).expect("a thread");
     second_path.set_config(Arc::new(SecondPathConfig {
         own: vec![internal_ips[own]],
-        nodes: BTreeMap::from([(HOSTS[peer].into(), [internal_ips[peer]].into())]),
+        nodes: BTreeMap::from([(
+            HOSTS[peer].into(),
+            OtherNode { addresses: [internal_ips[peer]].into(), kubelet_port: 10_250 },
+        )]),
         sources: [internal_ips[peer]].into(),
         keys: HelloKeyRing::new(vec![key()]),
     }));

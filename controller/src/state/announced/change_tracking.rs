@@ -60,6 +60,7 @@ impl State {
             self.custom_resources.statuses_dirty = true;
             self.recheck_all_services();
         }
+        self.node_failures.evidence_changed();
         // An unreadable SpeakerStatus counts as deleted, because the version that was read earlier
         // is outdated.
         for (node, before) in self.speakers.handle(change.or_delete(), Some) {

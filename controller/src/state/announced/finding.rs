@@ -49,6 +49,8 @@ pub(super) struct DiagnosisInput<'a> {
     /// The BGPAdvertisements and the sessions of the nodes; `None` if there are no
     /// BGPAdvertisements.
     pub(super) bgp: Option<&'a BgpContext<'a>>,
+    /// The failed nodes whose pods are marked as not Ready.
+    pub(super) silent_nodes: &'a [&'a str],
 }
 
 impl DiagnosisInput<'_> {

@@ -27,6 +27,9 @@ impl DiagnosisInput<'_> {
         if !problems.is_empty() {
             problems.push(Warning::ReadinessOnly);
         }
+        let silent: Vec<_> =
+            self.silent_nodes.iter().copied().filter(|it| self.has_endpoint(it)).collect();
+        problems.extend((!silent.is_empty()).then_some(Warning::SilentNodes(silent)));
         if !announced {
             return Warnings { all: problems, flawed: false };
         }
@@ -48,6 +51,10 @@ impl DiagnosisInput<'_> {
             all: first.chain(problems).chain(flawed).chain(label_ignored).chain(outside).collect(),
             flawed: is_flawed,
         }
+    }
+
+    fn has_endpoint(&self, node: &str) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.node.as_deref() == Some(node))
     }
 
     /// Returns the warning about addresses that are in no subnet of the interfaces that announce

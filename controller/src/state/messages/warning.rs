@@ -33,6 +33,8 @@ pub(in crate::state) enum Warning<'a> {
     ReadinessOnly,
     /// These nodes announce the Service, each with a flaw that ranks it behind others.
     Flawed(Vec<FlawedOwner<'a>>),
+    /// These nodes are silent, and endpoints of the Service are on them.
+    SilentNodes(Vec<&'a str>),
     /// Every Node has the exclude label, so the label has no effect.
     LabelIgnored,
     /// These addresses are in none of these subnets, which are all subnets of the interfaces on
@@ -93,6 +95,11 @@ impl Display for Warning<'_> {
                  of IPAddressPool {pool}, or set its spec.routed to true if a router has a route",
                 join(addresses),
                 FirstNames(subnets)
+            ),
+            Self::SilentNodes(nodes) => write!(
+                f,
+                "{} failed: the endpoints there serve no request until the node replies",
+                NamesWithCount(nodes, NAMED_MAX)
             ),
             Self::LabelIgnored => f.write_str(
                 "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, \

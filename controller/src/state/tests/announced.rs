@@ -90,12 +90,12 @@ fn ad(i: usize, spec: &serde_json::Value) -> L2Advertisement {
     serde_json::from_value::<api::L2AdvertisementObject>(object).unwrap().into()
 }
 
-fn ready_node(name: &str) -> Node {
+pub(super) fn ready_node(name: &str) -> Node {
     let labels = [("name".to_owned(), name.to_owned())].into();
     Node { name: name.into(), labels, ready: true, ..Node::default() }
 }
 
-fn endpoint_slice(service: &str, nodes: &[&str]) -> EndpointSlice {
+pub(super) fn endpoint_slice(service: &str, nodes: &[&str]) -> EndpointSlice {
     let endpoint = |node: &&str| Endpoint {
         node: Some((*node).into()),
         family: Family::V4,
@@ -120,7 +120,7 @@ fn with_family(family: Family, mut slice: EndpointSlice) -> EndpointSlice {
 
 /// Returns a speaker on one interface that receives the hellos of the other two nodes and owns
 /// these addresses.
-fn speaker(node: &str, addresses: &[&str]) -> Speaker {
+pub(super) fn speaker(node: &str, addresses: &[&str]) -> Speaker {
     let hello_senders =
         ["n1", "n2", "n3"].into_iter().filter(|other| *other != node).map(Into::into).collect();
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
@@ -143,7 +143,7 @@ fn announced_condition(cluster: &Cluster, name: &str) -> Option<ServiceCondition
 }
 
 /// Returns reason and message of the condition `Announced`; empty without a condition.
-fn reason_and_message(cluster: &Cluster, name: &str) -> (String, String) {
+pub(super) fn reason_and_message(cluster: &Cluster, name: &str) -> (String, String) {
     announced_condition(cluster, name)
         .map(|is| (is.reason.to_string(), is.message.to_string()))
         .unwrap_or_default()

@@ -7,6 +7,7 @@ use crate::state::messages::Message;
 mod announced;
 mod assigned;
 mod bgp;
+mod node;
 mod valid;
 
 /// Limit in characters for a message with fields of usual length: an Event keeps 250.

@@ -121,6 +121,11 @@ args:
   {{- if ne $values.logLevel "info" }}
   - --log-level={{ $values.logLevel }}
   {{- end }}
+  {{- if eq $component "controller" }}
+  {{- if ne $values.nodeFailureEndpoints "services" }}
+  - --node-failure-endpoints={{ $values.nodeFailureEndpoints }}
+  {{- end }}
+  {{- end }}
   {{- if $values.ignoreExcludeLB }}
   - --ignore-exclude-label=true
   {{- end }}
@@ -162,4 +167,13 @@ env:
   {{- if not (and $loopback (eq (int $root.Values.probePort) 7474)) }}
   - {name: FERROLB_PROBE_LISTEN, value: "{{ ternary "127.0.0.1" "0.0.0.0" $loopback }}:{{ $root.Values.probePort }}"}
   {{- end }}
+  {{- if eq $component "controller" }}
+  - name: FERROLB_NODE_NAME
+    valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+  {{- end }}
+{{- end }}
+
+{{- /* Whether the controller may mark pods. Without SpeakerStatuses it cannot. */ -}}
+{{- define "ferrolb.marksPods" -}}
+{{- and (ne .Values.controller.nodeFailureEndpoints "off") (not .Values.metallbNamespace) -}}
 {{- end }}

@@ -150,8 +150,8 @@ impl Membership {
             self.counts.own_name_frames += 1;
             return Admission::Dropped;
         }
-        if matches!(frame.body, Body::PathReport { .. }) {
-            // A report goes by the second path, so another host has copied this one.
+        if matches!(frame.body, Body::PathReport { .. } | Body::NodeWatch(_)) {
+            // Such a frame goes by the second path, so another host has copied this one.
             self.counts.stale_frames += 1;
             return Admission::Dropped;
         }
@@ -213,7 +213,8 @@ impl Membership {
             | Body::ListRequest
             | Body::List(_)
             | Body::Doubt(_)
-            | Body::PathReport { .. } => {}
+            | Body::PathReport { .. }
+            | Body::NodeWatch(_) => {}
         }
         self.on_frame_of(node, now);
     }

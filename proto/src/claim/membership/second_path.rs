@@ -136,7 +136,7 @@ impl Membership {
             | Body::Doubt(_) => {
                 return self.admit_copy(&frame, now).then_some(Received::Copy(frame));
             }
-            Body::ChallengeReply { .. } | Body::PathReport { .. } => {}
+            Body::ChallengeReply { .. } | Body::PathReport { .. } | Body::NodeWatch(_) => {}
         }
         None
     }
@@ -239,7 +239,7 @@ impl Membership {
             let is_needed = match frame.body {
                 // Challenges of the self-check concern the segment alone.
                 Body::Challenge { nonce } => peer.is_challenged_with(nonce),
-                Body::ChallengeReply { .. } => false,
+                Body::ChallengeReply { .. } | Body::NodeWatch(_) => false,
                 Body::Hello { .. }
                 | Body::Claim(_)
                 | Body::Release { .. }

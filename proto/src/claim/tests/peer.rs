@@ -96,7 +96,8 @@ impl TestPeer {
             | Body::ListRequest
             | Body::List(_)
             | Body::Doubt(_)
-            | Body::PathReport { .. } => {}
+            | Body::PathReport { .. }
+            | Body::NodeWatch(_) => {}
         }
         self.counter += u32::from(owned != self.owned);
         let frame = Frame {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::keys::SIGNATURE_LENGTH;
 use super::{
     Body, Claim, ClaimRank, ClaimSetSummary, ETHER_TYPE, Flags, Frame, GROUP, HelloKey,
-    HelloKeyRing, NODE_NAME_MAX, PathReport, Stretch, VERSION,
+    HelloKeyRing, NODE_NAME_MAX, NodeWatch, PathReport, Stretch, VERSION,
 };
 use crate::wire::{ETHERNET_HEADER_LENGTH, Mac, write_ethernet_header};
 
@@ -31,6 +31,8 @@ const KIND_LIST_REQUEST: u8 = 6;
 const KIND_LIST: u8 = 7;
 const KIND_DOUBT: u8 = 8;
 const KIND_PATH_REPORT: u8 = 9;
+const KIND_NODE_CHALLENGE: u8 = 10;
+const KIND_NODE_REPLY: u8 = 11;
 
 const TLV_NODE: u16 = 1;
 const TLV_ACCEPTED_KEYS: u16 = 2;
@@ -120,6 +122,13 @@ impl Frame {
         Ok((Mac(source), Self::decode_datagram(header.0, keys)?))
     }
 
+    /// Returns the ID of the key that signs a datagram of the second path.
+    #[must_use]
+    pub fn key_of_datagram(payload: &[u8]) -> Option<u32> {
+        let mut fixed = Reader(payload);
+        fixed.take(4).and_then(|_| fixed.u32()).ok()
+    }
+
     /// Decodes a datagram of the second path.
     ///
     /// # Errors
@@ -197,6 +206,14 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             let bits = u8::from(receives) | u8::from(has_replied) << 1 | u8::from(is_received) << 2;
             tlv(out, TLV_PATH_REPORT, &[bits]);
             KIND_PATH_REPORT
+        }
+        Body::NodeWatch(NodeWatch::Challenge(nonce)) => {
+            tlv(out, TLV_NONCE, &nonce.to_be_bytes());
+            KIND_NODE_CHALLENGE
+        }
+        Body::NodeWatch(NodeWatch::Reply(nonce)) => {
+            tlv(out, TLV_NONCE, &nonce.to_be_bytes());
+            KIND_NODE_REPLY
         }
         Body::ListRequest => KIND_LIST_REQUEST,
         Body::List(Stretch { after, last, claims }) => {
@@ -340,6 +357,8 @@ impl<'a> Tlvs<'a> {
                 nonce: nonce?,
                 report: self.report.ok_or(HelloDecodeError::Malformed)?,
             },
+            KIND_NODE_CHALLENGE => Body::NodeWatch(NodeWatch::Challenge(nonce?)),
+            KIND_NODE_REPLY => Body::NodeWatch(NodeWatch::Reply(nonce?)),
             KIND_LIST_REQUEST => Body::ListRequest,
             KIND_LIST => Body::List(Stretch { after, last, claims }),
             // A later version may have kinds of frames that this version does not support.

@@ -67,6 +67,8 @@ fn bodies() -> Vec<Body> {
         Body::Doubt(many()),
         Body::Challenge { nonce: u64::MAX },
         Body::ChallengeReply { nonce: 1 },
+        Body::NodeWatch(NodeWatch::Challenge(u64::MAX)),
+        Body::NodeWatch(NodeWatch::Reply(2)),
         Body::ListRequest,
         stretch(None, None, delays.clone()),
         stretch(None, None, vec![]),

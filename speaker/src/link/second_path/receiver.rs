@@ -1,23 +1,28 @@
 //! Thread of the second path: opens its sockets, reads datagrams, and verifies them. The thread
 //! owns the limits on reading, and ends when the [`SecondPath`] is dropped.
 //!
+//! It also replies to challenges of speakers that watch this node. A reply shows that the node
+//! runs; the threads of the interfaces show by their own frames that they do.
+//!
 //! A datagram must come from an InternalIP of another Node, within the rate limit of its source,
 //! and have a valid signature. Reading takes at most half of one processor ([`CpuBudget`]).
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::wire::hello::{DATAGRAM_MAX, Frame};
+use ferrolb_proto::range::Family;
+use ferrolb_proto::wire::hello::{Body, DATAGRAM_MAX, Frame, NodeWatch};
 use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
 use tracing::{debug, info, warn};
 
-use super::{FAMILIES, SecondPath};
+use super::{FAMILIES, SecondPath, position};
 use crate::link::LinkError;
 use crate::link::flood::{CpuBudget, HELLOS_PER_SECOND_MAX};
 use crate::link::rx_queue::BURST_MAX;
@@ -26,6 +31,8 @@ use crate::metrics::DatagramDrop;
 
 /// Maximum number of datagrams that one node may send per second.
 const DATAGRAMS_PER_SECOND_MAX: u32 = HELLOS_PER_SECOND_MAX;
+/// Number of copies of the announcement that this speaker stops. One of them may be lost.
+const STOP_COPIES: usize = 2;
 /// Period in which the datagrams of a source are counted.
 const RATE_PERIOD: Duration = Duration::from_secs(1);
 
@@ -36,6 +43,20 @@ struct Receiver {
     ports: [Port; 2],
     budget: CpuBudget,
     rates: SourceRates,
+    /// Latest challenges of the speakers that watch this node, at most one more than there are
+    /// known sources.
+    challengers: BTreeMap<IpAddr, NodeChallenge>,
+    /// True if the challengers have received the announcement that this speaker stops.
+    has_left: bool,
+}
+
+/// Challenge of a speaker that watches this node.
+#[derive(Clone, Copy)]
+struct NodeChallenge {
+    nonce: u64,
+    /// ID of the key that signs the challenge and its reply.
+    key: u32,
+    port: u16,
 }
 
 /// State of the socket of one family.
@@ -90,6 +111,7 @@ pub(super) fn run(second_path: &Weak<SecondPath>, wake: &OwnedFd) {
             }
         };
         let Some(shared) = second_path.upgrade() else { return };
+        receiver.announce_stop(&shared);
         for (position, socket) in sockets.iter().enumerate() {
             if let Some(socket) = socket.as_deref().filter(|_| ready[position]) {
                 receiver.read(socket, position, &shared);
@@ -149,10 +171,12 @@ impl Receiver {
         for _ in 0..BURST_MAX {
             // An error is about an earlier datagram, or no datagram is queued.
             let Ok((length, source)) = socket.recv_from(&mut buffer) else { break };
-            match self.verify(&buffer[..length], source.ip(), shared) {
+            let datagram = &buffer[..length];
+            match self.verify(datagram, source.ip(), shared) {
                 Ok(frame) => {
                     shared.metrics.received.inc();
-                    shared.pass(&frame);
+                    let key = Frame::key_of_datagram(datagram);
+                    self.handle(frame, source, key.unwrap_or_default(), shared);
                 }
                 Err(reason) => {
                     shared.metrics.dropped(reason).inc();
@@ -164,6 +188,47 @@ impl Receiver {
         let drops = kernel_drops(socket).unwrap_or(port.kernel_drops);
         let new = drops.wrapping_sub(std::mem::replace(&mut port.kernel_drops, drops));
         shared.metrics.dropped(DatagramDrop::Kernel).inc_by(new.into());
+    }
+
+    /// Passes a frame to its destination, and replies to a challenge at once.
+    fn handle(&mut self, frame: Frame, source: SocketAddr, key: u32, shared: &SecondPath) {
+        match frame.body {
+            Body::NodeWatch(NodeWatch::Challenge(nonce)) => {
+                let challenge = NodeChallenge { nonce, key, port: source.port() };
+                let sources = &shared.config.load().sources;
+                if self.challengers.len() > sources.len() {
+                    self.challengers.retain(|source, _| sources.contains(source));
+                }
+                self.challengers.insert(source.ip(), challenge);
+                reply(source.ip(), challenge, shared);
+            }
+            Body::NodeWatch(NodeWatch::Reply(_)) => {
+                if shared.replies.try_send(frame).is_err() {
+                    shared.metrics.dropped(DatagramDrop::LinkQueue).inc();
+                }
+            }
+            Body::Hello { .. }
+            | Body::Claim(_)
+            | Body::Release { .. }
+            | Body::Challenge { .. }
+            | Body::ChallengeReply { .. }
+            | Body::ListRequest
+            | Body::List(_)
+            | Body::Doubt(_)
+            | Body::PathReport { .. } => shared.pass(&frame),
+        }
+    }
+
+    /// Announces once that this speaker stops, to the speakers that watch this node.
+    fn announce_stop(&mut self, shared: &SecondPath) {
+        if !shared.leaving.load(Ordering::Acquire) || std::mem::replace(&mut self.has_left, true) {
+            return;
+        }
+        for _ in 0..STOP_COPIES {
+            self.challengers
+                .iter()
+                .for_each(|(source, challenge)| reply(*source, *challenge, shared));
+        }
     }
 
     fn verify(
@@ -210,6 +275,20 @@ impl Port {
             }
         }
     }
+}
+
+/// Replies to a challenge, with the key that signs the challenge.
+fn reply(source: IpAddr, challenge: NodeChallenge, shared: &SecondPath) {
+    let NodeChallenge { nonce, key, port } = challenge;
+    let config = shared.config.load();
+    let socket = shared.sockets[position(Family::of(source))].load();
+    let (Some(key), Some(socket)) = (config.keys.find(key), socket.as_ref()) else { return };
+    let datagram = shared.message(NodeWatch::Reply(nonce)).encode_datagram(key);
+    let sent = match socket.send_to(&datagram, (source, port)) {
+        Ok(_) => &shared.metrics.sent,
+        Err(_) => shared.metrics.dropped(DatagramDrop::SendRejected),
+    };
+    sent.inc();
 }
 
 fn bind(address: IpAddr, port: u16) -> io::Result<UdpSocket> {

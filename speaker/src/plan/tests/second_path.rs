@@ -30,6 +30,8 @@ fn datagrams_go_to_the_first_internal_ip_of_a_family_that_this_node_has() {
         let expect = expect.map(|text| text.map(|text| text.parse().unwrap()));
         assert_eq!(found, expect, "the InternalIPs of node1 are {own:?}");
         assert_eq!(config.address_of("node9"), None);
+        let kubelet = config.kubelet_of("node2").map(|kubelet| (kubelet.ip(), kubelet.port()));
+        assert_eq!(kubelet, expect[0].map(|address| (address, 10_250)));
     }
 }
 

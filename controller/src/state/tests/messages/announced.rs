@@ -301,6 +301,7 @@ fn every_warning_has_its_message() {
             "",
             "no interface that announces 192.0.2.7 has a subnet with it (10.0.0.0-10.0.0.255): correct spec.addresses of IPAddressPool lan, or set its spec.routed to true if a router has a route"
         )],
+        Warning::SilentNodes(_) => [(Warning::SilentNodes(vec!["n1", "n2"]), "", "n1, n2 failed: the endpoints there serve no request until the node replies")],
         Warning::LabelIgnored => [(Warning::LabelIgnored, "", "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, so it is ignored: remove it from the nodes that should announce")],
     );
 }

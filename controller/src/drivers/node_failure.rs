@@ -1,0 +1,333 @@
+//! Executes the actions on silent nodes: marks pods as not Ready, as Kubernetes' node controller
+//! does, and restores them. One task, which owns the requests in progress; they are aborted when
+//! the lease is lost.
+//!
+//! The task finds the pods by the EndpointSlices of the affected Services, and patches only the
+//! condition `Ready` of a pod. The reason of this condition shows which pods are marked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL};
+use ferrolb_proto::node_failure::NODE_SILENT;
+use ferrolb_proto::node_failure::failures::ActionResult;
+use ferrolb_runtime::clock::Clock;
+use ferrolb_runtime::reach;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{interval, timeout};
+use tracing::{debug, info, warn};
+
+use crate::desired::{Desired, NodeAction, NodeTask};
+use crate::event::Event;
+use crate::metrics::Metrics;
+
+/// Maximum number of requests that are in progress at the same time.
+const REQUESTS_AT_ONCE_MAX: usize = 8;
+/// Minimum interval between two patches of pods: at most 200 per second.
+const PATCH_INTERVAL: Duration = Duration::from_millis(5);
+/// Timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Field manager of the patches.
+const FIELD_MANAGER: &str = "ferrolb-node-failure";
+/// Message of the condition `Ready` of a marked pod.
+const MESSAGE: &str = "the node of this pod replies on no path: see the events of the Node";
+
+/// Interval of the connections to kubelets in a cluster of two nodes, and maximum age of one that
+/// has reached its kubelet. Without such a connection, a packet filter may drop all of them.
+const KUBELET_INTERVAL: Duration = Duration::from_secs(60);
+const REACHED_AGE_MAX: Duration = Duration::from_secs(180);
+
+/// The driver. See the module documentation.
+#[derive(Clone)]
+pub struct NodeFailureDriver {
+    client: Client,
+    metrics: Arc<Metrics>,
+    desired: watch::Receiver<Desired>,
+    /// Time of the latest patch, of any node.
+    latest_patch: Arc<Mutex<Instant>>,
+    /// Limit of the requests in progress, for all nodes together.
+    requests: Arc<Semaphore>,
+}
+
+/// A pod that an endpoint refers to: its namespace and name, and its UID.
+type PodRef = (Key, String);
+
+/// The pods of Services on a node.
+#[derive(Debug, Default)]
+struct Pods {
+    affected: BTreeSet<PodRef>,
+    /// Pods of a Service without a ready endpoint on another node. No other pod could serve its
+    /// clients, so these pods are not marked.
+    last: BTreeSet<PodRef>,
+}
+
+/// A change of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Mark,
+    Restore,
+}
+
+/// A request that has failed.
+#[derive(Debug)]
+struct Failure;
+
+impl NodeFailureDriver {
+    /// Creates the driver that executes the tasks in `desired`.
+    #[must_use]
+    pub fn new(client: Client, metrics: Arc<Metrics>, desired: watch::Receiver<Desired>) -> Self {
+        let requests = Arc::new(Semaphore::new(REQUESTS_AT_ONCE_MAX));
+        Self { client, metrics, desired, latest_patch: Arc::default(), requests }
+    }
+
+    /// Executes the tasks, and sends the result of each as an event. Ends when the main loop drops
+    /// the sender of `desired` or the receiver of `events`.
+    pub async fn run(self, events: mpsc::Sender<Event>) {
+        let mut desired = self.desired.clone();
+        let (mut running, mut probing) = (JoinSet::new(), JoinSet::new());
+        let mut started = BTreeMap::<u64, AbortHandle>::new();
+        let mut reached = BTreeMap::<SocketAddr, Instant>::new();
+        let (mut term, mut kubelets) = (None, Vec::new());
+        let mut probes = interval(KUBELET_INTERVAL);
+        loop {
+            {
+                let desired = desired.borrow_and_update();
+                let is_wanted = |attempt: u64| {
+                    desired.term == term
+                        && desired.node_tasks.iter().any(|task| task.attempt == attempt)
+                };
+                let unwanted = started.extract_if(.., |attempt, _| !is_wanted(*attempt));
+                unwanted.for_each(|(_, task)| task.abort());
+                term = desired.term;
+                if desired.kubelets != kubelets {
+                    kubelets.clone_from(&desired.kubelets);
+                    probes.reset_immediately();
+                }
+                for task in &desired.node_tasks {
+                    if started.contains_key(&task.attempt) {
+                        continue;
+                    }
+                    let (driver, task, attempt) = (self.clone(), task.clone(), task.attempt);
+                    let is_known = task.kubelet().is_some_and(|kubelet| {
+                        reached
+                            .get(&kubelet)
+                            .is_some_and(|at| Clock::now().since(*at) < REACHED_AGE_MAX)
+                    });
+                    let work = async move { (task.attempt, driver.execute(&task, is_known).await) };
+                    started.insert(attempt, running.spawn(work));
+                }
+            }
+            tokio::select! {
+                changed = desired.changed() => if changed.is_err() { return },
+                _ = probes.tick() => {
+                    reached.retain(|kubelet, _| kubelets.contains(kubelet));
+                    for kubelet in kubelets.iter().copied() {
+                        probing.spawn(async move { (kubelet, reach::is_silent(kubelet).await) });
+                    }
+                }
+                Some(probed) = probing.join_next() => if let Ok((kubelet, false)) = probed {
+                    reached.insert(kubelet, Clock::now());
+                },
+                Some(ended) = running.join_next() => match ended {
+                    Ok((attempt, result)) => {
+                        let event = Event::NodeActionEnded { attempt, result };
+                        if events.send(event).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
+            }
+        }
+    }
+
+    /// Executes a task. `is_reachable` is true if the kubelet of a [`NodeAction::ProbeKubelet`] has
+    /// replied before.
+    async fn execute(&self, task: &NodeTask, is_reachable: bool) -> ActionResult {
+        let (services, change) = match &task.action {
+            NodeAction::ProbeKubelet(kubelet) => {
+                let Some(kubelet) = kubelet.filter(|_| is_reachable) else {
+                    return ActionResult::KubeletReplied;
+                };
+                let is_silent = reach::is_silent(kubelet).await;
+                return if is_silent { ActionResult::Done } else { ActionResult::KubeletReplied };
+            }
+            NodeAction::Mark(services) => (&services.0, Change::Mark),
+            NodeAction::Restore(services) => (&services.0, Change::Restore),
+        };
+        let node = &*task.node;
+        match self.patch_all(node, services, change).await {
+            Ok(pods) => {
+                let change = match change {
+                    Change::Mark => "marked as not Ready",
+                    Change::Restore => "restored",
+                };
+                info!(node, pods, services = services.len(), "pods of a silent node {change}");
+                ActionResult::Done
+            }
+            Err(Failure) => {
+                warn!(
+                    node,
+                    "not all pods of a silent node are patched, retrying: if permissions are \
+                     missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
+                );
+                ActionResult::Failed
+            }
+        }
+    }
+
+    /// Patches the pods of Services on a node. Returns their number.
+    async fn patch_all(
+        &self,
+        node: &str,
+        services: &[Key],
+        change: Change,
+    ) -> Result<usize, Failure> {
+        let Pods { affected, last } = self.pods(node, services, change).await?;
+        let mut requests = JoinSet::new();
+        for pod in affected.difference(&last) {
+            let (driver, pod) = (self.clone(), pod.clone());
+            requests.spawn(async move { driver.patch(&pod, change).await });
+        }
+        let results = requests.join_all().await;
+        let failed = results.iter().any(Result::is_err);
+        let patched = results.iter().filter(|result| matches!(result, Ok(true))).count();
+        if failed { Err(Failure) } else { Ok(patched) }
+    }
+
+    async fn pods(&self, node: &str, services: &[Key], change: Change) -> Result<Pods, Failure> {
+        let mut requests = JoinSet::new();
+        for service in services {
+            let (driver, service, node) = (self.clone(), service.clone(), node.to_owned());
+            requests.spawn(async move { driver.pods_of(&service, &node, change).await });
+        }
+        let mut pods = Pods::default();
+        for found in requests.join_all().await {
+            let mut found = found?;
+            pods.affected.append(&mut found.affected);
+            pods.last.append(&mut found.last);
+        }
+        Ok(pods)
+    }
+
+    /// Returns the pods of a Service on a node that may need the change. To mark a pod, its
+    /// endpoint must be ready.
+    async fn pods_of(&self, service: &Key, node: &str, change: Change) -> Result<Pods, Failure> {
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), service.namespace());
+        let label = format!("{SERVICE_NAME_LABEL}={}", service.name());
+        let list = ListParams::default().labels(&label);
+        let slices = self.send(slices.list(&list)).await?;
+        let slices = slices.map(|list| list.items).unwrap_or_default();
+        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        let is_on_node = |endpoint: &&Endpoint| endpoint.node_name.as_deref() == Some(node);
+        let is_ready = |endpoint: &&Endpoint| {
+            endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+        };
+        let pod = |endpoint: &Endpoint| {
+            let target = endpoint.target_ref.as_ref()?;
+            let is_pod = target.kind.as_deref() == Some("Pod");
+            let name = target.name.as_deref().filter(|_| is_pod)?;
+            Some((Key::new(service.namespace(), name), target.uid.clone().unwrap_or_default()))
+        };
+        let on_node = endpoints.clone().filter(is_on_node);
+        let marks = change == Change::Mark;
+        let affected: BTreeSet<_> =
+            on_node.filter(|it| !marks || is_ready(it)).filter_map(pod).collect();
+        let others_serve = endpoints.clone().any(|it| !is_on_node(&it) && is_ready(&it));
+        let last = if marks && !others_serve { affected.clone() } else { BTreeSet::new() };
+        Ok(Pods { affected, last })
+    }
+
+    /// Changes the condition `Ready` of a pod. Returns whether it had to be changed.
+    async fn patch(&self, (key, uid): &PodRef, change: Change) -> Result<bool, Failure> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), key.namespace());
+        let now = Timestamp::now().to_string();
+        let (precondition, condition) = match change {
+            Change::Mark => (
+                json!({"uid": uid}),
+                json!({"type": "Ready", "status": "False", "reason": NODE_SILENT,
+                    "message": MESSAGE, "lastTransitionTime": now}),
+            ),
+            Change::Restore => {
+                let pod = self.send(pods.get_status(key.name())).await?;
+                let Some(pod) = pod.filter(is_restorable) else { return Ok(false) };
+                (
+                    // The kubelet may write at the same time.
+                    json!({"uid": uid, "resourceVersion": pod.metadata.resource_version}),
+                    json!({"type": "Ready", "status": "True", "reason": null, "message": null,
+                        "lastTransitionTime": now}),
+                )
+            }
+        };
+        let patch = json!({"metadata": precondition, "status": {"conditions": [condition]}});
+        let params =
+            PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+        self.wait_for_rate_limit().await;
+        let patched =
+            self.send(pods.patch_status(key.name(), &params, &Patch::Strategic(patch))).await?;
+        match change {
+            _ if patched.is_none() => {}
+            Change::Mark => _ = self.metrics.pods_marked.inc(),
+            Change::Restore => _ = self.metrics.pods_restored.inc(),
+        }
+        Ok(patched.is_some())
+    }
+
+    /// Waits until the next patch is due, of any node.
+    async fn wait_for_rate_limit(&self) {
+        let mut latest_patch = self.latest_patch.lock().await;
+        let next = *latest_patch + PATCH_INTERVAL;
+        Clock::sleep_until(Some(next)).await;
+        *latest_patch = Clock::now();
+    }
+
+    /// Sends a request while this replica holds the lease. Returns `None` if the object does not
+    /// exist, or was replaced, so that it needs no patch.
+    async fn send<T>(
+        &self,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<Option<T>, Failure> {
+        let _permit = self.requests.acquire().await;
+        if Clock::now() >= self.desired.borrow().until {
+            return Err(Failure);
+        }
+        match timeout(REQUEST_TIMEOUT, request).await {
+            Ok(Ok(response)) => Ok(Some(response)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+            // Another pod has the name, or the kubelet has written meanwhile.
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(None),
+            failure => {
+                debug!(failed = ?failure.map(|result| result.err()), "request about a silent node");
+                Err(Failure)
+            }
+        }
+    }
+}
+
+/// Returns whether a pod is marked, and all that its condition `Ready` depends on is true: its
+/// containers and its readiness gates.
+fn is_restorable(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let has = |kind: &str, is: &dyn Fn(&PodCondition) -> bool| {
+        conditions.clone().any(|condition| condition.type_ == kind && is(condition))
+    };
+    let is_true = |kind: &str| has(kind, &|condition| condition.status == "True");
+    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    has("Ready", &|ready| ready.status == "False" && ready.reason.as_deref() == Some(NODE_SILENT))
+        && is_true("ContainersReady")
+        && gates.map(|gate| &gate.condition_type).all(|kind| is_true(kind))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! Tests of the driver against an API server with two EndpointSlices and their pods.
+
+use std::convert::Infallible;
+use std::sync::Mutex;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Request, Response};
+use kube::client::Body;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, from_slice};
+use tower::service_fn;
+
+use super::*;
+
+/// Patches that the API server has received: path and body.
+type Patches = Arc<Mutex<Vec<(String, Value)>>>;
+
+fn endpoint(node: &str, pod: &str, ready: bool) -> Value {
+    let target = json!({"kind": "Pod", "name": pod, "uid": format!("uid of {pod}")});
+    json!({"addresses": ["10.1.0.1"], "nodeName": node, "conditions": {"ready": ready}, "targetRef": target})
+}
+
+/// Returns a pod whose condition `Ready` has this status and reason.
+fn pod(name: &str, ready: &str, reason: Option<&str>, containers: &str) -> Value {
+    json!({"metadata": {"name": name, "resourceVersion": "7"}, "status": {"conditions": [
+        {"type": "Ready", "status": ready, "reason": reason}, {"type": "ContainersReady", "status": containers}]}})
+}
+
+/// Returns a driver whose API server rejects patches of the pod `refused`.
+fn driver() -> (NodeFailureDriver, Patches, watch::Sender<Desired>) {
+    let patches = Patches::default();
+    let log = Arc::clone(&patches);
+    let service = service_fn(move |request: Request<Body>| {
+        let log = Arc::clone(&log);
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let path = parts.uri.path().to_owned();
+            let name = path.split('/').nth(6).unwrap_or_default().to_owned();
+            let uri = parts.uri.to_string();
+            let (code, json) = if path.ends_with("/endpointslices") {
+                let ours = [
+                    endpoint("n1", "other", true),
+                    endpoint("n2", "web-1", true),
+                    endpoint("n2", "web-2", false),
+                    endpoint("n2", "web-3", false),
+                ];
+                let refused = [
+                    endpoint("n1", "other", true),
+                    endpoint("n2", "web-1", true),
+                    endpoint("n2", "refused", true),
+                ];
+                let last = [
+                    endpoint("n1", "other", false),
+                    endpoint("n2", "only", true),
+                    endpoint("n2", "web-4", true),
+                ];
+                let also = [endpoint("n1", "other", true), endpoint("n2", "web-4", true)];
+                let service = uri.split("name%3D").nth(1).unwrap_or_default();
+                let endpoints = match service.split('&').next().unwrap_or_default() {
+                    "web" => json!(ours),
+                    "refused" => json!(refused),
+                    "last" => json!(last),
+                    "also" => json!(also),
+                    other => panic!("there is no Service {other}"),
+                };
+                (
+                    200,
+                    json!({"metadata": {}, "items": [{"metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": endpoints}]}),
+                )
+            } else if parts.method == "GET" {
+                let reason = (name == "web-2").then_some(NODE_SILENT);
+                (200, pod(&name, "False", reason, "True"))
+            } else if name == "refused" {
+                (
+                    403,
+                    json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no"}),
+                )
+            } else {
+                log.lock().unwrap().push((path, from_slice(&body).unwrap()));
+                (200, pod(&name, "False", None, "True"))
+            };
+            let response = Full::new(Bytes::from(json.to_string()));
+            Ok::<_, Infallible>(Response::builder().status(code).body(response).unwrap())
+        }
+    });
+    let metrics = Arc::new(Metrics::new(&mut Registry::default()));
+    let desired = Desired { until: Instant::from_nanos(u64::MAX), ..Desired::default() };
+    let (sender, receiver) = watch::channel(desired);
+    (NodeFailureDriver::new(Client::new(service, "default"), metrics, receiver), patches, sender)
+}
+
+fn task(action: NodeAction) -> NodeTask {
+    NodeTask { attempt: 1, node: "n2".into(), action }
+}
+
+fn services(names: &[&str]) -> crate::desired::Services {
+    crate::desired::Services(names.iter().map(|name| Key::new("default", name)).collect())
+}
+
+#[tokio::test]
+async fn only_ready_pods_of_the_node_are_marked() {
+    let (driver, patches, _desired) = driver();
+    let result = driver.execute(&task(NodeAction::Mark(services(&["web"]))), false).await;
+    assert_eq!((result, driver.metrics.pods_marked.get()), (ActionResult::Done, 1));
+    let patches = patches.lock().unwrap();
+    let [(path, body)] = patches.as_slice() else { panic!("{patches:?}") };
+    assert_eq!(path, "/api/v1/namespaces/default/pods/web-1/status");
+    assert_eq!(body["metadata"], json!({"uid": "uid of web-1"}));
+    let condition = &body["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["status"], &condition["reason"]),
+        (&json!("Ready"), &json!("False"), &json!("NodeSilent"))
+    );
+}
+
+#[tokio::test]
+async fn only_marked_pods_are_restored() {
+    let (driver, patches, _desired) = driver();
+    let result = driver.execute(&task(NodeAction::Restore(services(&["web"]))), false).await;
+    assert_eq!((result, driver.metrics.pods_restored.get()), (ActionResult::Done, 1));
+    let patches = patches.lock().unwrap();
+    let [(path, body)] = patches.as_slice() else { panic!("{patches:?}") };
+    assert_eq!(path, "/api/v1/namespaces/default/pods/web-2/status");
+    assert_eq!(body["metadata"]["resourceVersion"], "7");
+    assert_eq!(body["status"]["conditions"][0]["status"], "True");
+}
+
+#[tokio::test]
+async fn a_rejected_patch_fails_and_the_others_are_sent() {
+    let (driver, patches, _desired) = driver();
+    let both = services(&["web", "refused"]);
+    assert_eq!(driver.execute(&task(NodeAction::Mark(both)), false).await, ActionResult::Failed);
+    assert_eq!(patches.lock().unwrap().len(), 1, "web-1 is a pod of both Services");
+}
+
+#[tokio::test]
+async fn the_last_ready_endpoints_of_a_service_are_not_marked() {
+    let (driver, patches, _desired) = driver();
+    let all = services(&["last", "also"]);
+    assert_eq!(driver.execute(&task(NodeAction::Mark(all)), false).await, ActionResult::Done);
+    assert!(patches.lock().unwrap().is_empty(), "web-4 is one of the last pods of a Service");
+    let also = services(&["also"]);
+    driver.execute(&task(NodeAction::Mark(also)), false).await;
+    assert_eq!(patches.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn without_the_lease_nothing_is_patched() {
+    let (driver, patches, desired) = driver();
+    desired.send_modify(|desired| desired.until = Clock::now());
+    let result = driver.execute(&task(NodeAction::Mark(services(&["web"]))), false).await;
+    assert_eq!((result, patches.lock().unwrap().len()), (ActionResult::Failed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_no_longer_wanted_ends() {
+    let service = service_fn(|_request: Request<Body>| async {
+        std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>().await
+    });
+    let metrics = Arc::new(Metrics::new(&mut Registry::default()));
+    let wanted = Desired {
+        term: Some(1),
+        until: Instant::from_nanos(u64::MAX),
+        node_tasks: vec![task(NodeAction::Mark(services(&["web"])))],
+        ..Desired::default()
+    };
+    let (desired, receiver) = watch::channel(wanted.clone());
+    let driver = NodeFailureDriver::new(Client::new(service, "default"), metrics, receiver);
+    let (events, mut results) = mpsc::channel(1);
+    let mut running = JoinSet::new();
+    running.spawn(driver.run(events));
+    tokio::time::sleep(REQUEST_TIMEOUT / 2).await;
+    desired.send_replace(Desired { node_tasks: Vec::new(), ..wanted });
+    let result = timeout(REQUEST_TIMEOUT * 2, results.recv()).await;
+    assert!(result.is_err(), "the task has ended with a result: {result:?}");
+}
+
+#[test]
+fn a_pod_is_restorable_if_it_is_marked_and_its_containers_are_ready() {
+    let restorable = |ready, reason, containers| {
+        let pod = pod("web", ready, reason, containers);
+        is_restorable(&serde_json::from_value(pod).unwrap())
+    };
+    assert!(restorable("False", Some(NODE_SILENT), "True"));
+    assert!(!restorable("True", Some(NODE_SILENT), "True"));
+    assert!(!restorable("False", Some("ContainersNotReady"), "True"));
+    assert!(!restorable("False", None, "True"));
+    assert!(!restorable("False", Some(NODE_SILENT), "False"));
+    let with_gate = |status: &str| {
+        let mut pod = pod("web", "False", Some(NODE_SILENT), "True");
+        pod["spec"] =
+            json!({"containers": [], "readinessGates": [{"conditionType": "example.com/gate"}]});
+        let gate = json!({"type": "example.com/gate", "status": status});
+        pod["status"]["conditions"].as_array_mut().unwrap().push(gate);
+        is_restorable(&serde_json::from_value(pod).unwrap())
+    };
+    assert_eq!(["True", "False"].map(with_gate), [true, false]);
+}
+
+#[tokio::test]
+async fn a_kubelet_without_an_address_counts_as_replying() {
+    let (driver, _, _desired) = driver();
+    let result = driver.execute(&task(NodeAction::ProbeKubelet(None)), true).await;
+    assert_eq!(result, ActionResult::KubeletReplied);
+}

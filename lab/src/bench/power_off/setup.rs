@@ -1,0 +1,219 @@
+//! Installed FerroLB with one Service that has a pod on each machine of a kubeadm cluster, and the
+//! power failure of one machine while a client connects.
+
+use super::super::settle::SETTLE_MAX;
+use crate::cluster::ferrolb::NAMESPACE;
+use crate::setup::kubeadm::PodImage;
+use crate::traffic::probe::ProbeReport;
+use crate::{Lab, wait};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Interval of the client's connections.
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+/// Time for which the client connects before the power failure.
+const PROBE_BEFORE: Duration = Duration::from_secs(1);
+/// Time without a lost connection that ends an outage.
+const GOOD_TIME: Duration = Duration::from_secs(5);
+/// Maximum time of a rollout of the controller.
+const ROLLOUT_MAX: &str = "--timeout=120s";
+const SERVER: ([u8; 4], u16) = ([172, 30, 0, 210], 80);
+const YAML: &str = "\
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: power, namespace: ferrolb-system}
+spec: {addresses: [172.30.0.210/32]}
+---
+apiVersion: ferrolb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: power, namespace: ferrolb-system}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: power, namespace: default}
+spec: {type: LoadBalancer, selector: {app: power}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+/// The client's report of a power failure.
+#[derive(Debug)]
+pub struct PowerFailure {
+    pub machine: String,
+    pub report: ProbeReport,
+    /// Time of the power failure, and the time from the client's start to it.
+    failed_at: Instant,
+    pub at: Duration,
+}
+
+impl PowerFailure {
+    /// Returns the time from the power failure to the last lost connection before [`GOOD_TIME`]
+    /// without a lost one, in milliseconds, and the number of connections that were lost later: the
+    /// client has used their ports before, for connections that were lost.
+    pub fn good_after_ms(&self) -> (f64, usize) {
+        let since = |lost: &Instant| lost.saturating_duration_since(self.failed_at);
+        let mut losses: Vec<_> = self.report.losses.iter().map(since).collect();
+        losses.sort_unstable();
+        let end = losses.windows(2).position(|pair| pair[1] - pair[0] >= GOOD_TIME);
+        let outage = end.map_or(losses.len(), |last| last + 1);
+        let last = losses[..outage].last().copied().unwrap_or_default();
+        (last.as_secs_f64() * 1000.0, losses.len() - outage)
+    }
+
+    /// Returns the number of connections that were lost in each second since the power failure.
+    pub fn lost_per_second(&self) -> Vec<f64> {
+        let length_s = self.report.length_ms / 1000.0 - self.at.as_secs_f64();
+        let mut seconds = vec![0.0; length_s.max(0.0) as usize];
+        for lost in &self.report.losses {
+            let second = lost.saturating_duration_since(self.failed_at).as_secs() as usize;
+            if let Some(count) = seconds.get_mut(second) {
+                *count += 1.0;
+            }
+        }
+        seconds
+    }
+}
+
+/// Creates a Service with a pod on each machine and returns its socket address.
+///
+/// # Errors
+/// If not all pods reply.
+pub fn create_service(lab: &Lab) -> Result<SocketAddr> {
+    let server = SocketAddr::new(IpAddr::from(SERVER.0), SERVER.1);
+    lab.apply(YAML)?;
+    lab.apply_objects(&[pods()])?;
+    wait_served(lab, server)?;
+    Ok(server)
+}
+
+/// Waits until the pods on all machines reply.
+///
+/// # Errors
+/// If they do not.
+pub fn wait_served(lab: &Lab, server: SocketAddr) -> Result<()> {
+    wait::until("all pods reply", SETTLE_MAX, || {
+        let report = lab.start_probe(server, PROBE_BEFORE, PROBE_INTERVAL).finish()?;
+        ensure!(report.lost == 0 && report.pods.len() == lab.nodes().len(), "{report:?}");
+        Ok(Some(()))
+    })
+}
+
+/// Returns a DaemonSet with a pod on each machine, including the control plane.
+fn pods() -> serde_json::Value {
+    let name = json!({"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "power", "namespace": "default"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "power"}},
+            "template": {"metadata": {"labels": {"app": "power"}}, "spec": {
+                "tolerations": [{"operator": "Exists"}], "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "power", "image": PodImage::NAME, "imagePullPolicy": "Never", "args": ["serve", "$(NAME)", "8080"], "env": [name],
+                    "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+                }],
+            }},
+        },
+    })
+}
+
+/// Sets `externalTrafficPolicy` of the Service.
+///
+/// # Errors
+/// If the API server rejects it.
+pub fn set_policy(lab: &Lab, policy: &str) -> Result<()> {
+    let patch = json!({"spec": {"externalTrafficPolicy": policy}}).to_string();
+    lab.kubectl(&["patch", "service", "power", "-p", &patch]).map(drop)
+}
+
+/// Sets the flag `--node-failure-endpoints` of the controller, and waits for the new leader.
+///
+/// # Errors
+/// If the rollout does not end.
+pub fn set_node_failure_endpoints(lab: &Lab, scope: &str) -> Result<()> {
+    let variable = format!("FERROLB_NODE_FAILURE_ENDPOINTS={scope}");
+    lab.kubectl(&["-n", NAMESPACE, "set", "env", "deployment/controller", &variable])?;
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/controller", ROLLOUT_MAX])?;
+    wait::until("a controller is the leader", SETTLE_MAX, || leader_machine(lab)).map(drop)
+}
+
+/// Returns the machine of the leading controller, or `None` if no running pod leads.
+///
+/// # Errors
+/// If `kubectl` fails.
+pub fn leader_machine(lab: &Lab) -> Result<Option<String>> {
+    let holder = lab.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "get",
+        "lease",
+        "ferrolb-controller",
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ])?;
+    let Some((pod, _)) = holder.trim().rsplit_once('_') else { return Ok(None) };
+    let pods = lab.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "get",
+        "pods",
+        "-o",
+        r#"jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName}{"\n"}{end}"#,
+    ])?;
+    let machine = pods.lines().find_map(|line| line.strip_prefix(pod)?.strip_prefix(' '));
+    Ok(machine.map(ToOwned::to_owned))
+}
+
+/// Moves the leading controller to a machine other than `machine`.
+///
+/// # Errors
+/// If no other controller becomes the leader.
+pub fn move_leader_from(lab: &Lab, machine: &str) -> Result<()> {
+    let selector = "app.kubernetes.io/component=controller";
+    wait::until("the leader runs on another machine", SETTLE_MAX, || {
+        let leader = leader_machine(lab)?;
+        if leader.as_deref().is_some_and(|leader| leader != machine) {
+            return Ok(Some(()));
+        }
+        let on_machine = format!("spec.nodeName={machine}");
+        let delete =
+            ["-n", NAMESPACE, "delete", "pod", "-l", selector, "--field-selector", &on_machine];
+        lab.kubectl(&delete)?;
+        Ok(None)
+    })
+}
+
+/// Powers off the owner of the server's address while a client connects, and runs `meanwhile`. The
+/// client continues to connect for `after` from the power failure on.
+///
+/// # Errors
+/// If no machine owns the address, or if `meanwhile` fails.
+pub fn power_off_owner<T>(
+    lab: &Lab,
+    server: SocketAddr,
+    after: Duration,
+    meanwhile: impl FnOnce(&str, Instant) -> Result<T>,
+) -> Result<(PowerFailure, T)> {
+    let machine = lab.owner_of(server.ip())?.context("no machine replies for the address")?;
+    power_off(lab, &machine, server, after, meanwhile)
+}
+
+/// Powers off this machine; otherwise as [`power_off_owner`].
+///
+/// # Errors
+/// As for [`power_off_owner`].
+pub fn power_off<T>(
+    lab: &Lab,
+    machine: &str,
+    server: SocketAddr,
+    after: Duration,
+    meanwhile: impl FnOnce(&str, Instant) -> Result<T>,
+) -> Result<(PowerFailure, T)> {
+    let (start, probing) =
+        (wait::now(), lab.start_probe(server, PROBE_BEFORE + after, PROBE_INTERVAL));
+    wait::during(PROBE_BEFORE, || Ok(()))?;
+    let failed_at = wait::now();
+    lab.power_off(machine)?;
+    let found = meanwhile(machine, failed_at)?;
+    let (machine, at) = (machine.to_owned(), failed_at - start);
+    Ok((PowerFailure { machine, report: probing.finish()?, failed_at, at }, found))
+}

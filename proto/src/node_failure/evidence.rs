@@ -1,0 +1,148 @@
+//! Evidence: the nodes that the reports of all speakers show to be silent. Pure; the controller
+//! computes it from the SpeakerStatuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::WatchedNodeState;
+use crate::facts::Speaker;
+
+/// Number of speakers that must report a node as silent.
+pub const REPORTS_MIN: usize = 2;
+
+/// The evidence at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Nodes that at least one credible speaker reports as silent, also if another one reports a
+    /// sign of life: while a network recovers, such reports are the last ones of a large failure.
+    pub suspected: BTreeSet<Box<str>>,
+    /// Nodes for which all evidence holds.
+    pub silent: BTreeMap<Box<str>, Confirmation>,
+    /// Nodes of which a credible speaker reports a sign of life.
+    pub replying: BTreeSet<Box<str>>,
+}
+
+/// State of the evidence about a silent node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// [`REPORTS_MIN`] speakers report the node.
+    Complete,
+    /// The cluster has only two speakers. The controller must probe the kubelet itself.
+    ByController,
+}
+
+impl Evidence {
+    /// Returns whether any speaker reports a node that does not reply. Without such a report, there
+    /// is no evidence.
+    pub fn is_possible<'a>(mut speakers: impl Iterator<Item = &'a Speaker>) -> bool {
+        speakers.any(|speaker| {
+            speaker.watched.iter().any(|watched| watched.state != WatchedNodeState::Replies)
+        })
+    }
+
+    /// Computes the evidence from the SpeakerStatuses of all nodes that Kubernetes reports as
+    /// Ready. `concerns` selects further nodes of which [`Self::replying`] is needed.
+    ///
+    /// A SpeakerStatus outlives its speaker. It is credible unless [`REPORTS_MIN`] others report
+    /// that its speaker does not reply; in a cluster of two, no report is enough for that. After
+    /// the failure of a node, the others report it for ten minutes, and Kubernetes reports the node
+    /// as not Ready before.
+    pub fn new<'a>(
+        speakers: impl Iterator<Item = &'a Speaker> + Clone,
+        concerns: impl Fn(&str) -> bool,
+    ) -> Self {
+        let mut reports = BTreeMap::<&str, usize>::new();
+        let all_watched = speakers.clone().flat_map(|speaker| &*speaker.watched);
+        for watched in all_watched.filter(|it| it.state != WatchedNodeState::Replies) {
+            *reports.entry(&watched.node).or_default() += 1;
+        }
+        let credible = |speaker: &&Speaker| {
+            reports.get(&*speaker.node).is_none_or(|count| *count < REPORTS_MIN)
+        };
+        let count = speakers.clone().take(REPORTS_MIN + 1).count();
+        let speakers = speakers.filter(credible);
+        let watched = speakers.clone().flat_map(|speaker| &*speaker.watched);
+        let mut nodes = BTreeMap::<&str, Reports>::new();
+        for it in watched.clone() {
+            if it.state == WatchedNodeState::Silent || concerns(&it.node) {
+                nodes.entry(&it.node).or_default();
+            }
+        }
+        for it in watched {
+            if let Some(reports) = nodes.get_mut(&*it.node) {
+                reports.add(it.state);
+            }
+        }
+        add_hellos(speakers, &mut nodes);
+        let mut evidence = Self::default();
+        for (node, reports) in nodes {
+            let is_alive = reports.replies || reports.kubelet_replies;
+            if is_alive && concerns(node) {
+                evidence.replying.insert(node.into());
+            }
+            if reports.silent > 0 {
+                evidence.suspected.insert(node.into());
+            }
+            if is_alive || reports.is_leaving {
+                continue;
+            }
+            let confirmation = match reports.silent {
+                REPORTS_MIN.. => Confirmation::Complete,
+                1 if count == REPORTS_MIN => Confirmation::ByController,
+                _ => continue,
+            };
+            evidence.silent.insert(node.into(), confirmation);
+        }
+        evidence
+    }
+}
+
+/// Reports of the credible speakers about one node.
+#[derive(Default)]
+struct Reports {
+    silent: usize,
+    replies: bool,
+    kubelet_replies: bool,
+    is_leaving: bool,
+}
+
+impl Reports {
+    const fn add(&mut self, state: WatchedNodeState) {
+        match state {
+            WatchedNodeState::Replies => self.replies = true,
+            WatchedNodeState::SpeakerSilent => self.kubelet_replies = true,
+            WatchedNodeState::Leaving => self.is_leaving = true,
+            WatchedNodeState::Silent => self.silent += 1,
+            WatchedNodeState::Unknown => {}
+        }
+    }
+}
+
+/// Records which nodes reply because a speaker receives their hellos. If the network is in parts,
+/// half of all nodes are silent, so the shorter one of two lists is searched in the other.
+fn add_hellos<'a>(
+    speakers: impl Iterator<Item = &'a Speaker>,
+    nodes: &mut BTreeMap<&str, Reports>,
+) {
+    let mut open: BTreeSet<&str> =
+        nodes.iter().filter(|(_, reports)| !reports.replies).map(|(node, _)| *node).collect();
+    for speaker in speakers {
+        let own = &*speaker.node;
+        let heard: Vec<&str> = if open.is_empty() {
+            return;
+        } else if open.len() < speaker.interfaces.iter().map(|it| it.hello_senders.len()).sum() {
+            open.iter().copied().filter(|node| speaker.receives_hellos_of(node)).collect()
+        } else {
+            let senders = speaker.interfaces.iter().flat_map(|it| &*it.hello_senders);
+            senders.filter_map(|sender| open.get(&**sender).copied()).collect()
+        };
+        for node in heard.into_iter().filter(|node| *node != own) {
+            open.remove(node);
+            if let Some(reports) = nodes.get_mut(node) {
+                reports.replies = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

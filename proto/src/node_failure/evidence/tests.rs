@@ -1,0 +1,89 @@
+//! Tests of the evidence: each case is a table of reports.
+
+use super::*;
+use crate::api::WatchedNode;
+use crate::facts::SpeakerInterface;
+
+use WatchedNodeState::{Leaving, Replies, Silent, SpeakerSilent};
+
+/// Returns the speaker of `node` with its reports, and the nodes whose hellos it receives.
+fn speaker(node: &str, watched: &[(&str, WatchedNodeState)], hears: &[&str]) -> Speaker {
+    let watched =
+        watched.iter().map(|(node, state)| WatchedNode { node: (*node).into(), state: *state });
+    let hello_senders = hears.iter().map(|node| Box::from(*node)).collect();
+    let interface = SpeakerInterface { hello_senders, ..SpeakerInterface::default() };
+    Speaker {
+        node: node.into(),
+        watched: watched.collect(),
+        interfaces: [interface].into(),
+        ..Speaker::default()
+    }
+}
+
+fn silent(speakers: &[Speaker]) -> Vec<(Box<str>, Confirmation)> {
+    Evidence::new(speakers.iter(), |_| true).silent.into_iter().collect()
+}
+
+#[test]
+fn two_reports_are_complete_and_one_is_not() {
+    let a = speaker("a", &[("b", Replies), ("c", Silent)], &["b"]);
+    let b = speaker("b", &[("a", Replies), ("c", Silent)], &["a"]);
+    // The SpeakerStatus of the failed node does not change any more.
+    let c = speaker("c", &[("a", Replies), ("b", Replies)], &["a", "b"]);
+    let d = speaker("d", &[("a", Replies)], &[]);
+    assert_eq!(silent(&[a.clone(), b.clone(), c.clone()]), [("c".into(), Confirmation::Complete)]);
+    let b_replies = speaker("b", &[("a", Replies), ("c", Replies)], &["a"]);
+    assert_eq!(silent(&[a.clone(), b_replies, c.clone()]), []);
+    let evidence = Evidence::new([a, c, d].iter(), |node| node == "a");
+    assert!(evidence.silent.is_empty() && evidence.suspected.contains("c"));
+    assert_eq!(evidence.replying, ["a".into()].into());
+}
+
+#[test]
+fn hellos_an_announced_stop_and_a_kubelet_are_proof_of_life() {
+    let reports = |third: Speaker| {
+        let a = speaker("a", &[("b", Replies), ("c", Silent)], &["b"]);
+        let b = speaker("b", &[("a", Replies), ("c", Silent)], &["a"]);
+        silent(&[a, b, third]).len()
+    };
+    assert_eq!(reports(speaker("d", &[("a", Replies)], &["a"])), 1);
+    assert_eq!(reports(speaker("d", &[("a", Replies)], &["c"])), 0, "its hellos arrive at d");
+    assert_eq!(reports(speaker("d", &[("c", Leaving)], &[])), 0);
+    assert_eq!(reports(speaker("d", &[("c", SpeakerSilent)], &[])), 0);
+}
+
+#[test]
+fn a_status_whose_speaker_does_not_reply_proves_nothing() {
+    let a = speaker("a", &[("d", SpeakerSilent), ("c", Silent)], &[]);
+    let b = speaker("b", &[("d", SpeakerSilent), ("c", Silent)], &[]);
+    let d = speaker("d", &[("c", Replies), ("a", Silent)], &["c"]);
+    assert_eq!(silent(&[a.clone(), b, d.clone()]), [("c".into(), Confirmation::Complete)]);
+    let b = speaker("b", &[("d", Replies), ("c", Silent)], &[]);
+    assert_eq!(silent(&[a, b, d]), [], "one report is not enough to discredit d");
+}
+
+#[test]
+fn in_a_cluster_of_two_the_controller_must_confirm() {
+    let a = speaker("a", &[("b", Silent)], &[]);
+    let b = speaker("b", &[("a", Replies)], &["a"]);
+    assert_eq!(silent(&[a.clone(), b.clone()]), [("b".into(), Confirmation::ByController)]);
+    let b = speaker("b", &[("a", Silent)], &[]);
+    let both = [("a".into(), Confirmation::ByController), ("b".into(), Confirmation::ByController)];
+    assert_eq!(silent(&[a, b]), both, "they are more than one node, so nothing is patched");
+}
+
+#[test]
+fn two_parts_of_a_cluster_that_cannot_reach_each_other_are_not_silent() {
+    let part = |own: [&str; 2], other: [&str; 2]| {
+        own.map(|node| speaker(node, &other.map(|other| (other, Silent)), &own))
+    };
+    let speakers = [part(["a", "b"], ["c", "d"]), part(["c", "d"], ["a", "b"])].concat();
+    assert_eq!(silent(&speakers), []);
+}
+
+#[test]
+fn without_a_report_there_is_no_evidence() {
+    let replies = speaker("a", &[("b", Replies)], &[]);
+    assert!(!Evidence::is_possible([&replies].into_iter()));
+    assert!(Evidence::is_possible([&replies, &speaker("b", &[("a", Leaving)], &[])].into_iter()));
+}
