@@ -6,6 +6,7 @@
 //! - [`scenario`]: faults and their bounds.
 //! - `world`, `segment`, `node`, `clients`, `faults`: the simulation. `checker`, `soft_checks`: the
 //!   checker.
+//! - [`node_failure`]: another simulation, of the machines that detect the failure of a node.
 //! - [`report`]: many runs, and their table next to the prototype's results.
 
 mod bounds;
@@ -21,6 +22,7 @@ mod filters;
 mod isolation;
 mod keys_and_clocks;
 mod node;
+pub mod node_failure;
 mod planned;
 pub mod report;
 mod rng;

@@ -15,15 +15,25 @@ const LONG_DOUBLE_OWNER: Duration = Duration::from_millis(60);
 
 /// Executes all runs, `jobs` at a time, and returns their outcomes in the order of the runs.
 pub fn execute_all(runs: &[Run], jobs: usize) -> Vec<RunOutcome> {
+    execute_each(runs, jobs, Run::execute)
+}
+
+/// Executes all runs of any kind, `jobs` at a time, and returns their outcomes in the order of the
+/// runs.
+pub fn execute_each<R: Sync, O: Send>(
+    runs: &[R],
+    jobs: usize,
+    execute: impl Fn(&R) -> O + Sync,
+) -> Vec<O> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         while let Some((at, run)) = next_run(runs, &next) {
-            done.push((at, run.execute()));
+            done.push((at, execute(run)));
         }
         done
     };
-    let mut all: Vec<(usize, RunOutcome)> = thread::scope(|scope| {
+    let mut all: Vec<(usize, O)> = thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
         workers
             .into_iter()
@@ -34,7 +44,7 @@ pub fn execute_all(runs: &[Run], jobs: usize) -> Vec<RunOutcome> {
     all.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn next_run<'a>(runs: &'a [Run], next: &AtomicUsize) -> Option<(usize, &'a Run)> {
+fn next_run<'a, R>(runs: &'a [R], next: &AtomicUsize) -> Option<(usize, &'a R)> {
     let at = next.fetch_add(1, Ordering::Relaxed);
     Some((at, runs.get(at)?))
 }
