@@ -89,6 +89,15 @@ const OFF: &str = "off";
 /// Time in which all kube-proxies have updated their rules after a change of the policy.
 const POLICY_TIME: Duration = Duration::from_secs(3);
 
+/// Usual duration of one run, on two cores.
+const RUN_USUAL_TIME: Duration = Duration::from_secs(105);
+
+/// Returns the usual duration of the benchmark.
+pub fn usual_duration(runs: usize) -> Duration {
+    let each = u32::try_from(runs.saturating_add(1)).unwrap_or(u32::MAX);
+    (0..CASES.len()).map(|_| RUN_USUAL_TIME.saturating_mul(each)).sum()
+}
+
 /// Measures power failures, each in a new kubeadm cluster.
 ///
 /// # Errors

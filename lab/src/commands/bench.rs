@@ -31,7 +31,6 @@ const SCALE_USUAL_TIME: Duration = Duration::from_secs(180);
 const LARGE_USUAL_TIME: Duration = Duration::from_secs(660);
 const HEALTH_USUAL_TIME: Duration = Duration::from_secs(400);
 const BGP_USUAL_TIME: Duration = Duration::from_secs(200);
-const POWER_OFF_USUAL_TIME: Duration = Duration::from_secs(140);
 const RELEASE_USUAL_TIME: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
@@ -46,7 +45,8 @@ pub(crate) struct BenchArgs {
     /// Write the plot of power-off as SVG to FILE.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Runs per row of failover and bgp-failover; published results use 10.
+    /// Runs per row of failover, bgp-failover and power-off; published results of the first two use
+    /// 10.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
     /// Run only this row of failover; can be repeated.
@@ -128,7 +128,7 @@ fn usual_duration(bench: Bench, extent: &BenchExtent) -> Duration {
         Bench::Bgp => BGP_USUAL_TIME,
         Bench::BgpFailover => bgp_failover::usual_duration(extent.runs),
         Bench::Failover => failover::usual_duration(extent.runs, &extent.rows),
-        Bench::PowerOff => POWER_OFF_USUAL_TIME,
+        Bench::PowerOff => power_off::usual_duration(extent.runs),
     }
 }
 
