@@ -286,7 +286,7 @@ impl State {
                 self.allocator.remember(key, &pool, assignment.addresses, unix_time);
                 entry.pending_status.reset_delay();
             }
-            return;
+            return self.update_unmanaged(key);
         }
         let namespace_labels = self.namespaces.get(key.namespace());
         let requester = Requester {

@@ -126,8 +126,12 @@ impl ServiceEntry {
     /// of a later write shows that none is.
     pub(super) fn outdated_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let assigned = self.assignment.as_ref().map(|assignment| &assignment.addresses);
-        let is_lost = move |address: &&IpAddr| assigned.is_some_and(|it| !it.contains(address));
+        let is_lost = move |address: &&IpAddr| assigned.is_none_or(|it| !it.contains(address));
         self.queued_addresses.iter().filter(is_lost).copied()
+    }
+
+    fn has_outdated_addresses(&self) -> bool {
+        self.outdated_addresses().next().is_some()
     }
 
     /// Returns the contest about the Service's status, if the status is contested.
@@ -233,7 +237,8 @@ pub(super) fn has_recorded_sharing(service: &Service, sharing: &SharingParameter
     condition(service).is_some() && service.sharing_parameters == sharing.digest()
 }
 
-/// Returns the status that a Service should have, or `None` if there is nothing to write.
+/// Returns the status that a Service should have, or `None` if there is nothing to write. While a
+/// write with a lost address may be on its way, a further write must show that none is.
 pub(super) fn status(entry: &ServiceEntry, names: &Names) -> Option<ServiceStatus> {
     let service = &entry.service;
     match (entry.role, &entry.assignment) {
@@ -242,26 +247,32 @@ pub(super) fn status(entry: &ServiceEntry, names: &Names) -> Option<ServiceStatu
         (Role::ServedByMetalLb, _) => {
             let annotation = service.metallb_annotation?;
             let message = AssignedMessage::MetalLb { annotation };
-            foreign_status(service, &message, IngressChange::KeepForMetalLb)
+            foreign_status(entry, &message, IngressChange::KeepForMetalLb)
         }
         (Role::ServedByOther, _) => {
             let manager = service.ingress_manager.as_deref()?;
             let message = AssignedMessage::Other { service, manager };
-            foreign_status(service, &message, IngressChange::Release)
+            foreign_status(entry, &message, IngressChange::Release)
         }
-        (Role::Left, _) => Some(ServiceStatus {
-            uid: service.uid.clone(),
-            ingress: IngressChange::Release,
-            seen: Vec::new(),
-            addresses: Vec::new(),
-            mode: IpMode::Vip,
-            pool: None,
-            sharing_parameters: None,
-            condition: None,
-            announced: None,
-            notices: Vec::new(),
-        }),
-        (Role::ServedByFerroLb, None) | (Role::Foreign, _) => None,
+        (Role::Left, _) => Some(empty_status(service)),
+        (Role::Foreign, _) => entry.has_outdated_addresses().then(|| empty_status(service)),
+        (Role::ServedByFerroLb, None) => None,
+    }
+}
+
+/// Returns the status of a Service that FerroLB does not serve.
+fn empty_status(service: &Service) -> ServiceStatus {
+    ServiceStatus {
+        uid: service.uid.clone(),
+        ingress: IngressChange::Release,
+        seen: Vec::new(),
+        addresses: Vec::new(),
+        mode: IpMode::Vip,
+        pool: None,
+        sharing_parameters: None,
+        condition: None,
+        announced: None,
+        notices: Vec::new(),
     }
 }
 
@@ -271,14 +282,16 @@ pub(super) fn status(entry: &ServiceEntry, names: &Names) -> Option<ServiceStatu
 /// This status removes FerroLB's earlier annotations and the condition `Announced`, but leaves the
 /// other load balancer's addresses as they are.
 fn foreign_status(
-    service: &Service,
+    entry: &ServiceEntry,
     message: &AssignedMessage<'_>,
     ingress: IngressChange,
 ) -> Option<ServiceStatus> {
+    let service = &entry.service;
     let desired = condition_for(message);
     let current = condition(service);
     let condition_matches = current.is_some_and(|current| matches(current, &desired));
     if condition_matches
+        && !entry.has_outdated_addresses()
         && service.pool_annotation.is_none()
         && service.condition(ServiceConditionType::Announced).is_none()
     {
@@ -286,18 +299,8 @@ fn foreign_status(
     }
     let notices =
         (!condition_matches).then(|| notice(&desired, &LostAddresses::new())).into_iter().collect();
-    Some(ServiceStatus {
-        uid: service.uid.clone(),
-        ingress,
-        seen: Vec::new(),
-        addresses: Vec::new(),
-        mode: IpMode::Vip,
-        pool: None,
-        sharing_parameters: None,
-        condition: Some(with_transition_time(current, desired)),
-        announced: None,
-        notices,
-    })
+    let condition = Some(with_transition_time(current, desired));
+    Some(ServiceStatus { ingress, condition, notices, ..empty_status(service) })
 }
 
 /// Returns true if a condition has the desired status, reason, and message.
@@ -350,7 +353,7 @@ fn assigned_status(
         && pool_matches
         && announced_matches
         && service.sharing_parameters == sharing_parameters
-        && entry.outdated_addresses().next().is_none()
+        && !entry.has_outdated_addresses()
     {
         return None;
     }
