@@ -76,7 +76,7 @@ pub enum Bench {
     /// and the cost of changing endpoints.
     Large,
     /// Endpoint health: a thousand Services with policy Local and changing or checked endpoints;
-    /// moves of an address away from its owner; endpoints on a failed node.
+    /// moves of an address away from its owner.
     Health,
     /// BGP: time from endpoint removed to route withdrawn; ten thousand routes, and a restart.
     /// Needs FRR and GoBGP.

@@ -19,7 +19,6 @@
 //! - [`decisions`]: frames with the decisions, lists and hellos of this node.
 //! - [`move_cause`]: causes of moves.
 //! - [`counters`]: counters of events, for the metrics.
-//! - [`random`]: pseudorandom numbers.
 //! - `fuzz`: fuzz targets of the parts.
 
 mod claim_sets;
@@ -33,7 +32,6 @@ mod interface;
 mod membership;
 mod move_cause;
 mod ownership;
-mod random;
 
 pub use claim_sets::Owned;
 pub use counters::ClaimCounters;

@@ -31,6 +31,7 @@ pub mod facts;
 pub mod health;
 pub mod lease;
 pub mod node_failure;
+mod random;
 pub mod range;
 pub mod shared_map;
 mod time;

@@ -1,18 +1,18 @@
-//! Pseudorandom numbers. Owned by each part of the claim machine that needs some.
+//! Pseudorandom numbers. Owned by each state machine that needs some.
 
 /// Generator of pseudorandom numbers (xorshift64). Delays from these numbers differ between nodes,
 /// and are the same again when a run is replayed.
 #[derive(Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         // The value must not be zero, because xorshift would never leave zero.
         Self(seed | 1)
     }
 
     /// Returns a number less than `below`.
-    pub(super) const fn below(&mut self, below: u64) -> u64 {
+    pub(crate) const fn below(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -20,7 +20,7 @@ impl Random {
     }
 
     /// Returns a nonce for a challenge.
-    pub(super) const fn nonce(&mut self) -> u64 {
+    pub(crate) const fn nonce(&mut self) -> u64 {
         self.below(u64::MAX)
     }
 }

@@ -1,11 +1,12 @@
 //! Queue of future events of a run in a deterministic order: by true time, then by the order of
 //! insertion.
 
+use super::entry::Entry;
 use super::world::SimWorld;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::Frame;
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::rc::Rc;
@@ -75,44 +76,16 @@ enum Pending {
     FrameDeliveries(Vec<(u64, Delivery)>, Rc<Packet>),
 }
 
-struct Entry {
-    at: Instant,
-    number: u64,
-    pending: Pending,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    /// Orders the earliest entry as the greatest, because the heap returns its greatest entry
-    /// first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
-    }
-}
-
 #[derive(Default)]
 pub(super) struct EventQueue {
-    heap: BinaryHeap<Entry>,
+    heap: BinaryHeap<Entry<Pending>>,
     count: u64,
 }
 
 impl EventQueue {
     pub(super) fn push(&mut self, at: Instant, event: Event) {
         self.count += 1;
-        self.heap.push(Entry { at, number: self.count, pending: Pending::Event(event) });
+        self.heap.push(Entry { at, number: self.count, value: Pending::Event(event) });
     }
 
     /// Inserts a frame with all its deliveries. They have the same order as separately inserted
@@ -125,7 +98,7 @@ impl EventQueue {
             self.heap.push(Entry {
                 at,
                 number,
-                pending: Pending::FrameDeliveries(remaining, Rc::new(packet)),
+                value: Pending::FrameDeliveries(remaining, Rc::new(packet)),
             });
         }
     }
@@ -134,7 +107,7 @@ impl EventQueue {
     pub(super) fn pop(&mut self, until: Instant) -> Option<(Instant, Event)> {
         let mut entry = self.heap.peek_mut().filter(|entry| entry.at <= until)?;
         let at = entry.at;
-        if let Pending::FrameDeliveries(remaining, packet) = &mut entry.pending
+        if let Pending::FrameDeliveries(remaining, packet) = &mut entry.value
             && let [.., (next_number, Delivery { at: next_at, .. }), (_, arrival)] = remaining[..]
         {
             let event = Event::Frame { arrival, packet: Rc::clone(packet) };
@@ -142,7 +115,7 @@ impl EventQueue {
             (entry.at, entry.number) = (next_at, next_number);
             return Some((at, event));
         }
-        let event = match PeekMut::pop(entry).pending {
+        let event = match PeekMut::pop(entry).value {
             Pending::Event(event) => event,
             Pending::FrameDeliveries(remaining, packet) => {
                 Event::Frame { arrival: remaining.last()?.1, packet }

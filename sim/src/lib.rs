@@ -14,6 +14,7 @@ mod chaos;
 mod checker;
 mod clients;
 mod clock;
+mod entry;
 mod event;
 mod failures;
 mod faults;

@@ -49,12 +49,13 @@ fn no_pod_of_a_running_node_is_marked() {
         step("a failed node is detected by UDP alone", || without_hellos(lab))?;
         wait_listened(lab)?;
         services::wait_announced(lab, "web", "Announced", "")?;
-        step("each node is watched by the two others", || wait_states(lab, "Replies"))?;
+        step("each node is watched by the two others", || wait_all_watched(lab))?;
         speakers(lab)?;
         packet_filters(lab)?;
         step("the interface goes down and up once a second", || {
             unmarked(lab, "the interface flaps", || flap(lab))
         })?;
+        step("a node that is cut off is marked, and its pod is restored", || cut_off(lab))?;
         step("two of three nodes are silent, which an event reports", || {
             let before = metric(lab, CONTROL_PLANE, IGNORED_METRIC)?;
             unmarked(lab, "two of three nodes are cut off", || {
@@ -68,36 +69,36 @@ fn no_pod_of_a_running_node_is_marked() {
                 wait::during(FAULT_TIME, || Ok(()))
             })?;
             wait_states(lab, "Replies")
-        })?;
-        step("a node that is cut off is marked, and its pod is restored", || cut_off(lab))
+        })
     });
 }
 
 /// Starts speakers that have never received hellos of each other, as if they had no common segment,
-/// and cuts the node off.
+/// and cuts another node off: the pods of one node are marked at most once a minute.
 fn without_hellos(lab: &Lab) -> Result<()> {
+    let [_, node] = OTHERS;
+    let pod = format!("web{node}");
     lab.set_drops(&[hello_drop()])?;
     lab.nodes().iter().try_for_each(|node| lab.start_speaker(node, &[]))?;
-    wait_states(lab, "Replies")?;
-    let marked = cut_until_marked(lab)?;
+    wait_all_watched(lab)?;
+    let marked = cut_until_marked(lab, node, &pod)?;
     print_measured(&format!("without hellos: pod marked after {} ms", marked.as_millis()));
-    lab.set_link(NODE, true)?;
+    lab.set_link(node, true)?;
     lab.set_drops(&[])?;
-    wait_states(lab, "Replies")?;
     // As its kubelet would.
-    lab.set_ready("web", true)
+    lab.set_ready(&pod, true)
 }
 
 fn hello_drop() -> String {
     format!("ether type {:#x} drop", hello::ETHER_TYPE)
 }
 
-/// Cuts the node off. Returns the time until its pod is marked.
-fn cut_until_marked(lab: &Lab) -> Result<Duration> {
+/// Cuts a node off. Returns the time until its pod is marked.
+fn cut_until_marked(lab: &Lab, node: &str, pod: &str) -> Result<Duration> {
     let start = wait::now();
-    lab.set_link(NODE, false)?;
+    lab.set_link(node, false)?;
     wait::until("the pod is marked", STATE_MAX, || {
-        Ok((ready_reason(lab)? == "False NodeSilent").then_some(()))
+        Ok((ready_reason(lab, pod)? == "False NodeSilent").then_some(()))
     })?;
     Ok(start.elapsed())
 }
@@ -184,13 +185,13 @@ fn flap(lab: &Lab) -> Result<()> {
 
 /// A node without a network is indistinguishable from a failed one, and useless for its clients.
 fn cut_off(lab: &Lab) -> Result<()> {
-    let marked = cut_until_marked(lab)?;
+    let marked = cut_until_marked(lab, NODE, "web")?;
     services::wait_announced(lab, "web", "Announced", &format!("{NODE} failed"))?;
     lab.set_link(NODE, true)?;
     let back = wait::now();
     // No kubelet repairs the pod in this lab, so the controller does.
     wait::until("the controller restores the pod", STATE_MAX * 2, || {
-        Ok((ready_reason(lab)?.starts_with("True")).then_some(()))
+        Ok((ready_reason(lab, "web")?.starts_with("True")).then_some(()))
     })?;
     print_measured(&format!(
         "node cut off: pod marked after {} ms, restored {} ms after the return",
@@ -217,23 +218,36 @@ fn unmarked(lab: &Lab, name: &str, fault: impl FnOnce() -> Result<()>) -> Result
     Ok(())
 }
 
-/// Returns status and reason of the condition `Ready` of the pod on the node.
-fn ready_reason(lab: &Lab) -> Result<String> {
+/// Returns status and reason of the condition `Ready` of a pod.
+fn ready_reason(lab: &Lab, pod: &str) -> Result<String> {
     let path = r#"jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.reason}{end}"#;
-    Ok(lab.kubectl(&["get", "pod", "web", "-o", path])?.trim().to_owned())
+    Ok(lab.kubectl(&["get", "pod", pod, "-o", path])?.trim().to_owned())
+}
+
+/// Waits until each node reports that both others reply.
+fn wait_all_watched(lab: &Lab) -> Result<()> {
+    wait::until("each node watches both others", STATE_MAX, || {
+        for node in lab.nodes() {
+            let states = watched_states(lab, &node, "*")?;
+            ensure!(states == "Replies Replies", "{node} reports {states:?}");
+        }
+        Ok(Some(()))
+    })
 }
 
 /// Waits until both other nodes report this state of the node.
 fn wait_states(lab: &Lab, state: &str) -> Result<()> {
     wait::until(&format!("{NODE} is {state} for both others"), STATE_MAX, || {
-        let path = format!(r#"jsonpath={{.status.watchedNodes[?(@.node=="{NODE}")].state}}"#);
-        let states: Vec<String> = OTHERS
-            .iter()
-            .map(|node| {
-                lab.kubectl(&["-n", "ferrolb-system", "get", "speakerstatus", node, "-o", &path])
-            })
-            .collect::<Result<_>>()?;
-        ensure!(states.iter().all(|found| found == state), "{states:?}");
+        for node in OTHERS {
+            let found = watched_states(lab, node, &format!(r#"?(@.node=="{NODE}")"#))?;
+            ensure!(found == state, "{node} reports {found:?}");
+        }
         Ok(Some(()))
     })
+}
+
+/// Returns the states of those watched nodes of a node that `selected` selects.
+fn watched_states(lab: &Lab, node: &str, selected: &str) -> Result<String> {
+    let path = format!("jsonpath={{.status.watchedNodes[{selected}].state}}");
+    lab.kubectl(&["-n", "ferrolb-system", "get", "speakerstatus", node, "-o", &path])
 }

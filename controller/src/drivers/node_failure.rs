@@ -5,7 +5,9 @@
 //! The task finds the pods by the EndpointSlices of the affected Services, and patches only the
 //! condition `Ready` of a pod. The reason of this condition shows which pods are marked.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod pods;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +19,8 @@ use ferrolb_proto::node_failure::failures::ActionResult;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::reach;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -30,6 +32,7 @@ use tracing::{debug, info, warn};
 use crate::desired::{Desired, NodeAction, NodeTask};
 use crate::event::Event;
 use crate::metrics::Metrics;
+use pods::{Change, PodRef, Pods, is_restorable};
 
 /// Maximum number of requests that are in progress at the same time.
 const REQUESTS_AT_ONCE_MAX: usize = 8;
@@ -40,7 +43,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Field manager of the patches.
 const FIELD_MANAGER: &str = "ferrolb-node-failure";
 /// Message of the condition `Ready` of a marked pod.
-const MESSAGE: &str = "the node of this pod replies on no path: see the events of the Node";
+const MESSAGE: &str = "the node of this pod does not reply: see the events of the Node";
 
 /// Interval of the connections to kubelets in a cluster of two nodes, and maximum age of one that
 /// has reached its kubelet. Without such a connection, a packet filter may drop all of them.
@@ -57,25 +60,6 @@ pub struct NodeFailureDriver {
     latest_patch: Arc<Mutex<Instant>>,
     /// Limit of the requests in progress, for all nodes together.
     requests: Arc<Semaphore>,
-}
-
-/// A pod that an endpoint refers to: its namespace and name, and its UID.
-type PodRef = (Key, String);
-
-/// The pods of Services on a node.
-#[derive(Debug, Default)]
-struct Pods {
-    affected: BTreeSet<PodRef>,
-    /// Pods of a Service without a ready endpoint on another node. No other pod could serve its
-    /// clients, so these pods are not marked.
-    last: BTreeSet<PodRef>,
-}
-
-/// A change of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    Mark,
-    Restore,
 }
 
 /// A request that has failed.
@@ -194,10 +178,9 @@ impl NodeFailureDriver {
         services: &[Key],
         change: Change,
     ) -> Result<usize, Failure> {
-        let Pods { affected, last } = self.pods(node, services, change).await?;
         let mut requests = JoinSet::new();
-        for pod in affected.difference(&last) {
-            let (driver, pod) = (self.clone(), pod.clone());
+        for pod in self.pods(node, services, change).await?.into_changed() {
+            let driver = self.clone();
             requests.spawn(async move { driver.patch(&pod, change).await });
         }
         let results = requests.join_all().await;
@@ -214,39 +197,18 @@ impl NodeFailureDriver {
         }
         let mut pods = Pods::default();
         for found in requests.join_all().await {
-            let mut found = found?;
-            pods.affected.append(&mut found.affected);
-            pods.last.append(&mut found.last);
+            pods.add(found?);
         }
         Ok(pods)
     }
 
-    /// Returns the pods of a Service on a node that may need the change. To mark a pod, its
-    /// endpoint must be ready.
     async fn pods_of(&self, service: &Key, node: &str, change: Change) -> Result<Pods, Failure> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), service.namespace());
         let label = format!("{SERVICE_NAME_LABEL}={}", service.name());
         let list = ListParams::default().labels(&label);
         let slices = self.send(slices.list(&list)).await?;
         let slices = slices.map(|list| list.items).unwrap_or_default();
-        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
-        let is_on_node = |endpoint: &&Endpoint| endpoint.node_name.as_deref() == Some(node);
-        let is_ready = |endpoint: &&Endpoint| {
-            endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-        };
-        let pod = |endpoint: &Endpoint| {
-            let target = endpoint.target_ref.as_ref()?;
-            let is_pod = target.kind.as_deref() == Some("Pod");
-            let name = target.name.as_deref().filter(|_| is_pod)?;
-            Some((Key::new(service.namespace(), name), target.uid.clone().unwrap_or_default()))
-        };
-        let on_node = endpoints.clone().filter(is_on_node);
-        let marks = change == Change::Mark;
-        let affected: BTreeSet<_> =
-            on_node.filter(|it| !marks || is_ready(it)).filter_map(pod).collect();
-        let others_serve = endpoints.clone().any(|it| !is_on_node(&it) && is_ready(&it));
-        let last = if marks && !others_serve { affected.clone() } else { BTreeSet::new() };
-        Ok(Pods { affected, last })
+        Ok(Pods::select(service.namespace(), &slices, node, change))
     }
 
     /// Changes the condition `Ready` of a pod. Returns whether it had to be changed.
@@ -313,20 +275,6 @@ impl NodeFailureDriver {
             }
         }
     }
-}
-
-/// Returns whether a pod is marked, and all that its condition `Ready` depends on is true: its
-/// containers and its readiness gates.
-fn is_restorable(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let has = |kind: &str, is: &dyn Fn(&PodCondition) -> bool| {
-        conditions.clone().any(|condition| condition.type_ == kind && is(condition))
-    };
-    let is_true = |kind: &str| has(kind, &|condition| condition.status == "True");
-    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
-    has("Ready", &|ready| ready.status == "False" && ready.reason.as_deref() == Some(NODE_SILENT))
-        && is_true("ContainersReady")
-        && gates.map(|gate| &gate.condition_type).all(|kind| is_true(kind))
 }
 
 #[cfg(test)]

@@ -18,8 +18,6 @@ use crate::desired::{NodeAction, NodeNotice, NodeTask, Services};
 
 /// Number of speakers of which only one remains to report the failure of the other one.
 const SPEAKERS_WITHOUT_SECOND_REPORT: usize = 2;
-/// TCP port of a kubelet whose Node does not state another one.
-const KUBELET_PORT: u16 = 10_250;
 
 /// Minimum interval between two evaluations of the evidence. With 1,000 nodes on one segment, one
 /// takes several milliseconds, and the failure of a node changes all SpeakerStatuses.
@@ -171,7 +169,6 @@ impl State {
 
     fn kubelet(&self, node: &str) -> Option<SocketAddr> {
         let node = self.nodes.get(node)?;
-        let address = *node.internal_addresses.first()?;
-        Some(SocketAddr::new(address, node.kubelet_port.unwrap_or(KUBELET_PORT)))
+        Some(SocketAddr::new(node.usable_addresses().next()?, node.kubelet_port()))
     }
 }

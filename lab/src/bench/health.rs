@@ -1,13 +1,11 @@
-//! Health: cost of changing endpoints and of health checks to a speaker; moves of an address away
-//! from an owner that is no candidate any more; and cost to a client of endpoints that Kubernetes
-//! reports as ready although their node has failed. The benchmark uses three labs.
+//! Health: cost of changing endpoints and of health checks to a speaker, and moves of an address
+//! away from an owner that is no candidate any more. The benchmark uses three labs.
 //!
 //! The processor time of a speaker is that of the busiest of three, all threads and kernel part
 //! included.
 
 mod changes;
 mod checked;
-mod failed_node;
 mod moves;
 
 use super::report::Findings;
@@ -18,10 +16,10 @@ use crate::{Lab, Options};
 use anyhow::{Context, Result};
 
 /// Runs this benchmark in three labs: two labs without kube-proxies for a thousand and for ten
-/// thousand Services, to which no client connects, and a lab with node leases for one Service.
+/// thousand Services, to which no client connects, and a lab with kube-proxies for one Service.
 ///
 /// # Errors
-/// If an address does not move, or Kubernetes never detects the failed node.
+/// If an address does not move.
 pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
     let without_proxies = Options { proxy_mode: None, ..options.clone() };
     let mut findings = in_lab(tools, &without_proxies, run_thousand_services)
@@ -30,9 +28,8 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
         in_lab(tools, &without_proxies, |lab| changes::run(lab, 10_000, &CHANGES_10000))
             .context("cannot measure ten thousand Services")?,
     );
-    let with_leases = Options { leases: true, ..options.clone() };
     findings.extend(
-        with_ferrolb(tools, &with_leases, run_one_service).context("cannot measure one Service")?,
+        with_ferrolb(tools, options, run_one_service).context("cannot measure one Service")?,
     );
     Ok(findings)
 }
@@ -47,9 +44,7 @@ fn run_one_service(lab: &Lab) -> Result<Findings> {
     for node in lab.nodes() {
         lab.pod(&pod_name(&node), &node, &[("app", "health")])?;
     }
-    let mut findings = moves::run(lab).context("cannot measure the moves of an address")?;
-    findings.extend(failed_node::run(lab).context("cannot measure the failure of a node")?);
-    Ok(findings)
+    moves::run(lab).context("cannot measure the moves of an address")
 }
 
 /// Returns the name of a node's pod.

@@ -24,9 +24,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::random::Random;
 use super::{ClaimConfig, ClaimCounters, Output};
 use crate::Instant;
+use crate::random::Random;
 use crate::wire::Mac;
 
 use newcomers::Newcomer;

@@ -38,10 +38,10 @@ use std::sync::Arc;
 
 use super::claim_sets::{ClaimSets, Owned};
 use super::membership::Membership;
-use super::random::Random;
 use super::{ClaimConfig, ClaimCounters, Move, Output};
 use crate::Instant;
 use crate::election::Rank;
+use crate::random::Random;
 use crate::shared_map::SharedMap;
 use crate::wire::Mac;
 use crate::wire::hello::ClaimRank;

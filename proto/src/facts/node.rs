@@ -16,6 +16,8 @@ use crate::range::AddressRange;
 pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// The taint of a node that is shut down for good (KEP-2268).
 const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service";
+/// The TCP port of a kubelet whose Node does not state another one.
+const KUBELET_PORT: u16 = 10_250;
 /// FerroLB's annotation that starts the announcement drain of a node, with any value except
 /// `false`.
 const DRAIN_ANNOTATION: &str = "ferrolb.io/drain";
@@ -111,7 +113,8 @@ pub struct Node {
     /// The addresses of type `InternalIP`. The speaker uses an interface with one of these
     /// addresses even if a flag excludes it by name.
     pub internal_addresses: Vec<IpAddr>,
-    /// `status.daemonEndpoints.kubeletEndpoint`: the TCP port of the kubelet; `None` if unknown.
+    /// `status.daemonEndpoints.kubeletEndpoint`: the TCP port of the kubelet, if it is not
+    /// [`KUBELET_PORT`].
     pub kubelet_port: Option<u16>,
     /// `spec.podCIDRs`: the ranges of pod addresses, if the network plugin uses them.
     pub pod_cidrs: Vec<AddressRange>,
@@ -130,6 +133,27 @@ pub struct Node {
     /// The cause of the node's announcement drain, or `None`. Only the node's own speaker uses this
     /// field; its hellos report the drain to the other speakers.
     pub drain: Option<DrainReason>,
+}
+
+impl Node {
+    /// Returns the TCP port of the kubelet.
+    #[must_use]
+    pub fn kubelet_port(&self) -> u16 {
+        self.kubelet_port.unwrap_or(KUBELET_PORT)
+    }
+
+    /// Returns the InternalIPs that identify the node on every network. A link-local address is
+    /// valid on one interface only.
+    pub fn usable_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let is_usable = |address: &&IpAddr| {
+            let is_link_local = match address {
+                IpAddr::V4(address) => address.is_link_local(),
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+            };
+            !(is_link_local || address.is_loopback() || address.is_unspecified())
+        };
+        self.internal_addresses.iter().filter(is_usable).copied()
+    }
 }
 
 impl From<NodeObject> for Node {

@@ -4,9 +4,7 @@
 //!
 //! A node must be silent for [`CONFIRMATION_TIME`] without a break. More than one node, and more
 //! than a tenth of all nodes, never count as failed at the same time, because then the network has
-//! failed, and not the nodes. A node that has just returned still counts, until its kubelet has had
-//! the time to set its pods Ready. A node whose failure Kubernetes has detected itself no longer
-//! counts.
+//! failed, and not the nodes. A node whose failure Kubernetes has detected itself no longer counts.
 //!
 //! The kubelet of a node that replies again sets its pods Ready itself. The controller restores
 //! those that are still marked after [`RESTORE_DELAY`]. The pods of a node are marked once, and not
@@ -25,8 +23,6 @@ use crate::{Instant, Machine};
 pub const CONFIRMATION_TIME: Duration = Duration::from_millis(150);
 /// Time for which a node must reply before the controller restores its pods.
 pub const RESTORE_DELAY: Duration = Duration::from_secs(30);
-/// Interval at which a kubelet sets its own pods Ready again.
-const KUBELET_SYNC_INTERVAL: Duration = Duration::from_secs(10);
 /// Minimum time between two times that the pods of one node are marked.
 pub const MARK_INTERVAL_MIN: Duration = Duration::from_secs(60);
 /// One of this many nodes may fail at the same time, and at least one node.
@@ -143,17 +139,6 @@ struct Failure {
     action: Option<Pending>,
 }
 
-impl Failure {
-    /// Returns whether the pods of the node are probably still marked.
-    fn may_be_marked(&self, now: Instant) -> bool {
-        match self.phase {
-            Phase::Failed => true,
-            Phase::Returned(since) => now.since(since) < KUBELET_SYNC_INTERVAL,
-            Phase::Confirming(_) | Phase::Probing | Phase::Ignored | Phase::Quiet => false,
-        }
-    }
-}
-
 /// An action, from its first attempt to its end.
 #[derive(Debug)]
 struct Pending {
@@ -249,16 +234,15 @@ impl Failures {
         self.report_too_many(now);
     }
 
-    /// Returns the nodes that are silent, or whose pods are probably still marked.
-    fn silent_at_once(&self, now: Instant) -> BTreeSet<Box<str>> {
-        let marked = self.nodes.iter().filter(|(_, failure)| failure.may_be_marked(now));
-        let all = marked.map(|(node, _)| node).chain(&self.evidence.suspected);
-        all.filter(|node| self.ready_nodes.contains(*node)).cloned().collect()
+    /// Returns the nodes that are silent at the same time.
+    fn silent_at_once(&self) -> BTreeSet<Box<str>> {
+        let all = self.failed().chain(self.evidence.suspected.iter().map(|node| &**node));
+        all.filter(|node| self.ready_nodes.contains(*node)).map(Into::into).collect()
     }
 
     /// Reports once that too many nodes are silent, also if one report for each is all evidence.
     fn report_too_many(&mut self, now: Instant) {
-        let nodes: Vec<_> = self.silent_at_once(now).into_iter().collect();
+        let nodes: Vec<_> = self.silent_at_once().into_iter().collect();
         if nodes.len() <= self.limit {
             (self.too_many_since, self.too_many_reported) = (None, false);
             return;
@@ -333,7 +317,7 @@ impl Failures {
 
     /// Marks the pods of a silent node, unless too many nodes are silent.
     fn decide(&mut self, node: &str, now: Instant) {
-        let is_too_many = self.silent_at_once(now).len() > self.limit;
+        let is_too_many = self.silent_at_once().len() > self.limit;
         let Some(failure) = self.nodes.get_mut(node) else { return };
         if is_too_many {
             failure.phase = Phase::Ignored;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{WatchedNode, WatchedNodeState};
+use crate::random::Random;
 use crate::{Instant, Machine};
 
 /// Number of nodes that each speaker watches.
@@ -99,8 +100,7 @@ pub struct Watcher {
     contacts: BTreeSet<Box<str>>,
     report: Vec<WatchedNode>,
     outputs: VecDeque<WatcherOutput>,
-    /// State of the generator of nonces (splitmix64).
-    random: u64,
+    random: Random,
 }
 
 /// State of one watched node.
@@ -243,16 +243,8 @@ impl Watcher {
             contacts: BTreeSet::new(),
             report: Vec::new(),
             outputs: VecDeque::new(),
-            random: seed,
+            random: Random::new(seed),
         }
-    }
-
-    fn nonce(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
     }
 
     /// Selects the nodes to watch: the first ones in the ring up to the third that has replied, and
@@ -277,7 +269,7 @@ impl Watcher {
         for name in selected {
             self.absent.remove(&name);
             if !self.watched.contains_key(&name) {
-                let nonce = self.nonce();
+                let nonce = self.random.nonce();
                 self.watched.insert(name, Watched::new(nonce, now));
             }
         }
@@ -309,7 +301,7 @@ impl Watcher {
     }
 
     fn on_reply(&mut self, node: &str, nonce: u64, is_leaving: bool, now: Instant) {
-        let new_nonce = self.nonce();
+        let new_nonce = self.random.nonce();
         let Some(watched) = self.watched.get_mut(node) else { return };
         // The announcement that a speaker stops repeats the nonce of its latest reply.
         let is_announcement = is_leaving && nonce == watched.replied_nonce;
@@ -400,7 +392,7 @@ impl Machine for Watcher {
         }
         if self.absent.values().any(|at| *at <= now) {
             self.select(now);
-            // Those that are not selected wait for the next interval.
+            // The nodes that are not selected wait for the next interval.
             let next = now + self.retry_interval();
             self.absent.values_mut().filter(|at| **at <= now).for_each(|at| *at = next);
         }

@@ -31,7 +31,8 @@ pub enum Rule {
     /// failed one for a moment, such as dropped challenges and a short outage of the whole network.
     /// A controller that stood still or received nothing may act on an old report.
     Alive,
-    /// At most a tenth of all nodes, and at least one, are marked before Kubernetes marks them.
+    /// At most a tenth of all nodes, and at least one, are marked before Kubernetes marks them. A
+    /// node that has returned no longer counts.
     Limit,
     /// The pods of a single node without power are marked within 2 s.
     Slow,

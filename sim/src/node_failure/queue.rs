@@ -2,9 +2,9 @@
 
 use super::controller::ActionInProgress;
 use super::world::World;
+use crate::entry::Entry;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Speaker;
-use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
@@ -66,42 +66,16 @@ pub(super) enum Event {
     Action(Box<dyn FnOnce(&mut World)>),
 }
 
-struct Entry {
-    at: Instant,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
-    }
-}
-
 #[derive(Default)]
 pub(super) struct Queue {
-    entries: BinaryHeap<Entry>,
+    entries: BinaryHeap<Entry<Event>>,
     latest_number: u64,
 }
 
 impl Queue {
     pub(super) fn push(&mut self, at: Instant, event: Event) {
         self.latest_number += 1;
-        self.entries.push(Entry { at, number: self.latest_number, event });
+        self.entries.push(Entry { at, number: self.latest_number, value: event });
     }
 
     /// Removes the next event that is due at or before `end`.
@@ -110,6 +84,6 @@ impl Queue {
             return None;
         }
         let entry = self.entries.pop()?;
-        Some((entry.at, entry.event))
+        Some((entry.at, entry.value))
     }
 }

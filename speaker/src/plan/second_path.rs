@@ -43,9 +43,6 @@ pub struct NodeWatchConfig {
     pub contacts: BTreeSet<Box<str>>,
 }
 
-/// TCP port of a kubelet whose Node does not state another one.
-const KUBELET_PORT: u16 = 10_250;
-
 impl SecondPathConfig {
     /// Returns this node's InternalIP of one family.
     #[must_use]
@@ -71,28 +68,16 @@ impl SecondPathConfig {
 
 /// Returns the configuration that follows from the Nodes and the keys.
 pub(super) fn second_path(state: &State) -> SecondPathConfig {
-    let mut own: Vec<IpAddr> = state.own_node().into_iter().flat_map(usable_addresses).collect();
+    let mut own: Vec<IpAddr> =
+        state.own_node().into_iter().flat_map(Node::usable_addresses).collect();
     own.sort_by_key(|address| address.is_ipv6());
     own.dedup_by_key(|address| address.is_ipv6());
     let others = state.nodes.values().filter(|node| *node.name != *state.config.node);
     let other = |node: &Node| OtherNode {
-        addresses: usable_addresses(node).collect(),
-        kubelet_port: node.kubelet_port.unwrap_or(KUBELET_PORT),
+        addresses: node.usable_addresses().collect(),
+        kubelet_port: node.kubelet_port(),
     };
     let nodes: BTreeMap<_, _> = others.map(|node| (Arc::clone(&node.name), other(node))).collect();
     let sources = nodes.values().flat_map(|node| node.addresses.iter().copied()).collect();
     SecondPathConfig { own, nodes, sources, keys: state.keys.clone() }
-}
-
-/// Returns the InternalIPs of a node that identify it on every network. A link-local address is
-/// valid on one interface only.
-fn usable_addresses(node: &Node) -> impl Iterator<Item = IpAddr> + '_ {
-    let is_usable = |address: &&IpAddr| {
-        let is_link_local = match address {
-            IpAddr::V4(address) => address.is_link_local(),
-            IpAddr::V6(address) => address.is_unicast_link_local(),
-        };
-        !(is_link_local || address.is_loopback() || address.is_unspecified())
-    };
-    node.internal_addresses.iter().filter(is_usable).copied()
 }

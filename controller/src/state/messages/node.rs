@@ -63,7 +63,7 @@ impl Display for NodeMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent(_) => f.write_str(
-                "the speaker and the kubelet of this node reply on no path, so its pods behind \
+                "neither the speaker nor the kubelet of this node replies, so its pods behind \
                  Services are marked as not Ready until it replies: check its power and network",
             ),
             Self::TooManySilent { nodes, limit } => write!(

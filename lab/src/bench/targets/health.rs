@@ -113,13 +113,3 @@ pub const HEALTH_CORDON: [MeasureSpec; 2] = [
         &[],
     ),
 ];
-
-pub const FAILED_NODE_NOT_READY: MeasureSpec =
-    without_target("health.dead.node", "a node fails: until it is NotReady", Milliseconds);
-pub const FAILED_NODE_ENDPOINTS: MeasureSpec = without_target(
-    "health.dead.endpoints",
-    "a node fails: until its endpoints are not ready",
-    Milliseconds,
-);
-pub const FAILED_NODE_LOST: MeasureSpec =
-    without_target("health.dead.lost", "a node fails: connections lost, one per 10 ms", Count);

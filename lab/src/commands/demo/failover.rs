@@ -16,8 +16,8 @@ const PROBE_BEFORE: Duration = Duration::from_secs(1);
 
 /// Explanation of the connections that failed although another node owns the address.
 pub(crate) const POD_OF_A_FAILED_NODE: &str = "
-The other connections went to the failed node's pod. Kubernetes removes that pod from the Service
-only when it marks the node NotReady, after about 50 s. Until then, every third connection fails.
+The other connections went to the failed node's pod, until FerroLB marked it as not Ready. Without
+that, every third connection would fail for about 50 s, until Kubernetes marks the node NotReady.
 ";
 
 /// The client's results of a node failure.

@@ -151,20 +151,6 @@ fn a_tenth_of_the_nodes_may_fail_at_once() {
 }
 
 #[test]
-fn a_node_that_has_just_returned_counts_until_its_kubelet_has_restored_its_pods() {
-    for (pause, marks) in [(9_000, 1), (11_000, 2)] {
-        let mut controller = Controller::new(&NODES);
-        controller.silent(&["b"]);
-        controller.run(1_000);
-        controller.silent(&[]);
-        controller.run(pause);
-        controller.silent(&["c"]);
-        controller.run(1_000);
-        assert_eq!(controller.executed.len(), marks, "after {pause} ms");
-    }
-}
-
-#[test]
 fn in_a_cluster_of_two_the_controller_probes_the_kubelet() {
     let mut controller = Controller::new(&NODES[..2]);
     controller.silent_with(&["b"], Confirmation::ByController);
