@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{ConditionStatus, CustomResourceKind, IpMode};
 use ferrolb_proto::facts::{Key, RememberedAddresses};
+use ferrolb_proto::node_failure::failures::FailuresOutput;
 use serde::Serialize;
 
 /// An object whose status the controller writes.
@@ -276,20 +277,9 @@ pub struct NodeNotice {
     /// Name of the Node.
     pub node: Box<str>,
     /// The fact that the Event reports.
-    pub fact: NodeFact,
+    pub fact: FailuresOutput,
     /// The content.
     pub notice: Notice,
-}
-
-/// A fact about a silent node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeFact {
-    /// The node has failed, and its pods are marked.
-    Failed,
-    /// Too many nodes are silent, so no pods are marked.
-    Ignored,
-    /// The node replies again.
-    Returned,
 }
 
 /// Reason, in an Event and a metric, for a Service whose status update the API server rejects. No

@@ -82,7 +82,7 @@ pub struct Metrics {
     pub pods_marked: Counter,
     /// Number of marked pods that the controller has restored.
     pub pods_restored: Counter,
-    /// Number of Kubernetes Events that were not sent: the Service had too many, the queue was
+    /// Number of Kubernetes Events that were not sent: the object had too many, the queue was
     /// full, or the API server rejected them.
     pub notices_dropped: Counter,
 }

@@ -11,6 +11,7 @@ use ferrolb_proto::facts::{
     ServiceObject,
 };
 use ferrolb_proto::lease;
+use ferrolb_proto::node_failure::failures::FailuresOutput;
 use ferrolb_runtime::admin::StateRequest;
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::clock::Clock;
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::desired::{Desired, NodeFact, NodeNotice};
+use crate::desired::{Desired, NodeNotice};
 use crate::drivers::apply::Applier;
 use crate::drivers::node_failure::NodeFailureDriver;
 use crate::drivers::notices::{self, EventObject, Notices};
@@ -270,9 +271,9 @@ impl MainLoop {
     fn publish_node_notices(&mut self) {
         while let Some(NodeNotice { node, fact, notice }) = self.state.next_node_notice() {
             match fact {
-                NodeFact::Failed => _ = self.metrics.node_failures.inc(),
-                NodeFact::Ignored => _ = self.metrics.too_many_silent.inc(),
-                NodeFact::Returned => {}
+                FailuresOutput::Failed(_) => _ = self.metrics.node_failures.inc(),
+                FailuresOutput::TooMany { .. } => _ = self.metrics.too_many_silent.inc(),
+                FailuresOutput::Returned(_) => {}
             }
             let uid = self.state.node_uid(&node).to_owned();
             self.notices.publish(EventObject::Node(node), &uid, &notice);

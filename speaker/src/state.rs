@@ -258,7 +258,7 @@ impl State {
         self.nodes.get(&*self.config.node)
     }
 
-    /// Returns those of the watched nodes with whose speakers any interface is in contact.
+    /// Returns the watched nodes with whose speakers any interface is in contact.
     pub(crate) fn contacts_of_watched(&self) -> BTreeSet<Box<str>> {
         let is_contact = |node: &&str| {
             let speakers_of = |report: &LinkReport| {

@@ -3,7 +3,7 @@
 //!
 //! The task sends Events one after the other, separately from the status writes, so that an Event
 //! never delays an address. An Event is dropped and counted in a metric if the queue is full, or if
-//! its Service had too many Events.
+//! its object had too many Events.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -117,7 +117,7 @@ impl State {
         let mut failed_changed = false;
         while let Some(output) = self.node_failures.failures.poll() {
             failed_changed |= !matches!(output, FailuresOutput::TooMany { .. });
-            let notice = NodeMessage::from(output).notice();
+            let notice = NodeMessage(output).into_notice();
             self.node_failures.notices.push_back(notice);
         }
         if failed_changed {

@@ -39,7 +39,7 @@ pub struct OtherNode {
 pub struct NodeWatchConfig {
     /// The other nodes and their addresses.
     pub nodes: Arc<SecondPathConfig>,
-    /// Those of the watched nodes with whose speakers any interface is in contact.
+    /// The watched nodes with whose speakers any interface is in contact.
     pub contacts: BTreeSet<Box<str>>,
 }
 
