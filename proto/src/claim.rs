@@ -56,8 +56,6 @@ pub const STAGGER_MIN: Duration = Duration::from_millis(60);
 /// Time that is added to the hello interval to compute the stagger, unless [`STAGGER_MIN`] is
 /// longer than the sum.
 pub const STAGGER_OVER_INTERVAL: Duration = Duration::from_millis(10);
-/// Hello interval of a node that owns no address, unless the configured interval is longer.
-pub const INTERVAL_IDLE: Duration = Duration::from_secs(1);
 /// Maximum time for which a node respects the doubt of a peer about its eligibility for an address.
 /// The time doubles with each recent move of the address, up to ten minutes.
 pub const DOUBT_LIFETIME: Duration = Duration::from_secs(10);

@@ -168,5 +168,5 @@ const FRAMES_PER_REUNION: usize = 8;
 pub(super) fn frames_max(nodes: usize, units: usize, reunions: usize, seconds: f64) -> f64 {
     let owners = nodes.min(units).min(OWNERS_AT_SHORT_INTERVAL_MAX);
     let reunion_frames = (nodes + nodes * nodes * reunions) * FRAMES_PER_REUNION;
-    ((owners * 20 + nodes) as f64 * 1.5 + 15.0) * seconds + reunion_frames as f64
+    ((owners * 20 + nodes * 5) as f64 * 1.5 + 15.0) * seconds + reunion_frames as f64
 }

@@ -28,13 +28,6 @@ const UNOWNED_WITH_ONE_NODE_MAX_MS: u64 = 1_300;
 /// probes each address before it takes the address.
 const STARTED_ALONE_MAX_MS: u64 = 2_000;
 const ALONE_START: Duration = Duration::from_secs(4);
-/// Time in milliseconds for which the remaining node waits for each other member's turn to claim,
-/// if the node receives clients' frames but no frame of a member. [`IDLE_FAILURE_MAX_MS`] limits
-/// the total.
-const TURN_MS: u64 = 60;
-/// Maximum time in milliseconds until a node has detected the failure of members without units:
-/// these send a hello every second, and three may be missing.
-const IDLE_FAILURE_MAX_MS: u64 = 3_200;
 /// Maximum number of violations that one run records; a defective machine would violate a rule
 /// thousands of times.
 const VIOLATIONS_MAX: usize = 20;
@@ -307,8 +300,7 @@ impl SimWorld {
     fn unowned_with_one_node_max(&self) -> u64 {
         let is_new = |node: &SimNode| node.is_up() && self.now.since(node.started) < ALONE_START;
         let started = if self.nodes.iter().any(is_new) { STARTED_ALONE_MAX_MS } else { 0 };
-        let detected = (TURN_MS * self.nodes.len() as u64).min(IDLE_FAILURE_MAX_MS);
-        UNOWNED_WITH_ONE_NODE_MAX_MS.max(detected).max(started)
+        UNOWNED_WITH_ONE_NODE_MAX_MS.max(started)
     }
 
     /// Records that a node started announcing a unit.

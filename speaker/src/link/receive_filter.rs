@@ -17,8 +17,8 @@
 //! - The ranges are not known or have just changed, or the claim machine has not received all units
 //!   yet.
 //!
-//! A silence of a quarter of a second that a challenge ends does not open the filter. It is
-//! frequent if this node is the only owner, since the others then send one hello per second.
+//! A silence that the first challenge ends does not open the filter. It is frequent if this node is
+//! the only owner, and the hellos of the others are further apart.
 //!
 //! [`LinkConfig::received_ranges`]: crate::plan::LinkConfig::received_ranges
 //! [`Membership::needs_evidence`]: ferrolb_proto::claim::Membership::needs_evidence

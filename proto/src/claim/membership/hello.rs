@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::own::{HELLO_AFTER_CLAIM, OwnState};
 use super::{MemberEffect, Membership};
 use crate::Instant;
-use crate::claim::{HANDOVER_TIMEOUT, INTERVAL_IDLE, LISTEN_PHASE, NodeState};
+use crate::claim::{HANDOVER_TIMEOUT, LISTEN_PHASE, NodeState};
 use crate::wire::hello::{Body, Flags};
 
 /// Time that must pass after the end of the answer lease before
@@ -19,11 +19,18 @@ const FLAPPING_WINDOW: Duration = Duration::from_secs(600);
 const SLOWING_HELLOS: u8 = 3;
 /// Number of owners on a segment up to which each owner sends hellos at the configured interval.
 const OWNERS_FAST: u32 = 40;
-/// Multiple to which the number of owners is rounded up, so that the hello interval does not change
-/// with each owner.
-const OWNERS_STEP: u32 = 10;
+/// Multiple of the configured interval at which a node that owns no address sends hellos.
+const IDLE_FACTOR: u32 = 4;
+/// Longest interval between two hellos of such a node, unless the configured one is longer.
+const INTERVAL_IDLE_MAX: Duration = Duration::from_secs(1);
+/// Number of nodes on a segment up to which a node without addresses sends hellos at
+/// [`IDLE_FACTOR`] times the configured interval.
+const NODES_FAST: u32 = 80;
+/// Multiple to which these numbers are rounded up, so that the hello interval does not change with
+/// each node.
+const NODES_STEP: u32 = 10;
 /// Time for which this interface remains on standby after a frame of another interface of this node
-/// on the same segment. The time is three hello intervals of an idle node, and a margin.
+/// on the same segment. The time is three of the longest hello intervals, and a margin.
 const STANDBY_PERIOD: Duration = Duration::from_millis(3_500);
 
 /// Hello interval of this node. Before a longer interval applies, hellos already carry it.
@@ -265,16 +272,22 @@ impl Membership {
             now + if follows_claim { interval.min(HELLO_AFTER_CLAIM) } else { interval };
     }
 
-    /// Returns the hello interval for the current number of owners. Above [`OWNERS_FAST`] owners,
-    /// the interval grows with their number, so that the total rate of hellos on the segment does
-    /// not.
+    /// Returns the hello interval for the current number of owners, or of nodes if this node owns
+    /// nothing. Above [`OWNERS_FAST`] and [`NODES_FAST`], the interval grows with their number, so
+    /// that the total rate of hellos on the segment does not.
     fn wanted_interval(&self) -> Duration {
         let fast = self.config.hello_interval;
+        let live = self.peers.values().filter(|peer| !peer.failed);
         if self.owns_nothing() {
-            return fast.max(INTERVAL_IDLE);
+            let idle = fast * IDLE_FACTOR * rounded(live.count()).max(NODES_FAST) / NODES_FAST;
+            return idle.min(INTERVAL_IDLE_MAX).max(fast);
         }
-        let others = self.peers.values().filter(|peer| !peer.failed && peer.is_owner).count();
-        let owners = u32::try_from(others + 1).unwrap_or(u32::MAX).next_multiple_of(OWNERS_STEP);
+        let owners = rounded(live.filter(|peer| peer.is_owner).count());
         fast * owners.max(OWNERS_FAST) / OWNERS_FAST
     }
+}
+
+/// Returns the number of nodes with this node and `others`, rounded up.
+fn rounded(others: usize) -> u32 {
+    u32::try_from(others + 1).unwrap_or(u32::MAX).next_multiple_of(NODES_STEP)
 }

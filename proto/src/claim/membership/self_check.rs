@@ -138,7 +138,7 @@ impl Membership {
     /// Returns whether any received frame is needed as evidence that this node receives: a peer is
     /// suspected, or no frame was received although all peers were challenged, or this node is
     /// isolated. A silence that the first challenge ends is no reason: it is frequent if this node
-    /// is the only owner.
+    /// is the only owner, and the hellos of the others are further apart.
     #[must_use]
     pub fn needs_evidence(&self) -> bool {
         self.own.flags.isolated || self.self_check.challenge_rounds > 1 || self.has_suspicion()

@@ -143,15 +143,15 @@ fn the_unnoticed_claim_of_a_new_peer_causes_an_announcement() {
 fn an_owner_announces_after_a_claim_it_missed_in_a_partition() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
-    // The last node is partitioned for 800 ms and takes the address on its side. Then it stalls,
+    // The last node is partitioned for 260 ms and takes the address on its side. Then it stalls,
     // and is fenced.
     segment.node(order[2]).partitioned = true;
-    segment.run(ms(800));
+    segment.run(ms(260));
     assert_eq!(segment.owners(VIP).len(), 2, "the partitioned node announces on its side");
     segment.node(order[2]).stalled = true;
-    segment.run(ms(300));
+    segment.run(ms(170));
     segment.node(order[2]).stalled = false;
-    segment.run(ms(60));
+    segment.run(ms(10));
     assert_eq!(segment.node(order[2]).machine.counts().fences, 1);
     assert_eq!(segment.owners(VIP), [order[0]]);
     assert!(

@@ -7,9 +7,9 @@ fn an_isolated_owner_is_replaced_and_takes_nothing_back() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
     segment.node(order[0]).receives_nothing = true;
-    segment.run(ms(300));
+    segment.run(ms(200));
     assert!(segment.owners(VIP).is_empty(), "the peers do not know of the isolation yet");
-    segment.run(ms(1_700));
+    segment.run(ms(1_800));
     assert_eq!(segment.owners(VIP), [order[1]]);
     assert!(segment.longest_gap(VIP) <= ms(470), "no owner for {:?}", segment.longest_gap(VIP));
     assert_eq!(segment.node(order[0]).machine.counts().isolations, 1);

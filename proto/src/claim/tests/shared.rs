@@ -66,7 +66,7 @@ fn a_removed_interface_releases_at_once_and_claims_nothing() {
 fn the_active_interface_sends_at_most_one_hello_per_stagger() {
     let mut segment = settled_segment();
     let idle = ranked(&NODES, VIP)[2];
-    segment.run(ms(200));
+    segment.run(ms(100));
     let sent = segment.multicast_frames_sent(idle);
     for _ in 0..10 {
         segment.input(idle, Input::SiblingInterface { is_active: false });
