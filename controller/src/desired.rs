@@ -40,7 +40,7 @@ pub struct Desired {
     pub writes: Vec<Write>,
     /// Actions on silent nodes.
     pub node_tasks: Vec<NodeTask>,
-    /// Kubelets that the controller may have to probe, in a cluster with two speakers.
+    /// Kubelets that the active leader may have to probe, in a cluster with two speakers.
     pub kubelets: Vec<SocketAddr>,
 }
 

@@ -13,12 +13,13 @@ pub const PLANNED_WRITES_MAX: usize = 64;
 /// Returns the writes that are due at `now`.
 #[must_use]
 pub fn plan(state: &State, now: Instant) -> Desired {
-    let Some(term) = state.term() else { return Desired::default() };
+    let kubelets = state.kubelets();
+    let Some(term) = state.term() else { return Desired { kubelets, ..Desired::default() } };
     Desired {
         term: Some(term),
         until: state.lease_expiry(),
         writes: state.due(now).take(PLANNED_WRITES_MAX).collect(),
         node_tasks: state.node_tasks().to_vec(),
-        kubelets: state.kubelets(),
+        kubelets,
     }
 }

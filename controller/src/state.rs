@@ -248,7 +248,7 @@ impl State {
                     self.handle_write_result(&target, attempt, outcome, now)
                 }
                 Event::NodeActionEnded { attempt, result } => {
-                    self.node_failures.end_action(attempt, result, now)
+                    self.node_failures.end_action(attempt, result)
                 }
                 Event::Tick => {}
             }

@@ -57,6 +57,7 @@ pub use service::{
     AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,
     ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,
 };
+pub(crate) use speaker::unconfirmed;
 pub use speaker::{FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession, stale_speakers};
 
 /// A fact that a store finds by its key.

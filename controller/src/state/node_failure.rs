@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ferrolb_proto::facts::Key;
+use ferrolb_proto::facts::{Key, Speaker};
 use ferrolb_proto::node_failure::evidence::Evidence;
 use ferrolb_proto::node_failure::failures::{
     ActionKind, ActionResult, Failures, FailuresInput, FailuresOutput, MarkScope,
@@ -29,6 +29,8 @@ pub(super) struct NodeFailures {
     failures: Failures,
     /// True if a SpeakerStatus or a Node has changed since the evidence was computed.
     evidence_changed: bool,
+    /// Results of actions, which need the latest evidence.
+    ended: Vec<FailuresInput>,
     /// Time before which the evidence is not evaluated again.
     next_evaluation: Instant,
     tasks: Vec<NodeTask>,
@@ -41,8 +43,8 @@ impl NodeFailures {
         self.evidence_changed = true;
     }
 
-    pub(super) fn end_action(&mut self, attempt: u64, result: ActionResult, now: Instant) {
-        self.failures.handle(FailuresInput::Ended { attempt, result }, now);
+    pub(super) fn end_action(&mut self, attempt: u64, result: ActionResult) {
+        self.ended.push(FailuresInput::Ended { attempt, result });
     }
 
     pub(super) fn failed(&self) -> impl Iterator<Item = &str> {
@@ -57,7 +59,7 @@ impl NodeFailures {
     /// Forgets all silent nodes.
     pub(super) fn reset(&mut self) {
         (self.failures, self.evidence_changed) = (Failures::default(), true);
-        self.tasks = Vec::new();
+        (self.tasks, self.ended) = (Vec::new(), Vec::new());
     }
 }
 
@@ -97,14 +99,15 @@ impl State {
             return;
         }
         // A decision needs the latest evidence.
-        let decides = self.node_failures.failures.deadline().is_some_and(|at| at <= now);
+        let ended = std::mem::take(&mut self.node_failures.ended);
+        let deadline = self.node_failures.failures.deadline();
+        let decides = !ended.is_empty() || deadline.is_some_and(|at| at <= now);
         let is_due = decides || now >= self.node_failures.next_evaluation;
         let changed = is_due && std::mem::take(&mut self.node_failures.evidence_changed);
         let failures = &self.node_failures.failures;
         if changed && (!failures.is_idle() || Evidence::is_possible(self.speakers.values())) {
-            let is_ready = |node: &str| self.nodes.get(node).is_some_and(|node| node.ready);
-            let speakers = self.speakers.values().filter(|speaker| is_ready(&speaker.node));
-            let mut evidence = Evidence::new(speakers, |node| failures.concerns(node));
+            let mut evidence =
+                Evidence::new(self.reporting_speakers(), |node| failures.concerns(node));
             // The node of this controller works. Reports that say otherwise are outdated.
             evidence.silent.remove(&self.config.node);
             let nodes = self.nodes.values().map(|node| ((*node.name).into(), node.ready));
@@ -114,6 +117,7 @@ impl State {
         } else {
             self.node_failures.failures.tick(now);
         }
+        ended.into_iter().for_each(|input| self.node_failures.failures.handle(input, now));
         let mut failed_changed = false;
         while let Some(output) = self.node_failures.failures.poll() {
             failed_changed |= !matches!(output, FailuresOutput::TooMany { .. });
@@ -157,14 +161,23 @@ impl State {
         self.slices.services_on(node).filter(move |key| all || is_own(key))
     }
 
-    /// Returns the kubelets that this controller may have to probe: those of a cluster with two
-    /// speakers.
+    /// Returns the speakers whose reports count: those of Ready Nodes.
+    fn reporting_speakers(&self) -> impl Iterator<Item = &Speaker> + Clone {
+        let is_ready = |node: &str| self.nodes.get(node).is_some_and(|node| node.ready);
+        self.speakers.values().filter(move |speaker| is_ready(&speaker.node))
+    }
+
+    /// Returns the kubelets that the active leader may have to probe: those of a cluster in which
+    /// two speakers report. The other replicas probe them, too, because one may become the leader.
     #[must_use]
     pub fn kubelets(&self) -> Vec<SocketAddr> {
-        if !self.decides_about_nodes() || self.speakers.len() != SPEAKERS_WITHOUT_SECOND_REPORT {
+        let is_on = self.config.node_failure_endpoints != MarkScope::Off;
+        let speakers: Vec<_> =
+            self.reporting_speakers().take(SPEAKERS_WITHOUT_SECOND_REPORT + 1).collect();
+        if !is_on || speakers.len() != SPEAKERS_WITHOUT_SECOND_REPORT {
             return Vec::new();
         }
-        self.speakers.keys().filter_map(|node| self.kubelet(node)).collect()
+        speakers.iter().filter_map(|speaker| self.kubelet(&speaker.node)).collect()
     }
 
     fn kubelet(&self, node: &str) -> Option<SocketAddr> {

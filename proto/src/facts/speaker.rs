@@ -14,6 +14,10 @@ use crate::range::{AddressRange, Family};
 /// conditions repeat the messages.
 const MESSAGE_CHARS_MAX: usize = 160;
 
+/// The largest number of watched nodes that are decoded from a SpeakerStatus. A speaker watches
+/// [`WATCHED_NODES`](crate::node_failure::watcher::WATCHED_NODES).
+const WATCHED_MAX: usize = 16;
+
 /// The fact of a SpeakerStatus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Speaker {
@@ -140,9 +144,18 @@ pub fn stale_speakers<'a>(
 ) -> BTreeSet<Box<str>> {
     let (with_node, without_node): (Vec<_>, Vec<_>) =
         speakers.partition(|speaker| node(&speaker.node).is_some());
+    let is_unknown = |speaker: &&Speaker| node(&speaker.node).is_some_and(|it| it.ready_unknown);
+    let unknown = with_node.iter().copied().filter(is_unknown);
+    let stale = without_node.iter().copied().chain(unknown).chain(unconfirmed(&with_node));
+    stale.map(|speaker| speaker.node.clone()).collect()
+}
+
+/// Returns the speakers that receive hellos of others of which none receives theirs. Such a speaker
+/// does not run any more, and its SpeakerStatus is an old one.
+pub(crate) fn unconfirmed<'a>(speakers: &[&'a Speaker]) -> impl Iterator<Item = &'a Speaker> {
     let is_isolated = |speaker: &Speaker| speaker.interfaces.iter().any(|link| link.isolated);
-    let is_confirmed = |speaker: &Speaker| {
-        let mut others = with_node.iter().filter(|other| other.node != speaker.node);
+    let is_confirmed = move |speaker: &Speaker| {
+        let mut others = speakers.iter().filter(|other| other.node != speaker.node);
         others.any(|other| {
             speaker.receives_hellos_of(&other.node)
                 && (other.receives_hellos_of(&speaker.node) || is_isolated(other))
@@ -150,11 +163,8 @@ pub fn stale_speakers<'a>(
     };
     let receives_any_hello =
         |speaker: &Speaker| speaker.interfaces.iter().any(|link| !link.hello_senders.is_empty());
-    let is_unknown = |speaker: &Speaker| node(&speaker.node).is_some_and(|node| node.ready_unknown);
-    let unconfirmed = with_node.iter().filter(|speaker| {
-        is_unknown(speaker) || receives_any_hello(speaker) && !is_confirmed(speaker)
-    });
-    without_node.iter().chain(unconfirmed).map(|speaker| speaker.node.clone()).collect()
+    let is_unconfirmed = move |it: &&Speaker| receives_any_hello(it) && !is_confirmed(it);
+    speakers.iter().copied().filter(is_unconfirmed)
 }
 
 impl SpeakerInterface {
@@ -191,7 +201,7 @@ impl From<api::SpeakerStatusObject> for Speaker {
             has_withdrawn: status.bgp.as_ref().is_some_and(|bgp| bgp.withdrawn > 0),
             incomplete: has_bgp_issues || is_truncated,
             bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
-            watched: status.watched_nodes.into(),
+            watched: status.watched_nodes.into_iter().take(WATCHED_MAX).collect(),
         }
     }
 }

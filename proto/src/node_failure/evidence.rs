@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::WatchedNodeState;
-use crate::facts::Speaker;
+use crate::facts::{Speaker, unconfirmed};
 
 /// Number of speakers that must report a node as silent.
 pub const REPORTS_MIN: usize = 2;
@@ -17,7 +17,7 @@ pub struct Evidence {
     pub suspected: BTreeSet<Box<str>>,
     /// Nodes for which all evidence holds.
     pub silent: BTreeMap<Box<str>, Confirmation>,
-    /// Nodes of which a credible speaker reports a sign of life.
+    /// Nodes of which a credible speaker reports a sign of life, and none reports silence.
     pub replying: BTreeSet<Box<str>>,
 }
 
@@ -42,24 +42,17 @@ impl Evidence {
     /// Computes the evidence from the SpeakerStatuses of all nodes that Kubernetes reports as
     /// Ready. `concerns` selects further nodes of which [`Self::replying`] is needed.
     ///
-    /// A SpeakerStatus outlives its speaker. It is credible unless [`REPORTS_MIN`] others report
-    /// that its speaker does not reply; in a cluster of two, no report is enough for that. After
-    /// the failure of a node, the others report it for ten minutes, and Kubernetes reports the node
-    /// as not Ready before.
+    /// A SpeakerStatus outlives its speaker. It is not credible if [`REPORTS_MIN`] others report
+    /// that the speaker does not reply, or if no other reports that it replies, and none of those
+    /// whose hellos it receives receives its own. In a cluster of two, neither is enough.
     pub fn new<'a>(
         speakers: impl Iterator<Item = &'a Speaker> + Clone,
         concerns: impl Fn(&str) -> bool,
     ) -> Self {
-        let mut reports = BTreeMap::<&str, usize>::new();
-        let all_watched = speakers.clone().flat_map(|speaker| &*speaker.watched);
-        for watched in all_watched.filter(|it| it.state != WatchedNodeState::Replies) {
-            *reports.entry(&watched.node).or_default() += 1;
-        }
-        let credible = |speaker: &&Speaker| {
-            reports.get(&*speaker.node).is_none_or(|count| *count < REPORTS_MIN)
-        };
-        let count = speakers.clone().take(REPORTS_MIN + 1).count();
-        let speakers = speakers.filter(credible);
+        let all: Vec<_> = speakers.collect();
+        let count = all.len();
+        let outdated = outdated(&all);
+        let speakers = all.into_iter().filter(|speaker| !outdated.contains(&*speaker.node));
         let watched = speakers.clone().flat_map(|speaker| &*speaker.watched);
         let mut nodes = BTreeMap::<&str, Reports>::new();
         for it in watched.clone() {
@@ -76,7 +69,7 @@ impl Evidence {
         let mut evidence = Self::default();
         for (node, reports) in nodes {
             let is_alive = reports.replies || reports.kubelet_replies;
-            if is_alive && concerns(node) {
+            if is_alive && reports.silent == 0 && concerns(node) {
                 evidence.replying.insert(node.into());
             }
             if reports.silent > 0 {
@@ -94,6 +87,25 @@ impl Evidence {
         }
         evidence
     }
+}
+
+/// Returns the speakers whose reports are not credible.
+fn outdated<'a>(speakers: &[&'a Speaker]) -> BTreeSet<&'a str> {
+    let (mut reports, mut replying) = (BTreeMap::<&str, usize>::new(), BTreeSet::<&str>::new());
+    for watched in speakers.iter().flat_map(|speaker| &*speaker.watched) {
+        if watched.state == WatchedNodeState::Replies {
+            replying.insert(&watched.node);
+        } else {
+            *reports.entry(&watched.node).or_default() += 1;
+        }
+    }
+    let refuted = reports.into_iter().filter(|(_, count)| *count >= REPORTS_MIN);
+    let mut outdated: BTreeSet<_> = refuted.map(|(node, _)| node).collect();
+    if speakers.len() > REPORTS_MIN {
+        let unconfirmed = unconfirmed(speakers).map(|speaker| &*speaker.node);
+        outdated.extend(unconfirmed.filter(|node| !replying.contains(node)));
+    }
+    outdated
 }
 
 /// Reports of the credible speakers about one node.

@@ -4,7 +4,8 @@
 //!
 //! A node must be silent for [`CONFIRMATION_TIME`] without a break. More than one node, and more
 //! than a tenth of all nodes, never count as failed at the same time, because then the network has
-//! failed, and not the nodes. A node whose failure Kubernetes has detected itself no longer counts.
+//! failed, and not the nodes. They count again only after [`RECOVERY_TIME`] without that. A node
+//! whose failure Kubernetes has detected itself no longer counts.
 //!
 //! The kubelet of a node that replies again sets its pods Ready itself. The controller restores
 //! those that are still marked after [`RESTORE_DELAY`]. The pods of a node are marked once, and not
@@ -31,6 +32,10 @@ pub const NODES_PER_FAILURE: usize = 10;
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of attempts to patch the pods of a node.
 pub const ATTEMPTS_MAX: u32 = 10;
+/// Time for which a node that replies again counts as one that fails: its kubelet sets its pods
+/// Ready within this time. Also the time for which not too many nodes may be silent before an
+/// ignored one counts again.
+pub const RECOVERY_TIME: Duration = Duration::from_secs(10);
 
 /// Value of the flag `--node-failure-endpoints`: whose pods on a failed node are marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,13 +160,17 @@ enum Phase {
     Confirming(Instant),
     /// The controller probes the kubelet.
     Probing,
-    /// Nothing is done until the node replies: too many nodes are silent, or its kubelet has
-    /// replied to the controller.
-    Ignored,
+    /// Nothing is done: since this time, too many nodes are silent, or its kubelet has replied to
+    /// the controller.
+    Ignored(Instant),
     /// The pods are marked, and the node has not replied since.
-    Failed,
-    /// The node replies since this time, and its pods may still be marked.
-    Returned(Instant),
+    Failed {
+        /// True if Kubernetes has detected the failure, too.
+        was_not_ready: bool,
+    },
+    /// The node has replied again, and its pods may still be marked. It replies since this time;
+    /// `None` while it does not.
+    Returned(Option<Instant>),
     /// The pods are restored, but must not be marked again yet.
     Quiet,
 }
@@ -177,6 +186,8 @@ pub struct Failures {
     limit: usize,
     /// Time since which too many nodes are silent.
     too_many_since: Option<Instant>,
+    /// Time at which that last ended.
+    too_many_end: Instant,
     /// True if an output has reported that.
     too_many_reported: bool,
     latest_attempt: u64,
@@ -188,7 +199,7 @@ impl Failures {
     pub fn failed(&self) -> impl Iterator<Item = &str> {
         self.nodes
             .iter()
-            .filter(|(_, failure)| failure.phase == Phase::Failed)
+            .filter(|(_, failure)| matches!(failure.phase, Phase::Failed { .. }))
             .map(|(node, _)| &**node)
     }
 
@@ -228,23 +239,34 @@ impl Failures {
             let new = Failure { phase, marked_at: None, action: None };
             self.nodes.entry(node.clone()).or_insert(new);
         }
+        self.report_too_many(now);
         for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
             self.update_node(&node, now);
         }
-        self.report_too_many(now);
     }
 
     /// Returns the nodes that are silent at the same time.
-    fn silent_at_once(&self) -> BTreeSet<Box<str>> {
+    fn silent_at_once(&self) -> BTreeSet<&str> {
         let all = self.failed().chain(self.evidence.suspected.iter().map(|node| &**node));
-        all.filter(|node| self.ready_nodes.contains(*node)).map(Into::into).collect()
+        all.filter(|node| self.ready_nodes.contains(*node)).collect()
+    }
+
+    /// Returns the nodes that have recently returned, so that their pods may still be marked.
+    fn recovering(&self, now: Instant) -> impl Iterator<Item = &str> {
+        let recovers = move |failure: &Failure| {
+            let Phase::Returned(since) = failure.phase else { return false };
+            since.or(failure.marked_at).is_some_and(|at| now.since(at) < RECOVERY_TIME)
+        };
+        self.nodes.iter().filter(move |(_, failure)| recovers(failure)).map(|(node, _)| &**node)
     }
 
     /// Reports once that too many nodes are silent, also if one report for each is all evidence.
     fn report_too_many(&mut self, now: Instant) {
-        let nodes: Vec<_> = self.silent_at_once().into_iter().collect();
+        let nodes: Vec<Box<str>> = self.silent_at_once().into_iter().map(Into::into).collect();
         if nodes.len() <= self.limit {
-            (self.too_many_since, self.too_many_reported) = (None, false);
+            if self.too_many_since.take().is_some() {
+                (self.too_many_end, self.too_many_reported) = (now, false);
+            }
             return;
         }
         let since = *self.too_many_since.get_or_insert(now);
@@ -257,7 +279,9 @@ impl Failures {
     /// Moves a node to its next phase, and starts the action that is due.
     fn update_node(&mut self, node: &str, now: Instant) {
         let confirmation = self.evidence.silent.get(node).copied();
-        let is_candidate = confirmation.is_some() && self.ready_nodes.contains(node);
+        let is_ready = self.ready_nodes.contains(node);
+        let is_candidate = confirmation.is_some() && is_ready;
+        let reconsider_at = self.reconsider_at();
         let replies = self.evidence.replying.contains(node);
         let Some(failure) = self.nodes.get_mut(node) else { return };
         // A node that shows a sign of life is not marked again.
@@ -266,7 +290,9 @@ impl Failures {
             ActionKind::Mark => action.retry_at.is_some(),
             ActionKind::Restore => false,
         };
-        if !is_candidate {
+        if is_candidate {
+            failure.action.take_if(|action| action.kind == ActionKind::Restore);
+        } else {
             failure.action.take_if(is_refuted);
         }
         if let Some(action) = &mut failure.action
@@ -278,9 +304,9 @@ impl Failures {
         }
         let may_mark = failure.marked_at.is_none_or(|at| now.since(at) >= MARK_INTERVAL_MIN);
         match failure.phase {
-            Phase::Confirming(_) | Phase::Probing | Phase::Ignored if !is_candidate => {
+            Phase::Confirming(_) | Phase::Probing | Phase::Ignored(_) if !is_candidate => {
                 // The pods that were marked earlier may still be marked.
-                failure.phase = Phase::Returned(now);
+                failure.phase = Phase::Returned(replies.then_some(now));
                 if failure.marked_at.is_none() {
                     self.nodes.remove(node);
                 }
@@ -293,37 +319,59 @@ impl Failures {
                     self.decide(node, now);
                 }
             }
-            Phase::Failed if replies => {
-                (failure.phase, failure.action) = (Phase::Returned(now), None);
+            // A node may return without a speaker. Its kubelet then reports to Kubernetes.
+            Phase::Failed { was_not_ready } if replies || (was_not_ready && is_ready) => {
+                (failure.phase, failure.action) = (Phase::Returned(replies.then_some(now)), None);
                 self.outputs.push_back(FailuresOutput::Returned(node.into()));
+            }
+            Phase::Failed { .. } if !is_ready => {
+                failure.phase = Phase::Failed { was_not_ready: true };
+            }
+            Phase::Ignored(since) if reconsider_at(since).is_some_and(|at| at <= now) => {
+                failure.phase = Phase::Confirming(now);
             }
             Phase::Returned(_) | Phase::Quiet if is_candidate && may_mark => {
                 (failure.phase, failure.action) = (Phase::Confirming(now), None);
             }
-            Phase::Returned(since)
-                if replies && failure.action.is_none() && now.since(since) >= RESTORE_DELAY =>
+            Phase::Returned(since) if since.is_some() != replies => {
+                failure.phase = Phase::Returned(replies.then_some(now));
+            }
+            Phase::Returned(Some(since))
+                if failure.action.is_none() && now.since(since) >= RESTORE_DELAY =>
             {
                 self.start(node, ActionKind::Restore);
             }
             Phase::Quiet if may_mark => drop(self.nodes.remove(node)),
             Phase::Confirming(_)
             | Phase::Probing
-            | Phase::Ignored
-            | Phase::Failed
+            | Phase::Ignored(_)
+            | Phase::Failed { .. }
             | Phase::Returned(_)
             | Phase::Quiet => {}
         }
     }
 
-    /// Marks the pods of a silent node, unless too many nodes are silent.
+    /// Returns when a node that is ignored since a time counts again; `None` while too many nodes
+    /// are silent.
+    fn reconsider_at(&self) -> impl Fn(Instant) -> Option<Instant> + use<> {
+        let (is_too_many, end) = (self.too_many_since.is_some(), self.too_many_end);
+        move |since| (!is_too_many).then(|| since.max(end) + RECOVERY_TIME)
+    }
+
+    /// Marks the pods of a silent node, unless too many nodes are silent. Waits while the pods of
+    /// other nodes may still be marked, and too many nodes would be marked at once.
     fn decide(&mut self, node: &str, now: Instant) {
-        let is_too_many = self.silent_at_once().len() > self.limit;
+        let mut nodes = self.silent_at_once();
+        let is_too_many = nodes.len() > self.limit;
+        nodes.extend(self.recovering(now));
+        let must_wait = nodes.len() > self.limit;
         let Some(failure) = self.nodes.get_mut(node) else { return };
-        if is_too_many {
-            failure.phase = Phase::Ignored;
+        if must_wait {
+            failure.phase = if is_too_many { Phase::Ignored(now) } else { Phase::Confirming(now) };
             return;
         }
-        (failure.phase, failure.marked_at) = (Phase::Failed, Some(now));
+        failure.phase = Phase::Failed { was_not_ready: false };
+        failure.marked_at = Some(now);
         self.outputs.push_back(FailuresOutput::Failed(node.into()));
         self.start(node, ActionKind::Mark);
     }
@@ -344,7 +392,7 @@ impl Failures {
                 }
             }
             (ActionKind::ProbeKubelet, _) => {
-                (failure.phase, failure.action) = (Phase::Ignored, None);
+                (failure.phase, failure.action) = (Phase::Ignored(now), None);
             }
             (_, ActionResult::Failed) if action.attempts < ATTEMPTS_MAX => {
                 action.retry_at = Some(now + RETRY_INTERVAL);
@@ -384,18 +432,20 @@ impl Machine for Failures {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        let reconsider_at = self.reconsider_at();
         let of_node = |(node, failure): (&str, &Failure)| {
             let marked = failure.marked_at.map(|at| at + MARK_INTERVAL_MIN);
             let phase = match failure.phase {
                 Phase::Confirming(since) => Some(since + CONFIRMATION_TIME),
-                Phase::Returned(since) if self.evidence.replying.contains(node) => {
+                Phase::Returned(Some(since)) => {
                     Some(since + RESTORE_DELAY).filter(|_| failure.action.is_none())
                 }
-                Phase::Returned(_) => marked.filter(|_| {
+                Phase::Returned(None) => marked.filter(|_| {
                     self.evidence.silent.contains_key(node) && self.ready_nodes.contains(node)
                 }),
                 Phase::Quiet => marked,
-                Phase::Probing | Phase::Ignored | Phase::Failed => None,
+                Phase::Ignored(since) => reconsider_at(since),
+                Phase::Probing | Phase::Failed { .. } => None,
             };
             let retry = failure.action.as_ref().and_then(|action| action.retry_at);
             phase.into_iter().chain(retry).min()

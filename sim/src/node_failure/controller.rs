@@ -118,7 +118,8 @@ impl World {
             return;
         }
         let controller = &mut self.controller;
-        let speakers = controller.view.iter().map(|speaker| &**speaker);
+        let ready = controller.view.iter().zip(&controller.ready);
+        let speakers = ready.filter(|(_, is_ready)| **is_ready).map(|(speaker, _)| &**speaker);
         let failures = &controller.failures;
         if failures.is_idle() && !Evidence::is_possible(speakers.clone()) {
             return;

@@ -351,7 +351,7 @@ impl World {
             for (one, two) in [(node, other), (other, node)] {
                 let receives = self.receives(one, two);
                 if self.nodes[one].process.contacts.contains(&two) != receives {
-                    let (least, most) = if receives { (50, 300) } else { (160, 250) };
+                    let (least, most) = if receives { (50, 300) } else { (160, 850) };
                     let wait = self.rng.between(ms(least), ms(most));
                     self.queue.push(self.now + wait, Event::Contact { node: one, other: two });
                 }

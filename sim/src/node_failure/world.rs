@@ -176,7 +176,7 @@ impl World {
     }
 
     pub(super) fn check_limit(&mut self) {
-        let counts = |node: &&Node| node.is_marked && node.is_ready && !node.conditions.is_alive();
+        let counts = |node: &&Node| node.is_marked && node.is_ready;
         let marked = self.nodes.iter().filter(counts).count();
         let limit = (self.nodes.len() / NODES_PER_FAILURE).max(1);
         self.checker.check_limit(marked, limit, self.now);

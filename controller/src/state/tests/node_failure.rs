@@ -121,6 +121,8 @@ fn a_silent_node_has_an_event_a_warning_and_a_restore() {
             .ends_with("; n3 failed: the endpoints there serve no request until the node replies")
     );
     report(&mut cluster, Replies);
+    assert_eq!(notices(&mut cluster), [], "n2 still reports silence");
+    wait(&mut cluster, EVALUATION_INTERVAL_MIN);
     assert_eq!(notices(&mut cluster), [("n3".into(), "NodeReplies".into())]);
     wait(&mut cluster, RESTORE_DELAY);
     let actions: Vec<_> = cluster.state.node_tasks().iter().map(|it| &it.action).collect();
@@ -173,4 +175,23 @@ fn a_status_of_a_node_that_is_not_ready_proves_nothing() {
     pass_confirmation(&mut cluster);
     let kinds: Vec<_> = cluster.state.node_tasks().iter().map(|it| &it.action).collect();
     assert_eq!(kinds, [&NodeAction::ProbeKubelet(None)], "one of two speakers remains");
+}
+
+#[test]
+fn both_replicas_probe_the_kubelets_of_a_cluster_with_two_reporting_speakers() {
+    let address = |node: &str| Node {
+        internal_addresses: ["10.1.0.1".parse().unwrap()].into(),
+        ..ready_node(node)
+    };
+    let mut cluster = cluster(MarkScope::Services);
+    for node in ["n2", "n3"] {
+        cluster.handle(Event::Node(Change::Apply(address(node))));
+    }
+    assert_eq!(cluster.state.kubelets(), [], "three speakers report");
+    let gone = Node { ready: false, ready_unknown: true, ..ready_node("n1") };
+    cluster.handle(Event::Node(Change::Apply(gone)));
+    let kubelets = cluster.state.kubelets();
+    assert_eq!(kubelets.len(), 2);
+    cluster.handle(Event::Lease(Leadership::Lost));
+    assert_eq!(plan(&cluster.state, cluster.now).kubelets, kubelets);
 }

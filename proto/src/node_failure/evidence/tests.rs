@@ -42,7 +42,7 @@ fn two_reports_are_complete_and_one_is_not() {
 #[test]
 fn hellos_an_announced_stop_and_a_kubelet_are_proof_of_life() {
     let reports = |third: Speaker| {
-        let a = speaker("a", &[("b", Replies), ("c", Silent)], &["b"]);
+        let a = speaker("a", &[("b", Replies), ("c", Silent), ("d", Replies)], &["b"]);
         let b = speaker("b", &[("a", Replies), ("c", Silent)], &["a"]);
         silent(&[a, b, third]).len()
     };
@@ -60,6 +60,25 @@ fn a_status_whose_speaker_does_not_reply_proves_nothing() {
     assert_eq!(silent(&[a.clone(), b, d.clone()]), [("c".into(), Confirmation::Complete)]);
     let b = speaker("b", &[("d", Replies), ("c", Silent)], &[]);
     assert_eq!(silent(&[a, b, d]), [], "one report is not enough to discredit d");
+}
+
+#[test]
+fn a_status_whose_speaker_nobody_receives_or_watches_proves_nothing() {
+    let a = speaker("a", &[("b", Replies), ("c", Silent)], &["b"]);
+    let b = speaker("b", &[("a", Replies), ("c", Silent)], &["a"]);
+    // The others have restarted since the speaker of d ended, so they do not watch d.
+    let d = speaker("d", &[("a", Replies)], &["a", "b", "c"]);
+    assert_eq!(silent(&[a.clone(), b.clone(), d.clone()]), [("c".into(), Confirmation::Complete)]);
+    let b = speaker("b", &[("a", Replies), ("c", Silent)], &["a", "d"]);
+    assert_eq!(silent(&[a, b, d]), [], "b receives the hellos of d");
+}
+
+#[test]
+fn a_node_that_one_speaker_reports_as_silent_does_not_reply() {
+    let a = speaker("a", &[("b", Replies), ("c", Silent)], &["b", "c"]);
+    let b = speaker("b", &[("a", Replies), ("c", Replies)], &["a"]);
+    let evidence = Evidence::new([&a, &b].into_iter(), |node| node == "c");
+    assert!(evidence.silent.is_empty() && evidence.replying.is_empty());
 }
 
 #[test]

@@ -161,7 +161,8 @@ fn in_a_cluster_of_two_the_controller_probes_the_kubelet() {
     controller.result = ActionResult::KubeletReplied;
     controller.silent_with(&["b"], Confirmation::ByController);
     controller.run(60_000);
-    assert_eq!(controller.executed.len(), 1, "the node is alive: {:?}", controller.executed);
+    let marks = controller.executed.iter().filter(|(_, kind)| *kind == ActionKind::Mark);
+    assert_eq!(marks.count(), 0, "the node runs: {:?}", controller.executed);
 }
 
 #[test]
@@ -190,4 +191,70 @@ fn failed_requests_are_repeated_a_few_times() {
     controller.nodes.remove("b");
     controller.silent(&[]);
     assert!(controller.failures.is_idle(), "the Node was deleted");
+}
+
+#[test]
+fn another_node_is_marked_when_the_pods_of_a_returned_one_are_ready() {
+    let mut controller = Controller::new(&NODES);
+    controller.silent(&["b"]);
+    controller.run(1_000);
+    controller.silent(&[]);
+    controller.run(1_000);
+    controller.silent(&["c"]);
+    controller.run(8_999);
+    assert_eq!(controller.executed.len(), 1, "the pods of b may still be marked");
+    controller.run(200);
+    assert_eq!(controller.executed[1..], [(11_000, ActionKind::Mark)]);
+    let returned = |output: &&FailuresOutput| matches!(output, FailuresOutput::TooMany { .. });
+    assert_eq!(controller.outputs.iter().find(returned), None, "the network has not failed");
+}
+
+#[test]
+fn an_ignored_node_counts_again_when_the_network_has_worked_for_a_while() {
+    let mut controller = Controller::new(&NODES);
+    controller.silent(&["b", "c"]);
+    controller.run(5_000);
+    controller.silent(&["b"]);
+    controller.run(9_999);
+    assert_eq!(controller.executed, []);
+    controller.silent(&["b", "c"]);
+    controller.run(5_000);
+    controller.silent(&["b"]);
+    controller.run(10_149);
+    assert_eq!(controller.executed, []);
+    controller.run(1);
+    assert_eq!(controller.executed, [(30_149, ActionKind::Mark)]);
+}
+
+#[test]
+fn a_node_that_returns_without_a_speaker_does_not_count_any_more() {
+    let mut controller = Controller::new(&NODES);
+    controller.silent(&["b"]);
+    controller.run(1_000);
+    controller.nodes.insert("b".into(), false);
+    controller.silent(&["b"]);
+    controller.run(700_000);
+    assert_eq!(controller.failures.failed().collect::<Vec<_>>(), ["b"]);
+    controller.nodes.insert("b".into(), true);
+    let (evidence, nodes) = (Evidence::default(), controller.nodes.clone());
+    controller.failures.handle(FailuresInput::Evidence { evidence, nodes }, controller.now);
+    controller.drive();
+    assert_eq!(controller.failures.failed().next(), None);
+    assert_eq!(controller.outputs[1..], [FailuresOutput::Returned("b".into())]);
+}
+
+#[test]
+fn pods_are_restored_only_after_30_s_of_replies_without_a_break() {
+    let mut controller = Controller::new(&NODES);
+    controller.silent(&["b"]);
+    controller.run(1_000);
+    controller.silent(&[]);
+    controller.run(5_000);
+    controller.silent(&["b"]);
+    controller.run(30_000);
+    controller.silent(&[]);
+    controller.run(29_999);
+    assert_eq!(controller.executed.len(), 1);
+    controller.run(1);
+    assert_eq!(controller.executed[1..], [(66_000, ActionKind::Restore)]);
 }
