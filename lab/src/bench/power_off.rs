@@ -5,7 +5,7 @@
 //!
 //! FerroLB and the three backends of the address are pods, one backend on each machine. One machine
 //! loses its power, with kubelet, containerd and pods: the owner of the address, or another one.
-//! The Service has the policy Cluster, or Local. The leading controller runs on another machine.
+//! The Service has the policy Cluster, or Local. The active leader runs on another machine.
 //!
 //! Another machine owns the address after 0.2 s. With the policy Cluster, a third of the
 //! connections is lost after that, because kube-proxy sends them to the pod of the failed machine:
@@ -140,7 +140,7 @@ fn sample_key(scope: &str, case: &Case) -> String {
     format!("power-off.{scope}.{}", case.title)
 }
 
-/// Lets a machine fail that does not run the leading controller.
+/// Lets a machine fail that does not run the active leader.
 fn fail_machine(lab: &Lab, scope: &str, case: &Case, after: Duration) -> Result<PowerFailure> {
     lab.deploy_ferrolb()?;
     let server = create_service(lab)?;

@@ -16,6 +16,7 @@ use ferrolb_lab::setup::kubernetes::KubernetesVersion;
 use ferrolb_lab::steps::{Steps, format_duration};
 use ferrolb_lab::topology::LabName;
 use ferrolb_lab::{Lab, Options, setup, wait};
+use ferrolb_proto::node_failure::failures::RECOVERY_TIME;
 use presentation::Presentation;
 use scenes::ServedPage;
 use std::path::Path;
@@ -31,6 +32,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const PAGE_USUAL_TIME: Duration = Duration::from_secs(2);
 const POWER_OFF_USUAL_TIME: Duration = Duration::from_secs(5);
 const POWER_ON_USUAL_TIME: Duration = Duration::from_secs(7);
+const RETURN_USUAL_TIME: Duration = Duration::from_secs(15);
 
 /// Runs the demo. With `keep` the lab keeps running. With `record`, the demo's output from the
 /// start of the cluster becomes an animated SVG in that file.
@@ -98,10 +100,13 @@ fn fail_node_without_pod(
     })?;
     demo.show(&failover.to_string());
     let title = format!("Power {node} on, and run a pod on it again");
-    demo.step(&title, POWER_ON_USUAL_TIME, || {
+    demo.step(&title, RETURN_USUAL_TIME, || {
         settle::power_on_and_wait(lab, node)?;
+        let returned = wait::now();
         scenes::run_pod(lab, node)?;
         settle::wait_settled(lab)?;
+        // Until then, the controller marks no pods of another node.
+        wait::during(RECOVERY_TIME.saturating_sub(returned.elapsed()), || Ok(()))?;
         scenes::fetch(lab)
     })
 }

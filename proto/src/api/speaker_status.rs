@@ -93,7 +93,7 @@ pub struct WatchedNode {
 pub enum WatchedNodeState {
     /// Its speaker replies: by UDP, or on an interface.
     Replies,
-    /// Its speaker has announced that it stops, and has not replied since.
+    /// Its speaker has reported that it stops, and has not replied since.
     Leaving,
     /// Its speaker does not reply, but the node replies at the port of its kubelet.
     SpeakerSilent,

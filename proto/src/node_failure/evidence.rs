@@ -13,11 +13,11 @@ pub const REPORTS_MIN: usize = 2;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// Nodes that at least one credible speaker reports as silent, also if another one reports a
-    /// sign of life: while a network recovers, such reports are the last ones of a large failure.
+    /// reply or hello: while a network recovers, such reports are the last ones of a large failure.
     pub suspected: BTreeSet<Box<str>>,
     /// Nodes for which all evidence holds.
     pub silent: BTreeMap<Box<str>, Confirmation>,
-    /// Nodes of which a credible speaker reports a sign of life, and none reports silence.
+    /// Nodes of which a credible speaker reports a reply or hello, and none reports silence.
     pub replying: BTreeSet<Box<str>>,
 }
 

@@ -284,7 +284,7 @@ impl Failures {
         let reconsider_at = self.reconsider_at();
         let replies = self.evidence.replying.contains(node);
         let Some(failure) = self.nodes.get_mut(node) else { return };
-        // A node that shows a sign of life is not marked again.
+        // A node of which a reply or hello has arrived is not marked again.
         let is_refuted = |action: &mut Pending| match action.kind {
             ActionKind::ProbeKubelet => true,
             ActionKind::Mark => action.retry_at.is_some(),

@@ -52,7 +52,7 @@ pub enum WatcherInput {
     Nodes(Vec<Arc<str>>),
     /// The nodes with whose speakers any interface is in contact have changed.
     Contacts(BTreeSet<Box<str>>),
-    /// A node has replied to a challenge, or has announced that it stops.
+    /// A node has replied to a challenge, or has reported that it stops.
     Reply {
         /// Name of the node.
         node: Box<str>,
@@ -135,7 +135,7 @@ struct Kubelet {
     is_reachable: bool,
     /// Number of latest probes that have failed, and are repeated before the failure counts.
     failures: u32,
-    /// Result of the latest probe that began after the latest sign of life.
+    /// Result of the latest probe that began after the latest reply or hello.
     replied: Option<bool>,
 }
 
@@ -186,7 +186,7 @@ impl Watched {
         probe.map_or(self.next_challenge, |at| at.min(self.next_challenge))
     }
 
-    /// Records that the node has shown no sign of life since `life`, and probes its kubelet at
+    /// Records that the node has sent no reply or hello since `life`, and probes its kubelet at
     /// once.
     fn suspect(&mut self, life: Instant, now: Instant) {
         self.latest_life = self.latest_life.max(life);
@@ -303,7 +303,7 @@ impl Watcher {
     fn on_reply(&mut self, node: &str, nonce: u64, is_leaving: bool, now: Instant) {
         let new_nonce = self.random.nonce();
         let Some(watched) = self.watched.get_mut(node) else { return };
-        // The announcement that a speaker stops repeats the nonce of its latest reply.
+        // The report that a speaker stops repeats the nonce of its latest reply.
         let is_announcement = is_leaving && nonce == watched.replied_nonce;
         if !(is_announcement || watched.is_challenged && nonce == watched.nonce) {
             return;

@@ -44,7 +44,7 @@ pub enum FaultKind {
     Halves,
     /// A few nodes reach the API server, but not the other nodes.
     SmallPart,
-    /// A node restarts: its speaker announces that it stops.
+    /// A node restarts: its speaker reports that it stops.
     Reboot,
     /// The controller stands still.
     ControllerFrozen,

@@ -140,7 +140,7 @@ impl World {
         self.nodes[node].process = Process::new(number, self.now);
     }
 
-    /// Sends the announcement that a speaker stops to all nodes that challenge it.
+    /// Sends the report that a speaker stops to all nodes that challenge it.
     pub(super) fn announce_stop(&mut self, node: usize) {
         if !self.nodes[node].conditions.speaker_works() {
             return;

@@ -136,7 +136,7 @@ pub fn set_node_failure_endpoints(lab: &Lab, scope: &str) -> Result<()> {
     wait::until("a controller is the leader", SETTLE_MAX, || leader_machine(lab)).map(drop)
 }
 
-/// Returns the machine of the leading controller, or `None` if no running pod leads.
+/// Returns the machine of the active leader, or `None` if no running pod leads.
 ///
 /// # Errors
 /// If `kubectl` fails.
@@ -163,7 +163,7 @@ pub fn leader_machine(lab: &Lab) -> Result<Option<String>> {
     Ok(machine.map(ToOwned::to_owned))
 }
 
-/// Moves the leading controller to a machine other than `machine`.
+/// Moves the active leader to a machine other than `machine`.
 ///
 /// # Errors
 /// If no other controller becomes the leader.

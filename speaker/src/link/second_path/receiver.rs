@@ -31,7 +31,7 @@ use crate::metrics::DatagramDrop;
 
 /// Maximum number of datagrams that one node may send per second.
 const DATAGRAMS_PER_SECOND_MAX: u32 = HELLOS_PER_SECOND_MAX;
-/// Number of copies of the announcement that this speaker stops. One of them may be lost.
+/// Number of copies of the report that this speaker stops. One of them may be lost.
 const STOP_COPIES: usize = 2;
 /// Period in which the datagrams of a source are counted.
 const RATE_PERIOD: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ struct Receiver {
     /// Latest challenges of the speakers that watch this node, at most one more than there are
     /// known sources.
     challengers: BTreeMap<IpAddr, NodeChallenge>,
-    /// True if the challengers have received the announcement that this speaker stops.
+    /// True if the challengers have received the report that this speaker stops.
     has_left: bool,
 }
 
