@@ -45,8 +45,8 @@ const FIELD_MANAGER: &str = "ferrolb-node-failure";
 /// Message of the condition `Ready` of a marked pod.
 const MESSAGE: &str = "the node of this pod does not reply: see the events of the Node";
 
-/// Interval of the connections to kubelets in a cluster of two speakers, and maximum age of one that
-/// has reached its kubelet. Without such a connection, a packet filter may drop all of them.
+/// Interval of the connections to kubelets in a cluster of two speakers, and maximum age of one
+/// that has reached its kubelet. Without such a connection, a packet filter may drop all of them.
 const KUBELET_INTERVAL: Duration = Duration::from_secs(60);
 const REACHED_AGE_MAX: Duration = Duration::from_secs(180);
 
