@@ -67,8 +67,8 @@ pub struct FailingHealthCheck {
     pub service: Key,
     /// The address family of the endpoints.
     pub family: Family,
-    /// One of the endpoints and the reason of its failure, for people, such as
-    /// `10.1.2.3:8080: connection refused`.
+    /// One of the endpoints and the reason of its failure, for people, such as `10.1.2.3:8080:
+    /// connection refused`.
     pub why: Box<str>,
 }
 
@@ -142,8 +142,9 @@ pub fn stale_speakers<'a>(
     speakers: impl Iterator<Item = &'a Speaker>,
     node: impl Fn(&str) -> Option<&'a Node>,
 ) -> BTreeSet<Box<str>> {
-    let (with_node, without_node): (Vec<_>, Vec<_>) =
+    let (mut with_node, without_node): (Vec<_>, Vec<_>) =
         speakers.partition(|speaker| node(&speaker.node).is_some());
+    with_node.sort_unstable_by(|one, other| one.node.cmp(&other.node));
     let is_unknown = |speaker: &&Speaker| node(&speaker.node).is_some_and(|it| it.ready_unknown);
     let unknown = with_node.iter().copied().filter(is_unknown);
     let stale = without_node.iter().copied().chain(unknown).chain(unconfirmed(&with_node));
@@ -151,19 +152,21 @@ pub fn stale_speakers<'a>(
 }
 
 /// Returns the speakers that receive hellos of others of which none receives theirs. Such a speaker
-/// does not run any more, and its SpeakerStatus is an old one.
+/// does not run any more, and its SpeakerStatus is an old one. `speakers` are sorted by node.
 pub(crate) fn unconfirmed<'a>(speakers: &[&'a Speaker]) -> impl Iterator<Item = &'a Speaker> {
-    let is_isolated = |speaker: &Speaker| speaker.interfaces.iter().any(|link| link.isolated);
-    let is_confirmed = move |speaker: &Speaker| {
-        let mut others = speakers.iter().filter(|other| other.node != speaker.node);
-        others.any(|other| {
-            speaker.receives_hellos_of(&other.node)
-                && (other.receives_hellos_of(&speaker.node) || is_isolated(other))
-        })
+    debug_assert!(speakers.is_sorted_by(|one, next| one.node < next.node));
+    let of = |node: &str| {
+        let index = speakers.binary_search_by(|speaker| (*speaker.node).cmp(node)).ok()?;
+        Some(speakers[index])
     };
-    let receives_any_hello =
-        |speaker: &Speaker| speaker.interfaces.iter().any(|link| !link.hello_senders.is_empty());
-    let is_unconfirmed = move |it: &&Speaker| receives_any_hello(it) && !is_confirmed(it);
+    let is_isolated = |speaker: &Speaker| speaker.interfaces.iter().any(|link| link.isolated);
+    let is_unconfirmed = move |speaker: &&Speaker| {
+        let senders = speaker.interfaces.iter().flat_map(|link| &*link.hello_senders);
+        let mut others = senders.filter(|sender| **sender != speaker.node).peekable();
+        let confirms =
+            |other: &Speaker| other.receives_hellos_of(&speaker.node) || is_isolated(other);
+        others.peek().is_some() && !others.any(|sender| of(sender).is_some_and(confirms))
+    };
     speakers.iter().copied().filter(is_unconfirmed)
 }
 

@@ -40,7 +40,8 @@ impl Evidence {
     }
 
     /// Computes the evidence from the SpeakerStatuses of all nodes that Kubernetes reports as
-    /// Ready. `concerns` selects further nodes of which [`Self::replying`] is needed.
+    /// Ready, sorted by node. `concerns` selects further nodes of which [`Self::replying`] is
+    /// needed.
     ///
     /// A SpeakerStatus outlives its speaker. It is not credible if [`REPORTS_MIN`] others report
     /// that the speaker does not reply, or if no other reports that it replies, and none of those
@@ -89,23 +90,24 @@ impl Evidence {
     }
 }
 
-/// Returns the speakers whose reports are not credible.
+/// Returns the speakers whose reports are not credible. `speakers` are sorted by node.
 fn outdated<'a>(speakers: &[&'a Speaker]) -> BTreeSet<&'a str> {
-    let (mut reports, mut replying) = (BTreeMap::<&str, usize>::new(), BTreeSet::<&str>::new());
+    let mut unconfirmed: BTreeSet<&str> = if speakers.len() > REPORTS_MIN {
+        unconfirmed(speakers).map(|speaker| &*speaker.node).collect()
+    } else {
+        BTreeSet::new()
+    };
+    let mut reports = BTreeMap::<&str, usize>::new();
     for watched in speakers.iter().flat_map(|speaker| &*speaker.watched) {
         if watched.state == WatchedNodeState::Replies {
-            replying.insert(&watched.node);
+            unconfirmed.remove(&*watched.node);
         } else {
             *reports.entry(&watched.node).or_default() += 1;
         }
     }
     let refuted = reports.into_iter().filter(|(_, count)| *count >= REPORTS_MIN);
-    let mut outdated: BTreeSet<_> = refuted.map(|(node, _)| node).collect();
-    if speakers.len() > REPORTS_MIN {
-        let unconfirmed = unconfirmed(speakers).map(|speaker| &*speaker.node);
-        outdated.extend(unconfirmed.filter(|node| !replying.contains(node)));
-    }
-    outdated
+    unconfirmed.extend(refuted.map(|(node, _)| node));
+    unconfirmed
 }
 
 /// Reports of the credible speakers about one node.
