@@ -18,13 +18,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant as WallClock};
 
 use clap::Parser;
-use ferrolb_controller::event::{Event, Leadership};
-use ferrolb_controller::state::{Config, Names, State};
+use ferrolb_proto::controller::event::{Event, Leadership};
+use ferrolb_proto::controller::state::{Config, Names, State};
 use ferrolb_proto::facts::{Key, Pool, Service};
 use ferrolb_proto::node_failure::failures::MarkScope;
 use ferrolb_proto::range::Family;
+use ferrolb_proto::store::Change;
 use ferrolb_proto::{Instant, api};
-use ferrolb_runtime::watch::Change;
 
 /// The number of addresses that a round of the short series assigns from each pool: a /28 has 14
 /// host addresses.

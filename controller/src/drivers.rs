@@ -1,5 +1,6 @@
 //! Drivers: tasks that apply the desired state and report results as events. They depend on
-//! [`crate::desired`] and [`crate::event`], never on the state.
+//! [`ferrolb_proto::controller::desired`] and [`ferrolb_proto::controller::event`], never on the
+//! state.
 
 pub mod apply;
 pub mod hello_secret;

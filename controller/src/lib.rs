@@ -10,14 +10,10 @@
 //!                              +----------- Event::Written ----------+
 //! ```
 //!
-//! [`event`], [`state`], [`plan`] and [`desired`] are pure: they perform no I/O. [`drivers`]
-//! perform the I/O, and [`run`] connects all modules.
+//! [`ferrolb_proto::controller`] is the pure core with events, state, plan and `Desired`.
+//! [`drivers`] perform the I/O, and [`run`] connects all modules.
 
-pub mod desired;
 pub mod drivers;
-pub mod event;
 pub mod flags;
 pub mod metrics;
-pub mod plan;
 pub mod run;
-pub mod state;

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::desired::MetricValues;
+use ferrolb_proto::controller::desired::MetricValues;
 
 /// Labels of a per-pool series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -244,7 +244,7 @@ fn update_reasons(series: &PerReason, before: &[(&'static str, i64)], now: &[(&'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::{PoolMetricValues, Usage};
+    use ferrolb_proto::controller::desired::{PoolMetricValues, Usage};
 
     #[test]
     fn metrics_of_a_deleted_pool_are_removed() {

@@ -24,17 +24,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::desired::{Desired, NodeNotice};
 use crate::drivers::apply::Applier;
 use crate::drivers::node_failure::NodeFailureDriver;
 use crate::drivers::notices::{self, EventObject, Notices};
 use crate::drivers::writer::Writer;
 use crate::drivers::{hello_secret, lease as lease_driver, status_fields};
-use crate::event::Event;
 use crate::flags::Flags;
 use crate::metrics::Metrics;
-use crate::plan::plan;
-use crate::state::{Config, Names, State};
+use ferrolb_proto::controller::desired::{Desired, NodeNotice};
+use ferrolb_proto::controller::event::Event;
+use ferrolb_proto::controller::plan::plan;
+use ferrolb_proto::controller::state::{Config, Names, State};
 
 /// Maximum number of events that one pass of the main loop handles before it computes a new
 /// [`Desired`].

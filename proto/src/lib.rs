@@ -5,11 +5,13 @@
 //!   that decisions need.
 //! - [`duration`]: the text formats of durations.
 //! - [`range`]: address ranges and sets of free addresses.
+//! - [`store`]: the watched objects of one kind.
 //! - [`shared_map`]: sorted map whose clones share memory.
 //! - [`wire`]: frames on the network segment: Ethernet, ARP, NDP, and the hello protocol.
 //! - [`eligibility`], [`announce`], [`bgp`] and [`election`]: decisions that more than one
 //!   component makes.
 //! - [`claim`]: the state machine that decides which speaker owns an address.
+//! - [`controller`]: assigns addresses to Services, and explains the state of every object.
 //! - [`health`]: the state machines for the health checks of endpoints and for kube-proxy health.
 //! - [`lease`]: the state machine that decides which replica of the controller may write.
 //! - [`node_failure`]: the state machines that detect a failed node before Kubernetes does.
@@ -24,6 +26,7 @@ pub mod announce;
 pub mod api;
 pub mod bgp;
 pub mod claim;
+pub mod controller;
 pub mod duration;
 pub mod election;
 pub mod eligibility;
@@ -34,6 +37,7 @@ pub mod node_failure;
 mod random;
 pub mod range;
 pub mod shared_map;
+pub mod store;
 mod time;
 pub mod wire;
 

@@ -13,7 +13,7 @@
 //! - [`reach`]: whether a host replies to TCP.
 //! - [`refusal`]: explanations of status writes that the API server refuses.
 //! - [`watch`]: sends the changes of a Kubernetes watch, as a few kinds of
-//!   [`Change`](watch::Change), to the program's own event queue.
+//!   [`Change`](ferrolb_proto::store::Change), to the program's own event queue.
 //!
 //! A program's `main` puts these together in this order:
 //!
@@ -37,6 +37,5 @@ pub mod logs;
 pub mod reach;
 pub mod refusal;
 pub mod signals;
-pub mod store;
 pub mod watch;
 pub mod watchdog;

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::facts::Key;
+use ferrolb_proto::store::Change;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -56,38 +57,6 @@ pub const LIST_PAGE_OBJECTS: u32 = 500;
 /// The largest object that is read, in bytes of JSON. etcd accepts 1.5 MiB (`--max-request-bytes`),
 /// and JSON escape sequences make that up to six times as long.
 pub const OBJECT_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// A change that a watch reports to the program's state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change<F> {
-    /// A list begins. Every existing object follows, then [`Change::ResyncDone`]. If
-    /// `ResyncStarted` arrives again before that, the list was interrupted and begins again.
-    /// Objects that are already stored remain valid until the list is complete.
-    ResyncStarted,
-    /// The object exists; its fact holds all fields that FerroLB uses.
-    Apply(F),
-    /// The object exists and cannot be decoded; `why` names the field. Other objects are not
-    /// affected.
-    Unreadable {
-        /// Key of the object.
-        key: Key,
-        /// Error of the decoder.
-        why: String,
-    },
-    /// The object is deleted.
-    Delete(Key),
-    /// The list is complete. Objects that were neither applied nor unreadable since the latest
-    /// [`Change::ResyncStarted`] are deleted.
-    ResyncDone,
-}
-
-impl<F> Change<F> {
-    /// Returns this change, or [`Change::Delete`] if the object cannot be read.
-    #[must_use]
-    pub fn or_delete(self) -> Self {
-        if let Self::Unreadable { key, .. } = self { Self::Delete(key) } else { self }
-    }
-}
 
 /// The objects to watch, and the function that decodes them.
 ///

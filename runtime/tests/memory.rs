@@ -31,7 +31,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{Service, ServiceObject};
-use ferrolb_runtime::watch::{Change, EVENT_QUEUE_MAX, Watch};
+use ferrolb_proto::store::Change;
+use ferrolb_runtime::watch::{EVENT_QUEUE_MAX, Watch};
 use ferrolb_runtime::watchdog::Watchdog;
 use futures::stream::{self, Stream, StreamExt};
 use http_body_util::StreamBody;

@@ -24,8 +24,8 @@ use ferrolb_proto::facts::{
 };
 use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_proto::range::Family;
+use ferrolb_proto::store::Change;
 use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
-use ferrolb_runtime::watch::Change;
 use ferrolb_speaker::event::{Event, Link};
 use ferrolb_speaker::plan::{Desired, Memo, plan};
 use ferrolb_speaker::state::{State, StateConfig};

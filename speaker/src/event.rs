@@ -20,9 +20,9 @@ use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use ferrolb_proto::health::prober::ProbeTarget;
 use ferrolb_proto::range::{AddressRange, Family};
 use ferrolb_proto::shared_map::SharedMap;
+use ferrolb_proto::store::Change;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::HelloKeyRing;
-use ferrolb_runtime::watch::Change;
 
 use crate::state::PasswordSecret;
 

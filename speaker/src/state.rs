@@ -30,9 +30,9 @@ use ferrolb_proto::facts::{Key, Keyed, L2Advertisement, Node, Pool, PoolProblem,
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use ferrolb_proto::health::prober::{CheckDefaults, ProbeTarget};
 use ferrolb_proto::range::AddressRange;
+use ferrolb_proto::store::Change;
+use ferrolb_proto::store::Store;
 use ferrolb_proto::wire::hello::HelloKeyRing;
-use ferrolb_runtime::store::Store;
-use ferrolb_runtime::watch::Change;
 use regex::Regex;
 
 use crate::event::{BgpReport, Event, Link, LinkReport};

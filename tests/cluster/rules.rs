@@ -1,6 +1,6 @@
 //! Rules of address assignment that depend on a real API server, because the API server sets,
-//! allocates, drops or refuses fields. The table in `controller/src/state/tests/rows` covers the
-//! rules themselves.
+//! allocates, drops or refuses fields. The table in `proto/src/controller/state/tests/rows` covers
+//! the rules themselves.
 
 use crate::scenario::{run_scenario, step, without_proxy};
 use crate::{allocation, families, sharing, types};

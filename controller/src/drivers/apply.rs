@@ -24,7 +24,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use crate::desired::{
+use ferrolb_proto::controller::desired::{
     Condition, CustomResourceStatus, Desired, IngressChange, PeerStatus, PoolStatus, ServiceStatus,
     Status, ValidStatus, Write,
 };

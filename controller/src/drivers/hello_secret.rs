@@ -13,7 +13,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::desired::Desired;
+use ferrolb_proto::controller::desired::Desired;
 
 /// Interval between two checks of the Secret. If the Secret is deleted, the next check creates it
 /// again.

@@ -18,7 +18,7 @@ use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use crate::event::{Event, Leadership};
+use ferrolb_proto::controller::event::{Event, Leadership};
 
 /// Name of the Lease in the controller's namespace.
 pub const LEASE_NAME: &str = "ferrolb-controller";

@@ -29,9 +29,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
-use crate::desired::{Desired, NodeAction, NodeTask};
-use crate::event::Event;
 use crate::metrics::Metrics;
+use ferrolb_proto::controller::desired::{Desired, NodeAction, NodeTask};
+use ferrolb_proto::controller::event::Event;
 use pods::{Change, PodRef, Pods, is_restorable};
 
 /// Maximum number of requests that are in progress at the same time.

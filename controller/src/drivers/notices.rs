@@ -22,8 +22,8 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
-use crate::desired::Notice;
 use crate::metrics::Metrics;
+use ferrolb_proto::controller::desired::Notice;
 
 /// Maximum number of Events in the queue.
 pub const EVENTS_WAITING_MAX: usize = 2_048;

@@ -16,7 +16,7 @@ use kube::api::{GetParams, Request};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use crate::event::Event;
+use ferrolb_proto::controller::event::Event;
 
 /// Interval between two checks of the CRDs once all of them exist, because an upgrade may change
 /// them. While a CRD is missing, the checks follow the retry backoff.

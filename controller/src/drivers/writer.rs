@@ -16,9 +16,9 @@ use tracing::{debug, warn};
 
 use super::apply::{Applier, Failure};
 use super::notices::{EventObject, Notices};
-use crate::desired::{Desired, Notice, RejectedStatus, Status, Target, Write};
-use crate::event::{Event, Outcome};
 use crate::metrics::Metrics;
+use ferrolb_proto::controller::desired::{Desired, Notice, RejectedStatus, Status, Target, Write};
+use ferrolb_proto::controller::event::{Event, Outcome};
 
 /// Maximum number of writes that are in progress at the same time.
 pub const CONCURRENT_WRITES_MAX: usize = 16;

@@ -14,8 +14,8 @@ use ferrolb_proto::facts::{
 use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_proto::range::Family;
 use ferrolb_proto::shared_map::SharedMap;
+use ferrolb_proto::store::Change;
 use ferrolb_proto::wire::hello::{ClaimRank, HelloKey, KEY_LENGTH};
-use ferrolb_runtime::watch::Change;
 use regex::Regex;
 use serde_json::json;
 

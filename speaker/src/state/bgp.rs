@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, PASSWORD_MAX};
-use ferrolb_runtime::store::Store;
-use ferrolb_runtime::watch::Change;
+use ferrolb_proto::store::Change;
+use ferrolb_proto::store::Store;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::apply;

@@ -12,7 +12,7 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::api::IpMode;
 use ferrolb_proto::facts::{AssignedAddress, Key, Service};
 use ferrolb_proto::range::{AddressRange, Family};
-use ferrolb_runtime::watch::Change;
+use ferrolb_proto::store::Change;
 
 use super::changes::Changes;
 use super::{State, StateConfig};

@@ -107,7 +107,7 @@ mod tests {
     use std::time::Duration;
 
     use ferrolb_proto::facts::Key;
-    use ferrolb_runtime::watch::Change;
+    use ferrolb_proto::store::Change;
 
     use super::super::tests::{service, state};
     use super::*;

@@ -10,8 +10,8 @@ use ferrolb_proto::facts::{EndpointSlice, Key, Service};
 use ferrolb_proto::health::kube_proxy::Families;
 use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::shared_map::SharedMap;
-use ferrolb_runtime::store::Store;
-use ferrolb_runtime::watch::Change;
+use ferrolb_proto::store::Change;
+use ferrolb_proto::store::Store;
 
 use super::changes::Changes;
 use super::{ReducedService, ReducedSlice, StateConfig};

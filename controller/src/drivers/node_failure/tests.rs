@@ -95,8 +95,10 @@ fn task(action: NodeAction) -> NodeTask {
     NodeTask { attempt: 1, node: "n2".into(), action }
 }
 
-fn services(names: &[&str]) -> crate::desired::Services {
-    crate::desired::Services(names.iter().map(|name| Key::new("default", name)).collect())
+fn services(names: &[&str]) -> ferrolb_proto::controller::desired::Services {
+    ferrolb_proto::controller::desired::Services(
+        names.iter().map(|name| Key::new("default", name)).collect(),
+    )
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::apply::tests::{scripted, service_write};
 use super::*;
-use crate::desired::Notice;
+use ferrolb_proto::controller::desired::Notice;
 
 /// Executes `write` once with an API server that rejects it. Returns the outcome, and the Event
 /// about the Service.

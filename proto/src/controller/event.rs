@@ -1,0 +1,123 @@
+//! All inputs of the controller's state, as one enum of plain values. The watches, the drivers and
+//! the main loop create events, and [`crate::controller::state`] alone handles them.
+
+use crate::Instant;
+use crate::api::{CustomResourceKind, StatusFields};
+use crate::facts::{
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement,
+    Namespace, Node, Pool, Service, Speaker,
+};
+use crate::node_failure::failures::ActionResult;
+use crate::store::Change;
+
+use crate::controller::desired::Target;
+
+/// An input of the controller's state.
+#[derive(Debug)]
+pub enum Event {
+    /// A Service changed.
+    Service(Change<Service>),
+    /// An EndpointSlice changed.
+    Slice(Change<EndpointSlice>),
+    /// A SpeakerStatus changed.
+    Speaker(Change<Speaker>),
+    /// A Node changed.
+    Node(Change<Node>),
+    /// A Namespace changed.
+    Namespace(Change<Namespace>),
+    /// An IPAddressPool changed.
+    Pool(Change<Pool>),
+    /// An L2Advertisement changed.
+    Advertisement(Change<L2Advertisement>),
+    /// A Community changed.
+    Community(Change<Community>),
+    /// A BGPPeer changed.
+    Peer(Change<BgpPeer>),
+    /// A BGPAdvertisement changed.
+    BgpAdvertisement(Change<BgpAdvertisement>),
+    /// A BFDProfile changed.
+    BfdProfile(Change<BfdProfile>),
+    /// A driver has read which status fields the CRD of this kind has in this cluster.
+    StatusFieldsRead(CustomResourceKind, StatusFields),
+    /// This replica acquired, renewed, or lost the lease.
+    Lease(Leadership),
+    /// The writer attempted a desired write.
+    Written {
+        /// The object of the write.
+        target: Target,
+        /// The attempt number from [`crate::controller::desired::Write`].
+        attempt: u64,
+        /// The result of the attempt.
+        outcome: Outcome,
+    },
+    /// A driver has executed an action on a silent node.
+    NodeActionEnded {
+        /// Number of the action from [`crate::controller::desired::NodeTask`].
+        attempt: u64,
+        /// The result.
+        result: ActionResult,
+    },
+    /// Time has passed, so deadlines may be due.
+    Tick,
+}
+
+/// Leadership of this replica: whether it holds the leader lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// The replica may write until this instant. After the first such event of a leadership term,
+    /// the main loop lists all objects again.
+    Held(Instant),
+    /// The replica lost or released the lease.
+    Lost,
+}
+
+/// Result of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The API server stored the status.
+    Done,
+    /// The API server rejected the write, did not respond in time, or sent a response that cannot
+    /// be read.
+    Refused,
+    /// The API server is unavailable or overloaded, the lease has expired, or the object was
+    /// deleted, replaced, or is not FerroLB's any more.
+    Failed,
+}
+
+impl Event {
+    /// Returns the object that this event reports as unreadable: its kind, its key, and the reason.
+    /// `None`: the event reports no such object.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
+        const fn unreadable_in<'a, F>(
+            kind: &'static str,
+            change: &'a Change<F>,
+        ) -> Option<(&'static str, &'a Key, &'a str)> {
+            match change {
+                Change::Unreadable { key, why } => Some((kind, key, why.as_str())),
+                Change::ResyncStarted
+                | Change::Apply(_)
+                | Change::Delete(_)
+                | Change::ResyncDone => None,
+            }
+        }
+        match self {
+            Self::Service(change) => unreadable_in("Service", change),
+            Self::Slice(change) => unreadable_in("EndpointSlice", change),
+            Self::Speaker(change) => unreadable_in("SpeakerStatus", change),
+            Self::Node(change) => unreadable_in("Node", change),
+            Self::Namespace(change) => unreadable_in("Namespace", change),
+            Self::Pool(change) => unreadable_in("IPAddressPool", change),
+            Self::Advertisement(change) => unreadable_in("L2Advertisement", change),
+            Self::Community(change) => unreadable_in("Community", change),
+            Self::Peer(change) => unreadable_in("BGPPeer", change),
+            Self::BgpAdvertisement(change) => unreadable_in("BGPAdvertisement", change),
+            Self::BfdProfile(change) => unreadable_in("BFDProfile", change),
+            Self::StatusFieldsRead(..)
+            | Self::Lease(_)
+            | Self::Written { .. }
+            | Self::NodeActionEnded { .. }
+            | Self::Tick => None,
+        }
+    }
+}

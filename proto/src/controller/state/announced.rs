@@ -1,0 +1,264 @@
+//! Decides when the condition `ferrolb.io/Announced` of each Service is checked and written. Part
+//! of the state, which the main loop owns.
+//!
+//! The addresses of a Service are written before its condition. A rate limit applies to the
+//! conditions of all Services together.
+//!
+//! A change that concerns one Service queues a check of that Service. A change that may concern all
+//! Services starts a round, which checks all Services one after the other.
+//!
+//! A condition `True` is written at once, unless the owner of an address is about to change or has
+//! a flaw, such as an unhealthy kube-proxy. In all other cases the condition is written after
+//! [`CONDITION_DELAY`], because a Service is created before its endpoints, and a speaker starts
+//! before its SpeakerStatus exists.
+
+mod bgp_export;
+mod change_tracking;
+mod finding;
+mod live_speakers;
+mod reason;
+mod recheck_queue;
+mod warnings;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
+use crate::eligibility::EligibleEndpoints;
+use crate::facts::{Key, Service, ServiceConditionType, stale_speakers};
+use crate::{Instant, api};
+
+use super::State;
+use super::service::{self, ServiceEntry};
+use crate::controller::desired::Condition;
+use bgp_export::BgpContext;
+use finding::DiagnosisInput;
+use live_speakers::LiveSpeakers;
+
+pub(super) use reason::Reason;
+pub(super) use recheck_queue::{QueuedRecheck, RecheckQueue};
+
+/// Maximum number of conditions that are written per second. The limit keeps a failover of
+/// thousands of addresses, or a first start, from flooding the API server, the kube-proxies and the
+/// speakers, which all receive each write.
+pub(super) const CONDITIONS_PER_SECOND_MAX: u32 = 100;
+/// Maximum number of conditions that are written at once after a pause.
+const CONDITIONS_AT_ONCE_MAX: u32 = 10;
+/// Minimum time between a write to a Service and the next write of its condition. A SpeakerStatus,
+/// on which the condition depends, also changes at most about once per second.
+pub(super) const CONDITION_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for which the facts must differ from the written condition before a new one is written. A
+/// condition `True` is exempt, unless an owner has a flaw or is about to change.
+pub(super) const CONDITION_DELAY: Duration = Duration::from_secs(3);
+/// Maximum number of Services that one pass of the main loop checks.
+const CHECKS_PER_PASS_MAX: usize = 128;
+
+/// The result of one check of a Service.
+enum CheckResult {
+    /// The condition is up to date, or the Service needs none.
+    UpToDate,
+    /// Check the Service again at the time in the first field. The second field is the time since
+    /// which the facts have differed from the written condition; `None` if they agree.
+    RecheckAt(Instant, Option<Instant>),
+    /// Write this condition.
+    Write(Box<Condition>),
+}
+
+/// The facts that the checks of all Services have in common.
+struct CheckContext<'a> {
+    cluster: &'a ClusterView<'a>,
+    live_speakers: Option<&'a LiveSpeakers<'a>>,
+    bgp: Option<&'a BgpContext<'a>>,
+    /// The failed nodes whose pods are marked as not Ready.
+    silent_nodes: &'a [&'a str],
+}
+
+impl State {
+    /// Returns whether this replica is the active leader and has complete lists of all objects that
+    /// decide which nodes announce an address.
+    fn can_check_announced(&self) -> bool {
+        self.is_active_leader
+            && self.slices.is_complete()
+            && (self.speakers.is_complete() || !self.has_speakers())
+    }
+
+    /// Returns whether speakers can report their state in SpeakerStatuses, which exist only in
+    /// FerroLB's own API group.
+    pub(super) fn has_speakers(&self) -> bool {
+        self.config.names.group == api::GROUP
+    }
+
+    /// Returns the time after `now` at which [`Self::check_announced`] must be called again, if
+    /// any.
+    pub(super) fn announced_deadline(&self, now: Instant) -> Option<Instant> {
+        if self.can_check_announced() { self.rechecks.deadline(now) } else { None }
+    }
+
+    /// Checks the Services whose check is due, and decides which conditions to write.
+    pub(super) fn check_announced(&mut self, now: Instant) {
+        if !self.can_check_announced() || !self.rechecks.is_due(now) {
+            return;
+        }
+        if self.rechecks.stale_speakers.is_none() {
+            let node = |name: &str| self.nodes.get(name);
+            self.rechecks.stale_speakers = Some(stale_speakers(self.speakers.values(), node));
+        }
+        for (key, in_round, result) in self.check_due_services(now) {
+            self.apply_check(&key, in_round, result, now);
+        }
+    }
+
+    /// Checks the next Services, as far as the rate limit allows. Returns for each Service whether
+    /// the round through all Services selected it, and the result of its check.
+    fn check_due_services(&self, now: Instant) -> Vec<(Key, bool, CheckResult)> {
+        let cluster = ClusterView::new(
+            self.nodes.values(),
+            self.custom_resources.pools.values(),
+            self.custom_resources.advertisements.values(),
+            false,
+        );
+        let no_speakers = BTreeSet::new();
+        let stale = self.rechecks.stale_speakers.as_ref().unwrap_or(&no_speakers);
+        let live_speakers =
+            self.has_speakers().then(|| LiveSpeakers::new(self.speakers.values(), stale));
+        let bgp = BgpContext::new(
+            self.custom_resources.bgp_advertisements.values(),
+            self.custom_resources.communities.values(),
+            self.custom_resources.peers.values(),
+            self.nodes.values(),
+            live_speakers.as_ref(),
+        );
+        let context = CheckContext {
+            cluster: &cluster,
+            live_speakers: live_speakers.as_ref(),
+            bgp: bgp.as_ref(),
+            silent_nodes: &self.node_failures.failed().collect::<Vec<_>>(),
+        };
+        let due = self.rechecks.due(now).map(|key| (key, false));
+        let (last, left) = self.rechecks.round();
+        let round = self.services.keys_after(last).take(left).map(|key| (key, true));
+        let (mut results, mut allowed_writes) = (Vec::new(), self.rechecks.allowed_writes());
+        for (key, in_round) in due.chain(round).take(CHECKS_PER_PASS_MAX) {
+            let Some(entry) = self.services.get(key) else { continue };
+            let result = self.check_service(entry, &context, now);
+            if matches!(result, CheckResult::Write(_)) {
+                if allowed_writes == 0 {
+                    break;
+                }
+                allowed_writes -= 1;
+            }
+            results.push((key.clone(), in_round, result));
+        }
+        results
+    }
+
+    fn check_service(
+        &self,
+        entry: &ServiceEntry,
+        context: &CheckContext<'_>,
+        now: Instant,
+    ) -> CheckResult {
+        let CheckContext { cluster, live_speakers, bgp, silent_nodes } = *context;
+        let service = &entry.service;
+        if service.assigned.is_empty() || entry.assignment.is_none() {
+            return CheckResult::UpToDate;
+        }
+        let since = entry.recheck.as_ref().and_then(|recheck| recheck.since);
+        if entry.pending_status.is_pending() {
+            return CheckResult::RecheckAt(now + CONDITION_INTERVAL, since);
+        }
+        let sharers = self.sharers(entry);
+        let announceable: Vec<Vec<_>> =
+            sharers.iter().map(|entry| entry.service.announceable().collect()).collect();
+        let services: ServicesByAddress<'_> = sharers
+            .iter()
+            .zip(&announceable)
+            .map(|(entry, assigned)| self.service_view(&entry.service, assigned, live_speakers))
+            .collect();
+        let layer2 = service.announceable().filter_map(|address| {
+            Some((address, Layer2Address::new(cluster, address, services.of(address))?))
+        });
+        let desired = DiagnosisInput {
+            service,
+            endpoints: self.slices.of(&service.key).collect(),
+            cluster,
+            services: &services,
+            layer2: layer2.collect(),
+            live_speakers,
+            bgp,
+            silent_nodes,
+        }
+        .desired_condition(&self.config.names);
+        let current = service.condition(ServiceConditionType::Announced);
+        if current.is_some_and(|current| service::matches(current, &desired.condition)) {
+            return CheckResult::UpToDate;
+        }
+        if let Some(until) = entry
+            .pending_status
+            .done_at()
+            .map(|at| at + CONDITION_INTERVAL)
+            .filter(|until| *until > now)
+        {
+            return CheckResult::RecheckAt(until, since);
+        }
+        let since = since.unwrap_or(now);
+        if !desired.write_at_once && now < since + CONDITION_DELAY {
+            return CheckResult::RecheckAt(since + CONDITION_DELAY, Some(since));
+        }
+        CheckResult::Write(Box::new(service::with_transition_time(current, desired.condition)))
+    }
+
+    /// Returns the Services that have an address of this Service, sorted by key, with this Service.
+    fn sharers(&self, entry: &ServiceEntry) -> Vec<&ServiceEntry> {
+        let addresses = entry.service.assigned.iter().map(|assigned| assigned.address);
+        let others = addresses.flat_map(|address| self.allocator.services_of(address));
+        let keys: BTreeSet<_> = others.chain([&entry.service.key]).collect();
+        keys.into_iter().filter_map(|key| self.services.get(key)).collect()
+    }
+
+    /// Returns the facts of a Service that determine which nodes may announce its addresses
+    /// `assigned`.
+    fn service_view<'a>(
+        &'a self,
+        service: &'a Service,
+        assigned: &'a [IpAddr],
+        live_speakers: Option<&'a LiveSpeakers<'a>>,
+    ) -> ServiceView<'a> {
+        let endpoints = self.slices.of(&service.key);
+        let failing = live_speakers.into_iter().flat_map(|speakers| speakers.failing(&service.key));
+        ServiceView {
+            assigned,
+            from_pool: service.pool_annotation.as_deref(),
+            labels: &service.demand.labels,
+            endpoints: EligibleEndpoints::new(
+                service.policy,
+                service.endpoint_condition,
+                endpoints,
+            ),
+            failing_on: failing.map(|(node, failing)| (node, failing.family)).collect(),
+        }
+    }
+
+    fn apply_check(&mut self, key: &Key, in_round: bool, result: CheckResult, now: Instant) {
+        let Some(entry) = self.services.get_mut(key) else { return };
+        if in_round {
+            self.rechecks.advance_round(key);
+        }
+        self.rechecks.remove(key, &mut entry.recheck);
+        match result {
+            CheckResult::UpToDate => {
+                entry.announced = None;
+                self.counters.count(entry);
+            }
+            CheckResult::RecheckAt(at, since) => {
+                self.rechecks.queue(key, &mut entry.recheck, at, since)
+            }
+            CheckResult::Write(condition) => {
+                self.rechecks.count_write();
+                entry.announced = Some(condition);
+                self.update_pending_status(key, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The reasons of the condition `ferrolb.io/Announced`. Plain values;
+//! `docs/reference/conditions.md` explains each.
+
+use crate::api::ConditionStatus;
+use crate::facts::ServiceConditionType;
+
+use crate::controller::state::service::ServiceEntry;
+
+/// Reasons of the condition `ferrolb.io/Announced`, the worst first. The name of each variant is
+/// the text of the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::controller::state) enum Reason {
+    AddressConflict,
+    KernelAnswers,
+    NotAnnouncedIPModeProxy,
+    NoEndpoints,
+    NoAdvertisement,
+    NoCandidateNode,
+    NoSession,
+    SpeakersIsolated,
+    NoSpeaker,
+    Pending,
+    Unobservable,
+    Announced,
+}
+
+impl Reason {
+    const ALL: [Self; 12] = [
+        Self::AddressConflict,
+        Self::KernelAnswers,
+        Self::NotAnnouncedIPModeProxy,
+        Self::NoEndpoints,
+        Self::NoAdvertisement,
+        Self::NoCandidateNode,
+        Self::NoSession,
+        Self::SpeakersIsolated,
+        Self::NoSpeaker,
+        Self::Pending,
+        Self::Unobservable,
+        Self::Announced,
+    ];
+
+    pub(in crate::controller::state) const fn name(self) -> &'static str {
+        match self {
+            Self::AddressConflict => "AddressConflict",
+            Self::KernelAnswers => "KernelAnswers",
+            Self::NotAnnouncedIPModeProxy => "NotAnnouncedIPModeProxy",
+            Self::NoEndpoints => "NoEndpoints",
+            Self::NoAdvertisement => "NoAdvertisement",
+            Self::NoCandidateNode => "NoCandidateNode",
+            Self::NoSession => "NoSession",
+            Self::SpeakersIsolated => "SpeakersIsolated",
+            Self::NoSpeaker => "NoSpeaker",
+            Self::Pending => "Pending",
+            Self::Unobservable => "Unobservable",
+            Self::Announced => "Announced",
+        }
+    }
+
+    pub(super) const fn status(self) -> ConditionStatus {
+        match self {
+            Self::Announced => ConditionStatus::True,
+            Self::Unobservable => ConditionStatus::Unknown,
+            Self::AddressConflict
+            | Self::KernelAnswers
+            | Self::NotAnnouncedIPModeProxy
+            | Self::NoEndpoints
+            | Self::NoAdvertisement
+            | Self::NoCandidateNode
+            | Self::NoSession
+            | Self::SpeakersIsolated
+            | Self::NoSpeaker
+            | Self::Pending => ConditionStatus::False,
+        }
+    }
+
+    /// Returns the reason of the condition that is to be written for a Service, or else the reason
+    /// of the written condition. Returns `None` if there is no condition, or if this version does
+    /// not define the reason.
+    pub(in crate::controller::state) fn of(entry: &ServiceEntry) -> Option<Self> {
+        let decided = entry.announced.as_ref().map(|condition| &*condition.reason);
+        let written = entry
+            .service
+            .condition(ServiceConditionType::Announced)
+            .map(|condition| &*condition.reason);
+        let name = decided.or(written)?;
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}

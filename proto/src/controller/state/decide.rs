@@ -1,0 +1,423 @@
+//! Decisions of the state: the addresses of each Service, and the statuses to write. The state
+//! makes them only while this replica is the active leader.
+
+use crate::Instant;
+use crate::api::CustomResourceKind;
+use crate::facts::{Key, Pool, Service};
+
+use super::alloc::{Allocator, Requester, UnmanagedSource};
+use super::announced::{Reason, RecheckQueue};
+use super::messages::assigned::{SERVED_BY_METALLB, SERVED_BY_OTHER};
+use super::service::{self, CounterLabels, Role, ServiceEntry};
+use super::service_addresses;
+use super::sharing::SharingParameters;
+use super::{LATENCIES_MAX, RETRY_INTERVAL, ServiceCounters, State, pools};
+use crate::controller::desired::{NOT_WRITTEN, Status};
+
+impl State {
+    /// Makes the decisions that remain after the last event of a pass of the main loop.
+    pub(super) fn decide_remaining(&mut self, now: Instant) {
+        if !self.is_active_leader {
+            return;
+        }
+        self.allocator.forget_expired(self.unix_time(now));
+        self.end_contests(now);
+        if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
+            self.decide_all(now);
+        }
+        if now >= self.retry_at {
+            self.retry_waiting(now);
+        }
+        // Waiting Services come before those that changed in this pass. The loop ends, because a
+        // Service that moves to another pool frees addresses at most once.
+        loop {
+            while self.allocator.take_freed() {
+                self.retry_waiting(now);
+            }
+            let deferred = std::mem::take(&mut self.deferred);
+            if deferred.is_empty() {
+                break;
+            }
+            deferred.iter().for_each(|key| self.decide(key, now));
+        }
+        self.update_custom_resources(now);
+    }
+
+    /// Decides the addresses and statuses of all Services again: when a leadership term begins, and
+    /// after a change of pools, Nodes, Namespaces, or the status fields of a CRD.
+    ///
+    /// First, every Service keeps the addresses that it may still have. Services whose sharing
+    /// parameters equal those in their annotation precede the others, and each group is ordered by
+    /// name. Then the Services that lack addresses get new ones.
+    fn decide_all(&mut self, now: Instant) {
+        self.all_services_dirty = false;
+        self.recheck_all_services();
+        self.custom_resources.statuses_dirty = true;
+        self.pool_faults = pools::faults(self.custom_resources.pools.values());
+        let faults = &self.pool_faults;
+        let pools = self
+            .custom_resources
+            .pools
+            .values()
+            .map(|pool| (pool, !faults.contains_key(&pool.name)));
+        let nodes = self.nodes.values().flat_map(|node| node.addresses.iter().copied());
+        let unmanaged = self.services.values().map(|entry| {
+            let service = &entry.service;
+            let namespace_labels = self.namespaces.get(service.key.namespace());
+            (
+                Requester { service, sharing: SharingParameters::default(), namespace_labels },
+                self.config.unmanaged_addresses(service, None),
+            )
+        });
+        let pool_fields = self.status_fields.get(&CustomResourceKind::IPAddressPool);
+        let has_memory = pool_fields.is_some_and(|fields| fields.has("remembered"));
+        self.allocator.enable_memory(has_memory, self.custom_resources.pools.values());
+        self.allocator.set_pools(pools, nodes, unmanaged);
+        self.allocator.forget_expired(self.unix_time(now));
+        self.update_missing_pools(now);
+        self.deferred.clear();
+        let (awaiting_namespace, mut keys): (Vec<_>, Vec<_>) =
+            self.services.keys().cloned().partition(|key| self.waits_for_namespace(key));
+        self.waiting.extend(awaiting_namespace);
+        let has_recorded_sharing = |entry: &ServiceEntry| {
+            service::has_recorded_sharing(&entry.service, &SharingParameters::of(&entry.service))
+        };
+        keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(has_recorded_sharing));
+        keys.iter().for_each(|key| self.keep_addresses(key, now));
+        // Clear the flag of freed addresses, because the code below tries all Services that lack
+        // addresses. Only an address that becomes free from here on requires another attempt.
+        self.allocator.take_freed();
+        self.sort_for_assignment(&mut keys);
+        keys.iter().for_each(|key| self.assign_addresses(key, now));
+        keys.iter().for_each(|key| self.update_pending_status(key, now));
+        self.retry_at = now + RETRY_INTERVAL;
+    }
+
+    /// Determines the pools that do not exist although Services have addresses of them, or request
+    /// them. A missing pool is no edited pool: it may be created again in a moment, so the Services
+    /// keep their addresses for [`Config::pool_grace`](super::Config::pool_grace).
+    fn update_missing_pools(&mut self, now: Instant) {
+        // Without the condition, another controller has written the addresses and the pool.
+        let has_addresses = |entry: &&ServiceEntry| {
+            self.config.role(&entry.service, |_| false) == Role::ServedByFerroLb
+                && service::has_condition(&entry.service)
+                && !entry.present().is_empty()
+        };
+        let used = self.services.values().filter(has_addresses).flat_map(|entry| {
+            let requested = entry.service.demand.request.pool.clone();
+            entry.pool_name().into_iter().chain(requested)
+        });
+        let missing = used.filter(|pool| self.custom_resources.pools.get(pool).is_none());
+        let before = std::mem::take(&mut self.missing_pools);
+        let since = |pool: &str| before.get(pool).copied().unwrap_or(now);
+        self.missing_pools = missing.map(|pool| (pool.clone(), since(&pool))).collect();
+        let grace = self.config.pool_grace;
+        let in_grace = || self.missing_pools.iter().filter(|(_, since)| now < **since + grace);
+        self.pool_grace_end = in_grace().map(|(_, since)| *since + grace).min();
+        let in_grace = in_grace().map(|(pool, _)| (pool.clone(), grace)).collect();
+        self.allocator.set_pools_in_grace(in_grace);
+    }
+
+    /// Decides one Service that has changed. If an address has become free in this pass, the
+    /// decision follows at the end of the pass, because waiting Services have priority.
+    pub(super) fn decide_one(&mut self, key: &Key, before: &Service, now: Instant) {
+        if !self.is_active_leader || self.all_services_dirty {
+            return;
+        }
+        self.record_contest(key, before, now);
+        if let Some(entry) = self.services.get(key) {
+            let (had, has) = (
+                self.config.unmanaged_addresses(before, None),
+                self.config.unmanaged_addresses(&entry.service, None),
+            );
+            // A Service keeps the addresses in its status, even if another load balancer wrote
+            // them. Assign them before waiting Services can get them.
+            if had.iter().any(|address| !has.contains(address)) {
+                self.keep_addresses(key, now);
+            }
+            self.update_unmanaged(key);
+        }
+        if self.allocator.has_freed() {
+            self.deferred.push(key.clone());
+        } else {
+            self.decide(key, now);
+        }
+    }
+
+    fn decide(&mut self, key: &Key, now: Instant) {
+        if self.waits_for_namespace(key) {
+            self.waiting.insert(key.clone());
+            return;
+        }
+        self.keep_addresses(key, now);
+        self.assign_addresses(key, now);
+        self.update_pending_status(key, now);
+    }
+
+    /// Reports to the allocator the addresses that a Service uses although FerroLB did not assign
+    /// them. These include addresses that the Service has lost, until the watch reports that its
+    /// status no longer contains them, and no write with them can be on its way: whichever writes
+    /// fail, no two Services show one address.
+    pub(super) fn update_unmanaged(&mut self, key: &Key) {
+        let Some(entry) = self.services.get(key) else { return };
+        let mut addresses =
+            self.config.unmanaged_addresses(&entry.service, entry.assignment.as_ref());
+        let outdated = entry.outdated_addresses();
+        addresses.extend(outdated.map(|address| (address, UnmanagedSource::StillInStatus)));
+        addresses.sort_unstable();
+        addresses.dedup();
+        let namespace_labels = self.namespaces.get(key.namespace());
+        let requester = Requester {
+            service: &entry.service,
+            sharing: SharingParameters::default(),
+            namespace_labels,
+        };
+        self.allocator.set_unmanaged(&requester, &addresses);
+    }
+
+    fn has_no_assignment(&self, key: &Key) -> bool {
+        self.services.get(key).is_some_and(|entry| entry.assignment.is_none())
+    }
+
+    /// Returns true if the decision for a Service without addresses must wait for its Namespace.
+    ///
+    /// If a pool selects Namespaces by label, the decision requires the Namespace's labels. The
+    /// Namespace exists before the Service, but its watch may report it later.
+    fn waits_for_namespace(&self, key: &Key) -> bool {
+        self.namespaces.get(key.namespace()).is_none()
+            && self.pools_select_namespaces()
+            && self.services.get(key).is_some_and(|entry| entry.present().is_empty())
+    }
+
+    pub(super) fn pools_select_namespaces(&self) -> bool {
+        let selects =
+            |pool: &Pool| pool.allocation.as_ref().is_some_and(|a| a.selects_namespaces());
+        self.custom_resources.pools.values().any(selects)
+    }
+
+    /// Releases and remembers the addresses of a deleted Service. Removes its pending write, its
+    /// recheck and its counts.
+    pub(super) fn release(&mut self, key: &Key, mut entry: ServiceEntry, now: Instant) {
+        self.write_queue.remove_pending(&mut entry.pending_status);
+        self.rechecks.remove(key, &mut entry.recheck);
+        self.waiting.remove(key);
+        self.remove_contest(key, &mut entry);
+        if let Some(assignment) = entry.assignment.take() {
+            assignment.addresses.iter().for_each(|it| self.allocator.release(*it, key));
+            if !assignment.addresses.is_empty() {
+                let pool = assignment.pool.unwrap_or_default();
+                self.allocator.remember(key, &pool, assignment.addresses, self.unix_time(now));
+            }
+        }
+        entry.role = Role::Foreign;
+        self.counters.count(&mut entry);
+        let requester = Requester {
+            service: &entry.service,
+            sharing: SharingParameters::default(),
+            namespace_labels: None,
+        };
+        self.allocator.set_unmanaged(&requester, &[]);
+    }
+
+    /// Sorts Services into the order of assignment. Those that request specific addresses come
+    /// first, because the others can use any address. Each group is sorted by name.
+    fn sort_for_assignment(&self, keys: &mut [Key]) {
+        let requests_addresses = |key: &Key| {
+            self.services
+                .get(key)
+                .is_some_and(|entry| !entry.service.demand.request.addresses.is_empty())
+        };
+        keys.sort_by_cached_key(|key| (!requests_addresses(key), key.clone()));
+    }
+
+    /// Tries again to assign addresses to the waiting Services.
+    fn retry_waiting(&mut self, now: Instant) {
+        self.retry_at = now + RETRY_INTERVAL;
+        let mut waiting: Vec<_> = self.waiting.iter().cloned().collect();
+        self.sort_for_assignment(&mut waiting);
+        for key in waiting {
+            if self.has_no_assignment(&key) {
+                self.decide(&key, now);
+                continue;
+            }
+            self.assign_addresses(&key, now);
+            self.update_pending_status(&key, now);
+        }
+    }
+
+    /// Discards all decisions and pending writes, because this replica has lost the lease or starts
+    /// a new leadership term. The active leader decides again from the objects' statuses.
+    pub(super) fn step_down(&mut self) {
+        self.is_active_leader = false;
+        self.allocator = Allocator::default();
+        self.waiting.clear();
+        self.deferred.clear();
+        self.missing_pools.clear();
+        self.pool_grace_end = None;
+        self.counters = ServiceCounters::default();
+        self.rechecks = RecheckQueue::default();
+        self.node_failures.reset();
+        for entry in self.services.values_mut() {
+            self.write_queue.remove_pending(&mut entry.pending_status);
+            (entry.assignment, entry.counted, entry.first_assigned_at) =
+                (None, CounterLabels::default(), None);
+            (entry.announced, entry.recheck) = (None, None);
+            entry.lost.clear();
+            entry.queued_addresses = Vec::new();
+            entry.contest = None;
+        }
+        self.contest_ends.clear();
+        self.write_queue.remove_all_custom_resources();
+    }
+
+    /// Keeps the addresses that a Service has and may use, and releases its other ones. Releases
+    /// all addresses of a Service that FerroLB does not serve.
+    fn keep_addresses(&mut self, key: &Key, now: Instant) {
+        let unix_time = self.unix_time(now);
+        let Some(entry) = self.services.get_mut(key) else { return };
+        entry.role = self.config.role(&entry.service, |it| self.allocator.has_pool(it));
+        if entry.role != Role::ServedByFerroLb {
+            if let Some(assignment) = entry.assignment.take() {
+                assignment
+                    .addresses
+                    .iter()
+                    .for_each(|address| self.allocator.release(*address, key));
+                let pool = assignment.pool.unwrap_or_default();
+                self.allocator.remember(key, &pool, assignment.addresses, unix_time);
+                entry.pending_status.reset_delay();
+            }
+            return self.update_unmanaged(key);
+        }
+        let namespace_labels = self.namespaces.get(key.namespace());
+        let requester = Requester {
+            service: &entry.service,
+            sharing: SharingParameters::of(&entry.service),
+            namespace_labels,
+        };
+        let (present, pool, is_ours) =
+            (entry.present(), entry.pool_name(), entry.has_own_addresses());
+        let (assignment, lost) =
+            service_addresses::keep(&mut self.allocator, &requester, &present, pool.as_deref());
+        if !lost.is_empty() {
+            entry.lost = lost;
+        }
+        if assignment.addresses.is_empty() && is_ours {
+            self.allocator.remember(key, &pool.unwrap_or_default(), present, unix_time);
+        }
+        let before = entry.assignment.replace(assignment);
+        // `service_addresses::keep` decides only the addresses and the pool. If the addresses are
+        // unchanged, the other fields keep their values until `assign_addresses` decides them.
+        if let (Some(before), Some(assignment)) = (before, &mut entry.assignment)
+            && before.addresses == assignment.addresses
+        {
+            let pool = std::mem::take(&mut assignment.pool);
+            if before.pool != pool {
+                entry.pending_status.reset_delay();
+            }
+            *assignment = service_addresses::Assignment { pool, ..before };
+        } else {
+            entry.pending_status.reset_delay();
+        }
+        self.update_unmanaged(key);
+    }
+
+    /// Assigns the addresses that a Service lacks, as far as the pools have free ones.
+    fn assign_addresses(&mut self, key: &Key, now: Instant) {
+        let Some(entry) = self.services.get_mut(key) else { return };
+        let Some(mut assignment) = entry.assignment.clone() else {
+            self.waiting.remove(key);
+            return;
+        };
+        let namespace_labels = self.namespaces.get(key.namespace());
+        let requester = Requester {
+            service: &entry.service,
+            sharing: SharingParameters::of(&entry.service),
+            namespace_labels,
+        };
+        entry.lost.extend(service_addresses::assign(
+            &mut self.allocator,
+            &requester,
+            &mut assignment,
+        ));
+        if !assignment.addresses.is_empty() {
+            self.allocator.forget(key);
+        }
+        if assignment.shortage.is_some() {
+            self.waiting.insert(key.clone());
+        } else {
+            self.waiting.remove(key);
+        }
+        if entry.service.assigned.is_empty() && !assignment.addresses.is_empty() {
+            entry.first_assigned_at.get_or_insert(now);
+        }
+        if entry.assignment.as_ref() != Some(&assignment) {
+            entry.pending_status.reset_delay();
+        }
+        entry.assignment = Some(assignment);
+        self.update_unmanaged(key);
+    }
+
+    /// Compares a Service's status with the desired one, and queues or removes the write.
+    pub(super) fn update_pending_status(&mut self, key: &Key, now: Instant) {
+        let Some(entry) = self.services.get_mut(key) else { return };
+        let wanted = service::status(entry, &self.config.names);
+        if wanted.is_none() {
+            entry.lost.clear();
+            // The watch may report the written status before the response to the write arrives. In
+            // that case, measure the assignment latency here.
+            let assigned_at =
+                entry.first_assigned_at.take().filter(|_| !entry.service.assigned.is_empty());
+            self.latencies.extend(
+                assigned_at
+                    .filter(|_| self.latencies.len() < LATENCIES_MAX)
+                    .map(|assigned_at| now.since(assigned_at)),
+            );
+        }
+        if let Some(wanted) = &wanted {
+            entry.queue_addresses(&wanted.addresses);
+        }
+        let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
+        self.write_queue.set(&mut entry.pending_status, wanted, now);
+        self.counters.count(entry);
+    }
+}
+
+impl ServiceCounters {
+    /// Removes a Service from the counters of its previous state, and adds it to those of its
+    /// current state.
+    pub(super) fn count(&mut self, entry: &mut ServiceEntry) {
+        let assignment = entry.assignment.as_ref();
+        let with_addresses = assignment.filter(|assignment| !assignment.addresses.is_empty());
+        let decided = match entry.role {
+            Role::ServedByFerroLb => service::reason(entry),
+            Role::ServedByMetalLb => Some(SERVED_BY_METALLB),
+            Role::ServedByOther => Some(SERVED_BY_OTHER),
+            Role::Left | Role::Foreign => None,
+        };
+        let current = CounterLabels {
+            reason: decided
+                .map(|reason| if entry.pending_status.is_refused() { NOT_WRITTEN } else { reason }),
+            announced: assignment.and_then(|_| Reason::of(entry)),
+            pool: with_addresses.and_then(|assignment| assignment.pool.clone()),
+        };
+        if entry.counted == current {
+            return;
+        }
+        let previous = std::mem::replace(&mut entry.counted, current.clone());
+        if let Some(count) = previous.reason.and_then(|reason| self.reasons.get_mut(reason)) {
+            *count -= 1;
+        }
+        if let Some(count) = previous.announced.and_then(|reason| self.announced.get_mut(&reason)) {
+            *count -= 1;
+        }
+        if let Some(count) = previous.pool.and_then(|pool| self.pools.get_mut(&pool)) {
+            *count = count.saturating_sub(1);
+        }
+        current.reason.into_iter().for_each(|reason| *self.reasons.entry(reason).or_default() += 1);
+        current
+            .announced
+            .into_iter()
+            .for_each(|reason| *self.announced.entry(reason).or_default() += 1);
+        current.pool.into_iter().for_each(|pool| *self.pools.entry(pool).or_default() += 1);
+    }
+}
