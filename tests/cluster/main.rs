@@ -15,6 +15,7 @@ mod bgp_refusals;
 mod conflicting_writers;
 mod controller_outage;
 mod drain;
+mod explained;
 mod false_evidence;
 mod families;
 mod frame_log;

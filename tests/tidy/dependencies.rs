@@ -58,6 +58,7 @@ fn crates_have_only_allowed_dependencies() {
         ("ferrolb-runtime", vec!["ferrolb-proto"]),
         ("ferrolb-controller", vec!["ferrolb-proto", "ferrolb-runtime"]),
         ("ferrolb-speaker", vec!["ferrolb-proto", "ferrolb-runtime", "gobgp-proto"]),
+        ("ferrolb-cli", vec!["ferrolb-proto"]),
         ("ferrolb-sim", vec!["ferrolb-proto"]),
         ("ferrolb-lab", vec!["ferrolb-lab-launcher", "ferrolb-proto"]),
         ("ferrolb-lab-launcher", vec![]),

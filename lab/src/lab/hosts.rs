@@ -89,7 +89,7 @@ impl Lab {
     }
 
     /// Runs shell commands in the repository on the client's host, like an administrator. PATH
-    /// contains kubectl and Helm; Helm uses directories of the lab.
+    /// contains kubectl with FerroLB's plugin, and Helm; Helm uses directories of the lab.
     ///
     /// # Errors
     /// If a command fails, with the end of its output; the commands after it do not run.
@@ -104,7 +104,8 @@ impl Lab {
     /// # Errors
     /// If Helm does not build, or the lab is incomplete.
     pub fn client_command(&self, program: &str) -> Result<Command> {
-        let programs = [kubectl_command(&self.state)?, installers::helm()?];
+        let cli = Command::new(&self.tools.programs.cli);
+        let programs = [kubectl_command(&self.state)?, installers::helm()?, cli];
         let mut command = installers::command_with(program, &programs)?;
         command.current_dir(repository()).env("KUBECONFIG", self.state.kubeconfig());
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {

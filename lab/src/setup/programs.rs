@@ -13,6 +13,8 @@ use std::process::Command;
 pub struct LabPrograms {
     pub controller: PathBuf,
     pub speaker: PathBuf,
+    /// `kubectl-ferrolb`.
+    pub cli: PathBuf,
     /// The lab's program, which is also the web server in the lab's pods.
     pub lab: PathBuf,
 }
@@ -24,16 +26,17 @@ pub struct StaticPrograms {
     pub speaker: PathBuf,
 }
 
-/// Builds the controller, the speaker and the lab; fast if nothing changed.
+/// Builds all programs of FerroLB and the lab; fast if nothing changed.
 ///
 /// # Errors
 /// If a program does not build, with the end of the compiler's output.
 pub fn build() -> Result<LabPrograms> {
-    let paths =
-        executables("lab", None, &["ferrolb-controller", "ferrolb-speaker", "ferrolb-lab"])?;
+    let names = ["ferrolb-controller", "ferrolb-speaker", "kubectl-ferrolb", "ferrolb-lab"];
+    let paths = executables("lab", None, &names)?;
     Ok(LabPrograms {
         controller: program(&paths, "ferrolb-controller")?,
         speaker: program(&paths, "ferrolb-speaker")?,
+        cli: program(&paths, "kubectl-ferrolb")?,
         lab: program(&paths, "ferrolb-lab")?,
     })
 }

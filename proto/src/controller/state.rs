@@ -18,6 +18,7 @@ mod contest;
 mod custom_resources;
 mod decide;
 mod dump;
+mod explanation;
 mod messages;
 mod node_failure;
 mod objects;
@@ -52,6 +53,9 @@ use messages::pool::PoolFault;
 use node_failure::NodeFailures;
 use slices::Slices;
 use write_queue::WriteQueue;
+
+pub use announced::{NodeVerdict, Verdict};
+pub use explanation::{AddressExplanation, Explanation, PoolRow, ServiceRow};
 
 /// Minimum time between two status writes of one custom resource. The limit is necessary because
 /// the counts in a pool's status change with each Service.

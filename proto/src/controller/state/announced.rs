@@ -18,6 +18,7 @@ mod finding;
 mod live_speakers;
 mod reason;
 mod recheck_queue;
+mod verdict;
 mod warnings;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,7 @@ use live_speakers::LiveSpeakers;
 
 pub(super) use reason::Reason;
 pub(super) use recheck_queue::{QueuedRecheck, RecheckQueue};
+pub use verdict::{NodeVerdict, Verdict};
 
 /// Maximum number of conditions that are written per second. The limit keeps a failover of
 /// thousands of addresses, or a first start, from flooding the API server, the kube-proxies and the
@@ -66,7 +68,7 @@ enum CheckResult {
 }
 
 /// The facts that the checks of all Services have in common.
-struct CheckContext<'a> {
+pub(super) struct CheckContext<'a> {
     cluster: &'a ClusterView<'a>,
     live_speakers: Option<&'a LiveSpeakers<'a>>,
     bgp: Option<&'a BgpContext<'a>>,
@@ -104,22 +106,28 @@ impl State {
             let node = |name: &str| self.nodes.get(name);
             self.rechecks.stale_speakers = Some(stale_speakers(self.speakers.values(), node));
         }
-        for (key, in_round, result) in self.check_due_services(now) {
+        let no_speakers = BTreeSet::new();
+        let stale = self.rechecks.stale_speakers.as_ref().unwrap_or(&no_speakers);
+        let checked =
+            self.with_check_context(stale, |context| self.check_due_services(context, now));
+        for (key, in_round, result) in checked {
             self.apply_check(&key, in_round, result, now);
         }
     }
 
-    /// Checks the next Services, as far as the rate limit allows. Returns for each Service whether
-    /// the round through all Services selected it, and the result of its check.
-    fn check_due_services(&self, now: Instant) -> Vec<(Key, bool, CheckResult)> {
+    /// Calls `f` with the facts that all Services have in common. `stale` are the nodes whose
+    /// SpeakerStatus is stale.
+    pub(super) fn with_check_context<R>(
+        &self,
+        stale: &BTreeSet<Box<str>>,
+        f: impl FnOnce(&CheckContext<'_>) -> R,
+    ) -> R {
         let cluster = ClusterView::new(
             self.nodes.values(),
             self.custom_resources.pools.values(),
             self.custom_resources.advertisements.values(),
             false,
         );
-        let no_speakers = BTreeSet::new();
-        let stale = self.rechecks.stale_speakers.as_ref().unwrap_or(&no_speakers);
         let live_speakers =
             self.has_speakers().then(|| LiveSpeakers::new(self.speakers.values(), stale));
         let bgp = BgpContext::new(
@@ -129,19 +137,28 @@ impl State {
             self.nodes.values(),
             live_speakers.as_ref(),
         );
-        let context = CheckContext {
+        f(&CheckContext {
             cluster: &cluster,
             live_speakers: live_speakers.as_ref(),
             bgp: bgp.as_ref(),
             silent_nodes: &self.node_failures.failed().collect::<Vec<_>>(),
-        };
+        })
+    }
+
+    /// Checks the next Services, as far as the rate limit allows. Returns for each Service whether
+    /// the round through all Services selected it, and the result of its check.
+    fn check_due_services(
+        &self,
+        context: &CheckContext<'_>,
+        now: Instant,
+    ) -> Vec<(Key, bool, CheckResult)> {
         let due = self.rechecks.due(now).map(|key| (key, false));
         let (last, left) = self.rechecks.round();
         let round = self.services.keys_after(last).take(left).map(|key| (key, true));
         let (mut results, mut allowed_writes) = (Vec::new(), self.rechecks.allowed_writes());
         for (key, in_round) in due.chain(round).take(CHECKS_PER_PASS_MAX) {
             let Some(entry) = self.services.get(key) else { continue };
-            let result = self.check_service(entry, &context, now);
+            let result = self.check_service(entry, context, now);
             if matches!(result, CheckResult::Write(_)) {
                 if allowed_writes == 0 {
                     break;
@@ -159,7 +176,6 @@ impl State {
         context: &CheckContext<'_>,
         now: Instant,
     ) -> CheckResult {
-        let CheckContext { cluster, live_speakers, bgp, silent_nodes } = *context;
         let service = &entry.service;
         if service.assigned.is_empty() || entry.assignment.is_none() {
             return CheckResult::UpToDate;
@@ -168,28 +184,9 @@ impl State {
         if entry.pending_status.is_pending() {
             return CheckResult::RecheckAt(now + CONDITION_INTERVAL, since);
         }
-        let sharers = self.sharers(entry);
-        let announceable: Vec<Vec<_>> =
-            sharers.iter().map(|entry| entry.service.announceable().collect()).collect();
-        let services: ServicesByAddress<'_> = sharers
-            .iter()
-            .zip(&announceable)
-            .map(|(entry, assigned)| self.service_view(&entry.service, assigned, live_speakers))
-            .collect();
-        let layer2 = service.announceable().filter_map(|address| {
-            Some((address, Layer2Address::new(cluster, address, services.of(address))?))
+        let desired = self.with_diagnosis_input(entry, context, |input| {
+            input.desired_condition(&self.config.names)
         });
-        let desired = DiagnosisInput {
-            service,
-            endpoints: self.slices.of(&service.key).collect(),
-            cluster,
-            services: &services,
-            layer2: layer2.collect(),
-            live_speakers,
-            bgp,
-            silent_nodes,
-        }
-        .desired_condition(&self.config.names);
         let current = service.condition(ServiceConditionType::Announced);
         if current.is_some_and(|current| service::matches(current, &desired.condition)) {
             return CheckResult::UpToDate;
@@ -207,6 +204,38 @@ impl State {
             return CheckResult::RecheckAt(since + CONDITION_DELAY, Some(since));
         }
         CheckResult::Write(Box::new(service::with_transition_time(current, desired.condition)))
+    }
+
+    /// Calls `f` with the facts that decide the condition of a Service.
+    pub(super) fn with_diagnosis_input<R>(
+        &self,
+        entry: &ServiceEntry,
+        context: &CheckContext<'_>,
+        f: impl FnOnce(&DiagnosisInput<'_>) -> R,
+    ) -> R {
+        let CheckContext { cluster, live_speakers, bgp, silent_nodes } = *context;
+        let service = &entry.service;
+        let sharers = self.sharers(entry);
+        let announceable: Vec<Vec<_>> =
+            sharers.iter().map(|entry| entry.service.announceable().collect()).collect();
+        let services: ServicesByAddress<'_> = sharers
+            .iter()
+            .zip(&announceable)
+            .map(|(entry, assigned)| self.service_view(&entry.service, assigned, live_speakers))
+            .collect();
+        let layer2 = service.announceable().filter_map(|address| {
+            Some((address, Layer2Address::new(cluster, address, services.of(address))?))
+        });
+        f(&DiagnosisInput {
+            service,
+            endpoints: self.slices.of(&service.key).collect(),
+            cluster,
+            services: &services,
+            layer2: layer2.collect(),
+            live_speakers,
+            bgp,
+            silent_nodes,
+        })
     }
 
     /// Returns the Services that have an address of this Service, sorted by key, with this Service.

@@ -7,7 +7,6 @@ use crate::facts::{Key, Pool, Service};
 
 use super::alloc::{Allocator, Requester, UnmanagedSource};
 use super::announced::{Reason, RecheckQueue};
-use super::messages::assigned::{SERVED_BY_METALLB, SERVED_BY_OTHER};
 use super::service::{self, CounterLabels, Role, ServiceEntry};
 use super::service_addresses;
 use super::sharing::SharingParameters;
@@ -388,14 +387,8 @@ impl ServiceCounters {
     pub(super) fn count(&mut self, entry: &mut ServiceEntry) {
         let assignment = entry.assignment.as_ref();
         let with_addresses = assignment.filter(|assignment| !assignment.addresses.is_empty());
-        let decided = match entry.role {
-            Role::ServedByFerroLb => service::reason(entry),
-            Role::ServedByMetalLb => Some(SERVED_BY_METALLB),
-            Role::ServedByOther => Some(SERVED_BY_OTHER),
-            Role::Left | Role::Foreign => None,
-        };
         let current = CounterLabels {
-            reason: decided
+            reason: service::decided_reason(entry)
                 .map(|reason| if entry.pending_status.is_refused() { NOT_WRITTEN } else { reason }),
             announced: assignment.and_then(|_| Reason::of(entry)),
             pool: with_addresses.and_then(|assignment| assignment.pool.clone()),

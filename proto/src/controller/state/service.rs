@@ -16,7 +16,9 @@ use super::alloc::UnmanagedSource;
 use super::announced::{QueuedRecheck, Reason};
 use super::contest::Contest;
 use super::messages::Message;
-use super::messages::assigned::{AssignedMessage, STATUS_CONTESTED, with_released};
+use super::messages::assigned::{
+    AssignedMessage, SERVED_BY_METALLB, SERVED_BY_OTHER, STATUS_CONTESTED, with_released,
+};
 use super::service_addresses::{Assignment, LostAddresses};
 use super::sharing::SharingParameters;
 use super::write_queue::PendingStatus;
@@ -434,6 +436,36 @@ fn announced_notice(service: &Service, desired: &Condition) -> Option<Notice> {
 fn condition_for(message: &AssignedMessage<'_>) -> Condition {
     let (status, reason) = (message.status(), message.reason().into());
     Condition { status, reason, message: message.to_string().into(), since: None }
+}
+
+/// Returns the reason of the condition `AddressAssigned` that a Service should have; `None` if it
+/// should have none.
+pub(super) fn decided_reason(entry: &ServiceEntry) -> Option<&'static str> {
+    match entry.role {
+        Role::ServedByFerroLb => reason(entry),
+        Role::ServedByMetalLb => Some(SERVED_BY_METALLB),
+        Role::ServedByOther => Some(SERVED_BY_OTHER),
+        Role::Left | Role::Foreign => None,
+    }
+}
+
+/// Returns the message of the condition `AddressAssigned` that a Service should have; `None` if it
+/// should have none.
+pub(super) fn assigned_text(entry: &ServiceEntry, names: &Names) -> Option<String> {
+    let (service, contest) = (&entry.service, entry.active_contest());
+    let message = match (entry.role, &entry.assignment) {
+        (Role::ServedByFerroLb, Some(assignment)) => {
+            AssignedMessage::Decided { service, assignment, contest, names }
+        }
+        (Role::ServedByMetalLb, _) => {
+            AssignedMessage::MetalLb { annotation: service.metallb_annotation? }
+        }
+        (Role::ServedByOther, _) => {
+            AssignedMessage::Other { service, manager: service.ingress_manager.as_deref()? }
+        }
+        (Role::ServedByFerroLb, None) | (Role::Left | Role::Foreign, _) => return None,
+    };
+    Some(message.to_string())
 }
 
 /// Returns the reason of a Service's `AddressAssigned` condition, or `None` if the Service has no

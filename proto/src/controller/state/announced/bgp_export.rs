@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::announce::{ClusterView, ServiceView};
-use crate::bgp::{Advertiser, BgpAdvertisements, NotAdvertised};
+use crate::bgp::{Advertiser, BgpAdvertisements, ExportTargets, NotAdvertised};
 use crate::facts::{BgpAdvertisement, BgpPeer, Community, Node};
 
 use super::live_speakers::LiveSpeakers;
@@ -63,6 +63,34 @@ impl<'a> BgpContext<'a> {
         })
     }
 
+    /// Returns the BGPPeers to which a node advertises an address over an established session, and
+    /// its export targets, or the reason why it advertises the address to none. Returns `None` if
+    /// no BGPAdvertisement announces the address.
+    pub(super) fn export_from<'v>(
+        &self,
+        node: &str,
+        cluster: &ClusterView<'_>,
+        address: IpAddr,
+        services: impl Iterator<Item = &'v ServiceView<'v>> + Clone,
+    ) -> Option<Result<(BTreeSet<&'a str>, ExportTargets<'a>), NotAdvertised>> {
+        if !self.is_announced(cluster, address, services.clone()) {
+            return None;
+        }
+        let advertiser = self.nodes.iter().find(|advertiser| *advertiser.node.name == *node)?;
+        Some(advertiser.exported_to(cluster, &self.advertisements, address, services))
+    }
+
+    /// Returns whether a BGPAdvertisement announces an address.
+    fn is_announced<'v>(
+        &self,
+        cluster: &ClusterView<'_>,
+        address: IpAddr,
+        mut services: impl Iterator<Item = &'v ServiceView<'v>>,
+    ) -> bool {
+        services
+            .any(|service| !self.advertisements.announcing(cluster, service, address).is_empty())
+    }
+
     /// Returns the nodes that advertise an address, and the BGPPeers that receive it. `services`
     /// are the Services that have the address. Returns `None` if no BGPAdvertisement announces the
     /// address.
@@ -72,9 +100,9 @@ impl<'a> BgpContext<'a> {
         address: IpAddr,
         services: impl Iterator<Item = &'v ServiceView<'v>> + Clone,
     ) -> Option<BgpExport<'a>> {
-        services.clone().find(|service| {
-            !self.advertisements.announcing(cluster, service, address).is_empty()
-        })?;
+        if !self.is_announced(cluster, address, services.clone()) {
+            return None;
+        }
         let mut export = BgpExport::default();
         let (mut leaving, mut preferred_peers) = (Vec::new(), BTreeSet::new());
         for advertiser in &self.nodes {

@@ -35,7 +35,7 @@ pub(super) struct DesiredCondition {
 }
 
 /// The facts that decide a Service's condition.
-pub(super) struct DiagnosisInput<'a> {
+pub(in crate::controller::state) struct DiagnosisInput<'a> {
     pub(super) service: &'a Service,
     /// The endpoints from all EndpointSlices of the Service.
     pub(super) endpoints: Vec<&'a Endpoint>,
@@ -86,9 +86,21 @@ impl DiagnosisInput<'_> {
         }
     }
 
+    /// Returns the problems of the Service that do not prevent its announcement.
+    pub(in crate::controller::state) fn warning_texts(&self) -> Vec<String> {
+        let is_announced = self.service.assigned.iter().all(|assigned| {
+            self.diagnose(assigned.address, assigned.mode).0.reason() == Reason::Announced
+        });
+        self.warnings(is_announced).all.iter().map(ToString::to_string).collect()
+    }
+
     /// Returns the diagnosis of one address, and whether the diagnosis is settled: no owner and no
     /// path of the address is about to change.
-    fn diagnose(&self, address: IpAddr, mode: Option<IpMode>) -> (Diagnosis<'_>, bool) {
+    pub(in crate::controller::state) fn diagnose(
+        &self,
+        address: IpAddr,
+        mode: Option<IpMode>,
+    ) -> (Diagnosis<'_>, bool) {
         if mode == Some(IpMode::Proxy) && !self.service.demand.request.announce_in_proxy_mode {
             return (Diagnosis { first: Finding::ProxyMode, second: None }, true);
         }
@@ -200,12 +212,7 @@ impl DiagnosisInput<'_> {
         }
         let mut causes = Causes::default();
         for (why, count) in not_advertised {
-            let cause = match why {
-                NotAdvertised::Ineligible(ineligible) => self.cause(ineligible),
-                NotAdvertised::NoSpeaker => Cause::NoSpeaker,
-                NotAdvertised::NoGobgpd => Cause::NoGobgpd,
-            };
-            *causes.counts.entry(cause).or_default() += count;
+            *causes.counts.entry(self.cause_without_route(why)).or_default() += count;
         }
         Finding::NoRoute(causes)
     }
@@ -261,7 +268,16 @@ impl DiagnosisInput<'_> {
             && !self.eligible_endpoints().any(has_node)
     }
 
-    fn cause(&self, ineligible: Ineligible) -> Cause {
+    /// Returns the cause why a node does not advertise an address.
+    pub(super) fn cause_without_route(&self, why: NotAdvertised) -> Cause {
+        match why {
+            NotAdvertised::Ineligible(ineligible) => self.cause(ineligible),
+            NotAdvertised::NoSpeaker => Cause::NoSpeaker,
+            NotAdvertised::NoGobgpd => Cause::NoGobgpd,
+        }
+    }
+
+    pub(super) fn cause(&self, ineligible: Ineligible) -> Cause {
         match (ineligible, self.service.policy) {
             (Ineligible::Unreachable, _) => Cause::Unreachable,
             (Ineligible::Excluded, _) => Cause::Excluded,
@@ -276,7 +292,7 @@ impl DiagnosisInput<'_> {
 
     /// Returns the speaker of a node if that speaker reports no interface on which the address
     /// could be announced, and the cause.
-    fn without_interface(
+    pub(super) fn without_interface(
         &self,
         layer2: &Layer2Address<'_, '_>,
         node: &Node,

@@ -57,7 +57,7 @@ impl Reason {
         }
     }
 
-    pub(super) const fn status(self) -> ConditionStatus {
+    pub(in crate::controller::state) const fn status(self) -> ConditionStatus {
         match self {
             Self::Announced => ConditionStatus::True,
             Self::Unobservable => ConditionStatus::Unknown,

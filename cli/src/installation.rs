@@ -1,0 +1,100 @@
+//! The installation of FerroLB in a cluster: its namespace, and the flags of its controller that
+//! decide which Services and custom resources it serves. Read from the controller's Deployment.
+
+use std::time::Duration;
+
+use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS};
+use ferrolb_proto::controller::state::{Config, Names};
+use ferrolb_proto::duration::parse_duration;
+use ferrolb_proto::node_failure::failures::MarkScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Container;
+
+/// Name of the controller's Deployment and container.
+pub const CONTROLLER: &str = "controller";
+/// Default of the flag `--pool-grace`.
+const POOL_GRACE: Duration = Duration::from_secs(60);
+
+/// Returns the configuration of the controller in `namespace`. Without a Deployment, all flags have
+/// their defaults.
+#[must_use]
+pub fn config(namespace: &str, deployment: Option<&Deployment>) -> Config {
+    let template = deployment.and_then(|it| it.spec.as_ref()?.template.spec.as_ref());
+    let containers = template.map(|pod| &*pod.containers).unwrap_or_default();
+    let container = containers.iter().find(|container| container.name == CONTROLLER);
+    let flag = |name: &str| flag_of(container?, name);
+    let classes = flag("load-balancer-class").or_else(|| flag("lb-class"));
+    let classes = classes.unwrap_or_else(|| LOAD_BALANCER_CLASS.to_owned());
+    Config {
+        classes: classes.split(',').map(|class| class.trim().to_owned()).collect(),
+        default_implementation: flag("default-implementation").is_none_or(|value| value != "false"),
+        names: Names {
+            namespace: flag("namespace").unwrap_or_else(|| namespace.to_owned()),
+            group: flag("api-group").unwrap_or_else(|| GROUP.to_owned()),
+        },
+        pool_grace: flag("pool-grace")
+            .and_then(|text| parse_duration(&text).ok())
+            .unwrap_or(POOL_GRACE),
+        node_failure_endpoints: MarkScope::Off,
+        node: Box::default(),
+    }
+}
+
+/// Returns the value of a flag: from the arguments, or else from the environment variable. A flag
+/// that is repeated has a value with commas.
+fn flag_of(container: &Container, name: &str) -> Option<String> {
+    let args = container.command.iter().chain(&container.args).flatten();
+    let args: Vec<&str> = args.map(String::as_str).collect();
+    let with_next = args.iter().enumerate().filter_map(|(i, arg)| {
+        let rest = arg.strip_prefix("--")?.strip_prefix(name)?;
+        match rest.strip_prefix('=') {
+            Some(value) => Some(value),
+            None if rest.is_empty() => args.get(i + 1).copied(),
+            None => None,
+        }
+    });
+    let values: Vec<&str> = with_next.collect();
+    if !values.is_empty() {
+        return Some(values.join(","));
+    }
+    let variable = format!("FERROLB_{}", name.replace('-', "_").to_uppercase());
+    let variables = container.env.iter().flatten();
+    variables.filter(|it| it.name == variable).find_map(|it| it.value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn deployment(container: &serde_json::Value) -> Deployment {
+        let mut container = container.clone();
+        container["name"] = json!(CONTROLLER);
+        serde_json::from_value(json!({"spec": {"selector": {}, "template": {"spec": {
+            "containers": [{"name": "proxy", "args": ["--api-group=other"]}, container],
+        }}}}))
+        .expect("a Deployment")
+    }
+
+    #[test]
+    fn flags_are_read_from_arguments_and_variables() {
+        let args = json!({
+            "args": ["--api-group=metallb.io", "--load-balancer-class", "a", "--lb-class=b",
+                "--default-implementation=false"],
+            "env": [{"name": "FERROLB_POOL_GRACE", "value": "5s"},
+                {"name": "FERROLB_API_GROUP", "value": "ignored"}],
+        });
+        let config = config("lb", Some(&deployment(&args)));
+        assert_eq!(config.names, Names { namespace: "lb".into(), group: "metallb.io".into() });
+        assert_eq!((config.classes, config.default_implementation), (vec!["a".to_owned()], false));
+        assert_eq!(config.pool_grace, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn without_a_deployment_all_flags_have_their_defaults() {
+        let config = config("lb", None);
+        assert_eq!((&*config.names.group, config.default_implementation), (GROUP, true));
+        assert_eq!(config.classes, [LOAD_BALANCER_CLASS]);
+    }
+}

@@ -1,0 +1,17 @@
+//! `kubectl ferrolb`: explains the state of addresses, from API objects alone. It runs on Linux,
+//! macOS and Windows, and opens no socket but the connection to the API server.
+//!
+//! ```text
+//! API server -> Snapshot -> State -> rows and explanations -> text or JSON
+//! ```
+//!
+//! The state is the one of the controller ([`ferrolb_proto::controller`]), so a command and the
+//! controller cannot come to different results. [`snapshot`] performs the I/O; [`status`] and
+//! [`why`] are pure.
+
+pub mod args;
+pub mod installation;
+pub mod snapshot;
+pub mod status;
+pub mod table;
+pub mod why;

@@ -1,0 +1,231 @@
+//! A copy of the objects that FerroLB reads, and the controller's state that follows from them.
+//! This is the only module that does I/O.
+
+use anyhow::{Context as _, Result, bail};
+use ferrolb_proto::Instant;
+use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
+use ferrolb_proto::controller::event::{Event, Leadership};
+use ferrolb_proto::controller::state::{Config, State};
+use ferrolb_proto::facts::{
+    EndpointSliceObject, Key, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
+    ServiceObject, Speaker,
+};
+use ferrolb_proto::store::Change;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{ListParams, Request};
+use kube::core::ApiResource;
+use kube::core::DynamicResourceScope;
+use kube::{Api, Client, Resource};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::installation;
+
+/// HTTP status for a kind that the cluster does not have.
+const NOT_FOUND: u16 = 404;
+/// HTTP status for a missing permission.
+const FORBIDDEN: u16 = 403;
+/// Name of the Lease of the controllers.
+const LEASE: &str = "ferrolb-controller";
+/// Time at which the state handles the objects. The lease of the state never ends.
+const NOW: Instant = Instant::from_millis(1_000);
+const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
+
+/// A copy of the objects that FerroLB reads.
+pub struct Snapshot {
+    /// The configuration of the controller.
+    pub config: Config,
+    /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
+    pub controllers: Option<[i32; 2]>,
+    /// Pod of the leading controller, if one leads.
+    pub leader: Option<String>,
+    /// The SpeakerStatuses.
+    pub speakers: Vec<Speaker>,
+    /// Names of the Nodes.
+    pub nodes: Vec<String>,
+    events: Vec<Event>,
+}
+
+/// The items of a list, without their decoded fields.
+#[derive(Deserialize)]
+struct RawList<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+/// The key of an object whose other fields cannot be decoded.
+#[derive(Deserialize)]
+struct Named {
+    metadata: NamedMetadata,
+}
+
+#[derive(Deserialize)]
+struct NamedMetadata {
+    name: String,
+    namespace: Option<String>,
+}
+
+/// Reads lists from the API server.
+struct Reader<'a> {
+    client: &'a Client,
+    config: &'a Config,
+}
+
+impl Snapshot {
+    /// Reads all objects. `namespace` is the namespace of the installation.
+    ///
+    /// # Errors
+    /// The API server is unavailable, or does not permit a list.
+    pub async fn read(client: &Client, namespace: &str) -> Result<Self> {
+        let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
+        let deployment = deployments.get_opt(installation::CONTROLLER).await?;
+        let config = installation::config(namespace, deployment.as_ref());
+        let reader = Reader { client, config: &config };
+        let (group, manager) =
+            (config.names.group.clone(), api::field_manager(&config.names.namespace));
+        let service =
+            move |object: ServiceObject| Service::read_with_owners(object, &group, &manager);
+        let slices = ListParams::default().labels(SERVICE_SLICES_SELECTOR);
+        let (services, slices, nodes, namespaces) = futures::try_join!(
+            reader.list(ServiceObject::url_path(&(), None), ListParams::default(), service),
+            reader.list(
+                EndpointSliceObject::url_path(&(), None),
+                slices,
+                EndpointSliceObject::into
+            ),
+            reader.list(NodeObject::url_path(&(), None), ListParams::default(), NodeObject::into),
+            reader.list(
+                NamespaceObject::url_path(&(), None),
+                ListParams::default(),
+                NamespaceObject::into
+            ),
+        )?;
+        let (pools, advertisements, communities, peers, bgp_advertisements, profiles, speakers) = futures::try_join!(
+            reader.custom::<api::IPAddressPoolObject, _>(CustomResourceKind::IPAddressPool),
+            reader.custom::<api::L2AdvertisementObject, _>(CustomResourceKind::L2Advertisement),
+            reader.custom::<api::CommunityObject, _>(CustomResourceKind::Community),
+            reader.custom::<api::BgpPeerObject, _>(CustomResourceKind::BGPPeer),
+            reader.custom::<api::BgpAdvertisementObject, _>(CustomResourceKind::BGPAdvertisement),
+            reader.custom::<api::BfdProfileObject, _>(CustomResourceKind::BFDProfile),
+            reader.custom::<api::SpeakerStatusObject, _>(CustomResourceKind::SpeakerStatus),
+        )?;
+        let speaker_facts = applied(&speakers);
+        let node_facts: Vec<ferrolb_proto::facts::Node> = applied(&nodes);
+        let events = events(services, Event::Service)
+            .chain(events(slices, Event::Slice))
+            .chain(events(nodes, Event::Node))
+            .chain(events(namespaces, Event::Namespace))
+            .chain(events(pools, Event::Pool))
+            .chain(events(advertisements, Event::Advertisement))
+            .chain(events(communities, Event::Community))
+            .chain(events(peers, Event::Peer))
+            .chain(events(bgp_advertisements, Event::BgpAdvertisement))
+            .chain(events(profiles, Event::BfdProfile))
+            .chain(events(speakers, Event::Speaker))
+            .collect();
+        let lease = Api::<Lease>::namespaced(client.clone(), namespace).get_opt(LEASE).await?;
+        Ok(Self {
+            controllers: deployment.as_ref().map(ready_replicas),
+            leader: lease.and_then(|lease| leader(&lease)),
+            speakers: speaker_facts,
+            nodes: node_facts.iter().map(|node| node.name.to_string()).collect(),
+            config,
+            events,
+        })
+    }
+
+    /// Returns the state of a controller that leads and has just received these objects.
+    /// `unix_time` is the present time, in seconds since 1970.
+    #[must_use]
+    pub fn state(&mut self, unix_time: i64) -> State {
+        let mut state = State::new(self.config.clone());
+        state.set_unix_time(unix_time, NOW);
+        let fields = CustomResourceKind::WITH_CONTROLLER_STATUS
+            .map(|kind| Event::StatusFieldsRead(kind, StatusFields::All));
+        state.handle([Event::Lease(Leadership::Held(LEASE_END))], NOW);
+        state.handle(fields.into_iter().chain(self.events.drain(..)), NOW);
+        state
+    }
+}
+
+impl Reader<'_> {
+    /// Reads all custom resources of a kind in FerroLB's namespace.
+    async fn custom<K, F>(&self, kind: CustomResourceKind) -> Result<Vec<Change<F>>>
+    where
+        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
+            + DeserializeOwned
+            + Into<F>,
+    {
+        let names = &self.config.names;
+        let resource = api::resource(kind, &names.group);
+        let url = K::url_path(&resource, Some(&names.namespace));
+        self.list(url, ListParams::default(), K::into).await
+    }
+
+    /// Reads all objects. The result is empty if the cluster does not have the kind. An object that
+    /// cannot be decoded does not affect the others.
+    async fn list<K: DeserializeOwned, F>(
+        &self,
+        url: String,
+        params: ListParams,
+        read: impl Fn(K) -> F,
+    ) -> Result<Vec<Change<F>>> {
+        // The API server replies from its cache.
+        let request = Request::new(&url).list(&params.match_any())?;
+        let text = match self.client.request_text(request).await {
+            Ok(text) => text,
+            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => return Ok(Vec::new()),
+            Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
+                bail!("no permission: {}", status.message)
+            }
+            Err(error) => return Err(error).context(format!("cannot list {url}")),
+        };
+        let list: RawList<'_> =
+            serde_json::from_str(&text).with_context(|| format!("cannot decode {url}"))?;
+        list.items.iter().map(|item| decode(item.get(), &read)).collect()
+    }
+}
+
+fn decode<K: DeserializeOwned, F>(item: &str, read: impl Fn(K) -> F) -> Result<Change<F>> {
+    let why = match serde_json::from_str(item) {
+        Ok(object) => return Ok(Change::Apply(read(object))),
+        Err(error) => error.to_string(),
+    };
+    let Named { metadata } = serde_json::from_str(item).context("an object has no name")?;
+    let namespace = metadata.namespace.unwrap_or_default();
+    Ok(Change::Unreadable { key: Key::new(&namespace, &metadata.name), why })
+}
+
+/// Returns the facts of a list.
+fn applied<F: Clone>(changes: &[Change<F>]) -> Vec<F> {
+    let fact = |change: &Change<F>| match change {
+        Change::Apply(fact) => Some(fact.clone()),
+        Change::ResyncStarted
+        | Change::Unreadable { .. }
+        | Change::Delete(_)
+        | Change::ResyncDone => None,
+    };
+    changes.iter().filter_map(fact).collect()
+}
+
+/// Returns the events of a complete list.
+fn events<F>(changes: Vec<Change<F>>, wrap: fn(Change<F>) -> Event) -> impl Iterator<Item = Event> {
+    let list = std::iter::once(Change::ResyncStarted).chain(changes);
+    list.chain(std::iter::once(Change::ResyncDone)).map(wrap)
+}
+
+fn ready_replicas(deployment: &Deployment) -> [i32; 2] {
+    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas);
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+    [ready.unwrap_or(0), wanted.unwrap_or(1)]
+}
+
+/// Returns the pod of the leading controller. The identity in the Lease is the pod's name, and a
+/// random number after an underscore.
+fn leader(lease: &Lease) -> Option<String> {
+    let identity = lease.spec.as_ref()?.holder_identity.as_ref()?;
+    let name = identity.rsplit_once('_').map_or(&**identity, |(name, _)| name);
+    (!name.is_empty()).then(|| name.to_owned())
+}

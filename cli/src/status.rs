@@ -1,0 +1,169 @@
+//! The command `status`: speakers, controllers, pools and Services. Pure.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use ferrolb_proto::api::KubeProxyState;
+use ferrolb_proto::controller::state::{PoolRow, ServiceRow, State};
+use ferrolb_proto::facts::Speaker;
+use serde::Serialize;
+
+use crate::snapshot::Snapshot;
+use crate::table::{age, table};
+
+/// The status of an installation.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    controllers: Option<Controllers>,
+    nodes: Vec<NodeRow>,
+    pools: Vec<PoolRow>,
+    services: Vec<ServiceRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct Controllers {
+    ready: i32,
+    wanted: i32,
+    leader: Option<String>,
+}
+
+/// A node and its speaker.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeRow {
+    node: String,
+    /// True if the speaker has written a SpeakerStatus.
+    has_speaker: bool,
+    /// Number of addresses that the node announces on layer 2.
+    owns: usize,
+    /// The nodes with whose speakers the node is in contact.
+    contacts: BTreeSet<String>,
+    kube_proxy: String,
+    /// Established BGP sessions, and all; `None` without gobgpd.
+    bgp: Option<[usize; 2]>,
+    draining: bool,
+}
+
+impl Status {
+    /// Collects the status.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, state: &State) -> Self {
+        let controllers = snapshot.controllers.map(|[ready, wanted]| Controllers {
+            ready,
+            wanted,
+            leader: snapshot.leader.clone(),
+        });
+        let row = |node: &String| {
+            let speaker = snapshot.speakers.iter().find(|speaker| *speaker.node == **node);
+            NodeRow::new(node, speaker)
+        };
+        Self {
+            controllers,
+            nodes: snapshot.nodes.iter().map(row).collect(),
+            pools: state.pool_rows(),
+            services: state.service_rows(),
+        }
+    }
+
+    /// Returns the status as tables. `now` is the present time, in seconds since 1970.
+    #[must_use]
+    pub fn text(&self, is_wide: bool, now: i64) -> String {
+        let mut text = self.summary();
+        text.push('\n');
+        text.push_str(&self.node_table());
+        text.push('\n');
+        text.push_str(&self.pool_table());
+        text.push('\n');
+        text.push_str(&self.service_table(is_wide, now));
+        text
+    }
+
+    fn summary(&self) -> String {
+        let speakers = self.nodes.iter().filter(|row| row.has_speaker).count();
+        let announced = self.services.iter().filter(|row| row.announced).count();
+        let mut text = format!("speakers {speakers} of {}", self.nodes.len());
+        if let Some(Controllers { ready, wanted, leader }) = &self.controllers {
+            let leader = leader.as_deref().unwrap_or("none");
+            _ = write!(text, "   controllers {ready} of {wanted}, leader {leader}");
+        }
+        let services = self.services.len();
+        _ = writeln!(text, "   Services {announced} of {services} announced");
+        text
+    }
+
+    fn node_table(&self) -> String {
+        let row = |row: &NodeRow| {
+            let contacts: Vec<_> = row.contacts.iter().map(String::as_str).collect();
+            let speaker = if row.has_speaker { "yes" } else { "none" };
+            [
+                row.node.clone(),
+                speaker.to_owned(),
+                row.owns.to_string(),
+                contacts.join(","),
+                row.kube_proxy.clone(),
+                row.bgp.map_or_else(String::new, |[up, all]| format!("{up} of {all}")),
+                if row.draining { "yes".to_owned() } else { String::new() },
+            ]
+        };
+        let columns = ["NODE", "SPEAKER", "OWNS", "CONTACTS", "KUBE-PROXY", "BGP", "DRAIN"];
+        table(columns, self.nodes.iter().map(row))
+    }
+
+    fn pool_table(&self) -> String {
+        let used = |[used, total]: [u128; 2]| {
+            if total == 0 { String::new() } else { format!("{used} of {total}") }
+        };
+        let row = |row: &PoolRow| {
+            [row.pool.clone(), row.services.to_string(), used(row.v4), used(row.v6)]
+        };
+        table(["POOL", "SERVICES", "IPV4", "IPV6"], self.pools.iter().map(row))
+    }
+
+    fn service_table(&self, is_wide: bool, now: i64) -> String {
+        let row = |row: &ServiceRow| {
+            let addresses: Vec<_> = row.addresses.iter().map(ToString::to_string).collect();
+            [
+                row.service.clone(),
+                addresses.join(","),
+                row.nodes.join(","),
+                age(row.since, now),
+                row.reason.clone(),
+            ]
+        };
+        let columns = ["SERVICE", "ADDRESS", "NODE", "SINCE", "REASON"];
+        if !is_wide {
+            return table(columns, self.services.iter().map(row));
+        }
+        let wide = |service: &ServiceRow| {
+            let [name, address, node, since, reason] = row(service);
+            let pool = service.pool.clone().unwrap_or_default();
+            [name, address, pool, node, since, reason]
+        };
+        let columns = ["SERVICE", "ADDRESS", "POOL", "NODE", "SINCE", "REASON"];
+        table(columns, self.services.iter().map(wide))
+    }
+}
+
+impl NodeRow {
+    fn new(node: &str, speaker: Option<&Speaker>) -> Self {
+        let interfaces = speaker.map(|speaker| &*speaker.interfaces).unwrap_or_default();
+        let owned: BTreeSet<_> = interfaces.iter().flat_map(|it| &*it.addresses).collect();
+        let contacts = interfaces.iter().flat_map(|it| &*it.hello_senders);
+        let kube_proxy = speaker.and_then(|speaker| speaker.kube_proxy.as_ref());
+        let state = |state: KubeProxyState| format!("{state:?}");
+        let bgp = speaker.and_then(|speaker| speaker.bgp.as_ref());
+        let established = |sessions: &[ferrolb_proto::facts::SpeakerSession]| {
+            [sessions.iter().filter(|it| it.established).count(), sessions.len()]
+        };
+        Self {
+            node: node.to_owned(),
+            has_speaker: speaker.is_some(),
+            owns: owned.len(),
+            contacts: contacts.map(ToString::to_string).collect(),
+            kube_proxy: kube_proxy.map_or_else(String::new, |it| state(it.state)),
+            bgp: bgp.map(|sessions| established(sessions)),
+            draining: speaker.is_some_and(|speaker| speaker.draining),
+        }
+    }
+}

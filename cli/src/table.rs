@@ -1,0 +1,62 @@
+//! Tables of text with aligned columns, and ages. Pure.
+
+use std::io::Write as _;
+
+use tabwriter::TabWriter;
+
+const COLUMN_GAP: usize = 3;
+
+/// Returns a table with these columns and rows. An empty cell shows `-`.
+#[must_use]
+pub fn table<const N: usize>(
+    columns: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
+    let mut writer = TabWriter::new(Vec::new()).padding(COLUMN_GAP);
+    let mut line = |cells: [&str; N]| {
+        let cells = cells.map(|cell| if cell.is_empty() { "-" } else { cell });
+        // Writing into memory cannot fail.
+        _ = writeln!(writer, "{}", cells.join("\t"));
+    };
+    line(columns);
+    for row in rows {
+        line(row.each_ref().map(String::as_str));
+    }
+    let bytes = writer.into_inner().unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Returns an age as `kubectl` prints it: `45s`, `12m`, `3h`, `5d`. Empty if `since` is unknown.
+#[must_use]
+pub fn age(since: Option<i64>, now: i64) -> String {
+    let Some(since) = since else { return String::new() };
+    let seconds = now.saturating_sub(since).max(0);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_empty_cells_show_a_dash() {
+        let rows = [["web", "10.0.0.1"], ["database", ""]].map(|row| row.map(str::to_owned));
+        assert_eq!(
+            table(["SERVICE", "ADDRESS"], rows.into_iter()),
+            "SERVICE    ADDRESS\nweb        10.0.0.1\ndatabase   -\n"
+        );
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        let ages =
+            [0, 119, 120, 7_200, 172_800, -5].map(|seconds| age(Some(1_000 - seconds), 1_000));
+        assert_eq!(ages, ["0s", "119s", "2m", "2h", "2d", "0s"]);
+        assert_eq!(age(None, 1_000), "");
+    }
+}

@@ -1,0 +1,161 @@
+//! Decides for each node whether it announces an address, may announce it, or the reason why not.
+//! Pure; `kubectl ferrolb why` prints the result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::finding::DiagnosisInput;
+use crate::announce::Layer2Address;
+use crate::election::{Rank, SoftRules, order};
+use crate::facts::Node;
+use crate::wire::hello::Flags;
+
+use super::super::messages::cause::Cause;
+
+/// The relation of one node to an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeVerdict {
+    /// Name of the Node.
+    pub node: String,
+    /// On layer 2; `None` if no L2Advertisement announces the address.
+    pub layer2: Option<Verdict>,
+    /// By BGP; `None` if no BGPAdvertisement announces the address.
+    pub bgp: Option<Verdict>,
+}
+
+/// The relation of one node to an address on one path: layer 2 or BGP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Verdict {
+    /// The node announces the address.
+    Announces {
+        /// The interfaces on layer 2, or the BGPPeers.
+        on: Vec<String>,
+        /// Reasons why other nodes rank better.
+        flaws: Vec<&'static str>,
+    },
+    /// The node announces the address if the nodes with a better rank fail.
+    Candidate {
+        /// Position among the candidates; the best has 1.
+        rank: usize,
+        /// Reasons why other nodes rank better.
+        flaws: Vec<&'static str>,
+    },
+    /// The node may not announce the address, or cannot.
+    Ineligible {
+        /// The reason, as a phrase after the node's name.
+        why: String,
+    },
+}
+
+/// Soft rules, each with its phrase.
+const SOFT_RULES: [(SoftRules, &str); 6] = [
+    (SoftRules::ISOLATED, "isolated"),
+    (SoftRules::FAILING, "health checks fail"),
+    (SoftRules::DRAINING, "draining"),
+    (SoftRules::UNHEALTHY, "kube-proxy unhealthy"),
+    (SoftRules::TERMINATING, "endpoints terminating"),
+    (SoftRules::CORDONED, "cordoned or not Ready"),
+];
+
+fn flaws(rules: SoftRules) -> Vec<&'static str> {
+    SOFT_RULES.iter().filter(|(rule, _)| rules.has(*rule)).map(|(_, phrase)| *phrase).collect()
+}
+
+impl DiagnosisInput<'_> {
+    /// Returns the nodes that announce any address of the Service on layer 2, ascending.
+    pub(in crate::controller::state) fn owning_nodes(&self) -> Vec<String> {
+        let Some(live_speakers) = self.live_speakers else { return Vec::new() };
+        let owners = self.service.announceable().flat_map(|it| live_speakers.owners(it).all);
+        let nodes: BTreeSet<_> = owners.map(|owner| owner.node).collect();
+        nodes.into_iter().map(ToOwned::to_owned).collect()
+    }
+
+    /// Returns the relation of each node to an address, sorted by node.
+    pub(in crate::controller::state) fn verdicts(&self, address: IpAddr) -> Vec<NodeVerdict> {
+        let layer2 = self.layer2.get(&address).map(|layer2| self.layer2_verdicts(layer2));
+        let mut layer2 = layer2.map(Vec::into_iter);
+        let verdict = |node: &Node| NodeVerdict {
+            node: node.name.to_string(),
+            layer2: layer2.as_mut().and_then(Iterator::next),
+            bgp: self.bgp_verdict(address, &node.name),
+        };
+        self.cluster.nodes().map(verdict).collect()
+    }
+
+    /// Returns the relation of each node to an address on layer 2, sorted by node.
+    fn layer2_verdicts(&self, layer2: &Layer2Address<'_, '_>) -> Vec<Verdict> {
+        let owners = self.live_speakers.map(|live| live.owners(layer2.address()));
+        let owners = owners.unwrap_or_default().all;
+        let candidates = layer2.candidates(&self.cluster.select_nodes(layer2.advertisements()));
+        let ordered_by = layer2.ordered_by().to_string();
+        let mut ranks = Vec::new();
+        for candidate in &*candidates {
+            let speaker = self.live_speakers.and_then(|live| live.of(&candidate.node));
+            let flags = Flags {
+                draining: speaker.is_some_and(|it| it.draining),
+                unhealthy: speaker.is_some_and(|it| it.kube_proxy_issue().is_some()),
+                isolated: speaker.is_some_and(|it| it.interfaces.iter().any(|it| it.isolated)),
+                ..Flags::default()
+            };
+            let order = order(&candidate.node, &ordered_by);
+            let mut rank = Rank::of_candidate(candidate, order, flags);
+            let failing = layer2.serving(&candidate.node).is_ok_and(|serving| serving.failing);
+            rank.soft_rules = rank.soft_rules.and(SoftRules::FAILING.when(failing));
+            ranks.push(rank);
+        }
+        ranks.retain(|rank| self.cause_of_absence(layer2, rank.node).is_none());
+        ranks.sort_unstable();
+        let ranks: BTreeMap<_, _> = ranks
+            .iter()
+            .zip(1..)
+            .map(|(rank, n)| (rank.node, (n, flaws(rank.soft_rules))))
+            .collect();
+        let verdict = |node: &Node| {
+            let ranked = ranks.get(&*node.name).cloned();
+            if let Some(owner) = owners.iter().find(|owner| *owner.node == *node.name) {
+                let on = owner.interfaces.iter().map(ToString::to_string).collect();
+                return Verdict::Announces { on, flaws: ranked.unwrap_or_default().1 };
+            }
+            if let Some((rank, flaws)) = ranked {
+                return Verdict::Candidate { rank, flaws };
+            }
+            let cause = match layer2.eligibility(self.cluster, node) {
+                Err(ineligible) => self.cause(ineligible),
+                Ok(_) => self.cause_of_absence(layer2, &node.name).unwrap_or(Cause::NoSpeaker),
+            };
+            Verdict::Ineligible { why: cause.to_string() }
+        };
+        self.cluster.nodes().map(verdict).collect()
+    }
+
+    /// Returns why a node that may announce an address cannot do so: it has no live speaker, or no
+    /// interface for the address. `None` if it can, or if speakers do not report their state.
+    fn cause_of_absence(&self, layer2: &Layer2Address<'_, '_>, name: &str) -> Option<Cause> {
+        let live_speakers = self.live_speakers?;
+        if live_speakers.of(name).is_none() {
+            return Some(Cause::NoSpeaker);
+        }
+        let node = self.cluster.nodes().find(|node| *node.name == *name)?;
+        self.without_interface(layer2, node).map(|(_, cause)| cause)
+    }
+
+    /// Returns the relation of a node to an address by BGP.
+    fn bgp_verdict(&self, address: IpAddr, node: &str) -> Option<Verdict> {
+        let exported =
+            self.bgp?.export_from(node, self.cluster, address, self.services.of(address))?;
+        let texts = |names: BTreeSet<&str>| names.into_iter().map(ToOwned::to_owned).collect();
+        Some(match exported {
+            Ok((peers, _)) if !peers.is_empty() => {
+                Verdict::Announces { on: texts(peers), flaws: Vec::new() }
+            }
+            Ok((_, targets)) => {
+                let peers = targets.peers.iter().copied().collect::<Vec<_>>().join(", ");
+                Verdict::Ineligible { why: format!("no session with {peers}") }
+            }
+            Err(why) => Verdict::Ineligible { why: self.cause_without_route(why).to_string() },
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! Explanations of Services and pools for `kubectl ferrolb`, which fills a state with a copy of the
+//! objects. They follow from the same facts as the conditions. Pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::State;
+use super::announced::{CheckContext, NodeVerdict, Reason};
+use super::pool_addresses::AddressCounts;
+use super::service::{self, Role, ServiceEntry};
+use crate::api::ConditionStatus;
+use crate::facts::{AssignedAddress, Key, ServiceConditionType, stale_speakers};
+
+/// A Service of type LoadBalancer, with its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRow {
+    /// Namespace and name.
+    pub service: String,
+    /// True if the Service has all its addresses, and all of them are announced.
+    pub announced: bool,
+    /// The reason of the worst state: of the condition `Announced` if the Service has addresses,
+    /// else of `AddressAssigned`.
+    pub reason: String,
+    /// Time since which the condition with this reason has its status, in seconds since 1970.
+    pub since: Option<i64>,
+    /// The addresses in the status.
+    pub addresses: Vec<IpAddr>,
+    /// The pool of the addresses.
+    pub pool: Option<String>,
+    /// The nodes that announce any of these addresses on layer 2, ascending.
+    pub nodes: Vec<String>,
+}
+
+/// The state of a Service, and its reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The Service, its addresses and its reason.
+    #[serde(flatten)]
+    pub row: ServiceRow,
+    /// The state of the assignment: the facts, and the command or the change that helps. Empty if
+    /// FerroLB does not serve the Service.
+    pub assignment: String,
+    /// Problems that do not prevent the announcement.
+    pub warnings: Vec<String>,
+    /// The state of each address.
+    pub explained: Vec<AddressExplanation>,
+}
+
+/// The state of one address of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressExplanation {
+    /// The address.
+    pub address: IpAddr,
+    /// The reason, as in the condition `Announced`.
+    pub reason: &'static str,
+    /// The fact, and the command or the change that helps.
+    pub message: String,
+    /// The relation of each node to the address.
+    pub nodes: Vec<NodeVerdict>,
+}
+
+/// An IPAddressPool and the number of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolRow {
+    /// Name of the pool.
+    pub pool: String,
+    /// Number of Services with addresses of the pool.
+    pub services: u64,
+    /// IPv4 addresses: those that Services use, and all.
+    pub v4: [u128; 2],
+    /// The same for IPv6.
+    pub v6: [u128; 2],
+}
+
+impl State {
+    /// Returns all Services of type LoadBalancer that FerroLB serves, by namespace and name.
+    #[must_use]
+    pub fn service_rows(&self) -> Vec<ServiceRow> {
+        let stale = self.stale();
+        self.with_check_context(&stale, |context| {
+            let entries = self.services.iter().map(|(_, entry)| entry);
+            let listed = entries.filter(|entry| entry.role != Role::Foreign);
+            listed.map(|entry| self.service_row(entry, context)).collect()
+        })
+    }
+
+    /// Returns the explanation of a Service; `None` if it does not exist.
+    #[must_use]
+    pub fn explain(&self, key: &Key) -> Option<Explanation> {
+        let entry = self.services.get(key)?;
+        let stale = self.stale();
+        Some(self.with_check_context(&stale, |context| Explanation {
+            row: self.service_row(entry, context),
+            assignment: service::assigned_text(entry, &self.config.names).unwrap_or_default(),
+            warnings: self.with_diagnosis_input(entry, context, |input| input.warning_texts()),
+            explained: self.with_diagnosis_input(entry, context, |input| {
+                let explain = |assigned: &AssignedAddress| {
+                    let (diagnosis, _) = input.diagnose(assigned.address, assigned.mode);
+                    AddressExplanation {
+                        address: assigned.address,
+                        reason: diagnosis.reason().name(),
+                        message: diagnosis.text(&[assigned.address], &self.config.names),
+                        nodes: input.verdicts(assigned.address),
+                    }
+                };
+                entry.service.assigned.iter().map(explain).collect()
+            }),
+        }))
+    }
+
+    /// Returns all pools, by name.
+    #[must_use]
+    pub fn pool_rows(&self) -> Vec<PoolRow> {
+        let row = |(name, [v4, v6]): (Box<str>, [AddressCounts; 2])| PoolRow {
+            services: self.counters.pools.get(&name).copied().unwrap_or(0),
+            pool: name.into(),
+            v4: [v4.used.into(), v4.total],
+            v6: [v6.used.into(), v6.total],
+        };
+        self.allocator.usage().into_iter().map(row).collect()
+    }
+
+    fn stale(&self) -> BTreeSet<Box<str>> {
+        stale_speakers(self.speakers.values(), |name| self.nodes.get(name))
+    }
+
+    fn service_row(&self, entry: &ServiceEntry, context: &CheckContext<'_>) -> ServiceRow {
+        let service = &entry.service;
+        let written = |kind| service.condition(kind);
+        let row = |announced, reason: &str, kind, nodes| ServiceRow {
+            service: service.key.to_string(),
+            announced,
+            reason: reason.to_owned(),
+            since: written(kind).and_then(|condition| condition.since),
+            addresses: service.assigned.iter().map(|assigned| assigned.address).collect(),
+            pool: entry.pool_name().map(Into::into),
+            nodes,
+        };
+        let assigned = service::decided_reason(entry);
+        let is_satisfied = entry.assignment.as_ref().is_some_and(|it| it.satisfied);
+        if service.assigned.is_empty() || !is_satisfied {
+            let reason = assigned.unwrap_or("NotServed");
+            return row(false, reason, ServiceConditionType::AddressAssigned, Vec::new());
+        }
+        self.with_diagnosis_input(entry, context, |input| {
+            let reasons = service
+                .assigned
+                .iter()
+                .map(|assigned| input.diagnose(assigned.address, assigned.mode).0.reason());
+            let worst = reasons.min().unwrap_or(Reason::Pending);
+            row(
+                worst.status() == ConditionStatus::True,
+                worst.name(),
+                ServiceConditionType::Announced,
+                input.owning_nodes(),
+            )
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! `kubectl ferrolb status` and `why` on a real cluster: they explain each state of a Service as
+//! the controller does, and their exit codes tell whether it is announced.
+
+use crate::pools::{self, object};
+use crate::scenario::{run_scenario, step};
+use crate::services::{self, ANNOUNCED, WEB, wait_announced};
+use anyhow::{Context, Result, ensure};
+use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_proto::api::CustomResourceKind;
+use serde_json::{Value, json};
+
+const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+#[test]
+fn the_commands_explain_what_the_controller_decides() {
+    run_scenario(&Options::named("explained"), |lab| {
+        lab.start_ferrolb()?;
+        lab.apply_objects(&[
+            pools::pool("lan", &["172.30.0.200-172.30.0.209"]),
+            pools::advertisement(),
+        ])?;
+        lab.pod("web", "node1", &WEB)?;
+        let address = services::serve(lab, "web")?.to_string();
+        step("an announced Service: one node announces, the others are candidates", || {
+            wait_announced(lab, "web", "Announced", &address)?;
+            let (code, text) = why(lab, "web")?;
+            ensure!(code == 0, "exit code {code}:\n{text}");
+            has(&text, &["default/web: Announced", "announces: eth0", "candidate, rank 2"])?;
+            equals_condition(lab, &address)
+        })?;
+        step("the status has the speakers, the pool and the Service", || status(lab, &address))?;
+        step("a Service without a candidate: each node has its reason", || {
+            no_candidate(lab)?;
+            wait_announced(lab, "web", "NoCandidateNode", "")?;
+            let (code, text) = why(lab, "default/web")?;
+            ensure!(code == 1, "exit code {code}:\n{text}");
+            has(
+                &text,
+                &[
+                    "NoCandidateNode",
+                    "node1   no: not selected by an advertisement",
+                    "node2   no: without eligible endpoint (externalTrafficPolicy Local)",
+                    "node3   no: labeled exclude-from-external-load-balancers",
+                    "conditions.md#services-condition-ferrolbioannounced",
+                ],
+            )?;
+            equals_condition(lab, &address)
+        })?;
+        step("a Service without an address: the reason of the assignment", || {
+            let spec = json!({"loadBalancerIP": "192.0.2.1"});
+            lab.apply_objects(&[services::service("other", spec)])?;
+            let found = wait::until("the explanation", pools::STATE_MAX, || {
+                let (code, text) = why(lab, "other")?;
+                Ok((code == 1 && text.contains("RequestedAddressOutsidePools")).then_some(text))
+            })?;
+            has(&found, &["192.0.2.1", "conditions.md#services-condition-ferrolbioaddressassigned"])
+        })?;
+        step("what does not exist, and what is not FerroLB's", || {
+            let (code, _) = why(lab, "missing")?;
+            ensure!(code == 2, "exit code {code}");
+            let (code, text) = why(lab, "kubernetes")?;
+            ensure!(code == 1, "exit code {code}");
+            has(&text, &["FerroLB does not serve this Service"])
+        })
+    });
+}
+
+/// Returns the exit code and the output of `kubectl ferrolb why`.
+fn why(lab: &Lab, service: &str) -> Result<(u8, String)> {
+    let command =
+        format!("kubectl ferrolb why {service} && echo exit 0 || echo exit $?", service = service);
+    let output = lab.shell(&command)?;
+    let (text, code) = output.trim_end().rsplit_once("exit ").context("no exit code")?;
+    Ok((code.parse()?, text.to_owned()))
+}
+
+fn has(text: &str, parts: &[&str]) -> Result<()> {
+    for part in parts {
+        ensure!(text.contains(part), "{part:?} is missing:\n{text}");
+    }
+    Ok(())
+}
+
+/// Checks that the explanation of the address is the message that the controller wrote.
+fn equals_condition(lab: &Lab, address: &str) -> Result<()> {
+    let text = lab.shell("kubectl ferrolb why web -o json || true")?;
+    let explanation: Value = serde_json::from_str(&text)?;
+    let service = services::get(lab, "web")?;
+    let condition = services::condition(&service, ANNOUNCED).context("no condition")?;
+    let explained = &explanation["explained"][0];
+    ensure!(explained["address"] == address, "{explanation:#}");
+    ensure!(explained["message"] == *condition.message, "{explained:#} but {condition:#?}");
+    ensure!(explained["reason"] == *condition.reason, "{explained:#} but {condition:#?}");
+    Ok(())
+}
+
+fn status(lab: &Lab, address: &str) -> Result<()> {
+    let text = lab.shell("kubectl ferrolb status")?;
+    let header = ["speakers 3 of 3", "Services 1 of 1 announced", "lan", "1 of 10"];
+    has(&text, &header)?;
+    let line = text.lines().find(|line| line.starts_with("default/web")).context("no Service")?;
+    has(line, &[address, "node", "Announced"])?;
+    let json: Value = serde_json::from_str(&lab.shell("kubectl ferrolb status -o json")?)?;
+    ensure!(json["services"][0]["announced"] == true, "{json:#}");
+    Ok(())
+}
+
+/// Leaves no candidate: node 1 has the pod and is not selected, node 2 is selected and has no pod,
+/// and node 3 has the exclude label.
+fn no_candidate(lab: &Lab) -> Result<()> {
+    let values =
+        json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["node2", "node3"]});
+    let spec = json!({"nodeSelectors": [{"matchExpressions": [values]}]});
+    lab.apply_objects(&[object(CustomResourceKind::L2Advertisement, "all", spec)])?;
+    services::patch(lab, "web", &json!({"spec": {"externalTrafficPolicy": "Local"}}))?;
+    lab.kubectl(&["label", "node", "node3", &format!("{EXCLUDE_LABEL}=")])?;
+    Ok(())
+}
