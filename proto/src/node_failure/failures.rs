@@ -144,6 +144,26 @@ struct Failure {
     action: Option<Pending>,
 }
 
+impl Failure {
+    /// Drops the action if the evidence refutes it, and begins the next attempt when it is due.
+    fn update_action(&mut self, is_candidate: bool, latest_attempt: &mut u64, now: Instant) {
+        // A node of which a reply or hello has arrived is not marked again.
+        let is_refuted = |action: &mut Pending| match action.kind {
+            ActionKind::Restore => is_candidate,
+            ActionKind::ProbeKubelet => !is_candidate,
+            ActionKind::Mark => !is_candidate && action.retry_at.is_some(),
+        };
+        self.action.take_if(is_refuted);
+        if let Some(action) = &mut self.action
+            && action.retry_at.is_some_and(|at| at <= now)
+        {
+            *latest_attempt += 1;
+            (action.attempt, action.retry_at) = (*latest_attempt, None);
+            action.attempts += 1;
+        }
+    }
+}
+
 /// An action, from its first attempt to its end.
 #[derive(Debug)]
 struct Pending {
@@ -171,7 +191,7 @@ enum Phase {
     /// The node has replied again, and its pods may still be marked. It replies since this time;
     /// `None` while it does not.
     Returned(Option<Instant>),
-    /// The pods are restored, but must not be marked again yet.
+    /// The pods need no restore, but must not be marked again yet.
     Quiet,
 }
 
@@ -284,24 +304,7 @@ impl Failures {
         let reconsider_at = self.reconsider_at();
         let replies = self.evidence.replying.contains(node);
         let Some(failure) = self.nodes.get_mut(node) else { return };
-        // A node of which a reply or hello has arrived is not marked again.
-        let is_refuted = |action: &mut Pending| match action.kind {
-            ActionKind::ProbeKubelet => true,
-            ActionKind::Mark => action.retry_at.is_some(),
-            ActionKind::Restore => false,
-        };
-        if is_candidate {
-            failure.action.take_if(|action| action.kind == ActionKind::Restore);
-        } else {
-            failure.action.take_if(is_refuted);
-        }
-        if let Some(action) = &mut failure.action
-            && action.retry_at.is_some_and(|at| at <= now)
-        {
-            self.latest_attempt += 1;
-            (action.attempt, action.retry_at) = (self.latest_attempt, None);
-            action.attempts += 1;
-        }
+        failure.update_action(is_candidate, &mut self.latest_attempt, now);
         let may_mark = failure.marked_at.is_none_or(|at| now.since(at) >= MARK_INTERVAL_MIN);
         match failure.phase {
             Phase::Confirming(_) | Phase::Probing | Phase::Ignored(_) if !is_candidate => {
@@ -319,9 +322,17 @@ impl Failures {
                     self.decide(node, now);
                 }
             }
-            // A node may return without a speaker. Its kubelet then reports to Kubernetes.
-            Phase::Failed { was_not_ready } if replies || (was_not_ready && is_ready) => {
-                (failure.phase, failure.action) = (Phase::Returned(replies.then_some(now)), None);
+            Phase::Failed { .. } if replies => {
+                (failure.phase, failure.action) = (Phase::Returned(Some(now)), None);
+                self.outputs.push_back(FailuresOutput::Returned(node.into()));
+            }
+            // A node may return without a speaker. Its kubelet reports to Kubernetes, and sets its
+            // pods Ready.
+            Phase::Failed { was_not_ready: true } if is_ready && !is_candidate => {
+                (failure.phase, failure.action) = (Phase::Quiet, None);
+                if may_mark {
+                    self.nodes.remove(node);
+                }
                 self.outputs.push_back(FailuresOutput::Returned(node.into()));
             }
             Phase::Failed { .. } if !is_ready => {

@@ -9,8 +9,8 @@ use crate::Instant;
 use crate::claim::{HANDOVER_TIMEOUT, LISTEN_PHASE, NodeState};
 use crate::wire::hello::{Body, Flags};
 
-/// Time that must pass after the end of the answer lease before
-/// [`Membership::check_answer_lease`] acts.
+/// Time that must pass after the end of the answer lease before [`Membership::check_answer_lease`]
+/// acts.
 const ANSWER_LEASE_SLACK: Duration = Duration::from_millis(5);
 /// Number of fences within [`FLAPPING_WINDOW`] that mark a node as flapping.
 pub(super) const FENCES_FLAPPING: usize = 3;
@@ -30,7 +30,7 @@ const NODES_FAST: u32 = 80;
 /// each node.
 const NODES_STEP: u32 = 10;
 /// Time for which this interface remains on standby after a frame of another interface of this node
-/// on the same segment. The time is three of the longest hello intervals, and a margin.
+/// on the same segment. The time is three times [`INTERVAL_IDLE_MAX`], and a margin.
 const STANDBY_PERIOD: Duration = Duration::from_millis(3_500);
 
 /// Hello interval of this node. Before a longer interval applies, hellos already carry it.
@@ -274,7 +274,7 @@ impl Membership {
 
     /// Returns the hello interval for the current number of owners, or of nodes if this node owns
     /// nothing. Above [`OWNERS_FAST`] and [`NODES_FAST`], the interval grows with their number, so
-    /// that the total rate of hellos on the segment does not.
+    /// that the total rate of hellos on the segment does not, up to [`INTERVAL_IDLE_MAX`].
     fn wanted_interval(&self) -> Duration {
         let fast = self.config.hello_interval;
         let live = self.peers.values().filter(|peer| !peer.failed);

@@ -241,6 +241,7 @@ fn a_node_that_returns_without_a_speaker_does_not_count_any_more() {
     controller.drive();
     assert_eq!(controller.failures.failed().next(), None);
     assert_eq!(controller.outputs[1..], [FailuresOutput::Returned("b".into())]);
+    assert!(controller.failures.is_idle(), "{:?}", controller.failures);
 }
 
 #[test]
