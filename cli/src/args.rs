@@ -33,7 +33,7 @@ pub enum Command {
     /// Show speakers, pools, and all Services with their addresses, nodes and reasons
     #[command(after_help = STATUS_HELP)]
     Status {
-        /// Show the status again each two seconds, until Ctrl+C
+        /// Show the status every two seconds, until Ctrl+C
         #[arg(long, short, conflicts_with = "output")]
         watch: bool,
         /// Format of the output
@@ -71,7 +71,8 @@ const WHY_HELP: &str = "Examples:
   kubectl ferrolb why web
   kubectl ferrolb why shop/db
 
-Exit code: 0 if all addresses are announced, 1 if not, 2 if that cannot be read.";
+Exit code: 0 if all addresses are announced, 1 if not, 2 if the Service does not exist or the objects
+cannot be read.";
 
 const COMPLETION_HELP: &str = "Example:
   kubectl ferrolb completion bash > /etc/bash_completion.d/kubectl-ferrolb";

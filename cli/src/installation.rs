@@ -22,8 +22,8 @@ pub fn config(namespace: &str, deployment: Option<&Deployment>) -> Config {
     let template = deployment.and_then(|it| it.spec.as_ref()?.template.spec.as_ref());
     let containers = template.map(|pod| &*pod.containers).unwrap_or_default();
     let container = containers.iter().find(|container| container.name == CONTROLLER);
-    let flag = |name: &str| flag_of(container?, name);
-    let classes = flag("load-balancer-class").or_else(|| flag("lb-class"));
+    let flag = |name: &str| flag_of(container?, &[name]);
+    let classes = container.and_then(|it| flag_of(it, &["load-balancer-class", "lb-class"]));
     let classes = classes.unwrap_or_else(|| LOAD_BALANCER_CLASS.to_owned());
     Config {
         classes: classes.split(',').map(|class| class.trim().to_owned()).collect(),
@@ -40,24 +40,23 @@ pub fn config(namespace: &str, deployment: Option<&Deployment>) -> Config {
     }
 }
 
-/// Returns the value of a flag: from the arguments, or else from the environment variable. A flag
-/// that is repeated has a value with commas.
-fn flag_of(container: &Container, name: &str) -> Option<String> {
+/// Returns the value of a flag with these names: from the arguments, or else from the environment
+/// variable of the first name. A flag that is repeated has a value with commas.
+fn flag_of(container: &Container, names: &[&str]) -> Option<String> {
     let args = container.command.iter().chain(&container.args).flatten();
     let args: Vec<&str> = args.map(String::as_str).collect();
     let with_next = args.iter().enumerate().filter_map(|(i, arg)| {
-        let rest = arg.strip_prefix("--")?.strip_prefix(name)?;
-        match rest.strip_prefix('=') {
-            Some(value) => Some(value),
-            None if rest.is_empty() => args.get(i + 1).copied(),
-            None => None,
+        let flag = arg.strip_prefix("--")?;
+        match flag.split_once('=') {
+            Some((name, value)) => names.contains(&name).then_some(value),
+            None => args.get(i + 1).copied().filter(|_| names.contains(&flag)),
         }
     });
     let values: Vec<&str> = with_next.collect();
     if !values.is_empty() {
         return Some(values.join(","));
     }
-    let variable = format!("FERROLB_{}", name.replace('-', "_").to_uppercase());
+    let variable = format!("FERROLB_{}", names.first()?.replace('-', "_").to_uppercase());
     let variables = container.env.iter().flatten();
     variables.filter(|it| it.name == variable).find_map(|it| it.value.clone())
 }
@@ -87,7 +86,10 @@ mod tests {
         });
         let config = config("lb", Some(&deployment(&args)));
         assert_eq!(config.names, Names { namespace: "lb".into(), group: "metallb.io".into() });
-        assert_eq!((config.classes, config.default_implementation), (vec!["a".to_owned()], false));
+        assert_eq!(
+            (config.classes.join(" "), config.default_implementation),
+            ("a b".into(), false)
+        );
         assert_eq!(config.pool_grace, Duration::from_secs(5));
     }
 

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The state is the one of the controller ([`ferrolb_proto::controller`]), so a command and the
-//! controller cannot come to different results. [`snapshot`] performs the I/O; [`status`] and
-//! [`why`] are pure.
+//! controller come to the same results. Two facts are only in the memory of the controller: changes
+//! of a status by other clients, and writes that the API server rejects. [`snapshot`] performs the
+//! I/O; [`status`] and [`why`] are pure.
 
 pub mod args;
 pub mod installation;

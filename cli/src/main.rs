@@ -44,7 +44,8 @@ async fn run(args: Args) -> Result<ExitCode> {
     let config = config(&args).await?;
     let default_namespace = config.default_namespace.clone();
     let client = Client::try_from(config)?;
-    let read = || Snapshot::read(&client, &args.installation);
+    let now = || Timestamp::now().as_second();
+    let read = || Snapshot::read(&client, &args.installation, now());
     match &args.command {
         Command::Status { watch, output } => loop {
             let text = status(read().await?, *output)?;
@@ -52,7 +53,9 @@ async fn run(args: Args) -> Result<ExitCode> {
                 print(&text)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            print(&format!("{CLEAR}{text}"))?;
+            if !print(&format!("{CLEAR}{text}"))? {
+                return Ok(ExitCode::SUCCESS);
+            }
             tokio::time::sleep(WATCH_INTERVAL).await;
         },
         Command::Why { service, namespace, output } => {
@@ -60,7 +63,7 @@ async fn run(args: Args) -> Result<ExitCode> {
             let key = service
                 .split_once('/')
                 .map_or_else(|| Key::new(namespace, service), |(of, name)| Key::new(of, name));
-            let state = read().await?.state(Timestamp::now().as_second());
+            let state = read().await?.state(now());
             let explanation =
                 state.explain(&key).with_context(|| format!("Service {key} does not exist"))?;
             print(&match output {
@@ -85,12 +88,12 @@ fn status(mut snapshot: Snapshot, output: Option<Output>) -> Result<String> {
     })
 }
 
-/// Writes to stdout. A reader that closes the pipe ends the program without an error.
-fn print(text: &str) -> Result<()> {
+/// Writes to stdout. Returns false if the reader has closed the pipe, which is no error.
+fn print(text: &str) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot write to stdout"),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true).context("cannot write to stdout"),
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Snapshot {
     pub config: Config,
     /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
     pub controllers: Option<[i32; 2]>,
-    /// Pod of the leading controller, if one leads.
+    /// Pod of the active leader, if there is one.
     pub leader: Option<String>,
     /// The SpeakerStatuses.
     pub speakers: Vec<Speaker>,
@@ -74,11 +74,12 @@ struct Reader<'a> {
 }
 
 impl Snapshot {
-    /// Reads all objects. `namespace` is the namespace of the installation.
+    /// Reads all objects. `namespace` is the namespace of the installation, and `unix_time` the
+    /// present time in seconds since 1970.
     ///
     /// # Errors
-    /// The API server is unavailable, or does not permit a list.
-    pub async fn read(client: &Client, namespace: &str) -> Result<Self> {
+    /// The API server is unavailable, does not permit a list, or the namespace has no FerroLB.
+    pub async fn read(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
         let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
         let deployment = deployments.get_opt(installation::CONTROLLER).await?;
         let config = installation::config(namespace, deployment.as_ref());
@@ -111,6 +112,12 @@ impl Snapshot {
             reader.custom::<api::BfdProfileObject, _>(CustomResourceKind::BFDProfile),
             reader.custom::<api::SpeakerStatusObject, _>(CustomResourceKind::SpeakerStatus),
         )?;
+        if deployment.is_none() && pools.is_empty() && speakers.is_empty() {
+            bail!(
+                "FerroLB is not installed in the namespace {namespace}: install it, or name its \
+                 namespace with --installation"
+            );
+        }
         let speaker_facts = applied(&speakers);
         let node_facts: Vec<ferrolb_proto::facts::Node> = applied(&nodes);
         let events = events(services, Event::Service)
@@ -125,10 +132,11 @@ impl Snapshot {
             .chain(events(profiles, Event::BfdProfile))
             .chain(events(speakers, Event::Speaker))
             .collect();
-        let lease = Api::<Lease>::namespaced(client.clone(), namespace).get_opt(LEASE).await?;
+        let leases = Api::<Lease>::namespaced(client.clone(), &config.names.namespace);
+        let lease = leases.get_opt(LEASE).await?;
         Ok(Self {
             controllers: deployment.as_ref().map(ready_replicas),
-            leader: lease.and_then(|lease| leader(&lease)),
+            leader: lease.and_then(|lease| leader(&lease, unix_time)),
             speakers: speaker_facts,
             nodes: node_facts.iter().map(|node| node.name.to_string()).collect(),
             config,
@@ -159,6 +167,10 @@ impl Reader<'_> {
             + Into<F>,
     {
         let names = &self.config.names;
+        // Only FerroLB's own API group has SpeakerStatuses.
+        if kind == CustomResourceKind::SpeakerStatus && names.group != api::GROUP {
+            return Ok(Vec::new());
+        }
         let resource = api::resource(kind, &names.group);
         let url = K::url_path(&resource, Some(&names.namespace));
         self.list(url, ListParams::default(), K::into).await
@@ -222,10 +234,12 @@ fn ready_replicas(deployment: &Deployment) -> [i32; 2] {
     [ready.unwrap_or(0), wanted.unwrap_or(1)]
 }
 
-/// Returns the pod of the leading controller. The identity in the Lease is the pod's name, and a
-/// random number after an underscore.
-fn leader(lease: &Lease) -> Option<String> {
-    let identity = lease.spec.as_ref()?.holder_identity.as_ref()?;
+/// Returns the pod of the active leader, if its lease has not expired. The identity in the Lease is
+/// the pod's name, and a random number after an underscore.
+fn leader(lease: &Lease, unix_time: i64) -> Option<String> {
+    let spec = lease.spec.as_ref()?;
+    let end = spec.renew_time.as_ref()?.0.as_second() + i64::from(spec.lease_duration_seconds?);
+    let identity = spec.holder_identity.as_ref()?;
     let name = identity.rsplit_once('_').map_or(&**identity, |(name, _)| name);
-    (!name.is_empty()).then(|| name.to_owned())
+    (!name.is_empty() && unix_time <= end).then(|| name.to_owned())
 }

@@ -28,7 +28,8 @@ pub fn text(explanation: &Explanation) -> String {
     for warning in &explanation.warnings {
         _ = writeln!(text, "\nwarning: {warning}");
     }
-    let anchor = if explanation.explained.is_empty() { "addressassigned" } else { "announced" };
+    let is_of_address = explanation.explained.iter().any(|it| it.reason == row.reason);
+    let anchor = if is_of_address { "announced" } else { "addressassigned" };
     _ = writeln!(text, "\nreasons: {REASONS}{anchor}");
     text
 }

@@ -1,11 +1,11 @@
 //! `kubectl ferrolb status` and `why` on a real cluster: they explain each state of a Service as
-//! the controller does, and their exit codes tell whether it is announced.
+//! the controller does, and their exit codes show whether it is announced.
 
 use crate::pools::{self, object};
 use crate::scenario::{run_scenario, step};
 use crate::services::{self, ANNOUNCED, WEB, wait_announced};
 use anyhow::{Context, Result, ensure};
-use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_lab::{Lab, Options, Signal, wait};
 use ferrolb_proto::api::CustomResourceKind;
 use serde_json::{Value, json};
 
@@ -60,7 +60,17 @@ fn the_commands_explain_what_the_controller_decides() {
             ensure!(code == 2, "exit code {code}");
             let (code, text) = why(lab, "kubernetes")?;
             ensure!(code == 1, "exit code {code}");
-            has(&text, &["FerroLB does not serve this Service"])
+            has(&text, &["FerroLB does not serve this Service"])?;
+            let (code, _) = why(lab, "web --installation default")?;
+            ensure!(code == 2, "exit code {code} in a namespace without FerroLB");
+            Ok(())
+        })?;
+        step("without a controller, a new Service has the reason NotWritten", || {
+            lab.stop("controller", Signal::TERM)?;
+            lab.apply_objects(&[services::service("new", json!({}))])?;
+            let (code, text) = why(lab, "new")?;
+            ensure!(code == 1, "exit code {code}:\n{text}");
+            has(&text, &["default/new: NotWritten", "is free, but not in the status"])
         })
     });
 }

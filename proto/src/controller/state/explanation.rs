@@ -8,9 +8,12 @@ use serde::Serialize;
 
 use super::State;
 use super::announced::{CheckContext, NodeVerdict, Reason};
+use super::messages::assigned::STATUS_CONTESTED;
+use super::messages::join;
 use super::pool_addresses::AddressCounts;
 use super::service::{self, Role, ServiceEntry};
 use crate::api::ConditionStatus;
+use crate::controller::desired::NOT_WRITTEN;
 use crate::facts::{AssignedAddress, Key, ServiceConditionType, stale_speakers};
 
 /// A Service of type LoadBalancer, with its addresses.
@@ -78,14 +81,26 @@ pub struct PoolRow {
     pub v6: [u128; 2],
 }
 
+/// Reason of a Service that FerroLB does not serve.
+const NOT_SERVED: &str = "NotServed";
+
+/// Returns the assigned addresses that the status of a Service does not contain: the controller has
+/// not written them.
+fn unwritten(entry: &ServiceEntry) -> Vec<IpAddr> {
+    let written = &entry.service.assigned;
+    let is_missing = |address: &&IpAddr| !written.iter().any(|it| it.address == **address);
+    let assigned = entry.assignment.iter().flat_map(|assignment| &assignment.addresses);
+    assigned.filter(is_missing).copied().collect()
+}
+
 impl State {
-    /// Returns all Services of type LoadBalancer that FerroLB serves, by namespace and name.
+    /// Returns all Services that FerroLB serves, by namespace and name.
     #[must_use]
     pub fn service_rows(&self) -> Vec<ServiceRow> {
         let stale = self.stale();
         self.with_check_context(&stale, |context| {
             let entries = self.services.iter().map(|(_, entry)| entry);
-            let listed = entries.filter(|entry| entry.role != Role::Foreign);
+            let listed = entries.filter(|entry| entry.role == Role::ServedByFerroLb);
             listed.map(|entry| self.service_row(entry, context)).collect()
         })
     }
@@ -97,7 +112,7 @@ impl State {
         let stale = self.stale();
         Some(self.with_check_context(&stale, |context| Explanation {
             row: self.service_row(entry, context),
-            assignment: service::assigned_text(entry, &self.config.names).unwrap_or_default(),
+            assignment: self.assignment_text(entry),
             warnings: self.with_diagnosis_input(entry, context, |input| input.warning_texts()),
             explained: self.with_diagnosis_input(entry, context, |input| {
                 let explain = |assigned: &AssignedAddress| {
@@ -109,7 +124,8 @@ impl State {
                         nodes: input.verdicts(assigned.address),
                     }
                 };
-                entry.service.assigned.iter().map(explain).collect()
+                let assigned = entry.service.assigned.iter();
+                assigned.filter(|_| entry.role == Role::ServedByFerroLb).map(explain).collect()
             }),
         }))
     }
@@ -126,6 +142,26 @@ impl State {
         self.allocator.usage().into_iter().map(row).collect()
     }
 
+    /// Returns the state of the assignment; empty if FerroLB does not serve the Service.
+    fn assignment_text(&self, entry: &ServiceEntry) -> String {
+        let names = &self.config.names;
+        let unwritten = unwritten(entry);
+        if !unwritten.is_empty() {
+            return format!(
+                "{} is free, but not in the status of the Service: check that a controller runs, \
+                 with `kubectl -n {} get pods`, and its log",
+                join(&unwritten),
+                names.namespace
+            );
+        }
+        // The contest of two clients about the status is known only to the controller.
+        let written = entry.service.condition(ServiceConditionType::AddressAssigned);
+        match written.filter(|condition| *condition.reason == *STATUS_CONTESTED) {
+            Some(contested) => contested.message.to_string(),
+            None => service::assigned_text(entry, names).unwrap_or_default(),
+        }
+    }
+
     fn stale(&self) -> BTreeSet<Box<str>> {
         stale_speakers(self.speakers.values(), |name| self.nodes.get(name))
     }
@@ -137,16 +173,19 @@ impl State {
             service: service.key.to_string(),
             announced,
             reason: reason.to_owned(),
-            since: written(kind).and_then(|condition| condition.since),
+            since: written(kind).filter(|it| *it.reason == *reason).and_then(|it| it.since),
             addresses: service.assigned.iter().map(|assigned| assigned.address).collect(),
             pool: entry.pool_name().map(Into::into),
             nodes,
         };
-        let assigned = service::decided_reason(entry);
+        let kind = ServiceConditionType::AddressAssigned;
+        if !unwritten(entry).is_empty() {
+            return row(false, NOT_WRITTEN, kind, Vec::new());
+        }
         let is_satisfied = entry.assignment.as_ref().is_some_and(|it| it.satisfied);
         if service.assigned.is_empty() || !is_satisfied {
-            let reason = assigned.unwrap_or("NotServed");
-            return row(false, reason, ServiceConditionType::AddressAssigned, Vec::new());
+            let reason = service::decided_reason(entry).unwrap_or(NOT_SERVED);
+            return row(false, reason, kind, Vec::new());
         }
         self.with_diagnosis_input(entry, context, |input| {
             let reasons = service

@@ -38,6 +38,9 @@ pub(super) struct BgpExport<'a> {
     pub(super) not_advertised: BTreeMap<NotAdvertised, usize>,
 }
 
+/// The BGPPeers that receive an address from a node, and the export targets of the node.
+type Export<'a> = (BTreeSet<&'a str>, ExportTargets<'a>);
+
 impl<'a> BgpContext<'a> {
     /// Prepares the BGPAdvertisements and the sessions of all nodes. Returns `None` if there are no
     /// BGPAdvertisements.
@@ -63,21 +66,21 @@ impl<'a> BgpContext<'a> {
         })
     }
 
-    /// Returns the BGPPeers to which a node advertises an address over an established session, and
-    /// its export targets, or the reason why it advertises the address to none. Returns `None` if
-    /// no BGPAdvertisement announces the address.
+    /// Returns a node as an advertiser, and what [`Advertiser::exported_to`] returns for it.
+    /// Returns `None` if no BGPAdvertisement announces the address.
     pub(super) fn export_from<'v>(
         &self,
         node: &str,
         cluster: &ClusterView<'_>,
         address: IpAddr,
         services: impl Iterator<Item = &'v ServiceView<'v>> + Clone,
-    ) -> Option<Result<(BTreeSet<&'a str>, ExportTargets<'a>), NotAdvertised>> {
+    ) -> Option<(&Advertiser<'a>, Result<Export<'a>, NotAdvertised>)> {
         if !self.is_announced(cluster, address, services.clone()) {
             return None;
         }
         let advertiser = self.nodes.iter().find(|advertiser| *advertiser.node.name == *node)?;
-        Some(advertiser.exported_to(cluster, &self.advertisements, address, services))
+        let exported = advertiser.exported_to(cluster, &self.advertisements, address, services);
+        Some((advertiser, exported))
     }
 
     /// Returns whether a BGPAdvertisement announces an address.

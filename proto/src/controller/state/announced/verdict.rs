@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::finding::DiagnosisInput;
 use crate::announce::Layer2Address;
+use crate::bgp::NotAdvertised;
 use crate::election::{Rank, SoftRules, order};
 use crate::facts::Node;
 use crate::wire::hello::Flags;
@@ -60,6 +61,11 @@ const SOFT_RULES: [(SoftRules, &str); 6] = [
     (SoftRules::CORDONED, "cordoned or not Ready"),
 ];
 
+/// Phrases for the routes of a node.
+const DE_PREFERRED: &str = "de-preferred";
+const WITHDRAWN: &str = "draining, and its routes are withdrawn because other nodes advertise them";
+const UNKNOWN: &str = "unknown, because speakers with this --api-group write no SpeakerStatus";
+
 fn flaws(rules: SoftRules) -> Vec<&'static str> {
     SOFT_RULES.iter().filter(|(rule, _)| rules.has(*rule)).map(|(_, phrase)| *phrase).collect()
 }
@@ -97,7 +103,7 @@ impl DiagnosisInput<'_> {
             let flags = Flags {
                 draining: speaker.is_some_and(|it| it.draining),
                 unhealthy: speaker.is_some_and(|it| it.kube_proxy_issue().is_some()),
-                isolated: speaker.is_some_and(|it| it.interfaces.iter().any(|it| it.isolated)),
+                isolated: speaker.is_some_and(|it| it.interfaces.iter().all(|it| it.isolated)),
                 ..Flags::default()
             };
             let order = order(&candidate.node, &ordered_by);
@@ -144,16 +150,24 @@ impl DiagnosisInput<'_> {
 
     /// Returns the relation of a node to an address by BGP.
     fn bgp_verdict(&self, address: IpAddr, node: &str) -> Option<Verdict> {
-        let exported =
-            self.bgp?.export_from(node, self.cluster, address, self.services.of(address))?;
+        let services = self.services.of(address);
+        let (advertiser, exported) =
+            self.bgp?.export_from(node, self.cluster, address, services)?;
         let texts = |names: BTreeSet<&str>| names.into_iter().map(ToOwned::to_owned).collect();
         Some(match exported {
-            Ok((peers, _)) if !peers.is_empty() => {
-                Verdict::Announces { on: texts(peers), flaws: Vec::new() }
+            Ok((_, targets)) if targets.de_preferred && advertiser.has_withdrawn() => {
+                Verdict::Ineligible { why: WITHDRAWN.to_owned() }
+            }
+            Ok((peers, targets)) if !peers.is_empty() => {
+                let flaws = targets.de_preferred.then_some(DE_PREFERRED).into_iter().collect();
+                Verdict::Announces { on: texts(peers), flaws }
             }
             Ok((_, targets)) => {
                 let peers = targets.peers.iter().copied().collect::<Vec<_>>().join(", ");
                 Verdict::Ineligible { why: format!("no session with {peers}") }
+            }
+            Err(why) if self.live_speakers.is_none() && why == NotAdvertised::NoSpeaker => {
+                Verdict::Ineligible { why: UNKNOWN.to_owned() }
             }
             Err(why) => Verdict::Ineligible { why: self.cause_without_route(why).to_string() },
         })
