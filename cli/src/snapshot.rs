@@ -27,8 +27,6 @@ use crate::installation;
 const NOT_FOUND: u16 = 404;
 /// HTTP status for a missing permission.
 const FORBIDDEN: u16 = 403;
-/// Name of the Lease of the controllers.
-const LEASE: &str = "ferrolb-controller";
 /// Time at which the state handles the objects. The lease of the state never ends.
 const NOW: Instant = Instant::from_millis(1_000);
 const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
@@ -133,7 +131,7 @@ impl Snapshot {
             .chain(events(speakers, Event::Speaker))
             .collect();
         let leases = Api::<Lease>::namespaced(client.clone(), &config.names.namespace);
-        let lease = leases.get_opt(LEASE).await?;
+        let lease = leases.get_opt(api::LEASE).await?;
         Ok(Self {
             controllers: deployment.as_ref().map(ready_replicas),
             leader: lease.and_then(|lease| leader(&lease, unix_time)),

@@ -1,6 +1,6 @@
 //! The command `status`: speakers, controllers, pools and Services. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use ferrolb_proto::api::KubeProxyState;
@@ -54,10 +54,9 @@ impl Status {
             wanted,
             leader: snapshot.leader.clone(),
         });
-        let row = |node: &String| {
-            let speaker = snapshot.speakers.iter().find(|speaker| *speaker.node == **node);
-            NodeRow::new(node, speaker)
-        };
+        let speakers: BTreeMap<&str, _> =
+            snapshot.speakers.iter().map(|speaker| (&*speaker.node, speaker)).collect();
+        let row = |node: &String| NodeRow::new(node, speakers.get(&**node).copied());
         Self {
             controllers,
             nodes: snapshot.nodes.iter().map(row).collect(),

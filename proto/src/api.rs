@@ -101,6 +101,9 @@ pub fn field_manager(namespace: &str) -> String {
 /// accept the two newest.
 pub const HELLO_SECRET: &str = "ferrolb-hello";
 
+/// The Lease in FerroLB's namespace that the active leader of the controllers holds.
+pub const LEASE: &str = "ferrolb-controller";
+
 /// Condition on a Service: whether the Service has its addresses, and why not.
 pub const CONDITION_ADDRESS_ASSIGNED: &str = "ferrolb.io/AddressAssigned";
 /// Condition on a Service: whether its addresses are announced, from which nodes, and why not.

@@ -41,6 +41,16 @@ pub enum Change<F> {
 }
 
 impl<F> Change<F> {
+    /// Returns `kind`, the key and the reason, if this change is about an object that cannot be
+    /// decoded. `kind` is the name of the object's kind.
+    #[must_use]
+    pub const fn unreadable(&self, kind: &'static str) -> Option<(&'static str, &Key, &str)> {
+        match self {
+            Self::Unreadable { key, why } => Some((kind, key, why.as_str())),
+            Self::ResyncStarted | Self::Apply(_) | Self::Delete(_) | Self::ResyncDone => None,
+        }
+    }
+
     /// Returns this change, or [`Change::Delete`] if the object cannot be read.
     #[must_use]
     pub fn or_delete(self) -> Self {

@@ -117,31 +117,19 @@ impl Event {
     /// decoded.
     #[must_use]
     pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
-        fn decode_error<'a, F>(
-            kind: &'static str,
-            change: &'a Change<F>,
-        ) -> Option<(&'static str, &'a Key, &'a str)> {
-            match change {
-                Change::Unreadable { key, why } => Some((kind, key, why.as_str())),
-                Change::ResyncStarted
-                | Change::Apply(_)
-                | Change::Delete(_)
-                | Change::ResyncDone => None,
-            }
-        }
         match self {
-            Self::Service(change) => decode_error("Service", change),
-            Self::Slice(change) => decode_error("EndpointSlice", change),
-            Self::Node(change) => decode_error("Node", change),
-            Self::Pool(change) => decode_error("IPAddressPool", change),
-            Self::Advertisement(change) => decode_error("L2Advertisement", change),
-            Self::BgpPeer(change) => decode_error("BGPPeer", change),
-            Self::BgpAdvertisement(change) => decode_error("BGPAdvertisement", change),
-            Self::Community(change) => decode_error("Community", change),
-            Self::BfdProfile(change) => decode_error("BFDProfile", change),
-            Self::Password(change) => decode_error("Secret", change),
-            Self::Keys(change) => decode_error("Secret", change),
-            Self::Speaker(change) => decode_error("SpeakerStatus", change),
+            Self::Service(change) => change.unreadable("Service"),
+            Self::Slice(change) => change.unreadable("EndpointSlice"),
+            Self::Node(change) => change.unreadable("Node"),
+            Self::Pool(change) => change.unreadable("IPAddressPool"),
+            Self::Advertisement(change) => change.unreadable("L2Advertisement"),
+            Self::BgpPeer(change) => change.unreadable("BGPPeer"),
+            Self::BgpAdvertisement(change) => change.unreadable("BGPAdvertisement"),
+            Self::Community(change) => change.unreadable("Community"),
+            Self::BfdProfile(change) => change.unreadable("BFDProfile"),
+            Self::Password(change) => change.unreadable("Secret"),
+            Self::Keys(change) => change.unreadable("Secret"),
+            Self::Speaker(change) => change.unreadable("SpeakerStatus"),
             Self::Links(_)
             | Self::Report { .. }
             | Self::LinkFailed { .. }

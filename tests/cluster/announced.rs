@@ -86,15 +86,20 @@ fn a_service_reports_where_it_is_announced_or_why_it_is_not() {
     });
 }
 
-/// Checks the message when no node may announce: node 1 has the pod and is not selected, node 2 is
+/// Leaves no candidate for the Service `web`: node 1 has the pod and is not selected, node 2 is
 /// selected and has no pod, and node 3 has the exclude label.
-fn no_candidate(lab: &Lab) -> Result<()> {
+pub(crate) fn leave_no_candidate(lab: &Lab) -> Result<()> {
     let values =
         json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["node2", "node3"]});
     let spec = json!({"nodeSelectors": [{"matchExpressions": [values]}]});
     lab.apply_objects(&[object(CustomResourceKind::L2Advertisement, "all", spec)])?;
     services::patch(lab, "web", &json!({"spec": {"externalTrafficPolicy": "Local"}}))?;
-    lab.kubectl(&["label", "node", "node3", &format!("{EXCLUDE_LABEL}=")])?;
+    lab.kubectl(&["label", "node", "node3", &format!("{EXCLUDE_LABEL}=")]).map(drop)
+}
+
+/// Checks the message when no node may announce.
+fn no_candidate(lab: &Lab) -> Result<()> {
+    leave_no_candidate(lab)?;
     let causes = "of 3 nodes, 1 labeled exclude-from-external-load-balancers, 1 not selected by an advertisement, \
                    1 without eligible endpoint (externalTrafficPolicy Local)";
     wait_announced(lab, "web", "NoCandidateNode", causes).map(drop)

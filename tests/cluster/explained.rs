@@ -1,15 +1,13 @@
 //! `kubectl ferrolb status` and `why` on a real cluster: they explain each state of a Service as
 //! the controller does, and their exit codes show whether it is announced.
 
-use crate::pools::{self, object};
+use crate::announced::leave_no_candidate;
+use crate::pools;
 use crate::scenario::{run_scenario, step};
 use crate::services::{self, ANNOUNCED, WEB, wait_announced};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::{Lab, Options, Signal, wait};
-use ferrolb_proto::api::CustomResourceKind;
 use serde_json::{Value, json};
-
-const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 #[test]
 fn the_commands_explain_what_the_controller_decides() {
@@ -30,7 +28,7 @@ fn the_commands_explain_what_the_controller_decides() {
         })?;
         step("the status has the speakers, the pool and the Service", || status(lab, &address))?;
         step("a Service without a candidate: each node has its reason", || {
-            no_candidate(lab)?;
+            leave_no_candidate(lab)?;
             wait_announced(lab, "web", "NoCandidateNode", "")?;
             let (code, text) = why(lab, "default/web")?;
             ensure!(code == 1, "exit code {code}:\n{text}");
@@ -70,7 +68,7 @@ fn the_commands_explain_what_the_controller_decides() {
             lab.apply_objects(&[services::service("new", json!({}))])?;
             let (code, text) = why(lab, "new")?;
             ensure!(code == 1, "exit code {code}:\n{text}");
-            has(&text, &["default/new: NotWritten", "is free, but not in the status"])
+            has(&text, &["default/new: NotWritten", "is not in the status of the Service yet"])
         })
     });
 }
@@ -112,17 +110,5 @@ fn status(lab: &Lab, address: &str) -> Result<()> {
     has(line, &[address, "node", "Announced"])?;
     let json: Value = serde_json::from_str(&lab.shell("kubectl ferrolb status -o json")?)?;
     ensure!(json["services"][0]["announced"] == true, "{json:#}");
-    Ok(())
-}
-
-/// Leaves no candidate: node 1 has the pod and is not selected, node 2 is selected and has no pod,
-/// and node 3 has the exclude label.
-fn no_candidate(lab: &Lab) -> Result<()> {
-    let values =
-        json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["node2", "node3"]});
-    let spec = json!({"nodeSelectors": [{"matchExpressions": [values]}]});
-    lab.apply_objects(&[object(CustomResourceKind::L2Advertisement, "all", spec)])?;
-    services::patch(lab, "web", &json!({"spec": {"externalTrafficPolicy": "Local"}}))?;
-    lab.kubectl(&["label", "node", "node3", &format!("{EXCLUDE_LABEL}=")])?;
     Ok(())
 }

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use ferrolb_proto::Machine;
+use ferrolb_proto::api::LEASE;
+use ferrolb_proto::controller::event::{Event, Leadership};
 use ferrolb_proto::lease::{
     LeaderLease as LeaseMachine, LeaseConfig, LeaseInput, LeaseOutput, LeaseRecord, LeaseWrite,
 };
@@ -18,10 +20,6 @@ use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use ferrolb_proto::controller::event::{Event, Leadership};
-
-/// Name of the Lease in the controller's namespace.
-pub const LEASE_NAME: &str = "ferrolb-controller";
 /// Number of consecutive requests that fit into the renew deadline: the timeout of each request is
 /// the deadline divided by this number. With more than two requests, the timeout would be too
 /// short: an API server that takes 2 s per response needs 4 s for the first response on a
@@ -121,7 +119,7 @@ impl LeaseClient {
     fn read(&self) -> Pin<Box<dyn Future<Output = LeaseResponse> + Send>> {
         let (leases, timeout) = (self.leases.clone(), self.timeout());
         Box::pin(async move {
-            tokio::time::timeout(timeout, leases.get_opt(LEASE_NAME))
+            tokio::time::timeout(timeout, leases.get_opt(LEASE))
                 .await
                 .map_or(LeaseResponse::TimedOut, LeaseResponse::Read)
         })
@@ -142,7 +140,7 @@ impl LeaseClient {
                 if creates {
                     leases.create(&params, &lease).await
                 } else {
-                    leases.replace(LEASE_NAME, &params, &lease).await
+                    leases.replace(LEASE, &params, &lease).await
                 }
             };
             tokio::time::timeout(timeout, sending)
@@ -217,7 +215,7 @@ fn lease(latest: Lease, write: LeaseWrite, duration: Duration, now: Timestamp) -
             (metadata, latest.spec.unwrap_or_default())
         }
         None => (
-            ObjectMeta { name: Some(LEASE_NAME.to_owned()), ..ObjectMeta::default() },
+            ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() },
             LeaseSpec::default(),
         ),
     };

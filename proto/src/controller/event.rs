@@ -89,30 +89,18 @@ impl Event {
     /// `None`: the event reports no such object.
     #[must_use]
     pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
-        const fn unreadable_in<'a, F>(
-            kind: &'static str,
-            change: &'a Change<F>,
-        ) -> Option<(&'static str, &'a Key, &'a str)> {
-            match change {
-                Change::Unreadable { key, why } => Some((kind, key, why.as_str())),
-                Change::ResyncStarted
-                | Change::Apply(_)
-                | Change::Delete(_)
-                | Change::ResyncDone => None,
-            }
-        }
         match self {
-            Self::Service(change) => unreadable_in("Service", change),
-            Self::Slice(change) => unreadable_in("EndpointSlice", change),
-            Self::Speaker(change) => unreadable_in("SpeakerStatus", change),
-            Self::Node(change) => unreadable_in("Node", change),
-            Self::Namespace(change) => unreadable_in("Namespace", change),
-            Self::Pool(change) => unreadable_in("IPAddressPool", change),
-            Self::Advertisement(change) => unreadable_in("L2Advertisement", change),
-            Self::Community(change) => unreadable_in("Community", change),
-            Self::Peer(change) => unreadable_in("BGPPeer", change),
-            Self::BgpAdvertisement(change) => unreadable_in("BGPAdvertisement", change),
-            Self::BfdProfile(change) => unreadable_in("BFDProfile", change),
+            Self::Service(change) => change.unreadable("Service"),
+            Self::Slice(change) => change.unreadable("EndpointSlice"),
+            Self::Speaker(change) => change.unreadable("SpeakerStatus"),
+            Self::Node(change) => change.unreadable("Node"),
+            Self::Namespace(change) => change.unreadable("Namespace"),
+            Self::Pool(change) => change.unreadable("IPAddressPool"),
+            Self::Advertisement(change) => change.unreadable("L2Advertisement"),
+            Self::Community(change) => change.unreadable("Community"),
+            Self::Peer(change) => change.unreadable("BGPPeer"),
+            Self::BgpAdvertisement(change) => change.unreadable("BGPAdvertisement"),
+            Self::BfdProfile(change) => change.unreadable("BFDProfile"),
             Self::StatusFieldsRead(..)
             | Self::Lease(_)
             | Self::Written { .. }

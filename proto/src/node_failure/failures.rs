@@ -301,7 +301,7 @@ impl Failures {
         let confirmation = self.evidence.silent.get(node).copied();
         let is_ready = self.ready_nodes.contains(node);
         let is_candidate = confirmation.is_some() && is_ready;
-        let reconsider_at = self.reconsider_at();
+        let works_since = self.network_works_since();
         let replies = self.evidence.replying.contains(node);
         let Some(failure) = self.nodes.get_mut(node) else { return };
         failure.update_action(is_candidate, &mut self.latest_attempt, now);
@@ -338,7 +338,9 @@ impl Failures {
             Phase::Failed { .. } if !is_ready => {
                 failure.phase = Phase::Failed { was_not_ready: true };
             }
-            Phase::Ignored(since) if reconsider_at(since).is_some_and(|at| at <= now) => {
+            Phase::Ignored(since)
+                if works_since.is_some_and(|at| now >= at.max(since) + RECOVERY_TIME) =>
+            {
                 failure.phase = Phase::Confirming(now);
             }
             Phase::Returned(_) | Phase::Quiet if is_candidate && may_mark => {
@@ -362,11 +364,9 @@ impl Failures {
         }
     }
 
-    /// Returns when a node that is ignored since a time counts again; `None` while too many nodes
-    /// are silent.
-    fn reconsider_at(&self) -> impl Fn(Instant) -> Option<Instant> + use<> {
-        let (is_too_many, end) = (self.too_many_since.is_some(), self.too_many_end);
-        move |since| (!is_too_many).then(|| since.max(end) + RECOVERY_TIME)
+    /// Returns the time since which not too many nodes are silent; `None` if too many are.
+    fn network_works_since(&self) -> Option<Instant> {
+        self.too_many_since.is_none().then_some(self.too_many_end)
     }
 
     /// Marks the pods of a silent node, unless too many nodes are silent. Waits while the pods of
@@ -443,7 +443,7 @@ impl Machine for Failures {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let reconsider_at = self.reconsider_at();
+        let works_since = self.network_works_since();
         let of_node = |(node, failure): (&str, &Failure)| {
             let marked = failure.marked_at.map(|at| at + MARK_INTERVAL_MIN);
             let phase = match failure.phase {
@@ -455,7 +455,7 @@ impl Machine for Failures {
                     self.evidence.silent.contains_key(node) && self.ready_nodes.contains(node)
                 }),
                 Phase::Quiet => marked,
-                Phase::Ignored(since) => reconsider_at(since),
+                Phase::Ignored(since) => works_since.map(|at| at.max(since) + RECOVERY_TIME),
                 Phase::Probing | Phase::Failed { .. } => None,
             };
             let retry = failure.action.as_ref().and_then(|action| action.retry_at);

@@ -110,11 +110,9 @@ impl State {
     pub fn explain(&self, key: &Key) -> Option<Explanation> {
         let entry = self.services.get(key)?;
         let stale = self.stale();
-        Some(self.with_check_context(&stale, |context| Explanation {
-            row: self.service_row(entry, context),
-            assignment: self.assignment_text(entry),
-            warnings: self.with_diagnosis_input(entry, context, |input| input.warning_texts()),
-            explained: self.with_diagnosis_input(entry, context, |input| {
+        Some(self.with_check_context(&stale, |context| {
+            let row = self.service_row(entry, context);
+            self.with_diagnosis_input(entry, context, |input| {
                 let explain = |assigned: &AssignedAddress| {
                     let (diagnosis, _) = input.diagnose(assigned.address, assigned.mode);
                     AddressExplanation {
@@ -125,8 +123,14 @@ impl State {
                     }
                 };
                 let assigned = entry.service.assigned.iter();
-                assigned.filter(|_| entry.role == Role::ServedByFerroLb).map(explain).collect()
-            }),
+                let own = assigned.filter(|_| entry.role == Role::ServedByFerroLb);
+                Explanation {
+                    row,
+                    assignment: self.assignment_text(entry),
+                    warnings: input.warning_texts(),
+                    explained: own.map(explain).collect(),
+                }
+            })
         }))
     }
 
@@ -148,8 +152,8 @@ impl State {
         let unwritten = unwritten(entry);
         if !unwritten.is_empty() {
             return format!(
-                "{} is free, but not in the status of the Service: check that a controller runs, \
-                 with `kubectl -n {} get pods`, and its log",
+                "{} is not in the status of the Service yet: check that a controller runs, with \
+                 `kubectl -n {} get pods`, and its log",
                 join(&unwritten),
                 names.namespace
             );

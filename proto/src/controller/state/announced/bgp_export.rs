@@ -13,6 +13,7 @@ use super::live_speakers::LiveSpeakers;
 /// The BGPAdvertisements, and the nodes with their BGP sessions; computed once for many Services.
 pub(super) struct BgpContext<'a> {
     advertisements: BgpAdvertisements<'a>,
+    /// Sorted by name.
     nodes: Vec<Advertiser<'a>>,
 }
 
@@ -78,7 +79,8 @@ impl<'a> BgpContext<'a> {
         if !self.is_announced(cluster, address, services.clone()) {
             return None;
         }
-        let advertiser = self.nodes.iter().find(|advertiser| *advertiser.node.name == *node)?;
+        let index = self.nodes.binary_search_by(|it| (*it.node.name).cmp(node)).ok()?;
+        let advertiser = &self.nodes[index];
         let exported = advertiser.exported_to(cluster, &self.advertisements, address, services);
         Some((advertiser, exported))
     }

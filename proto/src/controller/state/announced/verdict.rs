@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::finding::DiagnosisInput;
 use crate::announce::Layer2Address;
 use crate::bgp::NotAdvertised;
-use crate::election::{Rank, SoftRules, order};
+use crate::election::{Candidate, Rank, SoftRules, order};
 use crate::facts::Node;
 use crate::wire::hello::Flags;
 
@@ -96,23 +96,12 @@ impl DiagnosisInput<'_> {
         let owners = self.live_speakers.map(|live| live.owners(layer2.address()));
         let owners = owners.unwrap_or_default().all;
         let candidates = layer2.candidates(&self.cluster.select_nodes(layer2.advertisements()));
-        let ordered_by = layer2.ordered_by().to_string();
-        let mut ranks = Vec::new();
-        for candidate in &*candidates {
-            let speaker = self.live_speakers.and_then(|live| live.of(&candidate.node));
-            let flags = Flags {
-                draining: speaker.is_some_and(|it| it.draining),
-                unhealthy: speaker.is_some_and(|it| it.kube_proxy_issue().is_some()),
-                isolated: speaker.is_some_and(|it| it.interfaces.iter().all(|it| it.isolated)),
-                ..Flags::default()
-            };
-            let order = order(&candidate.node, &ordered_by);
-            let mut rank = Rank::of_candidate(candidate, order, flags);
-            let failing = layer2.serving(&candidate.node).is_ok_and(|serving| serving.failing);
-            rank.soft_rules = rank.soft_rules.and(SoftRules::FAILING.when(failing));
-            ranks.push(rank);
-        }
-        ranks.retain(|rank| self.cause_of_absence(layer2, rank.node).is_none());
+        let rank = |node: &Node| {
+            let index = candidates.binary_search_by(|it| it.node.cmp(&node.name)).ok()?;
+            let is_able = self.cause_of_absence(layer2, node).is_none();
+            is_able.then(|| self.rank(layer2, &candidates[index]))
+        };
+        let mut ranks: Vec<_> = self.cluster.nodes().filter_map(rank).collect();
         ranks.sort_unstable();
         let ranks: BTreeMap<_, _> = ranks
             .iter()
@@ -130,21 +119,36 @@ impl DiagnosisInput<'_> {
             }
             let cause = match layer2.eligibility(self.cluster, node) {
                 Err(ineligible) => self.cause(ineligible),
-                Ok(_) => self.cause_of_absence(layer2, &node.name).unwrap_or(Cause::NoSpeaker),
+                Ok(_) => self.cause_of_absence(layer2, node).unwrap_or(Cause::NoSpeaker),
             };
             Verdict::Ineligible { why: cause.to_string() }
         };
         self.cluster.nodes().map(verdict).collect()
     }
 
+    /// Returns the rank of a candidate, from the objects in the API.
+    fn rank<'c>(&self, layer2: &Layer2Address<'_, '_>, candidate: &'c Candidate) -> Rank<'c> {
+        let node = &*candidate.node;
+        let speaker = self.live_speakers.and_then(|live| live.of(node));
+        let flags = Flags {
+            draining: speaker.is_some_and(|it| it.draining),
+            unhealthy: speaker.is_some_and(|it| it.kube_proxy_issue().is_some()),
+            isolated: speaker.is_some_and(|it| it.interfaces.iter().all(|it| it.isolated)),
+            ..Flags::default()
+        };
+        let order = order(node, &layer2.ordered_by().to_string());
+        let mut rank = Rank::of_candidate(candidate, order, flags);
+        let failing = layer2.serving(node).is_ok_and(|serving| serving.failing);
+        rank.soft_rules = rank.soft_rules.and(SoftRules::FAILING.when(failing));
+        rank
+    }
+
     /// Returns why a node that may announce an address cannot do so: it has no live speaker, or no
     /// interface for the address. `None` if it can, or if speakers do not report their state.
-    fn cause_of_absence(&self, layer2: &Layer2Address<'_, '_>, name: &str) -> Option<Cause> {
-        let live_speakers = self.live_speakers?;
-        if live_speakers.of(name).is_none() {
+    fn cause_of_absence(&self, layer2: &Layer2Address<'_, '_>, node: &Node) -> Option<Cause> {
+        if self.live_speakers?.of(&node.name).is_none() {
             return Some(Cause::NoSpeaker);
         }
-        let node = self.cluster.nodes().find(|node| *node.name == *name)?;
         self.without_interface(layer2, node).map(|(_, cause)| cause)
     }
 
