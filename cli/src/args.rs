@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ferrolb_proto::api::NAMESPACE;
 
@@ -51,7 +51,40 @@ pub enum Command {
         namespace: Option<String>,
         /// Format of the output
         #[arg(long, short, value_enum, value_name = "FORMAT")]
-        output: Option<WhyOutput>,
+        output: Option<JsonOutput>,
+    },
+    /// Predict the effect of manifests: addresses, owners and routes that change
+    #[command(after_help = PLAN_HELP)]
+    #[command(group = ArgGroup::new("manifests").required(true).multiple(true)
+        .args(["files", "kustomize", "delete"]))]
+    Plan {
+        /// Files to apply, as in kubectl apply -f; - is standard input
+        #[arg(long = "filename", short = 'f', value_name = "FILE", num_args = 1..)]
+        files: Vec<PathBuf>,
+        /// Directory of a kustomization to apply, as in kubectl apply -k
+        #[arg(long, short, value_name = "DIRECTORY")]
+        kustomize: Option<PathBuf>,
+        /// Files whose objects are deleted after that, as in kubectl delete -f
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        delete: Vec<PathBuf>,
+        /// Exit with 1 if the manifests have this effect
+        #[arg(long, value_enum, value_name = "EFFECT")]
+        fail_on: Option<FailOn>,
+        /// Format of the output
+        #[arg(long, short, value_enum, value_name = "FORMAT")]
+        output: Option<JsonOutput>,
+    },
+    /// Predict the effect of an announcement drain of a node
+    #[command(after_help = DRAIN_HELP)]
+    Drain {
+        /// Name of the Node
+        node: String,
+        /// Only predict the effect, without a drain; required
+        #[arg(long, required = true)]
+        dry_run: bool,
+        /// Format of the output
+        #[arg(long, short, value_enum, value_name = "FORMAT")]
+        output: Option<JsonOutput>,
     },
     /// Print a script for the completion of commands in a shell
     #[command(after_help = COMPLETION_HELP)]
@@ -74,6 +107,22 @@ const WHY_HELP: &str = "Examples:
 Exit code: 0 if all addresses are announced, 1 if not, 2 if the Service does not exist or the objects
 cannot be read.";
 
+const PLAN_HELP: &str = "Examples:
+  kubectl ferrolb plan -f pools.yaml
+  kubectl ferrolb plan -k overlays/production --fail-on address-loss
+  kubectl ferrolb plan --delete old-pool.yaml
+
+The files may contain FerroLB's custom resources, Services, and Nodes with the labels to change. The
+API server checks the objects, but stores nothing; the command needs the permissions to apply them.
+
+Exit code: 0; 1 if the manifests have the effect of --fail-on; 2 if a file or an object is rejected.";
+
+const DRAIN_HELP: &str = "Example:
+  kubectl ferrolb drain node1 --dry-run
+
+Exit code: 0 if the node announces nothing after the drain, 1 if it still does, 2 if the Node does
+not exist or the objects cannot be read.";
+
 const COMPLETION_HELP: &str = "Example:
   kubectl ferrolb completion bash > /etc/bash_completion.d/kubectl-ferrolb";
 
@@ -86,9 +135,16 @@ pub enum Output {
     Wide,
 }
 
-/// Format of an explanation.
+/// Format of all other outputs.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhyOutput {
+pub enum JsonOutput {
     /// One JSON object.
     Json,
+}
+
+/// Effect of a plan for which the command fails.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailOn {
+    /// A Service that FerroLB serves loses an address.
+    AddressLoss,
 }

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
-use ferrolb_cli::args::{Args, Command, Output, WhyOutput};
+use ferrolb_cli::args::{Args, Command, Output};
+use ferrolb_cli::drain::Drain;
+use ferrolb_cli::kubectl::Kubectl;
+use ferrolb_cli::plan::Prediction;
+use ferrolb_cli::plan::run::{Files, plan};
 use ferrolb_cli::snapshot::Snapshot;
 use ferrolb_cli::status::Status;
 use ferrolb_cli::why;
@@ -14,9 +18,10 @@ use ferrolb_proto::facts::Key;
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde::Serialize;
 
-/// Exit code for a Service that is not announced.
-const NOT_ANNOUNCED: u8 = 1;
+/// Exit code for a Service that is not announced, and for a plan or a drain with a bad effect.
+const BAD_RESULT: u8 = 1;
 /// Exit code if the objects cannot be read.
 const FAILED: u8 = 2;
 /// Interval of `status --watch`.
@@ -35,6 +40,13 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Connection to the API server, and the namespace of the installation.
+struct Cluster {
+    client: Client,
+    installation: String,
+    default_namespace: String,
+}
+
 async fn run(args: Args) -> Result<ExitCode> {
     if let Command::Completion { shell } = args.command {
         let mut command = Args::command();
@@ -42,13 +54,43 @@ async fn run(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = config(&args).await?;
-    let default_namespace = config.default_namespace.clone();
-    let client = Client::try_from(config)?;
-    let now = || Timestamp::now().as_second();
-    let read = || Snapshot::read(&client, &args.installation, now());
-    match &args.command {
-        Command::Status { watch, output } => loop {
-            let text = status(read().await?, *output)?;
+    let kubectl = Kubectl::new(args.kubeconfig.as_ref(), args.context.as_deref());
+    let cluster = Cluster {
+        default_namespace: config.default_namespace.clone(),
+        client: Client::try_from(config)?,
+        installation: args.installation,
+    };
+    match args.command {
+        Command::Status { watch, output } => cluster.status(watch, output).await,
+        Command::Why { service, namespace, output } => {
+            let namespace = namespace.as_deref().unwrap_or(&cluster.default_namespace);
+            cluster.why(namespace, &service, output.is_some()).await
+        }
+        Command::Plan { files, kustomize, delete, fail_on, output } => {
+            let files = Files { applied: files, kustomize, deleted: delete };
+            cluster.plan(kubectl, files, fail_on.is_some(), output.is_some()).await
+        }
+        Command::Drain { node, dry_run: _, output } => cluster.drain(&node, output.is_some()).await,
+        Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+impl Cluster {
+    async fn read(&self) -> Result<Snapshot> {
+        Snapshot::read(&self.client, &self.installation, unix_time()).await
+    }
+
+    async fn status(&self, watch: bool, output: Option<Output>) -> Result<ExitCode> {
+        loop {
+            let mut snapshot = self.read().await?;
+            let now = unix_time();
+            let state = snapshot.state(now);
+            let status = Status::new(&snapshot, &state);
+            let text = match output {
+                Some(Output::Json) => json(&status)?,
+                Some(Output::Wide) => status.text(true, now),
+                None => status.text(false, now),
+            };
             if !watch {
                 print(&text)?;
                 return Ok(ExitCode::SUCCESS);
@@ -57,35 +99,53 @@ async fn run(args: Args) -> Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             tokio::time::sleep(WATCH_INTERVAL).await;
-        },
-        Command::Why { service, namespace, output } => {
-            let namespace = namespace.as_deref().unwrap_or(&default_namespace);
-            let key = service
-                .split_once('/')
-                .map_or_else(|| Key::new(namespace, service), |(of, name)| Key::new(of, name));
-            let state = read().await?.state(now());
-            let explanation =
-                state.explain(&key).with_context(|| format!("Service {key} does not exist"))?;
-            print(&match output {
-                Some(WhyOutput::Json) => serde_json::to_string_pretty(&explanation)? + "\n",
-                None => why::text(&explanation),
-            })?;
-            let code = if explanation.row.announced { 0 } else { NOT_ANNOUNCED };
-            Ok(ExitCode::from(code))
         }
-        Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+    }
+
+    async fn why(&self, namespace: &str, service: &str, as_json: bool) -> Result<ExitCode> {
+        let key = service
+            .split_once('/')
+            .map_or_else(|| Key::new(namespace, service), |(of, name)| Key::new(of, name));
+        let state = self.read().await?.state(unix_time());
+        let explanation =
+            state.explain(&key).with_context(|| format!("Service {key} does not exist"))?;
+        print(&if as_json { json(&explanation)? } else { why::text(&explanation) })?;
+        Ok(code(explanation.row.announced))
+    }
+
+    async fn plan(
+        &self,
+        kubectl: Kubectl,
+        files: Files,
+        fails_on_loss: bool,
+        as_json: bool,
+    ) -> Result<ExitCode> {
+        let plan = plan(&self.client, kubectl, files, &self.installation, unix_time()).await?;
+        print(&if as_json { json(&plan.effect)? } else { plan.text() })?;
+        Ok(code(!(fails_on_loss && plan.effect.loses_addresses())))
+    }
+
+    async fn drain(&self, node: &str, as_json: bool) -> Result<ExitCode> {
+        let mut snapshot = self.read().await?;
+        let found = snapshot.nodes.iter().find(|it| *it.name == *node).cloned();
+        let found = found.with_context(|| format!("Node {node} does not exist"))?;
+        let drain = Drain::new(found, Prediction::new(snapshot.state(unix_time())));
+        print(&if as_json { json(&drain)? } else { drain.text() })?;
+        Ok(code(drain.empties_node()))
     }
 }
 
-fn status(mut snapshot: Snapshot, output: Option<Output>) -> Result<String> {
-    let now = Timestamp::now().as_second();
-    let state = snapshot.state(now);
-    let status = Status::new(&snapshot, &state);
-    Ok(match output {
-        Some(Output::Json) => serde_json::to_string_pretty(&status)? + "\n",
-        Some(Output::Wide) => status.text(true, now),
-        None => status.text(false, now),
-    })
+/// Returns the present time in seconds since 1970.
+fn unix_time() -> i64 {
+    Timestamp::now().as_second()
+}
+
+fn code(is_good: bool) -> ExitCode {
+    ExitCode::from(if is_good { 0 } else { BAD_RESULT })
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// Writes to stdout. Returns false if the reader has closed the pipe, which is no error.

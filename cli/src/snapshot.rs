@@ -1,5 +1,5 @@
 //! A copy of the objects that FerroLB reads, and the controller's state that follows from them.
-//! This is the only module that does I/O.
+//! Performs I/O.
 
 use anyhow::{Context as _, Result, bail};
 use ferrolb_proto::Instant;
@@ -7,7 +7,7 @@ use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
 use ferrolb_proto::controller::event::{Event, Leadership};
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
-    EndpointSliceObject, Key, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
+    EndpointSliceObject, Key, NamespaceObject, Node, NodeObject, SERVICE_SLICES_SELECTOR, Service,
     ServiceObject, Speaker,
 };
 use ferrolb_proto::store::Change;
@@ -28,7 +28,7 @@ const NOT_FOUND: u16 = 404;
 /// HTTP status for a missing permission.
 const FORBIDDEN: u16 = 403;
 /// Time at which the state handles the objects. The lease of the state never ends.
-const NOW: Instant = Instant::from_millis(1_000);
+pub const NOW: Instant = Instant::from_millis(1_000);
 const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
 
 /// A copy of the objects that FerroLB reads.
@@ -41,8 +41,8 @@ pub struct Snapshot {
     pub leader: Option<String>,
     /// The SpeakerStatuses.
     pub speakers: Vec<Speaker>,
-    /// Names of the Nodes.
-    pub nodes: Vec<String>,
+    /// The Nodes.
+    pub nodes: Vec<Node>,
     events: Vec<Event>,
 }
 
@@ -117,7 +117,7 @@ impl Snapshot {
             );
         }
         let speaker_facts = applied(&speakers);
-        let node_facts: Vec<ferrolb_proto::facts::Node> = applied(&nodes);
+        let node_facts = applied(&nodes);
         let events = events(services, Event::Service)
             .chain(events(slices, Event::Slice))
             .chain(events(nodes, Event::Node))
@@ -136,9 +136,25 @@ impl Snapshot {
             controllers: deployment.as_ref().map(ready_replicas),
             leader: lease.and_then(|lease| leader(&lease, unix_time)),
             speakers: speaker_facts,
-            nodes: node_facts.iter().map(|node| node.name.to_string()).collect(),
+            nodes: node_facts,
             config,
             events,
+        })
+    }
+
+    /// Returns the label selector of each Service of type LoadBalancer, as text.
+    pub fn selectors(&self) -> impl Iterator<Item = (&Key, &str)> {
+        self.events.iter().filter_map(|event| {
+            let Event::Service(Change::Apply(service)) = event else { return None };
+            Some((&service.key, &*service.demand.selector))
+        })
+    }
+
+    /// Returns the EndpointSlices of a Service.
+    pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = Key> {
+        self.events.iter().filter_map(move |event| {
+            let Event::Slice(Change::Apply(slice)) = event else { return None };
+            (slice.service.as_ref() == Some(service)).then(|| slice.key.clone())
         })
     }
 

@@ -56,10 +56,10 @@ impl Status {
         });
         let speakers: BTreeMap<&str, _> =
             snapshot.speakers.iter().map(|speaker| (&*speaker.node, speaker)).collect();
-        let row = |node: &String| NodeRow::new(node, speakers.get(&**node).copied());
+        let row = |node: &str| NodeRow::new(node, speakers.get(node).copied());
         Self {
             controllers,
-            nodes: snapshot.nodes.iter().map(row).collect(),
+            nodes: snapshot.nodes.iter().map(|node| row(&node.name)).collect(),
             pools: state.pool_rows(),
             services: state.service_rows(),
         }

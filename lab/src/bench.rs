@@ -37,6 +37,7 @@ mod bgp;
 pub mod bgp_failover;
 mod cpu;
 mod create;
+mod explain;
 pub mod failover;
 mod health;
 mod large;

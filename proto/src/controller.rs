@@ -5,8 +5,11 @@
 //! ```text
 //! Event -> State::handle -> plan -> Desired
 //! ```
+//!
+//! [`simulation`] runs the core without an API server, to predict the effect of a change.
 
 pub mod desired;
 pub mod event;
 pub mod plan;
+pub mod simulation;
 pub mod state;

@@ -19,6 +19,7 @@
 //!   `ferrolb_controller_writes_total` is zero, so `--check` fails at the first write.
 //! - Then a speaker starts on each node. The memory of the largest one counts, when the speakers
 //!   own all addresses.
+//! - [`super::explain`] measures `kubectl ferrolb` at the end.
 //!
 //! # Limits
 //!
@@ -30,7 +31,7 @@ use super::create::add_spread;
 use super::report::Findings;
 use super::services::{self, Assigned, POOL};
 use super::targets::{self, CONTROLLER_10000, SPEAKER_10000};
-use super::{cpu, memory, settle};
+use super::{cpu, explain, memory, settle};
 use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER, speaker_name};
 use crate::lab::admin::{metric, readyz};
 use crate::topology::CONTROL_PLANE;
@@ -63,6 +64,7 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
     memory::measure(lab, &mut findings, &CONTROLLER_10000, &[CONTROLLER.to_owned()])?;
     measure_restart(lab, &mut findings)?;
     start_speakers(lab, &mut findings)?;
+    explain::measure(lab, &mut findings)?;
     Ok(findings)
 }
 

@@ -227,3 +227,19 @@ pub const RESTART_DECIDED: MeasureSpec = without_target(
 );
 pub const RESTART_WRITES: MeasureSpec =
     with_target("scale.restart.writes", "restart with 10,000: writes", Count, 0.0, &[]);
+pub const CLI_STATUS: MeasureSpec = with_target(
+    "scale.cli.status",
+    "kubectl ferrolb status with 10,000",
+    Milliseconds,
+    1_000.0,
+    &[],
+);
+pub const CLI_WHY: MeasureSpec =
+    with_target("scale.cli.why", "kubectl ferrolb why with 10,000", Milliseconds, 1_000.0, &[]);
+pub const CLI_PLAN: MeasureSpec = with_target(
+    "scale.cli.plan",
+    "kubectl ferrolb plan with 10,000, 256 addresses move",
+    Milliseconds,
+    1_000.0,
+    &[],
+);

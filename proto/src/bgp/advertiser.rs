@@ -59,17 +59,9 @@ impl<'a> Advertiser<'a> {
         address: IpAddr,
         services: impl IntoIterator<Item = &'v ServiceView<'v>>,
     ) -> Result<(BTreeSet<&'a str>, ExportTargets<'a>), NotAdvertised> {
-        let unhealthy = self
-            .speaker
-            .is_some_and(|speaker| speaker.draining || speaker.kube_proxy_issue().is_some());
         let withdrawable = Withdrawable::default();
-        let input = RouteInput {
-            node: self.node,
-            sessions: &self.sessions,
-            advertisements,
-            unhealthy,
-            withdrawable: &withdrawable,
-        };
+        let draining = self.speaker.is_some_and(|speaker| speaker.draining);
+        let input = self.route_input(advertisements, &withdrawable, draining);
         let targets =
             export_targets(view, &input, address, services).map_err(NotAdvertised::Ineligible)?;
         let bgp = self
@@ -82,6 +74,31 @@ impl<'a> Advertiser<'a> {
             |name: &&str| bgp.iter().any(|session| session.established && *session.peer == **name);
         let peers = targets.peers.iter().copied().filter(is_established).collect();
         Ok((peers, targets))
+    }
+
+    /// Returns the input from which the routes of the node follow. `draining` is true if the node is
+    /// in announcement drain.
+    #[must_use]
+    pub fn route_input<'s>(
+        &'s self,
+        advertisements: &'s BgpAdvertisements<'a>,
+        withdrawable: &'s Withdrawable,
+        draining: bool,
+    ) -> RouteInput<'a, 's> {
+        let is_unhealthy = |speaker: &Speaker| speaker.kube_proxy_issue().is_some();
+        RouteInput {
+            node: self.node,
+            sessions: &self.sessions,
+            advertisements,
+            unhealthy: draining || self.speaker.is_some_and(is_unhealthy),
+            withdrawable,
+        }
+    }
+
+    /// Returns whether the speaker runs with gobgpd.
+    #[must_use]
+    pub fn runs_gobgpd(&self) -> bool {
+        self.speaker.is_some_and(|speaker| speaker.bgp.is_some())
     }
 
     /// Returns whether the speaker reports that it has withdrawn routes because its node drains and

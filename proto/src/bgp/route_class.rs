@@ -48,6 +48,12 @@ pub struct RouteAttributes {
 }
 
 impl RouteAttributes {
+    /// Returns whether the route requests its de-preference (RFC 8326).
+    #[must_use]
+    pub fn is_de_preferred(&self) -> bool {
+        self.communities.contains(&GRACEFUL_SHUTDOWN)
+    }
+
     /// Returns the attributes of the route as a de-preferred path (RFC 8326), which routers use
     /// only if no other path exists. `internal` is true if the router is in the nodes' own AS.
     /// `external_med` is [`de_preferred_med`]. `GRACEFUL_SHUTDOWN` requests the de-preference; the

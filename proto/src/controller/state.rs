@@ -22,6 +22,7 @@ mod explanation;
 mod messages;
 mod node_failure;
 mod objects;
+mod outlook;
 mod pool_addresses;
 mod pools;
 mod service;
@@ -56,6 +57,7 @@ use write_queue::WriteQueue;
 
 pub use announced::{NodeVerdict, Verdict};
 pub use explanation::{AddressExplanation, Explanation, PoolRow, ServiceRow};
+pub use outlook::{Outlook, OwnerOutlook, ServiceOutlook};
 
 /// Minimum time between two status writes of one custom resource. The limit is necessary because
 /// the counts in a pool's status change with each Service.
@@ -307,6 +309,16 @@ impl State {
     /// Returns the writes due at `now`, the longest overdue first.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = Write> {
         self.write_queue.due(now).cloned()
+    }
+
+    /// Returns a Service.
+    pub(in crate::controller) fn service(&self, key: &Key) -> Option<&Service> {
+        Some(&self.services.get(key)?.service)
+    }
+
+    /// Returns the time at which the Services of the next missing pool lose their addresses.
+    pub(in crate::controller) const fn pool_grace_end(&self) -> Option<Instant> {
+        self.pool_grace_end
     }
 
     /// Returns the time after `now` at which the state needs the next [`Event::Tick`], if any.

@@ -16,6 +16,7 @@ mod bgp_export;
 mod change_tracking;
 mod finding;
 mod live_speakers;
+mod next_owners;
 mod reason;
 mod recheck_queue;
 mod verdict;
@@ -26,6 +27,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
+use crate::bgp::{RouteInput, Withdrawable};
 use crate::eligibility::EligibleEndpoints;
 use crate::facts::{Key, Service, ServiceConditionType, stale_speakers};
 use crate::{Instant, api};
@@ -74,6 +76,23 @@ pub(super) struct CheckContext<'a> {
     bgp: Option<&'a BgpContext<'a>>,
     /// The failed nodes whose pods are marked as not Ready.
     silent_nodes: &'a [&'a str],
+}
+
+impl<'a> CheckContext<'a> {
+    /// Returns the inputs of the routes of each node that runs gobgpd. The annotation or taint of a
+    /// Node decides whether the node drains, even if its speaker does not report that yet.
+    pub(super) fn route_inputs<'s>(
+        &'s self,
+        withdrawable: &'s Withdrawable,
+    ) -> impl Iterator<Item = RouteInput<'a, 's>> {
+        let bgp = self.bgp.into_iter();
+        bgp.flat_map(move |bgp| {
+            bgp.advertisers().map(move |advertiser| {
+                let draining = advertiser.node.drain.is_some();
+                advertiser.route_input(bgp.advertisements(), withdrawable, draining)
+            })
+        })
+    }
 }
 
 impl State {

@@ -166,7 +166,7 @@ impl State {
         }
     }
 
-    fn stale(&self) -> BTreeSet<Box<str>> {
+    pub(super) fn stale(&self) -> BTreeSet<Box<str>> {
         stale_speakers(self.speakers.values(), |name| self.nodes.get(name))
     }
 

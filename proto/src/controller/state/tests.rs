@@ -31,11 +31,10 @@ use crate::{Instant, api};
 
 use super::custom_resources::StatusResource as _;
 use super::{Config, Names, State};
-use crate::controller::desired::{
-    Condition, CustomResourceStatus, IngressChange, Notice, ServiceStatus, Status, Target, Write,
-};
+use crate::controller::desired::{CustomResourceStatus, Notice, Status, Target, Write};
 use crate::controller::event::{Event, Leadership, Outcome};
 use crate::controller::plan::plan;
+use crate::controller::simulation::store;
 
 /// Objects of a cluster, and the state of its controller.
 struct Cluster {
@@ -353,36 +352,4 @@ impl Cluster {
 
 fn joined(addresses: &[IpAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// Applies a written status to a Service, as the API server does.
-fn store(service: &mut Service, status: &ServiceStatus) {
-    let mode = Some(status.mode);
-    match status.ingress {
-        IngressChange::Assign => {
-            let assigned = |address: &IpAddr| AssignedAddress { address: *address, mode };
-            service.assigned = status.addresses.iter().map(assigned).collect();
-            (service.has_non_ip_ingress, service.ingress_manager) = (false, None);
-        }
-        // The API server clears the addresses of a Service that is no load balancer.
-        IngressChange::Release if !service.load_balancer || service.ingress_manager.is_none() => {
-            service.assigned.clear();
-        }
-        IngressChange::Release | IngressChange::KeepForMetalLb => {}
-    }
-    service.has_own_fields = status.ingress == IngressChange::Assign || status.condition.is_some();
-    service.pool_annotation.clone_from(&status.pool);
-    service.sharing_parameters = status.sharing_parameters;
-    let fact = |kind| {
-        move |condition: &Condition| ServiceCondition {
-            kind,
-            status: condition.status,
-            reason: (*condition.reason).into(),
-            message: condition.message.clone(),
-            since: condition.since.or(Some(1)),
-        }
-    };
-    let assigned = status.condition.iter().map(fact(ServiceConditionType::AddressAssigned));
-    let announced = status.announced.iter().map(fact(ServiceConditionType::Announced));
-    service.conditions = assigned.chain(announced).collect();
 }

@@ -67,6 +67,16 @@ impl<'a> BgpContext<'a> {
         })
     }
 
+    /// Returns the BGPAdvertisements.
+    pub(super) const fn advertisements(&self) -> &BgpAdvertisements<'a> {
+        &self.advertisements
+    }
+
+    /// Returns the nodes whose speakers run with gobgpd.
+    pub(super) fn advertisers(&self) -> impl Iterator<Item = &Advertiser<'a>> {
+        self.nodes.iter().filter(|node| node.runs_gobgpd())
+    }
+
     /// Returns a node as an advertiser, and what [`Advertiser::exported_to`] returns for it.
     /// Returns `None` if no BGPAdvertisement announces the address.
     pub(super) fn export_from<'v>(

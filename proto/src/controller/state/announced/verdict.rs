@@ -99,7 +99,8 @@ impl DiagnosisInput<'_> {
         let rank = |node: &Node| {
             let index = candidates.binary_search_by(|it| it.node.cmp(&node.name)).ok()?;
             let is_able = self.cause_of_absence(layer2, node).is_none();
-            is_able.then(|| self.rank(layer2, &candidates[index]))
+            let draining = || self.live_speakers?.of(&node.name).map(|speaker| speaker.draining);
+            is_able.then(|| self.rank(layer2, &candidates[index], draining().unwrap_or(false)))
         };
         let mut ranks: Vec<_> = self.cluster.nodes().filter_map(rank).collect();
         ranks.sort_unstable();
@@ -126,12 +127,18 @@ impl DiagnosisInput<'_> {
         self.cluster.nodes().map(verdict).collect()
     }
 
-    /// Returns the rank of a candidate, from the objects in the API.
-    fn rank<'c>(&self, layer2: &Layer2Address<'_, '_>, candidate: &'c Candidate) -> Rank<'c> {
+    /// Returns the rank of a candidate, from the objects in the API. `draining` is true if the node
+    /// is in announcement drain.
+    pub(super) fn rank<'c>(
+        &self,
+        layer2: &Layer2Address<'_, '_>,
+        candidate: &'c Candidate,
+        draining: bool,
+    ) -> Rank<'c> {
         let node = &*candidate.node;
         let speaker = self.live_speakers.and_then(|live| live.of(node));
         let flags = Flags {
-            draining: speaker.is_some_and(|it| it.draining),
+            draining,
             unhealthy: speaker.is_some_and(|it| it.kube_proxy_issue().is_some()),
             isolated: speaker.is_some_and(|it| it.interfaces.iter().all(|it| it.isolated)),
             ..Flags::default()
@@ -145,7 +152,11 @@ impl DiagnosisInput<'_> {
 
     /// Returns why a node that may announce an address cannot do so: it has no live speaker, or no
     /// interface for the address. `None` if it can, or if speakers do not report their state.
-    fn cause_of_absence(&self, layer2: &Layer2Address<'_, '_>, node: &Node) -> Option<Cause> {
+    pub(super) fn cause_of_absence(
+        &self,
+        layer2: &Layer2Address<'_, '_>,
+        node: &Node,
+    ) -> Option<Cause> {
         if self.live_speakers?.of(&node.name).is_none() {
             return Some(Cause::NoSpeaker);
         }

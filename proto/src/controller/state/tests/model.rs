@@ -3,6 +3,7 @@
 //! model: every assignment must be legal, and every request that can be met must be met.
 
 mod changes;
+mod predicted;
 
 use super::*;
 use crate::facts::{FamilyPolicy, RememberedAddresses, TrafficPolicy};

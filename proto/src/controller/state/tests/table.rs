@@ -43,7 +43,7 @@ impl Cluster {
 
     /// Applies the change to the cluster, and returns the event by which a watch reports the
     /// change.
-    fn event_of(&mut self, change: &Op) -> Event {
+    pub(super) fn event_of(&mut self, change: &Op) -> Event {
         match change.clone() {
             Op::Service(service) => {
                 let before = self

@@ -7,7 +7,7 @@ use super::*;
 
 /// Generates a line of a row, as in [`super::script`], from few words of each type, so that
 /// different lines refer to the same objects.
-fn line() -> impl Strategy<Value = String> {
+pub(super) fn line() -> impl Strategy<Value = String> {
     let pool = (0..4u8, 0..7usize, prop::sample::subsequence(POOL_WORDS.to_vec(), 0..3)).prop_map(
         |(name, ranges, words)| format!("pool p{name} {} {}", RANGES[ranges], words.join(" ")),
     );
@@ -69,7 +69,7 @@ const SERVICE_WORDS: [&str; 15] = [
 
 impl Cluster {
     /// Returns true if the objects that the change deletes exist.
-    fn is_possible(&self, op: &Op) -> bool {
+    pub(super) fn is_possible(&self, op: &Op) -> bool {
         match op {
             Op::Delete(kind, name) if kind == "svc" => {
                 self.services.contains_key(&service_key(name))

@@ -1,0 +1,113 @@
+//! Reads the inputs of `plan` and `drain`, and returns their effects. Performs I/O.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use ferrolb_proto::controller::event::Event;
+use ferrolb_proto::facts::Key;
+use ferrolb_proto::store::Change;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use serde_json::Value;
+
+use super::changes::{Changes, key_of};
+use super::{Effect, Prediction, endpoints};
+use crate::kubectl::Kubectl;
+use crate::snapshot::Snapshot;
+
+/// Maximum number of lists of pods that are read at the same time.
+const CONCURRENT_LISTS: usize = 8;
+
+/// The files of a plan.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// Files to apply.
+    pub applied: Vec<PathBuf>,
+    /// Directory of a kustomization to apply.
+    pub kustomize: Option<PathBuf>,
+    /// Files to delete.
+    pub deleted: Vec<PathBuf>,
+}
+
+/// Changes and their effect.
+pub struct Plan {
+    /// The effect.
+    pub effect: Effect,
+    changes: Changes,
+    pool_grace: Duration,
+}
+
+impl Plan {
+    /// Returns the changes and their effect as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.effect.text(&self.changes, self.pool_grace)
+    }
+}
+
+/// Returns the changes and their effect. `namespace` is the namespace of the installation, and
+/// `unix_time` the present time in seconds since 1970.
+///
+/// # Errors
+/// kubectl, the API server, or one of them rejects an object or a list.
+pub async fn plan(
+    client: &Client,
+    kubectl: Kubectl,
+    files: Files,
+    namespace: &str,
+    unix_time: i64,
+) -> Result<Plan> {
+    let objects = tokio::task::spawn_blocking(move || {
+        let applied = kubectl.would_apply(&files.applied, files.kustomize.as_ref())?;
+        Ok::<_, anyhow::Error>((applied, kubectl.existing(&files.deleted)?))
+    });
+    let objects = async { objects.await.context("the thread that runs kubectl failed")? };
+    let ((applied, deleted), mut snapshot) =
+        futures::try_join!(objects, Snapshot::read(client, namespace, unix_time))?;
+    let mut changes = Changes::new(&applied, &deleted, &snapshot.config);
+    add_endpoints(client, &applied, &snapshot, &mut changes).await?;
+    let mut prediction = Prediction::new(snapshot.state(unix_time));
+    let effect = prediction.effect(&mut changes);
+    Ok(Plan { effect, changes, pool_grace: snapshot.config.pool_grace })
+}
+
+/// Adds the EndpointSlices of the Services whose selector is new or changes.
+async fn add_endpoints(
+    client: &Client,
+    applied: &[Value],
+    snapshot: &Snapshot,
+    changes: &mut Changes,
+) -> Result<()> {
+    let services = applied.iter().filter(|object| object["kind"] == "Service");
+    let selecting: Vec<_> =
+        services.filter_map(|service| Some((service, endpoints::selector(service)?))).collect();
+    if selecting.is_empty() {
+        return Ok(());
+    }
+    let before: BTreeMap<&Key, &str> = snapshot.selectors().collect();
+    let changed = selecting.into_iter().filter(|(service, selector)| {
+        before.get(&key_of(service)).is_none_or(|before| before != selector)
+    });
+    let read = |(service, selector): (&'_ Value, String)| {
+        let service = service.clone();
+        async move {
+            let key = key_of(&service);
+            let pods = Api::<Pod>::namespaced(client.clone(), key.namespace());
+            let pods = pods.list(&ListParams::default().labels(&selector).match_any()).await;
+            let pods = pods.with_context(|| format!("cannot list the pods of Service {key}"))?;
+            Ok::<_, anyhow::Error>((key, endpoints::slices(&service, &pods.items)))
+        }
+    };
+    let slices: Vec<_> =
+        stream::iter(changed).map(read).buffered(CONCURRENT_LISTS).try_collect().await?;
+    for (service, slices) in slices {
+        let old = snapshot.slices_of(&service).map(|slice| Event::Slice(Change::Delete(slice)));
+        changes.events.extend(old);
+        changes.add_slices(&slices, &snapshot.config);
+    }
+    Ok(())
+}
