@@ -10,12 +10,10 @@ use anyhow::{Context, Result};
 /// Number of runs of each command.
 const RUNS: usize = 5;
 /// Plan: the first 256 addresses of the pool are removed, so 256 Services get other ones.
-const PLAN: &str = "kubectl ferrolb plan -f - <<'END'
-apiVersion: ferrolb.io/v1beta1
-kind: IPAddressPool
-metadata: {name: bench, namespace: ferrolb-system}
-spec: {addresses: [172.31.1.0-172.31.255.255, 'fd31::/112']}
-END";
+const PLAN: &str = "echo '{\"apiVersion\": \"ferrolb.io/v1beta1\", \"kind\": \"IPAddressPool\", \
+    \"metadata\": {\"name\": \"bench\", \"namespace\": \"ferrolb-system\"}, \
+    \"spec\": {\"addresses\": [\"172.31.1.0-172.31.255.255\", \"fd31::/112\"]}}' \
+    | kubectl ferrolb plan -f -";
 
 /// Measures the commands.
 ///
