@@ -12,6 +12,7 @@
 
 pub mod args;
 pub mod installation;
+pub mod migrate;
 pub mod snapshot;
 pub mod status;
 pub mod table;

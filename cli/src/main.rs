@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
 use ferrolb_cli::args::{Args, Command, Output, WhyOutput};
+use ferrolb_cli::migrate::args::Source;
+use ferrolb_cli::migrate::run;
 use ferrolb_cli::snapshot::Snapshot;
 use ferrolb_cli::status::Status;
 use ferrolb_cli::why;
@@ -17,6 +19,8 @@ use kube::{Client, Config};
 
 /// Exit code for a Service that is not announced.
 const NOT_ANNOUNCED: u8 = 1;
+/// Exit code for a migration that changes addresses or has problems.
+const CHANGES: u8 = 1;
 /// Exit code if the objects cannot be read.
 const FAILED: u8 = 2;
 /// Interval of `status --watch`.
@@ -40,6 +44,9 @@ async fn run(args: Args) -> Result<ExitCode> {
         let mut command = Args::command();
         clap_complete::generate(shell, &mut command, "kubectl-ferrolb", &mut std::io::stdout());
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Migrate(source) = &args.command {
+        return migrate(&args, source).await;
     }
     let config = config(&args).await?;
     let default_namespace = config.default_namespace.clone();
@@ -73,8 +80,19 @@ async fn run(args: Args) -> Result<ExitCode> {
             let code = if explanation.row.announced { 0 } else { NOT_ANNOUNCED };
             Ok(ExitCode::from(code))
         }
-        Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Migrate(_) | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Runs the command `migrate`, which needs no cluster if the objects are in files.
+async fn migrate(args: &Args, source: &Source) -> Result<ExitCode> {
+    let client = match run::needs_cluster(source) {
+        true => Some(Client::try_from(config(args).await?)?),
+        false => None,
+    };
+    let output = run::run(client, source, &args.installation).await?;
+    print(&output.text)?;
+    Ok(ExitCode::from(if output.keeps_everything { 0 } else { CHANGES }))
 }
 
 fn status(mut snapshot: Snapshot, output: Option<Output>) -> Result<String> {
