@@ -157,7 +157,14 @@ fn leaves(value: &Value, path: &str, found: &mut Vec<(String, Value)>) {
             let items = items.iter().enumerate();
             items.for_each(|(index, item)| leaves(item, &format!("{path}[{index}]"), found));
         }
-        leaf => found.push((path.to_owned(), leaf.clone())),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => {
+            found.push((path.to_owned(), value.clone()));
+        }
     }
 }
 
@@ -266,9 +273,9 @@ fn existing_files_are_not_overwritten() {
     assert!(error.to_string().contains("b.yaml exists"), "{error}");
     assert!(!directory.join("a.yaml").exists(), "no file is written");
     fs::write(directory.join("c.txt"), "{").unwrap();
-    assert!(files::read(&[directory.clone()]).is_ok(), "other files are ignored");
+    assert!(files::read(std::slice::from_ref(&directory)).is_ok(), "other files are ignored");
     fs::write(directory.join("d.yaml"), "{").unwrap();
-    assert!(files::read(&[directory.clone()]).is_err());
+    assert!(files::read(std::slice::from_ref(&directory)).is_err());
     fs::remove_dir_all(&directory).unwrap();
 }
 
