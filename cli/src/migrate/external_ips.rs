@@ -1,15 +1,17 @@
-//! Migration from `spec.externalIPs`: a pool has exactly these addresses, and each Service keeps
-//! its own. Pure. The page docs/from-externalips.md explains the steps.
+//! Migration from `spec.externalIPs`: a pool has exactly those of these addresses that are in no
+//! pool yet, and each Service keeps its own. Pure. The page docs/from-externalips.md explains the
+//! steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::controller::state::{Config, Names};
+use ferrolb_proto::range::AddressRange;
 use serde_json::{Value, json};
 
 use super::change::{Annotations, shared};
-use super::objects::{self, CORE, Objects, key, namespace, text, texts};
+use super::objects::{self, CORE, Objects, key, namespace, object, text, texts};
 use super::predict::{Expected, predict};
 use super::shell::{file, list_addresses, on_service, quoted};
 use super::{ManifestFile, Migration, Problem, Step};
@@ -23,6 +25,8 @@ const FILE: &str = "ferrolb.yaml";
 struct Candidate<'a> {
     service: &'a Value,
     addresses: Vec<IpAddr>,
+    /// True if another Service has one of the addresses.
+    is_shared: bool,
     annotations: Annotations<'a>,
 }
 
@@ -31,11 +35,9 @@ struct Candidate<'a> {
 pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     let mut problems = Vec::new();
     let candidates = candidates(objects, &mut problems);
-    let pool: BTreeSet<IpAddr> =
+    let in_use: BTreeSet<IpAddr> =
         candidates.iter().flat_map(|it| it.addresses.iter().copied()).collect();
-    let namespaces: BTreeSet<&str> = candidates.iter().map(|it| namespace(it.service)).collect();
-    let manifests =
-        if pool.is_empty() { Vec::new() } else { manifests(&pool, &namespaces, ferrolb) };
+    let manifests = manifests(objects, &candidates, &in_use, ferrolb);
     let expected = candidates
         .iter()
         .map(|it| Expected { key: key(it.service), addresses: it.addresses.clone() });
@@ -50,21 +52,21 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     });
     let prediction = predict(config, &after.with(manifests.iter().cloned()), expected.collect());
     problems.extend(prediction.invalid);
+    let facts = vec![
+        format!("Services with external IPs that can migrate: {}", candidates.len()),
+        format!("their external IPs: {}", in_use.len()),
+    ];
+    let steps = steps(&candidates, directory, ferrolb, !manifests.is_empty());
+    let file = ManifestFile { name: FILE, objects: manifests };
     let migration = Migration {
         title: "Migration from spec.externalIPs".to_owned(),
-        facts: vec![
-            format!("Services with external IPs that can migrate: {}", candidates.len()),
-            format!("their external IPs: {}", pool.len()),
-        ],
+        facts,
         services: prediction.outcomes,
         problems,
-        files: vec![ManifestFile { name: FILE, objects: manifests }],
+        files: if file.objects.is_empty() { Vec::new() } else { vec![file] },
         ..Migration::default()
     };
-    if candidates.is_empty() {
-        return Migration { files: Vec::new(), ..migration };
-    }
-    migration.with_steps(steps(&candidates, directory, ferrolb))
+    migration.with_steps(if candidates.is_empty() { Vec::new() } else { steps })
 }
 
 /// Returns the Services with external IPs that can migrate.
@@ -80,9 +82,15 @@ fn candidates<'a>(objects: &'a Objects, problems: &mut Vec<Problem>) -> Vec<Cand
     let mut candidates = Vec::new();
     for (service, addresses) in services {
         let obstacles = obstacles(service, &addresses, &nodes);
+        let is_shared = addresses.iter().any(|address| shared.contains(address));
+        if is_shared {
+            let text = "another Service has the address, too: kube-proxy does not serve it between \
+                the commands for both";
+            problems.push(Problem::note(objects::label(service), text));
+        }
         if obstacles.is_empty() {
             let annotations = Annotations::keep(service, &addresses, &shared);
-            candidates.push(Candidate { service, addresses, annotations });
+            candidates.push(Candidate { service, addresses, is_shared, annotations });
         }
         problems.extend(obstacles);
     }
@@ -114,18 +122,28 @@ fn obstacles(service: &Value, addresses: &[IpAddr], nodes: &[(IpAddr, &str)]) ->
     texts.into_iter().map(|text| Problem::of(objects::label(service), text)).collect()
 }
 
-fn manifests(pool: &BTreeSet<IpAddr>, namespaces: &BTreeSet<&str>, ferrolb: &str) -> Vec<Value> {
-    let object = |kind: CustomResourceKind, spec: Value| {
-        json!({
-            "apiVersion": format!("{}/{}", api::GROUP, kind.version()), "kind": kind.name(),
-            "metadata": {"name": POOL, "namespace": ferrolb}, "spec": spec,
-        })
-    };
+/// Returns the pool of the addresses that are in no pool yet, and its advertisement.
+fn manifests(
+    objects: &Objects,
+    candidates: &[Candidate<'_>],
+    in_use: &BTreeSet<IpAddr>,
+    ferrolb: &str,
+) -> Vec<Value> {
+    let pools = objects.of(api::GROUP, CustomResourceKind::IPAddressPool.name());
+    let ranges = pools.flat_map(|pool| texts(pool, "/spec/addresses"));
+    let ranges: Vec<AddressRange> = ranges.filter_map(|text| text.parse().ok()).collect();
+    let is_new = |address: &&IpAddr| !ranges.iter().any(|range| range.contains(**address));
+    let new: Vec<&IpAddr> = in_use.iter().filter(is_new).collect();
+    if new.is_empty() {
+        return Vec::new();
+    }
+    let namespaces: BTreeSet<&str> = candidates.iter().map(|it| namespace(it.service)).collect();
     let allocation = json!({"namespaces": namespaces});
-    let spec = json!({"addresses": pool, "autoAssign": false, "serviceAllocation": allocation});
+    let spec = json!({"addresses": new, "autoAssign": false, "serviceAllocation": allocation});
+    let advertisement = json!({"ipAddressPools": [POOL]});
     vec![
-        object(CustomResourceKind::IPAddressPool, spec),
-        object(CustomResourceKind::L2Advertisement, json!({"ipAddressPools": [POOL]})),
+        object(CustomResourceKind::IPAddressPool, POOL, ferrolb, spec),
+        object(CustomResourceKind::L2Advertisement, POOL, ferrolb, advertisement),
     ]
 }
 
@@ -140,39 +158,65 @@ impl Candidate<'_> {
         service
     }
 
+    /// Returns the command that changes the type. FerroLB assigns no address that is an external IP
+    /// of another Service, so Services that share one lose the field at the same time.
+    fn serve(&self) -> String {
+        match self.is_shared {
+            true => self.patch(&json!({"type": "LoadBalancer", "externalIPs": null})),
+            false => self.patch(&json!({"type": "LoadBalancer"})),
+        }
+    }
+
+    /// Returns the command that changes the type back.
+    fn undo_serve(&self) -> String {
+        let former = match text(self.service, "/spec/type") {
+            "" => "ClusterIP",
+            former => former,
+        };
+        match self.is_shared {
+            true => self.patch(&json!({"type": former, "externalIPs": self.addresses})),
+            false => self.patch(&json!({"type": former})),
+        }
+    }
+
     fn patch(&self, spec: &Value) -> String {
         let patch = json!({"spec": spec}).to_string();
         format!("{} --type=merge -p {}", on_service("patch", self.service), quoted(&patch))
     }
 }
 
-fn steps(candidates: &[Candidate<'_>], directory: &str, ferrolb: &str) -> Vec<Step> {
+fn steps(
+    candidates: &[Candidate<'_>],
+    directory: &str,
+    ferrolb: &str,
+    has_pool: bool,
+) -> Vec<Step> {
     let file = file(directory, FILE);
     let pool = Step::new("pool", "Create the pool", "none: FerroLB assigns no external IP")
         .check(format!("kubectl -n {} get fspeaker", quoted(ferrolb)), "one line for each node")
         .check(format!("kubectl apply --dry-run=server -f {file}"), "no error")
         .run(format!("kubectl apply -f {file}"))
         .undo(format!("kubectl delete -f {file}"));
-    let serve = Step::new(
+    let mut serve = Step::new(
         "serve",
         "Request the addresses, and change the type",
         "none: kube-proxy serves the addresses before and after; a node announces each of them less \
          than 1 s later, unless another host or an interface still replies for it (KernelAnswers)",
-    )
-    .check(
-        format!("kubectl -n {} wait --for=condition=Valid fpool/{POOL} --timeout=60s", quoted(ferrolb)),
-        "condition met",
-    )
-    .run_all(candidates.iter().filter_map(|it| it.annotations.command()))
-    .run_all(candidates.iter().map(|it| it.patch(&json!({"type": "LoadBalancer"}))))
-    .undo_all(candidates.iter().map(|it| {
-        let former = match text(it.service, "/spec/type") {
-            "" => "ClusterIP",
-            former => former,
-        };
-        it.patch(&json!({"type": former}))
-    }))
-    .undo_all(candidates.iter().filter_map(|it| it.annotations.undo()));
+    );
+    if has_pool {
+        serve = serve.check(
+            format!(
+                "kubectl -n {} wait --for=condition=Valid fpool/{POOL} --timeout=60s",
+                quoted(ferrolb)
+            ),
+            "condition met",
+        );
+    }
+    let serve = serve
+        .run_all(candidates.iter().filter_map(|it| it.annotations.command()))
+        .run_all(candidates.iter().map(Candidate::serve))
+        .undo_all(candidates.iter().map(Candidate::undo_serve))
+        .undo_all(candidates.iter().filter_map(|it| it.annotations.undo()));
     let move_owner = Step::new(
         "move",
         "Remove the addresses from interfaces of nodes, and static routes to them",
@@ -192,9 +236,10 @@ fn steps(candidates: &[Candidate<'_>], directory: &str, ferrolb: &str) -> Vec<St
     for it in candidates {
         remove = remove.check(wait(it), "condition met");
     }
+    let own = || candidates.iter().filter(|it| !it.is_shared);
     let remove = remove
-        .run_all(candidates.iter().map(|it| it.patch(&json!({"externalIPs": null}))))
-        .undo_all(candidates.iter().map(|it| it.patch(&json!({"externalIPs": it.addresses}))));
+        .run_all(own().map(|it| it.patch(&json!({"externalIPs": null}))))
+        .undo_all(own().map(|it| it.patch(&json!({"externalIPs": it.addresses}))));
     let verify = Step::new("verify", "Verify the addresses", "none").run(list_addresses());
-    vec![pool, serve, move_owner, remove, verify]
+    has_pool.then_some(pool).into_iter().chain([serve, move_owner, remove, verify]).collect()
 }

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::api::{self, CustomResourceKind};
+use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::range::{AddressRange, AddressSet};
 use serde_json::{Map, Value, json};
 
 use super::Problem;
-use super::objects::{self, namespace};
+use super::objects::{self, namespace, object};
 
 /// Scope of the pool for all namespaces.
 const GLOBAL: &str = "global";
@@ -170,13 +170,4 @@ fn skips_ends(data: &Map<String, Value>) -> bool {
 
 fn addresses(set: &AddressSet) -> BTreeSet<String> {
     set.ranges().map(|range| range.to_string()).collect()
-}
-
-/// Returns a custom resource of FerroLB.
-#[must_use]
-pub fn object(kind: CustomResourceKind, name: &str, namespace: &str, spec: Value) -> Value {
-    json!({
-        "apiVersion": format!("{}/{}", api::GROUP, kind.version()), "kind": kind.name(),
-        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
-    })
 }

@@ -239,12 +239,17 @@ fn switch(settings: &Settings) -> Step {
             .run(format!("kubectl apply -f {peers}"))
             .undo(format!("kubectl delete -f {peers}"));
     }
-    if let Some(class) = &settings.class {
-        step = step.run(upgrade(settings, class)).undo(upgrade(settings, LOAD_BALANCER_CLASS));
-    }
+    let uninstall = format!("helm uninstall ferrolb --namespace {}", quoted(&settings.ferrolb));
+    // A controller that does not serve the Services any more would remove their addresses.
+    step = match &settings.class {
+        Some(class) => step.run(upgrade(settings, class)).undo(uninstall).undo_all(start(settings)),
+        None => step
+            .undo_all(start(settings))
+            .undo("# when MetalLB's controller has written its annotation to all Services again:")
+            .undo(uninstall),
+    };
     let annotations = SERVED.map(|name| format!("{name}-")).join(" ");
     step.run(format!("kubectl annotate services --all --all-namespaces {annotations}"))
-        .undo_all(start(settings))
 }
 
 fn verify(settings: &Settings) -> Step {

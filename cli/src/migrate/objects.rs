@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::facts::Key;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// API group of the kinds in `core/v1`.
 pub const CORE: &str = "";
@@ -167,10 +168,17 @@ pub fn label(object: &Value) -> String {
     }
 }
 
+/// Returns a custom resource of FerroLB.
+#[must_use]
+pub fn object(kind: CustomResourceKind, name: &str, namespace: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": format!("{}/{}", api::GROUP, kind.version()), "kind": kind.name(),
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
