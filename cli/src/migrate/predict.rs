@@ -245,8 +245,8 @@ fn namespaces(objects: &Objects) -> Vec<Value> {
     all
 }
 
-/// Returns a Service with its namespace and with `managedFields`, which `kubectl get -o yaml` omits.
-/// Another client than FerroLB has written the addresses, unless FerroLB's annotation is present.
+/// Returns a Service with its namespace and with `managedFields`, which `kubectl get -o yaml`
+/// omits. Another client than FerroLB has written the addresses, unless FerroLB's annotation is present.
 fn with_managers(service: &Value) -> Value {
     let mut service = service.clone();
     service["metadata"]["namespace"] = objects::namespace(&service).into();

@@ -45,14 +45,14 @@ pub fn compare_addresses(directory: &str) -> String {
     format!("{ADDRESSES} | diff {} -", file(directory, BEFORE))
 }
 
-/// Returns the command that stops FerroLB's controller. A controller without pools would remove the
-/// addresses from the Services.
+/// Returns the command that stops FerroLB's controller. A controller without pools would remove
+/// the addresses from the Services.
 #[must_use]
 pub fn stop_controller(ferrolb: &str) -> String {
     format!("kubectl -n {} scale deployment controller --replicas=0", quoted(ferrolb))
 }
 
-/// Returns a kubectl command for a Service: its namespace, the verb and the Service, for a kubectl command.
+/// Returns a kubectl command for a Service, without its last arguments.
 #[must_use]
 pub fn on_service(verb: &str, service: &Value) -> String {
     format!("kubectl -n {} {verb} service {}", quoted(namespace(service)), quoted(name(service)))
