@@ -246,7 +246,8 @@ fn namespaces(objects: &Objects) -> Vec<Value> {
 }
 
 /// Returns a Service with its namespace and with `managedFields`, which `kubectl get -o yaml`
-/// omits. Another client than FerroLB has written the addresses, unless FerroLB's annotation is present.
+/// omits. Another client than FerroLB has written the addresses, unless FerroLB's annotation is
+/// present.
 fn with_managers(service: &Value) -> Value {
     let mut service = service.clone();
     service["metadata"]["namespace"] = objects::namespace(&service).into();
