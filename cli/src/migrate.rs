@@ -111,6 +111,14 @@ pub struct Check {
     pub expect: String,
 }
 
+impl ManifestFile {
+    /// Returns the file, or nothing if there are no objects.
+    #[must_use]
+    pub fn unless_empty(name: &'static str, objects: Vec<Value>) -> Vec<Self> {
+        if objects.is_empty() { Vec::new() } else { vec![Self { name, objects }] }
+    }
+}
+
 impl Migration {
     /// Returns whether all Services keep their addresses and nothing is lost.
     #[must_use]

@@ -57,13 +57,12 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         format!("their external IPs: {}", in_use.len()),
     ];
     let steps = steps(&candidates, directory, ferrolb, !manifests.is_empty());
-    let file = ManifestFile { name: FILE, objects: manifests };
     let migration = Migration {
         title: "Migration from spec.externalIPs".to_owned(),
         facts,
         services: prediction.outcomes,
         problems,
-        files: if file.objects.is_empty() { Vec::new() } else { vec![file] },
+        files: ManifestFile::unless_empty(FILE, manifests),
         ..Migration::default()
     };
     migration.with_steps(if candidates.is_empty() { Vec::new() } else { steps })

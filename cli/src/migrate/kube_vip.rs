@@ -87,7 +87,7 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         facts: facts(&found, services.len()),
         services: prediction.outcomes,
         problems,
-        files: vec![ManifestFile { name: FILE, objects: manifests }],
+        files: ManifestFile::unless_empty(FILE, manifests),
         ..Migration::default()
     };
     migration.with_steps(steps)

@@ -1,4 +1,4 @@
-//! Reads the objects of a running cluster. Performs I/O: lists only, and never Secrets.
+//! Reads the objects of a running cluster, and never Secrets. Performs I/O.
 
 use anyhow::{Context as _, Result, bail};
 use ferrolb_proto::api::{GROUP, resource};
@@ -20,6 +20,10 @@ const FORBIDDEN: u16 = 403;
 const COMMON: [&str; 4] =
     ["/api/v1/services", "/api/v1/nodes", "/api/v1/namespaces", "/apis/apps/v1/deployments"];
 
+/// URL of the CustomResourceDefinition of MetalLB's BGPPeers, for the versions that are stored.
+const PEER_CRD: &str =
+    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/bgppeers.metallb.io";
+
 /// Reads the objects that a migration needs.
 ///
 /// # Errors
@@ -27,7 +31,7 @@ const COMMON: [&str; 4] =
 pub async fn read(client: &Client, source: &Source) -> Result<Objects> {
     let mut values = Vec::new();
     for url in urls(source) {
-        values.extend(list(client, &url).await?);
+        values.extend(read_url(client, &url).await?);
     }
     Ok(Objects::new(values))
 }
@@ -48,7 +52,7 @@ fn urls(source: &Source) -> Vec<String> {
             urls.extend(custom(METALLB));
             urls.push("/apis/apps/v1/daemonsets".to_owned());
             urls.push(format!("/apis/{FRR_K8S}/v1beta1/frrconfigurations"));
-            urls.push("/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned());
+            urls.push(PEER_CRD.to_owned());
         }
         Source::KubeVip(_) => {
             let kinds = ["configmaps", "pods"];
@@ -60,8 +64,8 @@ fn urls(source: &Source) -> Vec<String> {
     urls
 }
 
-/// Lists a kind. The result is empty if the cluster does not have the kind.
-async fn list(client: &Client, url: &str) -> Result<Option<Value>> {
+/// Lists a kind, or reads one object. The result is empty if the cluster does not have it.
+async fn read_url(client: &Client, url: &str) -> Result<Option<Value>> {
     // The API server replies from its cache.
     let request = Request::new(url).list(&ListParams::default().match_any())?;
     match client.request::<Value>(request).await {

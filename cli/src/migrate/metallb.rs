@@ -62,8 +62,8 @@ impl<'a> MetalLb<'a> {
         let (peers, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(is_peer);
         let settings =
             Settings { secrets, has_peers: !peers.is_empty(), ..self.settings(directory) };
-        let mut files = vec![ManifestFile { name: OBJECTS, objects: others }];
-        files.extend((!peers.is_empty()).then_some(ManifestFile { name: PEERS, objects: peers }));
+        let mut files = ManifestFile::unless_empty(OBJECTS, others);
+        files.extend(ManifestFile::unless_empty(PEERS, peers));
         let migration = Migration {
             title: format!("Migration from MetalLB to objects of {}", api::GROUP),
             files,
@@ -114,6 +114,7 @@ impl<'a> MetalLb<'a> {
         problems.extend(self.other_frr_configurations());
         problems.extend(self.unserved());
         problems.extend(self.class_note());
+        problems.extend(self.namespace_note());
         problems.sort();
         problems.dedup();
         Migration {
@@ -225,6 +226,17 @@ impl<'a> MetalLb<'a> {
             Problem::note(objects::label(service), text)
         };
         unserved.map(note).collect()
+    }
+
+    /// Reports that pools select namespaces by labels that the input does not have.
+    fn namespace_note(&self) -> Option<Problem> {
+        let selectors = "/spec/serviceAllocation/namespaceSelectors";
+        let mut pools = self.of(CustomResourceKind::IPAddressPool);
+        let selects = pools.any(|pool| !objects::list(pool, selectors).is_empty());
+        let text = "none is in the files, so namespaceSelectors of pools select none: add the output \
+            of kubectl get namespaces -o yaml";
+        let has_none = self.objects.of(objects::CORE, "Namespace").next().is_none();
+        (selects && has_none).then(|| Problem::of("Namespaces", text))
     }
 
     fn class_note(&self) -> Option<Problem> {

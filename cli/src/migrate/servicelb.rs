@@ -37,6 +37,11 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     let prediction = predict(config, &adopted, expected.collect());
     let has_pool =
         objects.of(api::GROUP, CustomResourceKind::IPAddressPool.name()).next().is_some();
+    let facts = vec![format!("Services with addresses of nodes: {}", services.len())];
+    let title = "Migration from ServiceLB of k3s".to_owned();
+    if services.is_empty() {
+        return Migration { title, facts, ..Migration::default() };
+    }
     let mut problems = vec![Problem::of(
         "ServiceLB",
         "the Services have addresses of nodes, which FerroLB never assigns: all addresses change",
@@ -48,13 +53,8 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     }
     problems.extend(prediction.invalid);
     problems.extend(services.iter().filter_map(|service| host_ports(service)));
-    let migration = Migration {
-        title: "Migration from ServiceLB of k3s".to_owned(),
-        facts: vec![format!("Services with addresses of nodes: {}", services.len())],
-        services: prediction.outcomes,
-        problems,
-        ..Migration::default()
-    };
+    let migration =
+        Migration { title, facts, services: prediction.outcomes, problems, ..Migration::default() };
     migration.with_steps(steps(&services, directory, ferrolb, has_pool))
 }
 
