@@ -8,7 +8,8 @@
 //! The state is the one of the controller ([`ferrolb_proto::controller`]), so a command and the
 //! controller come to the same results. Two facts are only in the memory of the controller: changes
 //! of a status by other clients, and writes that the API server rejects. [`snapshot`] performs the
-//! I/O; [`status`] and [`why`] are pure.
+//! I/O; [`status`] and [`why`] are pure. [`migrate`] has its own inputs: the objects of other load
+//! balancers, also from files.
 
 pub mod args;
 pub mod installation;

@@ -15,6 +15,7 @@ pub mod files;
 pub mod kube_vip;
 pub mod kube_vip_bgp;
 pub mod kube_vip_pools;
+mod kube_vip_steps;
 pub mod live;
 pub mod metallb;
 pub mod metallb_steps;

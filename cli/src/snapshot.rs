@@ -1,5 +1,5 @@
 //! A copy of the objects that FerroLB reads, and the controller's state that follows from them.
-//! This is the only module that does I/O.
+//! Performs I/O.
 
 use anyhow::{Context as _, Result, bail};
 use ferrolb_proto::Instant;

@@ -209,7 +209,9 @@ impl<'a> MetalLb<'a> {
             .any(|peer| text(peer, "/apiVersion").ends_with("/v1beta1"));
         let text = format!(
             "the cluster may store BGPPeers as v1beta1, which only MetalLB converts. While MetalLB \
-             runs: kubectl -n {} get bgppeers.v1beta2.metallb.io -o yaml | kubectl replace -f -",
+             runs, store them again: kubectl -n {} get bgppeers.v1beta2.metallb.io -o yaml | kubectl \
+             replace -f - && kubectl patch crd bgppeers.metallb.io --subresource=status --type=merge \
+             -p '{{\"status\":{{\"storedVersions\":[\"v1beta2\"]}}}}'",
             self.namespace
         );
         (is_stored || is_written)

@@ -49,12 +49,14 @@ pub struct Settings {
 #[must_use]
 pub fn own_group(settings: &Settings) -> Vec<Step> {
     let default = settings.class.is_none().then(|| default_implementation(settings));
+    let manifests = "none. Remove MetalLB's annotation also from stored manifests of Services: \
+        FerroLB leaves a Service that gets it again to MetalLB";
     [save(settings)]
         .into_iter()
         .chain((!settings.is_installed).then(|| install(settings)))
         .chain([copy(settings)])
         .chain(default)
-        .chain([switch(settings), verify(settings), clean_up(settings)])
+        .chain([switch(settings), verify(settings), clean_up(settings, manifests)])
         .collect()
 }
 
@@ -79,7 +81,8 @@ pub fn in_place(settings: &Settings) -> Vec<Step> {
         ))
         .undo(format!("helm uninstall ferrolb --namespace {ferrolb}"))
         .undo_all(start(settings));
-    vec![save(settings), step, verify(settings), clean_up(settings)]
+    let clean_up = clean_up(settings, NO_EFFECT);
+    vec![save(settings), step, verify(settings), clean_up]
 }
 
 fn save(settings: &Settings) -> Step {
@@ -261,17 +264,13 @@ fn verify(settings: &Settings) -> Step {
         .run(conditions)
 }
 
-fn clean_up(settings: &Settings) -> Step {
+fn clean_up(settings: &Settings, effect: &str) -> Step {
     let namespace = quoted(&settings.metallb);
-    Step::new(
-        "clean-up",
-        "Delete MetalLB, if you need no rollback",
-        "none. Remove MetalLB's annotation also from stored manifests of Services",
-    )
-    .check(compare_addresses(&settings.directory), "prints nothing, or only new Services")
-    .run(format!("kubectl -n {namespace} delete deployment,daemonset --all"))
-    .run(
-        "kubectl delete validatingwebhookconfiguration --ignore-not-found \
+    Step::new("clean-up", "Delete MetalLB, if you need no rollback", effect)
+        .check(compare_addresses(&settings.directory), "prints nothing, or only new Services")
+        .run(format!("kubectl -n {namespace} delete deployment,daemonset --all"))
+        .run(
+            "kubectl delete validatingwebhookconfiguration --ignore-not-found \
          metallb-webhook-configuration frr-k8s-validating-webhook-configuration",
-    )
+        )
 }

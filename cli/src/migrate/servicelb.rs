@@ -125,7 +125,7 @@ fn steps(services: &[&Value], directory: &str, ferrolb: &str, has_pool: bool) ->
          and DNS records have the new addresses",
     )
     .check(
-        "kubectl -n kube-system get daemonset -l svccontroller.k3s.cattle.io/svcname",
+        "kubectl -n kube-system get pods -l svccontroller.k3s.cattle.io/svcname",
         "No resources found",
     )
     .run_all(annotate("=true"))
