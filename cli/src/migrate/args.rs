@@ -11,10 +11,10 @@ pub enum Source {
     #[command(after_help = METALLB_HELP)]
     Metallb {
         /// Plan the migration to FerroLB's own objects, and write them
-        #[arg(long, conflicts_with_all = ["in_place", "plan"])]
+        #[arg(long, conflicts_with = "in_place")]
         own_group: bool,
         /// Plan the migration in which FerroLB uses MetalLB's objects
-        #[arg(long, conflicts_with = "plan")]
+        #[arg(long)]
         in_place: bool,
         /// Namespace of MetalLB; default: the one of its pools
         #[arg(long, value_name = "NAMESPACE")]

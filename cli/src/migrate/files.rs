@@ -22,12 +22,23 @@ pub fn read(paths: &[PathBuf]) -> Result<Objects> {
         for file in files_of(path)? {
             let name = file.display();
             let text = fs::read_to_string(&file).with_context(|| format!("cannot read {name}"))?;
-            let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
-                .map_err(|error| anyhow::anyhow!("{name} is neither YAML nor JSON: {error}"))?;
+            let documents =
+                parse(&text).with_context(|| format!("{name} is neither YAML nor JSON"))?;
             values.extend(documents);
         }
     }
     Ok(Objects::new(values))
+}
+
+/// Returns the documents of a file. JSON is also YAML, but its own parser is faster.
+fn parse(text: &str) -> Result<Vec<Value>> {
+    let json = serde_json::Deserializer::from_str(text).into_iter();
+    if let Ok(documents) = json.collect::<Result<_, _>>() {
+        return Ok(documents);
+    }
+    // The output of kubectl has no aliases, and may be large.
+    let options = serde_saphyr::options! { budget: None };
+    Ok(serde_saphyr::from_multiple_with_options(text, options)?)
 }
 
 /// Returns a file itself, or the files in a directory, sorted.

@@ -171,3 +171,36 @@ fn skips_ends(data: &Map<String, Value>) -> bool {
 fn addresses(set: &AddressSet) -> BTreeSet<String> {
     set.ranges().map(|range| range.to_string()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pools(data: Value) -> (Vec<Value>, Vec<Problem>) {
+        let pools = Pools::read(Some(&json!({"data": data})), &[]);
+        (pools.manifests("ferrolb-system", false), pools.problems)
+    }
+
+    #[test]
+    fn the_ends_of_cidrs_are_skipped_on_request() {
+        let data = json!({"cidr-a": "10.0.0.0/30,10.0.1.0/31", "skip-end-ips-in-cidr": "true"});
+        let (manifests, problems) = pools(data);
+        assert_eq!(manifests[0]["spec"]["addresses"], json!(["10.0.0.1-10.0.0.2"]));
+        assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn overlapping_ranges_of_one_pool_are_merged() {
+        let (manifests, _) = pools(json!({"range-global": "10.0.0.1-10.0.0.5, 10.0.0.4-10.0.0.9"}));
+        assert_eq!(manifests[0]["spec"]["addresses"], json!(["10.0.0.1-10.0.0.9"]));
+    }
+
+    #[test]
+    fn dhcp_and_invalid_ranges_are_problems() {
+        let (manifests, problems) = pools(json!({"cidr-global": DHCP, "range-a": "10.0.0.9-x"}));
+        assert_eq!(manifests, [] as [Value; 0]);
+        assert!(problems.iter().any(|problem| problem.text.contains("DHCP")), "{problems:?}");
+        let (_, problems) = pools(json!({"range-a": "10.0.0.9-x"}));
+        assert!(problems[0].text.contains("is not an address"), "{problems:?}");
+    }
+}
