@@ -45,7 +45,8 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     let found = KubeVip::find(objects);
     let is = |variable: &str| found.iter().any(|it| it.is(variable));
     let class = found.iter().find_map(KubeVip::class);
-    let services: Vec<&Value> = objects.load_balancers().filter(|it| is_served(it)).collect();
+    let services: Vec<&Value> =
+        objects.load_balancers().filter(|it| is_served(it, class)).collect();
     let in_use: Vec<IpAddr> = services.iter().flat_map(|it| objects::addresses(it)).collect();
     let shared = shared(in_use.iter());
     let keep = |service: &&'_ Value| (key(service), objects::addresses(service));
@@ -92,8 +93,9 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     migration.with_steps(steps)
 }
 
-/// Returns whether kube-vip serves a Service.
-fn is_served(service: &Value) -> bool {
+/// Returns whether kube-vip serves a Service. `only` is the class that it serves, if it serves only
+/// one.
+fn is_served(service: &Value, only: Option<&str>) -> bool {
     let annotations = service.pointer("/metadata/annotations").and_then(Value::as_object);
     let is_annotated =
         annotations.is_some_and(|all| all.keys().any(|name| name.starts_with(PREFIX)));
@@ -101,7 +103,7 @@ fn is_served(service: &Value) -> bool {
     let requests = !text(service, "/spec/loadBalancerIP").is_empty();
     let class = text(service, "/spec/loadBalancerClass");
     annotation(service, "kube-vip.io/ignore") != "true"
-        && (class.is_empty() || class.starts_with(PREFIX))
+        && only.map_or(class.is_empty() || class.starts_with(PREFIX), |only| class == only)
         && (is_annotated || is_labeled || requests)
 }
 

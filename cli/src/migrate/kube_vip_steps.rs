@@ -1,5 +1,6 @@
 //! Steps of the migration from kube-vip. Pure.
 
+use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 use serde_json::Value;
 
 use super::Step;
@@ -48,26 +49,26 @@ impl Settings<'_> {
     }
 
     /// Without pools, FerroLB leaves Services without a class to the client that has written their
-    /// addresses. Services of a class of FerroLB would lose them.
+    /// addresses. Services of a class of FerroLB would lose them, so the class follows later.
     fn install(&self) -> Step {
-        let file = match (self.class, self.has_bgp) {
-            (Some(_), _) => "deploy/install-beside-metallb.yaml",
-            (None, true) => "deploy/install-bgp.yaml",
-            (None, false) => "deploy/install.yaml",
-        };
-        Step::new(
-            "install",
-            "Install FerroLB without pools",
-            "none: FerroLB keeps addresses that another load balancer has assigned. Create no \
-             Services until the last step",
-        )
-        .check(
-            format!("kubectl -n {} get ipaddresspools.ferrolb.io", quoted(self.ferrolb)),
-            "none exist",
-        )
-        .run(format!("kubectl apply -f {file}"))
-        .run(format!("kubectl -n {} rollout status daemonset/speaker", quoted(self.ferrolb)))
-        .undo(format!("kubectl delete -f {file}"))
+        let effect = "none: FerroLB keeps addresses that another load balancer has assigned. Create \
+            no Services until the last step";
+        let ferrolb = quoted(self.ferrolb);
+        let step = Step::new("install", "Install FerroLB without pools", effect)
+            .check(format!("kubectl -n {ferrolb} get ipaddresspools.ferrolb.io"), "none exist");
+        if self.class.is_some() {
+            let bgp = if self.has_bgp { " --set bgp.enabled=true" } else { "" };
+            return step
+                .run(format!(
+                    "helm install ferrolb deploy/helm/ferrolb --namespace {ferrolb} \
+                     --create-namespace --wait --set loadBalancerClass={LOAD_BALANCER_CLASS}{bgp}"
+                ))
+                .undo(format!("helm uninstall ferrolb --namespace {ferrolb}"));
+        }
+        let file = if self.has_bgp { "deploy/install-bgp.yaml" } else { "deploy/install.yaml" };
+        step.run(format!("kubectl apply -f {file}"))
+            .run(format!("kubectl -n {ferrolb} rollout status daemonset/speaker"))
+            .undo(format!("kubectl delete -f {file}"))
     }
 
     fn stop(&self, objects: &Objects) -> Step {
@@ -128,8 +129,8 @@ impl Settings<'_> {
             .undo("# then undo \"Stop kube-vip for Services\"");
         if let Some(class) = self.class {
             step = step.run(format!(
-                "kubectl -n {} set env deployment/controller daemonset/speaker \
-                 FERROLB_LOAD_BALANCER_CLASS={}",
+                "helm upgrade ferrolb deploy/helm/ferrolb --namespace {} --wait \
+                 --reset-then-reuse-values --set loadBalancerClass={}",
                 quoted(self.ferrolb),
                 quoted(class)
             ));

@@ -18,6 +18,9 @@ const METALLB_KINDS: &str = "ipaddresspools.metallb.io,l2advertisements.metallb.
     bgpadvertisements.metallb.io,bfdprofiles.metallb.io,communities.metallb.io,\
     bgppeers.v1beta2.metallb.io";
 const NO_EFFECT: &str = "none";
+/// Effect of the order of nodes on layer 2.
+const SAME_ORDER: &str = ". FerroLB has MetalLB's order of nodes, so each address stays on its node \
+    if that one is healthy";
 /// Expected result of the comparison of addresses.
 const NOTHING_CHANGED: &str = "prints nothing: no address has changed";
 
@@ -230,8 +233,9 @@ fn switch(settings: &Settings) -> Step {
     let bgp = if settings.has_bgp { ", and by BGP about 5 s later" } else { "" };
     let effect = format!(
         "MetalLB's pods end within 2 s; FerroLB announces each address less than 1 s after the last \
-         command{bgp} (estimates). {}",
-        while_stopped(settings)
+         command{bgp} (estimates). {}{}",
+        while_stopped(settings),
+        if settings.has_layer2 { SAME_ORDER } else { "" }
     );
     let peers = file(&settings.directory, PEERS);
     let mut step = Step::new("switch", "Stop MetalLB, and let FerroLB serve the Services", effect)

@@ -125,6 +125,26 @@ fn plans_for_other_load_balancers_equal_the_golden_files() {
 }
 
 #[test]
+fn a_class_of_kube_vip_is_set_after_kube_vip_has_stopped() {
+    let text = fs::read_to_string(fixture("kube_vip_bgp.yaml")).unwrap();
+    let text = text
+        .replace(
+            "{name: bgp_enable,",
+            "{name: lb_class_only, value: \"true\"}\n        - {name: bgp_enable,",
+        )
+        .replace(
+            "{type: LoadBalancer,",
+            "{type: LoadBalancer, loadBalancerClass: kube-vip.io/kube-vip-class,",
+        );
+    let objects = Objects::new(serde_saphyr::from_multiple::<Value>(&text).unwrap());
+    let plan = kube_vip::plan(&objects, DIRECTORY, FERROLB);
+    assert!(plan.keeps_everything() && plan.services.len() == 1, "{plan:#?}");
+    let commands = |id: &str| plan.steps.iter().find(|it| it.id == id).unwrap().commands.join("\n");
+    assert!(commands("install").contains("--set loadBalancerClass=ferrolb.io/ferrolb --set bgp"));
+    assert!(commands("switch").ends_with("--set loadBalancerClass=kube-vip.io/kube-vip-class"));
+}
+
+#[test]
 fn plans_for_an_empty_cluster_have_no_files_and_no_panic() {
     let empty = Objects::default();
     assert!(MetalLb::find(&empty, None, FERROLB).is_err());
