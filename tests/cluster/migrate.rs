@@ -26,9 +26,10 @@ const CRDS: [&str; 2] = [
 ];
 /// Annotation that MetalLB sets on a Service with an address.
 const ASSIGNED_ANNOTATION: &str = "metallb.io/ip-allocated-from-pool";
-/// Services with the addresses that MetalLB has assigned: not the first ones of the pool.
+/// Services with the addresses that MetalLB has assigned: not the first ones of the pool, and with
+/// different owners.
 const SERVICES: [(&str, Ipv4Addr); 2] =
-    [("web", Ipv4Addr::new(172, 30, 0, 205)), ("shop", Ipv4Addr::new(172, 30, 0, 207))];
+    [("web", Ipv4Addr::new(172, 30, 0, 205)), ("shop", Ipv4Addr::new(172, 30, 0, 206))];
 /// Time for which an address must stay.
 const SETTLED: Duration = Duration::from_secs(3);
 /// Maximum time from the end of MetalLB's speakers until a node of FerroLB announces an address:
