@@ -221,7 +221,9 @@ impl<'a> MetalLb<'a> {
     /// Reports Services that FerroLB will serve, although MetalLB does not.
     fn unserved(&self) -> Vec<Problem> {
         let is_served = |it: &&Value| SERVED.iter().any(|name| !annotation(it, name).is_empty());
-        let unserved = self.services().filter(|_| self.class.is_none()).filter(|it| !is_served(it));
+        let services = self.services().filter(|_| self.class.is_none());
+        let without_address = services.filter(|service| objects::addresses(service).is_empty());
+        let unserved = without_address.filter(|service| !is_served(service));
         let note = |service| {
             let text = "MetalLB does not serve it, and FerroLB will: give it another class, or \
                 delete it, if it must get no address";
