@@ -6,6 +6,8 @@ use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ferrolb_proto::api::NAMESPACE;
 
+use crate::migrate;
+
 /// Explains why an address works or does not, from API objects alone.
 #[derive(Parser, Debug)]
 #[command(name = "kubectl-ferrolb", bin_name = "kubectl ferrolb", version)]
@@ -86,6 +88,9 @@ pub enum Command {
         #[arg(long, short, value_enum, value_name = "FORMAT")]
         output: Option<JsonOutput>,
     },
+    /// Plan the migration from another load balancer, and write FerroLB's objects
+    #[command(subcommand)]
+    Migrate(migrate::args::Source),
     /// Print a script for the completion of commands in a shell
     #[command(after_help = COMPLETION_HELP)]
     Completion {

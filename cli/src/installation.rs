@@ -42,7 +42,7 @@ pub fn config(namespace: &str, deployment: Option<&Deployment>) -> Config {
 
 /// Returns the value of a flag with these names: from the arguments, or else from the environment
 /// variable of the first name. A flag that is repeated has a value with commas.
-fn flag_of(container: &Container, names: &[&str]) -> Option<String> {
+pub(crate) fn flag_of(container: &Container, names: &[&str]) -> Option<String> {
     let args = container.command.iter().chain(&container.args).flatten();
     let args: Vec<&str> = args.map(String::as_str).collect();
     let with_next = args.iter().enumerate().filter_map(|(i, arg)| {

@@ -8,12 +8,14 @@
 //! The state is the one of the controller ([`ferrolb_proto::controller`]), so a command and the
 //! controller come to the same results. Two facts are only in the memory of the controller: changes
 //! of a status by other clients, and writes that the API server rejects. [`snapshot`], [`kubectl`]
-//! and [`plan::run`] perform the I/O; everything else is pure.
+//! and [`plan::run`] perform the I/O. [`migrate`] has its own inputs: the objects of other load
+//! balancers, also from files.
 
 pub mod args;
 pub mod drain;
 pub mod installation;
 pub mod kubectl;
+pub mod migrate;
 pub mod plan;
 pub mod snapshot;
 pub mod status;

@@ -9,6 +9,8 @@ use clap::{CommandFactory as _, Parser as _};
 use ferrolb_cli::args::{Args, Command, Output};
 use ferrolb_cli::drain::Drain;
 use ferrolb_cli::kubectl::Kubectl;
+use ferrolb_cli::migrate;
+use ferrolb_cli::migrate::args::Source;
 use ferrolb_cli::plan::Prediction;
 use ferrolb_cli::plan::run::{Files, plan};
 use ferrolb_cli::snapshot::Snapshot;
@@ -20,7 +22,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::Serialize;
 
-/// Exit code for a Service that is not announced, and for a plan or a drain with a bad effect.
+/// Exit code for a Service that is not announced, and for a change with a bad effect.
 const BAD_RESULT: u8 = 1;
 /// Exit code if the objects cannot be read.
 const FAILED: u8 = 2;
@@ -53,6 +55,9 @@ async fn run(args: Args) -> Result<ExitCode> {
         clap_complete::generate(shell, &mut command, "kubectl-ferrolb", &mut std::io::stdout());
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Migrate(source) = &args.command {
+        return migrate(&args, source).await;
+    }
     let config = config(&args).await?;
     let kubectl = Kubectl::new(args.kubeconfig.as_ref(), args.context.as_deref());
     let cluster = Cluster {
@@ -71,7 +76,7 @@ async fn run(args: Args) -> Result<ExitCode> {
             cluster.plan(kubectl, files, fail_on.is_some(), output.is_some()).await
         }
         Command::Drain { node, dry_run: _, output } => cluster.drain(&node, output.is_some()).await,
-        Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Migrate(_) | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -133,6 +138,17 @@ impl Cluster {
         print(&if as_json { json(&drain)? } else { drain.text() })?;
         Ok(code(drain.empties_node()))
     }
+}
+
+/// Runs the command `migrate`, which needs no cluster if the objects are in files.
+async fn migrate(args: &Args, source: &Source) -> Result<ExitCode> {
+    let client = match migrate::run::needs_cluster(source) {
+        true => Some(Client::try_from(config(args).await?)?),
+        false => None,
+    };
+    let output = migrate::run::run(client, source, &args.installation).await?;
+    print(&output.text)?;
+    Ok(code(output.keeps_everything))
 }
 
 /// Returns the present time in seconds since 1970.

@@ -36,6 +36,7 @@ mod local_policy;
 mod lost_frames;
 mod metallb;
 mod metallb_migration;
+mod migrate;
 mod missing_pool;
 mod missing_prerequisites;
 mod multiple_services;

@@ -1,0 +1,195 @@
+//! The command `migrate`: plans a migration from another load balancer to FerroLB.
+//!
+//! ```text
+//! API server or files -> Objects -> Migration -> text, JSON and manifests
+//! ```
+//!
+//! Each source has a pure module that turns [`objects::Objects`] into a [`Migration`]. FerroLB's
+//! own allocator predicts the address of every Service ([`predict`]). [`files`] and [`live`]
+//! perform the I/O, and [`run`] connects the parts.
+
+pub mod args;
+pub mod change;
+pub mod external_ips;
+pub mod files;
+pub mod kube_vip;
+pub mod kube_vip_bgp;
+pub mod kube_vip_pools;
+mod kube_vip_steps;
+pub mod live;
+pub mod metallb;
+pub mod metallb_steps;
+pub mod objects;
+pub mod predict;
+pub mod render;
+pub mod run;
+pub mod servicelb;
+pub mod shell;
+pub mod translate;
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use objects::Objects;
+use predict::Outcome;
+
+/// A planned migration.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Migration {
+    /// The way of the migration, as a heading.
+    pub title: String,
+    /// Facts about the cluster that decide the steps.
+    pub facts: Vec<String>,
+    /// The predicted addresses of the Services.
+    pub services: Vec<Outcome>,
+    /// The problems, and differences to note.
+    pub problems: Vec<Problem>,
+    /// The files that the steps use.
+    pub files: Vec<ManifestFile>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A file with manifests.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct ManifestFile {
+    /// Name of the file.
+    pub name: &'static str,
+    /// The objects.
+    pub objects: Vec<Value>,
+}
+
+/// A fact that affects the migration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// Severity.
+    pub level: Level,
+    /// The object: its kind, and its namespace or name.
+    pub object: String,
+    /// The fact, and the change that helps.
+    pub text: String,
+}
+
+/// Severity of a [`Problem`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// A function of the cluster would be lost.
+    Problem,
+    /// A difference without a loss.
+    Note,
+}
+
+/// A step of a migration.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// Position, from 1.
+    pub number: usize,
+    /// A name that stays the same in all plans.
+    pub id: &'static str,
+    /// The action.
+    pub title: String,
+    /// The effect on traffic.
+    pub effect: String,
+    /// Commands that must succeed before the step.
+    pub checks: Vec<Check>,
+    /// The commands.
+    pub commands: Vec<String>,
+    /// Commands that undo the step.
+    pub rollback: Vec<String>,
+}
+
+/// A command that must succeed before a step.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// The command.
+    pub command: String,
+    /// The expected result.
+    pub expect: String,
+}
+
+impl ManifestFile {
+    /// Returns the file, or nothing if there are no objects.
+    #[must_use]
+    pub fn unless_empty(name: &'static str, objects: Vec<Value>) -> Vec<Self> {
+        if objects.is_empty() { Vec::new() } else { vec![Self { name, objects }] }
+    }
+}
+
+impl Migration {
+    /// Returns whether all Services keep their addresses and nothing is lost.
+    #[must_use]
+    pub fn keeps_everything(&self) -> bool {
+        self.services.iter().all(Outcome::is_kept)
+            && self.problems.iter().all(|problem| problem.level == Level::Note)
+    }
+
+    /// Sets the steps, with their numbers.
+    #[must_use]
+    pub fn with_steps(mut self, steps: Vec<Step>) -> Self {
+        let numbered = |(index, step)| Step { number: index + 1, ..step };
+        self.steps = steps.into_iter().enumerate().map(numbered).collect();
+        self
+    }
+}
+
+impl Problem {
+    /// Returns a problem of an object.
+    #[must_use]
+    pub fn of(object: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { level: Level::Problem, object: object.into(), text: text.into() }
+    }
+
+    /// Returns a note about an object.
+    #[must_use]
+    pub fn note(object: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { level: Level::Note, object: object.into(), text: text.into() }
+    }
+}
+
+impl Step {
+    /// Returns a step without commands.
+    #[must_use]
+    pub fn new(id: &'static str, title: impl Into<String>, effect: impl Into<String>) -> Self {
+        Self { id, title: title.into(), effect: effect.into(), ..Self::default() }
+    }
+
+    /// Adds a check.
+    #[must_use]
+    pub fn check(mut self, command: impl Into<String>, expect: impl Into<String>) -> Self {
+        self.checks.push(Check { command: command.into(), expect: expect.into() });
+        self
+    }
+
+    /// Adds a command.
+    #[must_use]
+    pub fn run(mut self, command: impl Into<String>) -> Self {
+        self.commands.push(command.into());
+        self
+    }
+
+    /// Adds commands.
+    #[must_use]
+    pub fn run_all(mut self, commands: impl IntoIterator<Item = String>) -> Self {
+        self.commands.extend(commands);
+        self
+    }
+
+    /// Adds a command that undoes the step.
+    #[must_use]
+    pub fn undo(mut self, command: impl Into<String>) -> Self {
+        self.rollback.push(command.into());
+        self
+    }
+
+    /// Adds commands that undo the step.
+    #[must_use]
+    pub fn undo_all(mut self, commands: impl IntoIterator<Item = String>) -> Self {
+        self.rollback.extend(commands);
+        self
+    }
+}

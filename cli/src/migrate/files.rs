@@ -1,0 +1,93 @@
+//! Reads objects from files, and writes manifests. Performs file I/O.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::{ManifestFile, Objects};
+
+/// Suffixes of the files that a directory contributes.
+const SUFFIXES: [&str; 3] = ["yaml", "yml", "json"];
+
+/// Reads the objects in files, and in the files of directories.
+///
+/// # Errors
+/// A file cannot be read, or is neither YAML nor JSON.
+pub fn read(paths: &[PathBuf]) -> Result<Objects> {
+    let mut values = Vec::new();
+    for path in paths {
+        for file in files_of(path)? {
+            let name = file.display();
+            let text = fs::read_to_string(&file).with_context(|| format!("cannot read {name}"))?;
+            let documents =
+                parse(&text).with_context(|| format!("{name} is neither YAML nor JSON"))?;
+            values.extend(documents);
+        }
+    }
+    Ok(Objects::new(values))
+}
+
+/// Returns the documents of a file. JSON is also YAML, but its own parser is faster.
+fn parse(text: &str) -> Result<Vec<Value>> {
+    let json = serde_json::Deserializer::from_str(text).into_iter();
+    if let Ok(documents) = json.collect::<Result<_, _>>() {
+        return Ok(documents);
+    }
+    // The output of kubectl has no aliases, and may be large.
+    let options = serde_saphyr::options! { budget: None };
+    Ok(serde_saphyr::from_multiple_with_options(text, options)?)
+}
+
+/// Returns a file itself, or the files in a directory, sorted.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let context = || format!("cannot read {}", path.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).with_context(context)? {
+        let file = entry.with_context(context)?.path();
+        let suffix = file.extension().and_then(|it| it.to_str()).unwrap_or_default();
+        if SUFFIXES.contains(&suffix) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Writes manifests into a directory, and creates it.
+///
+/// # Errors
+/// A file exists, or cannot be written. No file is written if one of them exists.
+pub fn write(directory: &Path, files: &[ManifestFile]) -> Result<()> {
+    if let Some(path) = files.iter().map(|file| directory.join(file.name)).find(|it| it.exists()) {
+        bail!("{} exists: delete it, or choose another directory with --to", path.display());
+    }
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    for file in files {
+        let path = directory.join(file.name);
+        let text = file.yaml().with_context(|| format!("cannot write {}", path.display()))?;
+        let mut created = fs::File::create_new(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        created
+            .write_all(text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+impl ManifestFile {
+    /// Returns the objects as YAML documents.
+    ///
+    /// # Errors
+    /// An object has no form in YAML.
+    pub fn yaml(&self) -> Result<String> {
+        let documents = self.objects.iter().map(serde_saphyr::to_string);
+        Ok(documents.collect::<Result<Vec<_>, _>>()?.join("---\n"))
+    }
+}

@@ -1,0 +1,140 @@
+//! Steps of the migration from kube-vip. Pure.
+
+use ferrolb_proto::api::LOAD_BALANCER_CLASS;
+use serde_json::Value;
+
+use super::Step;
+use super::change::Annotations;
+use super::kube_vip::{FILE, KubeVip, NAMESPACE};
+use super::objects::{APPS, Objects, name};
+use super::servicelb::finalizers;
+use super::shell::{compare_addresses, file, quoted, save_addresses, stop_controller};
+
+/// Facts that decide the steps.
+pub(super) struct Settings<'a> {
+    pub(super) found: &'a [KubeVip<'a>],
+    pub(super) class: Option<&'a str>,
+    pub(super) secrets: &'a [(String, String)],
+    pub(super) directory: &'a str,
+    pub(super) ferrolb: &'a str,
+    pub(super) has_bgp: bool,
+}
+
+impl Settings<'_> {
+    pub(super) fn steps(
+        &self,
+        objects: &Objects,
+        services: &[&Value],
+        changes: &[Annotations<'_>],
+    ) -> Vec<Step> {
+        let save = Step::new("save", "Save the addresses", "none")
+            .run(format!("mkdir -p {}", quoted(self.directory)))
+            .run(save_addresses(self.directory));
+        let pin = Step::new(
+            "pin",
+            "Request the present addresses",
+            "none: kube-vip does not read FerroLB's annotations",
+        )
+        .run_all(changes.iter().filter_map(Annotations::command))
+        .undo_all(changes.iter().filter_map(Annotations::undo));
+        let pin = (!pin.commands.is_empty()).then_some(pin);
+        let verify = Step::new("verify", "Compare the addresses", "none")
+            .run(compare_addresses(self.directory));
+        [save, self.install()]
+            .into_iter()
+            .chain(pin)
+            .chain([self.stop(objects), self.apply(), verify])
+            .chain(finalizers(services))
+            .collect()
+    }
+
+    /// Without pools, FerroLB leaves Services without a class to the client that has written their
+    /// addresses. Services of a class of FerroLB would lose them, so the class follows later.
+    fn install(&self) -> Step {
+        let effect = "none: FerroLB keeps addresses that another load balancer has assigned. Create \
+            no Services until the last step";
+        let ferrolb = quoted(self.ferrolb);
+        let step = Step::new("install", "Install FerroLB without pools", effect)
+            .check(format!("kubectl -n {ferrolb} get ipaddresspools.ferrolb.io"), "none exist");
+        if self.class.is_some() {
+            let bgp = if self.has_bgp { " --set bgp.enabled=true" } else { "" };
+            return step
+                .run(format!(
+                    "helm install ferrolb deploy/helm/ferrolb --namespace {ferrolb} \
+                     --create-namespace --wait --set loadBalancerClass={LOAD_BALANCER_CLASS}{bgp}"
+                ))
+                .undo(format!("helm uninstall ferrolb --namespace {ferrolb}"));
+        }
+        let file = if self.has_bgp { "deploy/install-bgp.yaml" } else { "deploy/install.yaml" };
+        step.run(format!("kubectl apply -f {file}"))
+            .run(format!("kubectl -n {ferrolb} rollout status daemonset/speaker"))
+            .undo(format!("kubectl delete -f {file}"))
+    }
+
+    fn stop(&self, objects: &Objects) -> Step {
+        let effect = "no node replies for the addresses until the next step; kube-proxy still serves \
+            them, so clients that have the MAC address of the node cached continue. With BGP, the \
+            routers withdraw the routes";
+        let mut step = Step::new("stop", "Stop kube-vip for Services", effect)
+            .check(compare_addresses(self.directory), "prints nothing: no address has changed");
+        let provider = "kube-vip-cloud-provider";
+        if objects.of(APPS, "Deployment").any(|it| name(it) == provider) {
+            let scale = |replicas: u8| {
+                format!("kubectl -n {NAMESPACE} scale deployment {provider} --replicas={replicas}")
+            };
+            step = step.run(scale(0)).undo(scale(1));
+        }
+        for found in self.found {
+            let Some(set) = found.daemonset.map(quoted) else { continue };
+            let set_env = |value: &str| {
+                format!("kubectl -n {NAMESPACE} set env daemonset/{set} svc_enable={value}")
+            };
+            step = step
+                .run(set_env("false"))
+                .run(format!("kubectl -n {NAMESPACE} rollout status daemonset/{set}"))
+                .undo(set_env("true"));
+        }
+        if self.found.iter().any(|it| it.daemonset.is_none()) {
+            let path = "/etc/kubernetes/manifests/kube-vip.yaml";
+            step = step
+                .run(format!("# on every node with {path}: set svc_enable to \"false\" there"))
+                .undo("# set svc_enable to \"true\" there");
+        }
+        step
+    }
+
+    fn apply(&self) -> Step {
+        let file = file(self.directory, FILE);
+        let effect = if self.has_bgp {
+            "FerroLB advertises the addresses about 5 s later (estimate)"
+        } else {
+            "FerroLB announces each address less than 1 s later (estimate)"
+        };
+        let secrets = self.secrets.iter().map(|(name, router)| {
+            format!(
+                "kubectl -n {} create secret generic {name} --type=kubernetes.io/basic-auth \
+                 --from-literal=password=\"$PASSWORD\"  # the password of {router}",
+                quoted(self.ferrolb)
+            )
+        });
+        let mut step = Step::new("switch", "Create FerroLB's objects", effect)
+            .check(format!("kubectl apply --dry-run=server -f {file}"), "no error")
+            .run_all(secrets)
+            .run(format!("kubectl apply -f {file}"))
+            .undo(stop_controller(self.ferrolb))
+            .undo(format!(
+                "kubectl -n {} delete l2advertisements.ferrolb.io,bgpadvertisements.ferrolb.io --all",
+                quoted(self.ferrolb)
+            ))
+            .undo("# then undo \"Stop kube-vip for Services\"");
+        if let Some(class) = self.class {
+            step = step.run(format!(
+                "helm upgrade ferrolb deploy/helm/ferrolb --namespace {} --wait \
+                 --reset-then-reuse-values --set loadBalancerClass={}",
+                quoted(self.ferrolb),
+                quoted(class)
+            ));
+        }
+        step
+    }
+}

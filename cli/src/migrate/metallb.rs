@@ -1,0 +1,293 @@
+//! Migration from MetalLB: problems of the cluster, the objects after the migration, and the
+//! prediction. Pure; [`metallb_steps`](super::metallb_steps) has the steps.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail};
+use ferrolb_proto::api::{self, CustomResourceKind};
+use ferrolb_proto::controller::state::{Config, Names};
+use k8s_openapi::api::apps::v1::Deployment;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::metallb_steps::{self, Settings};
+use super::objects::{self, APPS, Objects, annotation, name, namespace, text};
+use super::predict::{Expected, Prediction, predict};
+use super::translate::{KINDS, METALLB, Translation, translate};
+use super::{ManifestFile, Migration, Problem, change};
+use crate::installation;
+
+/// Annotations by which MetalLB records that it serves a Service.
+pub const SERVED: [&str; 2] =
+    ["metallb.io/ip-allocated-from-pool", "metallb.universe.tf/ip-allocated-from-pool"];
+/// File with all objects except the peers.
+pub const OBJECTS: &str = "ferrolb.yaml";
+/// File with the BGPPeers, whose sessions begin when they are applied.
+pub const PEERS: &str = "peers.yaml";
+/// API group of FRR-K8s.
+pub const FRR_K8S: &str = "frrk8s.metallb.io";
+
+/// A cluster with MetalLB.
+pub struct MetalLb<'a> {
+    objects: &'a Objects,
+    /// MetalLB's namespace.
+    namespace: String,
+    /// FerroLB's namespace.
+    ferrolb: &'a str,
+    /// Class of the Services that MetalLB serves; `None`: Services without a class.
+    class: Option<String>,
+}
+
+impl<'a> MetalLb<'a> {
+    /// Finds MetalLB in a cluster. `ferrolb` is FerroLB's namespace.
+    ///
+    /// # Errors
+    /// The namespace of MetalLB is not known.
+    pub fn find(objects: &'a Objects, metallb: Option<&str>, ferrolb: &'a str) -> Result<Self> {
+        let namespace = match metallb {
+            Some(namespace) => namespace.to_owned(),
+            None => find_namespace(objects)?,
+        };
+        let class = class(objects, &namespace);
+        Ok(Self { objects, namespace, ferrolb, class })
+    }
+
+    /// Plans the migration to FerroLB's own objects. The files are written to `directory`.
+    #[must_use]
+    pub fn own_group(&self, directory: &str) -> Migration {
+        let Translation { manifests, secrets, problems } =
+            translate(self.objects, &self.namespace, self.ferrolb);
+        let prediction = self.predict_own_group(&manifests);
+        let is_peer = |object: &Value| text(object, "/kind") == CustomResourceKind::BGPPeer.name();
+        let (peers, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(is_peer);
+        let settings =
+            Settings { secrets, has_peers: !peers.is_empty(), ..self.settings(directory) };
+        let mut files = ManifestFile::unless_empty(OBJECTS, others);
+        files.extend(ManifestFile::unless_empty(PEERS, peers));
+        let migration = Migration {
+            title: format!("Migration from MetalLB to objects of {}", api::GROUP),
+            files,
+            ..self.migration(prediction, problems)
+        };
+        migration.with_steps(metallb_steps::own_group(&settings))
+    }
+
+    /// Plans the in-place migration.
+    #[must_use]
+    pub fn in_place(&self, directory: &str) -> Migration {
+        let names = Names { namespace: self.namespace.clone(), group: METALLB.to_owned() };
+        let prediction = predict(self.config(names), self.objects, self.expected());
+        let mut problems = Vec::new();
+        problems.extend(self.stored_versions());
+        let migration = Migration {
+            title: "In-place migration from MetalLB".to_owned(),
+            ..self.migration(prediction, problems)
+        };
+        migration.with_steps(metallb_steps::in_place(&self.settings(directory)))
+    }
+
+    fn settings(&self, directory: &str) -> Settings {
+        let is_controller =
+            |it: &&Value| name(it) == installation::CONTROLLER && namespace(it) == self.ferrolb;
+        Settings {
+            metallb: self.namespace.clone(),
+            ferrolb: self.ferrolb.to_owned(),
+            directory: directory.to_owned(),
+            class: self.class.clone(),
+            is_installed: self.objects.of(APPS, "Deployment").any(|it| is_controller(&it)),
+            has_bgp: self.of(CustomResourceKind::BGPPeer).next().is_some(),
+            has_layer2: self.of(CustomResourceKind::L2Advertisement).next().is_some(),
+            has_peers: false,
+            frr_configurations: self.own_frr_configurations(),
+            secrets: BTreeSet::new(),
+        }
+    }
+
+    /// Returns MetalLB's objects of a kind.
+    fn of(&self, kind: CustomResourceKind) -> impl Iterator<Item = &Value> {
+        let all = self.objects.of(METALLB, kind.name());
+        all.filter(|object| namespace(object) == self.namespace)
+    }
+
+    fn migration(&self, prediction: Prediction, mut problems: Vec<Problem>) -> Migration {
+        problems.extend(prediction.invalid);
+        problems.extend(self.other_frr_configurations());
+        problems.extend(self.unserved());
+        problems.extend(self.class_note());
+        problems.extend(self.namespace_note());
+        problems.sort();
+        problems.dedup();
+        Migration {
+            facts: self.facts(),
+            services: prediction.outcomes,
+            problems,
+            ..Migration::default()
+        }
+    }
+
+    fn facts(&self) -> Vec<String> {
+        let count = |kind: CustomResourceKind| {
+            let count = self.of(kind).count();
+            (count > 0).then(|| format!("{count} {}", kind.name()))
+        };
+        let counts: Vec<_> = KINDS.into_iter().filter_map(count).collect();
+        let class = self.class.as_deref().unwrap_or("none");
+        vec![
+            format!("MetalLB in the namespace {}: {}", self.namespace, counts.join(", ")),
+            format!("class of its Services: {class}"),
+        ]
+    }
+
+    /// Returns the Services that MetalLB serves, or would serve.
+    fn services(&self) -> impl Iterator<Item = &Value> {
+        let class = self.class.as_deref().unwrap_or_default();
+        self.objects.load_balancers().filter(move |it| text(it, "/spec/loadBalancerClass") == class)
+    }
+
+    fn expected(&self) -> Vec<Expected> {
+        let expected = |service: &Value| Expected {
+            key: objects::key(service),
+            addresses: objects::addresses(service),
+        };
+        self.services().map(expected).collect()
+    }
+
+    fn config(&self, names: Names) -> Config {
+        Config {
+            classes: vec![
+                self.class.clone().unwrap_or_else(|| api::LOAD_BALANCER_CLASS.to_owned()),
+            ],
+            default_implementation: self.class.is_none(),
+            names,
+            ..Config::default()
+        }
+    }
+
+    fn predict_own_group(&self, manifests: &[Value]) -> Prediction {
+        let names = Names { namespace: self.ferrolb.to_owned(), group: api::GROUP.to_owned() };
+        let identity = |it: &Value| {
+            (text(it, "/apiVersion").to_owned(), text(it, "/kind").to_owned(), name(it).to_owned())
+        };
+        let new: BTreeSet<_> = manifests.iter().map(identity).collect();
+        let is_replaced = |object: &Value| new.contains(&identity(object));
+        let after = self.objects.map_services(|service| {
+            SERVED.iter().for_each(|name| change::set_annotation(service, name, None));
+        });
+        let after = after.without(is_replaced).with(manifests.iter().cloned());
+        predict(self.config(names), &after, self.expected())
+    }
+
+    /// Returns the FRRConfigurations that MetalLB has created in other namespaces.
+    fn own_frr_configurations(&self) -> BTreeSet<(String, String)> {
+        let all = self.objects.of(FRR_K8S, "FRRConfiguration");
+        let own = all.filter(|it| is_own_frr(it) && namespace(it) != self.namespace);
+        own.map(|it| (namespace(it).to_owned(), name(it).to_owned())).collect()
+    }
+
+    /// Reports FRRConfigurations that are not MetalLB's own.
+    fn other_frr_configurations(&self) -> Vec<Problem> {
+        let all = self.objects.of(FRR_K8S, "FRRConfiguration");
+        let others = all.filter(|it| !is_own_frr(it));
+        let problem = |object| {
+            let text = "FerroLB has no equivalent: configure its peers and routes in another BGP \
+                daemon, or in the router";
+            Problem::of(objects::label(object), text)
+        };
+        others.map(problem).collect()
+    }
+
+    /// Reports BGPPeers that the API server may store as `v1beta1`: only MetalLB's webhook converts
+    /// them, and the migration stops MetalLB.
+    fn stored_versions(&self) -> Option<Problem> {
+        let crds = self.objects.of("apiextensions.k8s.io", "CustomResourceDefinition");
+        let mut peers = crds.filter(|crd| name(crd) == "bgppeers.metallb.io");
+        let is_stored = peers.any(|crd| {
+            objects::texts(crd, "/status/storedVersions").any(|version| version == "v1beta1")
+        });
+        let is_written = self
+            .of(CustomResourceKind::BGPPeer)
+            .any(|peer| text(peer, "/apiVersion").ends_with("/v1beta1"));
+        let text = format!(
+            "the cluster may store BGPPeers as v1beta1, which only MetalLB converts. While MetalLB \
+             runs, store them again: kubectl -n {} get bgppeers.v1beta2.metallb.io -o yaml | kubectl \
+             replace -f - && kubectl patch crd bgppeers.metallb.io --subresource=status --type=merge \
+             -p '{{\"status\":{{\"storedVersions\":[\"v1beta2\"]}}}}'",
+            self.namespace
+        );
+        (is_stored || is_written)
+            .then(|| Problem::of("CustomResourceDefinition bgppeers.metallb.io", text))
+    }
+
+    /// Reports Services that FerroLB will serve, although MetalLB does not.
+    fn unserved(&self) -> Vec<Problem> {
+        let is_served = |it: &&Value| SERVED.iter().any(|name| !annotation(it, name).is_empty());
+        let services = self.services().filter(|_| self.class.is_none());
+        let without_address = services.filter(|service| objects::addresses(service).is_empty());
+        let unserved = without_address.filter(|service| !is_served(service));
+        let note = |service| {
+            let text = "MetalLB does not serve it, and FerroLB will: give it another class, or \
+                delete it, if it must get no address";
+            Problem::note(objects::label(service), text)
+        };
+        unserved.map(note).collect()
+    }
+
+    /// Reports that pools select namespaces by labels that the input does not have.
+    fn namespace_note(&self) -> Option<Problem> {
+        let selectors = "/spec/serviceAllocation/namespaceSelectors";
+        let mut pools = self.of(CustomResourceKind::IPAddressPool);
+        let selects = pools.any(|pool| !objects::list(pool, selectors).is_empty());
+        let text = "none is in the files, so namespaceSelectors of pools select none: add the output \
+            of kubectl get namespaces -o yaml";
+        let has_none = self.objects.of(objects::CORE, "Namespace").next().is_none();
+        (selects && has_none).then(|| Problem::of("Namespaces", text))
+    }
+
+    fn class_note(&self) -> Option<Problem> {
+        let class = self.class.as_ref()?;
+        let text = format!(
+            "--lb-class={class}: FerroLB gets this class only after MetalLB has stopped, so no node \
+             replies until FerroLB's pods are replaced"
+        );
+        Some(Problem::note("MetalLB", text))
+    }
+}
+
+/// Returns whether MetalLB has created an FRRConfiguration: one for each node.
+fn is_own_frr(configuration: &Value) -> bool {
+    name(configuration).starts_with("metallb-")
+}
+
+/// Returns MetalLB's namespace: the one of its pools, or of its DaemonSet if there are pools in
+/// several namespaces, because MetalLB reads its own namespace only.
+fn find_namespace(objects: &Objects) -> Result<String> {
+    let pools: BTreeSet<&str> = objects.of(METALLB, "IPAddressPool").map(namespace).collect();
+    let sets = objects.of(APPS, "DaemonSet").filter(|set| {
+        let mut containers = objects::list(set, "/spec/template/spec/containers").iter();
+        containers.any(|it| text(it, "/image").contains("metallb"))
+    });
+    let sets: BTreeSet<&str> = sets.map(namespace).collect();
+    let both: Vec<&str> = match pools.len() {
+        0 => sets.into_iter().collect(),
+        1 => pools.into_iter().collect(),
+        _ => pools.intersection(&sets).copied().collect(),
+    };
+    match both.as_slice() {
+        [namespace] => Ok((*namespace).to_owned()),
+        [] => bail!("MetalLB is not found: name its namespace with --metallb-namespace"),
+        several => bail!(
+            "MetalLB may be in {}: name its namespace with --metallb-namespace",
+            several.join(" or ")
+        ),
+    }
+}
+
+/// Returns the value of MetalLB's flag `--lb-class`.
+fn class(objects: &Objects, metallb: &str) -> Option<String> {
+    let all = objects.of(APPS, "Deployment").filter(|it| namespace(it) == metallb);
+    let mut deployments = all.filter_map(|it| Deployment::deserialize(it).ok());
+    deployments.find_map(|deployment| {
+        let containers = deployment.spec?.template.spec?.containers;
+        containers.iter().find_map(|container| installation::flag_of(container, &["lb-class"]))
+    })
+}

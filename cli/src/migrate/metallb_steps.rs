@@ -1,0 +1,280 @@
+//! Steps of the migration from MetalLB. Pure. The pages docs/migrate-from-metallb.md and
+//! docs/migrate-in-place-from-metallb.md explain them; the times are from these pages.
+
+use std::collections::BTreeSet;
+
+use ferrolb_proto::api::LOAD_BALANCER_CLASS;
+
+use super::Step;
+use super::metallb::{OBJECTS, PEERS, SERVED};
+use super::shell::{compare_addresses, file, quoted, save_addresses};
+
+/// Options of `helm` that wait until all pods are replaced.
+const HELM_WAIT: &str = "--wait --timeout 30m";
+/// Port of the speakers' metrics. MetalLB's speakers up to 0.15 use the default one.
+const METRICS_PORT: u16 = 7476;
+/// MetalLB's kinds, for kubectl.
+const METALLB_KINDS: &str = "ipaddresspools.metallb.io,l2advertisements.metallb.io,\
+    bgpadvertisements.metallb.io,bfdprofiles.metallb.io,communities.metallb.io,\
+    bgppeers.v1beta2.metallb.io";
+const NO_EFFECT: &str = "none";
+/// Effect of the order of nodes on layer 2.
+const SAME_ORDER: &str = ". FerroLB has MetalLB's order of nodes, so each address stays on its node \
+    if that one is healthy";
+/// Expected result of the comparison of addresses.
+const NOTHING_CHANGED: &str = "prints nothing: no address has changed";
+
+/// Facts that decide the steps.
+pub struct Settings {
+    /// MetalLB's namespace.
+    pub metallb: String,
+    /// FerroLB's namespace.
+    pub ferrolb: String,
+    /// Directory of the files.
+    pub directory: String,
+    /// Class of the Services that MetalLB serves.
+    pub class: Option<String>,
+    /// True if FerroLB's controller exists in the cluster.
+    pub is_installed: bool,
+    /// True if MetalLB has BGPPeers.
+    pub has_bgp: bool,
+    /// True if MetalLB has L2Advertisements.
+    pub has_layer2: bool,
+    /// True if there is a file with BGPPeers.
+    pub has_peers: bool,
+    /// FRRConfigurations that MetalLB has created in other namespaces: their namespaces and names.
+    pub frr_configurations: BTreeSet<(String, String)>,
+    /// Secrets of BGPPeers: their namespaces and names.
+    pub secrets: BTreeSet<(String, String)>,
+}
+
+/// Returns the steps of the migration to FerroLB's own objects.
+#[must_use]
+pub fn own_group(settings: &Settings) -> Vec<Step> {
+    let default = settings.class.is_none().then(|| default_implementation(settings));
+    let manifests = "none. Remove MetalLB's annotation also from stored manifests of Services: \
+        FerroLB leaves a Service that gets it again to MetalLB";
+    [save(settings)]
+        .into_iter()
+        .chain((!settings.is_installed).then(|| install(settings)))
+        .chain([copy(settings)])
+        .chain(default)
+        .chain([switch(settings), verify(settings), clean_up(settings, manifests)])
+        .collect()
+}
+
+/// Returns the steps of the in-place migration.
+#[must_use]
+pub fn in_place(settings: &Settings) -> Vec<Step> {
+    let bgp = if settings.has_bgp { " --set bgp.enabled=true" } else { "" };
+    let class = settings.class.as_ref();
+    let class = class.map(|class| format!(" --set loadBalancerClass={}", quoted(class)));
+    let ferrolb = quoted(&settings.ferrolb);
+    let title = "Replace MetalLB by FerroLB, which uses MetalLB's objects";
+    let effect = "MetalLB's pods end within 2 s, and FerroLB's start within 2 to 8 s more \
+        (estimates, three nodes with the images)";
+    let step = Step::new("switch", title, format!("{effect}. {}", while_stopped(settings)))
+        .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
+        .run_all(stop(settings))
+        .run(format!(
+            "helm install ferrolb deploy/helm/ferrolb --namespace {ferrolb} --create-namespace \
+             --wait --set metallbNamespace={}{bgp}{}",
+            quoted(&settings.metallb),
+            class.unwrap_or_default()
+        ))
+        .undo(format!("helm uninstall ferrolb --namespace {ferrolb}"))
+        .undo_all(start(settings));
+    let clean_up = clean_up(settings, NO_EFFECT);
+    vec![save(settings), step, verify(settings), clean_up]
+}
+
+fn save(settings: &Settings) -> Step {
+    let directory = quoted(&settings.directory);
+    Step::new("save", "Save MetalLB's objects and the addresses of all Services", NO_EFFECT)
+        .run(format!("mkdir -p {directory}"))
+        .run(format!(
+            "kubectl -n {} get {METALLB_KINDS} -o yaml > {}",
+            quoted(&settings.metallb),
+            file(&settings.directory, "metallb.yaml")
+        ))
+        .run(save_addresses(&settings.directory))
+}
+
+fn install(settings: &Settings) -> Step {
+    let bgp = if settings.has_bgp { " --set bgp.enabled=true" } else { "" };
+    let namespace = quoted(&settings.ferrolb);
+    Step::new(
+        "install",
+        "Install FerroLB side by side with MetalLB",
+        format!("none: FerroLB serves only Services of the class {LOAD_BALANCER_CLASS}"),
+    )
+    .run(format!("kubectl create namespace {namespace}"))
+    .run(format!(
+        "kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged"
+    ))
+    .run(format!(
+        "helm install ferrolb deploy/helm/ferrolb --namespace {namespace} {HELM_WAIT} \
+         --set loadBalancerClass={LOAD_BALANCER_CLASS} --set prometheus.metricsPort={METRICS_PORT}{bgp}"
+    ))
+    .undo(format!("helm uninstall ferrolb --namespace {namespace}"))
+}
+
+fn copy(settings: &Settings) -> Step {
+    let objects = file(&settings.directory, OBJECTS);
+    let mut step = Step::new("copy", "Create FerroLB's objects, without BGPPeers", NO_EFFECT)
+        .check(format!("kubectl apply --dry-run=server -f {objects}"), "no error");
+    if settings.has_peers {
+        let peers = file(&settings.directory, PEERS);
+        step = step.check(format!("kubectl apply --dry-run=server -f {peers}"), "no error");
+    }
+    step.run(format!("kubectl apply -f {objects}"))
+        .run_all(settings.secrets.iter().map(|secret| copy_secret(secret, &settings.ferrolb)))
+        .undo(format!("kubectl delete -f {objects}"))
+        .undo_all(settings.secrets.iter().map(|(_, name)| {
+            format!("kubectl -n {} delete secret {}", quoted(&settings.ferrolb), quoted(name))
+        }))
+}
+
+/// Returns the command that copies the password in a Secret. No argument and no file contains it.
+fn copy_secret((namespace, name): &(String, String), to: &str) -> String {
+    let template = format!(
+        "{{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"type\":\"kubernetes.io/basic-auth\",\
+         \"metadata\":{{\"name\":\"{name}\",\"namespace\":\"{to}\"}},\
+         \"data\":{{\"password\":\"{{{{.data.password}}}}\"}}}}"
+    );
+    format!(
+        "kubectl -n {} get secret {} -o go-template={} | kubectl apply -f -",
+        quoted(namespace),
+        quoted(name),
+        quoted(&template)
+    )
+}
+
+fn default_implementation(settings: &Settings) -> Step {
+    let namespace = quoted(&settings.ferrolb);
+    Step::new(
+        "default",
+        "Make FerroLB the default implementation",
+        "none for Services of MetalLB, which has priority; Services without a class that MetalLB \
+         does not serve get addresses. Create no Services until MetalLB's annotation is removed",
+    )
+    .check(
+        format!(
+            "kubectl -n {namespace} wait --for=condition=Valid --timeout=60s \
+             ipaddresspools.ferrolb.io --all"
+        ),
+        "condition met, for each pool",
+    )
+    .run(upgrade(settings, ""))
+    .undo(upgrade(settings, LOAD_BALANCER_CLASS))
+}
+
+/// Returns the command that sets the class of the Services that FerroLB serves.
+fn upgrade(settings: &Settings, class: &str) -> String {
+    format!(
+        "helm upgrade ferrolb deploy/helm/ferrolb --namespace {} {HELM_WAIT} \
+         --reset-then-reuse-values --set loadBalancerClass={}",
+        quoted(&settings.ferrolb),
+        if class.is_empty() { String::new() } else { quoted(class) }
+    )
+}
+
+/// Returns the commands that stop MetalLB.
+fn stop(settings: &Settings) -> Vec<String> {
+    let namespace = quoted(&settings.metallb);
+    let mut commands = vec![
+        format!("kubectl -n {namespace} scale deployment --all --replicas=0"),
+        select_nodes(&namespace, "\"stopped\""),
+        format!("kubectl -n {namespace} wait --for=delete pod --all --timeout=60s"),
+    ];
+    // FRR-K8s in another namespace continues to run, with the configuration of MetalLB.
+    commands.extend(settings.frr_configurations.iter().map(|(namespace, name)| {
+        let (namespace, name) = (quoted(namespace), quoted(name));
+        format!("kubectl -n {namespace} delete frrconfigurations.frrk8s.metallb.io {name}")
+    }));
+    commands
+}
+
+/// Returns the commands that start MetalLB again.
+fn start(settings: &Settings) -> [String; 2] {
+    let namespace = quoted(&settings.metallb);
+    [
+        select_nodes(&namespace, "null"),
+        format!("kubectl -n {namespace} scale deployment --all --replicas=1"),
+    ]
+}
+
+/// Returns the command that sets a label in the node selectors of MetalLB's DaemonSets.
+fn select_nodes(namespace: &str, value: &str) -> String {
+    let patch = format!(
+        "{{\"spec\":{{\"template\":{{\"spec\":{{\"nodeSelector\":{{\"metallb\":{value}}}}}}}}}}}"
+    );
+    format!(
+        "kubectl -n {namespace} get daemonset -o name | \
+         xargs -I SET kubectl -n {namespace} patch SET --type=merge -p '{patch}'"
+    )
+}
+
+/// Returns the effect while no load balancer runs.
+fn while_stopped(settings: &Settings) -> String {
+    let layer2 = "Meanwhile no node replies to ARP requests for the addresses. Clients that have \
+        the MAC address of the node cached continue, because kube-proxy still serves the addresses";
+    let bgp = "Meanwhile the routers have no routes, unless they keep them by graceful restart";
+    match (settings.has_layer2, settings.has_bgp) {
+        (true, true) => format!("{layer2}. {bgp}"),
+        (false, true) => bgp.to_owned(),
+        (_, false) => layer2.to_owned(),
+    }
+}
+
+/// Returns the step in which MetalLB ends and FerroLB begins to announce. It is one step, so that
+/// no time passes between its commands.
+fn switch(settings: &Settings) -> Step {
+    let bgp = if settings.has_bgp { ", and by BGP about 5 s later" } else { "" };
+    let effect = format!(
+        "MetalLB's pods end within 2 s; FerroLB announces each address less than 1 s after the last \
+         command{bgp} (estimates). {}{}",
+        while_stopped(settings),
+        if settings.has_layer2 { SAME_ORDER } else { "" }
+    );
+    let peers = file(&settings.directory, PEERS);
+    let mut step = Step::new("switch", "Stop MetalLB, and let FerroLB serve the Services", effect)
+        .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
+        .run_all(stop(settings));
+    if settings.has_peers {
+        step = step
+            .run(format!("kubectl apply -f {peers}"))
+            .undo(format!("kubectl delete -f {peers}"));
+    }
+    let uninstall = format!("helm uninstall ferrolb --namespace {}", quoted(&settings.ferrolb));
+    // A controller that does not serve the Services any more would remove their addresses.
+    step = match &settings.class {
+        Some(class) => step.run(upgrade(settings, class)).undo(uninstall).undo_all(start(settings)),
+        None => step
+            .undo_all(start(settings))
+            .undo("# when MetalLB's controller has written its annotation to all Services again:")
+            .undo(uninstall),
+    };
+    let annotations = SERVED.map(|name| format!("{name}-")).join(" ");
+    step.run(format!("kubectl annotate services --all --all-namespaces {annotations}"))
+}
+
+fn verify(settings: &Settings) -> Step {
+    let conditions = "kubectl get services --all-namespaces --field-selector spec.type=LoadBalancer \
+         -o custom-columns='NAMESPACE:.metadata.namespace,NAME:.metadata.name,\
+         ANNOUNCED:.status.conditions[?(@.type==\"ferrolb.io/Announced\")].reason'";
+    Step::new("verify", "Verify the addresses", NO_EFFECT)
+        .run(compare_addresses(&settings.directory))
+        .run(conditions)
+}
+
+fn clean_up(settings: &Settings, effect: &str) -> Step {
+    let namespace = quoted(&settings.metallb);
+    Step::new("clean-up", "Delete MetalLB, if you need no rollback", effect)
+        .check(compare_addresses(&settings.directory), "prints nothing, or only new Services")
+        .run(format!("kubectl -n {namespace} delete deployment,daemonset --all"))
+        .run(
+            "kubectl delete validatingwebhookconfiguration --ignore-not-found \
+         metallb-webhook-configuration frr-k8s-validating-webhook-configuration",
+        )
+}

@@ -1,0 +1,262 @@
+//! Prediction of the addresses after a migration: FerroLB's own allocator decides about a copy of
+//! the objects. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::api::{self, ConditionStatus, CustomResourceKind, StatusFields};
+use ferrolb_proto::controller::desired::{
+    CustomResourceStatus, IngressChange, ServiceStatus, Status, ValidStatus,
+};
+use ferrolb_proto::controller::event::{Event, Leadership};
+use ferrolb_proto::controller::state::{Config, State};
+use ferrolb_proto::facts::{Key, NamespaceObject, NodeObject, Service, ServiceObject};
+use ferrolb_proto::store::Change;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::objects::{self, CORE};
+use super::{Objects, Problem};
+
+/// Time at which the state handles the objects, and a time at which all its writes are due.
+const NOW: Instant = Instant::from_millis(1_000);
+const LATER: Instant = Instant::from_millis(3_600_000);
+/// End of the state's lease.
+const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
+
+/// The predicted addresses of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Namespace and name.
+    pub service: String,
+    /// The addresses before the migration.
+    pub before: Vec<IpAddr>,
+    /// The result.
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+/// The result of a migration for the addresses of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "camelCase")]
+pub enum Fate {
+    /// The Service has the same addresses.
+    Kept,
+    /// The Service had no address, and gets these.
+    New {
+        /// The addresses.
+        after: Vec<IpAddr>,
+    },
+    /// The Service gets other addresses.
+    Changed {
+        /// The addresses.
+        after: Vec<IpAddr>,
+        /// The reason and the message of the condition `AddressAssigned`.
+        why: String,
+    },
+    /// The Service has no address.
+    None {
+        /// The reason and the message of the condition `AddressAssigned`.
+        why: String,
+    },
+    /// The addresses remain in the status, but FerroLB does not announce them.
+    NotServed {
+        /// The reason and the message of the condition `AddressAssigned`.
+        why: String,
+    },
+}
+
+impl Outcome {
+    /// Returns whether the Service loses no address.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        match self.fate {
+            Fate::Kept | Fate::New { .. } => true,
+            Fate::None { .. } => self.before.is_empty(),
+            Fate::Changed { .. } | Fate::NotServed { .. } => false,
+        }
+    }
+}
+
+/// A Service whose address is predicted, and its addresses before the migration.
+pub struct Expected {
+    /// Namespace and name.
+    pub key: Key,
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The predicted state.
+pub struct Prediction {
+    /// One entry for each expected Service.
+    pub outcomes: Vec<Outcome>,
+    /// Custom resources that FerroLB would not use as written.
+    pub invalid: Vec<Problem>,
+}
+
+/// Predicts the state after a migration. `after` has the objects as they are then.
+#[must_use]
+pub fn predict(config: Config, after: &Objects, expected: Vec<Expected>) -> Prediction {
+    let mut state = State::new(config.clone());
+    state.set_unix_time(0, NOW);
+    let fields = CustomResourceKind::WITH_CONTROLLER_STATUS
+        .map(|kind| Event::StatusFieldsRead(kind, StatusFields::All));
+    state.handle([Event::Lease(Leadership::Held(LEASE_END))], NOW);
+    state.handle(fields.into_iter().chain(events(&config, after)), NOW);
+    let (mut services, mut invalid) = (BTreeMap::new(), Vec::new());
+    for write in state.due(LATER) {
+        match write.status {
+            Status::Service(key, status) => _ = services.insert(key, status),
+            Status::CustomResource(name, status) => invalid.extend(problem(&name, &status)),
+        }
+    }
+    invalid.sort();
+    let after: BTreeMap<Key, &Value> =
+        after.load_balancers().map(|service| (objects::key(service), service)).collect();
+    let outcome = |expected: Expected| {
+        let (service, write) = (after.get(&expected.key), services.get(&expected.key));
+        let fate = fate(&expected, service.copied(), write);
+        Outcome { service: expected.key.to_string(), before: expected.addresses, fate }
+    };
+    Prediction { outcomes: expected.into_iter().map(outcome).collect(), invalid }
+}
+
+/// Returns the result for a Service from the status that the controller would write. Without such a
+/// write, the addresses in the status remain.
+fn fate(expected: &Expected, service: Option<&Value>, write: Option<&ServiceStatus>) -> Fate {
+    let sorted = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+    let condition = write.and_then(|write| write.condition.as_ref());
+    let why = condition
+        .map(|condition| format!("{}: {}", condition.reason, condition.message))
+        .unwrap_or_else(|| {
+            "FerroLB does not serve this Service: its class is another one".to_owned()
+        });
+    let after = match (write, service) {
+        (Some(write), _) if write.ingress == IngressChange::Assign => write.addresses.clone(),
+        (None, Some(service)) if !own_pool(service).is_empty() => objects::addresses(service),
+        _ if expected.addresses.is_empty() => return Fate::None { why },
+        _ => return Fate::NotServed { why },
+    };
+    if sorted(&after) == sorted(&expected.addresses) && !after.is_empty() {
+        Fate::Kept
+    } else if after.is_empty() {
+        Fate::None { why }
+    } else if expected.addresses.is_empty() {
+        Fate::New { after }
+    } else {
+        Fate::Changed { after, why }
+    }
+}
+
+/// Returns the annotation that FerroLB writes with an address.
+fn own_pool(service: &Value) -> &str {
+    objects::annotation(service, &api::pool_annotation(api::GROUP))
+}
+
+/// Returns the problem that the condition `Valid` of a custom resource would report.
+fn problem(name: &str, status: &CustomResourceStatus) -> Option<Problem> {
+    let kind = status.kind().name();
+    let valid = match status {
+        CustomResourceStatus::Pool(pool) => pool.valid.as_ref()?,
+        CustomResourceStatus::Peer(peer) => &peer.valid,
+        CustomResourceStatus::Advertisement(valid)
+        | CustomResourceStatus::Community(valid)
+        | CustomResourceStatus::BgpAdvertisement(valid)
+        | CustomResourceStatus::BfdProfile(valid) => valid,
+    };
+    let ValidStatus { condition, .. } = valid;
+    (condition.status == ConditionStatus::False)
+        .then(|| Problem::of(format!("{kind} {name}"), &*condition.message))
+}
+
+/// Returns the events of complete lists of all kinds.
+fn events(config: &Config, objects: &Objects) -> Vec<Event> {
+    let group = &*config.names.group;
+    let manager = api::field_manager(&config.names.namespace);
+    let service = |object: ServiceObject| Service::read_with_owners(object, group, &manager);
+    let services: Vec<Value> = objects.of(CORE, "Service").map(with_managers).collect();
+    let custom = |kind: CustomResourceKind| {
+        let all = objects.of(group, kind.name());
+        all.filter(|it| objects::namespace(it) == config.names.namespace)
+    };
+    let mut events = list(objects.of(CORE, "Node"), NodeObject::into, Event::Node);
+    events.extend(list(namespaces(objects).iter(), NamespaceObject::into, Event::Namespace));
+    events.extend(list(services.iter(), service, Event::Service));
+    events.extend(list(
+        std::iter::empty(),
+        ferrolb_proto::facts::EndpointSliceObject::into,
+        Event::Slice,
+    ));
+    events.extend(list(std::iter::empty(), api::SpeakerStatusObject::into, Event::Speaker));
+    events.extend(list(
+        custom(CustomResourceKind::IPAddressPool),
+        api::IPAddressPoolObject::into,
+        Event::Pool,
+    ));
+    events.extend(list(
+        custom(CustomResourceKind::L2Advertisement),
+        api::L2AdvertisementObject::into,
+        Event::Advertisement,
+    ));
+    events.extend(list(
+        custom(CustomResourceKind::BGPAdvertisement),
+        api::BgpAdvertisementObject::into,
+        Event::BgpAdvertisement,
+    ));
+    events.extend(list(custom(CustomResourceKind::BGPPeer), api::BgpPeerObject::into, Event::Peer));
+    events.extend(list(
+        custom(CustomResourceKind::BFDProfile),
+        api::BfdProfileObject::into,
+        Event::BfdProfile,
+    ));
+    events.extend(list(
+        custom(CustomResourceKind::Community),
+        api::CommunityObject::into,
+        Event::Community,
+    ));
+    events
+}
+
+/// Returns the events of a complete list. An object that cannot be decoded does not affect the
+/// others.
+fn list<'a, K: DeserializeOwned, F>(
+    objects: impl Iterator<Item = &'a Value>,
+    read: impl Fn(K) -> F,
+    wrap: fn(Change<F>) -> Event,
+) -> Vec<Event> {
+    let change = |object: &Value| match K::deserialize(object) {
+        Ok(object) => Change::Apply(read(object)),
+        Err(error) => Change::Unreadable { key: objects::key(object), why: error.to_string() },
+    };
+    let changes = objects.map(change).chain([Change::ResyncDone]);
+    std::iter::once(Change::ResyncStarted).chain(changes).map(wrap).collect()
+}
+
+/// Returns the Namespaces, and one without labels for each other namespace that has a Service: the
+/// state decides about a Service only when it has the Namespace.
+fn namespaces(objects: &Objects) -> Vec<Value> {
+    let mut all: Vec<Value> = objects.of(CORE, "Namespace").cloned().collect();
+    let known: BTreeSet<String> = all.iter().map(|it| objects::name(it).to_owned()).collect();
+    let of_services: BTreeSet<&str> = objects.of(CORE, "Service").map(objects::namespace).collect();
+    let missing = of_services.into_iter().filter(|name| !known.contains(*name));
+    all.extend(missing.map(|name| json!({"metadata": {"name": name}})));
+    all
+}
+
+/// Returns a Service with its namespace and with `managedFields`, which `kubectl get -o yaml`
+/// omits. Another client than FerroLB has written the addresses, unless FerroLB's annotation is
+/// present.
+fn with_managers(service: &Value) -> Value {
+    let mut service = service.clone();
+    service["metadata"]["namespace"] = objects::namespace(&service).into();
+    let is_unknown = service["metadata"]["managedFields"].is_null();
+    if is_unknown && !objects::addresses(&service).is_empty() && own_pool(&service).is_empty() {
+        service["metadata"]["managedFields"] = json!([{
+            "manager": "unknown", "operation": "Update", "subresource": "status",
+            "fieldsV1": {"f:status": {"f:loadBalancer": {"f:ingress": {}}}},
+        }]);
+    }
+    service
+}

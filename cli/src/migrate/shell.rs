@@ -1,0 +1,72 @@
+//! Text of shell commands. Pure.
+
+use serde_json::Value;
+
+use super::objects::{name, namespace};
+
+/// Command that lists the addresses of all Services of type LoadBalancer.
+const ADDRESSES: &str = "kubectl get services --all-namespaces --field-selector \
+    spec.type=LoadBalancer -o custom-columns='NAMESPACE:.metadata.namespace,NAME:.metadata.name,\
+    ADDRESSES:.status.loadBalancer.ingress[*].ip'";
+/// File with the addresses before the migration.
+pub const BEFORE: &str = "addresses-before.txt";
+
+/// Returns a text as one word of a shell command.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Returns the path of a file in the directory of the migration.
+#[must_use]
+pub fn file(directory: &str, name: &str) -> String {
+    quoted(&format!("{}/{name}", directory.trim_end_matches('/')))
+}
+
+/// Returns the command that lists the addresses of all Services.
+#[must_use]
+pub fn list_addresses() -> String {
+    ADDRESSES.to_owned()
+}
+
+/// Returns the command that saves the addresses of all Services.
+#[must_use]
+pub fn save_addresses(directory: &str) -> String {
+    format!("{ADDRESSES} > {}", file(directory, BEFORE))
+}
+
+/// Returns the command that compares the addresses of all Services with the saved ones.
+#[must_use]
+pub fn compare_addresses(directory: &str) -> String {
+    format!("{ADDRESSES} | diff {} -", file(directory, BEFORE))
+}
+
+/// Returns the command that stops FerroLB's controller. A controller without pools would remove
+/// the addresses from the Services.
+#[must_use]
+pub fn stop_controller(ferrolb: &str) -> String {
+    format!("kubectl -n {} scale deployment controller --replicas=0", quoted(ferrolb))
+}
+
+/// Returns a kubectl command for a Service, without its last arguments.
+#[must_use]
+pub fn on_service(verb: &str, service: &Value) -> String {
+    format!("kubectl -n {} {verb} service {}", quoted(namespace(service)), quoted(name(service)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_are_quoted_if_the_shell_would_change_them() {
+        assert_eq!(quoted("metallb-system"), "metallb-system");
+        assert_eq!(quoted("my dir"), "'my dir'");
+        assert_eq!(quoted("a'; rm"), r"'a'\''; rm'");
+        assert_eq!(quoted(""), "''");
+    }
+}
