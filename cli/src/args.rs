@@ -53,6 +53,19 @@ pub enum Command {
         #[arg(long, short, value_enum, value_name = "FORMAT")]
         output: Option<WhyOutput>,
     },
+    /// Check the cluster and FerroLB in it: numbered findings with the next command
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// Check the cluster before an installation
+        #[arg(long)]
+        pre: bool,
+        /// Exit with 1 also for warnings
+        #[arg(long)]
+        strict: bool,
+        /// Format of the output
+        #[arg(long, short, value_enum, value_name = "FORMAT")]
+        output: Option<CheckOutput>,
+    },
     /// Print a script for the completion of commands in a shell
     #[command(after_help = COMPLETION_HELP)]
     Completion {
@@ -74,6 +87,14 @@ const WHY_HELP: &str = "Examples:
 Exit code: 0 if all addresses are announced, 1 if not, 2 if the Service does not exist or the objects
 cannot be read.";
 
+const CHECK_HELP: &str = "Examples:
+  kubectl ferrolb check --pre
+  kubectl ferrolb check
+  kubectl ferrolb check -o json | jq -r '.categories[].findings[].code'
+
+Exit code: 0, or 1 for problems (with --strict also for warnings), or 2 if the objects cannot be
+read.";
+
 const COMPLETION_HELP: &str = "Example:
   kubectl ferrolb completion bash > /etc/bash_completion.d/kubectl-ferrolb";
 
@@ -91,4 +112,13 @@ pub enum Output {
 pub enum WhyOutput {
     /// One JSON object.
     Json,
+}
+
+/// Format of a check.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckOutput {
+    /// One JSON object.
+    Json,
+    /// One line for each finding.
+    Short,
 }

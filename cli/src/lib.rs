@@ -11,6 +11,7 @@
 //! I/O; [`status`] and [`why`] are pure.
 
 pub mod args;
+pub mod check;
 pub mod installation;
 pub mod snapshot;
 pub mod status;

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
-use ferrolb_cli::args::{Args, Command, Output, WhyOutput};
+use ferrolb_cli::args::{Args, CheckOutput, Command, Output, WhyOutput};
+use ferrolb_cli::check::read::read as read_check;
+use ferrolb_cli::check::report::Report;
+use ferrolb_cli::check::text as check_text;
 use ferrolb_cli::snapshot::Snapshot;
 use ferrolb_cli::status::Status;
 use ferrolb_cli::why;
@@ -17,6 +20,8 @@ use kube::{Client, Config};
 
 /// Exit code for a Service that is not announced.
 const NOT_ANNOUNCED: u8 = 1;
+/// Exit code of a check with problems.
+const HAS_PROBLEMS: u8 = 1;
 /// Exit code if the objects cannot be read.
 const FAILED: u8 = 2;
 /// Interval of `status --watch`.
@@ -72,6 +77,15 @@ async fn run(args: Args) -> Result<ExitCode> {
             })?;
             let code = if explanation.row.announced { 0 } else { NOT_ANNOUNCED };
             Ok(ExitCode::from(code))
+        }
+        Command::Check { pre, strict, output } => {
+            let report = Report::new(&read_check(&client, &args.installation, *pre, now()).await?);
+            print(&match output {
+                Some(CheckOutput::Json) => serde_json::to_string_pretty(&report)? + "\n",
+                Some(CheckOutput::Short) => check_text::short(&report),
+                None => check_text::text(&report),
+            })?;
+            Ok(ExitCode::from(if report.is_good(*strict) { 0 } else { HAS_PROBLEMS }))
         }
         Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

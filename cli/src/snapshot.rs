@@ -7,8 +7,8 @@ use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
 use ferrolb_proto::controller::event::{Event, Leadership};
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
-    EndpointSliceObject, Key, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
-    ServiceObject, Speaker,
+    BgpPeer, EndpointSliceObject, Key, NamespaceObject, Node, NodeObject, Pool,
+    SERVICE_SLICES_SELECTOR, Service, ServiceObject, Speaker,
 };
 use ferrolb_proto::store::Change;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -31,6 +31,11 @@ const FORBIDDEN: u16 = 403;
 const NOW: Instant = Instant::from_millis(1_000);
 const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
 
+/// The API server does not permit a request; the content is its message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no permission: {0}")]
+pub struct NoPermission(pub String);
+
 /// A copy of the objects that FerroLB reads.
 pub struct Snapshot {
     /// The configuration of the controller.
@@ -43,6 +48,14 @@ pub struct Snapshot {
     pub speakers: Vec<Speaker>,
     /// Names of the Nodes.
     pub nodes: Vec<String>,
+    /// The Nodes.
+    pub node_facts: Vec<Node>,
+    /// The Services.
+    pub services: Vec<Service>,
+    /// The IPAddressPools.
+    pub pools: Vec<Pool>,
+    /// The BGPPeers.
+    pub peers: Vec<BgpPeer>,
     events: Vec<Event>,
 }
 
@@ -78,6 +91,27 @@ impl Snapshot {
     /// # Errors
     /// The API server is unavailable, does not permit a list, or the namespace has no FerroLB.
     pub async fn read(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
+        let snapshot = Self::read_any(client, namespace, unix_time).await?;
+        if !snapshot.is_installed() {
+            bail!(
+                "FerroLB is not installed in the namespace {namespace}: install it, or name its \
+                 namespace with --installation"
+            );
+        }
+        Ok(snapshot)
+    }
+
+    /// Returns whether the namespace contains a FerroLB.
+    #[must_use]
+    pub const fn is_installed(&self) -> bool {
+        self.controllers.is_some() || !self.pools.is_empty() || !self.speakers.is_empty()
+    }
+
+    /// Reads all objects, also before an installation.
+    ///
+    /// # Errors
+    /// The API server is unavailable, or does not permit a list ([`NoPermission`]).
+    pub async fn read_any(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
         let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
         let deployment = deployments.get_opt(installation::CONTROLLER).await?;
         let config = installation::config(namespace, deployment.as_ref());
@@ -110,14 +144,10 @@ impl Snapshot {
             reader.custom::<api::BfdProfileObject, _>(CustomResourceKind::BFDProfile),
             reader.custom::<api::SpeakerStatusObject, _>(CustomResourceKind::SpeakerStatus),
         )?;
-        if deployment.is_none() && pools.is_empty() && speakers.is_empty() {
-            bail!(
-                "FerroLB is not installed in the namespace {namespace}: install it, or name its \
-                 namespace with --installation"
-            );
-        }
         let speaker_facts = applied(&speakers);
-        let node_facts: Vec<ferrolb_proto::facts::Node> = applied(&nodes);
+        let node_facts: Vec<Node> = applied(&nodes);
+        let (service_facts, pool_facts, peer_facts) =
+            (applied(&services), applied(&pools), applied(&peers));
         let events = events(services, Event::Service)
             .chain(events(slices, Event::Slice))
             .chain(events(nodes, Event::Node))
@@ -137,6 +167,10 @@ impl Snapshot {
             leader: lease.and_then(|lease| leader(&lease, unix_time)),
             speakers: speaker_facts,
             nodes: node_facts.iter().map(|node| node.name.to_string()).collect(),
+            node_facts,
+            services: service_facts,
+            pools: pool_facts,
+            peers: peer_facts,
             config,
             events,
         })
@@ -188,7 +222,7 @@ impl Reader<'_> {
             Ok(text) => text,
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => return Ok(Vec::new()),
             Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
-                bail!("no permission: {}", status.message)
+                bail!(NoPermission(status.message))
             }
             Err(error) => return Err(error).context(format!("cannot list {url}")),
         };

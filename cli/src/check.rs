@@ -1,0 +1,26 @@
+//! The command `check`: findings about a cluster and about FerroLB in it. [`read`] performs the
+//! I/O and fills [`ClusterFacts`]; the rules in the other modules, one for each category, are pure.
+//!
+//! ```text
+//! API server -> ClusterFacts -> findings of each category -> Report -> text, short text or JSON
+//! ```
+
+pub mod bgp;
+pub mod cluster;
+pub mod crds;
+pub mod daemon_sets;
+pub mod facts;
+pub mod finding;
+pub mod installation;
+pub mod layer2;
+pub mod load_balancers;
+pub mod permissions;
+pub mod pools;
+pub mod rbac;
+pub mod read;
+pub mod report;
+pub mod services;
+pub mod text;
+
+#[cfg(test)]
+mod tests;
