@@ -85,7 +85,11 @@ async fn run(args: Args) -> Result<ExitCode> {
                 Some(CheckOutput::Short) => check_text::short(&report),
                 None => check_text::text(&report),
             })?;
-            Ok(ExitCode::from(if report.is_good(*strict) { 0 } else { HAS_PROBLEMS }))
+            Ok(ExitCode::from(match report.is_good(*strict) {
+                _ if report.incomplete => FAILED,
+                true => 0,
+                false => HAS_PROBLEMS,
+            }))
         }
         Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -12,6 +12,7 @@ mod assignment_log;
 mod bad_input;
 mod bgp_conditions;
 mod bgp_refusals;
+mod check;
 mod conflicting_writers;
 mod controller_outage;
 mod drain;

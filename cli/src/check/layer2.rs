@@ -95,8 +95,8 @@ fn no_contact(speaker: &Speaker, at: &SpeakerInterface, objects: &Objects) -> Op
         .collect();
     let fact = if at.isolated { "receives no frames" } else { "is in contact with no other node" };
     let text = format!(
-        "{} ({}) {fact}, although {} use the same subnet: a switch isolates the port, or a packet \
-         filter drops hellos",
+        "{} ({}) {fact}, although other nodes use the same subnet ({}): a switch isolates the \
+         port, or a packet filter drops hellos",
         speaker.node,
         at.name,
         first_names(&others)

@@ -115,6 +115,24 @@ pub async fn read(
     Ok(facts)
 }
 
+/// Reads the objects that FerroLB reads, and the ranges of cluster IPs.
+///
+/// # Errors
+/// The API server is unavailable, or does not permit a list.
+pub async fn read_objects(
+    client: &Client,
+    namespace: &str,
+    unix_time: i64,
+) -> Result<(Objects, Vec<AddressRange>)> {
+    let objects = objects(Snapshot::read_any(client, namespace, unix_time).await?, unix_time);
+    let mut reader = Reader { client, denied: Vec::new() };
+    let ranges = reader.service_ranges(Some(&objects)).await?;
+    match reader.denied.pop() {
+        Some(message) => Err(NoPermission(message).into()),
+        None => Ok((objects, ranges)),
+    }
+}
+
 fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
     let is_installed = snapshot.is_installed();
     let state = snapshot.state(unix_time);

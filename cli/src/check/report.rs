@@ -13,6 +13,8 @@ pub struct Report {
     pub problems: usize,
     /// Number of warnings.
     pub warnings: usize,
+    /// True if the user may not read the objects that FerroLB reads, so that categories are absent.
+    pub incomplete: bool,
     /// The results of the categories, in the order of the output.
     pub categories: Vec<CategoryReport>,
 }
@@ -52,10 +54,10 @@ impl Report {
             findings.filter(|it| it.severity == severity).count()
         };
         let (problems, warnings) = (count(Severity::Problem), count(Severity::Warning));
-        Self { problems, warnings, categories }
+        Self { problems, warnings, incomplete: facts.objects.is_none(), categories }
     }
 
-    /// Returns whether the exit code is 0. With `strict`, warnings count as problems.
+    /// Returns whether there are no problems. With `strict`, warnings count as problems.
     #[must_use]
     pub const fn is_good(&self, strict: bool) -> bool {
         self.problems == 0 && (self.warnings == 0 || !strict)
@@ -80,6 +82,11 @@ impl CategoryReport {
             Category::Bgp => (bgp::findings(facts), bgp::summary(facts)),
             Category::Permissions => (permissions::findings(facts), permissions::summary(facts)),
             Category::Services => (services::findings(facts), services::summary(facts)),
+        };
+        let summary = if facts.denied.is_empty() {
+            summary
+        } else {
+            format!("{summary} (not all objects were checked)")
         };
         findings.sort_by_key(|it| (it.severity, it.code));
         Self { category, summary, findings }

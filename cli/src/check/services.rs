@@ -29,7 +29,7 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
 #[must_use]
 pub fn summary(facts: &ClusterFacts) -> String {
     let rows = facts.objects.as_ref().map(|objects| objects.rows.len()).unwrap_or_default();
-    format!("{rows} of {rows} announced")
+    if rows == 0 { "none".to_owned() } else { format!("{rows} of {rows} announced") }
 }
 
 fn object(service: &str) -> Object {
