@@ -66,6 +66,19 @@ pub enum Command {
         #[arg(long, short, value_enum, value_name = "FORMAT")]
         output: Option<CheckOutput>,
     },
+    /// Propose a first pool in the subnet of the nodes, and apply it
+    #[command(after_help = INIT_HELP)]
+    Init {
+        /// Name of the pool and of its L2Advertisement; default: default
+        #[arg(long, value_name = "NAME")]
+        pool: Option<String>,
+        /// Addresses of the pool; default: up to 11 free ones near the end of the subnet
+        #[arg(long, value_name = "RANGE")]
+        range: Option<String>,
+        /// Apply the objects without a confirmation
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print a script for the completion of commands in a shell
     #[command(after_help = COMPLETION_HELP)]
     Completion {
@@ -94,6 +107,13 @@ const CHECK_HELP: &str = "Examples:
 
 Exit code: 0, or 1 for problems (with --strict also for warnings), or 2 if the objects cannot be
 read.";
+
+const INIT_HELP: &str = "Examples:
+  kubectl ferrolb init
+  kubectl ferrolb init --range 192.168.1.240-192.168.1.250 --yes
+  kubectl ferrolb init | kubectl apply -f -
+
+Exit code: 0, or 2 if there is no free address, or if the objects cannot be read or applied.";
 
 const COMPLETION_HELP: &str = "Example:
   kubectl ferrolb completion bash > /etc/bash_completion.d/kubectl-ferrolb";

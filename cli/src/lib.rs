@@ -12,6 +12,7 @@
 
 pub mod args;
 pub mod check;
+pub mod init;
 pub mod installation;
 pub mod snapshot;
 pub mod status;

@@ -10,6 +10,8 @@ use ferrolb_cli::args::{Args, CheckOutput, Command, Output, WhyOutput};
 use ferrolb_cli::check::read::read as read_check;
 use ferrolb_cli::check::report::Report;
 use ferrolb_cli::check::text as check_text;
+use ferrolb_cli::init::apply::init;
+use ferrolb_cli::init::propose::Request;
 use ferrolb_cli::snapshot::Snapshot;
 use ferrolb_cli::status::Status;
 use ferrolb_cli::why;
@@ -90,6 +92,11 @@ async fn run(args: Args) -> Result<ExitCode> {
                 true => 0,
                 false => HAS_PROBLEMS,
             }))
+        }
+        Command::Init { pool, range, yes } => {
+            let request = Request { pool: pool.clone(), range: range.clone() };
+            init(&client, &args.installation, now(), &request, *yes, print).await?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

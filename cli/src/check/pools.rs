@@ -43,7 +43,11 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
 #[must_use]
 pub fn summary(facts: &ClusterFacts) -> String {
     let pools = facts.objects.as_ref().map(|objects| objects.pools.len()).unwrap_or_default();
-    if pools == 0 { "no IPAddressPool".to_owned() } else { format!("pools: {pools}, without overlap") }
+    if pools == 0 {
+        "no IPAddressPool".to_owned()
+    } else {
+        format!("pools: {pools}, without overlap")
+    }
 }
 
 /// Returns the first range of a pool that overlaps one of `others`, and that one. Excluded

@@ -18,12 +18,7 @@ pub(super) struct Case {
 /// Commands of a case whose cause are the arguments.
 pub(super) const NOTHING: &str = "true";
 
-const fn case(
-    code: Code,
-    object: &'static str,
-    make: &'static str,
-    undo: &'static str,
-) -> Case {
+const fn case(code: Code, object: &'static str, make: &'static str, undo: &'static str) -> Case {
     Case { code, object, arguments: "", make, undo }
 }
 
