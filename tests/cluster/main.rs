@@ -23,6 +23,7 @@ mod frame_log;
 mod guide;
 mod health_checks;
 mod hostile_frames;
+mod init;
 mod installed;
 mod interfaces;
 mod invalid_objects;
