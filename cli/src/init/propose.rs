@@ -70,15 +70,19 @@ pub enum NoProposal {
     #[error("--range: {0}")]
     BadRange(#[from] ferrolb_proto::range::ParseRangeError),
     /// Addresses of `--range` are in use.
-    #[error("--range: {range} overlaps {other}, {use_}: name other addresses")]
-    InUse {
-        /// The range.
-        range: AddressRange,
-        /// The addresses that are in use.
-        other: AddressRange,
-        /// The use.
-        use_: Use,
-    },
+    #[error("--range: {} overlaps {}, {}: name other addresses", .0.range, .0.used, .0.usage)]
+    InUse(Box<Overlap>),
+}
+
+/// Addresses of a range that are in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// The range.
+    pub range: AddressRange,
+    /// The addresses that are in use.
+    pub used: AddressRange,
+    /// Their use.
+    pub usage: Use,
 }
 
 /// Use of addresses that a pool may not contain.
@@ -159,7 +163,9 @@ fn used(objects: &Objects, service_ranges: &[AddressRange]) -> Vec<(AddressRange
 fn requested(text: &str, used: &[(AddressRange, Use)]) -> Result<AddressRange, NoProposal> {
     let range: AddressRange = text.parse()?;
     match used.iter().find(|(other, _)| other.overlaps(&range)) {
-        Some((other, use_)) => Err(NoProposal::InUse { range, other: *other, use_: use_.clone() }),
+        Some((used, usage)) => {
+            Err(NoProposal::InUse(Box::new(Overlap { range, used: *used, usage: usage.clone() })))
+        }
         None => Ok(range),
     }
 }
