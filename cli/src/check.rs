@@ -19,6 +19,7 @@ pub mod pools;
 pub mod rbac;
 pub mod read;
 pub mod report;
+pub mod reviews;
 pub mod services;
 pub mod text;
 

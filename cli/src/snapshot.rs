@@ -24,9 +24,9 @@ use serde_json::value::RawValue;
 use crate::installation;
 
 /// HTTP status for a kind that the cluster does not have.
-const NOT_FOUND: u16 = 404;
+pub(crate) const NOT_FOUND: u16 = 404;
 /// HTTP status for a missing permission.
-const FORBIDDEN: u16 = 403;
+pub(crate) const FORBIDDEN: u16 = 403;
 /// Time at which the state handles the objects. The lease of the state never ends.
 const NOW: Instant = Instant::from_millis(1_000);
 const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
@@ -40,6 +40,8 @@ pub struct NoPermission(pub String);
 pub struct Snapshot {
     /// The configuration of the controller.
     pub config: Config,
+    /// True if the controller marks the pods of failed nodes.
+    pub marks_pods: bool,
     /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
     pub controllers: Option<[i32; 2]>,
     /// Pod of the active leader, if there is one.
@@ -163,6 +165,7 @@ impl Snapshot {
         let leases = Api::<Lease>::namespaced(client.clone(), &config.names.namespace);
         let lease = leases.get_opt(api::LEASE).await?;
         Ok(Self {
+            marks_pods: installation::marks_pods(&config, deployment.as_ref()),
             controllers: deployment.as_ref().map(ready_replicas),
             leader: lease.and_then(|lease| leader(&lease, unix_time)),
             speakers: speaker_facts,

@@ -46,6 +46,8 @@ pub struct Objects {
     pub config: Config,
     /// True if the namespace contains a FerroLB.
     pub is_installed: bool,
+    /// True if the controller marks the pods of failed nodes.
+    pub marks_pods: bool,
     /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
     pub controllers: Option<[i32; 2]>,
     /// Pod of the active leader.

@@ -10,6 +10,8 @@ use serde::Deserialize;
 
 const RBAC: &str = include_str!("../../../deploy/base/rbac.yaml");
 const INSTALL: &str = include_str!("../../../deploy/install.yaml");
+/// The role that only a controller needs which marks the pods of failed nodes.
+const NODE_FAILURE_ROLE: &str = "ferrolb:node-failure";
 /// Verbs with which `kubectl apply` creates and changes objects.
 const APPLY_VERBS: [&str; 3] = ["get", "create", "patch"];
 
@@ -75,15 +77,20 @@ struct Rule {
     verbs: Vec<String>,
 }
 
-/// Returns the permissions that the components of an installation need.
+/// Returns the permissions that the components of an installation need. `marks_pods` is true if the
+/// controller marks the pods of failed nodes.
 ///
 /// # Errors
 /// The manifest of this version cannot be decoded.
-pub fn of_components(names: &Names) -> Result<BTreeSet<Permission>, serde_saphyr::Error> {
+pub fn of_components(
+    names: &Names,
+    marks_pods: bool,
+) -> Result<BTreeSet<Permission>, serde_saphyr::Error> {
     let objects: Vec<Manifest> = serde_saphyr::from_multiple(RBAC)?;
     let mut permissions = BTreeSet::new();
     let bindings = objects.iter().filter_map(|it| Some((it, it.role_ref.as_ref()?)));
-    for (binding, role_ref) in bindings {
+    let is_needed = |role: &RoleRef| marks_pods || role.name != NODE_FAILURE_ROLE;
+    for (binding, role_ref) in bindings.filter(|(_, role)| is_needed(role)) {
         let is_role =
             |it: &&Manifest| it.kind == role_ref.kind && it.metadata.name == role_ref.name;
         let rules = objects.iter().find(is_role).map(|role| &*role.rules).unwrap_or_default();
@@ -168,19 +175,21 @@ mod tests {
 
     #[test]
     fn the_components_need_the_rules_of_the_manifest() {
-        let all = texts(&of_components(&names(api::GROUP)).unwrap());
+        let all = texts(&of_components(&names(api::GROUP), true).unwrap());
         for expected in [
             "controller   services/status  patch",
             "controller lb coordination.k8s.io leases ferrolb-controller update",
             "controller lb  secrets  create",
             "speaker lb ferrolb.io speakerstatuses/status  patch",
             "speaker   nodes  watch",
+            "controller   pods/status  patch",
         ] {
             assert!(all.iter().any(|it| it == expected), "{expected:?} is missing: {all:#?}");
         }
-        let metallb = texts(&of_components(&names("metallb.io")).unwrap());
+        let metallb = texts(&of_components(&names("metallb.io"), false).unwrap());
         assert!(metallb.iter().any(|it| it == "speaker lb metallb.io ipaddresspools  list"));
-        assert!(!metallb.iter().any(|it| it.contains("speakerstatuses")), "{metallb:#?}");
+        let unused = |it: &String| it.contains("speakerstatuses") || it.contains("pods");
+        assert!(!metallb.iter().any(unused), "{metallb:#?}");
     }
 
     #[test]

@@ -8,37 +8,27 @@ use ferrolb_proto::api::{self, ConditionStatus, CustomResourceKind};
 use ferrolb_proto::controller::state::Names;
 use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL};
 use ferrolb_proto::range::AddressRange;
-use futures::StreamExt as _;
 use k8s_openapi::api::admissionregistration::v1::{
     ServiceReference, ValidatingWebhook, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
-    SubjectAccessReviewSpec,
-};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DynamicObject, ListParams, PostParams};
-use kube::{Api, Client, Resource};
+use kube::api::{DynamicObject, ListParams};
+use kube::{Api, Client};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::daemon_sets::load_balancer;
 use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
 use super::rbac::{self, Permission};
-use crate::snapshot::{NoPermission, Snapshot};
+use super::reviews;
+use crate::snapshot::{FORBIDDEN, NOT_FOUND, NoPermission, Snapshot};
 
 /// API groups whose objects MetalLB and FRR-K8s validate by webhooks.
 const WEBHOOK_GROUPS: [&str; 2] = ["metallb.io", "frrk8s.metallb.io"];
-/// Number of access reviews that are requested at the same time.
-const REVIEWS: usize = 8;
-/// HTTP status for a kind that the cluster does not have.
-const NOT_FOUND: u16 = 404;
-/// HTTP status for a missing permission.
-const FORBIDDEN: u16 = 403;
 
 /// The configuration file in the ConfigMap of kube-proxy.
 #[derive(Deserialize, Default)]
@@ -103,10 +93,10 @@ pub async fn read(
     let names = objects.as_ref().map(|it| it.config.names.clone()).unwrap_or_default();
     facts.service_ranges = reader.service_ranges(objects.as_ref()).await?;
     if before_installation {
-        facts.permissions = reader.reviews(rbac::of_installer()?.into_iter(), &names).await?;
-    } else if objects.as_ref().is_some_and(|it| it.is_installed) {
-        facts.permissions =
-            reader.reviews(rbac::of_components(&names)?.into_iter(), &names).await?;
+        facts.permissions = reader.reviews(rbac::of_installer()?, &names).await?;
+    } else if let Some(objects) = objects.as_ref().filter(|it| it.is_installed) {
+        let permissions = rbac::of_components(&names, objects.marks_pods)?;
+        facts.permissions = reader.reviews(permissions, &names).await?;
         facts.crds = reader.crds().await?;
         facts.conditions = reader.conditions(&names).await?;
     }
@@ -138,6 +128,7 @@ fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
     let state = snapshot.state(unix_time);
     Objects {
         is_installed,
+        marks_pods: snapshot.marks_pods,
         rows: state.service_rows(),
         served_by_others: state.served_by_others().cloned().collect(),
         ranges_outside: state.ranges_outside().clone(),
@@ -262,6 +253,16 @@ impl Reader<'_> {
         Ok(self.list(&api).await?.into_iter().filter_map(named).collect())
     }
 
+    /// Returns the permissions, each with the decision of the API server.
+    async fn reviews(
+        &mut self,
+        permissions: BTreeSet<Permission>,
+        names: &Names,
+    ) -> Result<Vec<Permission>> {
+        let reviewed = reviews::reviews(self.client, permissions, names).await;
+        Ok(self.permitted(reviewed)?.unwrap_or_default())
+    }
+
     /// Returns the conditions of all custom resources.
     async fn conditions(&mut self, names: &Names) -> Result<Vec<ResourceCondition>> {
         let mut conditions = Vec::new();
@@ -285,27 +286,6 @@ impl Reader<'_> {
         }
         Ok(conditions)
     }
-
-    /// Returns the permissions, each with the decision of the API server.
-    async fn reviews(
-        &mut self,
-        permissions: impl Iterator<Item = Permission>,
-        names: &Names,
-    ) -> Result<Vec<Permission>> {
-        let client = self.client;
-        let review = |permission| review(client, permission, names);
-        let results: Vec<_> =
-            futures::stream::iter(permissions.map(review)).buffered(REVIEWS).collect().await;
-        let mut reviewed = Vec::new();
-        for result in results {
-            match self.permitted(result)? {
-                Some(permission) => reviewed.push(permission),
-                // One message is enough: the others are equal.
-                None => return Ok(Vec::new()),
-            }
-        }
-        Ok(reviewed)
-    }
 }
 
 fn condition_status(text: &str) -> ConditionStatus {
@@ -323,57 +303,6 @@ fn service_of(webhook: &ValidatingWebhook) -> Option<Key> {
     let is_metallb = groups.any(|group| WEBHOOK_GROUPS.contains(&group.as_str()));
     let ServiceReference { namespace, name, .. } = webhook.client_config.service.as_ref()?;
     is_metallb.then(|| Key::new(namespace, name))
-}
-
-/// Requests the decision of the API server about a permission.
-async fn review(
-    client: &Client,
-    permission: Permission,
-    names: &Names,
-) -> Result<Permission, kube::Error> {
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let (resource, subresource) =
-        permission.resource.split_once('/').unwrap_or((&permission.resource, ""));
-    let attributes = ResourceAttributes {
-        namespace: some(&permission.namespace),
-        group: some(&permission.group),
-        resource: some(resource),
-        subresource: some(subresource),
-        name: some(&permission.name),
-        verb: some(&permission.verb),
-        ..ResourceAttributes::default()
-    };
-    let status = if permission.account.is_empty() {
-        let spec = SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(attributes),
-            ..SelfSubjectAccessReviewSpec::default()
-        };
-        let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
-        create(client, &review).await?.status
-    } else {
-        let namespace = &names.namespace;
-        let groups = [
-            "system:serviceaccounts",
-            &format!("system:serviceaccounts:{namespace}"),
-            "system:authenticated",
-        ];
-        let spec = SubjectAccessReviewSpec {
-            resource_attributes: Some(attributes),
-            user: Some(format!("system:serviceaccount:{namespace}:{}", permission.account)),
-            groups: Some(groups.map(str::to_owned).to_vec()),
-            ..SubjectAccessReviewSpec::default()
-        };
-        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-        create(client, &review).await?.status
-    };
-    Ok(Permission { allowed: status.is_some_and(|status| status.allowed), ..permission })
-}
-
-async fn create<K>(client: &Client, object: &K) -> Result<K, kube::Error>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize,
-{
-    Api::<K>::all(client.clone()).create(&PostParams::default(), object).await
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ fn good() -> ClusterFacts {
             ..Config::default()
         },
         is_installed: true,
+        marks_pods: true,
         controllers: Some([2, 2]),
         leader: Some("controller-x7k".to_owned()),
         nodes: ["node1", "node2", "node3"]
