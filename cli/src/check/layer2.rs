@@ -55,14 +55,25 @@ fn one_way(speaker: &Speaker, objects: &Objects) -> Option<Finding> {
         .filter(lacks)
         .map(|it| &*it.node)
         .collect();
-    let text = format!(
-        "{node} reports contact with {others}, but not the other way round: its speaker has \
-         stopped, or a filter drops its frames. See `kubectl -n {namespace} get pods -o wide`",
-        node = speaker.node,
-        others = first_names(&others),
-        namespace = objects.config.names.namespace
-    );
-    (!others.is_empty()).then(|| Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))
+    if others.is_empty() {
+        return None;
+    }
+    let is_received = objects.speakers.iter().any(|it| it.receives_hellos_of(&speaker.node));
+    let (node, others) = (&speaker.node, first_names(&others));
+    let text = if is_received {
+        format!(
+            "frames of {node} do not arrive at {others}, although those of {others} arrive at \
+             {node}: a packet filter or a switch drops frames of EtherType 0x88B5"
+        )
+    } else {
+        format!(
+            "frames of {node} arrive at no other node, and its SpeakerStatus reports contact with \
+             {others}: its speaker has stopped, or a filter drops its frames. See `kubectl -n {} \
+             get pods -o wide`",
+            objects.config.names.namespace
+        )
+    };
+    Some(Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))
 }
 
 fn filtered(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {

@@ -276,6 +276,28 @@ fn findings_that_exclude_others() {
 }
 
 #[test]
+fn a_contact_in_one_direction_has_one_of_two_causes() {
+    let texts = |contacts: [&[&str]; 3]| {
+        let mut facts = good();
+        let speakers = ["node1", "node2", "node3"].into_iter().zip(contacts);
+        facts.objects.as_mut().unwrap().speakers =
+            speakers.map(|(node, contacts)| speaker(node, contacts)).collect();
+        let report = Report::new(&facts);
+        let one_way = report.findings().filter(|it| it.code == Code::OneWayContact);
+        one_way.map(|it| it.text.clone()).collect::<Vec<_>>()
+    };
+    // The speaker of node3 has stopped, or its frames arrive nowhere.
+    let stopped = texts([&["node2"], &["node1"], &["node1", "node2"]]);
+    assert_eq!(stopped.len(), 1, "{stopped:#?}");
+    assert!(stopped[0].starts_with("frames of node3 arrive at no other node"), "{stopped:#?}");
+    // node3 receives nothing.
+    let filtered = texts([&["node2", "node3"], &["node1", "node3"], &[]]);
+    assert_eq!(filtered.len(), 2, "{filtered:#?}");
+    assert!(filtered[0].starts_with("frames of node1 do not arrive at node3"), "{filtered:#?}");
+    assert_eq!(texts([&[], &[], &[]]), [""; 0]);
+}
+
+#[test]
 fn warnings_fail_only_a_strict_check() {
     let mut facts = good();
     facts.objects.as_mut().unwrap().nodes[0].excluded = true;

@@ -89,8 +89,11 @@ EOF",
     case(
         Code::MetalLb,
         "DaemonSet metallb-system/speaker",
-        "kubectl create namespace metallb-system
-kubectl apply -f - <<'EOF'
+        "kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Namespace
+metadata: {name: metallb-system}
+---
 apiVersion: apps/v1
 kind: DaemonSet
 metadata: {name: speaker, namespace: metallb-system, labels: {app: metallb, component: speaker}}
