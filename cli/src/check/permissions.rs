@@ -26,7 +26,7 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
 #[must_use]
 pub fn summary(facts: &ClusterFacts) -> String {
     let count = facts.permissions.len();
-    format!("{count} of {count}")
+    if count == 0 { "not checked".to_owned() } else { format!("{count} of {count}") }
 }
 
 fn finding(facts: &ClusterFacts, account: &str, missing: &[Missing<'_>]) -> Finding {

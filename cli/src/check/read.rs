@@ -101,6 +101,9 @@ pub async fn read(
         facts.conditions = reader.conditions(&names).await?;
     }
     facts.objects = objects;
+    // Reads of several namespaces or names can have the same message.
+    reader.denied.sort();
+    reader.denied.dedup();
     facts.denied = reader.denied;
     Ok(facts)
 }
