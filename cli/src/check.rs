@@ -1,6 +1,5 @@
 //! The command `check`: findings about a cluster and about FerroLB in it. [`read`] performs the
-//! I/O and fills [`facts::ClusterFacts`]. The rules are in the other modules, one for each category,
-//! and are pure.
+//! I/O and fills [`facts::ClusterFacts`]. The rules are pure, with one module for each category.
 //!
 //! ```text
 //! API server -> ClusterFacts -> findings of each category -> Report -> text, short text or JSON
