@@ -91,6 +91,32 @@ pub enum Command {
     /// Plan the migration from another load balancer, and write FerroLB's objects
     #[command(subcommand)]
     Migrate(migrate::args::Source),
+    /// Check the cluster and FerroLB in it: numbered findings with the next command
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// Check the cluster before an installation
+        #[arg(long)]
+        pre: bool,
+        /// Exit with 1 also for warnings
+        #[arg(long)]
+        strict: bool,
+        /// Format of the output
+        #[arg(long, short, value_enum, value_name = "FORMAT")]
+        output: Option<CheckOutput>,
+    },
+    /// Propose a first pool in the subnet of the nodes, and apply it
+    #[command(after_help = INIT_HELP)]
+    Init {
+        /// Name of the pool and of its L2Advertisement; default: default
+        #[arg(long, value_name = "NAME")]
+        pool: Option<String>,
+        /// Addresses of the pool; default: up to 11 free ones near the end of the subnet
+        #[arg(long, value_name = "RANGE")]
+        range: Option<String>,
+        /// Apply the objects without a confirmation
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print a script for the completion of commands in a shell
     #[command(after_help = COMPLETION_HELP)]
     Completion {
@@ -128,6 +154,21 @@ const DRAIN_HELP: &str = "Example:
 Exit code: 0 if the node announces nothing after the drain, 1 if it still does, 2 if the Node does
 not exist or the objects cannot be read.";
 
+const CHECK_HELP: &str = "Examples:
+  kubectl ferrolb check --pre
+  kubectl ferrolb check
+  kubectl ferrolb check -o json | jq -r '.categories[].findings[].code'
+
+Exit code: 0, or 1 for problems (with --strict also for warnings), or 2 if the objects cannot be
+read.";
+
+const INIT_HELP: &str = "Examples:
+  kubectl ferrolb init
+  kubectl ferrolb init --range 192.168.1.240-192.168.1.250 --yes
+  kubectl ferrolb init | kubectl apply -f -
+
+Exit code: 0, or 2 if there is no free address, or if the objects cannot be read or applied.";
+
 const COMPLETION_HELP: &str = "Example:
   kubectl ferrolb completion bash > /etc/bash_completion.d/kubectl-ferrolb";
 
@@ -152,4 +193,13 @@ pub enum JsonOutput {
 pub enum FailOn {
     /// A Service that FerroLB serves loses an address.
     AddressLoss,
+}
+
+/// Format of a check.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckOutput {
+    /// One JSON object.
+    Json,
+    /// One line for each finding.
+    Short,
 }

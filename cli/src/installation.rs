@@ -12,6 +12,9 @@ use k8s_openapi::api::core::v1::Container;
 
 /// Name of the controller's Deployment and container.
 pub const CONTROLLER: &str = "controller";
+/// Flag that selects the pods on failed nodes, and the value that selects none.
+const NODE_FAILURE: &str = "node-failure-endpoints";
+const NODE_FAILURE_OFF: &str = "off";
 /// Default of the flag `--pool-grace`.
 const POOL_GRACE: Duration = Duration::from_secs(60);
 
@@ -19,9 +22,7 @@ const POOL_GRACE: Duration = Duration::from_secs(60);
 /// their defaults.
 #[must_use]
 pub fn config(namespace: &str, deployment: Option<&Deployment>) -> Config {
-    let template = deployment.and_then(|it| it.spec.as_ref()?.template.spec.as_ref());
-    let containers = template.map(|pod| &*pod.containers).unwrap_or_default();
-    let container = containers.iter().find(|container| container.name == CONTROLLER);
+    let container = deployment.and_then(controller);
     let flag = |name: &str| flag_of(container?, &[name]);
     let classes = container.and_then(|it| flag_of(it, &["load-balancer-class", "lb-class"]));
     let classes = classes.unwrap_or_else(|| LOAD_BALANCER_CLASS.to_owned());
@@ -38,6 +39,20 @@ pub fn config(namespace: &str, deployment: Option<&Deployment>) -> Config {
         node_failure_endpoints: MarkScope::Off,
         node: Box::default(),
     }
+}
+
+/// Returns whether the controller marks the pods of failed nodes. Without a Deployment, the flag
+/// has its default. Only FerroLB's own API group has the necessary SpeakerStatuses.
+#[must_use]
+pub fn marks_pods(config: &Config, deployment: Option<&Deployment>) -> bool {
+    let flag = deployment.and_then(controller).and_then(|it| flag_of(it, &[NODE_FAILURE]));
+    config.names.group == GROUP && flag.is_none_or(|scope| scope != NODE_FAILURE_OFF)
+}
+
+/// Returns the container of the controller.
+fn controller(deployment: &Deployment) -> Option<&Container> {
+    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    pod.containers.iter().find(|container| container.name == CONTROLLER)
 }
 
 /// Returns the value of a flag with these names: from the arguments, or else from the environment
@@ -91,6 +106,17 @@ mod tests {
             ("a b".into(), false)
         );
         assert_eq!(config.pool_grace, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn pods_are_marked_unless_the_flag_or_the_group_prevents_it() {
+        let marks = |args: &[&str]| {
+            let deployment = deployment(&json!({ "args": args }));
+            marks_pods(&config("lb", Some(&deployment)), Some(&deployment))
+        };
+        assert!(marks(&[]) && marks(&["--node-failure-endpoints=all"]));
+        assert!(!marks(&["--node-failure-endpoints=off"]) && !marks(&["--api-group=metallb.io"]));
+        assert!(marks_pods(&config("lb", None), None));
     }
 
     #[test]

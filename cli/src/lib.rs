@@ -12,7 +12,9 @@
 //! balancers, also from files.
 
 pub mod args;
+pub mod check;
 pub mod drain;
+pub mod init;
 pub mod installation;
 pub mod kubectl;
 pub mod migrate;

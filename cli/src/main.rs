@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
-use ferrolb_cli::args::{Args, Command, Output};
+use ferrolb_cli::args::{Args, CheckOutput, Command, Output};
+use ferrolb_cli::check::report::Report;
 use ferrolb_cli::drain::Drain;
+use ferrolb_cli::init::propose::Request;
 use ferrolb_cli::kubectl::Kubectl;
-use ferrolb_cli::migrate;
 use ferrolb_cli::migrate::args::Source;
 use ferrolb_cli::plan::Prediction;
 use ferrolb_cli::plan::run::{Files, plan};
 use ferrolb_cli::snapshot::Snapshot;
 use ferrolb_cli::status::Status;
-use ferrolb_cli::why;
+use ferrolb_cli::{check, init, migrate, why};
 use ferrolb_proto::facts::Key;
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -75,6 +76,8 @@ async fn run(args: Args) -> Result<ExitCode> {
             let files = Files { applied: files, kustomize, deleted: delete };
             cluster.plan(kubectl, files, fail_on.is_some(), output.is_some()).await
         }
+        Command::Check { pre, strict, output } => cluster.check(pre, strict, output).await,
+        Command::Init { pool, range, yes } => cluster.init(&Request { pool, range }, yes).await,
         Command::Drain { node, dry_run: _, output } => cluster.drain(&node, output.is_some()).await,
         Command::Migrate(_) | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
@@ -130,11 +133,34 @@ impl Cluster {
         Ok(code(!(fails_on_loss && plan.effect.loses_addresses())))
     }
 
+    async fn check(
+        &self,
+        before_installation: bool,
+        strict: bool,
+        output: Option<CheckOutput>,
+    ) -> Result<ExitCode> {
+        let (client, namespace) = (&self.client, &self.installation);
+        let facts = check::read::read(client, namespace, before_installation, unix_time()).await?;
+        let report = Report::new(&facts);
+        print(&match output {
+            Some(CheckOutput::Json) => json(&report)?,
+            Some(CheckOutput::Short) => check::text::short(&report),
+            None => check::text::text(&report),
+        })?;
+        Ok(if report.incomplete { ExitCode::from(FAILED) } else { code(report.is_good(strict)) })
+    }
+
+    async fn init(&self, request: &Request, yes: bool) -> Result<ExitCode> {
+        let (client, namespace) = (&self.client, &self.installation);
+        init::apply::init(client, namespace, unix_time(), request, yes, print).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+
     async fn drain(&self, node: &str, as_json: bool) -> Result<ExitCode> {
-        let mut snapshot = self.read().await?;
-        let found = snapshot.nodes.iter().find(|it| *it.name == *node).cloned();
+        let state = self.read().await?.state(unix_time());
+        let found = state.nodes().find(|it| *it.name == *node).cloned();
         let found = found.with_context(|| format!("Node {node} does not exist"))?;
-        let drain = Drain::new(found, Prediction::new(snapshot.state(unix_time())));
+        let drain = Drain::new(found, Prediction::new(state));
         print(&if as_json { json(&drain)? } else { drain.text() })?;
         Ok(code(drain.empties_node()))
     }

@@ -7,8 +7,8 @@ use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
 use ferrolb_proto::controller::event::{Event, Leadership};
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
-    EndpointSliceObject, Key, NamespaceObject, Node, NodeObject, SERVICE_SLICES_SELECTOR, Service,
-    ServiceObject, Speaker,
+    EndpointSliceObject, Key, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
+    ServiceObject,
 };
 use ferrolb_proto::store::Change;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -24,25 +24,30 @@ use serde_json::value::RawValue;
 use crate::installation;
 
 /// HTTP status for a kind that the cluster does not have.
-const NOT_FOUND: u16 = 404;
+pub(crate) const NOT_FOUND: u16 = 404;
 /// HTTP status for a missing permission.
-const FORBIDDEN: u16 = 403;
+pub(crate) const FORBIDDEN: u16 = 403;
 /// Time at which the state handles the objects. The lease of the state never ends.
 pub const NOW: Instant = Instant::from_millis(1_000);
 const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
+
+/// The API server does not permit a request; the content is its message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no permission: {0}")]
+pub struct NoPermission(pub String);
 
 /// A copy of the objects that FerroLB reads.
 pub struct Snapshot {
     /// The configuration of the controller.
     pub config: Config,
+    /// True if the controller marks the pods of failed nodes.
+    pub marks_pods: bool,
     /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
     pub controllers: Option<[i32; 2]>,
     /// Pod of the active leader, if there is one.
     pub leader: Option<String>,
-    /// The SpeakerStatuses.
-    pub speakers: Vec<Speaker>,
-    /// The Nodes.
-    pub nodes: Vec<Node>,
+    /// True if the namespace contains a FerroLB: a Deployment, pools or SpeakerStatuses.
+    pub is_installed: bool,
     events: Vec<Event>,
 }
 
@@ -78,83 +83,39 @@ impl Snapshot {
     /// # Errors
     /// The API server is unavailable, does not permit a list, or the namespace has no FerroLB.
     pub async fn read(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
-        let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
-        let deployment = deployments.get_opt(installation::CONTROLLER).await?;
-        let config = installation::config(namespace, deployment.as_ref());
-        let reader = Reader { client, config: &config };
-        let (group, manager) =
-            (config.names.group.clone(), api::field_manager(&config.names.namespace));
-        let service =
-            move |object: ServiceObject| Service::read_with_owners(object, &group, &manager);
-        let slices = ListParams::default().labels(SERVICE_SLICES_SELECTOR);
-        let (services, slices, nodes, namespaces) = futures::try_join!(
-            reader.list(ServiceObject::url_path(&(), None), ListParams::default(), service),
-            reader.list(
-                EndpointSliceObject::url_path(&(), None),
-                slices,
-                EndpointSliceObject::into
-            ),
-            reader.list(NodeObject::url_path(&(), None), ListParams::default(), NodeObject::into),
-            reader.list(
-                NamespaceObject::url_path(&(), None),
-                ListParams::default(),
-                NamespaceObject::into
-            ),
-        )?;
-        let (pools, advertisements, communities, peers, bgp_advertisements, profiles, speakers) = futures::try_join!(
-            reader.custom::<api::IPAddressPoolObject, _>(CustomResourceKind::IPAddressPool),
-            reader.custom::<api::L2AdvertisementObject, _>(CustomResourceKind::L2Advertisement),
-            reader.custom::<api::CommunityObject, _>(CustomResourceKind::Community),
-            reader.custom::<api::BgpPeerObject, _>(CustomResourceKind::BGPPeer),
-            reader.custom::<api::BgpAdvertisementObject, _>(CustomResourceKind::BGPAdvertisement),
-            reader.custom::<api::BfdProfileObject, _>(CustomResourceKind::BFDProfile),
-            reader.custom::<api::SpeakerStatusObject, _>(CustomResourceKind::SpeakerStatus),
-        )?;
-        if deployment.is_none() && pools.is_empty() && speakers.is_empty() {
+        let snapshot = Self::read_any(client, namespace, unix_time).await?;
+        if !snapshot.is_installed {
             bail!(
                 "FerroLB is not installed in the namespace {namespace}: install it, or name its \
                  namespace with --installation"
             );
         }
-        let speaker_facts = applied(&speakers);
-        let node_facts = applied(&nodes);
-        let events = events(services, Event::Service)
-            .chain(events(slices, Event::Slice))
-            .chain(events(nodes, Event::Node))
-            .chain(events(namespaces, Event::Namespace))
-            .chain(events(pools, Event::Pool))
-            .chain(events(advertisements, Event::Advertisement))
-            .chain(events(communities, Event::Community))
-            .chain(events(peers, Event::Peer))
-            .chain(events(bgp_advertisements, Event::BgpAdvertisement))
-            .chain(events(profiles, Event::BfdProfile))
-            .chain(events(speakers, Event::Speaker))
-            .collect();
+        Ok(snapshot)
+    }
+
+    /// Reads all objects, also before an installation.
+    ///
+    /// # Errors
+    /// The API server is unavailable, or does not permit a list ([`NoPermission`]).
+    pub async fn read_any(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
+        let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
+        let deployment = deployments.get_opt(installation::CONTROLLER).await?;
+        let config = installation::config(namespace, deployment.as_ref());
+        let reader = Reader { client, config: &config };
         let leases = Api::<Lease>::namespaced(client.clone(), &config.names.namespace);
-        let lease = leases.get_opt(api::LEASE).await?;
+        let lease = async { Ok(leases.get_opt(api::LEASE).await?) };
+        let (cluster, custom, lease) =
+            futures::try_join!(reader.cluster_objects(), reader.custom_resources(), lease)?;
+        let has_own = |event: &Event| {
+            matches!(event, Event::Pool(Change::Apply(_)) | Event::Speaker(Change::Apply(_)))
+        };
         Ok(Self {
+            marks_pods: installation::marks_pods(&config, deployment.as_ref()),
             controllers: deployment.as_ref().map(ready_replicas),
             leader: lease.and_then(|lease| leader(&lease, unix_time)),
-            speakers: speaker_facts,
-            nodes: node_facts,
+            is_installed: deployment.is_some() || custom.iter().any(has_own),
             config,
-            events,
-        })
-    }
-
-    /// Returns the label selector of each Service of type LoadBalancer, as text.
-    pub fn selectors(&self) -> impl Iterator<Item = (&Key, &str)> {
-        self.events.iter().filter_map(|event| {
-            let Event::Service(Change::Apply(service)) = event else { return None };
-            Some((&service.key, &*service.demand.selector))
-        })
-    }
-
-    /// Returns the EndpointSlices of a Service.
-    pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = Key> {
-        self.events.iter().filter_map(move |event| {
-            let Event::Slice(Change::Apply(slice)) = event else { return None };
-            (slice.service.as_ref() == Some(service)).then(|| slice.key.clone())
+            events: cluster.into_iter().chain(custom).collect(),
         })
     }
 
@@ -173,12 +134,56 @@ impl Snapshot {
 }
 
 impl Reader<'_> {
+    /// Reads the objects of Kubernetes.
+    async fn cluster_objects(&self) -> Result<Vec<Event>> {
+        let names = &self.config.names;
+        let (group, manager) = (names.group.clone(), api::field_manager(&names.namespace));
+        let service =
+            move |object: ServiceObject| Service::read_with_owners(object, &group, &manager);
+        let all = ListParams::default;
+        let slices = all().labels(SERVICE_SLICES_SELECTOR);
+        let (services, slices, nodes, namespaces) = futures::try_join!(
+            self.list(ServiceObject::url_path(&(), None), all(), service),
+            self.list(EndpointSliceObject::url_path(&(), None), slices, EndpointSliceObject::into),
+            self.list(NodeObject::url_path(&(), None), all(), NodeObject::into),
+            self.list(NamespaceObject::url_path(&(), None), all(), NamespaceObject::into),
+        )?;
+        Ok(events(services, Event::Service)
+            .chain(events(slices, Event::Slice))
+            .chain(events(nodes, Event::Node))
+            .chain(events(namespaces, Event::Namespace))
+            .collect())
+    }
+
+    /// Reads FerroLB's custom resources.
+    async fn custom_resources(&self) -> Result<Vec<Event>> {
+        let (pools, advertisements, communities, peers, bgp_advertisements, profiles, speakers) = futures::try_join!(
+            self.custom::<api::IPAddressPoolObject, _>(CustomResourceKind::IPAddressPool),
+            self.custom::<api::L2AdvertisementObject, _>(CustomResourceKind::L2Advertisement),
+            self.custom::<api::CommunityObject, _>(CustomResourceKind::Community),
+            self.custom::<api::BgpPeerObject, _>(CustomResourceKind::BGPPeer),
+            self.custom::<api::BgpAdvertisementObject, _>(CustomResourceKind::BGPAdvertisement),
+            self.custom::<api::BfdProfileObject, _>(CustomResourceKind::BFDProfile),
+            self.custom::<api::SpeakerStatusObject, _>(CustomResourceKind::SpeakerStatus),
+        )?;
+        Ok(events(pools, Event::Pool)
+            .chain(events(advertisements, Event::Advertisement))
+            .chain(events(communities, Event::Community))
+            .chain(events(peers, Event::Peer))
+            .chain(events(bgp_advertisements, Event::BgpAdvertisement))
+            .chain(events(profiles, Event::BfdProfile))
+            .chain(events(speakers, Event::Speaker))
+            .collect())
+    }
+
     /// Reads all custom resources of a kind in FerroLB's namespace.
     async fn custom<K, F>(&self, kind: CustomResourceKind) -> Result<Vec<Change<F>>>
     where
         K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
             + DeserializeOwned
-            + Into<F>,
+            + Into<F>
+            + 'static,
+        F: Send + 'static,
     {
         let names = &self.config.names;
         // Only FerroLB's own API group has SpeakerStatuses.
@@ -192,11 +197,11 @@ impl Reader<'_> {
 
     /// Reads all objects. The result is empty if the cluster does not have the kind. An object that
     /// cannot be decoded does not affect the others.
-    async fn list<K: DeserializeOwned, F>(
+    async fn list<K: DeserializeOwned, F: Send + 'static>(
         &self,
         url: String,
         params: ListParams,
-        read: impl Fn(K) -> F,
+        read: impl Fn(K) -> F + Send + 'static,
     ) -> Result<Vec<Change<F>>> {
         // The API server replies from its cache.
         let request = Request::new(&url).list(&params.match_any())?;
@@ -204,13 +209,16 @@ impl Reader<'_> {
             Ok(text) => text,
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => return Ok(Vec::new()),
             Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
-                bail!("no permission: {}", status.message)
+                bail!(NoPermission(status.message))
             }
             Err(error) => return Err(error).context(format!("cannot list {url}")),
         };
-        let list: RawList<'_> =
-            serde_json::from_str(&text).with_context(|| format!("cannot decode {url}"))?;
-        list.items.iter().map(|item| decode(item.get(), &read)).collect()
+        // A thread decodes the list while other lists arrive.
+        let decoded = tokio::task::spawn_blocking(move || {
+            let list: RawList<'_> = serde_json::from_str(&text)?;
+            list.items.iter().map(|item| decode(item.get(), &read)).collect::<Result<_>>()
+        });
+        decoded.await?.with_context(|| format!("cannot decode {url}"))
     }
 }
 
@@ -222,18 +230,6 @@ fn decode<K: DeserializeOwned, F>(item: &str, read: impl Fn(K) -> F) -> Result<C
     let Named { metadata } = serde_json::from_str(item).context("an object has no name")?;
     let namespace = metadata.namespace.unwrap_or_default();
     Ok(Change::Unreadable { key: Key::new(&namespace, &metadata.name), why })
-}
-
-/// Returns the facts of a list.
-fn applied<F: Clone>(changes: &[Change<F>]) -> Vec<F> {
-    let fact = |change: &Change<F>| match change {
-        Change::Apply(fact) => Some(fact.clone()),
-        Change::ResyncStarted
-        | Change::Unreadable { .. }
-        | Change::Delete(_)
-        | Change::ResyncDone => None,
-    };
-    changes.iter().filter_map(fact).collect()
 }
 
 /// Returns the events of a complete list.

@@ -55,11 +55,11 @@ impl Status {
             leader: snapshot.leader.clone(),
         });
         let speakers: BTreeMap<&str, _> =
-            snapshot.speakers.iter().map(|speaker| (&*speaker.node, speaker)).collect();
+            state.speakers().map(|speaker| (&*speaker.node, speaker)).collect();
         let row = |node: &str| NodeRow::new(node, speakers.get(node).copied());
         Self {
             controllers,
-            nodes: snapshot.nodes.iter().map(|node| row(&node.name)).collect(),
+            nodes: state.nodes().map(|node| row(&node.name)).collect(),
             pools: state.pool_rows(),
             services: state.service_rows(),
         }

@@ -1,12 +1,11 @@
 //! Reads the inputs of `plan` and `drain`, and returns their effects. Performs I/O.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ferrolb_proto::controller::event::Event;
-use ferrolb_proto::facts::Key;
+use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::store::Change;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
@@ -69,8 +68,9 @@ pub async fn plan(
     let ((applied, deleted), mut snapshot) =
         futures::try_join!(objects, Snapshot::read(client, namespace, unix_time))?;
     let mut changes = Changes::new(&applied, &deleted, &snapshot.config);
-    add_endpoints(client, &applied, &snapshot, &mut changes).await?;
-    let mut prediction = Prediction::new(snapshot.state(unix_time));
+    let state = snapshot.state(unix_time);
+    add_endpoints(client, &applied, &state, &mut changes, &snapshot.config).await?;
+    let mut prediction = Prediction::new(state);
     let effect = prediction.effect(&mut changes);
     Ok(Plan { effect, changes, pool_grace: snapshot.config.pool_grace })
 }
@@ -79,8 +79,9 @@ pub async fn plan(
 async fn add_endpoints(
     client: &Client,
     applied: &[Value],
-    snapshot: &Snapshot,
+    state: &State,
     changes: &mut Changes,
+    config: &Config,
 ) -> Result<()> {
     let services = applied.iter().filter(|object| object["kind"] == "Service");
     let selecting: Vec<_> =
@@ -88,9 +89,9 @@ async fn add_endpoints(
     if selecting.is_empty() {
         return Ok(());
     }
-    let before: BTreeMap<&Key, &str> = snapshot.selectors().collect();
     let changed = selecting.into_iter().filter(|(service, selector)| {
-        before.get(&key_of(service)).is_none_or(|before| before != selector)
+        let before = state.service(&key_of(service));
+        before.is_none_or(|before| *before.demand.selector != **selector)
     });
     let read = |(service, selector): (&'_ Value, String)| {
         let service = service.clone();
@@ -105,9 +106,9 @@ async fn add_endpoints(
     let slices: Vec<_> =
         stream::iter(changed).map(read).buffered(CONCURRENT_LISTS).try_collect().await?;
     for (service, slices) in slices {
-        let old = snapshot.slices_of(&service).map(|slice| Event::Slice(Change::Delete(slice)));
+        let old = state.slices_of(&service).map(|slice| Event::Slice(Change::Delete(slice)));
         changes.events.extend(old);
-        changes.add_slices(&slices, &snapshot.config);
+        changes.add_slices(&slices, config);
     }
     Ok(())
 }

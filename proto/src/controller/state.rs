@@ -311,11 +311,6 @@ impl State {
         self.write_queue.due(now).cloned()
     }
 
-    /// Returns a Service.
-    pub(in crate::controller) fn service(&self, key: &Key) -> Option<&Service> {
-        Some(&self.services.get(key)?.service)
-    }
-
     /// Returns the time at which the Services of the next missing pool lose their addresses.
     pub(in crate::controller) const fn pool_grace_end(&self) -> Option<Instant> {
         self.pool_grace_end

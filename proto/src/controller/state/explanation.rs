@@ -1,7 +1,7 @@
 //! Explanations of Services and pools for `kubectl ferrolb`, which fills a state with a copy of the
 //! objects. They follow from the same facts as the conditions. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -15,6 +15,7 @@ use super::service::{self, Role, ServiceEntry};
 use crate::api::ConditionStatus;
 use crate::controller::desired::NOT_WRITTEN;
 use crate::facts::{AssignedAddress, Key, ServiceConditionType, stale_speakers};
+use crate::range::AddressRange;
 
 /// A Service of type LoadBalancer, with its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -144,6 +145,21 @@ impl State {
             v6: [v6.used.into(), v6.total],
         };
         self.allocator.usage().into_iter().map(row).collect()
+    }
+
+    /// Returns the Services that FerroLB would serve without another load balancer, which serves
+    /// them.
+    pub fn served_by_others(&self) -> impl Iterator<Item = &Key> {
+        let is_other = |role| matches!(role, Role::ServedByMetalLb | Role::ServedByOther);
+        let entries = self.services.iter().filter(move |(_, entry)| is_other(entry.role));
+        entries.map(|(key, _)| key)
+    }
+
+    /// Returns the ranges of each pool with addresses that are in no subnet of the interfaces that
+    /// announce the pool. Routed pools have none.
+    #[must_use]
+    pub const fn ranges_outside(&self) -> &BTreeMap<Box<str>, Vec<AddressRange>> {
+        &self.ranges_outside
     }
 
     /// Returns the state of the assignment; empty if FerroLB does not serve the Service.

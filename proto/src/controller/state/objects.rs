@@ -1,14 +1,51 @@
-//! Handlers for changes of Nodes and Namespaces; methods of the state.
+//! Handlers for changes of Nodes and Namespaces, and access to the stored objects; methods of the
+//! state.
 //!
 //! A change that can affect every Service only sets a flag. At the end of the pass, the state then
 //! decides all Services once.
 
-use crate::facts::{Key, Namespace, Node};
+use crate::facts::{BgpPeer, Key, Namespace, Node, Pool, Service, Speaker};
 use crate::store::Change;
 
 use super::State;
 
 impl State {
+    /// Returns all Services, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().map(|entry| &entry.service)
+    }
+
+    /// Returns a Service.
+    #[must_use]
+    pub fn service(&self, key: &Key) -> Option<&Service> {
+        Some(&self.services.get(key)?.service)
+    }
+
+    /// Returns the EndpointSlices of a Service that have endpoints.
+    pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = Key> {
+        self.slices.names_of(service)
+    }
+
+    /// Returns all Nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Returns all SpeakerStatuses, by node.
+    pub fn speakers(&self) -> impl Iterator<Item = &Speaker> {
+        self.speakers.values()
+    }
+
+    /// Returns all IPAddressPools, by name.
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.custom_resources.pools.values()
+    }
+
+    /// Returns all BGPPeers, by name.
+    pub fn peers(&self) -> impl Iterator<Item = &BgpPeer> {
+        self.custom_resources.peers.values()
+    }
+
     pub(super) fn handle_node(&mut self, change: Change<Node>) {
         self.node_failures.evidence_changed();
         for (name, before) in self.nodes.handle(change, Some) {

@@ -45,6 +45,12 @@ impl Slices {
         self.services.get(service).into_iter().flatten().flat_map(|slice| &slice.endpoints)
     }
 
+    /// Returns the EndpointSlices of a Service that have endpoints.
+    pub(super) fn names_of(&self, service: &Key) -> impl Iterator<Item = Key> {
+        let slices = self.services.get(service).into_iter().flatten();
+        slices.map(|slice| Key::new(service.namespace(), &slice.name))
+    }
+
     /// Returns the Services that have an endpoint on a node.
     pub(super) fn services_on(&self, node: &str) -> impl Iterator<Item = &Key> {
         let is_on = |slice: &StoredSlice| {

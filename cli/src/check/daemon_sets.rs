@@ -1,0 +1,144 @@
+//! Load balancers among the DaemonSets of a cluster: by labels, images and settings. Pure.
+
+use ferrolb_proto::facts::Key;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Container;
+
+/// Label of the DaemonSets of ServiceLB. Its value is the name of a Service.
+const SERVICE_LB_LABEL: &str = "svccontroller.k3s.cattle.io/svcname";
+/// Variable and argument of kube-vip that start its load balancer for Services.
+const KUBE_VIP_SERVICES: [&str; 2] = ["svc_enable", "--services"];
+/// Load balancers that have no check of their own: a part of the image, and the name.
+const OTHERS: [(&str, &str); 3] =
+    [("purelb/lbnodeagent", "PureLB"), ("openelb", "OpenELB"), ("loxilb-io/", "LoxiLB")];
+
+/// The product of a DaemonSet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// MetalLB of any version.
+    MetalLb,
+    /// ServiceLB of k3s and RKE2.
+    ServiceLb,
+    /// Another one, by its name.
+    Other(&'static str),
+}
+
+/// A load balancer that runs as a DaemonSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// The product.
+    pub product: Product,
+    /// Namespace and name of the DaemonSet.
+    pub daemon_set: Key,
+    /// Tag of the image of the first container; empty without one.
+    pub version: String,
+}
+
+/// Returns the load balancer that a DaemonSet runs, or `None`.
+#[must_use]
+pub fn load_balancer(daemon_set: &DaemonSet) -> Option<LoadBalancer> {
+    let pod = daemon_set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let containers = pod.map(|pod| &*pod.containers).unwrap_or_default();
+    let product = product(daemon_set, containers)?;
+    let image = containers.first().and_then(|it| it.image.as_deref()).unwrap_or_default();
+    let without_digest = image.split('@').next().unwrap_or_default();
+    let name = without_digest.rsplit('/').next().unwrap_or_default();
+    let version = name.split_once(':').map_or("", |(_, tag)| tag).to_owned();
+    Some(LoadBalancer { product, daemon_set: Key::of(&daemon_set.metadata), version })
+}
+
+fn product(daemon_set: &DaemonSet, containers: &[Container]) -> Option<Product> {
+    let label = |key: &str| daemon_set.metadata.labels.as_ref()?.get(key).map(String::as_str);
+    let has_image = |part: &str| {
+        containers.iter().any(|it| it.image.as_deref().is_some_and(|image| image.contains(part)))
+    };
+    // Manifests before 0.13 have the label `app`, and charts have `app.kubernetes.io/name`.
+    let is_metallb =
+        ["app", "app.kubernetes.io/name"].iter().any(|key| label(key) == Some("metallb"));
+    let is_speaker = ["component", "app.kubernetes.io/component"]
+        .iter()
+        .any(|key| label(key) == Some("speaker"));
+    let has_speaker_image = has_image("metallb/speaker") || has_image("metallb-speaker");
+    if has_speaker_image || is_metallb && is_speaker {
+        return Some(Product::MetalLb);
+    }
+    if label(SERVICE_LB_LABEL).is_some() {
+        return Some(Product::ServiceLb);
+    }
+    if has_image("kube-vip/kube-vip") && containers.iter().any(serves_services) {
+        return Some(Product::Other("kube-vip"));
+    }
+    let other = OTHERS.iter().find(|(image, _)| has_image(image));
+    other.map(|(_, name)| Product::Other(name))
+}
+
+/// Returns whether a container of kube-vip serves Services, and not only the API server.
+fn serves_services(container: &Container) -> bool {
+    let [variable, argument] = KUBE_VIP_SERVICES;
+    let is_set = container
+        .env
+        .iter()
+        .flatten()
+        .any(|it| it.name == variable && it.value.as_deref() == Some("true"));
+    is_set || container.args.iter().flatten().any(|it| it == argument)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn found(labels: Value, container: Value) -> Option<(Product, String)> {
+        let object = json!({
+            "metadata": {"namespace": "a", "name": "b", "labels": labels},
+            "spec": {"selector": {}, "template": {"spec": {"containers": [container]}}},
+        });
+        let daemon_set: DaemonSet = serde_json::from_value(object).unwrap();
+        load_balancer(&daemon_set).map(|it| (it.product, it.version))
+    }
+
+    fn image(image: &str) -> Value {
+        json!({"name": "c", "image": image})
+    }
+
+    #[test]
+    fn metallb_is_found_by_labels_or_image() {
+        let metallb = |version: &str| Some((Product::MetalLb, version.to_owned()));
+        let old = json!({"app": "metallb", "component": "speaker"});
+        assert_eq!(found(old, image("registry:5000/mirror/speaker:v0.9.6")), metallb("v0.9.6"));
+        assert_eq!(found(json!({}), image("quay.io/metallb/speaker:v0.15.2")), metallb("v0.15.2"));
+        assert_eq!(
+            found(json!({}), image("docker.io/bitnami/metallb-speaker@sha256:1")),
+            metallb("")
+        );
+        let chart = json!({
+            "app.kubernetes.io/name": "metallb", "app.kubernetes.io/component": "speaker",
+        });
+        assert_eq!(found(chart, image("a/b")), metallb(""));
+    }
+
+    #[test]
+    fn ferrolb_and_other_daemon_sets_are_no_load_balancer() {
+        let own =
+            json!({"app.kubernetes.io/name": "ferrolb", "app.kubernetes.io/component": "speaker"});
+        assert_eq!(found(own, image("ferrolb/speaker:v1")), None);
+        assert_eq!(found(json!({"app": "metallb"}), image("metallb/frr:v1")), None);
+        assert_eq!(found(json!({}), image("kube-proxy:v1")), None);
+    }
+
+    #[test]
+    fn kube_vip_counts_only_if_it_serves_services() {
+        let vip = |container: Value| {
+            let mut container = container;
+            container["name"] = json!("c");
+            container["image"] = json!("ghcr.io/kube-vip/kube-vip:v1.0.0");
+            found(json!({}), container).is_some()
+        };
+        assert!(!vip(json!({"env": [{"name": "svc_enable", "value": "false"}]})));
+        assert!(vip(json!({"env": [{"name": "svc_enable", "value": "true"}]})));
+        assert!(vip(json!({"args": ["manager", "--services"]})));
+        let service_lb = json!({SERVICE_LB_LABEL: "web"});
+        assert_eq!(found(service_lb, image("a")), Some((Product::ServiceLb, String::new())));
+    }
+}

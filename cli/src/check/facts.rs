@@ -1,0 +1,108 @@
+//! The facts of a check: plain values that [`read`](super::read) collects and the rules compare.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ferrolb_proto::api::ConditionStatus;
+use ferrolb_proto::controller::state::{Config, ServiceRow};
+use ferrolb_proto::facts::{BgpPeer, Key, Node, Pool, Service, Speaker};
+use ferrolb_proto::range::AddressRange;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+use super::daemon_sets::LoadBalancer;
+use super::rbac::Permission;
+
+/// Everything that the rules need. An empty list means that there are no such objects, or that the
+/// user may not read them; `denied` has the messages about the latter.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterFacts {
+    /// True before an installation.
+    pub before_installation: bool,
+    /// Messages of the API server about lists and reads that it does not permit.
+    pub denied: Vec<String>,
+    /// Version of the API server: major and minor number.
+    pub kubernetes: Option<[u32; 2]>,
+    /// Configuration of kube-proxy that kubeadm writes.
+    pub kube_proxy: Option<KubeProxyConfig>,
+    /// Load balancers that run as DaemonSets.
+    pub load_balancers: Vec<LoadBalancer>,
+    /// Webhooks for the objects of MetalLB and FRR-K8s.
+    pub webhooks: Vec<Webhook>,
+    /// Ranges of cluster IPs. Without ServiceCIDRs: the cluster IPs.
+    pub service_ranges: Vec<AddressRange>,
+    /// Copy of the objects that FerroLB reads; `None` if the user may not read them.
+    pub objects: Option<Objects>,
+    /// The installed CRDs of FerroLB, by name.
+    pub crds: BTreeMap<String, CustomResourceDefinition>,
+    /// Conditions of custom resources.
+    pub conditions: Vec<ResourceCondition>,
+    /// Permissions that the components need, or with `before_installation` the user.
+    pub permissions: Vec<Permission>,
+}
+
+/// The objects that FerroLB reads, and the state that follows from them.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Configuration of the controller.
+    pub config: Config,
+    /// True if the namespace contains a FerroLB.
+    pub is_installed: bool,
+    /// True if the controller marks the pods of failed nodes.
+    pub marks_pods: bool,
+    /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
+    pub controllers: Option<[i32; 2]>,
+    /// Pod of the active leader.
+    pub leader: Option<String>,
+    /// The Nodes.
+    pub nodes: Vec<Node>,
+    /// The SpeakerStatuses.
+    pub speakers: Vec<Speaker>,
+    /// The Services.
+    pub services: Vec<Service>,
+    /// The IPAddressPools.
+    pub pools: Vec<Pool>,
+    /// The BGPPeers.
+    pub peers: Vec<BgpPeer>,
+    /// The Services that FerroLB serves.
+    pub rows: Vec<ServiceRow>,
+    /// The Services that another load balancer serves.
+    pub served_by_others: BTreeSet<Key>,
+    /// Ranges of pools that are in no subnet of the interfaces that announce the pools.
+    pub ranges_outside: BTreeMap<Box<str>, Vec<AddressRange>>,
+}
+
+/// The settings of kube-proxy that affect layer 2.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubeProxyConfig {
+    /// `mode`; empty for the default.
+    pub mode: String,
+    /// `ipvs.strictARP`.
+    pub strict_arp: bool,
+}
+
+/// A webhook of a ValidatingWebhookConfiguration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Name of the ValidatingWebhookConfiguration.
+    pub configuration: String,
+    /// Namespace and name of the Service that receives the requests.
+    pub service: Key,
+    /// True if the Service has a ready endpoint.
+    pub has_endpoint: bool,
+}
+
+/// A condition of a custom resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceCondition {
+    /// Kind of the resource.
+    pub kind: &'static str,
+    /// Name of the resource.
+    pub name: String,
+    /// `type`.
+    pub condition: String,
+    /// `status`.
+    pub status: ConditionStatus,
+    /// `reason`.
+    pub reason: String,
+    /// `message`.
+    pub message: String,
+}

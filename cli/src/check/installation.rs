@@ -1,0 +1,121 @@
+//! Rules about controllers, speakers and custom resources. Pure.
+
+use std::collections::BTreeSet;
+
+use ferrolb_proto::api::{self, CONDITION_VALID, ConditionStatus};
+
+use super::crds::{self, CrdProblem};
+use super::facts::{ClusterFacts, Objects};
+use super::finding::{Code, Finding, Object, first_names};
+use crate::installation::CONTROLLER;
+
+/// Returns the findings.
+#[must_use]
+pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
+    let Some(objects) = &facts.objects else { return Vec::new() };
+    let namespace = &objects.config.names.namespace;
+    if !objects.is_installed {
+        let text = format!(
+            "the namespace {namespace} contains no FerroLB: install it, or name its namespace with \
+             --installation"
+        );
+        return vec![Finding::new(
+            Code::NotInstalled,
+            vec![Object::cluster("Namespace", namespace)],
+            text,
+        )];
+    }
+    let controllers = no_leader(objects).into_iter().chain(not_ready(objects));
+    let crds = crd_findings(facts, objects);
+    controllers.chain(without_speaker(objects)).chain(crds).chain(invalid(facts, objects)).collect()
+}
+
+/// Returns the line without findings.
+#[must_use]
+pub fn summary(facts: &ClusterFacts) -> String {
+    let Some(objects) = &facts.objects else { return "not checked".to_owned() };
+    let leader = objects.leader.as_deref().unwrap_or("none");
+    let speakers = objects.speakers.len();
+    format!("leader {leader}, {speakers} of {} nodes with a speaker", objects.nodes.len())
+}
+
+fn deployment(objects: &Objects) -> Object {
+    Object::namespaced("Deployment", &objects.config.names.namespace, CONTROLLER)
+}
+
+fn no_leader(objects: &Objects) -> Option<Finding> {
+    let namespace = &objects.config.names.namespace;
+    let lease = Object::namespaced("Lease", namespace, api::LEASE);
+    let text = format!(
+        "no controller is the active leader, so no Service gets an address: see `kubectl -n \
+         {namespace} get pods`"
+    );
+    objects.leader.is_none().then(|| Finding::new(Code::NoLeader, vec![lease], text))
+}
+
+fn not_ready(objects: &Objects) -> Option<Finding> {
+    let [ready, wanted] = objects.controllers?;
+    let namespace = &objects.config.names.namespace;
+    let text = format!(
+        "{ready} of {wanted} controllers are ready: see `kubectl -n {namespace} describe \
+         deployment {CONTROLLER}`"
+    );
+    (ready < wanted)
+        .then(|| Finding::new(Code::ControllerNotReady, vec![deployment(objects)], text))
+}
+
+/// Returns the finding about Nodes without a SpeakerStatus. Only FerroLB's own API group has
+/// SpeakerStatuses.
+fn without_speaker(objects: &Objects) -> Option<Finding> {
+    let names = &objects.config.names;
+    let with_speaker: BTreeSet<_> = objects.speakers.iter().map(|it| &*it.node).collect();
+    let without: Vec<&str> =
+        objects.nodes.iter().map(|it| &*it.name).filter(|it| !with_speaker.contains(it)).collect();
+    if names.group != api::GROUP || without.is_empty() {
+        return None;
+    }
+    let see = format!("see `kubectl -n {} get pods -o wide`", names.namespace);
+    let (code, text) = if without.len() == objects.nodes.len() {
+        (Code::NoSpeaker, format!("no node has a speaker, so no address is announced: {see}"))
+    } else {
+        let text = format!("no speaker has reported on {}: {see}", first_names(&without));
+        (Code::NodeWithoutSpeaker, text)
+    };
+    let nodes = without.iter().map(|name| Object::cluster("Node", name));
+    Some(Finding::new(code, nodes.collect(), text))
+}
+
+/// Returns the findings about CRDs. Under another API group, the CRDs are not FerroLB's.
+fn crd_findings(facts: &ClusterFacts, objects: &Objects) -> Vec<Finding> {
+    if objects.config.names.group != api::GROUP {
+        return Vec::new();
+    }
+    let problems = crds::problems(&facts.crds);
+    let finding = |(name, problem): (String, CrdProblem)| {
+        let (code, fact) = match problem {
+            CrdProblem::Missing => (Code::CrdMissing, "does not exist".to_owned()),
+            CrdProblem::NotServed(version) => {
+                (Code::CrdMissing, format!("does not serve version {version}"))
+            }
+            CrdProblem::Fields(fields) => (Code::CrdOld, format!("lacks {}", first_names(&fields))),
+        };
+        let object = Object::cluster("CustomResourceDefinition", &name);
+        let text = format!("CRD {name} {fact}: apply deploy/base/crds.yaml of this version");
+        Finding::new(code, vec![object], text)
+    };
+    problems.into_iter().map(finding).collect()
+}
+
+fn invalid<'a>(
+    facts: &'a ClusterFacts,
+    objects: &'a Objects,
+) -> impl Iterator<Item = Finding> + 'a {
+    let is_invalid = |it: &&super::facts::ResourceCondition| {
+        it.condition == CONDITION_VALID && it.status == ConditionStatus::False
+    };
+    facts.conditions.iter().filter(is_invalid).map(|it| {
+        let object = Object::namespaced(it.kind, &objects.config.names.namespace, &it.name);
+        let text = format!("{} {} is not in use: {}", it.kind, it.name, it.message);
+        Finding::new(Code::InvalidResource, vec![object], text)
+    })
+}

@@ -1,0 +1,138 @@
+//! Rules about the contact between speakers, from their SpeakerStatuses. Pure.
+
+use std::collections::BTreeMap;
+
+use ferrolb_proto::api::InterfaceIssueReason;
+use ferrolb_proto::facts::{Speaker, SpeakerInterface};
+
+use super::facts::{ClusterFacts, Objects};
+use super::finding::{Code, Finding, Object, first_names};
+
+/// Returns the findings.
+#[must_use]
+pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
+    let Some(objects) = &facts.objects else { return Vec::new() };
+    let speakers = || objects.speakers.iter().filter(|it| has_node(objects, &it.node));
+    let one_way = speakers().filter_map(|it| one_way(it, objects));
+    let interfaces = || speakers().flat_map(|it| it.interfaces.iter().map(move |at| (it, at)));
+    let filtered = interfaces().filter_map(|(speaker, at)| filtered(speaker, at));
+    let alone = interfaces().filter_map(|(speaker, at)| no_contact(speaker, at, objects));
+    one_way.chain(filtered).chain(alone).chain(issues(speakers())).collect()
+}
+
+/// Returns the line without findings.
+#[must_use]
+pub fn summary(facts: &ClusterFacts) -> String {
+    let speakers = facts.objects.as_ref().map(|it| it.speakers.len()).unwrap_or_default();
+    if speakers < 2 {
+        "no other speaker".to_owned()
+    } else {
+        "all speakers are in contact".to_owned()
+    }
+}
+
+fn has_node(objects: &Objects, name: &str) -> bool {
+    objects.nodes.iter().any(|node| *node.name == *name)
+}
+
+fn status_of(speaker: &Speaker) -> Object {
+    Object::cluster("SpeakerStatus", &speaker.node)
+}
+
+/// Returns the finding about nodes that a speaker lists as contacts, and that do not list its node.
+fn one_way(speaker: &Speaker, objects: &Objects) -> Option<Finding> {
+    let is_isolated = |it: &Speaker| it.interfaces.iter().any(|at| at.isolated);
+    let lacks = |other: &&Speaker| {
+        other.node != speaker.node
+            && speaker.receives_hellos_of(&other.node)
+            && !other.receives_hellos_of(&speaker.node)
+            && !is_isolated(other)
+    };
+    let others: Vec<&str> = objects
+        .speakers
+        .iter()
+        .filter(|it| has_node(objects, &it.node))
+        .filter(lacks)
+        .map(|it| &*it.node)
+        .collect();
+    if others.is_empty() {
+        return None;
+    }
+    let is_received = objects.speakers.iter().any(|it| it.receives_hellos_of(&speaker.node));
+    let (node, others) = (&speaker.node, first_names(&others));
+    let text = if is_received {
+        format!(
+            "frames of {node} do not arrive at {others}, although those of {others} arrive at \
+             {node}: a packet filter or a switch drops frames of EtherType 0x88B5"
+        )
+    } else {
+        format!(
+            "frames of {node} arrive at no other node, and its SpeakerStatus reports contact with \
+             {others}: its speaker has stopped, or a filter drops its frames. See `kubectl -n {} \
+             get pods -o wide`",
+            objects.config.names.namespace
+        )
+    };
+    Some(Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))
+}
+
+fn filtered(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {
+    let text = format!(
+        "hellos of {} do not arrive at {} ({}), although their speakers run: a packet filter or a \
+         switch drops frames of EtherType 0x88B5",
+        first_names(&at.unheard),
+        speaker.node,
+        at.name
+    );
+    (!at.unheard.is_empty())
+        .then(|| Finding::new(Code::HellosFiltered, vec![status_of(speaker)], text))
+}
+
+/// Returns the finding about an interface without contact, if another node has an interface in the
+/// same subnet.
+fn no_contact(speaker: &Speaker, at: &SpeakerInterface, objects: &Objects) -> Option<Finding> {
+    if !at.up || at.standby || !at.hello_senders.is_empty() {
+        return None;
+    }
+    let shares = |other: &SpeakerInterface| {
+        other.up && other.subnets.iter().any(|subnet| at.subnets.contains(subnet))
+    };
+    let others: Vec<&str> = objects
+        .speakers
+        .iter()
+        .filter(|it| it.node != speaker.node && has_node(objects, &it.node))
+        .filter(|it| it.interfaces.iter().any(shares))
+        .map(|it| &*it.node)
+        .collect();
+    let fact = if at.isolated { "receives no frames" } else { "is in contact with no other node" };
+    let text = format!(
+        "{} ({}) {fact}, although other nodes use the same subnet ({}): a switch isolates the \
+         port, or a packet filter drops hellos",
+        speaker.node,
+        at.name,
+        first_names(&others)
+    );
+    (!others.is_empty()).then(|| Finding::new(Code::NoContact, vec![status_of(speaker)], text))
+}
+
+/// Returns one finding for each reason of issues that speakers report.
+fn issues<'a>(speakers: impl Iterator<Item = &'a Speaker>) -> impl Iterator<Item = Finding> {
+    let mut all: BTreeMap<InterfaceIssueReason, (Vec<Object>, Vec<String>)> = BTreeMap::new();
+    for speaker in speakers {
+        for at in &speaker.interfaces {
+            for issue in &at.issues {
+                let (objects, texts) = all.entry(issue.reason).or_default();
+                objects.push(status_of(speaker));
+                texts.push(format!(
+                    "{} by {} ({}), MAC {}",
+                    issue.address, speaker.node, at.name, issue.mac
+                ));
+            }
+        }
+    }
+    all.into_iter().map(|(reason, (mut objects, texts))| {
+        objects.dedup();
+        let text = format!("{reason:?} is reported for {}", first_names(&texts));
+        Finding::new(Code::InterfaceIssues, objects, text)
+    })
+}

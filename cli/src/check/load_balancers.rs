@@ -1,0 +1,127 @@
+//! Rules about load balancers that run side by side with FerroLB. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ferrolb_proto::facts::{Key, Service};
+
+use super::daemon_sets::{LoadBalancer, Product};
+use super::facts::ClusterFacts;
+use super::finding::{Code, Finding, Object, first_names};
+
+/// Address that `minikube tunnel` writes if it runs over SSH. Otherwise it writes the cluster IP.
+const TUNNEL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Returns the findings.
+#[must_use]
+pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
+    let default_implementation = facts.before_installation
+        || facts.objects.as_ref().is_none_or(|it| it.config.default_implementation);
+    // A FerroLB that serves only its class runs side by side with every other load balancer.
+    let shared = |finding: Finding| default_implementation.then_some(finding);
+    let running = daemon_set_findings(facts).filter_map(shared);
+    let webhooks = leftover_webhooks(facts);
+    running.chain(webhooks).chain(tunnel(facts)).chain(served_by_others(facts)).collect()
+}
+
+/// Returns the line without findings.
+#[must_use]
+pub fn summary(_: &ClusterFacts) -> String {
+    "no other load balancer serves the same Services".to_owned()
+}
+
+fn daemon_set_object(it: &LoadBalancer) -> Object {
+    Object::namespaced("DaemonSet", it.daemon_set.namespace(), it.daemon_set.name())
+}
+
+fn daemon_set_findings(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
+    let all = &facts.load_balancers;
+    let service_lb: Vec<_> = all.iter().filter(|it| it.product == Product::ServiceLb).collect();
+    let service_lb = (!service_lb.is_empty()).then(|| {
+        let text = format!(
+            "ServiceLB of k3s serves Services without a class, too (DaemonSets: {}): start the \
+             servers with --disable=servicelb",
+            service_lb.len()
+        );
+        let objects = service_lb.iter().map(|it| daemon_set_object(it));
+        Finding::new(Code::ServiceLb, objects.collect(), text)
+    });
+    let others = all.iter().filter_map(|it| {
+        let name = match it.product {
+            Product::ServiceLb => return None,
+            Product::MetalLb => "MetalLB",
+            Product::Other(name) => name,
+        };
+        let version =
+            if it.version.is_empty() { String::new() } else { format!(" {}", it.version) };
+        let code = match it.product {
+            Product::MetalLb => Code::MetalLb,
+            Product::ServiceLb | Product::Other(_) => Code::OtherLoadBalancer,
+        };
+        let object = daemon_set_object(it);
+        let text = format!(
+            "{name}{version} runs ({object}), and both serve Services without a class: remove it, \
+             or run FerroLB with --default-implementation=false"
+        );
+        Some(Finding::new(code, vec![object], text))
+    });
+    others.chain(service_lb)
+}
+
+fn leftover_webhooks(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
+    let mut leftover: BTreeMap<&str, BTreeSet<&Key>> = BTreeMap::new();
+    for webhook in facts.webhooks.iter().filter(|it| !it.has_endpoint) {
+        leftover.entry(&webhook.configuration).or_default().insert(&webhook.service);
+    }
+    leftover.into_iter().map(|(name, services)| {
+        let services: Vec<_> = services.into_iter().collect();
+        let text = format!(
+            "webhooks of {name} have no running pod (Service {}), so the API server rejects \
+             changes of MetalLB's objects: if MetalLB is removed, `kubectl delete \
+             validatingwebhookconfiguration {name}`",
+            first_names(&services)
+        );
+        let object = Object::cluster("ValidatingWebhookConfiguration", name);
+        Finding::new(Code::LeftoverWebhook, vec![object], text)
+    })
+}
+
+/// Returns whether `minikube tunnel` has written the address of a Service.
+fn is_tunneled(service: &Service) -> bool {
+    let is_tunnel = |address: IpAddr| {
+        address == TUNNEL_ADDRESS || service.demand.cluster_ips.contains(&address)
+    };
+    service.load_balancer && service.assigned.iter().any(|it| is_tunnel(it.address))
+}
+
+fn service_objects<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<Object> {
+    keys.map(|key| Object::namespaced("Service", key.namespace(), key.name())).collect()
+}
+
+fn tunnel(facts: &ClusterFacts) -> Option<Finding> {
+    let services = facts.objects.iter().flat_map(|objects| &objects.services);
+    let keys: Vec<_> = services.filter(|it| is_tunneled(it)).map(|it| &it.key).collect();
+    let text = format!(
+        "minikube tunnel has written its own address into the status of {}: stop it with Ctrl+C",
+        first_names(&keys)
+    );
+    let objects = service_objects(keys.iter().copied());
+    (!keys.is_empty()).then(|| Finding::new(Code::MinikubeTunnel, objects, text))
+}
+
+fn served_by_others(facts: &ClusterFacts) -> Option<Finding> {
+    let objects = facts.objects.as_ref()?;
+    let tunneled: BTreeSet<_> =
+        objects.services.iter().filter(|it| is_tunneled(it)).map(|it| &it.key).collect();
+    let keys: Vec<_> =
+        objects.served_by_others.iter().filter(|key| !tunneled.contains(key)).collect();
+    let first = keys.first()?;
+    let next = if facts.before_installation {
+        "FerroLB would not change it".to_owned()
+    } else {
+        format!("FerroLB does not change it, see `kubectl ferrolb why {first}`")
+    };
+    let text =
+        format!("another load balancer has assigned the address of {}: {next}", first_names(&keys));
+    Some(Finding::new(Code::ServedByOther, service_objects(keys.iter().copied()), text))
+}

@@ -1,0 +1,63 @@
+//! Rules about permissions. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::facts::ClusterFacts;
+use super::finding::{Code, Finding, Object, first_names};
+use super::rbac::Permission;
+
+/// Returns the findings: one for each account, and one for each read that is not permitted.
+#[must_use]
+pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
+    let mut missing: BTreeMap<&str, Vec<Missing<'_>>> = BTreeMap::new();
+    for permission in facts.permissions.iter().filter(|it| !it.allowed) {
+        missing.entry(&permission.account).or_default().push(Missing(permission));
+    }
+    let of_account =
+        missing.into_iter().map(|(account, missing)| finding(facts, account, &missing));
+    let not_checked = facts.denied.iter().map(|message| {
+        Finding::new(Code::NotChecked, Vec::new(), format!("not checked: no permission: {message}"))
+    });
+    of_account.chain(not_checked).collect()
+}
+
+/// Returns the line without findings.
+#[must_use]
+pub fn summary(facts: &ClusterFacts) -> String {
+    let count = facts.permissions.len();
+    if count == 0 { "not checked".to_owned() } else { format!("{count} of {count}") }
+}
+
+fn finding(facts: &ClusterFacts, account: &str, missing: &[Missing<'_>]) -> Finding {
+    let all = facts.permissions.iter().filter(|it| it.account == account).count();
+    let count = format!("{} of {all} permissions are missing", missing.len());
+    let named = first_names(missing);
+    if account.is_empty() {
+        let text = format!(
+            "{count} for the installation ({named}): install as a user with the ClusterRole \
+             cluster-admin"
+        );
+        return Finding::new(Code::InstallPermission, Vec::new(), text);
+    }
+    let namespace =
+        facts.objects.as_ref().map(|it| &*it.config.names.namespace).unwrap_or_default();
+    let object = Object::namespaced("ServiceAccount", namespace, account);
+    let text =
+        format!("{count} for {object} ({named}): apply deploy/base/rbac.yaml of this version");
+    Finding::new(Code::ComponentPermission, vec![object], text)
+}
+
+/// Renders a permission as `verb resource.group`.
+struct Missing<'a>(&'a Permission);
+
+impl fmt::Display for Missing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Permission { group, resource, name, verb, .. } = self.0;
+        write!(f, "{verb} {resource}")?;
+        if !group.is_empty() {
+            write!(f, ".{group}")?;
+        }
+        if name.is_empty() { Ok(()) } else { write!(f, " {name}") }
+    }
+}

@@ -1,0 +1,328 @@
+//! Reads the facts of a check from the API server. A kind that the cluster does not have is empty.
+//! A read that the user may not perform leaves a message in [`ClusterFacts::denied`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use ferrolb_proto::api::{self, ConditionStatus, CustomResourceKind};
+use ferrolb_proto::controller::state::Names;
+use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL};
+use ferrolb_proto::range::AddressRange;
+use k8s_openapi::api::admissionregistration::v1::{
+    ServiceReference, ValidatingWebhook, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DynamicObject, ListParams};
+use kube::{Api, Client};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::daemon_sets::load_balancer;
+use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
+use super::rbac::{self, Permission};
+use super::reviews;
+use crate::snapshot::{FORBIDDEN, NOT_FOUND, NoPermission, Snapshot};
+
+/// API groups whose objects MetalLB and FRR-K8s validate by webhooks.
+const WEBHOOK_GROUPS: [&str; 2] = ["metallb.io", "frrk8s.metallb.io"];
+
+/// The configuration file in the ConfigMap of kube-proxy.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct KubeProxyFile {
+    mode: Option<String>,
+    ipvs: Option<Ipvs>,
+}
+
+#[derive(Deserialize)]
+struct Ipvs {
+    #[serde(default, rename = "strictARP")]
+    strict_arp: Option<bool>,
+}
+
+/// The conditions of a custom resource of any kind.
+#[derive(Deserialize, Default)]
+struct Conditions {
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    r#type: String,
+    status: String,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// Reads the facts. `namespace` is the namespace of the installation, and `unix_time` the present
+/// time in seconds since 1970.
+///
+/// # Errors
+/// The API server is unavailable.
+pub async fn read(
+    client: &Client,
+    namespace: &str,
+    before_installation: bool,
+    unix_time: i64,
+) -> Result<ClusterFacts> {
+    let mut reader = Reader { client, denied: Vec::new() };
+    let version = client.apiserver_version().await.context("cannot reach the API server")?;
+    let objects = match Snapshot::read_any(client, namespace, unix_time).await {
+        Ok(snapshot) => Some(objects(snapshot, unix_time)),
+        Err(error) => {
+            reader.denied.push(denied_message(error)?);
+            None
+        }
+    };
+    let daemon_sets = reader.list(&Api::<DaemonSet>::all(client.clone())).await?;
+    let mut facts = ClusterFacts {
+        before_installation,
+        kubernetes: number(&version.major).zip(number(&version.minor)).map(|(a, b)| [a, b]),
+        kube_proxy: reader.kube_proxy().await?,
+        load_balancers: daemon_sets.iter().filter_map(load_balancer).collect(),
+        webhooks: reader.webhooks().await?,
+        ..ClusterFacts::default()
+    };
+    let names = objects.as_ref().map(|it| it.config.names.clone()).unwrap_or_default();
+    facts.service_ranges = reader.service_ranges(objects.as_ref()).await?;
+    if before_installation {
+        facts.permissions = reader.reviews(rbac::of_installer()?, &names).await?;
+    } else if let Some(objects) = objects.as_ref().filter(|it| it.is_installed) {
+        let permissions = rbac::of_components(&names, objects.marks_pods)?;
+        facts.permissions = reader.reviews(permissions, &names).await?;
+        facts.crds = reader.crds().await?;
+        facts.conditions = reader.conditions(&names).await?;
+    }
+    facts.objects = objects;
+    // Reads of several namespaces or names can have the same message.
+    reader.denied.sort();
+    reader.denied.dedup();
+    facts.denied = reader.denied;
+    Ok(facts)
+}
+
+/// Reads the objects that FerroLB reads, and the ranges of cluster IPs.
+///
+/// # Errors
+/// The API server is unavailable, or does not permit a list.
+pub async fn read_objects(
+    client: &Client,
+    namespace: &str,
+    unix_time: i64,
+) -> Result<(Objects, Vec<AddressRange>)> {
+    let objects = objects(Snapshot::read_any(client, namespace, unix_time).await?, unix_time);
+    let mut reader = Reader { client, denied: Vec::new() };
+    let ranges = reader.service_ranges(Some(&objects)).await?;
+    match reader.denied.pop() {
+        Some(message) => Err(NoPermission(message).into()),
+        None => Ok((objects, ranges)),
+    }
+}
+
+fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
+    let state = snapshot.state(unix_time);
+    Objects {
+        is_installed: snapshot.is_installed,
+        marks_pods: snapshot.marks_pods,
+        rows: state.service_rows(),
+        served_by_others: state.served_by_others().cloned().collect(),
+        ranges_outside: state.ranges_outside().clone(),
+        config: snapshot.config,
+        controllers: snapshot.controllers,
+        leader: snapshot.leader,
+        nodes: state.nodes().cloned().collect(),
+        speakers: state.speakers().cloned().collect(),
+        services: state.services().cloned().collect(),
+        pools: state.pools().cloned().collect(),
+        peers: state.peers().cloned().collect(),
+    }
+}
+
+/// Returns the message of an error about a missing permission, or else the error.
+fn denied_message(error: anyhow::Error) -> Result<String> {
+    if let Some(NoPermission(message)) = error.downcast_ref() {
+        return Ok(message.clone());
+    }
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) if status.code == FORBIDDEN => Ok(status.message.clone()),
+        Some(_) | None => Err(error),
+    }
+}
+
+/// Returns the number at the beginning of a text: `36+` is 36.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text.get(..digits)?.parse().ok()
+}
+
+fn kube_proxy_config(text: &str) -> Option<KubeProxyConfig> {
+    let file: KubeProxyFile = serde_saphyr::from_str(text).ok()?;
+    Some(KubeProxyConfig {
+        mode: file.mode.unwrap_or_default(),
+        strict_arp: file.ipvs.and_then(|ipvs| ipvs.strict_arp).unwrap_or(false),
+    })
+}
+
+/// Reads objects, and collects the messages about reads that are not permitted.
+struct Reader<'a> {
+    client: &'a Client,
+    denied: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// Returns the result of a read; `None` if the cluster does not have the kind, or if the user
+    /// may not read it.
+    fn permitted<T>(&mut self, result: Result<T, kube::Error>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
+                self.denied.push(status.message);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn list<K>(&mut self, api: &Api<K>) -> Result<Vec<K>>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let list = api.list(&ListParams::default().match_any()).await;
+        Ok(self.permitted(list)?.map(|list| list.items).unwrap_or_default())
+    }
+
+    async fn kube_proxy(&mut self) -> Result<Option<KubeProxyConfig>> {
+        let maps = Api::<ConfigMap>::namespaced(self.client.clone(), "kube-system");
+        let map = maps.get_opt("kube-proxy").await;
+        let map = self.permitted(map)?.flatten();
+        let text = map.and_then(|map| map.data?.remove("config.conf"));
+        Ok(text.and_then(|text| kube_proxy_config(&text)))
+    }
+
+    async fn webhooks(&mut self) -> Result<Vec<Webhook>> {
+        let api = Api::<ValidatingWebhookConfiguration>::all(self.client.clone());
+        let mut webhooks = Vec::new();
+        for configuration in self.list(&api).await? {
+            let name = configuration.metadata.name.unwrap_or_default();
+            let services = configuration.webhooks.iter().flatten().filter_map(service_of);
+            let services: BTreeSet<_> = services.collect();
+            for service in services {
+                let Some(has_endpoint) = self.has_endpoint(&service).await? else { continue };
+                webhooks.push(Webhook { configuration: name.clone(), service, has_endpoint });
+            }
+        }
+        Ok(webhooks)
+    }
+
+    /// Returns whether a Service has a ready endpoint; `None` if the user may not read that.
+    async fn has_endpoint(&mut self, service: &Key) -> Result<Option<bool>> {
+        let api = Api::<EndpointSlice>::namespaced(self.client.clone(), service.namespace());
+        let selector = format!("{SERVICE_NAME_LABEL}={}", service.name());
+        let list = api.list(&ListParams::default().labels(&selector)).await;
+        let Some(list) = self.permitted(list)? else { return Ok(None) };
+        let mut endpoints = list.items.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        // An endpoint without the condition counts as ready.
+        Ok(Some(endpoints.any(|it| {
+            it.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+        })))
+    }
+
+    /// Returns the ranges of the ServiceCIDRs. Before Kubernetes 1.33, these may not exist: then
+    /// the cluster IPs.
+    async fn service_ranges(&mut self, objects: Option<&Objects>) -> Result<Vec<AddressRange>> {
+        let ranges = self.list(&Api::<ServiceCIDR>::all(self.client.clone())).await?;
+        let texts = ranges.into_iter().flat_map(|it| it.spec.and_then(|spec| spec.cidrs)).flatten();
+        let ranges: Vec<_> = texts.filter_map(|text| text.parse().ok()).collect();
+        if !ranges.is_empty() {
+            return Ok(ranges);
+        }
+        let services = objects.into_iter().flat_map(|objects| &objects.services);
+        let addresses = services.flat_map(|service| &service.demand.cluster_ips);
+        Ok(addresses.map(|address| AddressRange::single(*address)).collect())
+    }
+
+    async fn crds(&mut self) -> Result<BTreeMap<String, CustomResourceDefinition>> {
+        let api = Api::<CustomResourceDefinition>::all(self.client.clone());
+        let named = |crd: CustomResourceDefinition| Some((crd.metadata.name.clone()?, crd));
+        Ok(self.list(&api).await?.into_iter().filter_map(named).collect())
+    }
+
+    /// Returns the permissions, each with the decision of the API server.
+    async fn reviews(
+        &mut self,
+        permissions: BTreeSet<Permission>,
+        names: &Names,
+    ) -> Result<Vec<Permission>> {
+        let reviewed = reviews::reviews(self.client, permissions, names).await;
+        Ok(self.permitted(reviewed)?.unwrap_or_default())
+    }
+
+    /// Returns the conditions of all custom resources.
+    async fn conditions(&mut self, names: &Names) -> Result<Vec<ResourceCondition>> {
+        let mut conditions = Vec::new();
+        for kind in CustomResourceKind::WITH_CONTROLLER_STATUS {
+            let resource = api::resource(kind, &names.group);
+            let client = self.client.clone();
+            let api = Api::<DynamicObject>::namespaced_with(client, &names.namespace, &resource);
+            for object in self.list(&api).await? {
+                let name = object.metadata.name.unwrap_or_default();
+                let status = object.data.get("status").cloned().unwrap_or_default();
+                let status: Conditions = serde_json::from_value(status).unwrap_or_default();
+                conditions.extend(status.conditions.into_iter().map(|it| ResourceCondition {
+                    kind: kind.name(),
+                    name: name.clone(),
+                    condition: it.r#type,
+                    status: condition_status(&it.status),
+                    reason: it.reason,
+                    message: it.message,
+                }));
+            }
+        }
+        Ok(conditions)
+    }
+}
+
+fn condition_status(text: &str) -> ConditionStatus {
+    match text {
+        "True" => ConditionStatus::True,
+        "False" => ConditionStatus::False,
+        _ => ConditionStatus::Unknown,
+    }
+}
+
+/// Returns the Service of a webhook for objects of MetalLB or FRR-K8s.
+fn service_of(webhook: &ValidatingWebhook) -> Option<Key> {
+    let rules = webhook.rules.iter().flatten();
+    let mut groups = rules.flat_map(|rule| rule.api_groups.iter().flatten());
+    let is_metallb = groups.any(|group| WEBHOOK_GROUPS.contains(&group.as_str()));
+    let ServiceReference { namespace, name, .. } = webhook.client_config.service.as_ref()?;
+    is_metallb.then(|| Key::new(namespace, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_of_kube_proxy_is_decoded() {
+        let config = |text| kube_proxy_config(text).map(|it| (it.mode, it.strict_arp));
+        let ipvs = "kind: KubeProxyConfiguration\nmode: ipvs\nipvs:\n  strictARP: true\n";
+        assert_eq!(config(ipvs), Some(("ipvs".to_owned(), true)));
+        let default = "mode: \"\"\nipvs: {strictARP: null}\niptables: null\n";
+        assert_eq!(config(default), Some((String::new(), false)));
+        assert_eq!(config("- a list"), None);
+    }
+
+    #[test]
+    fn versions_of_providers_have_suffixes() {
+        assert_eq!([number("36"), number("31+"), number("x")], [Some(36), Some(31), None]);
+    }
+}

@@ -1,0 +1,338 @@
+//! Golden files of reports: one with all findings, one without, one before an installation.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use ferrolb_proto::api::{
+    self, ConditionStatus, InterfaceIssue, InterfaceIssueReason, KubeProxyState, KubeProxyStatus,
+};
+use ferrolb_proto::controller::state::{Config, Names, ServiceRow};
+use ferrolb_proto::facts::{
+    AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, Service, Speaker, SpeakerInterface,
+};
+use serde_json::json;
+
+use super::daemon_sets::{LoadBalancer, Product};
+use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
+use super::finding::{Category, Code};
+use super::rbac::Permission;
+use super::report::Report;
+use super::text::{short, text};
+
+/// Compares a text with a golden file of this module. With the variable `FERROLB_UPDATE_SNAPSHOTS`,
+/// writes the file first.
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/check/golden").join(name);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the variable is an option of this test, not of a component"
+    )]
+    if std::env::var("FERROLB_UPDATE_SNAPSHOTS").is_ok() {
+        std::fs::write(&path, text).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap_or_default() == text,
+        "{name} differs: run FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-cli, and read the \
+         diff. The report is:\n{text}"
+    );
+}
+
+fn node(name: &str, address: &str) -> Node {
+    Node { name: name.into(), addresses: vec![address.parse().unwrap()], ..Node::default() }
+}
+
+/// Returns a speaker with the interface eth0 and these contacts.
+fn speaker(node: &str, contacts: &[&str]) -> Speaker {
+    let interface = SpeakerInterface {
+        name: "eth0".into(),
+        up: true,
+        hello_senders: contacts.iter().map(|name| (*name).into()).collect(),
+        subnets: ["192.168.1.0/24".parse().unwrap()].into(),
+        ..SpeakerInterface::default()
+    };
+    Speaker { node: node.into(), interfaces: [interface].into(), ..Speaker::default() }
+}
+
+fn pool(name: &str, addresses: &[&str]) -> Pool {
+    let object = json!({"metadata": {"name": name}, "spec": {"addresses": addresses}});
+    serde_json::from_value::<api::IPAddressPoolObject>(object).unwrap().into()
+}
+
+fn row(service: &str, reason: &str) -> ServiceRow {
+    ServiceRow {
+        service: service.to_owned(),
+        announced: reason == "Announced",
+        reason: reason.to_owned(),
+        since: None,
+        addresses: Vec::new(),
+        pool: None,
+        nodes: Vec::new(),
+    }
+}
+
+fn permission(account: &str, resource: &str, allowed: bool) -> Permission {
+    Permission {
+        account: account.to_owned(),
+        group: "apps".to_owned(),
+        resource: resource.to_owned(),
+        verb: "create".to_owned(),
+        allowed,
+        ..Permission::default()
+    }
+}
+
+/// Returns an installation on three nodes without findings.
+fn good() -> ClusterFacts {
+    let installed = |crd: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition| {
+        Some((crd.metadata.name.clone()?, crd))
+    };
+    let objects = Objects {
+        config: Config {
+            default_implementation: true,
+            names: Names { namespace: api::NAMESPACE.into(), group: api::GROUP.into() },
+            ..Config::default()
+        },
+        is_installed: true,
+        marks_pods: true,
+        controllers: Some([2, 2]),
+        leader: Some("controller-x7k".to_owned()),
+        nodes: ["node1", "node2", "node3"]
+            .iter()
+            .enumerate()
+            .map(|(index, name)| node(name, &format!("192.168.1.1{index}")))
+            .collect(),
+        speakers: vec![
+            speaker("node1", &["node2", "node3"]),
+            speaker("node2", &["node1", "node3"]),
+            speaker("node3", &["node1", "node2"]),
+        ],
+        pools: vec![pool("lan", &["192.168.1.240-192.168.1.250"])],
+        rows: vec![row("default/web", "Announced")],
+        ..Objects::default()
+    };
+    ClusterFacts {
+        kubernetes: Some([1, 36]),
+        kube_proxy: Some(KubeProxyConfig { mode: "nftables".to_owned(), strict_arp: false }),
+        service_ranges: vec!["10.96.0.0/12".parse().unwrap()],
+        crds: api::crds().into_iter().filter_map(installed).collect(),
+        permissions: vec![permission("controller", "a", true), permission("speaker", "b", true)],
+        objects: Some(objects),
+        ..ClusterFacts::default()
+    }
+}
+
+fn condition(kind: &'static str, condition: &str, message: &str) -> ResourceCondition {
+    ResourceCondition {
+        kind,
+        name: "tor".to_owned(),
+        condition: condition.to_owned(),
+        status: ConditionStatus::False,
+        reason: "Any".to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// Adds the findings about the cluster and other load balancers.
+fn with_bad_cluster(mut facts: ClusterFacts) -> ClusterFacts {
+    let daemon_set = |product, name| LoadBalancer {
+        product,
+        daemon_set: Key::new("lb", name),
+        version: "v0.9.6".to_owned(),
+    };
+    facts.kubernetes = Some([1, 30]);
+    facts.kube_proxy = Some(KubeProxyConfig { mode: "ipvs".to_owned(), strict_arp: false });
+    facts.load_balancers = vec![
+        daemon_set(Product::MetalLb, "speaker"),
+        daemon_set(Product::ServiceLb, "svclb-web"),
+        daemon_set(Product::Other("kube-vip"), "kube-vip"),
+    ];
+    facts.webhooks = vec![Webhook {
+        configuration: "metallb-webhook-configuration".to_owned(),
+        service: Key::new("metallb-system", "webhook"),
+        has_endpoint: false,
+    }];
+    facts.denied = vec!["daemonsets.apps is forbidden".to_owned()];
+    let objects = facts.objects.as_mut().unwrap();
+    objects.nodes[0].excluded = true;
+    objects.served_by_others = [Key::new("default", "other")].into();
+    let address = "10.96.0.7".parse().unwrap();
+    objects.services = vec![Service {
+        key: Key::new("default", "tunneled"),
+        load_balancer: true,
+        assigned: vec![AssignedAddress { address, mode: None }],
+        demand: AllocationDemand { cluster_ips: [address].into(), ..AllocationDemand::default() },
+        ..Service::default()
+    }];
+    facts
+}
+
+/// Returns the speakers of the report with all findings.
+fn bad_speakers() -> Vec<Speaker> {
+    let mut one = speaker("node1", &["node2"]);
+    one.interfaces[0].unheard = ["node2".into()].into();
+    one.interfaces[0].issues = [InterfaceIssue {
+        address: "192.168.1.241".parse().unwrap(),
+        reason: InterfaceIssueReason::AddressConflict,
+        mac: "02:00:00:00:00:09".to_owned(),
+        node: None,
+    }]
+    .into();
+    one.kube_proxy = Some(Box::new(KubeProxyStatus {
+        state: KubeProxyState::Unhealthy,
+        message: "http://10.0.0.1:10256/livez: connection refused".to_owned(),
+    }));
+    vec![one, speaker("node2", &[])]
+}
+
+/// Returns facts with every finding that can occur together.
+fn bad() -> ClusterFacts {
+    let mut facts = with_bad_cluster(good());
+    facts.crds.remove("communities.ferrolb.io");
+    let pools = facts.crds.get_mut("ipaddresspools.ferrolb.io").unwrap();
+    let root = pools.spec.versions[0].schema.as_mut().unwrap().open_api_v3_schema.as_mut().unwrap();
+    root.properties
+        .as_mut()
+        .unwrap()
+        .get_mut("spec")
+        .unwrap()
+        .properties
+        .as_mut()
+        .unwrap()
+        .remove("routed");
+    facts.conditions = vec![
+        condition("BGPAdvertisement", "Valid", "spec.peers: no BGPPeer has the name x"),
+        condition("BGPPeer", "Established", "no session on node1; node1: Bad Peer AS"),
+    ];
+    facts.permissions =
+        vec![permission("controller", "a", true), permission("controller", "b", false)];
+    let objects = facts.objects.as_mut().unwrap();
+    objects.controllers = Some([0, 2]);
+    objects.leader = None;
+    objects.speakers = bad_speakers();
+    objects.nodes[1].pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
+    objects.pools = vec![pool("lan", &["192.168.1.0/24", "10.96.0.0/28", "10.244.1.64/26"])];
+    objects.ranges_outside = [("lan".into(), vec!["10.96.0.0/28".parse().unwrap()])].into();
+    objects.peers = vec![
+        serde_json::from_value::<api::BgpPeerObject>(json!({
+            "metadata": {"name": "tor"},
+            "spec": {"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.1"},
+        }))
+        .map(BgpPeer::from)
+        .unwrap(),
+    ];
+    objects.rows = vec![
+        row("default/web", "Announced"),
+        row("shop/cart", "NoEndpoints"),
+        row("shop/db", "NoEndpoints"),
+    ];
+    facts
+}
+
+fn codes(report: &Report) -> BTreeSet<Code> {
+    report.findings().map(|it| it.code).collect()
+}
+
+#[test]
+fn all_findings() {
+    let report = Report::new(&bad());
+    golden("all.txt", &text(&report));
+    golden("all.short.txt", &short(&report));
+    golden("all.json", &(serde_json::to_string_pretty(&report).unwrap() + "\n"));
+    assert!(!report.is_good(false));
+}
+
+#[test]
+fn no_findings() {
+    let report = Report::new(&good());
+    golden("none.txt", &text(&report));
+    assert!(report.is_good(true));
+    assert_eq!(short(&report), "");
+}
+
+#[test]
+fn before_an_installation() {
+    let mut facts = with_bad_cluster(good());
+    facts.before_installation = true;
+    facts.permissions = vec![permission("", "daemonsets", false)];
+    let report = Report::new(&facts);
+    golden("pre.txt", &text(&report));
+    assert!(report.categories.iter().all(|it| Category::PRE.contains(&it.category)));
+    assert!(codes(&report).contains(&Code::InstallPermission));
+}
+
+#[test]
+fn findings_that_exclude_others() {
+    let with = |change: fn(&mut Objects)| {
+        let mut facts = good();
+        change(facts.objects.as_mut().unwrap());
+        codes(&Report::new(&facts))
+    };
+    assert_eq!(with(|it| it.is_installed = false), [Code::NotInstalled].into());
+    assert_eq!(with(|it| it.speakers.clear()), [Code::NoSpeaker].into());
+    let mut facts = ClusterFacts { denied: vec!["services".to_owned()], ..ClusterFacts::default() };
+    assert_eq!(codes(&Report::new(&facts)), [Code::NotChecked].into());
+    facts.denied.clear();
+    assert_eq!(codes(&Report::new(&facts)), BTreeSet::new());
+}
+
+#[test]
+fn a_contact_in_one_direction_has_one_of_two_causes() {
+    let texts = |contacts: [&[&str]; 3]| {
+        let mut facts = good();
+        let speakers = ["node1", "node2", "node3"].into_iter().zip(contacts);
+        facts.objects.as_mut().unwrap().speakers =
+            speakers.map(|(node, contacts)| speaker(node, contacts)).collect();
+        let report = Report::new(&facts);
+        let one_way = report.findings().filter(|it| it.code == Code::OneWayContact);
+        one_way.map(|it| it.text.clone()).collect::<Vec<_>>()
+    };
+    // The speaker of node3 has stopped, or its frames arrive nowhere.
+    let stopped = texts([&["node2"], &["node1"], &["node1", "node2"]]);
+    assert_eq!(stopped.len(), 1, "{stopped:#?}");
+    assert!(stopped[0].starts_with("frames of node3 arrive at no other node"), "{stopped:#?}");
+    // node3 receives nothing.
+    let filtered = texts([&["node2", "node3"], &["node1", "node3"], &[]]);
+    assert_eq!(filtered.len(), 2, "{filtered:#?}");
+    assert!(filtered[0].starts_with("frames of node1 do not arrive at node3"), "{filtered:#?}");
+    assert_eq!(texts([&[], &[], &[]]), [""; 0]);
+}
+
+#[test]
+fn warnings_fail_only_a_strict_check() {
+    let mut facts = good();
+    facts.objects.as_mut().unwrap().nodes[0].excluded = true;
+    let report = Report::new(&facts);
+    assert_eq!([report.is_good(false), report.is_good(true)], [true, false]);
+}
+
+#[test]
+fn a_ferrolb_for_its_class_runs_next_to_metallb() {
+    let mut facts = with_bad_cluster(good());
+    facts.objects.as_mut().unwrap().config.default_implementation = false;
+    let codes = codes(&Report::new(&facts));
+    assert!(!codes.contains(&Code::MetalLb) && !codes.contains(&Code::ServiceLb), "{codes:?}");
+}
+
+#[test]
+fn each_code_has_a_test() {
+    let other = [Code::NotInstalled, Code::NoSpeaker, Code::InstallPermission];
+    let seen: BTreeSet<_> = codes(&Report::new(&bad())).into_iter().chain(other).collect();
+    assert_eq!(seen, Code::ALL.iter().copied().collect::<BTreeSet<_>>());
+    let names: BTreeSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
+    assert_eq!(names.len(), Code::ALL.len(), "each code exists once");
+    assert!(Code::ALL.is_sorted_by_key(|code| code.name()));
+}
+
+/// Page that explains the codes.
+const PAGE: &str = include_str!("../../../docs/reference/checks.md");
+
+#[test]
+fn exactly_the_codes_are_documented() {
+    let headings = PAGE.lines().filter_map(|line| line.strip_prefix("## FLB"));
+    let documented: Vec<_> = headings.map(|number| format!("FLB{number}")).collect();
+    let defined: Vec<_> = Code::ALL.iter().map(|code| code.name().to_owned()).collect();
+    assert_eq!(
+        documented, defined,
+        "docs/reference/checks.md has a section for each code, in order"
+    );
+}

@@ -1,0 +1,52 @@
+//! A report as text: a block for each category, or one line for each finding. Pure.
+
+use std::fmt::Write as _;
+
+use super::finding::{Finding, PAGE, Severity};
+use super::report::Report;
+
+/// Width of the column with the categories.
+const COLUMN: usize = 17;
+
+const fn sign(severity: Severity) -> char {
+    match severity {
+        Severity::Problem => '✗',
+        Severity::Warning => '!',
+    }
+}
+
+fn line(finding: &Finding) -> String {
+    let Finding { code, severity, text, .. } = finding;
+    format!("{} {} {text}  -> checks.md#{}", sign(*severity), code.name(), code.anchor())
+}
+
+/// Returns the report as text.
+#[must_use]
+pub fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for category in &report.categories {
+        let name = category.category.name();
+        let mut lines: Vec<_> = category.findings.iter().map(line).collect();
+        if lines.is_empty() {
+            lines.push(format!("✓ {}", category.summary));
+        }
+        for (index, line) in lines.iter().enumerate() {
+            let name = if index == 0 { name } else { "" };
+            _ = writeln!(text, "{name:COLUMN$}{line}");
+        }
+    }
+    _ = writeln!(text, "\nproblems: {}, warnings: {}", report.problems, report.warnings);
+    if report.problems + report.warnings > 0 {
+        _ = writeln!(text, "checks.md: {PAGE}");
+    }
+    text
+}
+
+/// Returns one line for each finding.
+#[must_use]
+pub fn short(report: &Report) -> String {
+    report.findings().fold(String::new(), |mut text, finding| {
+        _ = writeln!(text, "{} {}", finding.code.name(), finding.text);
+        text
+    })
+}

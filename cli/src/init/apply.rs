@@ -1,0 +1,72 @@
+//! Runs the command `init`: reads the objects, and applies the proposal if the user confirms it.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result};
+use ferrolb_proto::api;
+use ferrolb_proto::controller::state::Names;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::{Api, Client};
+
+use super::manifest;
+use super::propose::{Proposal, ProposedPool, Request, propose};
+use crate::check::read::read_objects;
+
+/// Field manager of the applied objects.
+const FIELD_MANAGER: &str = "kubectl-ferrolb";
+
+/// Proposes a pool: the explanation goes to stderr, and the YAML to `print`. With `yes`, or after a
+/// confirmation in a terminal, applies the objects.
+///
+/// # Errors
+/// The API server is unavailable or rejects an object, or there is no free address.
+pub async fn init(
+    client: &Client,
+    namespace: &str,
+    unix_time: i64,
+    request: &Request,
+    yes: bool,
+    print: impl Fn(&str) -> Result<bool>,
+) -> Result<()> {
+    let (objects, service_ranges) = read_objects(client, namespace, unix_time).await?;
+    let proposal = propose(&objects, &service_ranges, request)?;
+    eprint!("{proposal}");
+    let Proposal::New(pool) = proposal else { return Ok(()) };
+    let names = &objects.config.names;
+    print(&manifest::yaml(&pool, names)?)?;
+    if yes || confirmed()? {
+        apply(client, &pool, names).await?;
+        let name = &pool.name;
+        eprintln!(
+            "applied IPAddressPool {name} and L2Advertisement {name}: see `kubectl ferrolb status`"
+        );
+    }
+    Ok(())
+}
+
+/// Requests a confirmation in a terminal. Without one, as in `kubectl ferrolb init | kubectl apply
+/// -f -`, there is no confirmation.
+fn confirmed() -> Result<bool> {
+    if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
+        return Ok(false);
+    }
+    eprint!("Apply? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut reply = String::new();
+    std::io::stdin().lock().read_line(&mut reply).context("cannot read the reply")?;
+    Ok(["y", "yes"].contains(&reply.trim().to_lowercase().as_str()))
+}
+
+async fn apply(client: &Client, pool: &ProposedPool, names: &Names) -> Result<()> {
+    for (kind, object) in manifest::objects(pool, names) {
+        let resource = api::resource(kind, &names.group);
+        let client = client.clone();
+        let api = Api::<DynamicObject>::namespaced_with(client, &names.namespace, &resource);
+        api.patch(&pool.name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(&object))
+            .await
+            .with_context(|| {
+                format!("cannot apply {} {}: is FerroLB installed?", kind.name(), pool.name)
+            })?;
+    }
+    Ok(())
+}

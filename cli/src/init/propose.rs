@@ -1,0 +1,254 @@
+//! The proposal of a pool: free addresses near the end of the nodes' subnet. Pure.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ferrolb_proto::range::{AddressRange, AddressSet};
+
+use super::subnet::{NodeSubnet, node_subnet};
+use crate::check::facts::Objects;
+use crate::check::finding::first_names;
+
+/// Name of the pool without `--pool`.
+pub const POOL: &str = "default";
+/// Number of addresses of a proposed pool.
+const SIZE: u32 = 11;
+/// Number of addresses at each end of the subnet that are never proposed: the network and the
+/// broadcast address, and the first and the last host, which are often routers.
+const ENDS: u32 = 2;
+/// Number of addresses at the end of a larger subnet that are not proposed, so that the pool of a
+/// /24 ends at .250.
+const LARGE_END: u32 = 5;
+/// Number of addresses from which a subnet is a larger one.
+const LARGE: u32 = 64;
+
+/// The options of the command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// `--pool`.
+    pub pool: Option<String>,
+    /// `--range`.
+    pub range: Option<String>,
+}
+
+/// A pool that can be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProposedPool {
+    /// Name of the pool, and of its L2Advertisement.
+    pub name: String,
+    /// The addresses.
+    pub range: AddressRange,
+    /// The subnet of the nodes; `None` if it is not known.
+    pub subnet: Option<NodeSubnet>,
+}
+
+/// The result of the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    /// These pools exist already, and the options name no new one.
+    Exists(Vec<String>),
+    /// A new pool.
+    New(ProposedPool),
+}
+
+/// Reason why there is no proposal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoProposal {
+    /// No node has an IPv4 InternalIP.
+    #[error(
+        "no Node has an IPv4 InternalIP, so the subnet is not known: name addresses with --range"
+    )]
+    NoSubnet,
+    /// No address of the subnet is free.
+    #[error(
+        "no address is free in {0}, the subnet of the nodes: all are in Service or pod ranges, in \
+         pools, or in use. Name addresses of another subnet with --range, and add a route to them \
+         in the router"
+    )]
+    NoFreeAddress(AddressRange),
+    /// `--range` is not a range.
+    #[error("--range: {0}")]
+    BadRange(#[from] ferrolb_proto::range::ParseRangeError),
+    /// Addresses of `--range` are in use.
+    #[error("--range: {} overlaps {}, {}: name other addresses", .0.range, .0.used, .0.usage)]
+    InUse(Box<Overlap>),
+}
+
+/// Addresses of a range that are in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// The range.
+    pub range: AddressRange,
+    /// The addresses that are in use.
+    pub used: AddressRange,
+    /// Their use.
+    pub usage: Use,
+}
+
+/// Use of addresses that a pool may not contain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Cluster IPs.
+    Services,
+    /// Pods of a node.
+    Pods,
+    /// A node, by its name.
+    Node(String),
+    /// A pool, by its name.
+    Pool(String),
+    /// A Service, by its name.
+    Service(String),
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Services => f.write_str("the Service range"),
+            Self::Pods => f.write_str("a pod range"),
+            Self::Node(name) => write!(f, "an address of Node {name}"),
+            Self::Pool(name) => write!(f, "in IPAddressPool {name}"),
+            Self::Service(name) => write!(f, "an address of Service {name}"),
+        }
+    }
+}
+
+/// Returns the proposal.
+///
+/// # Errors
+/// See [`NoProposal`].
+pub fn propose(
+    objects: &Objects,
+    service_ranges: &[AddressRange],
+    request: &Request,
+) -> Result<Proposal, NoProposal> {
+    let pools: Vec<_> = objects.pools.iter().map(|pool| pool.name.to_string()).collect();
+    let is_new = request.pool.as_ref().is_some_and(|name| !pools.contains(name));
+    if !pools.is_empty() && !is_new {
+        return Ok(Proposal::Exists(pools));
+    }
+    let used = used(objects, service_ranges);
+    let subnet = node_subnet(objects);
+    let range = match &request.range {
+        Some(text) => requested(text, &used)?,
+        None => {
+            let subnet = subnet.as_ref().ok_or(NoProposal::NoSubnet)?;
+            free_block(subnet.range, &used).ok_or(NoProposal::NoFreeAddress(subnet.range))?
+        }
+    };
+    let name = request.pool.clone().unwrap_or_else(|| POOL.to_owned());
+    Ok(Proposal::New(ProposedPool { name, range, subnet }))
+}
+
+/// Returns all addresses that a pool may not contain.
+fn used(objects: &Objects, service_ranges: &[AddressRange]) -> Vec<(AddressRange, Use)> {
+    let single = |address: &IpAddr| AddressRange::single(*address);
+    let services = service_ranges.iter().map(|range| (*range, Use::Services));
+    let nodes = objects.nodes.iter().flat_map(move |node| {
+        let pods = node.pod_cidrs.iter().map(|range| (*range, Use::Pods));
+        let own =
+            node.addresses.iter().map(move |it| (single(it), Use::Node(node.name.to_string())));
+        pods.chain(own)
+    });
+    let pools = objects.pools.iter().flat_map(|pool| {
+        pool.ranges.iter().map(|range| (*range, Use::Pool(pool.name.to_string())))
+    });
+    let assigned = objects.services.iter().flat_map(move |service| {
+        let assigned = service.assigned.iter().map(|it| it.address);
+        let addresses = assigned.chain(service.demand.external_ips.iter().copied());
+        addresses.map(move |it| (AddressRange::single(it), Use::Service(service.key.to_string())))
+    });
+    services.chain(nodes).chain(pools).chain(assigned).collect()
+}
+
+fn requested(text: &str, used: &[(AddressRange, Use)]) -> Result<AddressRange, NoProposal> {
+    let range: AddressRange = text.parse()?;
+    match used.iter().find(|(other, _)| other.overlaps(&range)) {
+        Some((used, usage)) => {
+            Err(NoProposal::InUse(Box::new(Overlap { range, used: *used, usage: usage.clone() })))
+        }
+        None => Ok(range),
+    }
+}
+
+/// Returns the highest block of free addresses in a subnet that has the wanted size, or else the
+/// largest block.
+fn free_block(subnet: AddressRange, used: &[(AddressRange, Use)]) -> Option<AddressRange> {
+    let [first, last] = bits(&subnet)?;
+    let size = last.saturating_sub(first);
+    let end = if size >= LARGE { LARGE_END } else { ENDS };
+    let (low, high) = (first.checked_add(ENDS)?, last.checked_sub(end)?);
+    let mut free = AddressSet::default();
+    free.insert(range(low, high)?);
+    used.iter().for_each(|(range, _)| free.remove(*range));
+    let block = |free: AddressRange| {
+        let [first, last] = bits(&free)?;
+        range(first.max(last.saturating_sub(SIZE - 1)), last)
+    };
+    let blocks = free.ranges().filter_map(block);
+    // Of several blocks with the largest size, the last one is the highest.
+    blocks.max_by_key(|block| bits(block).map(|[first, last]| last - first))
+}
+
+/// Returns the first and the last address as numbers; `None` for IPv6.
+fn bits(range: &AddressRange) -> Option<[u32; 2]> {
+    match [range.first(), range.last()] {
+        [IpAddr::V4(first), IpAddr::V4(last)] => Some([first.to_bits(), last.to_bits()]),
+        _ => None,
+    }
+}
+
+fn range(first: u32, last: u32) -> Option<AddressRange> {
+    let [first, last] = [first, last].map(Ipv4Addr::from_bits);
+    format!("{first}-{last}").parse().ok()
+}
+
+impl fmt::Display for Proposal {
+    /// Writes the explanation for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pool = match self {
+            Self::Exists(pools) => {
+                return writeln!(
+                    f,
+                    "IPAddressPool {} exists, so nothing changes: see `kubectl ferrolb status`. To \
+                     add a pool, name it with --pool",
+                    first_names(pools)
+                );
+            }
+            Self::New(pool) => pool,
+        };
+        writeln!(f, "IPAddressPool {}: {}", pool.name, pool.range)?;
+        if let Some(subnet) = &pool.subnet {
+            subnet.explain(&pool.range, f)?;
+        }
+        writeln!(
+            f,
+            "The addresses are free according to the API. Check that no other host uses them, and \
+             exclude them from the DHCP range of the router"
+        )
+    }
+}
+
+impl NodeSubnet {
+    fn explain(&self, pool: &AddressRange, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { range, is_assumed, other_nodes } = self;
+        if *is_assumed {
+            writeln!(
+                f,
+                "No speaker has reported its subnet, so {range} around the nodes' InternalIPs is \
+                 assumed"
+            )?;
+        } else {
+            writeln!(f, "Subnet of the nodes: {range}")?;
+        }
+        if !(range.contains(pool.first()) && range.contains(pool.last())) {
+            writeln!(
+                f,
+                "The pool is not in this subnet: add a route to it in the router, and set \
+                 spec.routed of the pool to true"
+            )?;
+        } else if !other_nodes.is_empty() {
+            writeln!(f, "Nodes outside of this subnet: {}", first_names(other_nodes))?;
+        }
+        Ok(())
+    }
+}

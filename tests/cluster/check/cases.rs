@@ -1,0 +1,319 @@
+//! The causes of findings: the commands that create each of them, and those that remove it.
+
+use ferrolb_cli::check::finding::Code;
+
+/// A finding and its cause.
+pub(super) struct Case {
+    pub(super) code: Code,
+    /// The object of the finding, as `KIND NAMESPACE/NAME`; empty if the finding has none.
+    pub(super) object: &'static str,
+    /// Arguments of the check.
+    pub(super) arguments: &'static str,
+    /// Commands that create the cause.
+    pub(super) make: &'static str,
+    /// Commands that remove the cause.
+    pub(super) undo: &'static str,
+}
+
+/// Commands of a case whose cause are the arguments.
+pub(super) const NOTHING: &str = "true";
+
+const fn case(code: Code, object: &'static str, make: &'static str, undo: &'static str) -> Case {
+    Case { code, object, arguments: "", make, undo }
+}
+
+/// All cases. A Node without a machine has a SpeakerStatus that no speaker changes.
+pub(super) const CASES: &[Case] = &[
+    Case {
+        arguments: "--installation default",
+        ..case(Code::NotInstalled, "Namespace default", NOTHING, NOTHING)
+    },
+    case(
+        Code::ControllerNotReady,
+        "Deployment ferrolb-system/controller",
+        "kubectl -n ferrolb-system create deployment controller --image=none --replicas=2",
+        "kubectl -n ferrolb-system delete deployment controller",
+    ),
+    Case {
+        arguments: "--installation other",
+        ..case(
+            Code::NoSpeaker,
+            "Node node1",
+            "kubectl create namespace other
+kubectl -n other create deployment controller --image=none",
+            "kubectl delete namespace other --wait=false; kubectl -n other delete deployment controller",
+        )
+    },
+    case(
+        Code::NodeWithoutSpeaker,
+        "Node node8",
+        "echo '{apiVersion: v1, kind: Node, metadata: {name: node8}}' | kubectl apply -f -",
+        "kubectl delete node node8",
+    ),
+    case(
+        Code::CrdMissing,
+        "CustomResourceDefinition communities.ferrolb.io",
+        "kubectl delete crd communities.ferrolb.io",
+        "kubectl apply --server-side --force-conflicts -f deploy/base/crds.yaml",
+    ),
+    case(
+        Code::CrdOld,
+        "CustomResourceDefinition ipaddresspools.ferrolb.io",
+        r#"kubectl patch crd ipaddresspools.ferrolb.io --type=json -p '[{"op": "remove",
+"path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/avoidBuggyIPs"}]'"#,
+        "kubectl apply --server-side --force-conflicts -f deploy/base/crds.yaml",
+    ),
+    case(
+        Code::InvalidResource,
+        "IPAddressPool ferrolb-system/backwards",
+        "kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: backwards, namespace: ferrolb-system}
+spec: {addresses: [172.30.8.9-172.30.8.1]}
+EOF",
+        "kubectl -n ferrolb-system delete fpool backwards",
+    ),
+    case(
+        Code::StrictArpOff,
+        "ConfigMap kube-system/kube-proxy",
+        "kubectl -n kube-system create configmap kube-proxy --from-literal=config.conf='mode: ipvs'",
+        "kubectl -n kube-system delete configmap kube-proxy",
+    ),
+    case(
+        Code::NodeExcluded,
+        "Node node3",
+        "kubectl label node node3 node.kubernetes.io/exclude-from-external-load-balancers=",
+        "kubectl label node node3 node.kubernetes.io/exclude-from-external-load-balancers-",
+    ),
+    case(
+        Code::MetalLb,
+        "DaemonSet metallb-system/speaker",
+        "kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Namespace
+metadata: {name: metallb-system}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: speaker, namespace: metallb-system, labels: {app: metallb, component: speaker}}
+spec:
+  selector: {matchLabels: {app: metallb}}
+  template:
+    metadata: {labels: {app: metallb}}
+    spec: {containers: [{name: speaker, image: 'mirror/speaker:v0.9.6'}]}
+EOF",
+        "kubectl -n metallb-system delete daemonset speaker",
+    ),
+    case(
+        Code::LeftoverWebhook,
+        "ValidatingWebhookConfiguration metallb-webhook-configuration",
+        "kubectl apply -f - <<'EOF'
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: metallb-webhook-configuration}
+webhooks:
+  - name: ipaddresspoolvalidationwebhook.metallb.io
+    admissionReviewVersions: [v1]
+    sideEffects: None
+    clientConfig: {service: {name: metallb-webhook-service, namespace: metallb-system}}
+    rules:
+      - {apiGroups: [metallb.io], apiVersions: [v1beta1], operations: [CREATE], resources: [ipaddresspools]}
+EOF",
+        "kubectl delete validatingwebhookconfiguration metallb-webhook-configuration",
+    ),
+    case(
+        Code::ServiceLb,
+        "DaemonSet kube-system/svclb-web",
+        "kubectl apply -f - <<'EOF'
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: svclb-web, namespace: kube-system, labels: {svccontroller.k3s.cattle.io/svcname: web}}
+spec:
+  selector: {matchLabels: {app: svclb-web}}
+  template:
+    metadata: {labels: {app: svclb-web}}
+    spec: {containers: [{name: lb-tcp-80, image: 'rancher/klipper-lb:v0.4.13'}]}
+EOF",
+        "kubectl -n kube-system delete daemonset svclb-web",
+    ),
+    case(
+        Code::MinikubeTunnel,
+        "Service default/tunneled",
+        r#"kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Service
+metadata: {name: tunneled}
+spec: {type: LoadBalancer, loadBalancerClass: example.com/none, ports: [{port: 80}]}
+EOF
+kubectl patch service tunneled --subresource=status --type=json -p \
+'[{"op": "add", "path": "/status/loadBalancer/ingress", "value": [{"ip": "'"$(kubectl get service tunneled -o jsonpath='{.spec.clusterIP}')"'"}]}]'"#,
+        "kubectl delete service tunneled",
+    ),
+    case(
+        Code::OtherLoadBalancer,
+        "DaemonSet kube-system/kube-vip",
+        "kubectl apply -f - <<'EOF'
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: kube-vip, namespace: kube-system}
+spec:
+  selector: {matchLabels: {app: kube-vip}}
+  template:
+    metadata: {labels: {app: kube-vip}}
+    spec:
+      containers:
+        - name: kube-vip
+          image: ghcr.io/kube-vip/kube-vip:v1.0.0
+          env: [{name: svc_enable, value: 'true'}]
+EOF",
+        "kubectl -n kube-system delete daemonset kube-vip",
+    ),
+    case(
+        Code::ServedByOther,
+        "Service default/other",
+        "kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Service
+metadata: {name: other, annotations: {metallb.io/ip-allocated-from-pool: lan}}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+EOF",
+        "kubectl delete service other",
+    ),
+    case(
+        Code::PoolInServiceRange,
+        "IPAddressPool ferrolb-system/services",
+        "kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: services, namespace: ferrolb-system}
+spec: {addresses: [10.96.200.0/28]}
+EOF",
+        "kubectl -n ferrolb-system delete fpool services",
+    ),
+    case(
+        Code::PoolInPodRange,
+        "IPAddressPool ferrolb-system/pods",
+        "kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Node
+metadata: {name: node8}
+spec: {podCIDR: 10.244.8.0/24, podCIDRs: [10.244.8.0/24]}
+---
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: pods, namespace: ferrolb-system}
+spec: {addresses: [10.244.8.64/28]}
+EOF",
+        "kubectl -n ferrolb-system delete fpool pods; kubectl delete node node8",
+    ),
+    case(
+        Code::PoolOutsideSubnets,
+        "IPAddressPool ferrolb-system/outside",
+        "kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: outside, namespace: ferrolb-system}
+spec: {addresses: [192.0.2.0/28]}
+---
+apiVersion: ferrolb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: outside, namespace: ferrolb-system}
+EOF",
+        "kubectl -n ferrolb-system delete fpool/outside fl2/outside",
+    ),
+    case(
+        Code::NodeAddressInPool,
+        "IPAddressPool ferrolb-system/nodes",
+        "kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: nodes, namespace: ferrolb-system}
+spec: {addresses: [172.30.0.11-172.30.0.12]}
+EOF",
+        "kubectl -n ferrolb-system delete fpool nodes",
+    ),
+    case(Code::KubeProxyUnhealthy, "Node node9", MAKE_NODE, UNDO_NODE),
+    case(Code::OneWayContact, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
+    case(Code::HellosFiltered, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
+    case(Code::NoContact, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
+    case(Code::InterfaceIssues, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
+    case(Code::NoGobgpd, "BGPPeer ferrolb-system/tor", MAKE_PEER, UNDO_PEER),
+    case(Code::NotEstablished, "BGPPeer ferrolb-system/tor", MAKE_PEER, UNDO_PEER),
+    case(
+        Code::ComponentPermission,
+        "ServiceAccount ferrolb-system/speaker",
+        "kubectl -n ferrolb-system delete rolebinding speaker",
+        "kubectl apply -f deploy/base/rbac.yaml",
+    ),
+    Case {
+        arguments: "--pre --kubeconfig $HELM_DATA_HOME.kubeconfig",
+        ..case(Code::InstallPermission, "", MAKE_USER, NOTHING)
+    },
+    Case {
+        arguments: "--kubeconfig $HELM_DATA_HOME.kubeconfig",
+        ..case(Code::NotChecked, "", MAKE_USER, NOTHING)
+    },
+    case(
+        Code::NotAnnounced,
+        "Service default/web",
+        "kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
+EOF",
+        "kubectl delete service web",
+    ),
+];
+
+/// Returns the commands that create a Node and its SpeakerStatus.
+macro_rules! make_node {
+    () => {
+        r#"kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Node
+metadata: {name: node9}
+---
+apiVersion: ferrolb.io/v1beta1
+kind: SpeakerStatus
+metadata: {name: node9, namespace: ferrolb-system}
+EOF
+kubectl -n ferrolb-system patch fspeaker node9 --subresource=status --type=merge -p '{"status": {
+"dataPath": {"state": "Unhealthy", "message": "no reply"},
+"bgp": {"established": "0/1", "sessions": [{"peer": "tor", "state": "Active",
+"issues": [{"reason": "BadPeerAS", "message": "the router is in AS 64999"}]}]},
+"interfaces": [
+{"name": "eth0", "mac": "02:00:00:00:00:09", "up": true, "heard": ["node1"], "unheard": ["node1"],
+"issues": [{"address": "172.30.0.250", "reason": "AddressConflict", "mac": "02:00:00:00:00:0a"}]},
+{"name": "eth1", "mac": "02:00:00:00:01:09", "up": true, "subnets": ["172.30.0.0/24"]}]}}'
+"#
+    };
+}
+
+/// Returns the commands that delete the Node and its SpeakerStatus.
+macro_rules! undo_node {
+    () => {
+        "kubectl delete node node9; kubectl -n ferrolb-system delete fspeaker node9\n"
+    };
+}
+
+const MAKE_NODE: &str = make_node!();
+const UNDO_NODE: &str = undo_node!();
+
+const MAKE_PEER: &str = concat!(
+    make_node!(),
+    "kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta2
+kind: BGPPeer
+metadata: {name: tor, namespace: ferrolb-system}
+spec: {myASN: 64512, peerASN: 64500, peerAddress: 172.30.0.99}
+EOF"
+);
+const UNDO_PEER: &str = concat!(undo_node!(), "kubectl -n ferrolb-system delete fpeer tor");
+
+/// Writes the kubeconfig file of a user with the permissions of a speaker.
+const MAKE_USER: &str = r#"kubectl config view --raw > "$HELM_DATA_HOME.kubeconfig"
+kubectl --kubeconfig "$HELM_DATA_HOME.kubeconfig" config set-credentials limited \
+"--token=$(kubectl -n ferrolb-system create token speaker)"
+kubectl --kubeconfig "$HELM_DATA_HOME.kubeconfig" config set-context --current --user=limited"#;
