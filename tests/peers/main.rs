@@ -18,6 +18,7 @@ mod metallb_migration;
 mod objects;
 mod parameters;
 mod password;
+mod plan;
 mod reported;
 mod selectors;
 mod session;
