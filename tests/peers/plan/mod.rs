@@ -89,8 +89,9 @@ fn predict_and_apply(
     before: &ClusterState,
     effects: &mut usize,
 ) -> Result<ClusterState> {
-    let list = |objects: &[Value]| -> Value {
-        serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects})
+    // In a List, kubectl rejects a label to remove, whose value is null.
+    let documents = |objects: &[Value]| -> String {
+        objects.iter().map(|object| format!("---\n{object}\n")).collect()
     };
     let folder = lab.state().file("plan");
     std::fs::create_dir_all(&folder)?;
@@ -103,8 +104,8 @@ fn predict_and_apply(
         if objects.is_empty() {
             continue;
         }
-        let file = folder.join(format!("{name}.json"));
-        std::fs::write(&file, list(objects).to_string())?;
+        let file = folder.join(format!("{name}.yaml"));
+        std::fs::write(&file, documents(objects))?;
         plan += &format!(" {option} {}", file.display());
         commands += &format!("kubectl {command} -f {}\n", file.display());
     }
