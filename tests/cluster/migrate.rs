@@ -41,8 +41,7 @@ fn the_steps_of_a_migration_from_metallb_change_no_address() {
     run_scenario(&Options::named("migrate"), |lab| {
         lab.start_ferrolb()?;
         step("MetalLB's objects exist, and its Services have addresses", || set_up(lab))?;
-        let directory = lab.shell("mktemp -d")?;
-        let directory = format!("{}/migration", directory.trim());
+        let directory = lab.state().file("migration").display().to_string();
         let plan =
             step("the plan keeps all addresses, and compares both ways", || plan(lab, &directory))?;
         step("the steps before the switch change nothing", || {
@@ -70,8 +69,7 @@ fn the_steps_of_a_migration_from_metallb_change_no_address() {
                 ensure!(owner == former, "{address} moved from {former} to {owner}");
             }
             execute(lab, &plan, "verify", |_| Ok(()))
-        })?;
-        lab.shell(&format!("rm -r {directory}")).map(drop)
+        })
     });
 }
 

@@ -6,6 +6,7 @@ mod api;
 mod attributes;
 mod bfd;
 mod connection_attempts;
+mod diagnosis;
 mod drain;
 mod example;
 mod expect;

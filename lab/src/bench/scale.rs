@@ -19,7 +19,7 @@
 //!   `ferrolb_controller_writes_total` is zero, so `--check` fails at the first write.
 //! - Then a speaker starts on each node. The memory of the largest one counts, when the speakers
 //!   own all addresses.
-//! - [`super::explain`] measures `kubectl ferrolb` at the end.
+//! - [`super::explain`] measures `kubectl ferrolb` at the end, when the controller is idle again.
 //!
 //! # Limits
 //!
@@ -64,6 +64,8 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
     memory::measure(lab, &mut findings, &CONTROLLER_10000, &[CONTROLLER.to_owned()])?;
     measure_restart(lab, &mut findings)?;
     start_speakers(lab, &mut findings)?;
+    // The controller writes the conditions `Announced` of all Services, 100 per second.
+    wait_idle(lab)?;
     explain::measure(lab, &mut findings)?;
     Ok(findings)
 }

@@ -27,6 +27,7 @@ mod addresses;
 mod data_path;
 mod links;
 mod memo;
+mod outlook;
 mod own_node;
 mod probes;
 mod received_ranges;

@@ -1,0 +1,306 @@
+//! Compares the owners and routes that the controller's core predicts, for `kubectl ferrolb plan`,
+//! with the plans of the speakers of all nodes, after random changes.
+
+use std::collections::BTreeMap;
+
+use ferrolb_proto::bgp::Prefix;
+use ferrolb_proto::controller::event::{Event as ControllerEvent, Leadership};
+use ferrolb_proto::controller::state::{Config, Names, Outlook, State as Controller};
+use ferrolb_proto::election::Rank;
+use ferrolb_proto::facts::{
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, DrainReason, Namespace, Speaker,
+    SpeakerInterface, SpeakerSession,
+};
+use ferrolb_proto::wire::hello::Flags;
+
+use super::*;
+use crate::state::PasswordSecret;
+
+/// Number of random changes.
+const CHANGES: usize = 10_000;
+/// Number of changes of one cluster.
+const HISTORY: usize = 100;
+const NODES: [&str; 3] = ["node1", "node2", "node3"];
+const ADDRESSES: [&str; 4] = ["172.30.0.200", "172.30.0.201", "203.0.113.1", "203.0.113.2"];
+const POOLS: [(&str, &str); 2] = [("lan", "172.30.0.0/24"), ("routed", "203.0.113.0/24")];
+/// Index of the interface of each node.
+const LINK: u32 = 2;
+/// Time at which the lease of the controller ends.
+const FOREVER: Instant = Instant::from_nanos(u64::MAX);
+
+/// Reproducible random numbers: xorshift64 of a seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+
+    fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}
+
+/// The objects of a cluster, and the present owners of the addresses.
+#[derive(Default)]
+struct World {
+    nodes: BTreeMap<usize, Node>,
+    services: BTreeMap<usize, Service>,
+    slices: BTreeMap<usize, EndpointSlice>,
+    layer2: BTreeMap<usize, L2Advertisement>,
+    bgp: BTreeMap<usize, BgpAdvertisement>,
+    peers: BTreeMap<usize, BgpPeer>,
+    owners: BTreeMap<IpAddr, String>,
+}
+
+/// Nodes that advertise a prefix to the router of a BGPPeer; true for a de-preferred route.
+type WorldRoutes = BTreeMap<(Box<str>, Prefix), BTreeMap<Box<str>, bool>>;
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self::default();
+        for (index, name) in NODES.iter().enumerate() {
+            world.nodes.insert(index, node(name));
+        }
+        world
+    }
+
+    /// Changes one object.
+    fn change(&mut self, random: &mut Random) {
+        let select = |random: &mut Random, of: &[&str]| match random.below(3) {
+            0 => json!([{"matchLabels": {"name": of[random.below(of.len())]}}]),
+            _ => json!([]),
+        };
+        let index = random.below(3);
+        let is_removed = random.one_in(4);
+        match random.below(7) {
+            0 => {
+                let node = self.nodes.get_mut(&index).expect("all nodes exist");
+                node.cordoned = random.one_in(4);
+                node.drain = random.one_in(4).then_some(DrainReason::Annotation);
+                node.excluded = random.one_in(4);
+            }
+            1 | 2 => drop(self.services.insert(index, random_service(index, random))),
+            3 => {
+                let names: Vec<_> = NODES.into_iter().filter(|_| random.one_in(2)).collect();
+                self.slices.insert(index, slice(&format!("s{index}"), &names));
+            }
+            4 if is_removed => drop(self.layer2.remove(&index)),
+            4 => {
+                let mut spec = json!({"nodeSelectors": select(random, &NODES)});
+                if random.one_in(3) {
+                    spec["ipAddressPools"] = json!([POOLS[random.below(2)].0]);
+                }
+                if random.one_in(5) {
+                    let name = if random.one_in(2) { "eth0" } else { "eth1" };
+                    spec["interfaces"] = json!([name]);
+                }
+                self.layer2.insert(index, advertisement(index, &spec));
+            }
+            5 if is_removed => drop(self.bgp.remove(&index)),
+            5 => {
+                let mut spec = json!({"nodeSelectors": select(random, &NODES)});
+                if random.one_in(3) {
+                    spec["aggregationLength"] = json!(28);
+                }
+                if random.one_in(3) {
+                    spec["peers"] = json!(["tor0"]);
+                }
+                let object = json!({"metadata": {"name": format!("bgp{index}")}, "spec": spec});
+                let ad = serde_json::from_value::<api::BgpAdvertisementObject>(object).unwrap();
+                self.bgp.insert(index, ad.into());
+            }
+            _ if is_removed => drop(self.peers.remove(&index)),
+            _ => {
+                let spec = json!({"myASN": 64512, "peerASN": 64513, "nodeSelectors": select(random, &NODES),
+                    "peerAddress": format!("192.0.2.{}", random.below(3))});
+                let object = json!({"metadata": {"name": format!("tor{index}")}, "spec": spec});
+                let peer = serde_json::from_value::<api::BgpPeerObject>(object).unwrap();
+                self.peers.insert(index, peer.into());
+            }
+        }
+    }
+
+    fn pools() -> Vec<Pool> {
+        POOLS.map(|(name, range)| Pool { auto_assign: true, ..pool(name, &[range]) }).into()
+    }
+
+    /// Returns what the controller's core predicts.
+    fn outlook(&self) -> Outlook {
+        let names = Names { namespace: api::NAMESPACE.to_owned(), group: api::GROUP.to_owned() };
+        let config = Config { default_implementation: true, names, ..Config::default() };
+        let mut controller = Controller::new(config);
+        let now = Instant::from_millis(1_000);
+        controller.handle([ControllerEvent::Lease(Leadership::Held(FOREVER))], now);
+        let namespace = Namespace { name: "default".into(), ..Namespace::default() };
+        let events = events(self.services.values(), ControllerEvent::Service)
+            .chain(events(self.slices.values(), ControllerEvent::Slice))
+            .chain(events(self.nodes.values(), ControllerEvent::Node))
+            .chain(events([&namespace].into_iter(), ControllerEvent::Namespace))
+            .chain(events(Self::pools().iter(), ControllerEvent::Pool))
+            .chain(events(self.layer2.values(), ControllerEvent::Advertisement))
+            .chain(events(std::iter::empty(), ControllerEvent::Community))
+            .chain(events(self.peers.values(), ControllerEvent::Peer))
+            .chain(events(self.bgp.values(), ControllerEvent::BgpAdvertisement))
+            .chain(events(std::iter::empty(), ControllerEvent::BfdProfile))
+            .chain(events(self.speakers().iter(), ControllerEvent::Speaker))
+            .collect::<Vec<_>>();
+        controller.handle(events, now);
+        controller.outlook()
+    }
+
+    /// Returns the SpeakerStatus of each node: all are in contact, and have all sessions.
+    fn speakers(&self) -> Vec<Speaker> {
+        let speaker = |node: &&str| {
+            let others = NODES.iter().filter(|other| *other != node);
+            let owned = self.owners.iter().filter(|(_, owner)| *owner == node);
+            let session = |peer: &BgpPeer| SpeakerSession {
+                peer: peer.name.clone(),
+                established: true,
+                ..SpeakerSession::default()
+            };
+            Speaker {
+                node: (*node).into(),
+                interfaces: [SpeakerInterface {
+                    name: "eth0".into(),
+                    up: true,
+                    hello_senders: others.map(|other| (*other).into()).collect(),
+                    addresses: owned.map(|(address, _)| *address).collect(),
+                    subnets: link(LINK, "eth0").subnets().collect(),
+                    ..SpeakerInterface::default()
+                }]
+                .into(),
+                bgp: Some(self.peers.values().map(session).collect()),
+                ..Speaker::default()
+            }
+        };
+        NODES.iter().map(speaker).collect()
+    }
+
+    /// Returns the plan of the speaker of a node.
+    fn plan_of(&self, node: &str) -> Desired {
+        let mut state = Cluster::default().state();
+        (state.config.node, state.config.gobgp) = (node.into(), true);
+        let values = |all: &BTreeMap<usize, _>| all.values().cloned().collect::<Vec<_>>();
+        apply_resync(
+            &mut state,
+            &self.services.values().cloned().collect::<Vec<_>>(),
+            Event::Service,
+        );
+        apply_resync(&mut state, &self.slices.values().cloned().collect::<Vec<_>>(), Event::Slice);
+        apply_resync(&mut state, &values(&self.nodes), Event::Node);
+        apply_resync(&mut state, &Self::pools(), Event::Pool);
+        let layer2: Vec<_> = self.layer2.values().cloned().collect();
+        apply_resync(&mut state, &layer2, Event::Advertisement);
+        let peers: Vec<_> = self.peers.values().cloned().collect();
+        apply_resync(&mut state, &peers, Event::BgpPeer);
+        let bgp: Vec<_> = self.bgp.values().cloned().collect();
+        apply_resync(&mut state, &bgp, Event::BgpAdvertisement);
+        apply_resync::<Community>(&mut state, &[], Event::Community);
+        apply_resync::<BfdProfile>(&mut state, &[], Event::BfdProfile);
+        apply_resync::<PasswordSecret>(&mut state, &[], Event::Password);
+        state.handle(Event::GobgpRead(1), Instant::ZERO);
+        let later = Instant::from_millis(60_000);
+        state.expire(later);
+        super::super::plan(&state, &mut Memo::default(), later)
+    }
+
+    /// Elects the owner of each address from the plans of all nodes, as the claim machines do.
+    fn elect(&self, plans: &BTreeMap<&str, Desired>) -> BTreeMap<IpAddr, String> {
+        let mut ranks: BTreeMap<IpAddr, Vec<Rank<'_>>> = BTreeMap::new();
+        for (node, plan) in plans {
+            let draining = plan.drain_reason.is_some();
+            for unit in plan.links.get(&LINK).iter().flat_map(|link| link.config.units.values()) {
+                let Some(own) = unit.own_candidate(node).filter(|_| unit.can_serve_here) else {
+                    continue;
+                };
+                let flags = Flags { draining, ..Flags::default() };
+                let rank = Rank::of_candidate(own, unit.order(node), flags);
+                ranks.entry(unit.address).or_default().push(rank);
+            }
+        }
+        let elect = |(address, mut ranks): (IpAddr, Vec<Rank<'_>>)| {
+            ranks.sort_unstable();
+            let owner = self.owners.get(&address);
+            let owner = ranks.iter().find(|rank| owner.is_some_and(|owner| *owner == *rank.node));
+            let keeps = owner.filter(|owner| !ranks[0].may_take_from(owner, false));
+            (address, keeps.unwrap_or(&ranks[0]).node.to_owned())
+        };
+        ranks.into_iter().map(elect).collect()
+    }
+}
+
+/// Returns a Service whose addresses are in its status already.
+fn random_service(index: usize, random: &mut Random) -> Service {
+    let address = ADDRESSES[random.below(ADDRESSES.len())];
+    let from = if address.starts_with("172") { POOLS[0] } else { POOLS[1] };
+    let mut service = service(&format!("s{index}"), &[address]);
+    service.uid = format!("uid{index}").into();
+    service.families = vec![Family::V4];
+    service.pool_annotation = Some(from.0.into());
+    service.demand.request.sharing_key = Some("shared".into());
+    // Only Services with equal policies and selectors can share an address.
+    if address.ends_with('1') {
+        service.policy = TrafficPolicy::Local;
+        service.demand.selector = "app=same".into();
+    }
+    service
+}
+
+fn events<'a, F: Clone + 'a>(
+    facts: impl Iterator<Item = &'a F>,
+    wrap: fn(Change<F>) -> ControllerEvent,
+) -> impl Iterator<Item = ControllerEvent> {
+    let changes = facts.cloned().map(Change::Apply);
+    let list = std::iter::once(Change::ResyncStarted).chain(changes);
+    list.chain([Change::ResyncDone]).map(wrap).collect::<Vec<_>>().into_iter()
+}
+
+/// Returns the routes of all nodes.
+fn routes(plans: &BTreeMap<&str, Desired>) -> WorldRoutes {
+    let mut routes = WorldRoutes::new();
+    for (node, plan) in plans {
+        let config = plan.bgp.as_ref().expect("a BGP configuration");
+        for (prefix, class) in config.routes.iter() {
+            for (attributes, peers) in &class.peers_by_attributes {
+                for peer in peers {
+                    let nodes = routes.entry((peer.clone(), *prefix)).or_default();
+                    nodes.insert((*node).into(), attributes.is_de_preferred());
+                }
+            }
+        }
+    }
+    routes
+}
+
+#[test]
+fn predicted_owners_and_routes_equal_the_plans_of_all_speakers() {
+    let mut random = Random(0x5eed);
+    let (mut compared, mut found) = (0, [0; 2]);
+    while compared < CHANGES {
+        let mut world = World::new();
+        for _ in 0..HISTORY {
+            world.change(&mut random);
+            compared += 1;
+            let outlook = world.outlook();
+            let plans = NODES.iter().map(|node| (*node, world.plan_of(node))).collect();
+            let owners = world.elect(&plans);
+            let predicted = outlook.owners.iter().filter_map(|(address, owner)| {
+                assert!(owner.next.len() <= 1, "all nodes are in contact: {owner:?}");
+                Some((*address, owner.next.first()?.clone()))
+            });
+            let predicted = predicted.collect::<BTreeMap<_, _>>();
+            assert_eq!(predicted, owners, "change {compared}");
+            let routes = routes(&plans);
+            assert_eq!(outlook.routes, routes, "change {compared}");
+            found[0] += owners.len();
+            found[1] += routes.len();
+            world.owners = owners;
+        }
+    }
+    assert!(found.iter().all(|count| *count > CHANGES), "few owners and routes: {found:?}");
+    println!("owners and routes after {compared} changes are as predicted: {found:?}");
+}
