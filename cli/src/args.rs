@@ -8,10 +8,22 @@ use ferrolb_proto::api::NAMESPACE;
 
 use crate::migrate;
 
-/// Explains why an address works or does not, from API objects alone.
+/// Explains addresses, checks clusters, and predicts the effect of changes and migrations
 #[derive(Parser, Debug)]
 #[command(name = "kubectl-ferrolb", bin_name = "kubectl ferrolb", version)]
 pub struct Args {
+    /// The cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The cluster, and the installation in it.
+#[derive(clap::Args, Debug)]
+pub struct Connection {
     /// Namespace of FerroLB
     #[arg(long, global = true, value_name = "NAMESPACE", default_value = NAMESPACE)]
     pub installation: String,
@@ -23,10 +35,6 @@ pub struct Args {
     /// Path of the kubeconfig file; default: as kubectl
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-
-    /// The command.
-    #[command(subcommand)]
-    pub command: Command,
 }
 
 /// The commands.

@@ -1,5 +1,5 @@
-//! Runs kubectl, which reads manifests and kustomizations, and asks the API server for the objects
-//! that they result in. Performs I/O.
+//! Runs kubectl, which reads manifests and kustomizations, and requests from the API server the
+//! objects that would follow from them. Performs I/O.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -42,7 +42,8 @@ impl Kubectl {
         if files.is_empty() && kustomize.is_none() {
             return Ok(Vec::new());
         }
-        let mut command = self.command(&["apply", "--dry-run=server", "-o", "json"]);
+        let mut command =
+            self.command(&["apply", "--dry-run=server", "--show-managed-fields", "-o", "json"]);
         for file in files {
             command.arg("-f").arg(file);
         }

@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{CommandFactory as _, Parser as _};
-use ferrolb_cli::args::{Args, CheckOutput, Command, Output};
+use ferrolb_cli::args::{Args, CheckOutput, Command, Connection, Output};
 use ferrolb_cli::check::report::Report;
 use ferrolb_cli::drain::Drain;
 use ferrolb_cli::init::propose::Request;
@@ -17,6 +17,7 @@ use ferrolb_cli::plan::run::{Files, plan};
 use ferrolb_cli::snapshot::Snapshot;
 use ferrolb_cli::status::Status;
 use ferrolb_cli::{check, init, migrate, why};
+use ferrolb_proto::api::GROUP;
 use ferrolb_proto::facts::Key;
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -50,40 +51,45 @@ struct Cluster {
     default_namespace: String,
 }
 
-async fn run(args: Args) -> Result<ExitCode> {
-    if let Command::Completion { shell } = args.command {
-        let mut command = Args::command();
-        clap_complete::generate(shell, &mut command, "kubectl-ferrolb", &mut std::io::stdout());
-        return Ok(ExitCode::SUCCESS);
-    }
-    if let Command::Migrate(source) = &args.command {
-        return migrate(&args, source).await;
-    }
-    let config = config(&args).await?;
-    let kubectl = Kubectl::new(args.kubeconfig.as_ref(), args.context.as_deref());
-    let cluster = Cluster {
-        default_namespace: config.default_namespace.clone(),
-        client: Client::try_from(config)?,
-        installation: args.installation,
-    };
-    match args.command {
-        Command::Status { watch, output } => cluster.status(watch, output).await,
+async fn run(Args { connection, command }: Args) -> Result<ExitCode> {
+    let connect = || Cluster::connect(&connection);
+    match command {
+        Command::Status { watch, output } => connect().await?.status(watch, output).await,
         Command::Why { service, namespace, output } => {
-            let namespace = namespace.as_deref().unwrap_or(&cluster.default_namespace);
-            cluster.why(namespace, &service, output.is_some()).await
+            connect().await?.why(namespace, &service, output.is_some()).await
+        }
+        Command::Check { pre, strict, output } => connect().await?.check(pre, strict, output).await,
+        Command::Init { pool, range, yes } => {
+            connect().await?.init(&Request { pool, range }, yes).await
         }
         Command::Plan { files, kustomize, delete, fail_on, output } => {
+            let kubectl =
+                Kubectl::new(connection.kubeconfig.as_ref(), connection.context.as_deref());
             let files = Files { applied: files, kustomize, deleted: delete };
-            cluster.plan(kubectl, files, fail_on.is_some(), output.is_some()).await
+            connect().await?.plan(kubectl, files, fail_on.is_some(), output.is_some()).await
         }
-        Command::Check { pre, strict, output } => cluster.check(pre, strict, output).await,
-        Command::Init { pool, range, yes } => cluster.init(&Request { pool, range }, yes).await,
-        Command::Drain { node, dry_run: _, output } => cluster.drain(&node, output.is_some()).await,
-        Command::Migrate(_) | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Drain { node, dry_run: _, output } => {
+            connect().await?.drain(&node, output.is_some()).await
+        }
+        Command::Migrate(source) => migrate(&connection, &source).await,
+        Command::Completion { shell } => {
+            let mut command = Args::command();
+            clap_complete::generate(shell, &mut command, "kubectl-ferrolb", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
 impl Cluster {
+    async fn connect(connection: &Connection) -> Result<Self> {
+        let config = config(connection).await?;
+        Ok(Self {
+            default_namespace: config.default_namespace.clone(),
+            client: Client::try_from(config)?,
+            installation: connection.installation.clone(),
+        })
+    }
+
     async fn read(&self) -> Result<Snapshot> {
         Snapshot::read(&self.client, &self.installation, unix_time()).await
     }
@@ -110,13 +116,20 @@ impl Cluster {
         }
     }
 
-    async fn why(&self, namespace: &str, service: &str, as_json: bool) -> Result<ExitCode> {
+    async fn why(
+        &self,
+        namespace: Option<String>,
+        service: &str,
+        as_json: bool,
+    ) -> Result<ExitCode> {
+        let namespace = namespace.as_deref().unwrap_or(&self.default_namespace);
         let key = service
             .split_once('/')
             .map_or_else(|| Key::new(namespace, service), |(of, name)| Key::new(of, name));
         let state = self.read().await?.state(unix_time());
-        let explanation =
-            state.explain(&key).with_context(|| format!("Service {key} does not exist"))?;
+        let explanation = state.explain(&key).with_context(|| {
+            format!("Service {key} does not exist: list all with `kubectl ferrolb status`")
+        })?;
         print(&if as_json { json(&explanation)? } else { why::text(&explanation) })?;
         Ok(code(explanation.row.announced))
     }
@@ -158,8 +171,15 @@ impl Cluster {
 
     async fn drain(&self, node: &str, as_json: bool) -> Result<ExitCode> {
         let state = self.read().await?.state(unix_time());
+        ensure!(
+            state.names().group == GROUP,
+            "a drain cannot be predicted: with --api-group {}, speakers write no SpeakerStatus",
+            state.names().group
+        );
         let found = state.nodes().find(|it| *it.name == *node).cloned();
-        let found = found.with_context(|| format!("Node {node} does not exist"))?;
+        let found = found.with_context(|| {
+            format!("Node {node} does not exist: list all with `kubectl get nodes`")
+        })?;
         let drain = Drain::new(found, Prediction::new(state));
         print(&if as_json { json(&drain)? } else { drain.text() })?;
         Ok(code(drain.empties_node()))
@@ -167,12 +187,12 @@ impl Cluster {
 }
 
 /// Runs the command `migrate`, which needs no cluster if the objects are in files.
-async fn migrate(args: &Args, source: &Source) -> Result<ExitCode> {
+async fn migrate(connection: &Connection, source: &Source) -> Result<ExitCode> {
     let client = match migrate::run::needs_cluster(source) {
-        true => Some(Client::try_from(config(args).await?)?),
+        true => Some(Client::try_from(config(connection).await?)?),
         false => None,
     };
-    let output = migrate::run::run(client, source, &args.installation).await?;
+    let output = migrate::run::run(client, source, &connection.installation).await?;
     print(&output.text)?;
     Ok(code(output.keeps_everything))
 }
@@ -200,10 +220,10 @@ fn print(text: &str) -> Result<bool> {
 }
 
 /// Returns the credentials from the kubeconfig file, as kubectl selects them.
-async fn config(args: &Args) -> Result<Config> {
+async fn config(connection: &Connection) -> Result<Config> {
     let options =
-        KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let kubeconfig = match &args.kubeconfig {
+        KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };
+    let kubeconfig = match &connection.kubeconfig {
         Some(path) => Kubeconfig::read_from(path),
         None => Kubeconfig::read(),
     };

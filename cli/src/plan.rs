@@ -8,9 +8,10 @@ pub mod endpoints;
 pub mod run;
 mod text;
 
-pub use changes::Changes;
+pub use changes::{Changes, Deletion};
 pub use effect::Effect;
 
+use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::simulation::Simulation;
 use ferrolb_proto::controller::state::{Outlook, State};
@@ -50,14 +51,28 @@ impl Prediction {
         self.simulation.state().outlook()
     }
 
+    /// Deletes the objects of a Namespace, or the custom resources of a kind.
+    fn delete(&mut self, deletion: &Deletion) {
+        let state = self.simulation.state();
+        let all = CustomResourceKind::WITH_CONTROLLER_STATUS;
+        let (namespace, kinds) = match deletion {
+            Deletion::Namespace(name) if *name == state.names().namespace => (&**name, &all[..]),
+            Deletion::Namespace(name) => (&**name, &[][..]),
+            Deletion::Kind(kind) => ("", std::slice::from_ref(kind)),
+        };
+        let services = state.services().map(|service| &service.key);
+        let services = services.filter(|key| key.namespace() == namespace);
+        let deleted = services.map(|key| Event::Service(Change::Delete(key.clone())));
+        let resources = kinds.iter().flat_map(|kind| state.custom_resource_deletions(*kind));
+        let events: Vec<_> = deleted.chain(resources).collect();
+        events.into_iter().for_each(|event| self.change(event));
+    }
+
     /// Applies changes, and returns their effect. Takes the events from `changes`.
     pub fn effect(&mut self, changes: &mut Changes) -> Effect {
         changes.events.drain(..).for_each(|event| self.change(event));
-        for namespace in &changes.deleted_namespaces {
-            let services = self.before.services.keys();
-            for key in services.filter(|key| key.namespace() == namespace) {
-                self.simulation.change(Event::Service(Change::Delete(key.clone())));
-            }
+        for deletion in changes.deletions.drain(..) {
+            self.delete(&deletion);
         }
         let has_grace = self.simulation.has_missing_pool();
         let at_once = has_grace.then(|| self.simulation.state().outlook());

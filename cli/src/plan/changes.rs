@@ -12,6 +12,8 @@ use serde_json::Value;
 
 /// API group of EndpointSlices.
 const DISCOVERY: &str = "discovery.k8s.io";
+/// API group of CustomResourceDefinitions.
+const CRDS: &str = "apiextensions.k8s.io";
 
 /// Changes of objects, in order.
 #[derive(Debug, Default)]
@@ -22,8 +24,17 @@ pub struct Changes {
     pub described: Vec<String>,
     /// The objects that FerroLB does not read.
     pub ignored: Vec<String>,
-    /// Deleted Namespaces. Their Services are deleted, too.
-    pub deleted_namespaces: Vec<String>,
+    /// Deletions of many objects, which follow the events.
+    pub deletions: Vec<Deletion>,
+}
+
+/// A deletion of many objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// All objects of a Namespace, which is deleted.
+    Namespace(String),
+    /// All custom resources of a kind, whose CustomResourceDefinition is deleted.
+    Kind(CustomResourceKind),
 }
 
 impl Changes {
@@ -46,15 +57,15 @@ impl Changes {
 
     fn add(&mut self, object: &Value, is_deletion: bool, config: &Config) {
         let name = name_of(object);
-        let Some(event) = event(object, is_deletion, config) else {
+        let event = event(object, is_deletion, config);
+        let deletion = if is_deletion { deletion(object, config) } else { None };
+        if event.is_none() && deletion.is_none() {
             self.ignored.push(name);
             return;
-        };
-        if is_deletion && matches!(event, Event::Namespace(_)) {
-            self.deleted_namespaces.push(key_of(object).name().to_owned());
         }
         self.described.push(format!("{} {name}", if is_deletion { "delete" } else { "apply" }));
-        self.events.push(event);
+        self.events.extend(event);
+        self.deletions.extend(deletion);
     }
 }
 
@@ -76,6 +87,22 @@ pub fn key_of(object: &Value) -> Key {
 fn group_of(object: &Value) -> &str {
     let version = object["apiVersion"].as_str().unwrap_or_default();
     version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// Returns the objects that the deletion of a Namespace or a CustomResourceDefinition deletes.
+fn deletion(object: &Value, config: &Config) -> Option<Deletion> {
+    let key = key_of(object);
+    match (group_of(object), object["kind"].as_str()?) {
+        ("", "Namespace") => Some(Deletion::Namespace(key.name().to_owned())),
+        (CRDS, "CustomResourceDefinition") => {
+            let kinds = CustomResourceKind::WITH_CONTROLLER_STATUS.into_iter();
+            let is_deleted = |kind: &CustomResourceKind| {
+                *key.name() == *format!("{}.{}", kind.plural(), config.names.group)
+            };
+            kinds.into_iter().find(is_deleted).map(Deletion::Kind)
+        }
+        _ => None,
+    }
 }
 
 /// Returns the event of a change; `None` if the installation does not read the object.
@@ -141,5 +168,62 @@ fn change<K: DeserializeOwned, F>(
     match serde_json::from_value(object.clone()) {
         Ok(object) => Change::Apply(read(object)),
         Err(error) => Change::Unreadable { key, why: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrolb_proto::controller::state::Names;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(version: &str, kind: &str, namespace: &str, name: &str) -> Value {
+        json!({"apiVersion": version, "kind": kind, "metadata": {"namespace": namespace, "name": name}})
+    }
+
+    #[test]
+    fn only_objects_of_the_installation_are_predicted() {
+        let names = Names { namespace: api::NAMESPACE.to_owned(), group: api::GROUP.to_owned() };
+        let config = Config { names, ..Config::default() };
+        let pool =
+            |namespace: &str| object("ferrolb.io/v1beta1", "IPAddressPool", namespace, "lan");
+        let applied = [
+            object("v1", "Service", "shop", "db"),
+            object("v1", "Node", "", "node1"),
+            object("apps/v1", "Deployment", "shop", "db"),
+            pool("elsewhere"),
+            object("metallb.io/v1beta1", "IPAddressPool", api::NAMESPACE, "lan"),
+        ];
+        let crd = "apiextensions.k8s.io/v1";
+        let deleted = [
+            pool(api::NAMESPACE),
+            object("v1", "Namespace", "", "shop"),
+            object(crd, "CustomResourceDefinition", "", "ipaddresspools.ferrolb.io"),
+            object(crd, "CustomResourceDefinition", "", "ipaddresspools.metallb.io"),
+        ];
+        let changes = Changes::new(&applied, &deleted, &config);
+        assert_eq!(
+            changes.described,
+            [
+                "apply Service shop/db",
+                "apply Node node1",
+                "delete IPAddressPool lan",
+                "delete Namespace shop",
+                "delete CustomResourceDefinition ipaddresspools.ferrolb.io",
+            ]
+        );
+        assert_eq!(
+            changes.ignored,
+            [
+                "Deployment db",
+                "IPAddressPool lan",
+                "IPAddressPool lan",
+                "CustomResourceDefinition ipaddresspools.metallb.io",
+            ]
+        );
+        assert_eq!(changes.events.len(), 4);
+        let pools = Deletion::Kind(CustomResourceKind::IPAddressPool);
+        assert_eq!(changes.deletions, [Deletion::Namespace("shop".to_owned()), pools]);
     }
 }

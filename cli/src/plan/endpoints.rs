@@ -1,6 +1,8 @@
 //! EndpointSlices of a new or changed Service, which the EndpointSlice controller of Kubernetes
 //! creates only after the Service exists. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -63,9 +65,9 @@ fn endpoint(pod: &Pod, is_v6: bool, publishes_all: bool) -> Option<Value> {
 #[must_use]
 pub fn selector(service: &Value) -> Option<String> {
     let labels = service["spec"]["selector"].as_object()?;
-    let pairs = labels.iter().filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)));
-    let mut pairs: Vec<_> = pairs.collect();
-    pairs.sort_unstable();
+    let labels: BTreeMap<_, _> =
+        labels.iter().filter_map(|(key, value)| Some((key, value.as_str()?))).collect();
+    let pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     Some(pairs.join(",")).filter(|text| !text.is_empty())
 }
 
@@ -111,6 +113,8 @@ mod tests {
         service["spec"]["publishNotReadyAddresses"] = json!(true);
         assert!(states(&service)[0].iter().all(|(ready, ..)| *ready));
         assert_eq!(selector(&service).as_deref(), Some("app=db,tier=data"));
+        let longer = json!({"spec": {"selector": {"app.io/name": "b", "app": "a"}}});
+        assert_eq!(selector(&longer).as_deref(), Some("app=a,app.io/name=b"), "sorted by key");
         assert_eq!(selector(&json!({"spec": {}})), None);
     }
 }

@@ -1,9 +1,9 @@
 //! Reads the inputs of `plan` and `drain`, and returns their effects. Performs I/O.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ferrolb_proto::api::GROUP;
 use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::store::Change;
@@ -37,14 +37,21 @@ pub struct Plan {
     /// The effect.
     pub effect: Effect,
     changes: Changes,
-    pool_grace: Duration,
+    config: Config,
 }
 
 impl Plan {
     /// Returns the changes and their effect as text.
     #[must_use]
     pub fn text(&self) -> String {
-        self.effect.text(&self.changes, self.pool_grace)
+        let mut text = self.effect.text(&self.changes, self.config.pool_grace);
+        if self.config.names.group != GROUP {
+            text.push_str(
+                "not predicted: owners and routes, because speakers with this --api-group write no \
+                 SpeakerStatus\n",
+            );
+        }
+        text
     }
 }
 
@@ -72,10 +79,10 @@ pub async fn plan(
     add_endpoints(client, &applied, &state, &mut changes, &snapshot.config).await?;
     let mut prediction = Prediction::new(state);
     let effect = prediction.effect(&mut changes);
-    Ok(Plan { effect, changes, pool_grace: snapshot.config.pool_grace })
+    Ok(Plan { effect, changes, config: snapshot.config })
 }
 
-/// Adds the EndpointSlices of the Services whose selector is new or changes.
+/// Adds the EndpointSlices of the Services whose selector or families are new or change.
 async fn add_endpoints(
     client: &Client,
     applied: &[Value],
@@ -91,7 +98,10 @@ async fn add_endpoints(
     }
     let changed = selecting.into_iter().filter(|(service, selector)| {
         let before = state.service(&key_of(service));
-        before.is_none_or(|before| *before.demand.selector != **selector)
+        let families = service["spec"]["ipFamilies"].as_array().map_or(0, Vec::len);
+        before.is_none_or(|before| {
+            *before.demand.selector != **selector || before.families.len() != families
+        })
     });
     let read = |(service, selector): (&'_ Value, String)| {
         let service = service.clone();

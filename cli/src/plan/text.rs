@@ -17,7 +17,11 @@ impl Effect {
     pub fn text(&self, changes: &Changes, pool_grace: Duration) -> String {
         let mut text = format!("changes: {}\n", listed(&changes.described));
         if !changes.ignored.is_empty() {
-            _ = writeln!(text, "without effect on FerroLB: {}", listed(&changes.ignored));
+            _ = writeln!(
+                text,
+                "not predicted, because FerroLB does not read them: {}",
+                listed(&changes.ignored)
+            );
         }
         text.push_str(&self.tables(pool_grace));
         _ = writeln!(text, "\n{}", self.summary());

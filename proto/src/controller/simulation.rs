@@ -51,8 +51,8 @@ impl Simulation {
         self.settle();
     }
 
-    /// Advances the time until the grace of all missing pools has ended, and the controller tries
-    /// in vain to assign more addresses to waiting Services.
+    /// Advances the time until the grace of all missing pools has ended, and another attempt to
+    /// assign addresses to waiting Services changes nothing.
     pub fn finish(&mut self) {
         for _ in 0..ROUNDS_MAX {
             let grace_end = self.state.pool_grace_end();

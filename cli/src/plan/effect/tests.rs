@@ -120,7 +120,7 @@ fn the_text_has_a_table_for_each_kind_of_effect() {
         effect.text(&changes, Duration::ZERO),
         "changes: apply Node node0, apply Node node1, apply Node node2, apply Node node3, apply \
          Node node4, apply Node node5, apply Node node6, apply Node node7, and 2 more\n\
-         without effect on FerroLB: Deployment web\n\
+         not predicted, because FerroLB does not read them: Deployment web\n\
          \n\
          SERVICE     BEFORE     AFTER      EFFECT\n\
          default/b   10.0.0.2   10.0.0.3   moved\n\

@@ -4,10 +4,12 @@
 //! A change that can affect every Service only sets a flag. At the end of the pass, the state then
 //! decides all Services once.
 
+use crate::api::CustomResourceKind;
+use crate::controller::event::Event;
 use crate::facts::{BgpPeer, Key, Namespace, Node, Pool, Service, Speaker};
 use crate::store::Change;
 
-use super::State;
+use super::{Names, State};
 
 impl State {
     /// Returns all Services, by namespace and name.
@@ -44,6 +46,45 @@ impl State {
     /// Returns all BGPPeers, by name.
     pub fn peers(&self) -> impl Iterator<Item = &BgpPeer> {
         self.custom_resources.peers.values()
+    }
+
+    /// Returns the events by which watches report the deletion of all custom resources of a kind.
+    /// Empty for SpeakerStatuses.
+    #[must_use]
+    pub fn custom_resource_deletions(&self, kind: CustomResourceKind) -> Vec<Event> {
+        let resources = &self.custom_resources;
+        let key = |name: &str| Key::new(&self.config.names.namespace, name);
+        match kind {
+            CustomResourceKind::IPAddressPool => {
+                resources.pools.keys().map(|it| Event::Pool(Change::Delete(key(it)))).collect()
+            }
+            CustomResourceKind::L2Advertisement => {
+                let names = resources.advertisements.keys();
+                names.map(|it| Event::Advertisement(Change::Delete(key(it)))).collect()
+            }
+            CustomResourceKind::BGPAdvertisement => {
+                let names = resources.bgp_advertisements.keys();
+                names.map(|it| Event::BgpAdvertisement(Change::Delete(key(it)))).collect()
+            }
+            CustomResourceKind::BGPPeer => {
+                resources.peers.keys().map(|it| Event::Peer(Change::Delete(key(it)))).collect()
+            }
+            CustomResourceKind::BFDProfile => {
+                let names = resources.profiles.keys();
+                names.map(|it| Event::BfdProfile(Change::Delete(key(it)))).collect()
+            }
+            CustomResourceKind::Community => {
+                let names = resources.communities.keys();
+                names.map(|it| Event::Community(Change::Delete(key(it)))).collect()
+            }
+            CustomResourceKind::SpeakerStatus => Vec::new(),
+        }
+    }
+
+    /// Returns the namespace and the API group of the custom resources.
+    #[must_use]
+    pub const fn names(&self) -> &Names {
+        &self.config.names
     }
 
     pub(super) fn handle_node(&mut self, change: Change<Node>) {
