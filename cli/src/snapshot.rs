@@ -38,6 +38,9 @@ pub struct NoPermission(pub String);
 
 /// A copy of the objects that FerroLB reads.
 pub struct Snapshot {
+    /// Namespace of the Deployment, the DaemonSet and the ServiceAccounts. That of the custom
+    /// resources is in `config`.
+    pub installation: String,
     /// The configuration of the controller.
     pub config: Config,
     /// True if the controller marks the pods of failed nodes.
@@ -110,6 +113,7 @@ impl Snapshot {
             matches!(event, Event::Pool(Change::Apply(_)) | Event::Speaker(Change::Apply(_)))
         };
         Ok(Self {
+            installation: namespace.to_owned(),
             marks_pods: installation::marks_pods(&config, deployment.as_ref()),
             controllers: deployment.as_ref().map(ready_replicas),
             leader: lease.and_then(|lease| leader(&lease, unix_time)),

@@ -42,6 +42,9 @@ pub struct ClusterFacts {
 /// The objects that FerroLB reads, and the state that follows from them.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
+    /// Namespace of the Deployment, the DaemonSet and the ServiceAccounts. That of the custom
+    /// resources is in `config`.
+    pub installation: String,
     /// Configuration of the controller.
     pub config: Config,
     /// True if the namespace contains a FerroLB.

@@ -13,8 +13,8 @@ use crate::installation::CONTROLLER;
 #[must_use]
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let Some(objects) = &facts.objects else { return Vec::new() };
-    let namespace = &objects.config.names.namespace;
     if !objects.is_installed {
+        let namespace = &objects.installation;
         let text = format!(
             "the namespace {namespace} contains no FerroLB: install it, or name its namespace with \
              --installation"
@@ -40,22 +40,22 @@ pub fn summary(facts: &ClusterFacts) -> String {
 }
 
 fn deployment(objects: &Objects) -> Object {
-    Object::namespaced("Deployment", &objects.config.names.namespace, CONTROLLER)
+    Object::namespaced("Deployment", &objects.installation, CONTROLLER)
 }
 
 fn no_leader(objects: &Objects) -> Option<Finding> {
-    let namespace = &objects.config.names.namespace;
-    let lease = Object::namespaced("Lease", namespace, api::LEASE);
+    let lease = Object::namespaced("Lease", &objects.config.names.namespace, api::LEASE);
     let text = format!(
-        "no controller is the active leader, so no Service gets an address: see `kubectl -n \
-         {namespace} get pods`"
+        "no controller is the active leader, so no Service gets an address: see `kubectl -n {} \
+         get pods`",
+        objects.installation
     );
     objects.leader.is_none().then(|| Finding::new(Code::NoLeader, vec![lease], text))
 }
 
 fn not_ready(objects: &Objects) -> Option<Finding> {
     let [ready, wanted] = objects.controllers?;
-    let namespace = &objects.config.names.namespace;
+    let namespace = &objects.installation;
     let text = format!(
         "{ready} of {wanted} controllers are ready: see `kubectl -n {namespace} describe \
          deployment {CONTROLLER}`"
@@ -67,14 +67,13 @@ fn not_ready(objects: &Objects) -> Option<Finding> {
 /// Returns the finding about Nodes without a SpeakerStatus. Only FerroLB's own API group has
 /// SpeakerStatuses.
 fn without_speaker(objects: &Objects) -> Option<Finding> {
-    let names = &objects.config.names;
     let with_speaker: BTreeSet<_> = objects.speakers.iter().map(|it| &*it.node).collect();
     let without: Vec<&str> =
         objects.nodes.iter().map(|it| &*it.name).filter(|it| !with_speaker.contains(it)).collect();
-    if names.group != api::GROUP || without.is_empty() {
+    if objects.config.names.group != api::GROUP || without.is_empty() {
         return None;
     }
-    let see = format!("see `kubectl -n {} get pods -o wide`", names.namespace);
+    let see = format!("see `kubectl -n {} get pods -o wide`", objects.installation);
     let (code, text) = if without.len() == objects.nodes.len() {
         (Code::NoSpeaker, format!("no node has a speaker, so no address is announced: {see}"))
     } else {

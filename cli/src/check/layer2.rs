@@ -70,7 +70,7 @@ fn one_way(speaker: &Speaker, objects: &Objects) -> Option<Finding> {
             "frames of {node} arrive at no other node, and its SpeakerStatus reports contact with \
              {others}: its speaker has stopped, or a filter drops its frames. See `kubectl -n {} \
              get pods -o wide`",
-            objects.config.names.namespace
+            objects.installation
         )
     };
     Some(Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))

@@ -40,8 +40,7 @@ fn finding(facts: &ClusterFacts, account: &str, missing: &[Missing<'_>]) -> Find
         );
         return Finding::new(Code::InstallPermission, Vec::new(), text);
     }
-    let namespace =
-        facts.objects.as_ref().map(|it| &*it.config.names.namespace).unwrap_or_default();
+    let namespace = facts.objects.as_ref().map(|it| &*it.installation).unwrap_or_default();
     let object = Object::namespaced("ServiceAccount", namespace, account);
     let text =
         format!("{count} for {object} ({named}): apply deploy/base/rbac.yaml of this version");

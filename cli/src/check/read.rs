@@ -93,10 +93,10 @@ pub async fn read(
     let names = objects.as_ref().map(|it| it.config.names.clone()).unwrap_or_default();
     facts.service_ranges = reader.service_ranges(objects.as_ref()).await?;
     if before_installation {
-        facts.permissions = reader.reviews(rbac::of_installer()?, &names).await?;
+        facts.permissions = reader.reviews(rbac::of_installer()?, namespace).await?;
     } else if let Some(objects) = objects.as_ref().filter(|it| it.is_installed) {
         let permissions = rbac::of_components(&names, objects.marks_pods)?;
-        facts.permissions = reader.reviews(permissions, &names).await?;
+        facts.permissions = reader.reviews(permissions, namespace).await?;
         facts.crds = reader.crds().await?;
         facts.conditions = reader.conditions(&names).await?;
     }
@@ -129,6 +129,7 @@ pub async fn read_objects(
 fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
     let state = snapshot.state(unix_time);
     Objects {
+        installation: snapshot.installation,
         is_installed: snapshot.is_installed,
         marks_pods: snapshot.marks_pods,
         rows: state.service_rows(),
@@ -259,9 +260,9 @@ impl Reader<'_> {
     async fn reviews(
         &mut self,
         permissions: BTreeSet<Permission>,
-        names: &Names,
+        installation: &str,
     ) -> Result<Vec<Permission>> {
-        let reviewed = reviews::reviews(self.client, permissions, names).await;
+        let reviewed = reviews::reviews(self.client, permissions, installation).await;
         Ok(self.permitted(reviewed)?.unwrap_or_default())
     }
 

@@ -87,6 +87,7 @@ fn good() -> ClusterFacts {
         Some((crd.metadata.name.clone()?, crd))
     };
     let objects = Objects {
+        installation: api::NAMESPACE.to_owned(),
         config: Config {
             default_implementation: true,
             names: Names { namespace: api::NAMESPACE.into(), group: api::GROUP.into() },
@@ -295,6 +296,27 @@ fn a_contact_in_one_direction_has_one_of_two_causes() {
     assert_eq!(filtered.len(), 2, "{filtered:#?}");
     assert!(filtered[0].starts_with("frames of node1 do not arrive at node3"), "{filtered:#?}");
     assert_eq!(texts([&[], &[], &[]]), [""; 0]);
+}
+
+#[test]
+fn metallbs_objects_are_in_another_namespace_than_the_installation() {
+    let mut facts = bad();
+    let objects = facts.objects.as_mut().unwrap();
+    objects.config.names =
+        Names { namespace: "metallb-system".to_owned(), group: "metallb.io".to_owned() };
+    let report = Report::new(&facts);
+    let of = |code| {
+        let finding = report.findings().find(|it| it.code == code).unwrap();
+        let objects: Vec<_> = finding.objects.iter().map(ToString::to_string).collect();
+        format!("{}: {}", objects.join(" "), finding.text)
+    };
+    for code in [Code::ControllerNotReady, Code::ComponentPermission] {
+        assert!(of(code).contains("ferrolb-system") && !of(code).contains("metallb-system"));
+    }
+    let no_leader = of(Code::NoLeader);
+    assert!(no_leader.starts_with("Lease metallb-system/"), "{no_leader}");
+    assert!(no_leader.contains("kubectl -n ferrolb-system get pods"), "{no_leader}");
+    assert!(of(Code::InvalidResource).starts_with("BGPAdvertisement metallb-system/"));
 }
 
 #[test]
