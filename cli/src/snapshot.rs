@@ -7,8 +7,8 @@ use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
 use ferrolb_proto::controller::event::{Event, Leadership};
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
-    EndpointSliceObject, Key, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
-    ServiceObject,
+    EndpointSliceObject, Key, Namespace, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR,
+    Service, ServiceObject,
 };
 use ferrolb_proto::store::Change;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -51,6 +51,9 @@ pub struct Snapshot {
     pub leader: Option<String>,
     /// True if the namespace contains a FerroLB: a Deployment, pools or SpeakerStatuses.
     pub is_installed: bool,
+    /// Message of the API server if it does not permit the list of Namespaces. Their labels then
+    /// count as absent, so pools with Namespace selectors select no Service.
+    pub namespaces_denied: Option<String>,
     events: Vec<Event>,
 }
 
@@ -93,13 +96,17 @@ impl Snapshot {
                  namespace with --installation"
             );
         }
-        Ok(snapshot)
+        match snapshot.namespaces_denied {
+            Some(message) => bail!(NoPermission(message)),
+            None => Ok(snapshot),
+        }
     }
 
     /// Reads all objects, also before an installation.
     ///
     /// # Errors
-    /// The API server is unavailable, or does not permit a list ([`NoPermission`]).
+    /// The API server is unavailable, or does not permit a list other than the one of
+    /// Namespaces ([`NoPermission`]).
     pub async fn read_any(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
         let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
         let deployment = deployments.get_opt(installation::CONTROLLER).await?;
@@ -107,8 +114,16 @@ impl Snapshot {
         let reader = Reader { client, config: &config };
         let leases = Api::<Lease>::namespaced(client.clone(), &config.names.namespace);
         let lease = async { Ok(leases.get_opt(api::LEASE).await?) };
-        let (cluster, custom, lease) =
-            futures::try_join!(reader.cluster_objects(), reader.custom_resources(), lease)?;
+        let (cluster, namespaces, custom, lease) = futures::try_join!(
+            reader.cluster_objects(),
+            reader.namespaces(),
+            reader.custom_resources(),
+            lease
+        )?;
+        let (namespaces, namespaces_denied) = match namespaces {
+            Ok(namespaces) => (namespaces, None),
+            Err(NoPermission(message)) => (Vec::new(), Some(message)),
+        };
         let has_own = |event: &Event| {
             matches!(event, Event::Pool(Change::Apply(_)) | Event::Speaker(Change::Apply(_)))
         };
@@ -119,7 +134,12 @@ impl Snapshot {
             leader: lease.and_then(|lease| leader(&lease, unix_time)),
             is_installed: deployment.is_some() || custom.iter().any(has_own),
             config,
-            events: cluster.into_iter().chain(custom).collect(),
+            namespaces_denied,
+            events: cluster
+                .into_iter()
+                .chain(events(namespaces, Event::Namespace))
+                .chain(custom)
+                .collect(),
         })
     }
 
@@ -138,7 +158,7 @@ impl Snapshot {
 }
 
 impl Reader<'_> {
-    /// Reads the objects of Kubernetes.
+    /// Reads the objects of Kubernetes, except Namespaces.
     async fn cluster_objects(&self) -> Result<Vec<Event>> {
         let names = &self.config.names;
         let (group, manager) = (names.group.clone(), api::field_manager(&names.namespace));
@@ -146,17 +166,24 @@ impl Reader<'_> {
             move |object: ServiceObject| Service::read_with_owners(object, &group, &manager);
         let all = ListParams::default;
         let slices = all().labels(SERVICE_SLICES_SELECTOR);
-        let (services, slices, nodes, namespaces) = futures::try_join!(
+        let (services, slices, nodes) = futures::try_join!(
             self.list(ServiceObject::url_path(&(), None), all(), service),
             self.list(EndpointSliceObject::url_path(&(), None), slices, EndpointSliceObject::into),
             self.list(NodeObject::url_path(&(), None), all(), NodeObject::into),
-            self.list(NamespaceObject::url_path(&(), None), all(), NamespaceObject::into),
         )?;
         Ok(events(services, Event::Service)
             .chain(events(slices, Event::Slice))
             .chain(events(nodes, Event::Node))
-            .chain(events(namespaces, Event::Namespace))
             .collect())
+    }
+
+    /// Reads the Namespaces. A missing permission is part of the result.
+    async fn namespaces(&self) -> Result<Result<Vec<Change<Namespace>>, NoPermission>> {
+        let url = NamespaceObject::url_path(&(), None);
+        match self.list(url, ListParams::default(), NamespaceObject::into).await {
+            Ok(namespaces) => Ok(Ok(namespaces)),
+            Err(error) => Ok(Err(error.downcast::<NoPermission>()?)),
+        }
     }
 
     /// Reads FerroLB's custom resources.

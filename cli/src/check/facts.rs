@@ -31,8 +31,8 @@ pub struct ClusterFacts {
     pub service_ranges: Vec<AddressRange>,
     /// Copy of the objects that FerroLB reads; `None` if the user may not read them.
     pub objects: Option<Objects>,
-    /// The installed CRDs of FerroLB, by name.
-    pub crds: BTreeMap<String, CustomResourceDefinition>,
+    /// The installed CRDs, by name; `None` if the user may not read them.
+    pub crds: Option<BTreeMap<String, CustomResourceDefinition>>,
     /// Conditions of custom resources.
     pub conditions: Vec<ResourceCondition>,
     /// Permissions that the components need, or with `before_installation` the user.

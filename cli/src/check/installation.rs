@@ -86,10 +86,8 @@ fn without_speaker(objects: &Objects) -> Option<Finding> {
 
 /// Returns the findings about CRDs. Under another API group, the CRDs are not FerroLB's.
 fn crd_findings(facts: &ClusterFacts, objects: &Objects) -> Vec<Finding> {
-    if objects.config.names.group != api::GROUP {
-        return Vec::new();
-    }
-    let problems = crds::problems(&facts.crds);
+    let crds = facts.crds.as_ref().filter(|_| objects.config.names.group == api::GROUP);
+    let problems = crds.map(crds::problems).unwrap_or_default();
     let finding = |(name, problem): (String, CrdProblem)| {
         let (code, fact) = match problem {
             CrdProblem::Missing => (Code::CrdMissing, "does not exist".to_owned()),

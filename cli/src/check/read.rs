@@ -75,6 +75,10 @@ pub async fn read(
     let mut reader = Reader { client, denied: Vec::new() };
     let version = client.apiserver_version().await.context("cannot reach the API server")?;
     let objects = match Snapshot::read_any(client, namespace, unix_time).await {
+        Ok(Snapshot { namespaces_denied: Some(message), .. }) => {
+            reader.denied.push(message);
+            None
+        }
         Ok(snapshot) => Some(objects(snapshot, unix_time)),
         Err(error) => {
             reader.denied.push(denied_message(error)?);
@@ -108,22 +112,32 @@ pub async fn read(
     Ok(facts)
 }
 
-/// Reads the objects that FerroLB reads, and the ranges of cluster IPs.
+/// The facts about addresses in use.
+pub struct AddressFacts {
+    /// The objects that FerroLB reads.
+    pub objects: Objects,
+    /// Ranges of cluster IPs. Without ServiceCIDRs: the cluster IPs.
+    pub service_ranges: Vec<AddressRange>,
+    /// Messages of the API server about lists that it does not permit, and that the facts can lack:
+    /// those of Namespaces and ServiceCIDRs.
+    pub denied: Vec<String>,
+}
+
+/// Reads the facts about addresses in use.
 ///
 /// # Errors
-/// The API server is unavailable, or does not permit a list.
-pub async fn read_objects(
+/// The API server is unavailable, or does not permit a list that the facts cannot lack.
+pub async fn read_addresses(
     client: &Client,
     namespace: &str,
     unix_time: i64,
-) -> Result<(Objects, Vec<AddressRange>)> {
-    let objects = objects(Snapshot::read_any(client, namespace, unix_time).await?, unix_time);
-    let mut reader = Reader { client, denied: Vec::new() };
-    let ranges = reader.service_ranges(Some(&objects)).await?;
-    match reader.denied.pop() {
-        Some(message) => Err(NoPermission(message).into()),
-        None => Ok((objects, ranges)),
-    }
+) -> Result<AddressFacts> {
+    let mut snapshot = Snapshot::read_any(client, namespace, unix_time).await?;
+    let denied = snapshot.namespaces_denied.take().into_iter().collect();
+    let objects = objects(snapshot, unix_time);
+    let mut reader = Reader { client, denied };
+    let service_ranges = reader.service_ranges(Some(&objects)).await?;
+    Ok(AddressFacts { objects, service_ranges, denied: reader.denied })
 }
 
 fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
@@ -236,8 +250,8 @@ impl Reader<'_> {
         })))
     }
 
-    /// Returns the ranges of the ServiceCIDRs. Before Kubernetes 1.33, these may not exist: then
-    /// the cluster IPs.
+    /// Returns the ranges of the ServiceCIDRs. If the user may not read them, or if there are none,
+    /// as before Kubernetes 1.33: the cluster IPs.
     async fn service_ranges(&mut self, objects: Option<&Objects>) -> Result<Vec<AddressRange>> {
         let ranges = self.list(&Api::<ServiceCIDR>::all(self.client.clone())).await?;
         let texts = ranges.into_iter().flat_map(|it| it.spec.and_then(|spec| spec.cidrs)).flatten();
@@ -250,10 +264,13 @@ impl Reader<'_> {
         Ok(addresses.map(|address| AddressRange::single(*address)).collect())
     }
 
-    async fn crds(&mut self) -> Result<BTreeMap<String, CustomResourceDefinition>> {
+    /// Returns the CRDs by name; `None` if the user may not read them.
+    async fn crds(&mut self) -> Result<Option<BTreeMap<String, CustomResourceDefinition>>> {
         let api = Api::<CustomResourceDefinition>::all(self.client.clone());
+        let list = api.list(&ListParams::default().match_any()).await;
         let named = |crd: CustomResourceDefinition| Some((crd.metadata.name.clone()?, crd));
-        Ok(self.list(&api).await?.into_iter().filter_map(named).collect())
+        let list = self.permitted(list)?;
+        Ok(list.map(|list| list.items.into_iter().filter_map(named).collect()))
     }
 
     /// Returns the permissions, each with the decision of the API server.

@@ -10,7 +10,7 @@ use kube::{Api, Client};
 
 use super::manifest;
 use super::propose::{Proposal, ProposedPool, Request, propose};
-use crate::check::read::read_objects;
+use crate::check::read::{AddressFacts, read_addresses};
 
 /// Field manager of the applied objects.
 const FIELD_MANAGER: &str = "kubectl-ferrolb";
@@ -28,7 +28,11 @@ pub async fn init(
     yes: bool,
     print: impl Fn(&str) -> Result<bool>,
 ) -> Result<()> {
-    let (objects, service_ranges) = read_objects(client, namespace, unix_time).await?;
+    let facts = read_addresses(client, namespace, unix_time).await?;
+    let AddressFacts { objects, service_ranges, denied } = facts;
+    for message in denied {
+        eprintln!("note: not all objects could be read: no permission: {message}");
+    }
     let proposal = propose(&objects, &service_ranges, request)?;
     eprint!("{proposal}");
     let Proposal::New(pool) = proposal else { return Ok(()) };
