@@ -41,7 +41,7 @@ fn without_gobgpd(peer: &BgpPeer, objects: &Objects) -> Option<Finding> {
         let node = objects.nodes.iter().find(|node| *node.name == *name);
         node.is_some_and(|node| peer.selects_node(&node.labels))
     };
-    let speakers = objects.speakers.iter().filter(|it| it.bgp.is_none() && is_selected(&it.node));
+    let speakers = objects.live_speakers().filter(|it| it.bgp.is_none() && is_selected(&it.node));
     let nodes: Vec<&str> = speakers.map(|it| &*it.node).collect();
     let text = format!(
         "BGPPeer {} selects {}, whose speakers run without gobgpd: apply deploy/install-bgp.yaml \

@@ -1,6 +1,6 @@
 //! Rules about Kubernetes, its nodes and kube-proxy. Pure.
 
-use super::facts::ClusterFacts;
+use super::facts::{ClusterFacts, Objects};
 use super::finding::{Code, Finding, Object, first_names};
 
 /// The oldest supported version of Kubernetes.
@@ -80,7 +80,7 @@ fn excluded(facts: &ClusterFacts) -> Option<Finding> {
 }
 
 fn unhealthy(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
-    let speakers = facts.objects.iter().flat_map(|objects| &objects.speakers);
+    let speakers = facts.objects.iter().flat_map(Objects::live_speakers);
     speakers.filter_map(|speaker| {
         let issue = speaker.kube_proxy_issue()?;
         let text = format!("kube-proxy is unhealthy on {}: {issue}", speaker.node);

@@ -59,6 +59,8 @@ pub struct Objects {
     pub nodes: Vec<Node>,
     /// The SpeakerStatuses.
     pub speakers: Vec<Speaker>,
+    /// Nodes whose SpeakerStatus is stale.
+    pub stale: BTreeSet<Box<str>>,
     /// The Services.
     pub services: Vec<Service>,
     /// The IPAddressPools.
@@ -108,4 +110,11 @@ pub struct ResourceCondition {
     pub reason: String,
     /// `message`.
     pub message: String,
+}
+
+impl Objects {
+    /// Returns the speakers whose SpeakerStatus is not stale.
+    pub fn live_speakers(&self) -> impl Iterator<Item = &Speaker> {
+        self.speakers.iter().filter(|speaker| !self.stale.contains(&speaker.node))
+    }
 }

@@ -121,6 +121,8 @@ codes! {
     CrdOld = "FLB007", Installation, Problem;
     /// The condition `Valid` of a custom resource is `False`.
     InvalidResource = "FLB008", Installation, Problem;
+    /// Speakers have stopped, or their nodes have failed.
+    StaleSpeaker = "FLB009", Installation, Problem;
     /// The Kubernetes version is not supported.
     KubernetesOld = "FLB011", Cluster, Problem;
     /// kube-proxy is in IPVS mode without `strictARP`.

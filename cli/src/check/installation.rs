@@ -27,7 +27,8 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     }
     let controllers = no_leader(objects).into_iter().chain(not_ready(objects));
     let crds = crd_findings(facts, objects);
-    controllers.chain(without_speaker(objects)).chain(crds).chain(invalid(facts, objects)).collect()
+    let speakers = without_speaker(objects).into_iter().chain(stale(objects));
+    controllers.chain(speakers).chain(crds).chain(invalid(facts, objects)).collect()
 }
 
 /// Returns the line without findings.
@@ -82,6 +83,21 @@ fn without_speaker(objects: &Objects) -> Option<Finding> {
     };
     let nodes = without.iter().map(|name| Object::cluster("Node", name));
     Some(Finding::new(code, nodes.collect(), text))
+}
+
+/// Returns the finding about stopped speakers. A SpeakerStatus without a Node is not one of them.
+fn stale(objects: &Objects) -> Option<Finding> {
+    let stale = objects.nodes.iter().filter(|node| objects.stale.contains(&*node.name));
+    let stale: Vec<&str> = stale.map(|node| &*node.name).collect();
+    let first = stale.first()?;
+    let text = format!(
+        "the speaker has stopped on {}, the node has failed, or a filter drops its frames: see \
+         `kubectl get node {first}`, and `kubectl -n {} get pods -o wide --field-selector spec.nodeName={first}`",
+        first_names(&stale),
+        objects.installation
+    );
+    let nodes = stale.iter().map(|name| Object::cluster("Node", name));
+    Some(Finding::new(Code::StaleSpeaker, nodes.collect(), text))
 }
 
 /// Returns the findings about CRDs. Under another API group, the CRDs are not FerroLB's.

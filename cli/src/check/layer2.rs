@@ -12,7 +12,7 @@ use super::finding::{Code, Finding, Object, first_names};
 #[must_use]
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let Some(objects) = &facts.objects else { return Vec::new() };
-    let speakers = || objects.speakers.iter().filter(|it| has_node(objects, &it.node));
+    let speakers = || objects.live_speakers();
     let one_way = speakers().filter_map(|it| one_way(it, objects));
     let interfaces = || speakers().flat_map(|it| it.interfaces.iter().map(move |at| (it, at)));
     let filtered = interfaces().filter_map(|(speaker, at)| filtered(speaker, at));
@@ -23,16 +23,12 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
 /// Returns the line without findings.
 #[must_use]
 pub fn summary(facts: &ClusterFacts) -> String {
-    let speakers = facts.objects.as_ref().map(|it| it.speakers.len()).unwrap_or_default();
+    let speakers = facts.objects.as_ref().map(|it| it.live_speakers().count()).unwrap_or_default();
     if speakers < 2 {
-        "no other speaker".to_owned()
+        "no other speaker runs".to_owned()
     } else {
-        "all speakers are in contact".to_owned()
+        "all running speakers are in contact".to_owned()
     }
-}
-
-fn has_node(objects: &Objects, name: &str) -> bool {
-    objects.nodes.iter().any(|node| *node.name == *name)
 }
 
 fn status_of(speaker: &Speaker) -> Object {
@@ -48,32 +44,13 @@ fn one_way(speaker: &Speaker, objects: &Objects) -> Option<Finding> {
             && !other.receives_hellos_of(&speaker.node)
             && !is_isolated(other)
     };
-    let others: Vec<&str> = objects
-        .speakers
-        .iter()
-        .filter(|it| has_node(objects, &it.node))
-        .filter(lacks)
-        .map(|it| &*it.node)
-        .collect();
-    if others.is_empty() {
-        return None;
-    }
-    let is_received = objects.speakers.iter().any(|it| it.receives_hellos_of(&speaker.node));
-    let (node, others) = (&speaker.node, first_names(&others));
-    let text = if is_received {
-        format!(
-            "frames of {node} do not arrive at {others}, although those of {others} arrive at \
-             {node}: a packet filter or a switch drops frames of EtherType 0x88B5"
-        )
-    } else {
-        format!(
-            "frames of {node} arrive at no other node, and its SpeakerStatus reports contact with \
-             {others}: its speaker has stopped, or a filter drops its frames. See `kubectl -n {} \
-             get pods -o wide`",
-            objects.installation
-        )
-    };
-    Some(Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))
+    let others: Vec<&str> = objects.live_speakers().filter(lacks).map(|it| &*it.node).collect();
+    let (node, lacking) = (&speaker.node, first_names(&others));
+    let text = format!(
+        "frames of {node} do not arrive at {lacking}, although those of {lacking} arrive at \
+         {node}: a packet filter or a switch drops frames of EtherType 0x88B5"
+    );
+    (!others.is_empty()).then(|| Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))
 }
 
 fn filtered(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {
@@ -98,9 +75,8 @@ fn no_contact(speaker: &Speaker, at: &SpeakerInterface, objects: &Objects) -> Op
         other.up && other.subnets.iter().any(|subnet| at.subnets.contains(subnet))
     };
     let others: Vec<&str> = objects
-        .speakers
-        .iter()
-        .filter(|it| it.node != speaker.node && has_node(objects, &it.node))
+        .live_speakers()
+        .filter(|it| it.node != speaker.node)
         .filter(|it| it.interfaces.iter().any(shares))
         .map(|it| &*it.node)
         .collect();

@@ -154,6 +154,7 @@ fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
         leader: snapshot.leader,
         nodes: state.nodes().cloned().collect(),
         speakers: state.speakers().cloned().collect(),
+        stale: state.stale(),
         services: state.services().cloned().collect(),
         pools: state.pools().cloned().collect(),
         peers: state.peers().cloned().collect(),

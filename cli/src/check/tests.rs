@@ -8,7 +8,8 @@ use ferrolb_proto::api::{
 };
 use ferrolb_proto::controller::state::{Config, Names, ServiceRow};
 use ferrolb_proto::facts::{
-    AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, Service, Speaker, SpeakerInterface,
+    AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, Service, Speaker,
+    SpeakerInterface, stale_speakers,
 };
 use serde_json::json;
 
@@ -182,7 +183,7 @@ fn bad_speakers() -> Vec<Speaker> {
         state: KubeProxyState::Unhealthy,
         message: "http://10.0.0.1:10256/livez: connection refused".to_owned(),
     }));
-    vec![one, speaker("node2", &[])]
+    vec![one, speaker("node2", &[]), speaker("node4", &["node1"])]
 }
 
 /// Returns facts with every finding that can occur together.
@@ -211,6 +212,8 @@ fn bad() -> ClusterFacts {
     objects.controllers = Some([0, 2]);
     objects.leader = None;
     objects.speakers = bad_speakers();
+    objects.nodes.push(node("node4", "192.168.1.13"));
+    objects.stale = ["node4".into()].into();
     objects.nodes[1].pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
     objects.pools = vec![pool("lan", &["192.168.1.0/24", "10.96.0.0/28", "10.244.1.64/26"])];
     objects.ranges_outside = [("lan".into(), vec!["10.96.0.0/28".parse().unwrap()])].into();
@@ -284,26 +287,45 @@ fn crds_that_the_user_may_not_read_are_no_problem() {
     assert_eq!(codes(&Report::new(&facts)), [Code::NotChecked].into());
 }
 
+/// Returns the code and the first object of each finding about speakers with these contacts.
+fn contact_findings(contacts: &[&[&str]]) -> Vec<String> {
+    let mut facts = good();
+    let objects = facts.objects.as_mut().unwrap();
+    objects.nodes.truncate(contacts.len());
+    let speakers = ["node1", "node2", "node3"].into_iter().zip(contacts);
+    objects.speakers = speakers.map(|(node, contacts)| speaker(node, contacts)).collect();
+    let nodes = &objects.nodes;
+    objects.stale = stale_speakers(objects.speakers.iter(), |name| {
+        nodes.iter().find(|node| *node.name == *name)
+    });
+    let report = Report::new(&facts);
+    report.findings().map(|it| format!("{} {}", it.code.name(), it.objects[0].name)).collect()
+}
+
 #[test]
-fn a_contact_in_one_direction_has_one_of_two_causes() {
-    let texts = |contacts: [&[&str]; 3]| {
-        let mut facts = good();
-        let speakers = ["node1", "node2", "node3"].into_iter().zip(contacts);
-        facts.objects.as_mut().unwrap().speakers =
-            speakers.map(|(node, contacts)| speaker(node, contacts)).collect();
-        let report = Report::new(&facts);
-        let one_way = report.findings().filter(|it| it.code == Code::OneWayContact);
-        one_way.map(|it| it.text.clone()).collect::<Vec<_>>()
-    };
-    // The speaker of node3 has stopped, or its frames arrive nowhere.
-    let stopped = texts([&["node2"], &["node1"], &["node1", "node2"]]);
-    assert_eq!(stopped.len(), 1, "{stopped:#?}");
-    assert!(stopped[0].starts_with("frames of node3 arrive at no other node"), "{stopped:#?}");
+fn only_running_speakers_must_be_in_contact() {
     // node3 receives nothing.
-    let filtered = texts([&["node2", "node3"], &["node1", "node3"], &[]]);
-    assert_eq!(filtered.len(), 2, "{filtered:#?}");
-    assert!(filtered[0].starts_with("frames of node1 do not arrive at node3"), "{filtered:#?}");
-    assert_eq!(texts([&[], &[], &[]]), [""; 0]);
+    let filtered: [&[&str]; 3] = [&["node2", "node3"], &["node1", "node3"], &[]];
+    assert_eq!(contact_findings(&filtered), ["FLB041 node1", "FLB041 node2", "FLB043 node3"]);
+    assert_eq!(
+        contact_findings(&[&[], &[], &[]]),
+        ["FLB043 node1", "FLB043 node2", "FLB043 node3"]
+    );
+    // node3 has failed: its SpeakerStatus still lists the others.
+    let failed: [&[&str]; 3] = [&["node2"], &["node1"], &["node1", "node2"]];
+    assert_eq!(contact_findings(&failed), ["FLB009 node3"]);
+    // Of two nodes, node2 has failed.
+    assert_eq!(contact_findings(&[&[], &["node1"]]), ["FLB009 node2"]);
+}
+
+#[test]
+fn a_stopped_speaker_has_one_finding() {
+    let mut facts = good();
+    let objects = facts.objects.as_mut().unwrap();
+    objects.speakers = bad_speakers();
+    objects.speakers[2].node = "node3".into();
+    objects.stale = ["node1".into(), "node2".into()].into();
+    assert_eq!(codes(&Report::new(&facts)), [Code::StaleSpeaker].into());
 }
 
 #[test]
