@@ -11,7 +11,7 @@ use ferrolb_proto::facts::{
     Service, ServiceObject,
 };
 use ferrolb_proto::store::Change;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ListParams, Request};
 use kube::core::ApiResource;
@@ -29,6 +29,9 @@ pub(crate) const NOT_FOUND: u16 = 404;
 pub(crate) const FORBIDDEN: u16 = 403;
 /// Time at which the state handles the objects. The lease of the state never ends.
 pub const NOW: Instant = Instant::from_millis(1_000);
+/// Time in seconds after which a lease counts as expired. The user's clock can differ from the one of
+/// the controller.
+const CLOCK_TOLERANCE: i64 = 60;
 const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
 
 /// The API server does not permit a request; the content is its message.
@@ -45,6 +48,9 @@ pub struct Snapshot {
     pub config: Config,
     /// True if the controller marks the pods of failed nodes.
     pub marks_pods: bool,
+    /// True if nodes with the exclude label announce, too. False if the user may not read the
+    /// speakers' DaemonSet.
+    pub ignores_exclude_label: bool,
     /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
     pub controllers: Option<[i32; 2]>,
     /// Pod of the active leader, if there is one.
@@ -111,6 +117,11 @@ impl Snapshot {
         let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
         let deployment = deployments.get_opt(installation::CONTROLLER).await?;
         let config = installation::config(namespace, deployment.as_ref());
+        let daemon_sets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
+        let daemon_set = match daemon_sets.get_opt(installation::SPEAKER).await {
+            Err(kube::Error::Api(status)) if status.code == FORBIDDEN => None,
+            result => result?,
+        };
         let reader = Reader { client, config: &config };
         let leases = Api::<Lease>::namespaced(client.clone(), &config.names.namespace);
         let lease = async { Ok(leases.get_opt(api::LEASE).await?) };
@@ -130,6 +141,7 @@ impl Snapshot {
         Ok(Self {
             installation: namespace.to_owned(),
             marks_pods: installation::marks_pods(&config, deployment.as_ref()),
+            ignores_exclude_label: installation::ignores_exclude_label(daemon_set.as_ref()),
             controllers: deployment.as_ref().map(ready_replicas),
             leader: lease.and_then(|lease| leader(&lease, unix_time)),
             is_installed: deployment.is_some() || custom.iter().any(has_own),
@@ -282,5 +294,27 @@ fn leader(lease: &Lease, unix_time: i64) -> Option<String> {
     let end = spec.renew_time.as_ref()?.0.as_second() + i64::from(spec.lease_duration_seconds?);
     let identity = spec.holder_identity.as_ref()?;
     let name = identity.rsplit_once('_').map_or(&**identity, |(name, _)| name);
-    (!name.is_empty() && unix_time <= end).then(|| name.to_owned())
+    (!name.is_empty() && unix_time <= end + CLOCK_TOLERANCE).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_leader_may_have_another_clock() {
+        let lease = json!({"spec": {
+            "holderIdentity": "controller-x7k_42",
+            "leaseDurationSeconds": 15,
+            "renewTime": "2026-01-01T00:00:00.000000Z",
+        }});
+        let lease: Lease = serde_json::from_value(lease).unwrap();
+        let renewed = lease.spec.as_ref().unwrap().renew_time.as_ref().unwrap().0.as_second();
+        let found = |seconds| leader(&lease, renewed + seconds);
+        assert_eq!(found(-20).as_deref(), Some("controller-x7k"));
+        assert_eq!(found(75).as_deref(), Some("controller-x7k"));
+        assert_eq!(found(76), None);
+    }
 }

@@ -51,6 +51,8 @@ pub struct Objects {
     pub is_installed: bool,
     /// True if the controller marks the pods of failed nodes.
     pub marks_pods: bool,
+    /// True if nodes with the exclude label announce, too.
+    pub ignores_exclude_label: bool,
     /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
     pub controllers: Option<[i32; 2]>,
     /// Pod of the active leader.
@@ -113,6 +115,16 @@ pub struct ResourceCondition {
 }
 
 impl Objects {
+    /// Returns the nodes that announce no address because of the exclude label. Speakers ignore the
+    /// label if all nodes have it.
+    #[must_use]
+    pub fn excluded_nodes(&self) -> Vec<&str> {
+        let excluded = self.nodes.iter().filter(|node| node.excluded);
+        let names: Vec<_> = excluded.map(|node| &*node.name).collect();
+        let is_ignored = self.ignores_exclude_label || names.len() == self.nodes.len();
+        if is_ignored { Vec::new() } else { names }
+    }
+
     /// Returns the speakers whose SpeakerStatus is not stale.
     pub fn live_speakers(&self) -> impl Iterator<Item = &Speaker> {
         self.speakers.iter().filter(|speaker| !self.stale.contains(&speaker.node))

@@ -127,7 +127,7 @@ codes! {
     KubernetesOld = "FLB011", Cluster, Problem;
     /// kube-proxy is in IPVS mode without `strictARP`.
     StrictArpOff = "FLB012", Cluster, Problem;
-    /// Nodes have the exclude label.
+    /// Only one node has no exclude label.
     NodeExcluded = "FLB013", Cluster, Warning;
     /// Speakers report an unhealthy kube-proxy.
     KubeProxyUnhealthy = "FLB014", Cluster, Problem;

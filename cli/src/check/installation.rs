@@ -92,7 +92,8 @@ fn stale(objects: &Objects) -> Option<Finding> {
     let first = stale.first()?;
     let text = format!(
         "the speaker has stopped on {}, the node has failed, or a filter drops its frames: see \
-         `kubectl get node {first}`, and `kubectl -n {} get pods -o wide --field-selector spec.nodeName={first}`",
+         `kubectl get node {first}`, and `kubectl -n {} get pods -o wide --field-selector \
+         spec.nodeName={first}`",
         first_names(&stale),
         objects.installation
     );

@@ -25,9 +25,9 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
 pub fn summary(facts: &ClusterFacts) -> String {
     let speakers = facts.objects.as_ref().map(|it| it.live_speakers().count()).unwrap_or_default();
     if speakers < 2 {
-        "no other speaker runs".to_owned()
+        "no other speaker".to_owned()
     } else {
-        "all running speakers are in contact".to_owned()
+        "all speakers are in contact".to_owned()
     }
 }
 

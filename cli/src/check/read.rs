@@ -146,6 +146,7 @@ fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
         installation: snapshot.installation,
         is_installed: snapshot.is_installed,
         marks_pods: snapshot.marks_pods,
+        ignores_exclude_label: snapshot.ignores_exclude_label,
         rows: state.service_rows(),
         served_by_others: state.served_by_others().cloned().collect(),
         ranges_outside: state.ranges_outside().clone(),

@@ -155,7 +155,7 @@ fn with_bad_cluster(mut facts: ClusterFacts) -> ClusterFacts {
     }];
     facts.denied = vec!["daemonsets.apps is forbidden".to_owned()];
     let objects = facts.objects.as_mut().unwrap();
-    objects.nodes[0].excluded = true;
+    objects.nodes[..2].iter_mut().for_each(|node| node.excluded = true);
     objects.served_by_others = [Key::new("default", "other")].into();
     let address = "10.96.0.7".parse().unwrap();
     objects.services = vec![Service {
@@ -212,7 +212,7 @@ fn bad() -> ClusterFacts {
     objects.controllers = Some([0, 2]);
     objects.leader = None;
     objects.speakers = bad_speakers();
-    objects.nodes.push(node("node4", "192.168.1.13"));
+    objects.nodes.push(Node { excluded: true, ..node("node4", "192.168.1.13") });
     objects.stale = ["node4".into()].into();
     objects.nodes[1].pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
     objects.pools = vec![pool("lan", &["192.168.1.0/24", "10.96.0.0/28", "10.244.1.64/26"])];
@@ -352,9 +352,30 @@ fn metallbs_objects_are_in_another_namespace_than_the_installation() {
 #[test]
 fn warnings_fail_only_a_strict_check() {
     let mut facts = good();
-    facts.objects.as_mut().unwrap().nodes[0].excluded = true;
+    facts.objects.as_mut().unwrap().controllers = Some([1, 2]);
     let report = Report::new(&facts);
     assert_eq!([report.is_good(false), report.is_good(true)], [true, false]);
+}
+
+#[test]
+fn excluded_nodes_are_a_warning_only_if_no_node_takes_over() {
+    let with = |excluded: usize, ignores_label: bool| {
+        let mut facts = good();
+        let objects = facts.objects.as_mut().unwrap();
+        objects.nodes[..excluded].iter_mut().for_each(|node| node.excluded = true);
+        objects.ignores_exclude_label = ignores_label;
+        let report = Report::new(&facts);
+        let cluster = report.categories.iter().find(|it| it.category == Category::Cluster).unwrap();
+        (codes(&report), cluster.summary.clone())
+    };
+    let summary = "Kubernetes 1.36, kube-proxy nftables, nodes: 3";
+    let excluded = format!("{summary} (by their label, not announcing: node1)");
+    assert_eq!(with(1, false), (BTreeSet::new(), excluded));
+    assert_eq!(with(2, false).0, [Code::NodeExcluded].into());
+    // The label has no effect.
+    for (excluded, ignores_label) in [(2, true), (3, false)] {
+        assert_eq!(with(excluded, ignores_label), (BTreeSet::new(), summary.to_owned()));
+    }
 }
 
 #[test]

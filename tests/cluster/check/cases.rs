@@ -100,8 +100,8 @@ kubectl -n ferrolb-system patch fspeaker node9 --subresource=status --type=merge
     case(
         Code::NodeExcluded,
         "Node node3",
-        "kubectl label node node3 node.kubernetes.io/exclude-from-external-load-balancers=",
-        "kubectl label node node3 node.kubernetes.io/exclude-from-external-load-balancers-",
+        "kubectl label node node2 node3 node.kubernetes.io/exclude-from-external-load-balancers=",
+        "kubectl label node node2 node3 node.kubernetes.io/exclude-from-external-load-balancers-",
     ),
     case(
         Code::MetalLb,
