@@ -82,7 +82,11 @@ fn unhealthy(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
     let speakers = facts.objects.iter().flat_map(Objects::live_speakers);
     speakers.filter_map(|speaker| {
         let issue = speaker.kube_proxy_issue()?;
-        let text = format!("kube-proxy is unhealthy on {}: {issue}", speaker.node);
+        let node = &speaker.node;
+        let text = format!(
+            "kube-proxy is unhealthy on {node}: {issue}. See `kubectl -n kube-system get pods -o \
+             wide --field-selector spec.nodeName={node}`"
+        );
         let object = Object::cluster("Node", &speaker.node);
         Some(Finding::new(Code::KubeProxyUnhealthy, vec![object], text))
     })

@@ -9,6 +9,7 @@ use ferrolb_proto::range::AddressRange;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
 use super::daemon_sets::LoadBalancer;
+use super::finding::Category;
 use super::rbac::Permission;
 
 /// Everything that the rules need. An empty list means that there are no such objects, or that the
@@ -17,8 +18,9 @@ use super::rbac::Permission;
 pub struct ClusterFacts {
     /// True before an installation.
     pub before_installation: bool,
-    /// Messages of the API server about lists and reads that it does not permit.
-    pub denied: Vec<String>,
+    /// Messages of the API server about lists and reads that it does not permit, each with the
+    /// category that is incomplete without the objects.
+    pub denied: BTreeSet<(Category, String)>,
     /// Version of the API server: major and minor number.
     pub kubernetes: Option<[u32; 2]>,
     /// Configuration of kube-proxy that kubeadm writes.

@@ -7,6 +7,13 @@ use serde::{Serialize, Serializer};
 /// Page that explains the codes.
 pub const PAGE: &str = "https://github.com/ferrolb/ferrolb/blob/main/docs/reference/checks.md";
 
+/// Directory with the manifests of this version.
+pub const MANIFESTS: &str = concat!(
+    "https://raw.githubusercontent.com/ferrolb/ferrolb/v",
+    env!("CARGO_PKG_VERSION"),
+    "/deploy"
+);
+
 /// Effect of a finding on the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -6,7 +6,7 @@ use ferrolb_proto::api::{self, CONDITION_VALID, ConditionStatus};
 
 use super::crds::{self, CrdProblem};
 use super::facts::{ClusterFacts, Objects};
-use super::finding::{Code, Finding, Object, first_names};
+use super::finding::{Code, Finding, MANIFESTS, Object, first_names};
 use crate::installation::CONTROLLER;
 
 /// Returns the findings.
@@ -114,7 +114,10 @@ fn crd_findings(facts: &ClusterFacts, objects: &Objects) -> Vec<Finding> {
             CrdProblem::Fields(fields) => (Code::CrdOld, format!("lacks {}", first_names(&fields))),
         };
         let object = Object::cluster("CustomResourceDefinition", &name);
-        let text = format!("CRD {name} {fact}: apply deploy/base/crds.yaml of this version");
+        let text = format!(
+            "CRD {name} {fact}: `kubectl apply --server-side --force-conflicts -f \
+             {MANIFESTS}/base/crds.yaml`"
+        );
         Finding::new(code, vec![object], text)
     };
     problems.into_iter().map(finding).collect()

@@ -1,12 +1,27 @@
 //! Rules about the contact between speakers, from their SpeakerStatuses. Pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ferrolb_proto::api::InterfaceIssueReason;
-use ferrolb_proto::facts::{Speaker, SpeakerInterface};
+use ferrolb_proto::facts::{Service, Speaker, SpeakerInterface};
 
 use super::facts::{ClusterFacts, Objects};
 use super::finding::{Code, Finding, Object, first_names};
+
+/// The issues with one reason: the reporting speakers, a text for each issue, and the command that
+/// explains the first one.
+struct Issues {
+    objects: Vec<Object>,
+    texts: Vec<String>,
+    see: String,
+}
+
+impl Issues {
+    const fn new(see: String) -> Self {
+        Self { objects: Vec::new(), texts: Vec::new(), see }
+    }
+}
 
 /// Returns the findings.
 #[must_use]
@@ -17,7 +32,7 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let interfaces = || speakers().flat_map(|it| it.interfaces.iter().map(move |at| (it, at)));
     let filtered = interfaces().filter_map(|(speaker, at)| filtered(speaker, at));
     let alone = interfaces().filter_map(|(speaker, at)| no_contact(speaker, at, objects));
-    one_way.chain(filtered).chain(alone).chain(issues(speakers())).collect()
+    one_way.chain(filtered).chain(alone).chain(issues(objects)).collect()
 }
 
 /// Returns the line without findings.
@@ -48,18 +63,27 @@ fn one_way(speaker: &Speaker, objects: &Objects) -> Option<Finding> {
     let (node, lacking) = (&speaker.node, first_names(&others));
     let text = format!(
         "frames of {node} do not arrive at {lacking}, although those of {lacking} arrive at \
-         {node}: a packet filter or a switch drops frames of EtherType 0x88B5"
+         {node}: a packet filter or a switch drops frames of EtherType 0x88B5. On {}, see {}",
+        others.first().copied().unwrap_or_default(),
+        capture("any")
     );
     (!others.is_empty()).then(|| Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))
+}
+
+/// Returns the command that shows the received hellos.
+fn capture(interface: &str) -> String {
+    format!("`tcpdump -Q in -eni {interface} ether proto 0x88b5`")
 }
 
 fn filtered(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {
     let text = format!(
         "hellos of {} do not arrive at {} ({}), although their speakers run: a packet filter or a \
-         switch drops frames of EtherType 0x88B5",
+         switch drops frames of EtherType 0x88B5. On {}, see {}",
         first_names(&at.unheard),
         speaker.node,
-        at.name
+        at.name,
+        speaker.node,
+        capture(&at.name)
     );
     (!at.unheard.is_empty())
         .then(|| Finding::new(Code::HellosFiltered, vec![status_of(speaker)], text))
@@ -83,32 +107,46 @@ fn no_contact(speaker: &Speaker, at: &SpeakerInterface, objects: &Objects) -> Op
     let fact = if at.isolated { "receives no frames" } else { "is in contact with no other node" };
     let text = format!(
         "{} ({}) {fact}, although other nodes use the same subnet ({}): a switch isolates the \
-         port, or a packet filter drops hellos",
+         port, or a packet filter drops hellos. On {}, see {}",
         speaker.node,
         at.name,
-        first_names(&others)
+        first_names(&others),
+        speaker.node,
+        capture(&at.name)
     );
     (!others.is_empty()).then(|| Finding::new(Code::NoContact, vec![status_of(speaker)], text))
 }
 
+/// Returns the command that explains an issue of an address, which a speaker reports.
+fn explanation(address: IpAddr, node: &str, objects: &Objects) -> String {
+    let has_address = |it: &&Service| it.assigned.iter().any(|at| at.address == address);
+    match objects.services.iter().find(has_address) {
+        Some(service) => format!("`kubectl ferrolb why {}`", service.key),
+        None => {
+            format!("`kubectl -n {} describe fspeaker {node}`", objects.config.names.namespace)
+        }
+    }
+}
+
 /// Returns one finding for each reason of issues that speakers report.
-fn issues<'a>(speakers: impl Iterator<Item = &'a Speaker>) -> impl Iterator<Item = Finding> {
-    let mut all: BTreeMap<InterfaceIssueReason, (Vec<Object>, Vec<String>)> = BTreeMap::new();
-    for speaker in speakers {
+fn issues(objects: &Objects) -> impl Iterator<Item = Finding> {
+    let mut all: BTreeMap<InterfaceIssueReason, Issues> = BTreeMap::new();
+    for speaker in objects.live_speakers() {
         for at in &speaker.interfaces {
             for issue in &at.issues {
-                let (objects, texts) = all.entry(issue.reason).or_default();
-                objects.push(status_of(speaker));
-                texts.push(format!(
+                let see = || explanation(issue.address, &speaker.node, objects);
+                let issues = all.entry(issue.reason).or_insert_with(|| Issues::new(see()));
+                issues.objects.push(status_of(speaker));
+                issues.texts.push(format!(
                     "{} by {} ({}), MAC {}",
                     issue.address, speaker.node, at.name, issue.mac
                 ));
             }
         }
     }
-    all.into_iter().map(|(reason, (mut objects, texts))| {
+    all.into_iter().map(|(reason, Issues { mut objects, texts, see })| {
         objects.dedup();
-        let text = format!("{reason:?} is reported for {}", first_names(&texts));
+        let text = format!("{reason:?} is reported for {}: see {see}", first_names(&texts));
         Finding::new(Code::InterfaceIssues, objects, text)
     })
 }

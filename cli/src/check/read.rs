@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::daemon_sets::load_balancer;
 use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
+use super::finding::Category;
 use super::rbac::{self, Permission};
 use super::reviews;
 use crate::snapshot::{FORBIDDEN, NOT_FOUND, NoPermission, Snapshot};
@@ -72,20 +73,21 @@ pub async fn read(
     before_installation: bool,
     unix_time: i64,
 ) -> Result<ClusterFacts> {
-    let mut reader = Reader { client, denied: Vec::new() };
+    let mut reader = Reader { client, denied: BTreeSet::new() };
     let version = client.apiserver_version().await.context("cannot reach the API server")?;
     let objects = match Snapshot::read_any(client, namespace, unix_time).await {
         Ok(Snapshot { namespaces_denied: Some(message), .. }) => {
-            reader.denied.push(message);
+            reader.denied.insert((Category::Installation, message));
             None
         }
         Ok(snapshot) => Some(objects(snapshot, unix_time)),
         Err(error) => {
-            reader.denied.push(denied_message(error)?);
+            reader.denied.insert((Category::Installation, denied_message(error)?));
             None
         }
     };
-    let daemon_sets = reader.list(&Api::<DaemonSet>::all(client.clone())).await?;
+    let daemon_sets =
+        reader.list(Category::LoadBalancers, &Api::<DaemonSet>::all(client.clone())).await?;
     let mut facts = ClusterFacts {
         before_installation,
         kubernetes: number(&version.major).zip(number(&version.minor)).map(|(a, b)| [a, b]),
@@ -105,9 +107,6 @@ pub async fn read(
         facts.conditions = reader.conditions(&names).await?;
     }
     facts.objects = objects;
-    // Reads of several namespaces or names can have the same message.
-    reader.denied.sort();
-    reader.denied.dedup();
     facts.denied = reader.denied;
     Ok(facts)
 }
@@ -133,11 +132,13 @@ pub async fn read_addresses(
     unix_time: i64,
 ) -> Result<AddressFacts> {
     let mut snapshot = Snapshot::read_any(client, namespace, unix_time).await?;
-    let denied = snapshot.namespaces_denied.take().into_iter().collect();
+    let namespaces_denied = snapshot.namespaces_denied.take();
     let objects = objects(snapshot, unix_time);
-    let mut reader = Reader { client, denied };
+    let mut reader = Reader { client, denied: BTreeSet::new() };
     let service_ranges = reader.service_ranges(Some(&objects)).await?;
-    Ok(AddressFacts { objects, service_ranges, denied: reader.denied })
+    let denied = reader.denied.into_iter().map(|(_, message)| message);
+    let denied = namespaces_denied.into_iter().chain(denied).collect();
+    Ok(AddressFacts { objects, service_ranges, denied })
 }
 
 fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
@@ -190,36 +191,40 @@ fn kube_proxy_config(text: &str) -> Option<KubeProxyConfig> {
 /// Reads objects, and collects the messages about reads that are not permitted.
 struct Reader<'a> {
     client: &'a Client,
-    denied: Vec<String>,
+    denied: BTreeSet<(Category, String)>,
 }
 
 impl Reader<'_> {
-    /// Returns the result of a read; `None` if the cluster does not have the kind, or if the user
-    /// may not read it.
-    fn permitted<T>(&mut self, result: Result<T, kube::Error>) -> Result<Option<T>> {
+    /// Returns the result of a read for a category; `None` if the cluster does not have the kind, or
+    /// if the user may not read it.
+    fn permitted<T>(
+        &mut self,
+        category: Category,
+        result: Result<T, kube::Error>,
+    ) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
             Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
-                self.denied.push(status.message);
+                self.denied.insert((category, status.message));
                 Ok(None)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn list<K>(&mut self, api: &Api<K>) -> Result<Vec<K>>
+    async fn list<K>(&mut self, category: Category, api: &Api<K>) -> Result<Vec<K>>
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
     {
         let list = api.list(&ListParams::default().match_any()).await;
-        Ok(self.permitted(list)?.map(|list| list.items).unwrap_or_default())
+        Ok(self.permitted(category, list)?.map(|list| list.items).unwrap_or_default())
     }
 
     async fn kube_proxy(&mut self) -> Result<Option<KubeProxyConfig>> {
         let maps = Api::<ConfigMap>::namespaced(self.client.clone(), "kube-system");
         let map = maps.get_opt("kube-proxy").await;
-        let map = self.permitted(map)?.flatten();
+        let map = self.permitted(Category::Cluster, map)?.flatten();
         let text = map.and_then(|map| map.data?.remove("config.conf"));
         Ok(text.and_then(|text| kube_proxy_config(&text)))
     }
@@ -227,7 +232,7 @@ impl Reader<'_> {
     async fn webhooks(&mut self) -> Result<Vec<Webhook>> {
         let api = Api::<ValidatingWebhookConfiguration>::all(self.client.clone());
         let mut webhooks = Vec::new();
-        for configuration in self.list(&api).await? {
+        for configuration in self.list(Category::LoadBalancers, &api).await? {
             let name = configuration.metadata.name.unwrap_or_default();
             let services = configuration.webhooks.iter().flatten().filter_map(service_of);
             let services: BTreeSet<_> = services.collect();
@@ -244,7 +249,7 @@ impl Reader<'_> {
         let api = Api::<EndpointSlice>::namespaced(self.client.clone(), service.namespace());
         let selector = format!("{SERVICE_NAME_LABEL}={}", service.name());
         let list = api.list(&ListParams::default().labels(&selector)).await;
-        let Some(list) = self.permitted(list)? else { return Ok(None) };
+        let Some(list) = self.permitted(Category::LoadBalancers, list)? else { return Ok(None) };
         let mut endpoints = list.items.iter().flat_map(|slice| slice.endpoints.iter().flatten());
         // An endpoint without the condition counts as ready.
         Ok(Some(endpoints.any(|it| {
@@ -255,7 +260,8 @@ impl Reader<'_> {
     /// Returns the ranges of the ServiceCIDRs. If the user may not read them, or if there are none,
     /// as before Kubernetes 1.33: the cluster IPs.
     async fn service_ranges(&mut self, objects: Option<&Objects>) -> Result<Vec<AddressRange>> {
-        let ranges = self.list(&Api::<ServiceCIDR>::all(self.client.clone())).await?;
+        let ranges =
+            self.list(Category::Pools, &Api::<ServiceCIDR>::all(self.client.clone())).await?;
         let texts = ranges.into_iter().flat_map(|it| it.spec.and_then(|spec| spec.cidrs)).flatten();
         let ranges: Vec<_> = texts.filter_map(|text| text.parse().ok()).collect();
         if !ranges.is_empty() {
@@ -271,7 +277,7 @@ impl Reader<'_> {
         let api = Api::<CustomResourceDefinition>::all(self.client.clone());
         let list = api.list(&ListParams::default().match_any()).await;
         let named = |crd: CustomResourceDefinition| Some((crd.metadata.name.clone()?, crd));
-        let list = self.permitted(list)?;
+        let list = self.permitted(Category::Installation, list)?;
         Ok(list.map(|list| list.items.into_iter().filter_map(named).collect()))
     }
 
@@ -282,7 +288,7 @@ impl Reader<'_> {
         installation: &str,
     ) -> Result<Vec<Permission>> {
         let reviewed = reviews::reviews(self.client, permissions, installation).await;
-        Ok(self.permitted(reviewed)?.unwrap_or_default())
+        Ok(self.permitted(Category::Permissions, reviewed)?.unwrap_or_default())
     }
 
     /// Returns the conditions of all custom resources.
@@ -292,7 +298,7 @@ impl Reader<'_> {
             let resource = api::resource(kind, &names.group);
             let client = self.client.clone();
             let api = Api::<DynamicObject>::namespaced_with(client, &names.namespace, &resource);
-            for object in self.list(&api).await? {
+            for object in self.list(Category::Installation, &api).await? {
                 let name = object.metadata.name.unwrap_or_default();
                 let status = object.data.get("status").cloned().unwrap_or_default();
                 let status: Conditions = serde_json::from_value(status).unwrap_or_default();

@@ -1,7 +1,6 @@
 //! Golden files of reports: one with all findings, one without, one before an installation.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use ferrolb_proto::api::{
     self, ConditionStatus, InterfaceIssue, InterfaceIssueReason, KubeProxyState, KubeProxyStatus,
@@ -17,26 +16,9 @@ use super::daemon_sets::{LoadBalancer, Product};
 use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
 use super::finding::{Category, Code};
 use super::rbac::Permission;
-use super::report::Report;
+use super::report::{CategoryReport, Report};
 use super::text::{short, text};
-
-/// Compares a text with a golden file of this module. With the variable `FERROLB_UPDATE_SNAPSHOTS`,
-/// writes the file first.
-fn golden(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/check/golden").join(name);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the variable is an option of this test, not of a component"
-    )]
-    if std::env::var("FERROLB_UPDATE_SNAPSHOTS").is_ok() {
-        std::fs::write(&path, text).unwrap();
-    }
-    assert!(
-        std::fs::read_to_string(&path).unwrap_or_default() == text,
-        "{name} differs: run FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-cli, and read the \
-         diff. The report is:\n{text}"
-    );
-}
+use crate::golden::golden;
 
 fn node(name: &str, address: &str) -> Node {
     Node { name: name.into(), addresses: vec![address.parse().unwrap()], ..Node::default() }
@@ -153,7 +135,7 @@ fn with_bad_cluster(mut facts: ClusterFacts) -> ClusterFacts {
         service: Key::new("metallb-system", "webhook"),
         has_endpoint: false,
     }];
-    facts.denied = vec!["daemonsets.apps is forbidden".to_owned()];
+    facts.denied = [(Category::LoadBalancers, "daemonsets.apps is forbidden".to_owned())].into();
     let objects = facts.objects.as_mut().unwrap();
     objects.nodes[..2].iter_mut().for_each(|node| node.excluded = true);
     objects.served_by_others = [Key::new("default", "other")].into();
@@ -240,16 +222,16 @@ fn codes(report: &Report) -> BTreeSet<Code> {
 #[test]
 fn all_findings() {
     let report = Report::new(&bad());
-    golden("all.txt", &text(&report));
-    golden("all.short.txt", &short(&report));
-    golden("all.json", &(serde_json::to_string_pretty(&report).unwrap() + "\n"));
+    golden("check/golden/all.txt", &text(&report));
+    golden("check/golden/all.short.txt", &short(&report));
+    golden("check/golden/all.json", &(serde_json::to_string_pretty(&report).unwrap() + "\n"));
     assert!(!report.is_good(false));
 }
 
 #[test]
 fn no_findings() {
     let report = Report::new(&good());
-    golden("none.txt", &text(&report));
+    golden("check/golden/none.txt", &text(&report));
     assert!(report.is_good(true));
     assert_eq!(short(&report), "");
 }
@@ -260,7 +242,7 @@ fn before_an_installation() {
     facts.before_installation = true;
     facts.permissions = vec![permission("", "daemonsets", false)];
     let report = Report::new(&facts);
-    golden("pre.txt", &text(&report));
+    golden("check/golden/pre.txt", &text(&report));
     assert!(report.categories.iter().all(|it| Category::PRE.contains(&it.category)));
     assert!(codes(&report).contains(&Code::InstallPermission));
 }
@@ -274,7 +256,10 @@ fn findings_that_exclude_others() {
     };
     assert_eq!(with(|it| it.is_installed = false), [Code::NotInstalled].into());
     assert_eq!(with(|it| it.speakers.clear()), [Code::NoSpeaker].into());
-    let mut facts = ClusterFacts { denied: vec!["services".to_owned()], ..ClusterFacts::default() };
+    let mut facts = ClusterFacts {
+        denied: [(Category::Installation, "services".to_owned())].into(),
+        ..ClusterFacts::default()
+    };
     assert_eq!(codes(&Report::new(&facts)), [Code::NotChecked].into());
     facts.denied.clear();
     assert_eq!(codes(&Report::new(&facts)), BTreeSet::new());
@@ -282,9 +267,15 @@ fn findings_that_exclude_others() {
 
 #[test]
 fn crds_that_the_user_may_not_read_are_no_problem() {
-    let denied = vec!["customresourcedefinitions is forbidden".to_owned()];
+    let message = "customresourcedefinitions is forbidden".to_owned();
+    let denied = [(Category::Installation, message)].into();
     let facts = ClusterFacts { crds: None, denied, ..good() };
-    assert_eq!(codes(&Report::new(&facts)), [Code::NotChecked].into());
+    let report = Report::new(&facts);
+    assert_eq!(codes(&report), [Code::NotChecked].into());
+    let is_partial = |it: &&CategoryReport| it.summary.contains("not all objects were checked");
+    let partial: Vec<_> =
+        report.categories.iter().filter(is_partial).map(|it| it.category).collect();
+    assert_eq!(partial, [Category::Installation], "only CRDs were not checked");
 }
 
 /// Returns the code and the first object of each finding about speakers with these contacts.
