@@ -54,8 +54,8 @@ pub fn marks_pods(config: &Config, deployment: Option<&Deployment>) -> bool {
     config.names.group == GROUP && flag.is_none_or(|scope| scope != NODE_FAILURE_OFF)
 }
 
-/// Returns whether the speakers ignore the exclude label of nodes. Without a DaemonSet, the flag has
-/// its default.
+/// Returns whether the speakers ignore the exclude label of nodes. Without a DaemonSet, the flag
+/// has its default.
 #[must_use]
 pub fn ignores_exclude_label(daemon_set: Option<&DaemonSet>) -> bool {
     let spec = daemon_set.and_then(|it| it.spec.as_ref());

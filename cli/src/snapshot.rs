@@ -29,8 +29,8 @@ pub(crate) const NOT_FOUND: u16 = 404;
 pub(crate) const FORBIDDEN: u16 = 403;
 /// Time at which the state handles the objects. The lease of the state never ends.
 pub const NOW: Instant = Instant::from_millis(1_000);
-/// Time in seconds after which a lease counts as expired. The user's clock can differ from the one of
-/// the controller.
+/// Seconds between the end of a lease and the time from which it counts as expired. The user's
+/// clock can differ from the one of the controller.
 const CLOCK_TOLERANCE: i64 = 60;
 const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
 

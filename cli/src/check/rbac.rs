@@ -1,6 +1,6 @@
-//! The permissions that FerroLB needs: those of its components from `deploy/base/rbac.yaml` or, with
-//! MetalLB's API group, from `deploy/install-metallb-takeover.yaml`; those of the user who installs
-//! it from `deploy/install.yaml`. Pure.
+//! The permissions that FerroLB needs. Those of its components are in `deploy/base/rbac.yaml`, or
+//! with MetalLB's API group in `deploy/install-metallb-takeover.yaml`. Those of the user who
+//! installs it follow from `deploy/install.yaml`. Pure.
 
 use std::collections::BTreeSet;
 

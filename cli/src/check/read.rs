@@ -195,8 +195,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Returns the result of a read for a category; `None` if the cluster does not have the kind, or
-    /// if the user may not read it.
+    /// Returns the result of a read for a category; `None` if the cluster does not have the kind,
+    /// or if the user may not read it.
     fn permitted<T>(
         &mut self,
         category: Category,

@@ -17,8 +17,8 @@ use super::rbac::Permission;
 /// Number of reviews that are requested at the same time.
 const REVIEWS: usize = 8;
 
-/// Returns the permissions, each with the decision of the API server. `installation` is the namespace
-/// of the ServiceAccounts.
+/// Returns the permissions, each with the decision of the API server. `installation` is the
+/// namespace of the ServiceAccounts.
 ///
 /// # Errors
 /// The API server is unavailable, or does not permit the reviews.

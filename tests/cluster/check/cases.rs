@@ -22,8 +22,8 @@ const fn case(code: Code, object: &'static str, make: &'static str, undo: &'stat
     Case { code, object, arguments: "", make, undo }
 }
 
-/// All cases. A Node without a machine has a SpeakerStatus that no speaker changes. Two of them that
-/// list each other as contacts count as running speakers.
+/// All cases. A Node without a machine has a SpeakerStatus that no speaker changes. Two of them
+/// that list each other as contacts count as running speakers.
 pub(super) const CASES: &[Case] = &[
     Case {
         arguments: "--installation default",
