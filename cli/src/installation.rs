@@ -1,5 +1,6 @@
 //! The installation of FerroLB in a cluster: its namespace, and the flags of its controller that
-//! decide which Services and custom resources it serves. Read from the controller's Deployment.
+//! decide which Services and custom resources it serves. Read from the controller's Deployment, and
+//! from the speakers' DaemonSet.
 
 use std::time::Duration;
 
@@ -7,11 +8,15 @@ use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS};
 use ferrolb_proto::controller::state::{Config, Names};
 use ferrolb_proto::duration::parse_duration;
 use ferrolb_proto::node_failure::failures::MarkScope;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
 
 /// Name of the controller's Deployment and container.
 pub const CONTROLLER: &str = "controller";
+/// Name of the speakers' DaemonSet and container.
+pub const SPEAKER: &str = "speaker";
+/// Names of the flag with which nodes with the exclude label announce, too.
+const IGNORE_EXCLUDE_LABEL: [&str; 2] = ["ignore-exclude-label", "ignore-exclude-lb"];
 /// Flag that selects the pods on failed nodes, and the value that selects none.
 const NODE_FAILURE: &str = "node-failure-endpoints";
 const NODE_FAILURE_OFF: &str = "off";
@@ -49,10 +54,29 @@ pub fn marks_pods(config: &Config, deployment: Option<&Deployment>) -> bool {
     config.names.group == GROUP && flag.is_none_or(|scope| scope != NODE_FAILURE_OFF)
 }
 
+/// Returns whether the speakers ignore the exclude label of nodes. Without a DaemonSet, the flag
+/// has its default.
+#[must_use]
+pub fn ignores_exclude_label(daemon_set: Option<&DaemonSet>) -> bool {
+    let spec = daemon_set.and_then(|it| it.spec.as_ref());
+    let Some(speaker) = spec.and_then(|spec| container(&spec.template, SPEAKER)) else {
+        return false;
+    };
+    // The flag takes a value only after an equals sign, and means true without one.
+    let mut args = speaker.command.iter().chain(&speaker.args).flatten();
+    let bare = |arg: &String| {
+        arg.strip_prefix("--").is_some_and(|name| IGNORE_EXCLUDE_LABEL.contains(&name))
+    };
+    args.any(bare) || flag_of(speaker, &IGNORE_EXCLUDE_LABEL).is_some_and(|value| value == "true")
+}
+
 /// Returns the container of the controller.
 fn controller(deployment: &Deployment) -> Option<&Container> {
-    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
-    pod.containers.iter().find(|container| container.name == CONTROLLER)
+    container(&deployment.spec.as_ref()?.template, CONTROLLER)
+}
+
+fn container<'a>(template: &'a PodTemplateSpec, name: &str) -> Option<&'a Container> {
+    template.spec.as_ref()?.containers.iter().find(|container| container.name == name)
 }
 
 /// Returns the value of a flag with these names: from the arguments, or else from the environment
@@ -106,6 +130,23 @@ mod tests {
             ("a b".into(), false)
         );
         assert_eq!(config.pool_grace, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn speakers_ignore_the_exclude_label_only_with_the_flag() {
+        let ignores = |container: serde_json::Value| {
+            let mut container = container;
+            container["name"] = json!(SPEAKER);
+            let pod = json!({"spec": {"containers": [container]}});
+            let object = json!({"spec": {"selector": {}, "template": pod}});
+            ignores_exclude_label(Some(&serde_json::from_value(object).expect("a DaemonSet")))
+        };
+        assert!(ignores(json!({"args": ["--ignore-exclude-label=true"]})));
+        assert!(ignores(json!({"args": ["--ignore-exclude-lb", "--log-level=debug"]})));
+        let variable = json!({"name": "FERROLB_IGNORE_EXCLUDE_LABEL", "value": "true"});
+        assert!(ignores(json!({ "env": [variable] })));
+        assert!(!ignores(json!({"args": ["--ignore-exclude-label=false"]})));
+        assert!(!ignores(json!({})) && !ignores_exclude_label(None));
     }
 
     #[test]

@@ -14,6 +14,8 @@
 pub mod args;
 pub mod check;
 pub mod drain;
+#[cfg(test)]
+mod golden;
 pub mod init;
 pub mod installation;
 pub mod kubectl;

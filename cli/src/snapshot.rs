@@ -7,11 +7,11 @@ use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
 use ferrolb_proto::controller::event::{Event, Leadership};
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
-    EndpointSliceObject, Key, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
-    ServiceObject,
+    EndpointSliceObject, Key, Namespace, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR,
+    Service, ServiceObject,
 };
 use ferrolb_proto::store::Change;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ListParams, Request};
 use kube::core::ApiResource;
@@ -29,6 +29,9 @@ pub(crate) const NOT_FOUND: u16 = 404;
 pub(crate) const FORBIDDEN: u16 = 403;
 /// Time at which the state handles the objects. The lease of the state never ends.
 pub const NOW: Instant = Instant::from_millis(1_000);
+/// Seconds between the end of a lease and the time from which it counts as expired. The user's
+/// clock can differ from the one of the controller.
+const CLOCK_TOLERANCE: i64 = 60;
 const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
 
 /// The API server does not permit a request; the content is its message.
@@ -38,16 +41,25 @@ pub struct NoPermission(pub String);
 
 /// A copy of the objects that FerroLB reads.
 pub struct Snapshot {
+    /// Namespace of the Deployment, the DaemonSet and the ServiceAccounts. That of the custom
+    /// resources is in `config`.
+    pub installation: String,
     /// The configuration of the controller.
     pub config: Config,
     /// True if the controller marks the pods of failed nodes.
     pub marks_pods: bool,
+    /// True if nodes with the exclude label announce, too. False if the user may not read the
+    /// speakers' DaemonSet.
+    pub ignores_exclude_label: bool,
     /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
     pub controllers: Option<[i32; 2]>,
     /// Pod of the active leader, if there is one.
     pub leader: Option<String>,
     /// True if the namespace contains a FerroLB: a Deployment, pools or SpeakerStatuses.
     pub is_installed: bool,
+    /// Message of the API server if it does not permit the list of Namespaces. Their labels then
+    /// count as absent, so pools with Namespace selectors select no Service.
+    pub namespaces_denied: Option<String>,
     events: Vec<Event>,
 }
 
@@ -90,32 +102,56 @@ impl Snapshot {
                  namespace with --installation"
             );
         }
-        Ok(snapshot)
+        match snapshot.namespaces_denied {
+            Some(message) => bail!(NoPermission(message)),
+            None => Ok(snapshot),
+        }
     }
 
     /// Reads all objects, also before an installation.
     ///
     /// # Errors
-    /// The API server is unavailable, or does not permit a list ([`NoPermission`]).
+    /// The API server is unavailable, or does not permit a list other than the one of
+    /// Namespaces ([`NoPermission`]).
     pub async fn read_any(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
         let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
         let deployment = deployments.get_opt(installation::CONTROLLER).await?;
         let config = installation::config(namespace, deployment.as_ref());
+        let daemon_sets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
+        let daemon_set = match daemon_sets.get_opt(installation::SPEAKER).await {
+            Err(kube::Error::Api(status)) if status.code == FORBIDDEN => None,
+            result => result?,
+        };
         let reader = Reader { client, config: &config };
         let leases = Api::<Lease>::namespaced(client.clone(), &config.names.namespace);
         let lease = async { Ok(leases.get_opt(api::LEASE).await?) };
-        let (cluster, custom, lease) =
-            futures::try_join!(reader.cluster_objects(), reader.custom_resources(), lease)?;
+        let (cluster, namespaces, custom, lease) = futures::try_join!(
+            reader.cluster_objects(),
+            reader.namespaces(),
+            reader.custom_resources(),
+            lease
+        )?;
+        let (namespaces, namespaces_denied) = match namespaces {
+            Ok(namespaces) => (namespaces, None),
+            Err(NoPermission(message)) => (Vec::new(), Some(message)),
+        };
         let has_own = |event: &Event| {
             matches!(event, Event::Pool(Change::Apply(_)) | Event::Speaker(Change::Apply(_)))
         };
         Ok(Self {
+            installation: namespace.to_owned(),
             marks_pods: installation::marks_pods(&config, deployment.as_ref()),
+            ignores_exclude_label: installation::ignores_exclude_label(daemon_set.as_ref()),
             controllers: deployment.as_ref().map(ready_replicas),
             leader: lease.and_then(|lease| leader(&lease, unix_time)),
             is_installed: deployment.is_some() || custom.iter().any(has_own),
             config,
-            events: cluster.into_iter().chain(custom).collect(),
+            namespaces_denied,
+            events: cluster
+                .into_iter()
+                .chain(events(namespaces, Event::Namespace))
+                .chain(custom)
+                .collect(),
         })
     }
 
@@ -134,7 +170,7 @@ impl Snapshot {
 }
 
 impl Reader<'_> {
-    /// Reads the objects of Kubernetes.
+    /// Reads the objects of Kubernetes, except Namespaces.
     async fn cluster_objects(&self) -> Result<Vec<Event>> {
         let names = &self.config.names;
         let (group, manager) = (names.group.clone(), api::field_manager(&names.namespace));
@@ -142,17 +178,24 @@ impl Reader<'_> {
             move |object: ServiceObject| Service::read_with_owners(object, &group, &manager);
         let all = ListParams::default;
         let slices = all().labels(SERVICE_SLICES_SELECTOR);
-        let (services, slices, nodes, namespaces) = futures::try_join!(
+        let (services, slices, nodes) = futures::try_join!(
             self.list(ServiceObject::url_path(&(), None), all(), service),
             self.list(EndpointSliceObject::url_path(&(), None), slices, EndpointSliceObject::into),
             self.list(NodeObject::url_path(&(), None), all(), NodeObject::into),
-            self.list(NamespaceObject::url_path(&(), None), all(), NamespaceObject::into),
         )?;
         Ok(events(services, Event::Service)
             .chain(events(slices, Event::Slice))
             .chain(events(nodes, Event::Node))
-            .chain(events(namespaces, Event::Namespace))
             .collect())
+    }
+
+    /// Reads the Namespaces. A missing permission is part of the result.
+    async fn namespaces(&self) -> Result<Result<Vec<Change<Namespace>>, NoPermission>> {
+        let url = NamespaceObject::url_path(&(), None);
+        match self.list(url, ListParams::default(), NamespaceObject::into).await {
+            Ok(namespaces) => Ok(Ok(namespaces)),
+            Err(error) => Ok(Err(error.downcast::<NoPermission>()?)),
+        }
     }
 
     /// Reads FerroLB's custom resources.
@@ -251,5 +294,27 @@ fn leader(lease: &Lease, unix_time: i64) -> Option<String> {
     let end = spec.renew_time.as_ref()?.0.as_second() + i64::from(spec.lease_duration_seconds?);
     let identity = spec.holder_identity.as_ref()?;
     let name = identity.rsplit_once('_').map_or(&**identity, |(name, _)| name);
-    (!name.is_empty() && unix_time <= end).then(|| name.to_owned())
+    (!name.is_empty() && unix_time <= end + CLOCK_TOLERANCE).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_leader_may_have_another_clock() {
+        let lease = json!({"spec": {
+            "holderIdentity": "controller-x7k_42",
+            "leaseDurationSeconds": 15,
+            "renewTime": "2026-01-01T00:00:00.000000Z",
+        }});
+        let lease: Lease = serde_json::from_value(lease).unwrap();
+        let renewed = lease.spec.as_ref().unwrap().renew_time.as_ref().unwrap().0.as_second();
+        let found = |seconds| leader(&lease, renewed + seconds);
+        assert_eq!(found(-20).as_deref(), Some("controller-x7k"));
+        assert_eq!(found(75).as_deref(), Some("controller-x7k"));
+        assert_eq!(found(76), None);
+    }
 }

@@ -10,6 +10,25 @@ use ferrolb_lab::{Lab, Options};
 const FIRST: &str = "172.30.0.240-172.30.0.250";
 const SECOND: &str = "172.30.0.229-172.30.0.239";
 
+/// Writes the kubeconfig file of a user who may read neither Namespaces nor ServiceCIDRs.
+const MAKE_USER: &str = r#"kubectl create serviceaccount limited
+kubectl apply -f - <<'EOF'
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: limited}
+rules:
+  - {apiGroups: [""], resources: [services, nodes], verbs: [list]}
+  - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list]}
+  - {apiGroups: [apps], resources: [deployments, daemonsets], verbs: [get]}
+  - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get]}
+  - {apiGroups: [ferrolb.io], resources: ['*'], verbs: [list]}
+EOF
+kubectl create clusterrolebinding limited --clusterrole=limited --serviceaccount=default:limited
+kubectl config view --raw > "$HELM_DATA_HOME.kubeconfig"
+kubectl --kubeconfig "$HELM_DATA_HOME.kubeconfig" config set-credentials limited \
+"--token=$(kubectl create token limited)"
+kubectl --kubeconfig "$HELM_DATA_HOME.kubeconfig" config set-context --current --user=limited"#;
+
 #[test]
 fn a_proposed_pool_serves_a_service() {
     run_scenario(&Options::named("init"), |lab| {
@@ -20,6 +39,15 @@ fn a_proposed_pool_serves_a_service() {
                 ensure!(text.contains(part), "{part:?} is missing:\n{text}");
             }
             pools(lab, &[])
+        })?;
+        step("Namespaces and ServiceCIDRs are optional", || {
+            lab.shell(MAKE_USER)?;
+            let command = "kubectl ferrolb init --kubeconfig $HELM_DATA_HOME.kubeconfig 2>&1";
+            let text = lab.shell(&format!("{command} </dev/null"))?;
+            for part in [FIRST, "note: ", "namespaces", "servicecidrs"] {
+                ensure!(text.contains(part), "{part:?} is missing:\n{text}");
+            }
+            Ok(())
         })?;
         step("only the YAML is on stdout", || {
             lab.shell("kubectl ferrolb init | kubectl apply -f -")?;

@@ -4,7 +4,7 @@ use ferrolb_proto::api::{CONDITION_ESTABLISHED, ConditionStatus, CustomResourceK
 use ferrolb_proto::facts::BgpPeer;
 
 use super::facts::{ClusterFacts, Objects, ResourceCondition};
-use super::finding::{Code, Finding, Object, first_names};
+use super::finding::{Code, Finding, MANIFESTS, Object, first_names};
 
 /// Returns the findings.
 #[must_use]
@@ -12,7 +12,10 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let Some(objects) = &facts.objects else { return Vec::new() };
     let without = objects.peers.iter().filter_map(|peer| without_gobgpd(peer, objects));
     let down = facts.conditions.iter().filter(is_down).map(|it| {
-        let text = format!("BGPPeer {}: {}", it.name, it.message);
+        let text = format!(
+            "BGPPeer {}: {}. For all nodes, see `kubectl -n {} describe fspeaker`",
+            it.name, it.message, objects.config.names.namespace
+        );
         Finding::new(Code::NotEstablished, vec![peer_object(&it.name, objects)], text)
     });
     without.chain(down).collect()
@@ -41,11 +44,11 @@ fn without_gobgpd(peer: &BgpPeer, objects: &Objects) -> Option<Finding> {
         let node = objects.nodes.iter().find(|node| *node.name == *name);
         node.is_some_and(|node| peer.selects_node(&node.labels))
     };
-    let speakers = objects.speakers.iter().filter(|it| it.bgp.is_none() && is_selected(&it.node));
+    let speakers = objects.live_speakers().filter(|it| it.bgp.is_none() && is_selected(&it.node));
     let nodes: Vec<&str> = speakers.map(|it| &*it.node).collect();
     let text = format!(
-        "BGPPeer {} selects {}, whose speakers run without gobgpd: apply deploy/install-bgp.yaml \
-         (chart: bgp.enabled), or correct spec.nodeSelectors",
+        "BGPPeer {} selects {}, whose speakers run without gobgpd: apply \
+         {MANIFESTS}/install-bgp.yaml (chart: bgp.enabled), or correct spec.nodeSelectors",
         peer.name,
         first_names(&nodes)
     );

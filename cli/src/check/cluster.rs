@@ -1,6 +1,6 @@
 //! Rules about Kubernetes, its nodes and kube-proxy. Pure.
 
-use super::facts::ClusterFacts;
+use super::facts::{ClusterFacts, Objects};
 use super::finding::{Code, Finding, Object, first_names};
 
 /// The oldest supported version of Kubernetes.
@@ -34,7 +34,12 @@ pub fn summary(facts: &ClusterFacts) -> String {
     let mode = if mode.is_empty() { String::new() } else { format!(", kube-proxy {mode}") };
     let nodes = facts.objects.as_ref().map(|objects| objects.nodes.len());
     let nodes = nodes.map_or_else(String::new, |count| format!(", nodes: {count}"));
-    format!("{version}{mode}{nodes}")
+    let excluded = facts.objects.as_ref().map(Objects::excluded_nodes).unwrap_or_default();
+    let excluded = match &*excluded {
+        [] => String::new(),
+        names => format!(" (by their label, not announcing: {})", first_names(names)),
+    };
+    format!("{version}{mode}{nodes}{excluded}")
 }
 
 fn version_finding(facts: &ClusterFacts) -> Option<Finding> {
@@ -56,34 +61,32 @@ fn strict_arp(facts: &ClusterFacts) -> Option<Finding> {
         .then(|| Finding::new(Code::StrictArpOff, vec![object], text.to_owned()))
 }
 
+/// Returns the finding about the exclude label if it leaves only one of several nodes.
 fn excluded(facts: &ClusterFacts) -> Option<Finding> {
-    let nodes = &facts.objects.as_ref()?.nodes;
-    let excluded: Vec<&str> = nodes.iter().filter(|it| it.excluded).map(|it| &*it.name).collect();
-    if excluded.is_empty() {
-        return None;
-    }
-    let text = if excluded.len() == nodes.len() {
-        format!(
-            "every Node has the label {EXCLUDE_LABEL}, so it is ignored: remove it from the nodes \
-             that should announce"
-        )
-    } else {
-        format!(
-            "{} announces no address because of the label {EXCLUDE_LABEL}: to announce, `kubectl \
-             label node {} {EXCLUDE_LABEL}-`",
-            first_names(&excluded),
-            excluded.first().copied().unwrap_or_default()
-        )
-    };
+    let objects = facts.objects.as_ref()?;
+    let excluded = objects.excluded_nodes();
+    let first = excluded.first()?;
+    let mut others = objects.nodes.iter().filter(|node| !node.excluded);
+    let (only, None) = (others.next()?, others.next()) else { return None };
+    let text = format!(
+        "only {} may announce, so no other node takes over: the label \
+         {EXCLUDE_LABEL} excludes {}. To announce, `kubectl label node {first} {EXCLUDE_LABEL}-`",
+        only.name,
+        first_names(&excluded)
+    );
     let objects = excluded.iter().map(|name| Object::cluster("Node", name)).collect();
     Some(Finding::new(Code::NodeExcluded, objects, text))
 }
 
 fn unhealthy(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
-    let speakers = facts.objects.iter().flat_map(|objects| &objects.speakers);
+    let speakers = facts.objects.iter().flat_map(Objects::live_speakers);
     speakers.filter_map(|speaker| {
         let issue = speaker.kube_proxy_issue()?;
-        let text = format!("kube-proxy is unhealthy on {}: {issue}", speaker.node);
+        let node = &speaker.node;
+        let text = format!(
+            "kube-proxy is unhealthy on {node}: {issue}. See `kubectl -n kube-system get pods -o \
+             wide --field-selector spec.nodeName={node}`"
+        );
         let object = Object::cluster("Node", &speaker.node);
         Some(Finding::new(Code::KubeProxyUnhealthy, vec![object], text))
     })

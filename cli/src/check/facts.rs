@@ -9,6 +9,7 @@ use ferrolb_proto::range::AddressRange;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
 use super::daemon_sets::LoadBalancer;
+use super::finding::Category;
 use super::rbac::Permission;
 
 /// Everything that the rules need. An empty list means that there are no such objects, or that the
@@ -17,8 +18,9 @@ use super::rbac::Permission;
 pub struct ClusterFacts {
     /// True before an installation.
     pub before_installation: bool,
-    /// Messages of the API server about lists and reads that it does not permit.
-    pub denied: Vec<String>,
+    /// Messages of the API server about lists and reads that it does not permit, each with the
+    /// category that is incomplete without the objects.
+    pub denied: BTreeSet<(Category, String)>,
     /// Version of the API server: major and minor number.
     pub kubernetes: Option<[u32; 2]>,
     /// Configuration of kube-proxy that kubeadm writes.
@@ -31,8 +33,8 @@ pub struct ClusterFacts {
     pub service_ranges: Vec<AddressRange>,
     /// Copy of the objects that FerroLB reads; `None` if the user may not read them.
     pub objects: Option<Objects>,
-    /// The installed CRDs of FerroLB, by name.
-    pub crds: BTreeMap<String, CustomResourceDefinition>,
+    /// The installed CRDs, by name; `None` if the user may not read them.
+    pub crds: Option<BTreeMap<String, CustomResourceDefinition>>,
     /// Conditions of custom resources.
     pub conditions: Vec<ResourceCondition>,
     /// Permissions that the components need, or with `before_installation` the user.
@@ -42,12 +44,17 @@ pub struct ClusterFacts {
 /// The objects that FerroLB reads, and the state that follows from them.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
+    /// Namespace of the Deployment, the DaemonSet and the ServiceAccounts. That of the custom
+    /// resources is in `config`.
+    pub installation: String,
     /// Configuration of the controller.
     pub config: Config,
     /// True if the namespace contains a FerroLB.
     pub is_installed: bool,
     /// True if the controller marks the pods of failed nodes.
     pub marks_pods: bool,
+    /// True if nodes with the exclude label announce, too.
+    pub ignores_exclude_label: bool,
     /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
     pub controllers: Option<[i32; 2]>,
     /// Pod of the active leader.
@@ -56,6 +63,8 @@ pub struct Objects {
     pub nodes: Vec<Node>,
     /// The SpeakerStatuses.
     pub speakers: Vec<Speaker>,
+    /// Nodes whose SpeakerStatus is stale.
+    pub stale: BTreeSet<Box<str>>,
     /// The Services.
     pub services: Vec<Service>,
     /// The IPAddressPools.
@@ -105,4 +114,21 @@ pub struct ResourceCondition {
     pub reason: String,
     /// `message`.
     pub message: String,
+}
+
+impl Objects {
+    /// Returns the nodes that announce no address because of the exclude label. Speakers ignore the
+    /// label if all nodes have it.
+    #[must_use]
+    pub fn excluded_nodes(&self) -> Vec<&str> {
+        let excluded = self.nodes.iter().filter(|node| node.excluded);
+        let names: Vec<_> = excluded.map(|node| &*node.name).collect();
+        let is_ignored = self.ignores_exclude_label || names.len() == self.nodes.len();
+        if is_ignored { Vec::new() } else { names }
+    }
+
+    /// Returns the speakers whose SpeakerStatus is not stale.
+    pub fn live_speakers(&self) -> impl Iterator<Item = &Speaker> {
+        self.speakers.iter().filter(|speaker| !self.stale.contains(&speaker.node))
+    }
 }

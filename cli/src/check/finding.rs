@@ -7,6 +7,13 @@ use serde::{Serialize, Serializer};
 /// Page that explains the codes.
 pub const PAGE: &str = "https://github.com/ferrolb/ferrolb/blob/main/docs/reference/checks.md";
 
+/// Directory with the manifests of this version.
+pub const MANIFESTS: &str = concat!(
+    "https://raw.githubusercontent.com/ferrolb/ferrolb/v",
+    env!("CARGO_PKG_VERSION"),
+    "/deploy"
+);
+
 /// Effect of a finding on the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -121,11 +128,13 @@ codes! {
     CrdOld = "FLB007", Installation, Problem;
     /// The condition `Valid` of a custom resource is `False`.
     InvalidResource = "FLB008", Installation, Problem;
+    /// Speakers have stopped, or their nodes have failed.
+    StaleSpeaker = "FLB009", Installation, Problem;
     /// The Kubernetes version is not supported.
     KubernetesOld = "FLB011", Cluster, Problem;
     /// kube-proxy is in IPVS mode without `strictARP`.
     StrictArpOff = "FLB012", Cluster, Problem;
-    /// Nodes have the exclude label.
+    /// Only one node has no exclude label.
     NodeExcluded = "FLB013", Cluster, Warning;
     /// Speakers report an unhealthy kube-proxy.
     KubeProxyUnhealthy = "FLB014", Cluster, Problem;

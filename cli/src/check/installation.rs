@@ -6,15 +6,15 @@ use ferrolb_proto::api::{self, CONDITION_VALID, ConditionStatus};
 
 use super::crds::{self, CrdProblem};
 use super::facts::{ClusterFacts, Objects};
-use super::finding::{Code, Finding, Object, first_names};
+use super::finding::{Code, Finding, MANIFESTS, Object, first_names};
 use crate::installation::CONTROLLER;
 
 /// Returns the findings.
 #[must_use]
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let Some(objects) = &facts.objects else { return Vec::new() };
-    let namespace = &objects.config.names.namespace;
     if !objects.is_installed {
+        let namespace = &objects.installation;
         let text = format!(
             "the namespace {namespace} contains no FerroLB: install it, or name its namespace with \
              --installation"
@@ -27,7 +27,8 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     }
     let controllers = no_leader(objects).into_iter().chain(not_ready(objects));
     let crds = crd_findings(facts, objects);
-    controllers.chain(without_speaker(objects)).chain(crds).chain(invalid(facts, objects)).collect()
+    let speakers = without_speaker(objects).into_iter().chain(stale(objects));
+    controllers.chain(speakers).chain(crds).chain(invalid(facts, objects)).collect()
 }
 
 /// Returns the line without findings.
@@ -40,22 +41,22 @@ pub fn summary(facts: &ClusterFacts) -> String {
 }
 
 fn deployment(objects: &Objects) -> Object {
-    Object::namespaced("Deployment", &objects.config.names.namespace, CONTROLLER)
+    Object::namespaced("Deployment", &objects.installation, CONTROLLER)
 }
 
 fn no_leader(objects: &Objects) -> Option<Finding> {
-    let namespace = &objects.config.names.namespace;
-    let lease = Object::namespaced("Lease", namespace, api::LEASE);
+    let lease = Object::namespaced("Lease", &objects.config.names.namespace, api::LEASE);
     let text = format!(
-        "no controller is the active leader, so no Service gets an address: see `kubectl -n \
-         {namespace} get pods`"
+        "no controller is the active leader, so no Service gets an address: see `kubectl -n {} \
+         get pods`",
+        objects.installation
     );
     objects.leader.is_none().then(|| Finding::new(Code::NoLeader, vec![lease], text))
 }
 
 fn not_ready(objects: &Objects) -> Option<Finding> {
     let [ready, wanted] = objects.controllers?;
-    let namespace = &objects.config.names.namespace;
+    let namespace = &objects.installation;
     let text = format!(
         "{ready} of {wanted} controllers are ready: see `kubectl -n {namespace} describe \
          deployment {CONTROLLER}`"
@@ -67,14 +68,13 @@ fn not_ready(objects: &Objects) -> Option<Finding> {
 /// Returns the finding about Nodes without a SpeakerStatus. Only FerroLB's own API group has
 /// SpeakerStatuses.
 fn without_speaker(objects: &Objects) -> Option<Finding> {
-    let names = &objects.config.names;
     let with_speaker: BTreeSet<_> = objects.speakers.iter().map(|it| &*it.node).collect();
     let without: Vec<&str> =
         objects.nodes.iter().map(|it| &*it.name).filter(|it| !with_speaker.contains(it)).collect();
-    if names.group != api::GROUP || without.is_empty() {
+    if objects.config.names.group != api::GROUP || without.is_empty() {
         return None;
     }
-    let see = format!("see `kubectl -n {} get pods -o wide`", names.namespace);
+    let see = format!("see `kubectl -n {} get pods -o wide`", objects.installation);
     let (code, text) = if without.len() == objects.nodes.len() {
         (Code::NoSpeaker, format!("no node has a speaker, so no address is announced: {see}"))
     } else {
@@ -85,12 +85,26 @@ fn without_speaker(objects: &Objects) -> Option<Finding> {
     Some(Finding::new(code, nodes.collect(), text))
 }
 
+/// Returns the finding about stopped speakers. A SpeakerStatus without a Node is not one of them.
+fn stale(objects: &Objects) -> Option<Finding> {
+    let stale = objects.nodes.iter().filter(|node| objects.stale.contains(&*node.name));
+    let stale: Vec<&str> = stale.map(|node| &*node.name).collect();
+    let first = stale.first()?;
+    let text = format!(
+        "the speaker has stopped on {}, the node has failed, or a filter drops its frames: see \
+         `kubectl get node {first}`, and `kubectl -n {} get pods -o wide --field-selector \
+         spec.nodeName={first}`",
+        first_names(&stale),
+        objects.installation
+    );
+    let nodes = stale.iter().map(|name| Object::cluster("Node", name));
+    Some(Finding::new(Code::StaleSpeaker, nodes.collect(), text))
+}
+
 /// Returns the findings about CRDs. Under another API group, the CRDs are not FerroLB's.
 fn crd_findings(facts: &ClusterFacts, objects: &Objects) -> Vec<Finding> {
-    if objects.config.names.group != api::GROUP {
-        return Vec::new();
-    }
-    let problems = crds::problems(&facts.crds);
+    let crds = facts.crds.as_ref().filter(|_| objects.config.names.group == api::GROUP);
+    let problems = crds.map(crds::problems).unwrap_or_default();
     let finding = |(name, problem): (String, CrdProblem)| {
         let (code, fact) = match problem {
             CrdProblem::Missing => (Code::CrdMissing, "does not exist".to_owned()),
@@ -100,7 +114,10 @@ fn crd_findings(facts: &ClusterFacts, objects: &Objects) -> Vec<Finding> {
             CrdProblem::Fields(fields) => (Code::CrdOld, format!("lacks {}", first_names(&fields))),
         };
         let object = Object::cluster("CustomResourceDefinition", &name);
-        let text = format!("CRD {name} {fact}: apply deploy/base/crds.yaml of this version");
+        let text = format!(
+            "CRD {name} {fact}: `kubectl apply --server-side --force-conflicts -f \
+             {MANIFESTS}/base/crds.yaml`"
+        );
         Finding::new(code, vec![object], text)
     };
     problems.into_iter().map(finding).collect()

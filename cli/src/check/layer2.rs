@@ -1,38 +1,49 @@
 //! Rules about the contact between speakers, from their SpeakerStatuses. Pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ferrolb_proto::api::InterfaceIssueReason;
-use ferrolb_proto::facts::{Speaker, SpeakerInterface};
+use ferrolb_proto::facts::{Service, Speaker, SpeakerInterface};
 
 use super::facts::{ClusterFacts, Objects};
 use super::finding::{Code, Finding, Object, first_names};
+
+/// The issues with one reason: the reporting speakers, a text for each issue, and the command that
+/// explains the first one.
+struct Issues {
+    objects: Vec<Object>,
+    texts: Vec<String>,
+    see: String,
+}
+
+impl Issues {
+    const fn new(see: String) -> Self {
+        Self { objects: Vec::new(), texts: Vec::new(), see }
+    }
+}
 
 /// Returns the findings.
 #[must_use]
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let Some(objects) = &facts.objects else { return Vec::new() };
-    let speakers = || objects.speakers.iter().filter(|it| has_node(objects, &it.node));
+    let speakers = || objects.live_speakers();
     let one_way = speakers().filter_map(|it| one_way(it, objects));
     let interfaces = || speakers().flat_map(|it| it.interfaces.iter().map(move |at| (it, at)));
     let filtered = interfaces().filter_map(|(speaker, at)| filtered(speaker, at));
     let alone = interfaces().filter_map(|(speaker, at)| no_contact(speaker, at, objects));
-    one_way.chain(filtered).chain(alone).chain(issues(speakers())).collect()
+    one_way.chain(filtered).chain(alone).chain(issues(objects)).collect()
 }
 
 /// Returns the line without findings.
 #[must_use]
 pub fn summary(facts: &ClusterFacts) -> String {
-    let speakers = facts.objects.as_ref().map(|it| it.speakers.len()).unwrap_or_default();
+    let speakers = facts.objects.as_ref().map(|it| it.live_speakers().count()).unwrap_or_default();
     if speakers < 2 {
         "no other speaker".to_owned()
     } else {
         "all speakers are in contact".to_owned()
     }
-}
-
-fn has_node(objects: &Objects, name: &str) -> bool {
-    objects.nodes.iter().any(|node| *node.name == *name)
 }
 
 fn status_of(speaker: &Speaker) -> Object {
@@ -48,41 +59,31 @@ fn one_way(speaker: &Speaker, objects: &Objects) -> Option<Finding> {
             && !other.receives_hellos_of(&speaker.node)
             && !is_isolated(other)
     };
-    let others: Vec<&str> = objects
-        .speakers
-        .iter()
-        .filter(|it| has_node(objects, &it.node))
-        .filter(lacks)
-        .map(|it| &*it.node)
-        .collect();
-    if others.is_empty() {
-        return None;
-    }
-    let is_received = objects.speakers.iter().any(|it| it.receives_hellos_of(&speaker.node));
-    let (node, others) = (&speaker.node, first_names(&others));
-    let text = if is_received {
-        format!(
-            "frames of {node} do not arrive at {others}, although those of {others} arrive at \
-             {node}: a packet filter or a switch drops frames of EtherType 0x88B5"
-        )
-    } else {
-        format!(
-            "frames of {node} arrive at no other node, and its SpeakerStatus reports contact with \
-             {others}: its speaker has stopped, or a filter drops its frames. See `kubectl -n {} \
-             get pods -o wide`",
-            objects.config.names.namespace
-        )
-    };
-    Some(Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))
+    let others: Vec<&str> = objects.live_speakers().filter(lacks).map(|it| &*it.node).collect();
+    let (node, lacking) = (&speaker.node, first_names(&others));
+    let text = format!(
+        "frames of {node} do not arrive at {lacking}, although those of {lacking} arrive at \
+         {node}: a packet filter or a switch drops frames of EtherType 0x88B5. On {}, see {}",
+        others.first().copied().unwrap_or_default(),
+        capture("any")
+    );
+    (!others.is_empty()).then(|| Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))
+}
+
+/// Returns the command that shows the received hellos.
+fn capture(interface: &str) -> String {
+    format!("`tcpdump -Q in -eni {interface} ether proto 0x88b5`")
 }
 
 fn filtered(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {
     let text = format!(
         "hellos of {} do not arrive at {} ({}), although their speakers run: a packet filter or a \
-         switch drops frames of EtherType 0x88B5",
+         switch drops frames of EtherType 0x88B5. On {}, see {}",
         first_names(&at.unheard),
         speaker.node,
-        at.name
+        at.name,
+        speaker.node,
+        capture(&at.name)
     );
     (!at.unheard.is_empty())
         .then(|| Finding::new(Code::HellosFiltered, vec![status_of(speaker)], text))
@@ -98,41 +99,54 @@ fn no_contact(speaker: &Speaker, at: &SpeakerInterface, objects: &Objects) -> Op
         other.up && other.subnets.iter().any(|subnet| at.subnets.contains(subnet))
     };
     let others: Vec<&str> = objects
-        .speakers
-        .iter()
-        .filter(|it| it.node != speaker.node && has_node(objects, &it.node))
+        .live_speakers()
+        .filter(|it| it.node != speaker.node)
         .filter(|it| it.interfaces.iter().any(shares))
         .map(|it| &*it.node)
         .collect();
     let fact = if at.isolated { "receives no frames" } else { "is in contact with no other node" };
     let text = format!(
         "{} ({}) {fact}, although other nodes use the same subnet ({}): a switch isolates the \
-         port, or a packet filter drops hellos",
+         port, or a packet filter drops hellos. On {}, see {}",
         speaker.node,
         at.name,
-        first_names(&others)
+        first_names(&others),
+        speaker.node,
+        capture(&at.name)
     );
     (!others.is_empty()).then(|| Finding::new(Code::NoContact, vec![status_of(speaker)], text))
 }
 
+/// Returns the command that explains an issue of an address, which a speaker reports.
+fn explanation(address: IpAddr, node: &str, objects: &Objects) -> String {
+    let has_address = |it: &&Service| it.assigned.iter().any(|at| at.address == address);
+    match objects.services.iter().find(has_address) {
+        Some(service) => format!("`kubectl ferrolb why {}`", service.key),
+        None => {
+            format!("`kubectl -n {} describe fspeaker {node}`", objects.config.names.namespace)
+        }
+    }
+}
+
 /// Returns one finding for each reason of issues that speakers report.
-fn issues<'a>(speakers: impl Iterator<Item = &'a Speaker>) -> impl Iterator<Item = Finding> {
-    let mut all: BTreeMap<InterfaceIssueReason, (Vec<Object>, Vec<String>)> = BTreeMap::new();
-    for speaker in speakers {
+fn issues(objects: &Objects) -> impl Iterator<Item = Finding> {
+    let mut all: BTreeMap<InterfaceIssueReason, Issues> = BTreeMap::new();
+    for speaker in objects.live_speakers() {
         for at in &speaker.interfaces {
             for issue in &at.issues {
-                let (objects, texts) = all.entry(issue.reason).or_default();
-                objects.push(status_of(speaker));
-                texts.push(format!(
+                let see = || explanation(issue.address, &speaker.node, objects);
+                let issues = all.entry(issue.reason).or_insert_with(|| Issues::new(see()));
+                issues.objects.push(status_of(speaker));
+                issues.texts.push(format!(
                     "{} by {} ({}), MAC {}",
                     issue.address, speaker.node, at.name, issue.mac
                 ));
             }
         }
     }
-    all.into_iter().map(|(reason, (mut objects, texts))| {
+    all.into_iter().map(|(reason, Issues { mut objects, texts, see })| {
         objects.dedup();
-        let text = format!("{reason:?} is reported for {}", first_names(&texts));
+        let text = format!("{reason:?} is reported for {}: see {see}", first_names(&texts));
         Finding::new(Code::InterfaceIssues, objects, text)
     })
 }

@@ -1,10 +1,12 @@
 //! Rules about permissions. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ferrolb_proto::api;
+
 use super::facts::ClusterFacts;
-use super::finding::{Code, Finding, Object, first_names};
+use super::finding::{Code, Finding, MANIFESTS, Object, first_names};
 use super::rbac::Permission;
 
 /// Returns the findings: one for each account, and one for each read that is not permitted.
@@ -16,7 +18,8 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     }
     let of_account =
         missing.into_iter().map(|(account, missing)| finding(facts, account, &missing));
-    let not_checked = facts.denied.iter().map(|message| {
+    let messages: BTreeSet<_> = facts.denied.iter().map(|(_, message)| message).collect();
+    let not_checked = messages.into_iter().map(|message| {
         Finding::new(Code::NotChecked, Vec::new(), format!("not checked: no permission: {message}"))
     });
     of_account.chain(not_checked).collect()
@@ -40,11 +43,12 @@ fn finding(facts: &ClusterFacts, account: &str, missing: &[Missing<'_>]) -> Find
         );
         return Finding::new(Code::InstallPermission, Vec::new(), text);
     }
-    let namespace =
-        facts.objects.as_ref().map(|it| &*it.config.names.namespace).unwrap_or_default();
+    let namespace = facts.objects.as_ref().map(|it| &*it.installation).unwrap_or_default();
     let object = Object::namespaced("ServiceAccount", namespace, account);
+    let is_own_group = facts.objects.as_ref().is_none_or(|it| it.config.names.group == api::GROUP);
+    let file = if is_own_group { "base/rbac.yaml" } else { "install-metallb-takeover.yaml" };
     let text =
-        format!("{count} for {object} ({named}): apply deploy/base/rbac.yaml of this version");
+        format!("{count} for {object} ({named}): apply the RBAC objects of {MANIFESTS}/{file}");
     Finding::new(Code::ComponentPermission, vec![object], text)
 }
 

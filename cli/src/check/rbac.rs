@@ -1,14 +1,16 @@
-//! The permissions that FerroLB needs: those of its components from `deploy/base/rbac.yaml`, and
-//! those of the user who installs it from `deploy/install.yaml`. Pure.
+//! The permissions that FerroLB needs. Those of its components are in `deploy/base/rbac.yaml`, or
+//! with MetalLB's API group in `deploy/install-metallb-takeover.yaml`. Those of the user who
+//! installs it follow from `deploy/install.yaml`. Pure.
 
 use std::collections::BTreeSet;
 
-use ferrolb_proto::api::{self, CustomResourceKind};
+use ferrolb_proto::api;
 use ferrolb_proto::controller::state::Names;
 use kube::core::{ApiResource, GroupVersionKind};
 use serde::Deserialize;
 
 const RBAC: &str = include_str!("../../../deploy/base/rbac.yaml");
+const TAKEOVER: &str = include_str!("../../../deploy/install-metallb-takeover.yaml");
 const INSTALL: &str = include_str!("../../../deploy/install.yaml");
 /// The role that only a controller needs which marks the pods of failed nodes.
 const NODE_FAILURE_ROLE: &str = "ferrolb:node-failure";
@@ -86,7 +88,8 @@ pub fn of_components(
     names: &Names,
     marks_pods: bool,
 ) -> Result<BTreeSet<Permission>, serde_saphyr::Error> {
-    let objects: Vec<Manifest> = serde_saphyr::from_multiple(RBAC)?;
+    let manifest = if names.group == api::GROUP { RBAC } else { TAKEOVER };
+    let objects: Vec<Manifest> = serde_saphyr::from_multiple(manifest)?;
     let mut permissions = BTreeSet::new();
     let bindings = objects.iter().filter_map(|it| Some((it, it.role_ref.as_ref()?)));
     let is_needed = |role: &RoleRef| marks_pods || role.name != NODE_FAILURE_ROLE;
@@ -98,29 +101,24 @@ pub fn of_components(
         let namespace = if is_namespaced { &*names.namespace } else { "" };
         for subject in &binding.subjects {
             for rule in rules {
-                permissions.extend(of_rule(rule, &subject.name, namespace, names));
+                permissions.extend(of_rule(rule, &subject.name, namespace));
             }
         }
     }
     Ok(permissions)
 }
 
-/// Returns the permissions of a rule. Only FerroLB's own API group has SpeakerStatuses.
+/// Returns the permissions of a rule.
 fn of_rule<'a>(
     rule: &'a Rule,
     account: &'a str,
     namespace: &'a str,
-    names: &'a Names,
 ) -> impl Iterator<Item = Permission> + 'a {
-    let speakers = CustomResourceKind::SpeakerStatus.plural();
-    let is_used =
-        move |resource: &&String| names.group == api::GROUP || !resource.starts_with(speakers);
     let any = std::slice::from_ref(const { &String::new() });
     let object_names = if rule.resource_names.is_empty() { any } else { &*rule.resource_names };
     let groups = rule.api_groups.iter();
     groups.flat_map(move |group| {
-        let group = if group == api::GROUP { &names.group } else { group };
-        rule.resources.iter().filter(is_used).flat_map(move |resource| {
+        rule.resources.iter().flat_map(move |resource| {
             rule.verbs.iter().flat_map(move |verb| {
                 object_names.iter().map(move |name| Permission {
                     account: account.to_owned(),
@@ -186,10 +184,22 @@ mod tests {
         ] {
             assert!(all.iter().any(|it| it == expected), "{expected:?} is missing: {all:#?}");
         }
-        let metallb = texts(&of_components(&names("metallb.io"), false).unwrap());
-        assert!(metallb.iter().any(|it| it == "speaker lb metallb.io ipaddresspools  list"));
-        let unused = |it: &String| it.contains("speakerstatuses") || it.contains("pods");
-        assert!(!metallb.iter().any(unused), "{metallb:#?}");
+    }
+
+    #[test]
+    fn with_metallbs_objects_the_components_need_the_rules_of_the_takeover() {
+        let all = texts(&of_components(&names("metallb.io"), false).unwrap());
+        for expected in [
+            "speaker lb metallb.io ipaddresspools  list",
+            "controller lb metallb.io ipaddresspools/status  patch",
+            "controller lb coordination.k8s.io leases ferrolb-controller update",
+        ] {
+            assert!(all.iter().any(|it| it == expected), "{expected:?} is missing: {all:#?}");
+        }
+        let unused = |it: &String| {
+            ["speakerstatuses", "pods", "l2advertisements/status"].iter().any(|at| it.contains(at))
+        };
+        assert!(!all.iter().any(unused), "{all:#?}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::daemon_sets::load_balancer;
 use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
+use super::finding::Category;
 use super::rbac::{self, Permission};
 use super::reviews;
 use crate::snapshot::{FORBIDDEN, NOT_FOUND, NoPermission, Snapshot};
@@ -72,16 +73,21 @@ pub async fn read(
     before_installation: bool,
     unix_time: i64,
 ) -> Result<ClusterFacts> {
-    let mut reader = Reader { client, denied: Vec::new() };
+    let mut reader = Reader { client, denied: BTreeSet::new() };
     let version = client.apiserver_version().await.context("cannot reach the API server")?;
     let objects = match Snapshot::read_any(client, namespace, unix_time).await {
+        Ok(Snapshot { namespaces_denied: Some(message), .. }) => {
+            reader.denied.insert((Category::Installation, message));
+            None
+        }
         Ok(snapshot) => Some(objects(snapshot, unix_time)),
         Err(error) => {
-            reader.denied.push(denied_message(error)?);
+            reader.denied.insert((Category::Installation, denied_message(error)?));
             None
         }
     };
-    let daemon_sets = reader.list(&Api::<DaemonSet>::all(client.clone())).await?;
+    let daemon_sets =
+        reader.list(Category::LoadBalancers, &Api::<DaemonSet>::all(client.clone())).await?;
     let mut facts = ClusterFacts {
         before_installation,
         kubernetes: number(&version.major).zip(number(&version.minor)).map(|(a, b)| [a, b]),
@@ -93,44 +99,55 @@ pub async fn read(
     let names = objects.as_ref().map(|it| it.config.names.clone()).unwrap_or_default();
     facts.service_ranges = reader.service_ranges(objects.as_ref()).await?;
     if before_installation {
-        facts.permissions = reader.reviews(rbac::of_installer()?, &names).await?;
+        facts.permissions = reader.reviews(rbac::of_installer()?, namespace).await?;
     } else if let Some(objects) = objects.as_ref().filter(|it| it.is_installed) {
         let permissions = rbac::of_components(&names, objects.marks_pods)?;
-        facts.permissions = reader.reviews(permissions, &names).await?;
+        facts.permissions = reader.reviews(permissions, namespace).await?;
         facts.crds = reader.crds().await?;
         facts.conditions = reader.conditions(&names).await?;
     }
     facts.objects = objects;
-    // Reads of several namespaces or names can have the same message.
-    reader.denied.sort();
-    reader.denied.dedup();
     facts.denied = reader.denied;
     Ok(facts)
 }
 
-/// Reads the objects that FerroLB reads, and the ranges of cluster IPs.
+/// The facts about addresses in use.
+pub struct AddressFacts {
+    /// The objects that FerroLB reads.
+    pub objects: Objects,
+    /// Ranges of cluster IPs. Without ServiceCIDRs: the cluster IPs.
+    pub service_ranges: Vec<AddressRange>,
+    /// Messages of the API server about lists that it does not permit, and that the facts can lack:
+    /// those of Namespaces and ServiceCIDRs.
+    pub denied: Vec<String>,
+}
+
+/// Reads the facts about addresses in use.
 ///
 /// # Errors
-/// The API server is unavailable, or does not permit a list.
-pub async fn read_objects(
+/// The API server is unavailable, or does not permit a list that the facts cannot lack.
+pub async fn read_addresses(
     client: &Client,
     namespace: &str,
     unix_time: i64,
-) -> Result<(Objects, Vec<AddressRange>)> {
-    let objects = objects(Snapshot::read_any(client, namespace, unix_time).await?, unix_time);
-    let mut reader = Reader { client, denied: Vec::new() };
-    let ranges = reader.service_ranges(Some(&objects)).await?;
-    match reader.denied.pop() {
-        Some(message) => Err(NoPermission(message).into()),
-        None => Ok((objects, ranges)),
-    }
+) -> Result<AddressFacts> {
+    let mut snapshot = Snapshot::read_any(client, namespace, unix_time).await?;
+    let namespaces_denied = snapshot.namespaces_denied.take();
+    let objects = objects(snapshot, unix_time);
+    let mut reader = Reader { client, denied: BTreeSet::new() };
+    let service_ranges = reader.service_ranges(Some(&objects)).await?;
+    let denied = reader.denied.into_iter().map(|(_, message)| message);
+    let denied = namespaces_denied.into_iter().chain(denied).collect();
+    Ok(AddressFacts { objects, service_ranges, denied })
 }
 
 fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
     let state = snapshot.state(unix_time);
     Objects {
+        installation: snapshot.installation,
         is_installed: snapshot.is_installed,
         marks_pods: snapshot.marks_pods,
+        ignores_exclude_label: snapshot.ignores_exclude_label,
         rows: state.service_rows(),
         served_by_others: state.served_by_others().cloned().collect(),
         ranges_outside: state.ranges_outside().clone(),
@@ -139,6 +156,7 @@ fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
         leader: snapshot.leader,
         nodes: state.nodes().cloned().collect(),
         speakers: state.speakers().cloned().collect(),
+        stale: state.stale(),
         services: state.services().cloned().collect(),
         pools: state.pools().cloned().collect(),
         peers: state.peers().cloned().collect(),
@@ -173,36 +191,40 @@ fn kube_proxy_config(text: &str) -> Option<KubeProxyConfig> {
 /// Reads objects, and collects the messages about reads that are not permitted.
 struct Reader<'a> {
     client: &'a Client,
-    denied: Vec<String>,
+    denied: BTreeSet<(Category, String)>,
 }
 
 impl Reader<'_> {
-    /// Returns the result of a read; `None` if the cluster does not have the kind, or if the user
-    /// may not read it.
-    fn permitted<T>(&mut self, result: Result<T, kube::Error>) -> Result<Option<T>> {
+    /// Returns the result of a read for a category; `None` if the cluster does not have the kind,
+    /// or if the user may not read it.
+    fn permitted<T>(
+        &mut self,
+        category: Category,
+        result: Result<T, kube::Error>,
+    ) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
             Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
-                self.denied.push(status.message);
+                self.denied.insert((category, status.message));
                 Ok(None)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn list<K>(&mut self, api: &Api<K>) -> Result<Vec<K>>
+    async fn list<K>(&mut self, category: Category, api: &Api<K>) -> Result<Vec<K>>
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
     {
         let list = api.list(&ListParams::default().match_any()).await;
-        Ok(self.permitted(list)?.map(|list| list.items).unwrap_or_default())
+        Ok(self.permitted(category, list)?.map(|list| list.items).unwrap_or_default())
     }
 
     async fn kube_proxy(&mut self) -> Result<Option<KubeProxyConfig>> {
         let maps = Api::<ConfigMap>::namespaced(self.client.clone(), "kube-system");
         let map = maps.get_opt("kube-proxy").await;
-        let map = self.permitted(map)?.flatten();
+        let map = self.permitted(Category::Cluster, map)?.flatten();
         let text = map.and_then(|map| map.data?.remove("config.conf"));
         Ok(text.and_then(|text| kube_proxy_config(&text)))
     }
@@ -210,7 +232,7 @@ impl Reader<'_> {
     async fn webhooks(&mut self) -> Result<Vec<Webhook>> {
         let api = Api::<ValidatingWebhookConfiguration>::all(self.client.clone());
         let mut webhooks = Vec::new();
-        for configuration in self.list(&api).await? {
+        for configuration in self.list(Category::LoadBalancers, &api).await? {
             let name = configuration.metadata.name.unwrap_or_default();
             let services = configuration.webhooks.iter().flatten().filter_map(service_of);
             let services: BTreeSet<_> = services.collect();
@@ -227,7 +249,7 @@ impl Reader<'_> {
         let api = Api::<EndpointSlice>::namespaced(self.client.clone(), service.namespace());
         let selector = format!("{SERVICE_NAME_LABEL}={}", service.name());
         let list = api.list(&ListParams::default().labels(&selector)).await;
-        let Some(list) = self.permitted(list)? else { return Ok(None) };
+        let Some(list) = self.permitted(Category::LoadBalancers, list)? else { return Ok(None) };
         let mut endpoints = list.items.iter().flat_map(|slice| slice.endpoints.iter().flatten());
         // An endpoint without the condition counts as ready.
         Ok(Some(endpoints.any(|it| {
@@ -235,10 +257,11 @@ impl Reader<'_> {
         })))
     }
 
-    /// Returns the ranges of the ServiceCIDRs. Before Kubernetes 1.33, these may not exist: then
-    /// the cluster IPs.
+    /// Returns the ranges of the ServiceCIDRs. If the user may not read them, or if there are none,
+    /// as before Kubernetes 1.33: the cluster IPs.
     async fn service_ranges(&mut self, objects: Option<&Objects>) -> Result<Vec<AddressRange>> {
-        let ranges = self.list(&Api::<ServiceCIDR>::all(self.client.clone())).await?;
+        let ranges =
+            self.list(Category::Pools, &Api::<ServiceCIDR>::all(self.client.clone())).await?;
         let texts = ranges.into_iter().flat_map(|it| it.spec.and_then(|spec| spec.cidrs)).flatten();
         let ranges: Vec<_> = texts.filter_map(|text| text.parse().ok()).collect();
         if !ranges.is_empty() {
@@ -249,20 +272,23 @@ impl Reader<'_> {
         Ok(addresses.map(|address| AddressRange::single(*address)).collect())
     }
 
-    async fn crds(&mut self) -> Result<BTreeMap<String, CustomResourceDefinition>> {
+    /// Returns the CRDs by name; `None` if the user may not read them.
+    async fn crds(&mut self) -> Result<Option<BTreeMap<String, CustomResourceDefinition>>> {
         let api = Api::<CustomResourceDefinition>::all(self.client.clone());
+        let list = api.list(&ListParams::default().match_any()).await;
         let named = |crd: CustomResourceDefinition| Some((crd.metadata.name.clone()?, crd));
-        Ok(self.list(&api).await?.into_iter().filter_map(named).collect())
+        let list = self.permitted(Category::Installation, list)?;
+        Ok(list.map(|list| list.items.into_iter().filter_map(named).collect()))
     }
 
     /// Returns the permissions, each with the decision of the API server.
     async fn reviews(
         &mut self,
         permissions: BTreeSet<Permission>,
-        names: &Names,
+        installation: &str,
     ) -> Result<Vec<Permission>> {
-        let reviewed = reviews::reviews(self.client, permissions, names).await;
-        Ok(self.permitted(reviewed)?.unwrap_or_default())
+        let reviewed = reviews::reviews(self.client, permissions, installation).await;
+        Ok(self.permitted(Category::Permissions, reviewed)?.unwrap_or_default())
     }
 
     /// Returns the conditions of all custom resources.
@@ -272,7 +298,7 @@ impl Reader<'_> {
             let resource = api::resource(kind, &names.group);
             let client = self.client.clone();
             let api = Api::<DynamicObject>::namespaced_with(client, &names.namespace, &resource);
-            for object in self.list(&api).await? {
+            for object in self.list(Category::Installation, &api).await? {
                 let name = object.metadata.name.unwrap_or_default();
                 let status = object.data.get("status").cloned().unwrap_or_default();
                 let status: Conditions = serde_json::from_value(status).unwrap_or_default();

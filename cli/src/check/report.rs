@@ -83,11 +83,9 @@ impl CategoryReport {
             Category::Permissions => (permissions::findings(facts), permissions::summary(facts)),
             Category::Services => (services::findings(facts), services::summary(facts)),
         };
-        let summary = if facts.denied.is_empty() {
-            summary
-        } else {
-            format!("{summary} (not all objects were checked)")
-        };
+        let is_complete = facts.denied.iter().all(|(incomplete, _)| *incomplete != category);
+        let summary =
+            if is_complete { summary } else { format!("{summary} (not all objects were checked)") };
         findings.sort_by_key(|it| (it.severity, it.code));
         Self { category, summary, findings }
     }

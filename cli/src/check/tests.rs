@@ -1,14 +1,14 @@
 //! Golden files of reports: one with all findings, one without, one before an installation.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use ferrolb_proto::api::{
     self, ConditionStatus, InterfaceIssue, InterfaceIssueReason, KubeProxyState, KubeProxyStatus,
 };
 use ferrolb_proto::controller::state::{Config, Names, ServiceRow};
 use ferrolb_proto::facts::{
-    AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, Service, Speaker, SpeakerInterface,
+    AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, Service, Speaker,
+    SpeakerInterface, stale_speakers,
 };
 use serde_json::json;
 
@@ -16,26 +16,9 @@ use super::daemon_sets::{LoadBalancer, Product};
 use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
 use super::finding::{Category, Code};
 use super::rbac::Permission;
-use super::report::Report;
+use super::report::{CategoryReport, Report};
 use super::text::{short, text};
-
-/// Compares a text with a golden file of this module. With the variable `FERROLB_UPDATE_SNAPSHOTS`,
-/// writes the file first.
-fn golden(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/check/golden").join(name);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the variable is an option of this test, not of a component"
-    )]
-    if std::env::var("FERROLB_UPDATE_SNAPSHOTS").is_ok() {
-        std::fs::write(&path, text).unwrap();
-    }
-    assert!(
-        std::fs::read_to_string(&path).unwrap_or_default() == text,
-        "{name} differs: run FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-cli, and read the \
-         diff. The report is:\n{text}"
-    );
-}
+use crate::golden::golden;
 
 fn node(name: &str, address: &str) -> Node {
     Node { name: name.into(), addresses: vec![address.parse().unwrap()], ..Node::default() }
@@ -87,6 +70,7 @@ fn good() -> ClusterFacts {
         Some((crd.metadata.name.clone()?, crd))
     };
     let objects = Objects {
+        installation: api::NAMESPACE.to_owned(),
         config: Config {
             default_implementation: true,
             names: Names { namespace: api::NAMESPACE.into(), group: api::GROUP.into() },
@@ -114,7 +98,7 @@ fn good() -> ClusterFacts {
         kubernetes: Some([1, 36]),
         kube_proxy: Some(KubeProxyConfig { mode: "nftables".to_owned(), strict_arp: false }),
         service_ranges: vec!["10.96.0.0/12".parse().unwrap()],
-        crds: api::crds().into_iter().filter_map(installed).collect(),
+        crds: Some(api::crds().into_iter().filter_map(installed).collect()),
         permissions: vec![permission("controller", "a", true), permission("speaker", "b", true)],
         objects: Some(objects),
         ..ClusterFacts::default()
@@ -151,9 +135,9 @@ fn with_bad_cluster(mut facts: ClusterFacts) -> ClusterFacts {
         service: Key::new("metallb-system", "webhook"),
         has_endpoint: false,
     }];
-    facts.denied = vec!["daemonsets.apps is forbidden".to_owned()];
+    facts.denied = [(Category::LoadBalancers, "daemonsets.apps is forbidden".to_owned())].into();
     let objects = facts.objects.as_mut().unwrap();
-    objects.nodes[0].excluded = true;
+    objects.nodes[..2].iter_mut().for_each(|node| node.excluded = true);
     objects.served_by_others = [Key::new("default", "other")].into();
     let address = "10.96.0.7".parse().unwrap();
     objects.services = vec![Service {
@@ -181,14 +165,15 @@ fn bad_speakers() -> Vec<Speaker> {
         state: KubeProxyState::Unhealthy,
         message: "http://10.0.0.1:10256/livez: connection refused".to_owned(),
     }));
-    vec![one, speaker("node2", &[])]
+    vec![one, speaker("node2", &[]), speaker("node4", &["node1"])]
 }
 
 /// Returns facts with every finding that can occur together.
 fn bad() -> ClusterFacts {
     let mut facts = with_bad_cluster(good());
-    facts.crds.remove("communities.ferrolb.io");
-    let pools = facts.crds.get_mut("ipaddresspools.ferrolb.io").unwrap();
+    let crds = facts.crds.as_mut().unwrap();
+    crds.remove("communities.ferrolb.io");
+    let pools = crds.get_mut("ipaddresspools.ferrolb.io").unwrap();
     let root = pools.spec.versions[0].schema.as_mut().unwrap().open_api_v3_schema.as_mut().unwrap();
     root.properties
         .as_mut()
@@ -209,6 +194,8 @@ fn bad() -> ClusterFacts {
     objects.controllers = Some([0, 2]);
     objects.leader = None;
     objects.speakers = bad_speakers();
+    objects.nodes.push(Node { excluded: true, ..node("node4", "192.168.1.13") });
+    objects.stale = ["node4".into()].into();
     objects.nodes[1].pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
     objects.pools = vec![pool("lan", &["192.168.1.0/24", "10.96.0.0/28", "10.244.1.64/26"])];
     objects.ranges_outside = [("lan".into(), vec!["10.96.0.0/28".parse().unwrap()])].into();
@@ -235,16 +222,16 @@ fn codes(report: &Report) -> BTreeSet<Code> {
 #[test]
 fn all_findings() {
     let report = Report::new(&bad());
-    golden("all.txt", &text(&report));
-    golden("all.short.txt", &short(&report));
-    golden("all.json", &(serde_json::to_string_pretty(&report).unwrap() + "\n"));
+    golden("check/golden/all.txt", &text(&report));
+    golden("check/golden/all.short.txt", &short(&report));
+    golden("check/golden/all.json", &(serde_json::to_string_pretty(&report).unwrap() + "\n"));
     assert!(!report.is_good(false));
 }
 
 #[test]
 fn no_findings() {
     let report = Report::new(&good());
-    golden("none.txt", &text(&report));
+    golden("check/golden/none.txt", &text(&report));
     assert!(report.is_good(true));
     assert_eq!(short(&report), "");
 }
@@ -255,7 +242,7 @@ fn before_an_installation() {
     facts.before_installation = true;
     facts.permissions = vec![permission("", "daemonsets", false)];
     let report = Report::new(&facts);
-    golden("pre.txt", &text(&report));
+    golden("check/golden/pre.txt", &text(&report));
     assert!(report.categories.iter().all(|it| Category::PRE.contains(&it.category)));
     assert!(codes(&report).contains(&Code::InstallPermission));
 }
@@ -269,40 +256,117 @@ fn findings_that_exclude_others() {
     };
     assert_eq!(with(|it| it.is_installed = false), [Code::NotInstalled].into());
     assert_eq!(with(|it| it.speakers.clear()), [Code::NoSpeaker].into());
-    let mut facts = ClusterFacts { denied: vec!["services".to_owned()], ..ClusterFacts::default() };
+    let mut facts = ClusterFacts {
+        denied: [(Category::Installation, "services".to_owned())].into(),
+        ..ClusterFacts::default()
+    };
     assert_eq!(codes(&Report::new(&facts)), [Code::NotChecked].into());
     facts.denied.clear();
     assert_eq!(codes(&Report::new(&facts)), BTreeSet::new());
 }
 
 #[test]
-fn a_contact_in_one_direction_has_one_of_two_causes() {
-    let texts = |contacts: [&[&str]; 3]| {
-        let mut facts = good();
-        let speakers = ["node1", "node2", "node3"].into_iter().zip(contacts);
-        facts.objects.as_mut().unwrap().speakers =
-            speakers.map(|(node, contacts)| speaker(node, contacts)).collect();
-        let report = Report::new(&facts);
-        let one_way = report.findings().filter(|it| it.code == Code::OneWayContact);
-        one_way.map(|it| it.text.clone()).collect::<Vec<_>>()
-    };
-    // The speaker of node3 has stopped, or its frames arrive nowhere.
-    let stopped = texts([&["node2"], &["node1"], &["node1", "node2"]]);
-    assert_eq!(stopped.len(), 1, "{stopped:#?}");
-    assert!(stopped[0].starts_with("frames of node3 arrive at no other node"), "{stopped:#?}");
+fn crds_that_the_user_may_not_read_are_no_problem() {
+    let message = "customresourcedefinitions is forbidden".to_owned();
+    let denied = [(Category::Installation, message)].into();
+    let facts = ClusterFacts { crds: None, denied, ..good() };
+    let report = Report::new(&facts);
+    assert_eq!(codes(&report), [Code::NotChecked].into());
+    let is_partial = |it: &&CategoryReport| it.summary.contains("not all objects were checked");
+    let partial: Vec<_> =
+        report.categories.iter().filter(is_partial).map(|it| it.category).collect();
+    assert_eq!(partial, [Category::Installation], "only CRDs were not checked");
+}
+
+/// Returns the code and the first object of each finding about speakers with these contacts.
+fn contact_findings(contacts: &[&[&str]]) -> Vec<String> {
+    let mut facts = good();
+    let objects = facts.objects.as_mut().unwrap();
+    objects.nodes.truncate(contacts.len());
+    let speakers = ["node1", "node2", "node3"].into_iter().zip(contacts);
+    objects.speakers = speakers.map(|(node, contacts)| speaker(node, contacts)).collect();
+    let nodes = &objects.nodes;
+    objects.stale = stale_speakers(objects.speakers.iter(), |name| {
+        nodes.iter().find(|node| *node.name == *name)
+    });
+    let report = Report::new(&facts);
+    report.findings().map(|it| format!("{} {}", it.code.name(), it.objects[0].name)).collect()
+}
+
+#[test]
+fn only_running_speakers_must_be_in_contact() {
     // node3 receives nothing.
-    let filtered = texts([&["node2", "node3"], &["node1", "node3"], &[]]);
-    assert_eq!(filtered.len(), 2, "{filtered:#?}");
-    assert!(filtered[0].starts_with("frames of node1 do not arrive at node3"), "{filtered:#?}");
-    assert_eq!(texts([&[], &[], &[]]), [""; 0]);
+    let filtered: [&[&str]; 3] = [&["node2", "node3"], &["node1", "node3"], &[]];
+    assert_eq!(contact_findings(&filtered), ["FLB041 node1", "FLB041 node2", "FLB043 node3"]);
+    assert_eq!(
+        contact_findings(&[&[], &[], &[]]),
+        ["FLB043 node1", "FLB043 node2", "FLB043 node3"]
+    );
+    // node3 has failed: its SpeakerStatus still lists the others.
+    let failed: [&[&str]; 3] = [&["node2"], &["node1"], &["node1", "node2"]];
+    assert_eq!(contact_findings(&failed), ["FLB009 node3"]);
+    // Of two nodes, node2 has failed.
+    assert_eq!(contact_findings(&[&[], &["node1"]]), ["FLB009 node2"]);
+}
+
+#[test]
+fn a_stopped_speaker_has_one_finding() {
+    let mut facts = good();
+    let objects = facts.objects.as_mut().unwrap();
+    objects.speakers = bad_speakers();
+    objects.speakers[2].node = "node3".into();
+    objects.stale = ["node1".into(), "node2".into()].into();
+    assert_eq!(codes(&Report::new(&facts)), [Code::StaleSpeaker].into());
+}
+
+#[test]
+fn metallbs_objects_are_in_another_namespace_than_the_installation() {
+    let mut facts = bad();
+    let objects = facts.objects.as_mut().unwrap();
+    objects.config.names =
+        Names { namespace: "metallb-system".to_owned(), group: "metallb.io".to_owned() };
+    let report = Report::new(&facts);
+    let of = |code| {
+        let finding = report.findings().find(|it| it.code == code).unwrap();
+        let objects: Vec<_> = finding.objects.iter().map(ToString::to_string).collect();
+        format!("{}: {}", objects.join(" "), finding.text)
+    };
+    for code in [Code::ControllerNotReady, Code::ComponentPermission] {
+        assert!(of(code).contains("ferrolb-system") && !of(code).contains("metallb-system"));
+    }
+    let no_leader = of(Code::NoLeader);
+    assert!(no_leader.starts_with("Lease metallb-system/"), "{no_leader}");
+    assert!(no_leader.contains("kubectl -n ferrolb-system get pods"), "{no_leader}");
+    assert!(of(Code::InvalidResource).starts_with("BGPAdvertisement metallb-system/"));
 }
 
 #[test]
 fn warnings_fail_only_a_strict_check() {
     let mut facts = good();
-    facts.objects.as_mut().unwrap().nodes[0].excluded = true;
+    facts.objects.as_mut().unwrap().controllers = Some([1, 2]);
     let report = Report::new(&facts);
     assert_eq!([report.is_good(false), report.is_good(true)], [true, false]);
+}
+
+#[test]
+fn excluded_nodes_are_a_warning_only_if_no_node_takes_over() {
+    let with = |excluded: usize, ignores_label: bool| {
+        let mut facts = good();
+        let objects = facts.objects.as_mut().unwrap();
+        objects.nodes[..excluded].iter_mut().for_each(|node| node.excluded = true);
+        objects.ignores_exclude_label = ignores_label;
+        let report = Report::new(&facts);
+        let cluster = report.categories.iter().find(|it| it.category == Category::Cluster).unwrap();
+        (codes(&report), cluster.summary.clone())
+    };
+    let summary = "Kubernetes 1.36, kube-proxy nftables, nodes: 3";
+    let excluded = format!("{summary} (by their label, not announcing: node1)");
+    assert_eq!(with(1, false), (BTreeSet::new(), excluded));
+    assert_eq!(with(2, false).0, [Code::NodeExcluded].into());
+    // The label has no effect.
+    for (excluded, ignores_label) in [(2, true), (3, false)] {
+        assert_eq!(with(excluded, ignores_label), (BTreeSet::new(), summary.to_owned()));
+    }
 }
 
 #[test]

@@ -3,14 +3,15 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
-use ferrolb_proto::api;
+use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::controller::state::Names;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::{Api, Client};
+use kube::{Api, Client, Error};
 
 use super::manifest;
 use super::propose::{Proposal, ProposedPool, Request, propose};
-use crate::check::read::read_objects;
+use crate::check::read::{AddressFacts, read_addresses};
+use crate::snapshot::NOT_FOUND;
 
 /// Field manager of the applied objects.
 const FIELD_MANAGER: &str = "kubectl-ferrolb";
@@ -28,7 +29,11 @@ pub async fn init(
     yes: bool,
     print: impl Fn(&str) -> Result<bool>,
 ) -> Result<()> {
-    let (objects, service_ranges) = read_objects(client, namespace, unix_time).await?;
+    let facts = read_addresses(client, namespace, unix_time).await?;
+    let AddressFacts { objects, service_ranges, denied } = facts;
+    for message in denied {
+        eprintln!("note: not all objects could be read: no permission: {message}");
+    }
     let proposal = propose(&objects, &service_ranges, request)?;
     eprint!("{proposal}");
     let Proposal::New(pool) = proposal else { return Ok(()) };
@@ -64,9 +69,36 @@ async fn apply(client: &Client, pool: &ProposedPool, names: &Names) -> Result<()
         let api = Api::<DynamicObject>::namespaced_with(client, &names.namespace, &resource);
         api.patch(&pool.name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(&object))
             .await
-            .with_context(|| {
-                format!("cannot apply {} {}: is FerroLB installed?", kind.name(), pool.name)
+            .map_err(|error| {
+                let context = failure(kind, &pool.name, &error);
+                anyhow::Error::new(error).context(context)
             })?;
     }
     Ok(())
+}
+
+/// Describes an object that cannot be applied. The API server finds neither the kind nor the
+/// namespace if FerroLB is not installed.
+fn failure(kind: CustomResourceKind, name: &str, error: &Error) -> String {
+    let is_missing = matches!(error, Error::Api(status) if status.code == NOT_FOUND);
+    let hint = if is_missing { ": is FerroLB installed?" } else { "" };
+    format!("cannot apply {} {name}{hint}", kind.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn only_a_missing_kind_is_a_missing_installation() {
+        let text = |code| {
+            let error =
+                Error::Api(Box::new(Status::failure("conflict", "Conflict").with_code(code)));
+            failure(CustomResourceKind::IPAddressPool, "lan", &error)
+        };
+        assert_eq!(text(404), "cannot apply IPAddressPool lan: is FerroLB installed?");
+        assert_eq!(text(409), "cannot apply IPAddressPool lan");
+    }
 }

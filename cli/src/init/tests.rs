@@ -1,7 +1,6 @@
 //! Proposals for clusters of several kinds, and the golden files of the output.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use ferrolb_proto::api;
 use ferrolb_proto::controller::state::{Config, Names};
@@ -12,6 +11,7 @@ use serde_json::json;
 use super::manifest::yaml;
 use super::propose::{NoProposal, Proposal, Request, propose};
 use crate::check::facts::Objects;
+use crate::golden::golden;
 
 /// Returns a cluster with nodes of these InternalIPs and without speakers.
 fn cluster(addresses: &[&str]) -> Objects {
@@ -172,13 +172,5 @@ fn explanations_and_yaml() {
         }
         text.push('\n');
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/init/golden/proposals.txt");
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the variable is an option of this test, not of a component"
-    )]
-    if std::env::var("FERROLB_UPDATE_SNAPSHOTS").is_ok() {
-        std::fs::write(&path, &text).unwrap();
-    }
-    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), text);
+    golden("init/golden/proposals.txt", &text);
 }

@@ -22,7 +22,8 @@ const fn case(code: Code, object: &'static str, make: &'static str, undo: &'stat
     Case { code, object, arguments: "", make, undo }
 }
 
-/// All cases. A Node without a machine has a SpeakerStatus that no speaker changes.
+/// All cases. A Node without a machine has a SpeakerStatus that no speaker changes. Two of them
+/// that list each other as contacts count as running speakers.
 pub(super) const CASES: &[Case] = &[
     Case {
         arguments: "--installation default",
@@ -75,6 +76,22 @@ EOF",
         "kubectl -n ferrolb-system delete fpool backwards",
     ),
     case(
+        Code::StaleSpeaker,
+        "Node node9",
+        r#"kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Node
+metadata: {name: node9}
+---
+apiVersion: ferrolb.io/v1beta1
+kind: SpeakerStatus
+metadata: {name: node9, namespace: ferrolb-system}
+EOF
+kubectl -n ferrolb-system patch fspeaker node9 --subresource=status --type=merge -p '{"status": {
+"interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:09", "up": true, "heard": ["node1"]}]}}'"#,
+        "kubectl delete node node9; kubectl -n ferrolb-system delete fspeaker node9",
+    ),
+    case(
         Code::StrictArpOff,
         "ConfigMap kube-system/kube-proxy",
         "kubectl -n kube-system create configmap kube-proxy --from-literal=config.conf='mode: ipvs'",
@@ -83,8 +100,8 @@ EOF",
     case(
         Code::NodeExcluded,
         "Node node3",
-        "kubectl label node node3 node.kubernetes.io/exclude-from-external-load-balancers=",
-        "kubectl label node node3 node.kubernetes.io/exclude-from-external-load-balancers-",
+        "kubectl label node node2 node3 node.kubernetes.io/exclude-from-external-load-balancers=",
+        "kubectl label node node2 node3 node.kubernetes.io/exclude-from-external-load-balancers-",
     ),
     case(
         Code::MetalLb,
@@ -267,34 +284,44 @@ EOF",
     ),
 ];
 
-/// Returns the commands that create a Node and its SpeakerStatus.
+/// Returns the commands that create two Nodes and their SpeakerStatuses.
 macro_rules! make_node {
     () => {
         r#"kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Node
+metadata: {name: node8}
+---
 apiVersion: v1
 kind: Node
 metadata: {name: node9}
 ---
 apiVersion: ferrolb.io/v1beta1
 kind: SpeakerStatus
+metadata: {name: node8, namespace: ferrolb-system}
+---
+apiVersion: ferrolb.io/v1beta1
+kind: SpeakerStatus
 metadata: {name: node9, namespace: ferrolb-system}
 EOF
+kubectl -n ferrolb-system patch fspeaker node8 --subresource=status --type=merge -p '{"status": {
+"interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:08", "up": true, "heard": ["node9"]}]}}'
 kubectl -n ferrolb-system patch fspeaker node9 --subresource=status --type=merge -p '{"status": {
 "dataPath": {"state": "Unhealthy", "message": "no reply"},
 "bgp": {"established": "0/1", "sessions": [{"peer": "tor", "state": "Active",
 "issues": [{"reason": "BadPeerAS", "message": "the router is in AS 64999"}]}]},
 "interfaces": [
-{"name": "eth0", "mac": "02:00:00:00:00:09", "up": true, "heard": ["node1"], "unheard": ["node1"],
+{"name": "eth0", "mac": "02:00:00:00:00:09", "up": true, "heard": ["node1", "node8"], "unheard": ["node1"],
 "issues": [{"address": "172.30.0.250", "reason": "AddressConflict", "mac": "02:00:00:00:00:0a"}]},
 {"name": "eth1", "mac": "02:00:00:00:01:09", "up": true, "subnets": ["172.30.0.0/24"]}]}}'
 "#
     };
 }
 
-/// Returns the commands that delete the Node and its SpeakerStatus.
+/// Returns the commands that delete the Nodes and their SpeakerStatuses.
 macro_rules! undo_node {
     () => {
-        "kubectl delete node node9; kubectl -n ferrolb-system delete fspeaker node9\n"
+        "kubectl delete node node8 node9; kubectl -n ferrolb-system delete fspeaker node8 node9\n"
     };
 }
 

@@ -64,7 +64,7 @@ fn faults() -> [Fault<'static>; 5] {
         },
         Fault {
             name: "exclude label",
-            code: "FLB013",
+            code: "FLB071",
             why: "no: labeled exclude-from-external-load-balancers",
             inject: &|lab| lab.kubectl(&["label", "node", NODE, &format!("{EXCLUDE}=")]).map(drop),
             remove: &|lab| lab.kubectl(&["label", "node", NODE, &format!("{EXCLUDE}-")]).map(drop),

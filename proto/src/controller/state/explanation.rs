@@ -182,7 +182,9 @@ impl State {
         }
     }
 
-    pub(super) fn stale(&self) -> BTreeSet<Box<str>> {
+    /// Returns the nodes whose SpeakerStatus is stale, see [`stale_speakers`].
+    #[must_use]
+    pub fn stale(&self) -> BTreeSet<Box<str>> {
         stale_speakers(self.speakers.values(), |name| self.nodes.get(name))
     }
 
