@@ -19,6 +19,7 @@ mod kube_vip_steps;
 pub mod live;
 pub mod metallb;
 pub mod metallb_steps;
+pub mod metallb_workloads;
 pub mod objects;
 pub mod predict;
 pub mod render;

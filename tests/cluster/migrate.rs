@@ -174,7 +174,7 @@ fn execute(
 fn switch(lab: &Lab, plan: &Value) -> Result<()> {
     let mut stopped: Option<Instant> = None;
     execute(lab, plan, "switch", |command| {
-        if command.contains("get daemonset") {
+        if command.contains(" patch daemonset/") {
             for (_, address) in SERVICES {
                 let text = format!("{address}/32");
                 let owner = metallb_owner(lab, address)?;

@@ -11,6 +11,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::metallb_steps::{self, Settings};
+use super::metallb_workloads::{Workloads, is_metallb};
 use super::objects::{self, APPS, Objects, annotation, name, namespace, text};
 use super::predict::{Expected, Prediction, predict};
 use super::translate::{KINDS, METALLB, Translation, translate};
@@ -42,12 +43,18 @@ impl<'a> MetalLb<'a> {
     /// Finds MetalLB in a cluster. `ferrolb` is FerroLB's namespace.
     ///
     /// # Errors
-    /// The namespace of MetalLB is not known.
+    /// The namespace of MetalLB is not known, or is also FerroLB's.
     pub fn find(objects: &'a Objects, metallb: Option<&str>, ferrolb: &'a str) -> Result<Self> {
         let namespace = match metallb {
             Some(namespace) => namespace.to_owned(),
             None => find_namespace(objects)?,
         };
+        if namespace == ferrolb {
+            bail!(
+                "the namespace of MetalLB, {namespace}, is also the one of FerroLB: install FerroLB \
+                 in another namespace, and name that one with --installation"
+            );
+        }
         let class = class(objects, &namespace);
         Ok(Self { objects, namespace, ferrolb, class })
     }
@@ -91,6 +98,7 @@ impl<'a> MetalLb<'a> {
             |it: &&Value| name(it) == installation::CONTROLLER && namespace(it) == self.ferrolb;
         Settings {
             metallb: self.namespace.clone(),
+            workloads: self.workloads(),
             ferrolb: self.ferrolb.to_owned(),
             directory: directory.to_owned(),
             class: self.class.clone(),
@@ -103,6 +111,10 @@ impl<'a> MetalLb<'a> {
         }
     }
 
+    fn workloads(&self) -> Workloads {
+        Workloads::find(self.objects, &self.namespace)
+    }
+
     /// Returns MetalLB's objects of a kind.
     fn of(&self, kind: CustomResourceKind) -> impl Iterator<Item = &Value> {
         let all = self.objects.of(METALLB, kind.name());
@@ -111,6 +123,7 @@ impl<'a> MetalLb<'a> {
 
     fn migration(&self, prediction: Prediction, mut problems: Vec<Problem>) -> Migration {
         problems.extend(prediction.invalid);
+        problems.extend(self.workloads().problem());
         problems.extend(self.other_frr_configurations());
         problems.extend(self.unserved());
         problems.extend(self.class_note());
@@ -262,10 +275,7 @@ fn is_own_frr(configuration: &Value) -> bool {
 /// several namespaces, because MetalLB reads its own namespace only.
 fn find_namespace(objects: &Objects) -> Result<String> {
     let pools: BTreeSet<&str> = objects.of(METALLB, "IPAddressPool").map(namespace).collect();
-    let sets = objects.of(APPS, "DaemonSet").filter(|set| {
-        let mut containers = objects::list(set, "/spec/template/spec/containers").iter();
-        containers.any(|it| text(it, "/image").contains("metallb"))
-    });
+    let sets = objects.of(APPS, "DaemonSet").filter(|set| is_metallb(set));
     let sets: BTreeSet<&str> = sets.map(namespace).collect();
     let both: Vec<&str> = match pools.len() {
         0 => sets.into_iter().collect(),

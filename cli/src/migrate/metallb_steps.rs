@@ -7,6 +7,7 @@ use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 
 use super::Step;
 use super::metallb::{OBJECTS, PEERS, SERVED};
+use super::metallb_workloads::Workloads;
 use super::shell::{compare_addresses, file, quoted, save_addresses};
 
 /// Options of `helm` that wait until all pods are replaced.
@@ -28,6 +29,8 @@ const NOTHING_CHANGED: &str = "prints nothing: no address has changed";
 pub struct Settings {
     /// MetalLB's namespace.
     pub metallb: String,
+    /// MetalLB's Deployments and DaemonSets.
+    pub workloads: Workloads,
     /// FerroLB's namespace.
     pub ferrolb: String,
     /// Directory of the files.
@@ -83,7 +86,7 @@ pub fn in_place(settings: &Settings) -> Vec<Step> {
             class.unwrap_or_default()
         ))
         .undo(format!("helm uninstall ferrolb --namespace {ferrolb}"))
-        .undo_all(start(settings));
+        .undo_all(settings.workloads.start());
     let clean_up = clean_up(settings, NO_EFFECT);
     vec![save(settings), step, verify(settings), clean_up]
 }
@@ -181,38 +184,13 @@ fn upgrade(settings: &Settings, class: &str) -> String {
 
 /// Returns the commands that stop MetalLB.
 fn stop(settings: &Settings) -> Vec<String> {
-    let namespace = quoted(&settings.metallb);
-    let mut commands = vec![
-        format!("kubectl -n {namespace} scale deployment --all --replicas=0"),
-        select_nodes(&namespace, "\"stopped\""),
-        format!("kubectl -n {namespace} wait --for=delete pod --all --timeout=60s"),
-    ];
+    let mut commands = settings.workloads.stop();
     // FRR-K8s in another namespace continues to run, with the configuration of MetalLB.
     commands.extend(settings.frr_configurations.iter().map(|(namespace, name)| {
         let (namespace, name) = (quoted(namespace), quoted(name));
         format!("kubectl -n {namespace} delete frrconfigurations.frrk8s.metallb.io {name}")
     }));
     commands
-}
-
-/// Returns the commands that start MetalLB again.
-fn start(settings: &Settings) -> [String; 2] {
-    let namespace = quoted(&settings.metallb);
-    [
-        select_nodes(&namespace, "null"),
-        format!("kubectl -n {namespace} scale deployment --all --replicas=1"),
-    ]
-}
-
-/// Returns the command that sets a label in the node selectors of MetalLB's DaemonSets.
-fn select_nodes(namespace: &str, value: &str) -> String {
-    let patch = format!(
-        "{{\"spec\":{{\"template\":{{\"spec\":{{\"nodeSelector\":{{\"metallb\":{value}}}}}}}}}}}"
-    );
-    format!(
-        "kubectl -n {namespace} get daemonset -o name | \
-         xargs -I SET kubectl -n {namespace} patch SET --type=merge -p '{patch}'"
-    )
 }
 
 /// Returns the effect while no load balancer runs.
@@ -249,9 +227,11 @@ fn switch(settings: &Settings) -> Step {
     let uninstall = format!("helm uninstall ferrolb --namespace {}", quoted(&settings.ferrolb));
     // A controller that does not serve the Services any more would remove their addresses.
     step = match &settings.class {
-        Some(class) => step.run(upgrade(settings, class)).undo(uninstall).undo_all(start(settings)),
+        Some(class) => {
+            step.run(upgrade(settings, class)).undo(uninstall).undo_all(settings.workloads.start())
+        }
         None => step
-            .undo_all(start(settings))
+            .undo_all(settings.workloads.start())
             .undo("# when MetalLB's controller has written its annotation to all Services again:")
             .undo(uninstall),
     };
@@ -269,10 +249,9 @@ fn verify(settings: &Settings) -> Step {
 }
 
 fn clean_up(settings: &Settings, effect: &str) -> Step {
-    let namespace = quoted(&settings.metallb);
     Step::new("clean-up", "Delete MetalLB, if you need no rollback", effect)
         .check(compare_addresses(&settings.directory), "prints nothing, or only new Services")
-        .run(format!("kubectl -n {namespace} delete deployment,daemonset --all"))
+        .run_all(settings.workloads.delete())
         .run(
             "kubectl delete validatingwebhookconfiguration --ignore-not-found \
          metallb-webhook-configuration frr-k8s-validating-webhook-configuration",

@@ -283,6 +283,8 @@ fn metallbs_namespace_must_be_unique() {
     assert!(error.contains("--metallb-namespace"), "{error}");
     assert!(MetalLb::find(&objects, Some("b"), FERROLB).is_ok());
     assert!(MetalLb::find(&Objects::new([pool("a")]), None, FERROLB).is_ok());
+    let error = MetalLb::find(&Objects::new([pool("a")]), None, "a").err().unwrap().to_string();
+    assert!(error.contains("--installation"), "{error}");
 }
 
 #[test]
