@@ -12,6 +12,7 @@ pub mod args;
 pub mod change;
 pub mod external_ips;
 pub mod files;
+pub mod installed;
 pub mod kube_vip;
 pub mod kube_vip_bgp;
 pub mod kube_vip_pools;

@@ -9,6 +9,7 @@ use ferrolb_proto::controller::state::{Config, Names};
 use serde_json::Value;
 
 use super::change::{Annotations, shared};
+use super::installed::Installation;
 use super::kube_vip_bgp::Peers;
 use super::kube_vip_pools::Pools;
 use super::kube_vip_steps::Settings;
@@ -64,6 +65,11 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     problems.extend(peers.problems);
     problems.extend(limits(&found));
     problems.extend(services.iter().flat_map(|service| service_limits(service)));
+    let installed = Installation::find(objects, ferrolb);
+    if let Some(installed) = &installed {
+        problems.extend(class.into_iter().flat_map(|class| installed.lost(objects, class)));
+        problems.extend(bgp.and_then(|_| installed.without_bgp(objects)));
+    }
     let after = changed(objects, &changes).with(manifests.iter().cloned());
     let names = Names { namespace: ferrolb.to_owned(), group: api::GROUP.to_owned() };
     let classes = vec![class.unwrap_or(LOAD_BALANCER_CLASS).to_owned()];
@@ -79,6 +85,7 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         secrets: &peers.secrets,
         directory,
         ferrolb,
+        installed: installed.as_ref(),
         has_bgp: bgp.is_some(),
     };
     let steps = settings.steps(objects, &services, &changes);

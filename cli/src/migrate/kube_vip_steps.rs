@@ -5,10 +5,14 @@ use serde_json::Value;
 
 use super::Step;
 use super::change::Annotations;
+use super::installed::{Installation, RELEASE, uninstall};
 use super::kube_vip::{FILE, KubeVip, NAMESPACE};
 use super::objects::{APPS, Objects, name};
 use super::servicelb::finalizers;
-use super::shell::{compare_addresses, file, quoted, save_addresses, stop_controller};
+use super::shell::{
+    CHART, MANIFESTS, MANIFESTS_WITH_BGP, compare_addresses, file, quoted, save_addresses,
+    stop_controller,
+};
 
 /// Facts that decide the steps.
 pub(super) struct Settings<'a> {
@@ -17,6 +21,8 @@ pub(super) struct Settings<'a> {
     pub(super) secrets: &'a [(String, String)],
     pub(super) directory: &'a str,
     pub(super) ferrolb: &'a str,
+    /// FerroLB, if it exists already.
+    pub(super) installed: Option<&'a Installation>,
     pub(super) has_bgp: bool,
 }
 
@@ -40,9 +46,9 @@ impl Settings<'_> {
         let pin = (!pin.commands.is_empty()).then_some(pin);
         let verify = Step::new("verify", "Compare the addresses", "none")
             .run(compare_addresses(self.directory));
-        [save, self.install()]
+        [Some(save), self.install(), pin]
             .into_iter()
-            .chain(pin)
+            .flatten()
             .chain([self.stop(objects), self.apply(), verify])
             .chain(finalizers(services))
             .collect()
@@ -50,25 +56,28 @@ impl Settings<'_> {
 
     /// Without pools, FerroLB leaves Services without a class to the client that has written their
     /// addresses. Services of a class of FerroLB would lose them, so the class follows later.
-    fn install(&self) -> Step {
+    fn install(&self) -> Option<Step> {
         let effect = "none: FerroLB keeps addresses that another load balancer has assigned. Create \
             no Services until the last step";
         let ferrolb = quoted(self.ferrolb);
+        if let Some(installed) = self.installed {
+            return installed.become_default(effect).filter(|_| self.class.is_none());
+        }
         let step = Step::new("install", "Install FerroLB without pools", effect)
             .check(format!("kubectl -n {ferrolb} get ipaddresspools.ferrolb.io"), "none exist");
         if self.class.is_some() {
             let bgp = if self.has_bgp { " --set bgp.enabled=true" } else { "" };
-            return step
-                .run(format!(
-                    "helm install ferrolb deploy/helm/ferrolb --namespace {ferrolb} \
-                     --create-namespace --wait --set loadBalancerClass={LOAD_BALANCER_CLASS}{bgp}"
-                ))
-                .undo(format!("helm uninstall ferrolb --namespace {ferrolb}"));
+            let step = step.run(format!(
+                "helm install {RELEASE} {CHART} --namespace {ferrolb} --create-namespace --wait \
+                 --set loadBalancerClass={LOAD_BALANCER_CLASS}{bgp}"
+            ));
+            return Some(step.undo(format!("helm uninstall {RELEASE} --namespace {ferrolb}")));
         }
-        let file = if self.has_bgp { "deploy/install-bgp.yaml" } else { "deploy/install.yaml" };
-        step.run(format!("kubectl apply -f {file}"))
-            .run(format!("kubectl -n {ferrolb} rollout status daemonset/speaker"))
-            .undo(format!("kubectl delete -f {file}"))
+        let file = if self.has_bgp { MANIFESTS_WITH_BGP } else { MANIFESTS };
+        let step = step
+            .run(format!("kubectl apply -f {file}"))
+            .run(format!("kubectl -n {ferrolb} rollout status daemonset/speaker"));
+        Some(step.undo_all(uninstall(self.ferrolb)))
     }
 
     fn stop(&self, objects: &Objects) -> Step {
@@ -128,12 +137,9 @@ impl Settings<'_> {
             ))
             .undo("# then undo \"Stop kube-vip for Services\"");
         if let Some(class) = self.class {
-            step = step.run(format!(
-                "helm upgrade ferrolb deploy/helm/ferrolb --namespace {} --wait \
-                 --reset-then-reuse-values --set loadBalancerClass={}",
-                quoted(self.ferrolb),
-                quoted(class)
-            ));
+            let new = || Installation::side_by_side(self.ferrolb);
+            let installation = self.installed.cloned().unwrap_or_else(new);
+            step = step.run_all(installation.serve(Some(class)));
         }
         step
     }

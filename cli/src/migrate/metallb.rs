@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::installed::Installation;
 use super::metallb_steps::{self, Settings};
 use super::metallb_workloads::{Workloads, is_metallb};
 use super::objects::{self, APPS, Objects, annotation, name, namespace, text};
@@ -35,6 +36,8 @@ pub struct MetalLb<'a> {
     namespace: String,
     /// FerroLB's namespace.
     ferrolb: &'a str,
+    /// FerroLB, if it exists already.
+    installed: Option<Installation>,
     /// Class of the Services that MetalLB serves; `None`: Services without a class.
     class: Option<String>,
 }
@@ -56,16 +59,18 @@ impl<'a> MetalLb<'a> {
             );
         }
         let class = class(objects, &namespace);
-        Ok(Self { objects, namespace, ferrolb, class })
+        let installed = Installation::find(objects, ferrolb);
+        Ok(Self { objects, namespace, ferrolb, installed, class })
     }
 
     /// Plans the migration to FerroLB's own objects. The files are written to `directory`.
     #[must_use]
     pub fn own_group(&self, directory: &str) -> Migration {
-        let Translation { manifests, secrets, problems } =
+        let Translation { manifests, secrets, mut problems } =
             translate(self.objects, &self.namespace, self.ferrolb);
         let prediction = self.predict_own_group(&manifests);
         let is_peer = |object: &Value| text(object, "/kind") == CustomResourceKind::BGPPeer.name();
+        problems.extend(self.installation_problems());
         let (peers, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(is_peer);
         let settings =
             Settings { secrets, has_peers: !peers.is_empty(), ..self.settings(directory) };
@@ -76,7 +81,10 @@ impl<'a> MetalLb<'a> {
             files,
             ..self.migration(prediction, problems)
         };
-        migration.with_steps(metallb_steps::own_group(&settings))
+        match &self.installed {
+            Some(installed) if installed.is_in_place() => migration,
+            _ => migration.with_steps(metallb_steps::own_group(&settings)),
+        }
     }
 
     /// Plans the in-place migration.
@@ -86,23 +94,47 @@ impl<'a> MetalLb<'a> {
         let prediction = predict(self.config(names), self.objects, self.expected());
         let mut problems = Vec::new();
         problems.extend(self.stored_versions());
+        if self.installed.is_some() {
+            let text = "it is installed already, and would serve none of its own pools any more: \
+                migrate with --own-group, or uninstall it first (docs/install/uninstall.md)";
+            problems.push(Problem::of("FerroLB", text));
+        }
         let migration = Migration {
             title: "In-place migration from MetalLB".to_owned(),
             ..self.migration(prediction, problems)
         };
-        migration.with_steps(metallb_steps::in_place(&self.settings(directory)))
+        match self.installed {
+            Some(_) => migration,
+            None => migration.with_steps(metallb_steps::in_place(&self.settings(directory))),
+        }
+    }
+
+    /// Reports facts of the existing FerroLB that prevent a migration to its own objects.
+    fn installation_problems(&self) -> Vec<Problem> {
+        let Some(installed) = &self.installed else { return Vec::new() };
+        let mut problems = Vec::new();
+        if installed.is_in_place() {
+            let text = "it uses MetalLB's objects already: \
+                docs/migrate-in-place-from-metallb.md#change-to-ferrolbs-own-objects";
+            problems.push(Problem::of("FerroLB", text));
+        }
+        if let Some(class) = &self.class {
+            problems.extend(installed.lost(self.objects, class));
+        }
+        if self.of(CustomResourceKind::BGPPeer).next().is_some() {
+            problems.extend(installed.without_bgp(self.objects));
+        }
+        problems
     }
 
     fn settings(&self, directory: &str) -> Settings {
-        let is_controller =
-            |it: &&Value| name(it) == installation::CONTROLLER && namespace(it) == self.ferrolb;
         Settings {
             metallb: self.namespace.clone(),
             workloads: self.workloads(),
             ferrolb: self.ferrolb.to_owned(),
             directory: directory.to_owned(),
             class: self.class.clone(),
-            is_installed: self.objects.of(APPS, "Deployment").any(|it| is_controller(&it)),
+            installed: self.installed.clone(),
             has_bgp: self.of(CustomResourceKind::BGPPeer).next().is_some(),
             has_layer2: self.of(CustomResourceKind::L2Advertisement).next().is_some(),
             has_peers: false,

@@ -9,9 +9,10 @@ use ferrolb_proto::controller::state::{Config, Names};
 use serde_json::Value;
 
 use super::change::set_annotation;
+use super::installed::{Installation, uninstall};
 use super::objects::{self, CORE, Objects, list, text};
 use super::predict::{Expected, predict};
-use super::shell::{on_service, quoted, save_addresses, stop_controller};
+use super::shell::{MANIFESTS, on_service, quoted, save_addresses, stop_controller};
 use super::{Migration, Problem, Step};
 
 /// Finalizer of Services, which Kubernetes' library for load balancers adds and removes.
@@ -55,7 +56,8 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     problems.extend(services.iter().filter_map(|service| host_ports(service)));
     let migration =
         Migration { title, facts, services: prediction.outcomes, problems, ..Migration::default() };
-    migration.with_steps(steps(&services, directory, ferrolb, has_pool))
+    let installed = Installation::find(objects, ferrolb);
+    migration.with_steps(steps(&services, directory, ferrolb, installed.as_ref(), has_pool))
 }
 
 /// Returns whether all addresses of a Service are addresses of nodes.
@@ -80,21 +82,29 @@ fn host_ports(service: &Value) -> Option<Problem> {
     (!ports.is_empty()).then(|| Problem::note(objects::label(service), text))
 }
 
-fn steps(services: &[&Value], directory: &str, ferrolb: &str, has_pool: bool) -> Vec<Step> {
+fn steps(
+    services: &[&Value],
+    directory: &str,
+    ferrolb: &str,
+    installed: Option<&Installation>,
+    has_pool: bool,
+) -> Vec<Step> {
     let annotate = |value: &str| {
         let command = |service: &&Value| {
             format!("{} {ADOPT_ANNOTATION}{value}", on_service("annotate", service))
         };
         services.iter().map(command).collect::<Vec<_>>()
     };
-    let install = Step::new(
-        "install",
-        "Install FerroLB",
-        "none: the Services keep the addresses of the nodes, which are in no pool",
-    )
-    .run("kubectl apply -f deploy/install.yaml")
-    .run(format!("kubectl -n {} rollout status daemonset/speaker", quoted(ferrolb)))
-    .undo("kubectl delete -f deploy/install.yaml");
+    let effect = "none: the Services keep the addresses of the nodes, which are in no pool";
+    let install = match installed {
+        Some(installed) => installed.become_default(effect),
+        None => Some(
+            Step::new("install", "Install FerroLB", effect)
+                .run(format!("kubectl apply -f {MANIFESTS}"))
+                .run(format!("kubectl -n {} rollout status daemonset/speaker", quoted(ferrolb)))
+                .undo_all(uninstall(ferrolb)),
+        ),
+    };
     let pool = Step::new(
         "pool",
         "Create a pool with an address for each Service",
@@ -136,9 +146,9 @@ fn steps(services: &[&Value], directory: &str, ferrolb: &str, has_pool: bool) ->
         .run(format!("mkdir -p {}", quoted(directory)))
         .run(save_addresses(directory));
     let pool = (!has_pool).then_some(pool);
-    [save, install]
+    [Some(save), install, pool]
         .into_iter()
-        .chain(pool)
+        .flatten()
         .chain([disable, adopt])
         .chain(finalizers(services))
         .collect()

@@ -11,6 +11,13 @@ const ADDRESSES: &str = "kubectl get services --all-namespaces --field-selector 
 /// File with the addresses before the migration.
 pub const BEFORE: &str = "addresses-before.txt";
 
+/// The chart, in a clone of FerroLB's repository.
+pub const CHART: &str = "deploy/helm/ferrolb";
+/// Manifests of an installation for layer 2.
+pub const MANIFESTS: &str = "deploy/install.yaml";
+/// Manifests of an installation with BGP.
+pub const MANIFESTS_WITH_BGP: &str = "deploy/install-bgp.yaml";
+
 /// Returns a text as one word of a shell command.
 #[must_use]
 pub fn quoted(text: &str) -> String {

@@ -144,6 +144,65 @@ fn a_class_of_kube_vip_is_set_after_kube_vip_has_stopped() {
     assert!(commands("switch").ends_with("--set loadBalancerClass=kube-vip.io/kube-vip-class"));
 }
 
+/// Returns FerroLB's controller, without and with a Helm release.
+fn controllers() -> [Value; 2] {
+    [json!({}), json!({"app.kubernetes.io/managed-by": "Helm"})].map(|labels| {
+        let env = json!([{"name": "FERROLB_DEFAULT_IMPLEMENTATION", "value": "false"}]);
+        json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "controller", "namespace": FERROLB, "labels": labels},
+            "spec": {"selector": {}, "template": {"spec": {"containers": [
+                {"name": "controller", "env": env}]}}}})
+    })
+}
+
+#[test]
+fn an_existing_installation_is_neither_installed_nor_deleted() {
+    for controller in controllers() {
+        let objects = |name: &str| read(&[name]).with([controller.clone()]);
+        let metallb =
+            |name: &str| MetalLb::find(&objects(name), None, FERROLB).unwrap().own_group(DIRECTORY);
+        let plans = [
+            metallb("metallb.yaml"),
+            metallb("metallb_class.yaml"),
+            servicelb::plan(&objects("servicelb.yaml"), DIRECTORY, FERROLB),
+            kube_vip::plan(&objects("kube_vip.yaml"), DIRECTORY, FERROLB),
+            kube_vip::plan(&objects("kube_vip_bgp.yaml"), DIRECTORY, FERROLB),
+            external_ips::plan(&objects("external_ips.yaml"), DIRECTORY, FERROLB),
+        ];
+        for plan in &plans {
+            let commands = plan.steps.iter().flat_map(|it| it.commands.iter().chain(&it.rollback));
+            let commands: Vec<&str> = commands.map(String::as_str).collect();
+            for word in ["install.yaml", "install-bgp.yaml", " install ", "uninstall", "crd"] {
+                assert!(!commands.iter().any(|it| it.contains(word)), "{word}: {commands:#?}");
+            }
+            let is_release = controller["metadata"]["labels"] != json!({});
+            assert_eq!(commands.iter().any(|it| it.starts_with("helm ")), is_release);
+            assert_eq!(
+                commands
+                    .iter()
+                    .any(|it| it.contains(" set env ") && it.contains(" deployment/controller ")),
+                !is_release
+            );
+        }
+        let objects = objects("metallb.yaml");
+        let in_place = MetalLb::find(&objects, None, FERROLB).unwrap().in_place(DIRECTORY);
+        assert!(in_place.steps.is_empty());
+        assert!(in_place.problems.iter().any(|it| it.text.starts_with("it is installed already")));
+    }
+}
+
+#[test]
+fn no_rollback_deletes_a_custom_resource_definition() {
+    let plans = [
+        servicelb::plan(&read(&["servicelb.yaml"]), DIRECTORY, FERROLB),
+        kube_vip::plan(&read(&["kube_vip.yaml"]), DIRECTORY, FERROLB),
+        kube_vip::plan(&read(&["kube_vip_bgp.yaml"]), DIRECTORY, FERROLB),
+    ];
+    for command in plans.iter().flat_map(|it| &it.steps).flat_map(|it| &it.rollback) {
+        assert!(!command.contains("delete -f deploy/") && !command.contains("crd"), "{command}");
+    }
+}
+
 #[test]
 fn plans_for_an_empty_cluster_have_no_files_and_no_panic() {
     let empty = Objects::default();
