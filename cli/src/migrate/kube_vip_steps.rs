@@ -131,10 +131,7 @@ impl Settings<'_> {
             .run_all(secrets)
             .run(format!("kubectl apply -f {file}"))
             .undo(stop_controller(self.ferrolb))
-            .undo(format!(
-                "kubectl -n {} delete l2advertisements.ferrolb.io,bgpadvertisements.ferrolb.io --all",
-                quoted(self.ferrolb)
-            ))
+            .undo(format!("kubectl delete -f {file}"))
             .undo("# then undo \"Stop kube-vip for Services\"");
         if let Some(class) = self.class {
             let new = || Installation::side_by_side(self.ferrolb);

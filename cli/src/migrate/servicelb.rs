@@ -14,6 +14,7 @@ use super::objects::{self, CORE, Objects, list, text};
 use super::predict::{Expected, predict};
 use super::shell::{MANIFESTS, on_service, quoted, save_addresses, stop_controller};
 use super::{Migration, Problem, Step};
+use crate::init::propose::POOL;
 
 /// Finalizer of Services, which Kubernetes' library for load balancers adds and removes.
 pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
@@ -112,7 +113,7 @@ fn steps(
     )
     .run("kubectl ferrolb init")
     .undo(format!(
-        "kubectl -n {} delete ipaddresspools.ferrolb.io,l2advertisements.ferrolb.io --all",
+        "kubectl -n {} delete ipaddresspools.ferrolb.io/{POOL} l2advertisements.ferrolb.io/{POOL}",
         quoted(ferrolb)
     ));
     let disable = Step::new(

@@ -192,7 +192,7 @@ fn an_existing_installation_is_neither_installed_nor_deleted() {
 }
 
 #[test]
-fn no_rollback_deletes_a_custom_resource_definition() {
+fn rollbacks_delete_no_custom_resource_definition_and_no_objects_of_others() {
     let plans = [
         servicelb::plan(&read(&["servicelb.yaml"]), DIRECTORY, FERROLB),
         kube_vip::plan(&read(&["kube_vip.yaml"]), DIRECTORY, FERROLB),
@@ -200,6 +200,7 @@ fn no_rollback_deletes_a_custom_resource_definition() {
     ];
     for command in plans.iter().flat_map(|it| &it.steps).flat_map(|it| &it.rollback) {
         assert!(!command.contains("delete -f deploy/") && !command.contains("crd"), "{command}");
+        assert!(!command.contains("--all"), "{command}");
     }
 }
 
