@@ -6,19 +6,23 @@ use serde_json::Value;
 use super::Step;
 use super::change::Annotations;
 use super::installed::{Installation, RELEASE, uninstall};
-use super::kube_vip::{FILE, KubeVip, NAMESPACE};
-use super::objects::{APPS, Objects, name};
+use super::kube_vip::{FILE, KubeVip};
+use super::kube_vip_bgp::Secret;
+use super::objects::{APPS, Objects, name, namespace};
 use super::servicelb::finalizers;
 use super::shell::{
     CHART, MANIFESTS, MANIFESTS_WITH_BGP, compare_addresses, file, quoted, save_addresses,
     stop_controller,
 };
 
+/// Name of the Deployment of kube-vip's cloud provider.
+const PROVIDER: &str = "kube-vip-cloud-provider";
+
 /// Facts that decide the steps.
 pub(super) struct Settings<'a> {
     pub(super) found: &'a [KubeVip<'a>],
     pub(super) class: Option<&'a str>,
-    pub(super) secrets: &'a [(String, String)],
+    pub(super) secrets: &'a [Secret],
     pub(super) directory: &'a str,
     pub(super) ferrolb: &'a str,
     /// FerroLB, if it exists already.
@@ -86,21 +90,22 @@ impl Settings<'_> {
             routers withdraw the routes";
         let mut step = Step::new("stop", "Stop kube-vip for Services", effect)
             .check(compare_addresses(self.directory), "prints nothing: no address has changed");
-        let provider = "kube-vip-cloud-provider";
-        if objects.of(APPS, "Deployment").any(|it| name(it) == provider) {
-            let scale = |replicas: u8| {
-                format!("kubectl -n {NAMESPACE} scale deployment {provider} --replicas={replicas}")
+        for provider in objects.of(APPS, "Deployment").filter(|it| name(it) == PROVIDER) {
+            let scale = |replicas: u64| {
+                let namespace = quoted(namespace(provider));
+                format!("kubectl -n {namespace} scale deployment {PROVIDER} --replicas={replicas}")
             };
-            step = step.run(scale(0)).undo(scale(1));
+            let replicas = provider.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+            step = step.run(scale(0)).undo(scale(replicas));
         }
-        for found in self.found {
-            let Some(set) = found.daemonset.map(quoted) else { continue };
+        for set in self.found.iter().filter_map(|it| it.daemonset.as_ref()) {
+            let (namespace, set) = (quoted(set.namespace()), quoted(set.name()));
             let set_env = |value: &str| {
-                format!("kubectl -n {NAMESPACE} set env daemonset/{set} svc_enable={value}")
+                format!("kubectl -n {namespace} set env daemonset/{set} svc_enable={value}")
             };
             step = step
                 .run(set_env("false"))
-                .run(format!("kubectl -n {NAMESPACE} rollout status daemonset/{set}"))
+                .run(format!("kubectl -n {namespace} rollout status daemonset/{set}"))
                 .undo(set_env("true"));
         }
         if self.found.iter().any(|it| it.daemonset.is_none()) {
@@ -119,19 +124,26 @@ impl Settings<'_> {
         } else {
             "FerroLB announces each address less than 1 s later (estimate)"
         };
-        let secrets = self.secrets.iter().map(|(name, router)| {
+        let ferrolb = quoted(self.ferrolb);
+        let secrets = self.secrets.iter().map(|secret| {
+            // An unset variable fails the command, which would create an empty password.
             format!(
-                "kubectl -n {} create secret generic {name} --type=kubernetes.io/basic-auth \
-                 --from-literal=password=\"$PASSWORD\"  # the password of {router}",
-                quoted(self.ferrolb)
+                "kubectl -n {ferrolb} create secret generic {} --type=kubernetes.io/basic-auth \
+                 --from-literal=password=\"${{PASSWORD_{}:?}}\"  # the password of {}",
+                secret.name, secret.number, secret.router
             )
         });
+        let delete = self
+            .secrets
+            .iter()
+            .map(|secret| format!("kubectl -n {ferrolb} delete secret {}", secret.name));
         let mut step = Step::new("switch", "Create FerroLB's objects", effect)
             .check(format!("kubectl apply --dry-run=server -f {file}"), "no error")
             .run_all(secrets)
             .run(format!("kubectl apply -f {file}"))
             .undo(stop_controller(self.ferrolb))
             .undo(format!("kubectl delete -f {file}"))
+            .undo_all(delete)
             .undo("# then undo \"Stop kube-vip for Services\"");
         if let Some(class) = self.class {
             let new = || Installation::side_by_side(self.ferrolb);
