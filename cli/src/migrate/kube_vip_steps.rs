@@ -11,8 +11,8 @@ use super::kube_vip_bgp::Secret;
 use super::objects::{APPS, Objects, name, namespace};
 use super::servicelb::finalizers;
 use super::shell::{
-    CHART, MANIFESTS, MANIFESTS_WITH_BGP, compare_addresses, file, quoted, save_addresses,
-    stop_controller,
+    CHART, MANIFESTS, MANIFESTS_WITH_BGP, compare_addresses, create_directory, file, quoted,
+    save_addresses, stop_controller,
 };
 
 /// Name of the Deployment of kube-vip's cloud provider.
@@ -38,7 +38,7 @@ impl Settings<'_> {
         changes: &[Annotations<'_>],
     ) -> Vec<Step> {
         let save = Step::new("save", "Save the addresses", "none")
-            .run(format!("mkdir -p {}", quoted(self.directory)))
+            .run_all(create_directory(self.directory))
             .run(save_addresses(self.directory));
         let pin = Step::new(
             "pin",

@@ -245,13 +245,13 @@ impl<'a> MetalLb<'a> {
     /// them, and the migration stops MetalLB.
     fn stored_versions(&self) -> Option<Problem> {
         let crds = self.objects.of("apiextensions.k8s.io", "CustomResourceDefinition");
-        let mut peers = crds.filter(|crd| name(crd) == "bgppeers.metallb.io");
-        let is_stored = peers.any(|crd| {
+        let mut crds = crds.filter(|crd| name(crd) == "bgppeers.metallb.io");
+        let is_stored = crds.any(|crd| {
             objects::texts(crd, "/status/storedVersions").any(|version| version == "v1beta1")
         });
-        let is_written = self
-            .of(CustomResourceKind::BGPPeer)
-            .any(|peer| text(peer, "/apiVersion").ends_with("/v1beta1"));
+        let mut peers = self.of(CustomResourceKind::BGPPeer).peekable();
+        peers.peek()?;
+        let is_written = peers.any(|peer| text(peer, "/apiVersion").ends_with("/v1beta1"));
         let text = format!(
             "the cluster may store BGPPeers as v1beta1, which only MetalLB converts. While MetalLB \
              runs, store them again: kubectl -n {} get bgppeers.v1beta2.metallb.io -o yaml | kubectl \

@@ -9,7 +9,9 @@ use super::Step;
 use super::installed::{HELM_WAIT, Installation, RELEASE};
 use super::metallb::{OBJECTS, PEERS, SERVED};
 use super::metallb_workloads::Workloads;
-use super::shell::{CHART, compare_addresses, file, quoted, save_addresses, stop_controller};
+use super::shell::{
+    CHART, compare_addresses, create_directory, file, quoted, save_addresses, stop_controller,
+};
 
 /// Port of the speakers' metrics. MetalLB's speakers up to 0.15 use the default one.
 const METRICS_PORT: u16 = 7476;
@@ -100,9 +102,8 @@ pub fn in_place(settings: &Settings) -> Vec<Step> {
 }
 
 fn save(settings: &Settings) -> Step {
-    let directory = quoted(&settings.directory);
     Step::new("save", "Save MetalLB's objects and the addresses of all Services", NO_EFFECT)
-        .run(format!("mkdir -p {directory}"))
+        .run_all(create_directory(&settings.directory))
         .run(format!(
             "kubectl -n {} get {METALLB_KINDS} -o yaml > {}",
             quoted(&settings.metallb),

@@ -59,7 +59,8 @@ fn summary(migration: &Migration) -> String {
 fn services(outcomes: &[Outcome]) -> String {
     let kept = outcomes.iter().filter(|it| it.result == AddressResult::Kept).count();
     let changed = outcomes.iter().filter(|it| !it.is_kept()).count();
-    let mut text = format!("{kept} Services keep their addresses, {changed} change\n");
+    let mut text =
+        format!("Services with the same addresses: {kept}; with other ones or none: {changed}\n");
     let rows: Vec<_> = outcomes.iter().filter_map(row).collect();
     if !rows.is_empty() {
         text.push_str(&indented(&table(

@@ -12,7 +12,9 @@ use super::change::set_annotation;
 use super::installed::{Installation, uninstall};
 use super::objects::{self, CORE, Objects, list, text};
 use super::predict::{Expected, predict};
-use super::shell::{MANIFESTS, on_service, quoted, save_addresses, stop_controller};
+use super::shell::{
+    MANIFESTS, create_directory, on_service, quoted, save_addresses, stop_controller,
+};
 use super::{Migration, Problem, Step};
 use crate::init::propose::POOL;
 
@@ -126,9 +128,13 @@ fn steps(
         format!("kubectl -n {} get ipaddresspools.ferrolb.io", quoted(ferrolb)),
         "VALID is True, and Services may use enough addresses",
     )
-    .run("# on every server, add to /etc/rancher/k3s/config.yaml: disable: [servicelb]")
+    .run(
+        "# on every server, add `servicelb` to the list `disable` in /etc/rancher/k3s/config.yaml, \
+         or create that list",
+    )
     .run("# on every server: sudo systemctl restart k3s")
-    .undo("# on every server, remove the line, and: sudo systemctl restart k3s");
+    .undo("# on every server, remove `servicelb` from the list")
+    .undo("# on every server: sudo systemctl restart k3s");
     let adopt = Step::new(
         "adopt",
         "Let FerroLB assign addresses of the pool",
@@ -144,7 +150,7 @@ fn steps(
     .undo_all(annotate("-"))
     .undo("# then undo \"Disable ServiceLB\", which writes its addresses again");
     let save = Step::new("save", "Save the addresses", "none")
-        .run(format!("mkdir -p {}", quoted(directory)))
+        .run_all(create_directory(directory))
         .run(save_addresses(directory));
     let pool = (!has_pool).then_some(pool);
     [Some(save), install, pool]

@@ -34,6 +34,13 @@ pub fn file(directory: &str, name: &str) -> String {
     quoted(&format!("{}/{name}", directory.trim_end_matches('/')))
 }
 
+/// Returns the commands that create the directory of the migration. Only its owner may read the
+/// files that follow, which may contain passwords.
+#[must_use]
+pub fn create_directory(directory: &str) -> [String; 2] {
+    ["umask 077".to_owned(), format!("mkdir -p {}", quoted(directory))]
+}
+
 /// Returns the command that lists the addresses of all Services.
 #[must_use]
 pub fn list_addresses() -> String {

@@ -348,10 +348,33 @@ fn metallbs_namespace_must_be_unique() {
 }
 
 #[test]
+fn stored_versions_matter_only_if_there_are_peers() {
+    let object = |version: &str, kind: &str, name: &str| {
+        json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "a"},
+            "spec": {"addresses": []}, "status": {"storedVersions": ["v1beta1", "v1beta2"]}})
+    };
+    let pool = object("metallb.io/v1beta1", "IPAddressPool", "lan");
+    let crd = object("apiextensions.k8s.io/v1", "CustomResourceDefinition", "bgppeers.metallb.io");
+    let objects = Objects::new([pool, crd]);
+    let is_reported = |objects: &Objects| {
+        let plan = MetalLb::find(objects, None, FERROLB).unwrap().in_place(DIRECTORY);
+        plan.problems.iter().any(|it| it.text.contains("store them again"))
+    };
+    assert!(!is_reported(&objects));
+    assert!(is_reported(&objects.with([object("metallb.io/v1beta2", "BGPPeer", "tor")])));
+}
+
+#[test]
 fn existing_files_are_not_overwritten() {
     let directory = std::env::temp_dir().join(format!("ferrolb-migrate-{}", std::process::id()));
     let file = |name| ManifestFile { name, objects: vec![json!({"kind": "List", "items": []})] };
     files::write(&directory, &[file("b.yaml")]).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(directory.join("b.yaml")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "only the owner may read the file");
+    }
     let error = files::write(&directory, &[file("a.yaml"), file("b.yaml")]).unwrap_err();
     assert!(error.to_string().contains("b.yaml exists"), "{error}");
     assert!(!directory.join("a.yaml").exists(), "no file is written");
