@@ -57,7 +57,9 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         format!("Services with external IPs that can migrate: {}", candidates.len()),
         format!("their external IPs: {}", in_use.len()),
     ];
-    let default = Installation::find(objects, ferrolb).and_then(|it| {
+    let installed = Installation::find(objects, ferrolb);
+    problems.extend(installed.iter().flat_map(|it| it.lost(objects, None)));
+    let default = installed.and_then(|it| {
         it.become_default("none, if another load balancer serves no Service without a class")
     });
     let steps = steps(&candidates, directory, ferrolb, !manifests.is_empty());

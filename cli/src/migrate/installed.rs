@@ -130,18 +130,20 @@ impl Installation {
         format!("kubectl -n {namespace} scale deployment controller --replicas={replicas}")
     }
 
-    /// Reports the Services that FerroLB serves now, and will not after `serve` of a class.
+    /// Reports the Services that FerroLB serves now, and will not after [`Installation::serve`].
     #[must_use]
-    pub fn lost(&self, objects: &Objects, class: &str) -> Vec<Problem> {
+    pub fn lost(&self, objects: &Objects, class: Option<&str>) -> Vec<Problem> {
+        let is_unchanged = class.is_none() && (self.is_default || self.release.is_none());
+        let next = class.unwrap_or(LOAD_BALANCER_CLASS);
         let is_lost = |service: &&Value| match text(service, "/spec/loadBalancerClass") {
-            "" => self.is_default,
-            of_service => of_service != class && self.classes.iter().any(|it| it == of_service),
+            "" => self.is_default && class.is_some(),
+            of_service => of_service != next && self.classes.iter().any(|it| it == of_service),
         };
         let text = format!(
-            "FerroLB serves it now, and will serve only the class {class}: the Service loses its \
-             addresses, unless you create it again with that class"
+            "FerroLB serves it now, and the steps change the class to {next}: the Service loses its \
+             addresses. Create it again with that class"
         );
-        let lost = objects.load_balancers().filter(is_lost);
+        let lost = objects.load_balancers().filter(|it| !is_unchanged && is_lost(it));
         lost.map(|service| Problem::of(objects::label(service), &*text)).collect()
     }
 
@@ -225,12 +227,17 @@ mod tests {
             service("c", json!("other")),
             service("d", Value::Null),
         ]);
-        let lost = |installation: Installation| {
-            let problems = installation.lost(&services, "new");
+        let lost = |installation: Installation, class| {
+            let problems = installation.lost(&services, class);
             problems.into_iter().map(|it| it.object).collect::<Vec<_>>()
         };
-        assert_eq!(lost(Installation::side_by_side("lb")), ["Service default/a"]);
-        let default = find(&json!({}), &json!([]));
-        assert_eq!(lost(default), ["Service default/a", "Service default/d"]);
+        let release = Installation::side_by_side("lb");
+        assert_eq!(lost(release.clone(), Some("new")), ["Service default/a"]);
+        assert_eq!(lost(release.clone(), None), [""; 0]);
+        let other = Installation { classes: vec!["other".to_owned()], ..release };
+        assert_eq!(lost(other, None), ["Service default/c"]);
+        let default = || find(&json!({}), &json!([]));
+        assert_eq!(lost(default(), Some("new")), ["Service default/a", "Service default/d"]);
+        assert_eq!(lost(default(), None), [""; 0]);
     }
 }

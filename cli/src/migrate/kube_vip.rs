@@ -68,7 +68,7 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     problems.extend(services.iter().flat_map(|service| service_limits(service)));
     let installed = Installation::find(objects, ferrolb);
     if let Some(installed) = &installed {
-        problems.extend(class.into_iter().flat_map(|class| installed.lost(objects, class)));
+        problems.extend(installed.lost(objects, class));
         problems.extend(bgp.and_then(|_| installed.without_bgp(objects)));
     }
     let after = changed(objects, &changes).with(manifests.iter().cloned());

@@ -118,9 +118,7 @@ impl<'a> MetalLb<'a> {
                 docs/migrate-in-place-from-metallb.md#change-to-ferrolbs-own-objects";
             problems.push(Problem::of("FerroLB", text));
         }
-        if let Some(class) = &self.class {
-            problems.extend(installed.lost(self.objects, class));
-        }
+        problems.extend(installed.lost(self.objects, self.class.as_deref()));
         if self.of(CustomResourceKind::BGPPeer).next().is_some() {
             problems.extend(installed.without_bgp(self.objects));
         }

@@ -55,11 +55,12 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
             again to see the new addresses";
         problems.push(Problem::of("IPAddressPool", text));
     }
+    let installed = Installation::find(objects, ferrolb);
+    problems.extend(installed.iter().flat_map(|it| it.lost(objects, None)));
     problems.extend(prediction.invalid);
     problems.extend(services.iter().filter_map(|service| host_ports(service)));
     let migration =
         Migration { title, facts, services: prediction.outcomes, problems, ..Migration::default() };
-    let installed = Installation::find(objects, ferrolb);
     migration.with_steps(steps(&services, directory, ferrolb, installed.as_ref(), has_pool))
 }
 
