@@ -133,7 +133,7 @@ impl Migration {
             && self.problems.iter().all(|problem| problem.level == Level::Note)
     }
 
-    /// Sets the steps, with their numbers, and adds the fact that they need a clone of the repository.
+    /// Sets the steps, with their numbers, and adds a fact if they need a clone of the repository.
     #[must_use]
     pub fn with_steps(mut self, steps: Vec<Step>) -> Self {
         if steps.iter().any(Step::needs_clone) {

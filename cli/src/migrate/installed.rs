@@ -1,5 +1,5 @@
-//! FerroLB in the cluster before a migration, and the commands that change which Services it serves.
-//! Pure.
+//! FerroLB in the cluster before a migration, and the commands that change the Services that it
+//! serves. Pure.
 
 use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS};
 use k8s_openapi::api::apps::v1::Deployment;

@@ -145,6 +145,11 @@ impl Settings<'_> {
             .undo(format!("kubectl delete -f {file}"))
             .undo_all(delete)
             .undo("# then undo \"Stop kube-vip for Services\"");
+        if self.installed.is_some() {
+            let text = "# FerroLB's controller remains stopped: without the pools, it would remove \
+                the addresses";
+            step = step.undo(text);
+        }
         if let Some(class) = self.class {
             let new = || Installation::side_by_side(self.ferrolb);
             let installation = self.installed.cloned().unwrap_or_else(new);

@@ -140,7 +140,8 @@ fn why(state: &State, outlook: &Outlook, key: &Key) -> String {
     format!("{reason}: {}", explanation.assignment)
 }
 
-/// Compares the addresses before and after. `after` is `None` if FerroLB does not serve the Service.
+/// Compares the addresses before and after. `after` is `None` if FerroLB does not serve the
+/// Service.
 fn result(before: &[IpAddr], after: Option<&[IpAddr]>, why: String) -> AddressResult {
     let sorted = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
     match after {

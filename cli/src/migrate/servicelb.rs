@@ -149,7 +149,8 @@ fn steps(
     .run_all(annotate("=true"))
     .undo(stop_controller(ferrolb))
     .undo_all(annotate("-"))
-    .undo("# then undo \"Disable ServiceLB\", which writes its addresses again");
+    .undo("# then undo \"Disable ServiceLB\", which writes its addresses again")
+    .undo_all(installed.map(Installation::start_controller));
     let save = Step::new("save", "Save the addresses", "none")
         .run_all(create_directory(directory))
         .run(save_addresses(directory));
