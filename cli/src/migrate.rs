@@ -12,6 +12,7 @@ pub mod args;
 pub mod change;
 pub mod external_ips;
 pub mod files;
+pub mod installed;
 pub mod kube_vip;
 pub mod kube_vip_bgp;
 pub mod kube_vip_pools;
@@ -19,6 +20,7 @@ mod kube_vip_steps;
 pub mod live;
 pub mod metallb;
 pub mod metallb_steps;
+pub mod metallb_workloads;
 pub mod objects;
 pub mod predict;
 pub mod render;
@@ -35,6 +37,9 @@ use serde_json::Value;
 
 use objects::Objects;
 use predict::Outcome;
+
+/// Paths in FerroLB's repository that commands use.
+const CLONED: [&str; 3] = [shell::CHART, shell::MANIFESTS, shell::MANIFESTS_WITH_BGP];
 
 /// A planned migration.
 #[derive(Debug, Default, Serialize)]
@@ -128,9 +133,15 @@ impl Migration {
             && self.problems.iter().all(|problem| problem.level == Level::Note)
     }
 
-    /// Sets the steps, with their numbers.
+    /// Sets the steps, with their numbers, and adds a fact if they need a clone of the repository.
     #[must_use]
     pub fn with_steps(mut self, steps: Vec<Step>) -> Self {
+        if steps.iter().any(Step::needs_clone) {
+            self.facts.push(format!(
+                "the commands run in a clone of {}, which has the directory deploy",
+                env!("CARGO_PKG_REPOSITORY")
+            ));
+        }
         let numbered = |(index, step)| Step { number: index + 1, ..step };
         self.steps = steps.into_iter().enumerate().map(numbered).collect();
         self
@@ -152,6 +163,12 @@ impl Problem {
 }
 
 impl Step {
+    /// Returns whether a command uses the chart or a file with manifests.
+    fn needs_clone(&self) -> bool {
+        let is_in_clone = |command: &String| CLONED.iter().any(|path| command.contains(path));
+        self.commands.iter().chain(&self.rollback).any(is_in_clone)
+    }
+
     /// Returns a step without commands.
     #[must_use]
     pub fn new(id: &'static str, title: impl Into<String>, effect: impl Into<String>) -> Self {

@@ -140,7 +140,8 @@ fn wait_served_by_metallb(lab: &Lab, name: &str) -> Result<()> {
 /// change.
 fn plan(lab: &Lab, directory: &str) -> Result<Value> {
     let text = lab.shell("kubectl ferrolb migrate metallb")?;
-    let expected = format!("{} Services keep their addresses, 0 change", SERVICES.len());
+    let expected =
+        format!("Services with the same addresses: {}; with other ones or none: 0", SERVICES.len());
     ensure!(text.matches(&expected).count() == 2, "not both ways keep the addresses:\n{text}");
     let command = format!("kubectl ferrolb migrate metallb --own-group --to {directory} -o json");
     let plan: Value = serde_json::from_str(&lab.shell(&command)?)?;
@@ -174,7 +175,7 @@ fn execute(
 fn switch(lab: &Lab, plan: &Value) -> Result<()> {
     let mut stopped: Option<Instant> = None;
     execute(lab, plan, "switch", |command| {
-        if command.contains("get daemonset") {
+        if command.contains(" patch daemonset/") {
             for (_, address) in SERVICES {
                 let text = format!("{address}/32");
                 let owner = metallb_owner(lab, address)?;

@@ -11,6 +11,7 @@ use ferrolb_proto::range::AddressRange;
 use serde_json::{Value, json};
 
 use super::change::{Annotations, shared};
+use super::installed::Installation;
 use super::objects::{self, CORE, Objects, key, namespace, object, text, texts};
 use super::predict::{Expected, predict};
 use super::shell::{file, list_addresses, on_service, quoted};
@@ -56,7 +57,13 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         format!("Services with external IPs that can migrate: {}", candidates.len()),
         format!("their external IPs: {}", in_use.len()),
     ];
+    let installed = Installation::find(objects, ferrolb);
+    problems.extend(installed.iter().flat_map(|it| it.lost(objects, None)));
+    let default = installed.and_then(|it| {
+        it.become_default("none, if another load balancer serves no Service without a class")
+    });
     let steps = steps(&candidates, directory, ferrolb, !manifests.is_empty());
+    let steps = default.into_iter().chain(steps).collect();
     let migration = Migration {
         title: "Migration from spec.externalIPs".to_owned(),
         facts,

@@ -72,13 +72,32 @@ pub fn write(directory: &Path, files: &[ManifestFile]) -> Result<()> {
     for file in files {
         let path = directory.join(file.name);
         let text = file.yaml().with_context(|| format!("cannot write {}", path.display()))?;
-        let mut created = fs::File::create_new(&path)
+        let mut created = create_options()
+            .open(&path)
             .with_context(|| format!("cannot create {}", path.display()))?;
         created
             .write_all(text.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Returns the options for a new file. Only its owner may read it: BGPPeers may have passwords.
+#[cfg(unix)]
+fn create_options() -> fs::OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options
+}
+
+/// Returns the options for a new file. It inherits the permissions of the directory.
+#[cfg(not(unix))]
+fn create_options() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    options
 }
 
 impl ManifestFile {

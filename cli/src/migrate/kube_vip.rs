@@ -6,9 +6,11 @@ use std::net::IpAddr;
 
 use ferrolb_proto::api::{self, LOAD_BALANCER_CLASS};
 use ferrolb_proto::controller::state::{Config, Names};
+use ferrolb_proto::facts::Key;
 use serde_json::Value;
 
 use super::change::{Annotations, shared};
+use super::installed::Installation;
 use super::kube_vip_bgp::Peers;
 use super::kube_vip_pools::Pools;
 use super::kube_vip_steps::Settings;
@@ -16,8 +18,8 @@ use super::objects::{self, APPS, CORE, Objects, annotation, key, list, name, nam
 use super::predict::{Expected, predict};
 use super::{ManifestFile, Migration, Problem};
 
-/// Namespace of kube-vip and its ConfigMap.
-pub(super) const NAMESPACE: &str = "kube-system";
+/// Namespace of the ConfigMap of kube-vip's cloud provider.
+const NAMESPACE: &str = "kube-system";
 /// File with all objects.
 pub(super) const FILE: &str = "ferrolb.yaml";
 /// Default of kube-vip's class.
@@ -35,8 +37,8 @@ const UNSUPPORTED: [(&str, &str); 4] = [
 /// A container of kube-vip, and how it runs.
 pub(super) struct KubeVip<'a> {
     env: BTreeMap<&'a str, &'a str>,
-    /// Name of the DaemonSet; `None`: static pods.
-    pub(super) daemonset: Option<&'a str>,
+    /// The DaemonSet; `None`: static pods, which are in `kube-system`.
+    pub(super) daemonset: Option<Key>,
 }
 
 /// Plans the migration. `ferrolb` is FerroLB's namespace.
@@ -64,6 +66,11 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     problems.extend(peers.problems);
     problems.extend(limits(&found));
     problems.extend(services.iter().flat_map(|service| service_limits(service)));
+    let installed = Installation::find(objects, ferrolb);
+    if let Some(installed) = &installed {
+        problems.extend(installed.lost(objects, class));
+        problems.extend(bgp.and_then(|_| installed.without_bgp(objects)));
+    }
     let after = changed(objects, &changes).with(manifests.iter().cloned());
     let names = Names { namespace: ferrolb.to_owned(), group: api::GROUP.to_owned() };
     let classes = vec![class.unwrap_or(LOAD_BALANCER_CLASS).to_owned()];
@@ -79,6 +86,7 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         secrets: &peers.secrets,
         directory,
         ferrolb,
+        installed: installed.as_ref(),
         has_bgp: bgp.is_some(),
     };
     let steps = settings.steps(objects, &services, &changes);
@@ -123,7 +131,7 @@ impl<'a> KubeVip<'a> {
     fn find(objects: &'a Objects) -> Vec<Self> {
         let sets = objects.of(APPS, "DaemonSet").filter_map(|set| {
             let env = environment(list(set, "/spec/template/spec/containers"))?;
-            Some(Self { env, daemonset: Some(name(set)) })
+            Some(Self { env, daemonset: Some(key(set)) })
         });
         let pods = objects.of(CORE, "Pod").filter_map(|pod| {
             let mut owners = list(pod, "/metadata/ownerReferences").iter();
@@ -159,7 +167,8 @@ fn facts(found: &[KubeVip<'_>], services: usize) -> Vec<String> {
     let modes = [("vip_arp", "ARP"), ("bgp_enable", "BGP"), ("vip_routingtable", "routing table")];
     let modes: Vec<_> =
         modes.into_iter().filter(|(name, _)| is(name)).map(|(_, mode)| mode).collect();
-    let sets: Vec<_> = found.iter().filter_map(|it| it.daemonset).collect();
+    let sets: Vec<_> =
+        found.iter().filter_map(|it| it.daemonset.as_ref()).map(Key::to_string).collect();
     let by = if sets.is_empty() { "static pods".to_owned() } else { sets.join(", ") };
     if found.is_empty() {
         return vec![format!("kube-vip with svc_enable is not found; Services: {services}")];

@@ -17,10 +17,20 @@ use super::objects::object;
 pub struct Peers {
     /// BGPPeers, BFDProfiles and a BGPAdvertisement.
     pub manifests: Vec<Value>,
-    /// Names of the Secrets with the passwords, each with the router.
-    pub secrets: Vec<(String, String)>,
+    /// The Secrets with the passwords.
+    pub secrets: Vec<Secret>,
     /// Settings without an equivalent.
     pub problems: Vec<Problem>,
+}
+
+/// A Secret that the migration creates.
+pub struct Secret {
+    /// Number of the peer.
+    pub number: usize,
+    /// Name of the Secret.
+    pub name: String,
+    /// The router.
+    pub router: String,
 }
 
 /// An entry of `bgp_peers`, in parts.
@@ -84,7 +94,8 @@ impl Peers {
         if !part(1).is_empty() {
             set("passwordSecret", json!({"name": name}));
             let router = if entry.interface.is_empty() { entry.address } else { entry.interface };
-            self.secrets.push((name.clone(), router.to_owned()));
+            let router = router.to_owned();
+            self.secrets.push(Secret { number, name: name.clone(), router });
         }
         if part(2) == "true" {
             set("ebgpMultiHop", true.into());

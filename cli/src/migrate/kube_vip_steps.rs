@@ -5,18 +5,28 @@ use serde_json::Value;
 
 use super::Step;
 use super::change::Annotations;
-use super::kube_vip::{FILE, KubeVip, NAMESPACE};
-use super::objects::{APPS, Objects, name};
+use super::installed::{Installation, RELEASE, uninstall};
+use super::kube_vip::{FILE, KubeVip};
+use super::kube_vip_bgp::Secret;
+use super::objects::{APPS, Objects, name, namespace};
 use super::servicelb::finalizers;
-use super::shell::{compare_addresses, file, quoted, save_addresses, stop_controller};
+use super::shell::{
+    CHART, MANIFESTS, MANIFESTS_WITH_BGP, compare_addresses, create_directory, file, quoted,
+    save_addresses, stop_controller,
+};
+
+/// Name of the Deployment of kube-vip's cloud provider.
+const PROVIDER: &str = "kube-vip-cloud-provider";
 
 /// Facts that decide the steps.
 pub(super) struct Settings<'a> {
     pub(super) found: &'a [KubeVip<'a>],
     pub(super) class: Option<&'a str>,
-    pub(super) secrets: &'a [(String, String)],
+    pub(super) secrets: &'a [Secret],
     pub(super) directory: &'a str,
     pub(super) ferrolb: &'a str,
+    /// FerroLB, if it exists already.
+    pub(super) installed: Option<&'a Installation>,
     pub(super) has_bgp: bool,
 }
 
@@ -28,7 +38,7 @@ impl Settings<'_> {
         changes: &[Annotations<'_>],
     ) -> Vec<Step> {
         let save = Step::new("save", "Save the addresses", "none")
-            .run(format!("mkdir -p {}", quoted(self.directory)))
+            .run_all(create_directory(self.directory))
             .run(save_addresses(self.directory));
         let pin = Step::new(
             "pin",
@@ -40,9 +50,9 @@ impl Settings<'_> {
         let pin = (!pin.commands.is_empty()).then_some(pin);
         let verify = Step::new("verify", "Compare the addresses", "none")
             .run(compare_addresses(self.directory));
-        [save, self.install()]
+        [Some(save), self.install(), pin]
             .into_iter()
-            .chain(pin)
+            .flatten()
             .chain([self.stop(objects), self.apply(), verify])
             .chain(finalizers(services))
             .collect()
@@ -50,25 +60,28 @@ impl Settings<'_> {
 
     /// Without pools, FerroLB leaves Services without a class to the client that has written their
     /// addresses. Services of a class of FerroLB would lose them, so the class follows later.
-    fn install(&self) -> Step {
+    fn install(&self) -> Option<Step> {
         let effect = "none: FerroLB keeps addresses that another load balancer has assigned. Create \
             no Services until the last step";
         let ferrolb = quoted(self.ferrolb);
+        if let Some(installed) = self.installed {
+            return installed.become_default(effect).filter(|_| self.class.is_none());
+        }
         let step = Step::new("install", "Install FerroLB without pools", effect)
             .check(format!("kubectl -n {ferrolb} get ipaddresspools.ferrolb.io"), "none exist");
         if self.class.is_some() {
             let bgp = if self.has_bgp { " --set bgp.enabled=true" } else { "" };
-            return step
-                .run(format!(
-                    "helm install ferrolb deploy/helm/ferrolb --namespace {ferrolb} \
-                     --create-namespace --wait --set loadBalancerClass={LOAD_BALANCER_CLASS}{bgp}"
-                ))
-                .undo(format!("helm uninstall ferrolb --namespace {ferrolb}"));
+            let step = step.run(format!(
+                "helm install {RELEASE} {CHART} --namespace {ferrolb} --create-namespace --wait \
+                 --set loadBalancerClass={LOAD_BALANCER_CLASS}{bgp}"
+            ));
+            return Some(step.undo(format!("helm uninstall {RELEASE} --namespace {ferrolb}")));
         }
-        let file = if self.has_bgp { "deploy/install-bgp.yaml" } else { "deploy/install.yaml" };
-        step.run(format!("kubectl apply -f {file}"))
-            .run(format!("kubectl -n {ferrolb} rollout status daemonset/speaker"))
-            .undo(format!("kubectl delete -f {file}"))
+        let file = if self.has_bgp { MANIFESTS_WITH_BGP } else { MANIFESTS };
+        let step = step
+            .run(format!("kubectl apply -f {file}"))
+            .run(format!("kubectl -n {ferrolb} rollout status daemonset/speaker"));
+        Some(step.undo_all(uninstall(self.ferrolb)))
     }
 
     fn stop(&self, objects: &Objects) -> Step {
@@ -77,21 +90,22 @@ impl Settings<'_> {
             routers withdraw the routes";
         let mut step = Step::new("stop", "Stop kube-vip for Services", effect)
             .check(compare_addresses(self.directory), "prints nothing: no address has changed");
-        let provider = "kube-vip-cloud-provider";
-        if objects.of(APPS, "Deployment").any(|it| name(it) == provider) {
-            let scale = |replicas: u8| {
-                format!("kubectl -n {NAMESPACE} scale deployment {provider} --replicas={replicas}")
+        for provider in objects.of(APPS, "Deployment").filter(|it| name(it) == PROVIDER) {
+            let scale = |replicas: u64| {
+                let namespace = quoted(namespace(provider));
+                format!("kubectl -n {namespace} scale deployment {PROVIDER} --replicas={replicas}")
             };
-            step = step.run(scale(0)).undo(scale(1));
+            let replicas = provider.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+            step = step.run(scale(0)).undo(scale(replicas));
         }
-        for found in self.found {
-            let Some(set) = found.daemonset.map(quoted) else { continue };
+        for set in self.found.iter().filter_map(|it| it.daemonset.as_ref()) {
+            let (namespace, set) = (quoted(set.namespace()), quoted(set.name()));
             let set_env = |value: &str| {
-                format!("kubectl -n {NAMESPACE} set env daemonset/{set} svc_enable={value}")
+                format!("kubectl -n {namespace} set env daemonset/{set} svc_enable={value}")
             };
             step = step
                 .run(set_env("false"))
-                .run(format!("kubectl -n {NAMESPACE} rollout status daemonset/{set}"))
+                .run(format!("kubectl -n {namespace} rollout status daemonset/{set}"))
                 .undo(set_env("true"));
         }
         if self.found.iter().any(|it| it.daemonset.is_none()) {
@@ -110,30 +124,36 @@ impl Settings<'_> {
         } else {
             "FerroLB announces each address less than 1 s later (estimate)"
         };
-        let secrets = self.secrets.iter().map(|(name, router)| {
+        let ferrolb = quoted(self.ferrolb);
+        let secrets = self.secrets.iter().map(|secret| {
+            // An unset variable fails the command, which would create an empty password.
             format!(
-                "kubectl -n {} create secret generic {name} --type=kubernetes.io/basic-auth \
-                 --from-literal=password=\"$PASSWORD\"  # the password of {router}",
-                quoted(self.ferrolb)
+                "kubectl -n {ferrolb} create secret generic {} --type=kubernetes.io/basic-auth \
+                 --from-literal=password=\"${{PASSWORD_{}:?}}\"  # the password of {}",
+                secret.name, secret.number, secret.router
             )
         });
+        let delete = self
+            .secrets
+            .iter()
+            .map(|secret| format!("kubectl -n {ferrolb} delete secret {}", secret.name));
         let mut step = Step::new("switch", "Create FerroLB's objects", effect)
             .check(format!("kubectl apply --dry-run=server -f {file}"), "no error")
             .run_all(secrets)
             .run(format!("kubectl apply -f {file}"))
             .undo(stop_controller(self.ferrolb))
-            .undo(format!(
-                "kubectl -n {} delete l2advertisements.ferrolb.io,bgpadvertisements.ferrolb.io --all",
-                quoted(self.ferrolb)
-            ))
+            .undo(format!("kubectl delete -f {file}"))
+            .undo_all(delete)
             .undo("# then undo \"Stop kube-vip for Services\"");
+        if self.installed.is_some() {
+            let text = "# FerroLB's controller remains stopped: without the pools, it would remove \
+                the addresses";
+            step = step.undo(text);
+        }
         if let Some(class) = self.class {
-            step = step.run(format!(
-                "helm upgrade ferrolb deploy/helm/ferrolb --namespace {} --wait \
-                 --reset-then-reuse-values --set loadBalancerClass={}",
-                quoted(self.ferrolb),
-                quoted(class)
-            ));
+            let new = || Installation::side_by_side(self.ferrolb);
+            let installation = self.installed.cloned().unwrap_or_else(new);
+            step = step.run_all(installation.serve(Some(class)));
         }
         step
     }

@@ -10,7 +10,9 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::installed::Installation;
 use super::metallb_steps::{self, Settings};
+use super::metallb_workloads::{Workloads, is_metallb};
 use super::objects::{self, APPS, Objects, annotation, name, namespace, text};
 use super::predict::{Expected, Prediction, predict};
 use super::translate::{KINDS, METALLB, Translation, translate};
@@ -34,6 +36,8 @@ pub struct MetalLb<'a> {
     namespace: String,
     /// FerroLB's namespace.
     ferrolb: &'a str,
+    /// FerroLB, if it exists already.
+    installed: Option<Installation>,
     /// Class of the Services that MetalLB serves; `None`: Services without a class.
     class: Option<String>,
 }
@@ -42,23 +46,31 @@ impl<'a> MetalLb<'a> {
     /// Finds MetalLB in a cluster. `ferrolb` is FerroLB's namespace.
     ///
     /// # Errors
-    /// The namespace of MetalLB is not known.
+    /// The namespace of MetalLB is not known, or is also FerroLB's.
     pub fn find(objects: &'a Objects, metallb: Option<&str>, ferrolb: &'a str) -> Result<Self> {
         let namespace = match metallb {
             Some(namespace) => namespace.to_owned(),
             None => find_namespace(objects)?,
         };
+        if namespace == ferrolb {
+            bail!(
+                "the namespace of MetalLB, {namespace}, is also the one of FerroLB: install FerroLB \
+                 in another namespace, and name that one with --installation"
+            );
+        }
         let class = class(objects, &namespace);
-        Ok(Self { objects, namespace, ferrolb, class })
+        let installed = Installation::find(objects, ferrolb);
+        Ok(Self { objects, namespace, ferrolb, installed, class })
     }
 
     /// Plans the migration to FerroLB's own objects. The files are written to `directory`.
     #[must_use]
     pub fn own_group(&self, directory: &str) -> Migration {
-        let Translation { manifests, secrets, problems } =
+        let Translation { manifests, secrets, mut problems } =
             translate(self.objects, &self.namespace, self.ferrolb);
         let prediction = self.predict_own_group(&manifests);
         let is_peer = |object: &Value| text(object, "/kind") == CustomResourceKind::BGPPeer.name();
+        problems.extend(self.installation_problems());
         let (peers, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(is_peer);
         let settings =
             Settings { secrets, has_peers: !peers.is_empty(), ..self.settings(directory) };
@@ -69,7 +81,10 @@ impl<'a> MetalLb<'a> {
             files,
             ..self.migration(prediction, problems)
         };
-        migration.with_steps(metallb_steps::own_group(&settings))
+        match &self.installed {
+            Some(installed) if installed.is_in_place() => migration,
+            _ => migration.with_steps(metallb_steps::own_group(&settings)),
+        }
     }
 
     /// Plans the in-place migration.
@@ -79,28 +94,55 @@ impl<'a> MetalLb<'a> {
         let prediction = predict(self.config(names), self.objects, self.expected());
         let mut problems = Vec::new();
         problems.extend(self.stored_versions());
+        if self.installed.is_some() {
+            let text = "it is installed already, and would serve none of its own pools any more: \
+                migrate with --own-group, or uninstall it first (docs/install/uninstall.md)";
+            problems.push(Problem::of("FerroLB", text));
+        }
         let migration = Migration {
             title: "In-place migration from MetalLB".to_owned(),
             ..self.migration(prediction, problems)
         };
-        migration.with_steps(metallb_steps::in_place(&self.settings(directory)))
+        match self.installed {
+            Some(_) => migration,
+            None => migration.with_steps(metallb_steps::in_place(&self.settings(directory))),
+        }
+    }
+
+    /// Reports facts of the existing FerroLB that prevent a migration to its own objects.
+    fn installation_problems(&self) -> Vec<Problem> {
+        let Some(installed) = &self.installed else { return Vec::new() };
+        let mut problems = Vec::new();
+        if installed.is_in_place() {
+            let text = "it uses MetalLB's objects already: \
+                docs/migrate-in-place-from-metallb.md#change-to-ferrolbs-own-objects";
+            problems.push(Problem::of("FerroLB", text));
+        }
+        problems.extend(installed.lost(self.objects, self.class.as_deref()));
+        if self.of(CustomResourceKind::BGPPeer).next().is_some() {
+            problems.extend(installed.without_bgp(self.objects));
+        }
+        problems
     }
 
     fn settings(&self, directory: &str) -> Settings {
-        let is_controller =
-            |it: &&Value| name(it) == installation::CONTROLLER && namespace(it) == self.ferrolb;
         Settings {
             metallb: self.namespace.clone(),
+            workloads: self.workloads(),
             ferrolb: self.ferrolb.to_owned(),
             directory: directory.to_owned(),
             class: self.class.clone(),
-            is_installed: self.objects.of(APPS, "Deployment").any(|it| is_controller(&it)),
+            installed: self.installed.clone(),
             has_bgp: self.of(CustomResourceKind::BGPPeer).next().is_some(),
             has_layer2: self.of(CustomResourceKind::L2Advertisement).next().is_some(),
             has_peers: false,
             frr_configurations: self.own_frr_configurations(),
             secrets: BTreeSet::new(),
         }
+    }
+
+    fn workloads(&self) -> Workloads {
+        Workloads::find(self.objects, &self.namespace)
     }
 
     /// Returns MetalLB's objects of a kind.
@@ -111,6 +153,7 @@ impl<'a> MetalLb<'a> {
 
     fn migration(&self, prediction: Prediction, mut problems: Vec<Problem>) -> Migration {
         problems.extend(prediction.invalid);
+        problems.extend(self.workloads().problem());
         problems.extend(self.other_frr_configurations());
         problems.extend(self.unserved());
         problems.extend(self.class_note());
@@ -200,13 +243,13 @@ impl<'a> MetalLb<'a> {
     /// them, and the migration stops MetalLB.
     fn stored_versions(&self) -> Option<Problem> {
         let crds = self.objects.of("apiextensions.k8s.io", "CustomResourceDefinition");
-        let mut peers = crds.filter(|crd| name(crd) == "bgppeers.metallb.io");
-        let is_stored = peers.any(|crd| {
+        let mut crds = crds.filter(|crd| name(crd) == "bgppeers.metallb.io");
+        let is_stored = crds.any(|crd| {
             objects::texts(crd, "/status/storedVersions").any(|version| version == "v1beta1")
         });
-        let is_written = self
-            .of(CustomResourceKind::BGPPeer)
-            .any(|peer| text(peer, "/apiVersion").ends_with("/v1beta1"));
+        let mut peers = self.of(CustomResourceKind::BGPPeer).peekable();
+        peers.peek()?;
+        let is_written = peers.any(|peer| text(peer, "/apiVersion").ends_with("/v1beta1"));
         let text = format!(
             "the cluster may store BGPPeers as v1beta1, which only MetalLB converts. While MetalLB \
              runs, store them again: kubectl -n {} get bgppeers.v1beta2.metallb.io -o yaml | kubectl \
@@ -262,10 +305,7 @@ fn is_own_frr(configuration: &Value) -> bool {
 /// several namespaces, because MetalLB reads its own namespace only.
 fn find_namespace(objects: &Objects) -> Result<String> {
     let pools: BTreeSet<&str> = objects.of(METALLB, "IPAddressPool").map(namespace).collect();
-    let sets = objects.of(APPS, "DaemonSet").filter(|set| {
-        let mut containers = objects::list(set, "/spec/template/spec/containers").iter();
-        containers.any(|it| text(it, "/image").contains("metallb"))
-    });
+    let sets = objects.of(APPS, "DaemonSet").filter(|set| is_metallb(set));
     let sets: BTreeSet<&str> = sets.map(namespace).collect();
     let both: Vec<&str> = match pools.len() {
         0 => sets.into_iter().collect(),

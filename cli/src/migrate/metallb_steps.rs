@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 
 use super::Step;
+use super::installed::{HELM_WAIT, Installation, RELEASE};
 use super::metallb::{OBJECTS, PEERS, SERVED};
-use super::shell::{compare_addresses, file, quoted, save_addresses};
+use super::metallb_workloads::Workloads;
+use super::shell::{
+    CHART, compare_addresses, create_directory, file, quoted, save_addresses, stop_controller,
+};
 
-/// Options of `helm` that wait until all pods are replaced.
-const HELM_WAIT: &str = "--wait --timeout 30m";
 /// Port of the speakers' metrics. MetalLB's speakers up to 0.15 use the default one.
 const METRICS_PORT: u16 = 7476;
 /// MetalLB's kinds, for kubectl.
@@ -28,14 +30,16 @@ const NOTHING_CHANGED: &str = "prints nothing: no address has changed";
 pub struct Settings {
     /// MetalLB's namespace.
     pub metallb: String,
+    /// MetalLB's Deployments and DaemonSets.
+    pub workloads: Workloads,
     /// FerroLB's namespace.
     pub ferrolb: String,
     /// Directory of the files.
     pub directory: String,
     /// Class of the Services that MetalLB serves.
     pub class: Option<String>,
-    /// True if FerroLB's controller exists in the cluster.
-    pub is_installed: bool,
+    /// FerroLB, if it exists in the cluster.
+    pub installed: Option<Installation>,
     /// True if MetalLB has BGPPeers.
     pub has_bgp: bool,
     /// True if MetalLB has L2Advertisements.
@@ -48,18 +52,27 @@ pub struct Settings {
     pub secrets: BTreeSet<(String, String)>,
 }
 
+impl Settings {
+    /// Returns FerroLB as it is before the Services change over to it.
+    fn installation(&self) -> Installation {
+        let installed = self.installed.clone();
+        installed.unwrap_or_else(|| Installation::side_by_side(&self.ferrolb))
+    }
+}
+
 /// Returns the steps of the migration to FerroLB's own objects.
 #[must_use]
 pub fn own_group(settings: &Settings) -> Vec<Step> {
-    let default = settings.class.is_none().then(|| default_implementation(settings));
+    let installation = settings.installation();
+    let default = settings.class.is_none().then(|| default_implementation(settings, &installation));
     let manifests = "none. Remove MetalLB's annotation also from stored manifests of Services: \
         FerroLB leaves a Service that gets it again to MetalLB";
     [save(settings)]
         .into_iter()
-        .chain((!settings.is_installed).then(|| install(settings)))
+        .chain(settings.installed.is_none().then(|| install(settings)))
         .chain([copy(settings)])
-        .chain(default)
-        .chain([switch(settings), verify(settings), clean_up(settings, manifests)])
+        .chain(default.flatten())
+        .chain([switch(settings, &installation), verify(settings), clean_up(settings, manifests)])
         .collect()
 }
 
@@ -77,21 +90,20 @@ pub fn in_place(settings: &Settings) -> Vec<Step> {
         .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
         .run_all(stop(settings))
         .run(format!(
-            "helm install ferrolb deploy/helm/ferrolb --namespace {ferrolb} --create-namespace \
+            "helm install {RELEASE} {CHART} --namespace {ferrolb} --create-namespace \
              --wait --set metallbNamespace={}{bgp}{}",
             quoted(&settings.metallb),
             class.unwrap_or_default()
         ))
-        .undo(format!("helm uninstall ferrolb --namespace {ferrolb}"))
-        .undo_all(start(settings));
+        .undo(format!("helm uninstall {RELEASE} --namespace {ferrolb}"))
+        .undo_all(settings.workloads.start());
     let clean_up = clean_up(settings, NO_EFFECT);
     vec![save(settings), step, verify(settings), clean_up]
 }
 
 fn save(settings: &Settings) -> Step {
-    let directory = quoted(&settings.directory);
     Step::new("save", "Save MetalLB's objects and the addresses of all Services", NO_EFFECT)
-        .run(format!("mkdir -p {directory}"))
+        .run_all(create_directory(&settings.directory))
         .run(format!(
             "kubectl -n {} get {METALLB_KINDS} -o yaml > {}",
             quoted(&settings.metallb),
@@ -113,10 +125,10 @@ fn install(settings: &Settings) -> Step {
         "kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged"
     ))
     .run(format!(
-        "helm install ferrolb deploy/helm/ferrolb --namespace {namespace} {HELM_WAIT} \
+        "helm install {RELEASE} {CHART} --namespace {namespace} {HELM_WAIT} \
          --set loadBalancerClass={LOAD_BALANCER_CLASS} --set prometheus.metricsPort={METRICS_PORT}{bgp}"
     ))
-    .undo(format!("helm uninstall ferrolb --namespace {namespace}"))
+    .undo(format!("helm uninstall {RELEASE} --namespace {namespace}"))
 }
 
 fn copy(settings: &Settings) -> Step {
@@ -150,69 +162,30 @@ fn copy_secret((namespace, name): &(String, String), to: &str) -> String {
     )
 }
 
-fn default_implementation(settings: &Settings) -> Step {
+fn default_implementation(settings: &Settings, installation: &Installation) -> Option<Step> {
+    let effect = "none for Services of MetalLB, which has priority; Services without a class that \
+        MetalLB does not serve get addresses. Create no Services until MetalLB's annotation is \
+        removed";
+    let step = installation.become_default(effect)?;
     let namespace = quoted(&settings.ferrolb);
-    Step::new(
-        "default",
-        "Make FerroLB the default implementation",
-        "none for Services of MetalLB, which has priority; Services without a class that MetalLB \
-         does not serve get addresses. Create no Services until MetalLB's annotation is removed",
-    )
-    .check(
+    Some(step.check(
         format!(
             "kubectl -n {namespace} wait --for=condition=Valid --timeout=60s \
              ipaddresspools.ferrolb.io --all"
         ),
         "condition met, for each pool",
-    )
-    .run(upgrade(settings, ""))
-    .undo(upgrade(settings, LOAD_BALANCER_CLASS))
-}
-
-/// Returns the command that sets the class of the Services that FerroLB serves.
-fn upgrade(settings: &Settings, class: &str) -> String {
-    format!(
-        "helm upgrade ferrolb deploy/helm/ferrolb --namespace {} {HELM_WAIT} \
-         --reset-then-reuse-values --set loadBalancerClass={}",
-        quoted(&settings.ferrolb),
-        if class.is_empty() { String::new() } else { quoted(class) }
-    )
+    ))
 }
 
 /// Returns the commands that stop MetalLB.
 fn stop(settings: &Settings) -> Vec<String> {
-    let namespace = quoted(&settings.metallb);
-    let mut commands = vec![
-        format!("kubectl -n {namespace} scale deployment --all --replicas=0"),
-        select_nodes(&namespace, "\"stopped\""),
-        format!("kubectl -n {namespace} wait --for=delete pod --all --timeout=60s"),
-    ];
+    let mut commands = settings.workloads.stop();
     // FRR-K8s in another namespace continues to run, with the configuration of MetalLB.
     commands.extend(settings.frr_configurations.iter().map(|(namespace, name)| {
         let (namespace, name) = (quoted(namespace), quoted(name));
         format!("kubectl -n {namespace} delete frrconfigurations.frrk8s.metallb.io {name}")
     }));
     commands
-}
-
-/// Returns the commands that start MetalLB again.
-fn start(settings: &Settings) -> [String; 2] {
-    let namespace = quoted(&settings.metallb);
-    [
-        select_nodes(&namespace, "null"),
-        format!("kubectl -n {namespace} scale deployment --all --replicas=1"),
-    ]
-}
-
-/// Returns the command that sets a label in the node selectors of MetalLB's DaemonSets.
-fn select_nodes(namespace: &str, value: &str) -> String {
-    let patch = format!(
-        "{{\"spec\":{{\"template\":{{\"spec\":{{\"nodeSelector\":{{\"metallb\":{value}}}}}}}}}}}"
-    );
-    format!(
-        "kubectl -n {namespace} get daemonset -o name | \
-         xargs -I SET kubectl -n {namespace} patch SET --type=merge -p '{patch}'"
-    )
 }
 
 /// Returns the effect while no load balancer runs.
@@ -229,7 +202,7 @@ fn while_stopped(settings: &Settings) -> String {
 
 /// Returns the step in which MetalLB ends and FerroLB begins to announce. It is one step, so that
 /// no time passes between its commands.
-fn switch(settings: &Settings) -> Step {
+fn switch(settings: &Settings, installation: &Installation) -> Step {
     let bgp = if settings.has_bgp { ", and by BGP about 5 s later" } else { "" };
     let effect = format!(
         "MetalLB's pods end within 2 s; FerroLB announces each address less than 1 s after the last \
@@ -246,17 +219,34 @@ fn switch(settings: &Settings) -> Step {
             .run(format!("kubectl apply -f {peers}"))
             .undo(format!("kubectl delete -f {peers}"));
     }
-    let uninstall = format!("helm uninstall ferrolb --namespace {}", quoted(&settings.ferrolb));
-    // A controller that does not serve the Services any more would remove their addresses.
-    step = match &settings.class {
-        Some(class) => step.run(upgrade(settings, class)).undo(uninstall).undo_all(start(settings)),
-        None => step
-            .undo_all(start(settings))
-            .undo("# when MetalLB's controller has written its annotation to all Services again:")
-            .undo(uninstall),
-    };
+    if let Some(class) = &settings.class {
+        step = step.run_all(installation.serve(Some(class)));
+    }
     let annotations = SERVED.map(|name| format!("{name}-")).join(" ");
     step.run(format!("kubectl annotate services --all --all-namespaces {annotations}"))
+        .undo_all(undo_switch(settings))
+}
+
+/// Returns the commands that let MetalLB serve the Services again. A controller that does not serve
+/// them any more would remove their addresses.
+fn undo_switch(settings: &Settings) -> Vec<String> {
+    let start = settings.workloads.start();
+    let annotated =
+        "# when MetalLB's controller has written its annotation to all Services again:".to_owned();
+    let uninstall = format!("helm uninstall {RELEASE} --namespace {}", quoted(&settings.ferrolb));
+    match (&settings.class, &settings.installed) {
+        (None, None) => [start, vec![annotated, uninstall]].concat(),
+        (Some(_), None) => [vec![uninstall], start].concat(),
+        (None, Some(_)) => start,
+        (Some(_), Some(installed)) => [
+            vec![stop_controller(&settings.ferrolb)],
+            start,
+            vec![annotated],
+            installed.serve_as_before(),
+            vec![installed.start_controller()],
+        ]
+        .concat(),
+    }
 }
 
 fn verify(settings: &Settings) -> Step {
@@ -269,10 +259,9 @@ fn verify(settings: &Settings) -> Step {
 }
 
 fn clean_up(settings: &Settings, effect: &str) -> Step {
-    let namespace = quoted(&settings.metallb);
     Step::new("clean-up", "Delete MetalLB, if you need no rollback", effect)
         .check(compare_addresses(&settings.directory), "prints nothing, or only new Services")
-        .run(format!("kubectl -n {namespace} delete deployment,daemonset --all"))
+        .run_all(settings.workloads.delete())
         .run(
             "kubectl delete validatingwebhookconfiguration --ignore-not-found \
          metallb-webhook-configuration frr-k8s-validating-webhook-configuration",

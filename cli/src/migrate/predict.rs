@@ -1,16 +1,15 @@
-//! Prediction of the addresses after a migration: FerroLB's own allocator decides about a copy of
-//! the objects. Pure.
+//! Prediction of the addresses after a migration: FerroLB's own controller runs with a copy of the
+//! objects. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, ConditionStatus, CustomResourceKind, StatusFields};
-use ferrolb_proto::controller::desired::{
-    CustomResourceStatus, IngressChange, ServiceStatus, Status, ValidStatus,
-};
+use ferrolb_proto::controller::desired::{CustomResourceStatus, Status, ValidStatus, Write};
 use ferrolb_proto::controller::event::{Event, Leadership};
-use ferrolb_proto::controller::state::{Config, State};
+use ferrolb_proto::controller::simulation::Simulation;
+use ferrolb_proto::controller::state::{Config, Outlook, State};
 use ferrolb_proto::facts::{Key, NamespaceObject, NodeObject, Service, ServiceObject};
 use ferrolb_proto::store::Change;
 use serde::Serialize;
@@ -19,9 +18,9 @@ use serde_json::{Value, json};
 
 use super::objects::{self, CORE};
 use super::{Objects, Problem};
+use crate::snapshot::NOW;
 
-/// Time at which the state handles the objects, and a time at which all its writes are due.
-const NOW: Instant = Instant::from_millis(1_000);
+/// A time at which all statuses of custom resources are due.
 const LATER: Instant = Instant::from_millis(3_600_000);
 /// End of the state's lease.
 const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
@@ -35,13 +34,13 @@ pub struct Outcome {
     pub before: Vec<IpAddr>,
     /// The result.
     #[serde(flatten)]
-    pub fate: Fate,
+    pub result: AddressResult,
 }
 
 /// The result of a migration for the addresses of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "camelCase")]
-pub enum Fate {
+pub enum AddressResult {
     /// The Service has the same addresses.
     Kept,
     /// The Service had no address, and gets these.
@@ -72,10 +71,10 @@ impl Outcome {
     /// Returns whether the Service loses no address.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        match self.fate {
-            Fate::Kept | Fate::New { .. } => true,
-            Fate::None { .. } => self.before.is_empty(),
-            Fate::Changed { .. } | Fate::NotServed { .. } => false,
+        match self.result {
+            AddressResult::Kept | AddressResult::New { .. } => true,
+            AddressResult::None { .. } => self.before.is_empty(),
+            AddressResult::Changed { .. } | AddressResult::NotServed { .. } => false,
         }
     }
 }
@@ -105,48 +104,53 @@ pub fn predict(config: Config, after: &Objects, expected: Vec<Expected>) -> Pred
         .map(|kind| Event::StatusFieldsRead(kind, StatusFields::All));
     state.handle([Event::Lease(Leadership::Held(LEASE_END))], NOW);
     state.handle(fields.into_iter().chain(events(&config, after)), NOW);
-    let (mut services, mut invalid) = (BTreeMap::new(), Vec::new());
-    for write in state.due(LATER) {
-        match write.status {
-            Status::Service(key, status) => _ = services.insert(key, status),
-            Status::CustomResource(name, status) => invalid.extend(problem(&name, &status)),
-        }
-    }
-    invalid.sort();
-    let after: BTreeMap<Key, &Value> =
-        after.load_balancers().map(|service| (objects::key(service), service)).collect();
+    let invalid = invalid(&state);
+    let mut simulation = Simulation::new(state, NOW);
+    simulation.finish();
+    let (state, outlook) = (simulation.state(), simulation.state().outlook());
     let outcome = |expected: Expected| {
-        let (service, write) = (after.get(&expected.key), services.get(&expected.key));
-        let fate = fate(&expected, service.copied(), write);
-        Outcome { service: expected.key.to_string(), before: expected.addresses, fate }
+        let why = why(state, &outlook, &expected.key);
+        let served = outlook.services.get(&expected.key);
+        let result = result(&expected.addresses, served.map(|it| &*it.addresses), why);
+        Outcome { service: expected.key.to_string(), before: expected.addresses, result }
     };
     Prediction { outcomes: expected.into_iter().map(outcome).collect(), invalid }
 }
 
-/// Returns the result for a Service from the status that the controller would write. Without such a
-/// write, the addresses in the status remain.
-fn fate(expected: &Expected, service: Option<&Value>, write: Option<&ServiceStatus>) -> Fate {
-    let sorted = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
-    let condition = write.and_then(|write| write.condition.as_ref());
-    let why = condition
-        .map(|condition| format!("{}: {}", condition.reason, condition.message))
-        .unwrap_or_else(|| {
-            "FerroLB does not serve this Service: its class is another one".to_owned()
-        });
-    let after = match (write, service) {
-        (Some(write), _) if write.ingress == IngressChange::Assign => write.addresses.clone(),
-        (None, Some(service)) if !own_pool(service).is_empty() => objects::addresses(service),
-        _ if expected.addresses.is_empty() => return Fate::None { why },
-        _ => return Fate::NotServed { why },
+/// Returns the problems that the statuses of the custom resources would report.
+fn invalid(state: &State) -> Vec<Problem> {
+    let problem = |write: Write| match write.status {
+        Status::Service(..) => None,
+        Status::CustomResource(name, status) => problem(&name, &status),
     };
-    if sorted(&after) == sorted(&expected.addresses) && !after.is_empty() {
-        Fate::Kept
-    } else if after.is_empty() {
-        Fate::None { why }
-    } else if expected.addresses.is_empty() {
-        Fate::New { after }
-    } else {
-        Fate::Changed { after, why }
+    let mut invalid: Vec<Problem> = state.due(LATER).filter_map(problem).collect();
+    invalid.sort();
+    invalid
+}
+
+/// Returns the reason and the message of the condition `AddressAssigned`.
+fn why(state: &State, outlook: &Outlook, key: &Key) -> String {
+    let explanation = state.explain(key).filter(|it| !it.assignment.is_empty());
+    let Some(explanation) = explanation else {
+        return "FerroLB does not serve this Service: its class is another one".to_owned();
+    };
+    // The row may have the reason of the condition `Announced`.
+    let served = outlook.services.get(key);
+    let reason = served.map_or(&*explanation.row.reason, |it| it.reason);
+    format!("{reason}: {}", explanation.assignment)
+}
+
+/// Compares the addresses before and after. `after` is `None` if FerroLB does not serve the
+/// Service.
+fn result(before: &[IpAddr], after: Option<&[IpAddr]>, why: String) -> AddressResult {
+    let sorted = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+    match after {
+        None if before.is_empty() => AddressResult::None { why },
+        None => AddressResult::NotServed { why },
+        Some([]) => AddressResult::None { why },
+        Some(after) if sorted(after) == sorted(before) => AddressResult::Kept,
+        Some(after) if before.is_empty() => AddressResult::New { after: after.to_vec() },
+        Some(after) => AddressResult::Changed { after: after.to_vec(), why },
     }
 }
 
@@ -259,4 +263,52 @@ fn with_managers(service: &Value) -> Value {
         }]);
     }
     service
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrolb_proto::controller::state::Names;
+
+    use super::*;
+
+    /// Returns a Service with the addresses that FerroLB has assigned.
+    fn service(name: &str, requested: &str, addresses: &[&str]) -> Value {
+        let ingress: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        let pool = if addresses.is_empty() {
+            json!({})
+        } else {
+            json!({"ferrolb.io/ip-allocated-from-pool": "lan"})
+        };
+        json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": "default", "uid": name, "annotations": pool},
+            "spec": {"type": "LoadBalancer", "loadBalancerIP": requested,
+                "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}]},
+            "status": {"loadBalancer": {"ingress": ingress}}})
+    }
+
+    #[test]
+    fn a_service_gets_the_address_that_another_one_releases() {
+        let spec = json!({"addresses": ["192.168.1.240-192.168.1.249"]});
+        let objects = Objects::new([
+            objects::object(CustomResourceKind::IPAddressPool, "lan", api::NAMESPACE, spec),
+            service("first", "192.168.1.241", &["192.168.1.240"]),
+            service("second", "192.168.1.240", &[]),
+        ]);
+        let names = Names { namespace: api::NAMESPACE.to_owned(), group: api::GROUP.to_owned() };
+        let config = Config { default_implementation: true, names, ..Config::default() };
+        let expected = objects.load_balancers().map(|service| Expected {
+            key: objects::key(service),
+            addresses: objects::addresses(service),
+        });
+        let expected = expected.collect();
+        let results: Vec<_> =
+            predict(config, &objects, expected).outcomes.into_iter().map(|it| it.result).collect();
+        let new = AddressResult::New { after: vec!["192.168.1.240".parse().unwrap()] };
+        assert!(
+            matches!(&results[0], AddressResult::Changed { after, .. }
+            if *after == ["192.168.1.241".parse::<IpAddr>().unwrap()]),
+            "{results:?}"
+        );
+        assert_eq!(results[1], new);
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::predict::{Fate, Outcome};
+use super::predict::{AddressResult, Outcome};
 use super::{Level, Migration, Problem, Step};
 use crate::table::table;
 
@@ -57,9 +57,10 @@ fn summary(migration: &Migration) -> String {
 }
 
 fn services(outcomes: &[Outcome]) -> String {
-    let kept = outcomes.iter().filter(|it| it.fate == Fate::Kept).count();
+    let kept = outcomes.iter().filter(|it| it.result == AddressResult::Kept).count();
     let changed = outcomes.iter().filter(|it| !it.is_kept()).count();
-    let mut text = format!("{kept} Services keep their addresses, {changed} change\n");
+    let mut text =
+        format!("Services with the same addresses: {kept}; with other ones or none: {changed}\n");
     let rows: Vec<_> = outcomes.iter().filter_map(row).collect();
     if !rows.is_empty() {
         text.push_str(&indented(&table(
@@ -75,12 +76,12 @@ fn row(outcome: &Outcome) -> Option<[String; 4]> {
     let join = |addresses: &[IpAddr]| {
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     };
-    let (after, why) = match &outcome.fate {
-        Fate::Kept => return None,
-        Fate::New { after } => (join(after), String::new()),
-        Fate::Changed { after, why } => (join(after), why.clone()),
-        Fate::None { why } => (String::new(), why.clone()),
-        Fate::NotServed { why } => ("not announced".to_owned(), why.clone()),
+    let (after, why) = match &outcome.result {
+        AddressResult::Kept => return None,
+        AddressResult::New { after } => (join(after), String::new()),
+        AddressResult::Changed { after, why } => (join(after), why.clone()),
+        AddressResult::None { why } => (String::new(), why.clone()),
+        AddressResult::NotServed { why } => ("not announced".to_owned(), why.clone()),
     };
     Some([outcome.service.clone(), join(&outcome.before), after, why])
 }

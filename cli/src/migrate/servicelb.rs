@@ -9,10 +9,14 @@ use ferrolb_proto::controller::state::{Config, Names};
 use serde_json::Value;
 
 use super::change::set_annotation;
+use super::installed::{Installation, uninstall};
 use super::objects::{self, CORE, Objects, list, text};
 use super::predict::{Expected, predict};
-use super::shell::{on_service, quoted, save_addresses, stop_controller};
+use super::shell::{
+    MANIFESTS, create_directory, on_service, quoted, save_addresses, stop_controller,
+};
 use super::{Migration, Problem, Step};
+use crate::init::propose::POOL;
 
 /// Finalizer of Services, which Kubernetes' library for load balancers adds and removes.
 pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
@@ -51,11 +55,13 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
             again to see the new addresses";
         problems.push(Problem::of("IPAddressPool", text));
     }
+    let installed = Installation::find(objects, ferrolb);
+    problems.extend(installed.iter().flat_map(|it| it.lost(objects, None)));
     problems.extend(prediction.invalid);
     problems.extend(services.iter().filter_map(|service| host_ports(service)));
     let migration =
         Migration { title, facts, services: prediction.outcomes, problems, ..Migration::default() };
-    migration.with_steps(steps(&services, directory, ferrolb, has_pool))
+    migration.with_steps(steps(&services, directory, ferrolb, installed.as_ref(), has_pool))
 }
 
 /// Returns whether all addresses of a Service are addresses of nodes.
@@ -80,21 +86,29 @@ fn host_ports(service: &Value) -> Option<Problem> {
     (!ports.is_empty()).then(|| Problem::note(objects::label(service), text))
 }
 
-fn steps(services: &[&Value], directory: &str, ferrolb: &str, has_pool: bool) -> Vec<Step> {
+fn steps(
+    services: &[&Value],
+    directory: &str,
+    ferrolb: &str,
+    installed: Option<&Installation>,
+    has_pool: bool,
+) -> Vec<Step> {
     let annotate = |value: &str| {
         let command = |service: &&Value| {
             format!("{} {ADOPT_ANNOTATION}{value}", on_service("annotate", service))
         };
         services.iter().map(command).collect::<Vec<_>>()
     };
-    let install = Step::new(
-        "install",
-        "Install FerroLB",
-        "none: the Services keep the addresses of the nodes, which are in no pool",
-    )
-    .run("kubectl apply -f deploy/install.yaml")
-    .run(format!("kubectl -n {} rollout status daemonset/speaker", quoted(ferrolb)))
-    .undo("kubectl delete -f deploy/install.yaml");
+    let effect = "none: the Services keep the addresses of the nodes, which are in no pool";
+    let install = match installed {
+        Some(installed) => installed.become_default(effect),
+        None => Some(
+            Step::new("install", "Install FerroLB", effect)
+                .run(format!("kubectl apply -f {MANIFESTS}"))
+                .run(format!("kubectl -n {} rollout status daemonset/speaker", quoted(ferrolb)))
+                .undo_all(uninstall(ferrolb)),
+        ),
+    };
     let pool = Step::new(
         "pool",
         "Create a pool with an address for each Service",
@@ -102,7 +116,7 @@ fn steps(services: &[&Value], directory: &str, ferrolb: &str, has_pool: bool) ->
     )
     .run("kubectl ferrolb init")
     .undo(format!(
-        "kubectl -n {} delete ipaddresspools.ferrolb.io,l2advertisements.ferrolb.io --all",
+        "kubectl -n {} delete ipaddresspools.ferrolb.io/{POOL} l2advertisements.ferrolb.io/{POOL}",
         quoted(ferrolb)
     ));
     let disable = Step::new(
@@ -115,9 +129,13 @@ fn steps(services: &[&Value], directory: &str, ferrolb: &str, has_pool: bool) ->
         format!("kubectl -n {} get ipaddresspools.ferrolb.io", quoted(ferrolb)),
         "VALID is True, and Services may use enough addresses",
     )
-    .run("# on every server, add to /etc/rancher/k3s/config.yaml: disable: [servicelb]")
+    .run(
+        "# on every server, add `servicelb` to the list `disable` in /etc/rancher/k3s/config.yaml, \
+         or create that list",
+    )
     .run("# on every server: sudo systemctl restart k3s")
-    .undo("# on every server, remove the line, and: sudo systemctl restart k3s");
+    .undo("# on every server, remove `servicelb` from the list")
+    .undo("# on every server: sudo systemctl restart k3s");
     let adopt = Step::new(
         "adopt",
         "Let FerroLB assign addresses of the pool",
@@ -131,14 +149,15 @@ fn steps(services: &[&Value], directory: &str, ferrolb: &str, has_pool: bool) ->
     .run_all(annotate("=true"))
     .undo(stop_controller(ferrolb))
     .undo_all(annotate("-"))
-    .undo("# then undo \"Disable ServiceLB\", which writes its addresses again");
+    .undo("# then undo \"Disable ServiceLB\", which writes its addresses again")
+    .undo_all(installed.map(Installation::start_controller));
     let save = Step::new("save", "Save the addresses", "none")
-        .run(format!("mkdir -p {}", quoted(directory)))
+        .run_all(create_directory(directory))
         .run(save_addresses(directory));
     let pool = (!has_pool).then_some(pool);
-    [save, install]
+    [Some(save), install, pool]
         .into_iter()
-        .chain(pool)
+        .flatten()
         .chain([disable, adopt])
         .chain(finalizers(services))
         .collect()

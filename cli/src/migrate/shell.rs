@@ -11,6 +11,13 @@ const ADDRESSES: &str = "kubectl get services --all-namespaces --field-selector 
 /// File with the addresses before the migration.
 pub const BEFORE: &str = "addresses-before.txt";
 
+/// The chart, in a clone of FerroLB's repository.
+pub const CHART: &str = "deploy/helm/ferrolb";
+/// Manifests of an installation for layer 2.
+pub const MANIFESTS: &str = "deploy/install.yaml";
+/// Manifests of an installation with BGP.
+pub const MANIFESTS_WITH_BGP: &str = "deploy/install-bgp.yaml";
+
 /// Returns a text as one word of a shell command.
 #[must_use]
 pub fn quoted(text: &str) -> String {
@@ -25,6 +32,13 @@ pub fn quoted(text: &str) -> String {
 #[must_use]
 pub fn file(directory: &str, name: &str) -> String {
     quoted(&format!("{}/{name}", directory.trim_end_matches('/')))
+}
+
+/// Returns the commands that create the directory of the migration. Only its owner may read the
+/// files that follow, which may contain passwords.
+#[must_use]
+pub fn create_directory(directory: &str) -> [String; 2] {
+    ["umask 077".to_owned(), format!("mkdir -p {}", quoted(directory))]
 }
 
 /// Returns the command that lists the addresses of all Services.

@@ -144,6 +144,66 @@ fn a_class_of_kube_vip_is_set_after_kube_vip_has_stopped() {
     assert!(commands("switch").ends_with("--set loadBalancerClass=kube-vip.io/kube-vip-class"));
 }
 
+/// Returns FerroLB's controller, without and with a Helm release.
+fn controllers() -> [Value; 2] {
+    [json!({}), json!({"app.kubernetes.io/managed-by": "Helm"})].map(|labels| {
+        let env = json!([{"name": "FERROLB_DEFAULT_IMPLEMENTATION", "value": "false"}]);
+        json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "controller", "namespace": FERROLB, "labels": labels},
+            "spec": {"selector": {}, "template": {"spec": {"containers": [
+                {"name": "controller", "env": env}]}}}})
+    })
+}
+
+#[test]
+fn an_existing_installation_is_neither_installed_nor_deleted() {
+    for controller in controllers() {
+        let objects = |name: &str| read(&[name]).with([controller.clone()]);
+        let metallb =
+            |name: &str| MetalLb::find(&objects(name), None, FERROLB).unwrap().own_group(DIRECTORY);
+        let plans = [
+            metallb("metallb.yaml"),
+            metallb("metallb_class.yaml"),
+            servicelb::plan(&objects("servicelb.yaml"), DIRECTORY, FERROLB),
+            kube_vip::plan(&objects("kube_vip.yaml"), DIRECTORY, FERROLB),
+            kube_vip::plan(&objects("kube_vip_bgp.yaml"), DIRECTORY, FERROLB),
+            external_ips::plan(&objects("external_ips.yaml"), DIRECTORY, FERROLB),
+        ];
+        for plan in &plans {
+            let commands = plan.steps.iter().flat_map(|it| it.commands.iter().chain(&it.rollback));
+            let commands: Vec<&str> = commands.map(String::as_str).collect();
+            for word in ["install.yaml", "install-bgp.yaml", " install ", "uninstall", "crd"] {
+                assert!(!commands.iter().any(|it| it.contains(word)), "{word}: {commands:#?}");
+            }
+            let is_release = controller["metadata"]["labels"] != json!({});
+            assert_eq!(commands.iter().any(|it| it.starts_with("helm ")), is_release);
+            assert_eq!(
+                commands
+                    .iter()
+                    .any(|it| it.contains(" set env ") && it.contains(" deployment/controller ")),
+                !is_release
+            );
+        }
+        let objects = objects("metallb.yaml");
+        let in_place = MetalLb::find(&objects, None, FERROLB).unwrap().in_place(DIRECTORY);
+        assert!(in_place.steps.is_empty());
+        assert!(in_place.problems.iter().any(|it| it.text.starts_with("it is installed already")));
+    }
+}
+
+#[test]
+fn rollbacks_delete_no_custom_resource_definition_and_no_objects_of_others() {
+    let plans = [
+        servicelb::plan(&read(&["servicelb.yaml"]), DIRECTORY, FERROLB),
+        kube_vip::plan(&read(&["kube_vip.yaml"]), DIRECTORY, FERROLB),
+        kube_vip::plan(&read(&["kube_vip_bgp.yaml"]), DIRECTORY, FERROLB),
+    ];
+    for command in plans.iter().flat_map(|it| &it.steps).flat_map(|it| &it.rollback) {
+        assert!(!command.contains("delete -f deploy/") && !command.contains("crd"), "{command}");
+        assert!(!command.contains("--all"), "{command}");
+    }
+}
+
 #[test]
 fn plans_for_an_empty_cluster_have_no_files_and_no_panic() {
     let empty = Objects::default();
@@ -283,6 +343,25 @@ fn metallbs_namespace_must_be_unique() {
     assert!(error.contains("--metallb-namespace"), "{error}");
     assert!(MetalLb::find(&objects, Some("b"), FERROLB).is_ok());
     assert!(MetalLb::find(&Objects::new([pool("a")]), None, FERROLB).is_ok());
+    let error = MetalLb::find(&Objects::new([pool("a")]), None, "a").err().unwrap().to_string();
+    assert!(error.contains("--installation"), "{error}");
+}
+
+#[test]
+fn stored_versions_matter_only_if_there_are_peers() {
+    let object = |version: &str, kind: &str, name: &str| {
+        json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "a"},
+            "spec": {"addresses": []}, "status": {"storedVersions": ["v1beta1", "v1beta2"]}})
+    };
+    let pool = object("metallb.io/v1beta1", "IPAddressPool", "lan");
+    let crd = object("apiextensions.k8s.io/v1", "CustomResourceDefinition", "bgppeers.metallb.io");
+    let objects = Objects::new([pool, crd]);
+    let is_reported = |objects: &Objects| {
+        let plan = MetalLb::find(objects, None, FERROLB).unwrap().in_place(DIRECTORY);
+        plan.problems.iter().any(|it| it.text.contains("store them again"))
+    };
+    assert!(!is_reported(&objects));
+    assert!(is_reported(&objects.with([object("metallb.io/v1beta2", "BGPPeer", "tor")])));
 }
 
 #[test]
@@ -290,6 +369,12 @@ fn existing_files_are_not_overwritten() {
     let directory = std::env::temp_dir().join(format!("ferrolb-migrate-{}", std::process::id()));
     let file = |name| ManifestFile { name, objects: vec![json!({"kind": "List", "items": []})] };
     files::write(&directory, &[file("b.yaml")]).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(directory.join("b.yaml")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "only the owner may read the file");
+    }
     let error = files::write(&directory, &[file("a.yaml"), file("b.yaml")]).unwrap_err();
     assert!(error.to_string().contains("b.yaml exists"), "{error}");
     assert!(!directory.join("a.yaml").exists(), "no file is written");

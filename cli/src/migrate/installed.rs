@@ -1,0 +1,243 @@
+//! FerroLB in the cluster before a migration, and the commands that change the Services that it
+//! serves. Pure.
+
+use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS};
+use k8s_openapi::api::apps::v1::Deployment;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::objects::{self, APPS, Objects, annotation, name, namespace, text};
+use super::shell::{CHART, quoted};
+use super::{Problem, Step};
+use crate::installation::{self, CONTROLLER};
+
+/// Options of `helm` that wait until all pods are replaced.
+pub const HELM_WAIT: &str = "--wait --timeout 30m";
+/// Name of the Helm release that a migration installs.
+pub const RELEASE: &str = "ferrolb";
+/// DaemonSet that only installations with BGP have.
+const GOBGPD: &str = "gobgpd";
+
+/// An installation of FerroLB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installation {
+    /// Its namespace.
+    namespace: String,
+    /// Name of its Helm release; `None`: the installation is by manifests.
+    release: Option<String>,
+    /// Number of its controllers.
+    replicas: u64,
+    /// Classes of the Services that it serves.
+    classes: Vec<String>,
+    /// True if it also serves Services without a class.
+    is_default: bool,
+    /// API group of its custom resources.
+    group: String,
+}
+
+impl Installation {
+    /// Finds the installation in a namespace.
+    #[must_use]
+    pub fn find(objects: &Objects, ferrolb: &str) -> Option<Self> {
+        let mut deployments = objects.of(APPS, "Deployment");
+        let object = deployments.find(|it| name(it) == CONTROLLER && namespace(it) == ferrolb)?;
+        let deployment = Deployment::deserialize(object).ok();
+        let config = installation::config(ferrolb, deployment.as_ref());
+        let is_release = text(object, "/metadata/labels/app.kubernetes.io~1managed-by") == "Helm";
+        let release = match annotation(object, "meta.helm.sh/release-name") {
+            "" => RELEASE,
+            release => release,
+        };
+        Some(Self {
+            namespace: ferrolb.to_owned(),
+            release: is_release.then(|| release.to_owned()),
+            replicas: object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1),
+            classes: config.classes,
+            is_default: config.default_implementation,
+            group: config.names.group,
+        })
+    }
+
+    /// Returns a new installation by Helm side by side with another load balancer.
+    #[must_use]
+    pub fn side_by_side(ferrolb: &str) -> Self {
+        Self {
+            namespace: ferrolb.to_owned(),
+            release: Some(RELEASE.to_owned()),
+            replicas: 1,
+            classes: vec![LOAD_BALANCER_CLASS.to_owned()],
+            is_default: false,
+            group: GROUP.to_owned(),
+        }
+    }
+
+    /// Returns whether the installation uses MetalLB's objects.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.group != GROUP
+    }
+
+    /// Returns the step in which FerroLB begins to serve Services without a class, unless it serves
+    /// them already.
+    #[must_use]
+    pub fn become_default(&self, effect: &str) -> Option<Step> {
+        let step = Step::new("default", "Make FerroLB the default implementation", effect)
+            .run_all(self.serve(None))
+            .undo_all(self.serve_as_before());
+        (!self.is_default).then_some(step)
+    }
+
+    /// Returns the commands after which FerroLB serves only Services of a class; `None`: also those
+    /// without a class.
+    #[must_use]
+    pub fn serve(&self, class: Option<&str>) -> Vec<String> {
+        let namespace = quoted(&self.namespace);
+        if let Some(release) = &self.release {
+            // Helm splits a value at commas.
+            let class = class.map(|it| quoted(&it.replace(',', "\\,"))).unwrap_or_default();
+            return vec![format!(
+                "helm upgrade {} {CHART} --namespace {namespace} {HELM_WAIT} \
+                 --reset-then-reuse-values --set loadBalancerClass={class}",
+                quoted(release)
+            )];
+        }
+        let variables = match class {
+            None => "FERROLB_DEFAULT_IMPLEMENTATION=true".to_owned(),
+            Some(class) => format!(
+                "FERROLB_DEFAULT_IMPLEMENTATION=false FERROLB_LOAD_BALANCER_CLASS={}",
+                quoted(class)
+            ),
+        };
+        let on = |words: &str| format!("kubectl -n {namespace} {words}");
+        vec![
+            on(&format!("set env deployment/controller daemonset/speaker {variables}")),
+            on("rollout status deployment/controller"),
+            on("rollout status daemonset/speaker"),
+        ]
+    }
+
+    /// Returns the commands after which FerroLB serves the same Services as before the migration.
+    #[must_use]
+    pub fn serve_as_before(&self) -> Vec<String> {
+        let classes = self.classes.join(",");
+        self.serve((!self.is_default).then_some(&*classes))
+    }
+
+    /// Returns the command that starts the controllers again.
+    #[must_use]
+    pub fn start_controller(&self) -> String {
+        let (namespace, replicas) = (quoted(&self.namespace), self.replicas);
+        format!("kubectl -n {namespace} scale deployment controller --replicas={replicas}")
+    }
+
+    /// Reports the Services that FerroLB serves now, and will not after [`Installation::serve`].
+    #[must_use]
+    pub fn lost(&self, objects: &Objects, class: Option<&str>) -> Vec<Problem> {
+        let is_unchanged = class.is_none() && (self.is_default || self.release.is_none());
+        let next = class.unwrap_or(LOAD_BALANCER_CLASS);
+        let is_lost = |service: &&Value| match text(service, "/spec/loadBalancerClass") {
+            "" => self.is_default && class.is_some(),
+            of_service => of_service != next && self.classes.iter().any(|it| it == of_service),
+        };
+        let text = format!(
+            "FerroLB serves it now, and the steps change the class to {next}: the Service loses its \
+             addresses. Create it again with that class"
+        );
+        let lost = objects.load_balancers().filter(|it| !is_unchanged && is_lost(it));
+        lost.map(|service| Problem::of(objects::label(service), &*text)).collect()
+    }
+
+    /// Reports that the installation has no BGP.
+    #[must_use]
+    pub fn without_bgp(&self, objects: &Objects) -> Option<Problem> {
+        let mut sets = objects.of(APPS, "DaemonSet");
+        let has_bgp = sets.any(|it| name(it) == GOBGPD && namespace(it) == self.namespace);
+        let text = "it is installed without BGP: set bgp.enabled of the chart, or apply \
+            deploy/install-bgp.yaml, before the migration";
+        (!has_bgp).then(|| Problem::of("FerroLB", text))
+    }
+}
+
+/// Returns the commands that delete an installation by manifests. CustomResourceDefinitions remain,
+/// because all pools would be deleted with them.
+#[must_use]
+pub fn uninstall(ferrolb: &str) -> [String; 2] {
+    let label = "-l app.kubernetes.io/name=ferrolb";
+    [
+        format!(
+            "kubectl -n {} delete deployment,daemonset,networkpolicy,poddisruptionbudget,role,\
+             rolebinding,serviceaccount {label}",
+            quoted(ferrolb)
+        ),
+        format!(
+            "kubectl delete clusterrole,clusterrolebinding,validatingadmissionpolicy,\
+             validatingadmissionpolicybinding {label}"
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn find(labels: &Value, env: &Value) -> Installation {
+        let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "controller", "namespace": "lb", "labels": labels,
+                "annotations": {"meta.helm.sh/release-name": "my"}},
+            "spec": {"replicas": 3, "selector": {}, "template": {"spec": {
+                "containers": [{"name": "controller", "env": env}]}}}});
+        let objects = Objects::new([deployment]);
+        assert_eq!(Installation::find(&objects, "other"), None);
+        Installation::find(&objects, "lb").unwrap()
+    }
+
+    #[test]
+    fn a_helm_release_is_upgraded_and_manifests_get_variables() {
+        let helm = find(&json!({"app.kubernetes.io/managed-by": "Helm"}), &json!([]));
+        let upgrade = "helm upgrade my deploy/helm/ferrolb --namespace lb --wait --timeout 30m \
+                       --reset-then-reuse-values --set loadBalancerClass=";
+        assert_eq!(helm.serve(Some("a")), [format!("{upgrade}a")]);
+        assert_eq!(helm.serve(None), [upgrade]);
+        assert_eq!(helm.become_default("none"), None);
+        let env = json!([{"name": "FERROLB_DEFAULT_IMPLEMENTATION", "value": "false"},
+            {"name": "FERROLB_LOAD_BALANCER_CLASS", "value": "a,b"}]);
+        let step = find(&json!({}), &env).become_default("none").unwrap();
+        let set = "kubectl -n lb set env deployment/controller daemonset/speaker \
+                   FERROLB_DEFAULT_IMPLEMENTATION";
+        assert_eq!(step.commands[0], format!("{set}=true"));
+        let before = format!("{set}=false FERROLB_LOAD_BALANCER_CLASS=a,b");
+        assert_eq!(step.rollback[0], before);
+        assert_eq!(
+            helm.start_controller(),
+            "kubectl -n lb scale deployment controller --replicas=3"
+        );
+    }
+
+    #[test]
+    fn services_of_other_classes_are_lost() {
+        let service = |name: &str, class: Value| {
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+                "spec": {"type": "LoadBalancer", "loadBalancerClass": class}})
+        };
+        let services = Objects::new([
+            service("a", json!(LOAD_BALANCER_CLASS)),
+            service("b", json!("new")),
+            service("c", json!("other")),
+            service("d", Value::Null),
+        ]);
+        let lost = |installation: Installation, class| {
+            let problems = installation.lost(&services, class);
+            problems.into_iter().map(|it| it.object).collect::<Vec<_>>()
+        };
+        let release = Installation::side_by_side("lb");
+        assert_eq!(lost(release.clone(), Some("new")), ["Service default/a"]);
+        assert_eq!(lost(release.clone(), None), [""; 0]);
+        let other = Installation { classes: vec!["other".to_owned()], ..release };
+        assert_eq!(lost(other, None), ["Service default/c"]);
+        let default = || find(&json!({}), &json!([]));
+        assert_eq!(lost(default(), Some("new")), ["Service default/a", "Service default/d"]);
+        assert_eq!(lost(default(), None), [""; 0]);
+    }
+}
