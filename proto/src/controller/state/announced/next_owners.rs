@@ -1,4 +1,5 @@
-//! Predicts which nodes announce an address after all speakers have handled the present objects. Pure; `kubectl ferrolb plan` and `drain` print the result.
+//! Predicts which nodes announce an address after all speakers have handled the present objects.
+//! Pure; `kubectl ferrolb plan` and `drain` print the result.
 
 use std::net::IpAddr;
 
