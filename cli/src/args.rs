@@ -8,9 +8,9 @@ use ferrolb_proto::api::NAMESPACE;
 
 use crate::migrate;
 
-/// Explains addresses, checks clusters, and predicts the effect of changes and migrations
+/// Explains, checks and plans LoadBalancer addresses of FerroLB, and plans migrations to it.
 #[derive(Parser, Debug)]
-#[command(name = "kubectl-ferrolb", bin_name = "kubectl ferrolb", version)]
+#[command(name = "kubectl-ferrolb", bin_name = "kubectl ferrolb", version, after_help = HELP)]
 pub struct Args {
     /// The cluster.
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub struct Connection {
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
 
-    /// Path of the kubeconfig file; default: as kubectl
+    /// Path of the kubeconfig file; default: the one that kubectl uses
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 }
@@ -50,7 +50,7 @@ pub enum Command {
         #[arg(long, short, value_enum, value_name = "FORMAT")]
         output: Option<Output>,
     },
-    /// Explain a Service: for each address and node, whether it announces, or the reason why not
+    /// Explain a Service: the nodes that announce each address, and the reasons of all others
     #[command(after_help = WHY_HELP)]
     Why {
         /// Name of the Service, or NAMESPACE/NAME
@@ -74,10 +74,10 @@ pub enum Command {
         /// Directory of a kustomization to apply, as in kubectl apply -k
         #[arg(long, short, value_name = "DIRECTORY")]
         kustomize: Option<PathBuf>,
-        /// Files whose objects are deleted after that, as in kubectl delete -f
+        /// Files whose objects are deleted after the files are applied, as in kubectl delete -f
         #[arg(long, value_name = "FILE", num_args = 1..)]
         delete: Vec<PathBuf>,
-        /// Exit with 1 if the manifests have this effect
+        /// Exit with code 1 if the manifests have this effect
         #[arg(long, value_enum, value_name = "EFFECT")]
         fail_on: Option<FailOn>,
         /// Format of the output
@@ -89,7 +89,7 @@ pub enum Command {
     Drain {
         /// Name of the Node
         node: String,
-        /// Only predict the effect, without a drain; required
+        /// Predict the effect, and start no drain; required
         #[arg(long, required = true)]
         dry_run: bool,
         /// Format of the output
@@ -97,22 +97,22 @@ pub enum Command {
         output: Option<JsonOutput>,
     },
     /// Plan the migration from another load balancer, and write FerroLB's objects
-    #[command(subcommand)]
+    #[command(subcommand, after_help = migrate::args::HELP)]
     Migrate(migrate::args::Source),
-    /// Check the cluster and FerroLB in it: numbered findings with the next command
+    /// Check the cluster and FerroLB: each finding has a code and the next command or change
     #[command(after_help = CHECK_HELP)]
     Check {
         /// Check the cluster before an installation
         #[arg(long)]
         pre: bool,
-        /// Exit with 1 also for warnings
+        /// Exit with code 1 also for warnings
         #[arg(long)]
         strict: bool,
         /// Format of the output
         #[arg(long, short, value_enum, value_name = "FORMAT")]
         output: Option<CheckOutput>,
     },
-    /// Propose a first pool in the subnet of the nodes, and apply it
+    /// Propose a first pool in the subnet of the nodes, and apply it after a confirmation
     #[command(after_help = INIT_HELP)]
     Init {
         /// Name of the pool and of its L2Advertisement; default: default
@@ -133,11 +133,19 @@ pub enum Command {
     },
 }
 
+const HELP: &str = "Examples:
+  kubectl ferrolb check
+  kubectl ferrolb why web
+  kubectl ferrolb plan -f pools.yaml
+
+Documentation: https://github.com/ferrolb/ferrolb/blob/main/docs/cli.md";
+
 const STATUS_HELP: &str = "Examples:
   kubectl ferrolb status
+  kubectl ferrolb status --watch
   kubectl ferrolb status -o json | jq '.services[] | select(.announced | not)'
 
-Exit code: 0, or 2 if the status cannot be read.";
+Exit code: 0, or 2 if the objects cannot be read.";
 
 const WHY_HELP: &str = "Examples:
   kubectl ferrolb why web
@@ -151,13 +159,16 @@ const PLAN_HELP: &str = "Examples:
   kubectl ferrolb plan -k overlays/production --fail-on address-loss
   kubectl ferrolb plan --delete old-pool.yaml
 
-The files may contain FerroLB's custom resources, Services, and Nodes with the labels to change. The
-API server checks the objects, but stores nothing; the command needs the permissions to apply them.
+The files may contain FerroLB's custom resources, Services, Namespaces, and Nodes with the labels to
+change; null removes a label. kubectl sends the objects to the API server, which validates them and
+stores nothing. You need the permission to apply them.
 
-Exit code: 0; 1 if the manifests have the effect of --fail-on; 2 if a file or an object is rejected.";
+Exit code: 0, or 1 if the manifests have the effect of --fail-on, or 2 if a file or an object is
+rejected, or the objects cannot be read.";
 
-const DRAIN_HELP: &str = "Example:
+const DRAIN_HELP: &str = "Examples:
   kubectl ferrolb drain node1 --dry-run
+  kubectl ferrolb drain node1 --dry-run -o json | jq -r '.addresses[].services[]'
 
 Exit code: 0 if the node announces nothing after the drain, 1 if it still does, 2 if the Node does
 not exist or the objects cannot be read.";
@@ -177,8 +188,11 @@ const INIT_HELP: &str = "Examples:
 
 Exit code: 0, or 2 if there is no free address, or if the objects cannot be read or applied.";
 
-const COMPLETION_HELP: &str = "Example:
-  kubectl ferrolb completion bash > /etc/bash_completion.d/kubectl-ferrolb";
+const COMPLETION_HELP: &str = "Examples:
+  source <(kubectl-ferrolb completion bash)
+  kubectl-ferrolb completion fish > ~/.config/fish/completions/kubectl-ferrolb.fish
+
+The script completes kubectl-ferrolb, and not `kubectl ferrolb`.";
 
 /// Format of a status.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,4 +224,37 @@ pub enum CheckOutput {
     Json,
     /// One line for each finding.
     Short,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Adds the problems of the help of a command and of its subcommands to `problems`.
+    fn check(command: &clap::Command, problems: &mut Vec<String>) {
+        let name = command.get_name();
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let (examples, rest) = help.split_once("\n\n").unwrap_or((&help, ""));
+        let lines = examples.strip_prefix("Examples:\n").unwrap_or_default().lines();
+        let subcommands: Vec<_> = command.get_subcommands().collect();
+        if lines.filter(|line| line.contains("kubectl")).count() < 2 {
+            problems.push(format!("{name}: two examples are missing"));
+        }
+        if subcommands.is_empty() && name != "completion" && !rest.contains("Exit code: 0") {
+            problems.push(format!("{name}: the exit codes are missing"));
+        }
+        if help.lines().any(|line| line.chars().count() > 101) {
+            problems.push(format!("{name}: a line is too long"));
+        }
+        subcommands.into_iter().for_each(|it| check(it, problems));
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_examples_and_exit_codes() {
+        let mut problems = Vec::new();
+        check(&Args::command(), &mut problems);
+        assert_eq!(problems, [""; 0]);
+    }
 }

@@ -7,6 +7,7 @@ mod crds;
 mod dependencies;
 mod generated;
 mod images;
+mod krew;
 mod language;
 mod links;
 mod manifests;

@@ -24,26 +24,26 @@ pub enum Source {
         common: Common,
     },
     /// Migrate from ServiceLB of k3s: each Service gets an address of a pool
-    #[command(after_help = EXIT_HELP)]
+    #[command(after_help = SERVICELB_HELP)]
     Servicelb(Common),
     /// Migrate from kube-vip: its pools and peers become FerroLB's objects
-    #[command(after_help = EXIT_HELP)]
+    #[command(after_help = KUBE_VIP_HELP)]
     KubeVip(Common),
-    /// Migrate from spec.externalIPs: a pool has exactly these addresses
-    #[command(after_help = EXIT_HELP)]
+    /// Migrate from spec.externalIPs: each Service keeps its addresses
+    #[command(after_help = EXTERNAL_IPS_HELP)]
     ExternalIps(Common),
 }
 
 /// Flags of all sources.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// Print the plan, and write no files
+    /// Print the plan, and write no file
     #[arg(long)]
     pub plan: bool,
     /// Files or directories with the cluster's objects, in YAML or JSON; default: the cluster
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub from: Vec<PathBuf>,
-    /// Directory for the files, in which none of them may exist
+    /// Directory for the files; existing files are not replaced
     #[arg(long, value_name = "DIRECTORY", default_value = "ferrolb-migration")]
     pub to: PathBuf,
     /// Format of the output
@@ -71,13 +71,39 @@ impl Source {
     }
 }
 
+/// Help of the command without a source.
+pub const HELP: &str = "Examples:
+  kubectl ferrolb migrate metallb
+  kubectl ferrolb migrate external-ips --plan
+
+The command changes nothing in the cluster: it prints the steps, and writes the objects to files.";
+
 const METALLB_HELP: &str = "Examples:
   kubectl ferrolb migrate metallb
   kubectl ferrolb migrate metallb --own-group --to migration
   kubectl ferrolb migrate metallb --from services.yaml metallb.yaml
 
 Exit code: 0 if all addresses are kept, 1 if there are problems or addresses change, 2 if the objects
-cannot be read. Without --own-group and --in-place, 0 if one of the two ways has no problem.";
+cannot be read or a file exists. Without --own-group and --in-place, 0 if one of the two ways has no
+problem.";
 
-const EXIT_HELP: &str = "Exit code: 0 if all addresses are kept, 1 if there are problems or \
-    addresses change, 2 if the objects cannot be read.";
+const SERVICELB_HELP: &str = "Examples:
+  kubectl ferrolb migrate servicelb
+  kubectl ferrolb migrate servicelb -o json | jq .
+
+Exit code: 0 if all addresses are kept, 1 if there are problems or addresses change, 2 if the objects
+cannot be read or a file exists.";
+
+const KUBE_VIP_HELP: &str = "Examples:
+  kubectl ferrolb migrate kube-vip --plan
+  kubectl ferrolb migrate kube-vip --to migration
+
+Exit code: 0 if all addresses are kept, 1 if there are problems or addresses change, 2 if the objects
+cannot be read or a file exists.";
+
+const EXTERNAL_IPS_HELP: &str = "Examples:
+  kubectl ferrolb migrate external-ips --plan
+  kubectl ferrolb migrate external-ips --from services.yaml
+
+Exit code: 0 if all addresses are kept, 1 if there are problems or addresses change, 2 if the objects
+cannot be read or a file exists.";

@@ -111,7 +111,7 @@ fn fail_node_without_pod(
     })
 }
 
-/// Shows a Service that requests an impossible address, and FerroLB's objects.
+/// Shows a Service that requests an impossible address, and the state of all addresses.
 fn explain(demo: &mut Presentation, lab: &Lab) -> Result<()> {
     let refused = demo.step("Request an address that is in no pool", SECOND, || {
         scenes::request_impossible_address(lab)
@@ -119,8 +119,8 @@ fn explain(demo: &mut Presentation, lab: &Lab) -> Result<()> {
     demo.show(&refused);
     let fixed = demo.step("Remove the request", SECOND, || scenes::remove_request(lab))?;
     demo.show(&fixed);
-    let objects = demo.step("Show the objects of FerroLB", SECOND, || scenes::objects(lab))?;
-    demo.show(&objects);
+    let state = demo.step("Show the state of all addresses", SECOND, || scenes::state(lab))?;
+    demo.show(&state);
     Ok(())
 }
 

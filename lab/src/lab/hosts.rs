@@ -11,7 +11,7 @@ use crate::traffic::long_lived::{self, ConnectionOutcome};
 use crate::traffic::page::{self, Page};
 use crate::traffic::probe::{self, ProbeReport, Transport};
 use crate::{netns, run};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Output};
@@ -86,6 +86,23 @@ impl Lab {
     /// If kubectl fails, with the end of its output.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.within(CLIENT, || run::run(kubectl_command(&self.state)?.args(args)))?
+    }
+
+    /// Runs `kubectl ferrolb` on the client's host as the administrator. Exit code 1 is no error:
+    /// the output explains a problem of a Service.
+    ///
+    /// # Errors
+    /// If the command cannot read the objects, with its messages.
+    pub fn kubectl_ferrolb(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.tools.programs.cli);
+        command.args(args).env("KUBECONFIG", self.state.kubeconfig());
+        let output = self.within(CLIENT, || command.output())??;
+        ensure!(
+            matches!(output.status.code(), Some(0 | 1)),
+            "kubectl ferrolb failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).context("kubectl ferrolb printed no UTF-8")
     }
 
     /// Runs shell commands in the repository on the client's host, like an administrator. PATH

@@ -76,8 +76,8 @@ impl<'a> Advertiser<'a> {
         Ok((peers, targets))
     }
 
-    /// Returns the input from which the routes of the node follow. `draining` is true if the node is
-    /// in announcement drain.
+    /// Returns the input from which the routes of the node follow. `draining` is true if the node
+    /// is in announcement drain.
     #[must_use]
     pub fn route_input<'s>(
         &'s self,

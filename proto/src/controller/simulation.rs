@@ -1,5 +1,5 @@
-//! Predicts the effect of changes: a controller with a simulated API server, which stores each write
-//! at once. `kubectl ferrolb plan` runs it with a copy of a cluster's objects. Pure.
+//! Predicts the effect of changes: a controller with a simulated API server, which stores each
+//! write at once. `kubectl ferrolb plan` runs it with a copy of a cluster's objects. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

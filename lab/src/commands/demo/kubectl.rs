@@ -1,4 +1,5 @@
-//! kubectl in the demo: commands with their output, and a watch of Services.
+//! kubectl in the demo: commands with their output, also of FerroLB's plugin, and a watch of
+//! Services.
 
 use anyhow::{Context, Result, anyhow};
 use ferrolb_lab::Lab;
@@ -17,12 +18,22 @@ pub(crate) const CHANGE_MAX: Duration = Duration::from_secs(30);
 /// Runs a kubectl command. Returns it as a reader would type it, with its output.
 pub(crate) fn shown(lab: &Lab, args: &[&str]) -> Result<String> {
     let output = lab.kubectl(args)?;
+    Ok(transcript("kubectl", args, &output))
+}
+
+/// Runs a command of `kubectl ferrolb` like [`shown`].
+pub(crate) fn ferrolb_shown(lab: &Lab, args: &[&str]) -> Result<String> {
+    Ok(transcript("kubectl ferrolb", args, &lab.kubectl_ferrolb(args)?))
+}
+
+/// Returns a command as a reader would type it, with its output.
+fn transcript(program: &str, args: &[&str], output: &str) -> String {
     let quoted = args.iter().map(|arg| match arg.contains(['{', '(', '*']) {
         true => format!("'{arg}'"),
         false => (*arg).to_owned(),
     });
-    let command = quoted.collect::<Vec<_>>().join(" ");
-    Ok(format!("$ kubectl {command}\n{}\n", output.trim_end()))
+    let args = quoted.collect::<Vec<_>>().join(" ");
+    format!("$ {program} {args}\n{}\n", output.trim_end())
 }
 
 /// Output of kubectl for a Service, from its creation until it has an address.
@@ -122,6 +133,18 @@ pub(crate) fn external_address(line: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transcript_has_the_command_as_a_reader_types_it() {
+        assert_eq!(
+            transcript("kubectl ferrolb", &["why", "web"], "default/web: Announced\n\n"),
+            "$ kubectl ferrolb why web\ndefault/web: Announced\n"
+        );
+        assert_eq!(
+            transcript("kubectl", &["get", "svc", "-o", "jsonpath={.a}"], "b"),
+            "$ kubectl get svc -o 'jsonpath={.a}'\nb\n"
+        );
+    }
 
     #[test]
     fn columns_are_aligned() {

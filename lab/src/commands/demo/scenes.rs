@@ -26,10 +26,6 @@ spec:
   selector: {app: web}
   ports: [{port: 80, targetPort: 8080}]
 ";
-/// Output format of kubectl with the messages of an object's conditions.
-const MESSAGES: &str = "jsonpath={range .status.conditions[*]}{.message}{\"\\n\"}{end}";
-/// Commands that print FerroLB's objects.
-const FERROLB_OBJECTS: [&str; 3] = ["fpool", "fl2", "fspeaker"];
 
 /// Starts a web pod on each node.
 pub(crate) fn run_pods(lab: &Lab) -> Result<()> {
@@ -66,20 +62,18 @@ pub(crate) fn create_service(lab: &Lab, manifest: &Path) -> Result<WatchedServic
     kubectl::watch_service(lab, SERVICE, || lab.apply_file(manifest))
 }
 
-/// Returns FerroLB's objects and the conditions of the Service, as kubectl prints them.
-pub(crate) fn objects(lab: &Lab) -> Result<String> {
-    let objects: Vec<String> = FERROLB_OBJECTS
-        .iter()
-        .map(|objects| kubectl::shown(lab, &["-n", "ferrolb-system", "get", objects]))
-        .collect::<Result<_>>()?;
-    Ok(format!("\n{}\n{}", objects.join("\n"), conditions(lab, SERVICE)?))
+/// Returns the state of all addresses, and the explanation of the Service, as `kubectl ferrolb`
+/// prints them.
+pub(crate) fn state(lab: &Lab) -> Result<String> {
+    let status = kubectl::ferrolb_shown(lab, &["status"])?;
+    Ok(format!("\n{status}\n{}", explanation(lab, SERVICE)?))
 }
 
-fn conditions(lab: &Lab, service: &str) -> Result<String> {
-    kubectl::shown(lab, &["get", "svc", service, "-o", MESSAGES])
+fn explanation(lab: &Lab, service: &str) -> Result<String> {
+    kubectl::ferrolb_shown(lab, &["why", service])
 }
 
-/// Creates a Service that requests an address of no pool. Returns the Service and its condition.
+/// Creates a Service that requests an address of no pool. Returns the Service and its explanation.
 pub(crate) fn request_impossible_address(lab: &Lab) -> Result<String> {
     lab.apply(SHOP_YAML)?;
     let request = "jsonpath={.metadata.annotations.ferrolb\\.io/loadBalancerIPs}";
@@ -87,23 +81,23 @@ pub(crate) fn request_impossible_address(lab: &Lab) -> Result<String> {
     Ok(format!("\n{request}{}", shop(lab, "192.0.2.80 is in no")?))
 }
 
-/// Removes the request of that Service. Returns the command, the Service and its condition.
+/// Removes the request of that Service. Returns the command, the Service and its explanation.
 pub(crate) fn remove_request(lab: &Lab) -> Result<String> {
     let annotate = kubectl::shown(lab, &["annotate", "svc", SHOP, "ferrolb.io/loadBalancerIPs-"])?;
-    let shown = shop(lab, "from pool")?;
+    let shown = shop(lab, "announces: ")?;
     lab.kubectl(&["delete", "svc", SHOP])?;
     Ok(format!("\n{annotate}{shown}"))
 }
 
-/// Waits until a condition of the Service `shop` contains `message`. Returns the Service and its
-/// conditions.
-fn shop(lab: &Lab, message: &str) -> Result<String> {
-    let conditions = wait::until("the Service's condition changes", CHANGE_MAX, || {
-        let shown = conditions(lab, SHOP)?;
-        ensure!(shown.contains(message), "kubectl prints:\n{shown}");
+/// Waits until the explanation of the Service `shop` contains `part`. Returns the Service and its
+/// explanation.
+fn shop(lab: &Lab, part: &str) -> Result<String> {
+    let explanation = wait::until("the Service's explanation changes", CHANGE_MAX, || {
+        let shown = explanation(lab, SHOP)?;
+        ensure!(shown.contains(part), "kubectl ferrolb prints:\n{shown}");
         Ok(Some(shown))
     })?;
-    Ok(format!("\n{}\n{conditions}", kubectl::shown(lab, &["get", "svc", SHOP])?))
+    Ok(format!("\n{}\n{explanation}", kubectl::shown(lab, &["get", "svc", SHOP])?))
 }
 
 /// A page that a client received over the network, and the owner of the address.
