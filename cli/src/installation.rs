@@ -23,6 +23,27 @@ const NODE_FAILURE_OFF: &str = "off";
 /// Default of the flag `--pool-grace`.
 const POOL_GRACE: Duration = Duration::from_secs(60);
 
+/// An installation of FerroLB, from its Deployment, DaemonSet and Lease.
+#[derive(Clone, Debug, Default)]
+pub struct Installation {
+    /// Namespace of the Deployment, the DaemonSet and the ServiceAccounts. That of the custom
+    /// resources is in `config`.
+    pub namespace: String,
+    /// Configuration of the controller.
+    pub config: Config,
+    /// True if the namespace contains a FerroLB: a Deployment, pools or SpeakerStatuses.
+    pub exists: bool,
+    /// True if the controller marks the pods of failed nodes.
+    pub marks_pods: bool,
+    /// True if nodes with the exclude label announce, too. False if the user may not read the
+    /// speakers' DaemonSet.
+    pub ignores_exclude_label: bool,
+    /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
+    pub controllers: Option<[i32; 2]>,
+    /// Pod of the active leader, if there is one.
+    pub leader: Option<String>,
+}
+
 /// Returns the configuration of the controller in `namespace`. Without a Deployment, all flags have
 /// their defaults.
 #[must_use]

@@ -14,13 +14,16 @@
 pub mod args;
 pub mod check;
 pub mod drain;
+pub mod events;
 #[cfg(test)]
 mod golden;
 pub mod init;
 pub mod installation;
 pub mod kubectl;
 pub mod migrate;
+pub mod objects;
 pub mod plan;
+pub mod read;
 pub mod snapshot;
 pub mod status;
 pub mod table;

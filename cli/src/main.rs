@@ -10,6 +10,7 @@ use ferrolb_cli::args::{Args, CheckOutput, Command, Connection, Output};
 use ferrolb_cli::check::report::Report;
 use ferrolb_cli::drain::Drain;
 use ferrolb_cli::init::propose::Request;
+use ferrolb_cli::installation::Installation;
 use ferrolb_cli::kubectl::Kubectl;
 use ferrolb_cli::migrate::args::Source;
 use ferrolb_cli::plan::Prediction;
@@ -18,6 +19,7 @@ use ferrolb_cli::snapshot::Snapshot;
 use ferrolb_cli::status::Status;
 use ferrolb_cli::{check, init, migrate, why};
 use ferrolb_proto::api::GROUP;
+use ferrolb_proto::controller::state::State;
 use ferrolb_proto::facts::Key;
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -90,16 +92,17 @@ impl Cluster {
         })
     }
 
-    async fn read(&self) -> Result<Snapshot> {
-        Snapshot::read(&self.client, &self.installation, unix_time()).await
+    /// Returns the installation, and the state of its controller.
+    async fn read(&self, unix_time: i64) -> Result<(Installation, State)> {
+        let snapshot = Snapshot::read(&self.client, &self.installation, unix_time).await?;
+        Ok(snapshot.into_state(unix_time))
     }
 
     async fn status(&self, watch: bool, output: Option<Output>) -> Result<ExitCode> {
         loop {
-            let mut snapshot = self.read().await?;
             let now = unix_time();
-            let state = snapshot.state(now);
-            let status = Status::new(&snapshot, &state);
+            let (installation, state) = self.read(now).await?;
+            let status = Status::new(&installation, &state);
             let text = match output {
                 Some(Output::Json) => json(&status)?,
                 Some(Output::Wide) => status.text(true, now),
@@ -126,7 +129,7 @@ impl Cluster {
         let key = service
             .split_once('/')
             .map_or_else(|| Key::new(namespace, service), |(of, name)| Key::new(of, name));
-        let state = self.read().await?.state(unix_time());
+        let (_, state) = self.read(unix_time()).await?;
         let explanation = state.explain(&key).with_context(|| {
             format!("Service {key} does not exist: list all with `kubectl ferrolb status`")
         })?;
@@ -170,7 +173,7 @@ impl Cluster {
     }
 
     async fn drain(&self, node: &str, as_json: bool) -> Result<ExitCode> {
-        let state = self.read().await?.state(unix_time());
+        let (_, state) = self.read(unix_time()).await?;
         ensure!(
             state.names().group == GROUP,
             "a drain cannot be predicted: with --api-group {}, speakers write no SpeakerStatus",

@@ -4,7 +4,7 @@
 //! API server or files -> Objects -> Migration -> text, JSON and manifests
 //! ```
 //!
-//! Each source has a pure module that turns [`objects::Objects`] into a [`Migration`]. FerroLB's
+//! Each source has a pure module that turns [`Objects`] into a [`Migration`]. FerroLB's
 //! own allocator predicts the address of every Service ([`predict`]). [`files`] and [`live`]
 //! perform the I/O, and [`run`] connects the parts.
 
@@ -21,7 +21,6 @@ pub mod live;
 pub mod metallb;
 pub mod metallb_steps;
 pub mod metallb_workloads;
-pub mod objects;
 pub mod predict;
 pub mod render;
 pub mod run;
@@ -35,7 +34,7 @@ mod tests;
 use serde::Serialize;
 use serde_json::Value;
 
-use objects::Objects;
+use crate::objects::Objects;
 use predict::Outcome;
 
 /// Paths in FerroLB's repository that commands use.

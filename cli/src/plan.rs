@@ -17,7 +17,7 @@ use ferrolb_proto::controller::simulation::Simulation;
 use ferrolb_proto::controller::state::{Outlook, State};
 use ferrolb_proto::store::Change;
 
-use crate::snapshot::NOW;
+use crate::events::NOW;
 
 /// A simulated controller, and the cluster before all changes.
 pub struct Prediction {

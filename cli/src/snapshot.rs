@@ -2,13 +2,12 @@
 //! Performs I/O.
 
 use anyhow::{Context as _, Result, bail};
-use ferrolb_proto::Instant;
-use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
-use ferrolb_proto::controller::event::{Event, Leadership};
+use ferrolb_proto::api::{self, CustomResourceKind};
+use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
-    EndpointSliceObject, Key, Namespace, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR,
-    Service, ServiceObject,
+    EndpointSliceObject, Key, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
+    ServiceObject,
 };
 use ferrolb_proto::store::Change;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -21,42 +20,18 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::installation;
+use crate::events::leading_state;
+use crate::installation::{self, Installation};
+use crate::read::{NoPermission, permitted};
 
-/// HTTP status for a kind that the cluster does not have.
-pub(crate) const NOT_FOUND: u16 = 404;
-/// HTTP status for a missing permission.
-pub(crate) const FORBIDDEN: u16 = 403;
-/// Time at which the state handles the objects. The lease of the state never ends.
-pub const NOW: Instant = Instant::from_millis(1_000);
 /// Seconds between the end of a lease and the time from which it counts as expired. The user's
 /// clock can differ from the one of the controller.
 const CLOCK_TOLERANCE: i64 = 60;
-const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
-
-/// The API server does not permit a request; the content is its message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no permission: {0}")]
-pub struct NoPermission(pub String);
 
 /// A copy of the objects that FerroLB reads.
 pub struct Snapshot {
-    /// Namespace of the Deployment, the DaemonSet and the ServiceAccounts. That of the custom
-    /// resources is in `config`.
-    pub installation: String,
-    /// The configuration of the controller.
-    pub config: Config,
-    /// True if the controller marks the pods of failed nodes.
-    pub marks_pods: bool,
-    /// True if nodes with the exclude label announce, too. False if the user may not read the
-    /// speakers' DaemonSet.
-    pub ignores_exclude_label: bool,
-    /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
-    pub controllers: Option<[i32; 2]>,
-    /// Pod of the active leader, if there is one.
-    pub leader: Option<String>,
-    /// True if the namespace contains a FerroLB: a Deployment, pools or SpeakerStatuses.
-    pub is_installed: bool,
+    /// The installation.
+    pub installation: Installation,
     /// Message of the API server if it does not permit the list of Namespaces. Their labels then
     /// count as absent, so pools with Namespace selectors select no Service.
     pub namespaces_denied: Option<String>,
@@ -85,6 +60,8 @@ struct NamedMetadata {
 /// Reads lists from the API server.
 struct Reader<'a> {
     client: &'a Client,
+    /// Namespace of the installation.
+    namespace: &'a str,
     config: &'a Config,
 }
 
@@ -96,7 +73,7 @@ impl Snapshot {
     /// The API server is unavailable, does not permit a list, or the namespace has no FerroLB.
     pub async fn read(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
         let snapshot = Self::read_any(client, namespace, unix_time).await?;
-        if !snapshot.is_installed {
+        if !snapshot.installation.exists {
             bail!(
                 "FerroLB is not installed in the namespace {namespace}: install it, or name its \
                  namespace with --installation"
@@ -115,21 +92,15 @@ impl Snapshot {
     /// Namespaces ([`NoPermission`]).
     pub async fn read_any(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
         let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
-        let deployment = deployments.get_opt(installation::CONTROLLER).await?;
+        let deployment = permitted(deployments.get_opt(installation::CONTROLLER).await)?.flatten();
         let config = installation::config(namespace, deployment.as_ref());
-        let daemon_sets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
-        let daemon_set = match daemon_sets.get_opt(installation::SPEAKER).await {
-            Err(kube::Error::Api(status)) if status.code == FORBIDDEN => None,
-            result => result?,
-        };
-        let reader = Reader { client, config: &config };
-        let leases = Api::<Lease>::namespaced(client.clone(), &config.names.namespace);
-        let lease = async { Ok(leases.get_opt(api::LEASE).await?) };
-        let (cluster, namespaces, custom, lease) = futures::try_join!(
+        let reader = Reader { client, namespace, config: &config };
+        let (cluster, namespaces, custom, speaker, lease) = futures::try_join!(
             reader.cluster_objects(),
-            reader.namespaces(),
+            permission_of(reader.namespaces()),
             reader.custom_resources(),
-            lease
+            permission_of(reader.speaker()),
+            reader.lease(),
         )?;
         let (namespaces, namespaces_denied) = match namespaces {
             Ok(namespaces) => (namespaces, None),
@@ -138,34 +109,28 @@ impl Snapshot {
         let has_own = |event: &Event| {
             matches!(event, Event::Pool(Change::Apply(_)) | Event::Speaker(Change::Apply(_)))
         };
+        let speaker = speaker.unwrap_or_default();
         Ok(Self {
-            installation: namespace.to_owned(),
-            marks_pods: installation::marks_pods(&config, deployment.as_ref()),
-            ignores_exclude_label: installation::ignores_exclude_label(daemon_set.as_ref()),
-            controllers: deployment.as_ref().map(ready_replicas),
-            leader: lease.and_then(|lease| leader(&lease, unix_time)),
-            is_installed: deployment.is_some() || custom.iter().any(has_own),
-            config,
+            installation: Installation {
+                namespace: namespace.to_owned(),
+                exists: deployment.is_some() || custom.iter().any(has_own),
+                marks_pods: installation::marks_pods(&config, deployment.as_ref()),
+                ignores_exclude_label: installation::ignores_exclude_label(speaker.as_ref()),
+                controllers: deployment.as_ref().map(ready_replicas),
+                leader: lease.and_then(|lease| leader(&lease, unix_time)),
+                config,
+            },
             namespaces_denied,
-            events: cluster
-                .into_iter()
-                .chain(events(namespaces, Event::Namespace))
-                .chain(custom)
-                .collect(),
+            events: cluster.into_iter().chain(namespaces).chain(custom).collect(),
         })
     }
 
-    /// Returns the state of a controller that leads and has just received these objects.
-    /// `unix_time` is the present time, in seconds since 1970.
+    /// Returns the installation, and the state of a controller that leads and has just received
+    /// these objects. `unix_time` is the present time, in seconds since 1970.
     #[must_use]
-    pub fn state(&mut self, unix_time: i64) -> State {
-        let mut state = State::new(self.config.clone());
-        state.set_unix_time(unix_time, NOW);
-        let fields = CustomResourceKind::WITH_CONTROLLER_STATUS
-            .map(|kind| Event::StatusFieldsRead(kind, StatusFields::All));
-        state.handle([Event::Lease(Leadership::Held(LEASE_END))], NOW);
-        state.handle(fields.into_iter().chain(self.events.drain(..)), NOW);
-        state
+    pub fn into_state(self, unix_time: i64) -> (Installation, State) {
+        let state = leading_state(&self.installation.config, unix_time, self.events);
+        (self.installation, state)
     }
 }
 
@@ -189,13 +154,24 @@ impl Reader<'_> {
             .collect())
     }
 
-    /// Reads the Namespaces. A missing permission is part of the result.
-    async fn namespaces(&self) -> Result<Result<Vec<Change<Namespace>>, NoPermission>> {
+    /// Reads the Namespaces.
+    async fn namespaces(&self) -> Result<Vec<Event>> {
         let url = NamespaceObject::url_path(&(), None);
-        match self.list(url, ListParams::default(), NamespaceObject::into).await {
-            Ok(namespaces) => Ok(Ok(namespaces)),
-            Err(error) => Ok(Err(error.downcast::<NoPermission>()?)),
-        }
+        let list = self.list(url, ListParams::default(), NamespaceObject::into).await?;
+        Ok(events(list, Event::Namespace).collect())
+    }
+
+    /// Reads the DaemonSet of the speakers.
+    async fn speaker(&self) -> Result<Option<DaemonSet>> {
+        let sets = Api::<DaemonSet>::namespaced(self.client.clone(), self.namespace);
+        Ok(permitted(sets.get_opt(installation::SPEAKER).await)?.flatten())
+    }
+
+    /// Reads the Lease of the active leader.
+    async fn lease(&self) -> Result<Option<Lease>> {
+        let namespace = &self.config.names.namespace;
+        let leases = Api::<Lease>::namespaced(self.client.clone(), namespace);
+        Ok(permitted(leases.get_opt(api::LEASE).await)?.flatten())
     }
 
     /// Reads FerroLB's custom resources.
@@ -248,13 +224,9 @@ impl Reader<'_> {
     ) -> Result<Vec<Change<F>>> {
         // The API server replies from its cache.
         let request = Request::new(&url).list(&params.match_any())?;
-        let text = match self.client.request_text(request).await {
-            Ok(text) => text,
-            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => return Ok(Vec::new()),
-            Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
-                bail!(NoPermission(status.message))
-            }
-            Err(error) => return Err(error).context(format!("cannot list {url}")),
+        let text = permitted(self.client.request_text(request).await);
+        let Some(text) = text.with_context(|| format!("cannot list {url}"))? else {
+            return Ok(Vec::new());
         };
         // A thread decodes the list while other lists arrive.
         let decoded = tokio::task::spawn_blocking(move || {
@@ -275,10 +247,19 @@ fn decode<K: DeserializeOwned, F>(item: &str, read: impl Fn(K) -> F) -> Result<C
     Ok(Change::Unreadable { key: Key::new(&namespace, &metadata.name), why })
 }
 
-/// Returns the events of a complete list.
+/// Returns the result of a read. A missing permission is part of the result.
+async fn permission_of<T>(
+    read: impl Future<Output = Result<T>>,
+) -> Result<Result<T, NoPermission>> {
+    match read.await {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) => Ok(Err(error.downcast()?)),
+    }
+}
+
+/// Returns the events of a list.
 fn events<F>(changes: Vec<Change<F>>, wrap: fn(Change<F>) -> Event) -> impl Iterator<Item = Event> {
-    let list = std::iter::once(Change::ResyncStarted).chain(changes);
-    list.chain(std::iter::once(Change::ResyncDone)).map(wrap)
+    changes.into_iter().map(wrap)
 }
 
 fn ready_replicas(deployment: &Deployment) -> [i32; 2] {

@@ -8,7 +8,7 @@ use ferrolb_proto::controller::state::{PoolRow, ServiceRow, State};
 use ferrolb_proto::facts::Speaker;
 use serde::Serialize;
 
-use crate::snapshot::Snapshot;
+use crate::installation::Installation;
 use crate::table::{age, table};
 
 /// The status of an installation.
@@ -48,11 +48,11 @@ struct NodeRow {
 impl Status {
     /// Collects the status.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, state: &State) -> Self {
-        let controllers = snapshot.controllers.map(|[ready, wanted]| Controllers {
+    pub fn new(installation: &Installation, state: &State) -> Self {
+        let controllers = installation.controllers.map(|[ready, wanted]| Controllers {
             ready,
             wanted,
-            leader: snapshot.leader.clone(),
+            leader: installation.leader.clone(),
         });
         let speakers: BTreeMap<&str, _> =
             state.speakers().map(|speaker| (&*speaker.node, speaker)).collect();

@@ -14,7 +14,7 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let down = facts.conditions.iter().filter(is_down).map(|it| {
         let text = format!(
             "BGPPeer {}: {}. For all nodes, see `kubectl -n {} describe fspeaker`",
-            it.name, it.message, objects.config.names.namespace
+            it.name, it.message, objects.installation.config.names.namespace
         );
         Finding::new(Code::NotEstablished, vec![peer_object(&it.name, objects)], text)
     });
@@ -30,7 +30,7 @@ pub fn summary(facts: &ClusterFacts) -> String {
 
 fn peer_object(name: &str, objects: &Objects) -> Object {
     let kind = CustomResourceKind::BGPPeer.name();
-    Object::namespaced(kind, &objects.config.names.namespace, name)
+    Object::namespaced(kind, &objects.installation.config.names.namespace, name)
 }
 
 fn is_down(it: &&ResourceCondition) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrolb_proto::api::ConditionStatus;
-use ferrolb_proto::controller::state::{Config, ServiceRow};
+use ferrolb_proto::controller::state::ServiceRow;
 use ferrolb_proto::facts::{BgpPeer, Key, Node, Pool, Service, Speaker};
 use ferrolb_proto::range::AddressRange;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -11,6 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use super::daemon_sets::LoadBalancer;
 use super::finding::Category;
 use super::rbac::Permission;
+use crate::installation::Installation;
 
 /// Everything that the rules need. An empty list means that there are no such objects, or that the
 /// user may not read them; `denied` has the messages about the latter.
@@ -44,21 +45,8 @@ pub struct ClusterFacts {
 /// The objects that FerroLB reads, and the state that follows from them.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
-    /// Namespace of the Deployment, the DaemonSet and the ServiceAccounts. That of the custom
-    /// resources is in `config`.
-    pub installation: String,
-    /// Configuration of the controller.
-    pub config: Config,
-    /// True if the namespace contains a FerroLB.
-    pub is_installed: bool,
-    /// True if the controller marks the pods of failed nodes.
-    pub marks_pods: bool,
-    /// True if nodes with the exclude label announce, too.
-    pub ignores_exclude_label: bool,
-    /// Number of ready controllers, and of wanted ones; `None` without a Deployment.
-    pub controllers: Option<[i32; 2]>,
-    /// Pod of the active leader.
-    pub leader: Option<String>,
+    /// The installation.
+    pub installation: Installation,
     /// The Nodes.
     pub nodes: Vec<Node>,
     /// The SpeakerStatuses.
@@ -123,7 +111,7 @@ impl Objects {
     pub fn excluded_nodes(&self) -> Vec<&str> {
         let excluded = self.nodes.iter().filter(|node| node.excluded);
         let names: Vec<_> = excluded.map(|node| &*node.name).collect();
-        let is_ignored = self.ignores_exclude_label || names.len() == self.nodes.len();
+        let is_ignored = self.installation.ignores_exclude_label || names.len() == self.nodes.len();
         if is_ignored { Vec::new() } else { names }
     }
 

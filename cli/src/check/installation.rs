@@ -13,8 +13,8 @@ use crate::installation::CONTROLLER;
 #[must_use]
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let Some(objects) = &facts.objects else { return Vec::new() };
-    if !objects.is_installed {
-        let namespace = &objects.installation;
+    if !objects.installation.exists {
+        let namespace = &objects.installation.namespace;
         let text = format!(
             "the namespace {namespace} contains no FerroLB: install it, or name its namespace with \
              --installation"
@@ -35,28 +35,29 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
 #[must_use]
 pub fn summary(facts: &ClusterFacts) -> String {
     let Some(objects) = &facts.objects else { return "not checked".to_owned() };
-    let leader = objects.leader.as_deref().unwrap_or("none");
+    let leader = objects.installation.leader.as_deref().unwrap_or("none");
     let speakers = objects.speakers.len();
     format!("leader {leader}, {speakers} of {} nodes with a speaker", objects.nodes.len())
 }
 
 fn deployment(objects: &Objects) -> Object {
-    Object::namespaced("Deployment", &objects.installation, CONTROLLER)
+    Object::namespaced("Deployment", &objects.installation.namespace, CONTROLLER)
 }
 
 fn no_leader(objects: &Objects) -> Option<Finding> {
-    let lease = Object::namespaced("Lease", &objects.config.names.namespace, api::LEASE);
+    let lease =
+        Object::namespaced("Lease", &objects.installation.config.names.namespace, api::LEASE);
     let text = format!(
         "no controller is the active leader, so no Service gets an address: see `kubectl -n {} \
          get pods`",
-        objects.installation
+        objects.installation.namespace
     );
-    objects.leader.is_none().then(|| Finding::new(Code::NoLeader, vec![lease], text))
+    objects.installation.leader.is_none().then(|| Finding::new(Code::NoLeader, vec![lease], text))
 }
 
 fn not_ready(objects: &Objects) -> Option<Finding> {
-    let [ready, wanted] = objects.controllers?;
-    let namespace = &objects.installation;
+    let [ready, wanted] = objects.installation.controllers?;
+    let namespace = &objects.installation.namespace;
     let text = format!(
         "{ready} of {wanted} controllers are ready: see `kubectl -n {namespace} describe \
          deployment {CONTROLLER}`"
@@ -71,10 +72,10 @@ fn without_speaker(objects: &Objects) -> Option<Finding> {
     let with_speaker: BTreeSet<_> = objects.speakers.iter().map(|it| &*it.node).collect();
     let without: Vec<&str> =
         objects.nodes.iter().map(|it| &*it.name).filter(|it| !with_speaker.contains(it)).collect();
-    if objects.config.names.group != api::GROUP || without.is_empty() {
+    if objects.installation.config.names.group != api::GROUP || without.is_empty() {
         return None;
     }
-    let see = format!("see `kubectl -n {} get pods -o wide`", objects.installation);
+    let see = format!("see `kubectl -n {} get pods -o wide`", objects.installation.namespace);
     let (code, text) = if without.len() == objects.nodes.len() {
         (Code::NoSpeaker, format!("no node has a speaker, so no address is announced: {see}"))
     } else {
@@ -95,7 +96,7 @@ fn stale(objects: &Objects) -> Option<Finding> {
          `kubectl get node {first}`, and `kubectl -n {} get pods -o wide --field-selector \
          spec.nodeName={first}`",
         first_names(&stale),
-        objects.installation
+        objects.installation.namespace
     );
     let nodes = stale.iter().map(|name| Object::cluster("Node", name));
     Some(Finding::new(Code::StaleSpeaker, nodes.collect(), text))
@@ -103,7 +104,8 @@ fn stale(objects: &Objects) -> Option<Finding> {
 
 /// Returns the findings about CRDs. Under another API group, the CRDs are not FerroLB's.
 fn crd_findings(facts: &ClusterFacts, objects: &Objects) -> Vec<Finding> {
-    let crds = facts.crds.as_ref().filter(|_| objects.config.names.group == api::GROUP);
+    let crds =
+        facts.crds.as_ref().filter(|_| objects.installation.config.names.group == api::GROUP);
     let problems = crds.map(crds::problems).unwrap_or_default();
     let finding = |(name, problem): (String, CrdProblem)| {
         let (code, fact) = match problem {
@@ -131,7 +133,8 @@ fn invalid<'a>(
         it.condition == CONDITION_VALID && it.status == ConditionStatus::False
     };
     facts.conditions.iter().filter(is_invalid).map(|it| {
-        let object = Object::namespaced(it.kind, &objects.config.names.namespace, &it.name);
+        let object =
+            Object::namespaced(it.kind, &objects.installation.config.names.namespace, &it.name);
         let text = format!("{} {} is not in use: {}", it.kind, it.name, it.message);
         Finding::new(Code::InvalidResource, vec![object], text)
     })

@@ -123,7 +123,10 @@ fn explanation(address: IpAddr, node: &str, objects: &Objects) -> String {
     match objects.services.iter().find(has_address) {
         Some(service) => format!("`kubectl ferrolb why {}`", service.key),
         None => {
-            format!("`kubectl -n {} describe fspeaker {node}`", objects.config.names.namespace)
+            format!(
+                "`kubectl -n {} describe fspeaker {node}`",
+                objects.installation.config.names.namespace
+            )
         }
     }
 }

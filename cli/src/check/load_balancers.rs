@@ -16,7 +16,7 @@ const TUNNEL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 #[must_use]
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let default_implementation = facts.before_installation
-        || facts.objects.as_ref().is_none_or(|it| it.config.default_implementation);
+        || facts.objects.as_ref().is_none_or(|it| it.installation.config.default_implementation);
     // A FerroLB that serves only its class runs side by side with every other load balancer.
     let shared = |finding: Finding| default_implementation.then_some(finding);
     let running = daemon_set_findings(facts).filter_map(shared);

@@ -43,9 +43,11 @@ fn finding(facts: &ClusterFacts, account: &str, missing: &[Missing<'_>]) -> Find
         );
         return Finding::new(Code::InstallPermission, Vec::new(), text);
     }
-    let namespace = facts.objects.as_ref().map(|it| &*it.installation).unwrap_or_default();
+    let namespace =
+        facts.objects.as_ref().map(|it| &*it.installation.namespace).unwrap_or_default();
     let object = Object::namespaced("ServiceAccount", namespace, account);
-    let is_own_group = facts.objects.as_ref().is_none_or(|it| it.config.names.group == api::GROUP);
+    let is_own_group =
+        facts.objects.as_ref().is_none_or(|it| it.installation.config.names.group == api::GROUP);
     let file = if is_own_group { "base/rbac.yaml" } else { "install-metallb-takeover.yaml" };
     let text =
         format!("{count} for {object} ({named}): apply the RBAC objects of {MANIFESTS}/{file}");

@@ -12,8 +12,13 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let Some(objects) = &facts.objects else { return Vec::new() };
     let pod_ranges: Vec<_> = objects.nodes.iter().flat_map(|it| &it.pod_cidrs).copied().collect();
     let per_pool = |pool: &Pool| {
-        let object =
-            || Object::namespaced("IPAddressPool", &objects.config.names.namespace, &pool.name);
+        let object = || {
+            Object::namespaced(
+                "IPAddressPool",
+                &objects.installation.config.names.namespace,
+                &pool.name,
+            )
+        };
         let service = overlap(pool, &facts.service_ranges).map(|[own, other]| {
             let text = format!(
                 "{own} of IPAddressPool {} overlaps the Service range {other}: correct its \

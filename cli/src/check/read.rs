@@ -26,7 +26,8 @@ use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, We
 use super::finding::Category;
 use super::rbac::{self, Permission};
 use super::reviews;
-use crate::snapshot::{FORBIDDEN, NOT_FOUND, NoPermission, Snapshot};
+use crate::read::{NoPermission, permitted};
+use crate::snapshot::Snapshot;
 
 /// API groups whose objects MetalLB and FRR-K8s validate by webhooks.
 const WEBHOOK_GROUPS: [&str; 2] = ["metallb.io", "frrk8s.metallb.io"];
@@ -82,7 +83,8 @@ pub async fn read(
         }
         Ok(snapshot) => Some(objects(snapshot, unix_time)),
         Err(error) => {
-            reader.denied.insert((Category::Installation, denied_message(error)?));
+            let NoPermission(message) = error.downcast()?;
+            reader.denied.insert((Category::Installation, message));
             None
         }
     };
@@ -96,12 +98,12 @@ pub async fn read(
         webhooks: reader.webhooks().await?,
         ..ClusterFacts::default()
     };
-    let names = objects.as_ref().map(|it| it.config.names.clone()).unwrap_or_default();
+    let names = objects.as_ref().map(|it| it.installation.config.names.clone()).unwrap_or_default();
     facts.service_ranges = reader.service_ranges(objects.as_ref()).await?;
     if before_installation {
         facts.permissions = reader.reviews(rbac::of_installer()?, namespace).await?;
-    } else if let Some(objects) = objects.as_ref().filter(|it| it.is_installed) {
-        let permissions = rbac::of_components(&names, objects.marks_pods)?;
+    } else if let Some(objects) = objects.as_ref().filter(|it| it.installation.exists) {
+        let permissions = rbac::of_components(&names, objects.installation.marks_pods)?;
         facts.permissions = reader.reviews(permissions, namespace).await?;
         facts.crds = reader.crds().await?;
         facts.conditions = reader.conditions(&names).await?;
@@ -141,36 +143,19 @@ pub async fn read_addresses(
     Ok(AddressFacts { objects, service_ranges, denied })
 }
 
-fn objects(mut snapshot: Snapshot, unix_time: i64) -> Objects {
-    let state = snapshot.state(unix_time);
+fn objects(snapshot: Snapshot, unix_time: i64) -> Objects {
+    let (installation, state) = snapshot.into_state(unix_time);
     Objects {
-        installation: snapshot.installation,
-        is_installed: snapshot.is_installed,
-        marks_pods: snapshot.marks_pods,
-        ignores_exclude_label: snapshot.ignores_exclude_label,
+        installation,
         rows: state.service_rows(),
         served_by_others: state.served_by_others().cloned().collect(),
         ranges_outside: state.ranges_outside().clone(),
-        config: snapshot.config,
-        controllers: snapshot.controllers,
-        leader: snapshot.leader,
         nodes: state.nodes().cloned().collect(),
         speakers: state.speakers().cloned().collect(),
         stale: state.stale(),
         services: state.services().cloned().collect(),
         pools: state.pools().cloned().collect(),
         peers: state.peers().cloned().collect(),
-    }
-}
-
-/// Returns the message of an error about a missing permission, or else the error.
-fn denied_message(error: anyhow::Error) -> Result<String> {
-    if let Some(NoPermission(message)) = error.downcast_ref() {
-        return Ok(message.clone());
-    }
-    match error.downcast_ref() {
-        Some(kube::Error::Api(status)) if status.code == FORBIDDEN => Ok(status.message.clone()),
-        Some(_) | None => Err(error),
     }
 }
 
@@ -202,14 +187,13 @@ impl Reader<'_> {
         category: Category,
         result: Result<T, kube::Error>,
     ) -> Result<Option<T>> {
-        match result {
-            Ok(value) => Ok(Some(value)),
-            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
-            Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
-                self.denied.insert((category, status.message));
+        match permitted(result) {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                let NoPermission(message) = error.downcast()?;
+                self.denied.insert((category, message));
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
         }
     }
 

@@ -19,6 +19,7 @@ use super::rbac::Permission;
 use super::report::{CategoryReport, Report};
 use super::text::{short, text};
 use crate::golden::golden;
+use crate::installation::Installation;
 
 fn node(name: &str, address: &str) -> Node {
     Node { name: name.into(), addresses: vec![address.parse().unwrap()], ..Node::default() }
@@ -70,16 +71,19 @@ fn good() -> ClusterFacts {
         Some((crd.metadata.name.clone()?, crd))
     };
     let objects = Objects {
-        installation: api::NAMESPACE.to_owned(),
-        config: Config {
-            default_implementation: true,
-            names: Names { namespace: api::NAMESPACE.into(), group: api::GROUP.into() },
-            ..Config::default()
+        installation: Installation {
+            namespace: api::NAMESPACE.to_owned(),
+            config: Config {
+                default_implementation: true,
+                names: Names { namespace: api::NAMESPACE.into(), group: api::GROUP.into() },
+                ..Config::default()
+            },
+            exists: true,
+            marks_pods: true,
+            controllers: Some([2, 2]),
+            leader: Some("controller-x7k".to_owned()),
+            ..Installation::default()
         },
-        is_installed: true,
-        marks_pods: true,
-        controllers: Some([2, 2]),
-        leader: Some("controller-x7k".to_owned()),
         nodes: ["node1", "node2", "node3"]
             .iter()
             .enumerate()
@@ -191,8 +195,8 @@ fn bad() -> ClusterFacts {
     facts.permissions =
         vec![permission("controller", "a", true), permission("controller", "b", false)];
     let objects = facts.objects.as_mut().unwrap();
-    objects.controllers = Some([0, 2]);
-    objects.leader = None;
+    objects.installation.controllers = Some([0, 2]);
+    objects.installation.leader = None;
     objects.speakers = bad_speakers();
     objects.nodes.push(Node { excluded: true, ..node("node4", "192.168.1.13") });
     objects.stale = ["node4".into()].into();
@@ -254,7 +258,7 @@ fn findings_that_exclude_others() {
         change(facts.objects.as_mut().unwrap());
         codes(&Report::new(&facts))
     };
-    assert_eq!(with(|it| it.is_installed = false), [Code::NotInstalled].into());
+    assert_eq!(with(|it| it.installation.exists = false), [Code::NotInstalled].into());
     assert_eq!(with(|it| it.speakers.clear()), [Code::NoSpeaker].into());
     let mut facts = ClusterFacts {
         denied: [(Category::Installation, "services".to_owned())].into(),
@@ -323,7 +327,7 @@ fn a_stopped_speaker_has_one_finding() {
 fn metallbs_objects_are_in_another_namespace_than_the_installation() {
     let mut facts = bad();
     let objects = facts.objects.as_mut().unwrap();
-    objects.config.names =
+    objects.installation.config.names =
         Names { namespace: "metallb-system".to_owned(), group: "metallb.io".to_owned() };
     let report = Report::new(&facts);
     let of = |code| {
@@ -343,7 +347,7 @@ fn metallbs_objects_are_in_another_namespace_than_the_installation() {
 #[test]
 fn warnings_fail_only_a_strict_check() {
     let mut facts = good();
-    facts.objects.as_mut().unwrap().controllers = Some([1, 2]);
+    facts.objects.as_mut().unwrap().installation.controllers = Some([1, 2]);
     let report = Report::new(&facts);
     assert_eq!([report.is_good(false), report.is_good(true)], [true, false]);
 }
@@ -354,7 +358,7 @@ fn excluded_nodes_are_a_warning_only_if_no_node_takes_over() {
         let mut facts = good();
         let objects = facts.objects.as_mut().unwrap();
         objects.nodes[..excluded].iter_mut().for_each(|node| node.excluded = true);
-        objects.ignores_exclude_label = ignores_label;
+        objects.installation.ignores_exclude_label = ignores_label;
         let report = Report::new(&facts);
         let cluster = report.categories.iter().find(|it| it.category == Category::Cluster).unwrap();
         (codes(&report), cluster.summary.clone())
@@ -372,7 +376,7 @@ fn excluded_nodes_are_a_warning_only_if_no_node_takes_over() {
 #[test]
 fn a_ferrolb_for_its_class_runs_next_to_metallb() {
     let mut facts = with_bad_cluster(good());
-    facts.objects.as_mut().unwrap().config.default_implementation = false;
+    facts.objects.as_mut().unwrap().installation.config.default_implementation = false;
     let codes = codes(&Report::new(&facts));
     assert!(!codes.contains(&Code::MetalLb) && !codes.contains(&Code::ServiceLb), "{codes:?}");
 }

@@ -11,7 +11,7 @@ use kube::{Api, Client, Error};
 use super::manifest;
 use super::propose::{Proposal, ProposedPool, Request, propose};
 use crate::check::read::{AddressFacts, read_addresses};
-use crate::snapshot::NOT_FOUND;
+use crate::read::NOT_FOUND;
 
 /// Field manager of the applied objects.
 const FIELD_MANAGER: &str = "kubectl-ferrolb";
@@ -37,7 +37,7 @@ pub async fn init(
     let proposal = propose(&objects, &service_ranges, request)?;
     eprint!("{proposal}");
     let Proposal::New(pool) = proposal else { return Ok(()) };
-    let names = &objects.config.names;
+    let names = &objects.installation.config.names;
     print(&manifest::yaml(&pool, names)?)?;
     if yes || confirmed()? {
         apply(client, &pool, names).await?;

@@ -12,6 +12,7 @@ use super::manifest::yaml;
 use super::propose::{NoProposal, Proposal, Request, propose};
 use crate::check::facts::Objects;
 use crate::golden::golden;
+use crate::installation::Installation;
 
 /// Returns a cluster with nodes of these InternalIPs and without speakers.
 fn cluster(addresses: &[&str]) -> Objects {
@@ -25,9 +26,12 @@ fn cluster(addresses: &[&str]) -> Objects {
         }
     };
     Objects {
-        config: Config {
-            names: Names { namespace: api::NAMESPACE.into(), group: api::GROUP.into() },
-            ..Config::default()
+        installation: Installation {
+            config: Config {
+                names: Names { namespace: api::NAMESPACE.into(), group: api::GROUP.into() },
+                ..Config::default()
+            },
+            ..Installation::default()
         },
         nodes: addresses.iter().enumerate().map(node).collect(),
         ..Objects::default()
@@ -168,7 +172,7 @@ fn explanations_and_yaml() {
         let proposal = propose(objects, &[], &request).unwrap();
         text.push_str(&format!("{proposal}"));
         if let Proposal::New(pool) = proposal {
-            text.push_str(&yaml(&pool, &objects.config.names).unwrap());
+            text.push_str(&yaml(&pool, &objects.installation.config.names).unwrap());
         }
         text.push('\n');
     }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::objects::{annotation, families, text};
 use super::shell::{on_service, quoted};
+use crate::objects::{annotation, families, text};
 
 /// Annotation with the requested addresses.
 pub const LOAD_BALANCER_IPS: &str = "ferrolb.io/loadBalancerIPs";

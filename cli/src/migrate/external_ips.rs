@@ -11,11 +11,11 @@ use ferrolb_proto::range::AddressRange;
 use serde_json::{Value, json};
 
 use super::change::{Annotations, shared};
-use super::installed::Installation;
-use super::objects::{self, CORE, Objects, key, namespace, object, text, texts};
+use super::installed::Installed;
 use super::predict::{Expected, predict};
 use super::shell::{file, list_addresses, on_service, quoted};
 use super::{ManifestFile, Migration, Problem, Step};
+use crate::objects::{self, CORE, Objects, key, namespace, object, text, texts};
 
 /// Name of the pool and its advertisement.
 const POOL: &str = "external-ips";
@@ -57,7 +57,7 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         format!("Services with external IPs that can migrate: {}", candidates.len()),
         format!("their external IPs: {}", in_use.len()),
     ];
-    let installed = Installation::find(objects, ferrolb);
+    let installed = Installed::find(objects, ferrolb);
     problems.extend(installed.iter().flat_map(|it| it.lost(objects, None)));
     let default = installed.and_then(|it| {
         it.become_default("none, if another load balancer serves no Service without a class")

@@ -6,10 +6,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::objects::{self, APPS, Objects, annotation, name, namespace, text};
 use super::shell::{CHART, quoted};
 use super::{Problem, Step};
 use crate::installation::{self, CONTROLLER};
+use crate::objects::{self, APPS, Objects, annotation, name, namespace, text};
 
 /// Options of `helm` that wait until all pods are replaced.
 pub const HELM_WAIT: &str = "--wait --timeout 30m";
@@ -20,7 +20,7 @@ const GOBGPD: &str = "gobgpd";
 
 /// An installation of FerroLB.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Installation {
+pub struct Installed {
     /// Its namespace.
     namespace: String,
     /// Name of its Helm release; `None`: the installation is by manifests.
@@ -35,7 +35,7 @@ pub struct Installation {
     group: String,
 }
 
-impl Installation {
+impl Installed {
     /// Finds the installation in a namespace.
     #[must_use]
     pub fn find(objects: &Objects, ferrolb: &str) -> Option<Self> {
@@ -130,7 +130,7 @@ impl Installation {
         format!("kubectl -n {namespace} scale deployment controller --replicas={replicas}")
     }
 
-    /// Reports the Services that FerroLB serves now, and will not after [`Installation::serve`].
+    /// Reports the Services that FerroLB serves now, and will not after [`Installed::serve`].
     #[must_use]
     pub fn lost(&self, objects: &Objects, class: Option<&str>) -> Vec<Problem> {
         let is_unchanged = class.is_none() && (self.is_default || self.release.is_none());
@@ -182,15 +182,15 @@ mod tests {
 
     use super::*;
 
-    fn find(labels: &Value, env: &Value) -> Installation {
+    fn find(labels: &Value, env: &Value) -> Installed {
         let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": "controller", "namespace": "lb", "labels": labels,
                 "annotations": {"meta.helm.sh/release-name": "my"}},
             "spec": {"replicas": 3, "selector": {}, "template": {"spec": {
                 "containers": [{"name": "controller", "env": env}]}}}});
         let objects = Objects::new([deployment]);
-        assert_eq!(Installation::find(&objects, "other"), None);
-        Installation::find(&objects, "lb").unwrap()
+        assert_eq!(Installed::find(&objects, "other"), None);
+        Installed::find(&objects, "lb").unwrap()
     }
 
     #[test]
@@ -227,14 +227,14 @@ mod tests {
             service("c", json!("other")),
             service("d", Value::Null),
         ]);
-        let lost = |installation: Installation, class| {
+        let lost = |installation: Installed, class| {
             let problems = installation.lost(&services, class);
             problems.into_iter().map(|it| it.object).collect::<Vec<_>>()
         };
-        let release = Installation::side_by_side("lb");
+        let release = Installed::side_by_side("lb");
         assert_eq!(lost(release.clone(), Some("new")), ["Service default/a"]);
         assert_eq!(lost(release.clone(), None), [""; 0]);
-        let other = Installation { classes: vec!["other".to_owned()], ..release };
+        let other = Installed { classes: vec!["other".to_owned()], ..release };
         assert_eq!(lost(other, None), ["Service default/c"]);
         let default = || find(&json!({}), &json!([]));
         assert_eq!(lost(default(), Some("new")), ["Service default/a", "Service default/d"]);

@@ -10,13 +10,13 @@ use ferrolb_proto::facts::Key;
 use serde_json::Value;
 
 use super::change::{Annotations, shared};
-use super::installed::Installation;
+use super::installed::Installed;
 use super::kube_vip_bgp::Peers;
 use super::kube_vip_pools::Pools;
 use super::kube_vip_steps::Settings;
-use super::objects::{self, APPS, CORE, Objects, annotation, key, list, name, namespace, text};
 use super::predict::{Expected, predict};
 use super::{ManifestFile, Migration, Problem};
+use crate::objects::{self, APPS, CORE, Objects, annotation, key, list, name, namespace, text};
 
 /// Namespace of the ConfigMap of kube-vip's cloud provider.
 const NAMESPACE: &str = "kube-system";
@@ -66,7 +66,7 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     problems.extend(peers.problems);
     problems.extend(limits(&found));
     problems.extend(services.iter().flat_map(|service| service_limits(service)));
-    let installed = Installation::find(objects, ferrolb);
+    let installed = Installed::find(objects, ferrolb);
     if let Some(installed) = &installed {
         problems.extend(installed.lost(objects, class));
         problems.extend(bgp.and_then(|_| installed.without_bgp(objects)));

@@ -10,7 +10,7 @@ use ferrolb_proto::api::CustomResourceKind;
 use serde_json::{Map, Value, json};
 
 use super::Problem;
-use super::objects::object;
+use crate::objects::object;
 
 /// The peers, as FerroLB's objects.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use ferrolb_proto::range::{AddressRange, AddressSet};
 use serde_json::{Map, Value, json};
 
 use super::Problem;
-use super::objects::{self, namespace, object};
+use crate::objects::{self, namespace, object};
 
 /// Scope of the pool for all namespaces.
 const GLOBAL: &str = "global";

@@ -5,15 +5,15 @@ use serde_json::Value;
 
 use super::Step;
 use super::change::Annotations;
-use super::installed::{Installation, RELEASE, uninstall};
+use super::installed::{Installed, RELEASE, uninstall};
 use super::kube_vip::{FILE, KubeVip};
 use super::kube_vip_bgp::Secret;
-use super::objects::{APPS, Objects, name, namespace};
 use super::servicelb::finalizers;
 use super::shell::{
     CHART, MANIFESTS, MANIFESTS_WITH_BGP, compare_addresses, create_directory, file, quoted,
     save_addresses, stop_controller,
 };
+use crate::objects::{APPS, Objects, name, namespace};
 
 /// Name of the Deployment of kube-vip's cloud provider.
 const PROVIDER: &str = "kube-vip-cloud-provider";
@@ -26,7 +26,7 @@ pub(super) struct Settings<'a> {
     pub(super) directory: &'a str,
     pub(super) ferrolb: &'a str,
     /// FerroLB, if it exists already.
-    pub(super) installed: Option<&'a Installation>,
+    pub(super) installed: Option<&'a Installed>,
     pub(super) has_bgp: bool,
 }
 
@@ -151,7 +151,7 @@ impl Settings<'_> {
             step = step.undo(text);
         }
         if let Some(class) = self.class {
-            let new = || Installation::side_by_side(self.ferrolb);
+            let new = || Installed::side_by_side(self.ferrolb);
             let installation = self.installed.cloned().unwrap_or_else(new);
             step = step.run_all(installation.serve(Some(class)));
         }

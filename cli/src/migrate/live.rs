@@ -1,20 +1,16 @@
 //! Reads the objects of a running cluster, and never Secrets. Performs I/O.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ferrolb_proto::api::{GROUP, resource};
 use kube::Client;
 use kube::api::{ListParams, Request};
 use serde_json::Value;
 
-use super::Objects;
 use super::args::Source;
 use super::metallb::FRR_K8S;
 use super::translate::{KINDS, METALLB};
-
-/// HTTP status for a kind that the cluster does not have.
-const NOT_FOUND: u16 = 404;
-/// HTTP status for a missing permission.
-const FORBIDDEN: u16 = 403;
+use crate::objects::Objects;
+use crate::read::permitted;
 
 /// URLs of the kinds that every migration reads.
 const COMMON: [&str; 4] =
@@ -68,12 +64,5 @@ fn urls(source: &Source) -> Vec<String> {
 async fn read_url(client: &Client, url: &str) -> Result<Option<Value>> {
     // The API server replies from its cache.
     let request = Request::new(url).list(&ListParams::default().match_any())?;
-    match client.request::<Value>(request).await {
-        Ok(list) => Ok(Some(list)),
-        Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
-        Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
-            bail!("no permission: {}", status.message)
-        }
-        Err(error) => Err(error).context(format!("cannot list {url}")),
-    }
+    permitted(client.request(request).await).with_context(|| format!("cannot list {url}"))
 }

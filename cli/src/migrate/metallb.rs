@@ -10,14 +10,14 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::installed::Installation;
+use super::installed::Installed;
 use super::metallb_steps::{self, Settings};
 use super::metallb_workloads::{Workloads, is_metallb};
-use super::objects::{self, APPS, Objects, annotation, name, namespace, text};
 use super::predict::{Expected, Prediction, predict};
 use super::translate::{KINDS, METALLB, Translation, translate};
 use super::{ManifestFile, Migration, Problem, change};
 use crate::installation;
+use crate::objects::{self, APPS, Objects, annotation, name, namespace, text};
 
 /// Annotations by which MetalLB records that it serves a Service.
 pub const SERVED: [&str; 2] =
@@ -37,7 +37,7 @@ pub struct MetalLb<'a> {
     /// FerroLB's namespace.
     ferrolb: &'a str,
     /// FerroLB, if it exists already.
-    installed: Option<Installation>,
+    installed: Option<Installed>,
     /// Class of the Services that MetalLB serves; `None`: Services without a class.
     class: Option<String>,
 }
@@ -59,7 +59,7 @@ impl<'a> MetalLb<'a> {
             );
         }
         let class = class(objects, &namespace);
-        let installed = Installation::find(objects, ferrolb);
+        let installed = Installed::find(objects, ferrolb);
         Ok(Self { objects, namespace, ferrolb, installed, class })
     }
 

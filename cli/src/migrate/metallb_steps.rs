@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 
 use super::Step;
-use super::installed::{HELM_WAIT, Installation, RELEASE};
+use super::installed::{HELM_WAIT, Installed, RELEASE};
 use super::metallb::{OBJECTS, PEERS, SERVED};
 use super::metallb_workloads::Workloads;
 use super::shell::{
@@ -39,7 +39,7 @@ pub struct Settings {
     /// Class of the Services that MetalLB serves.
     pub class: Option<String>,
     /// FerroLB, if it exists in the cluster.
-    pub installed: Option<Installation>,
+    pub installed: Option<Installed>,
     /// True if MetalLB has BGPPeers.
     pub has_bgp: bool,
     /// True if MetalLB has L2Advertisements.
@@ -54,9 +54,9 @@ pub struct Settings {
 
 impl Settings {
     /// Returns FerroLB as it is before the Services change over to it.
-    fn installation(&self) -> Installation {
+    fn installation(&self) -> Installed {
         let installed = self.installed.clone();
-        installed.unwrap_or_else(|| Installation::side_by_side(&self.ferrolb))
+        installed.unwrap_or_else(|| Installed::side_by_side(&self.ferrolb))
     }
 }
 
@@ -162,7 +162,7 @@ fn copy_secret((namespace, name): &(String, String), to: &str) -> String {
     )
 }
 
-fn default_implementation(settings: &Settings, installation: &Installation) -> Option<Step> {
+fn default_implementation(settings: &Settings, installation: &Installed) -> Option<Step> {
     let effect = "none for Services of MetalLB, which has priority; Services without a class that \
         MetalLB does not serve get addresses. Create no Services until MetalLB's annotation is \
         removed";
@@ -202,7 +202,7 @@ fn while_stopped(settings: &Settings) -> String {
 
 /// Returns the step in which MetalLB ends and FerroLB begins to announce. It is one step, so that
 /// no time passes between its commands.
-fn switch(settings: &Settings, installation: &Installation) -> Step {
+fn switch(settings: &Settings, installation: &Installed) -> Step {
     let bgp = if settings.has_bgp { ", and by BGP about 5 s later" } else { "" };
     let effect = format!(
         "MetalLB's pods end within 2 s; FerroLB announces each address less than 1 s after the last \

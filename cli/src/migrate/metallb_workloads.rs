@@ -8,8 +8,8 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::Problem;
-use super::objects::{APPS, Objects, list, name, namespace, text};
 use super::shell::quoted;
+use crate::objects::{APPS, Objects, list, name, namespace, text};
 
 /// Values of the label `app.kubernetes.io/name` in the charts of MetalLB and FRR-K8s.
 const CHARTS: [&str; 2] = ["metallb", "frr-k8s"];

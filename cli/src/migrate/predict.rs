@@ -5,25 +5,21 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{self, ConditionStatus, CustomResourceKind, StatusFields};
+use ferrolb_proto::api::{self, ConditionStatus};
 use ferrolb_proto::controller::desired::{CustomResourceStatus, Status, ValidStatus, Write};
-use ferrolb_proto::controller::event::{Event, Leadership};
+use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::simulation::Simulation;
 use ferrolb_proto::controller::state::{Config, Outlook, State};
-use ferrolb_proto::facts::{Key, NamespaceObject, NodeObject, Service, ServiceObject};
-use ferrolb_proto::store::Change;
+use ferrolb_proto::facts::Key;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::objects::{self, CORE};
-use super::{Objects, Problem};
-use crate::snapshot::NOW;
+use super::Problem;
+use crate::events::{NOW, event, leading_state};
+use crate::objects::{self, CORE, Objects};
 
 /// A time at which all statuses of custom resources are due.
 const LATER: Instant = Instant::from_millis(3_600_000);
-/// End of the state's lease.
-const LEASE_END: Instant = Instant::from_millis(u32::MAX as u64);
 
 /// The predicted addresses of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -98,12 +94,7 @@ pub struct Prediction {
 /// Predicts the state after a migration. `after` has the objects as they are then.
 #[must_use]
 pub fn predict(config: Config, after: &Objects, expected: Vec<Expected>) -> Prediction {
-    let mut state = State::new(config.clone());
-    state.set_unix_time(0, NOW);
-    let fields = CustomResourceKind::WITH_CONTROLLER_STATUS
-        .map(|kind| Event::StatusFieldsRead(kind, StatusFields::All));
-    state.handle([Event::Lease(Leadership::Held(LEASE_END))], NOW);
-    state.handle(fields.into_iter().chain(events(&config, after)), NOW);
+    let state = leading_state(&config, 0, events(&config, after));
     let invalid = invalid(&state);
     let mut simulation = Simulation::new(state, NOW);
     simulation.finish();
@@ -175,78 +166,24 @@ fn problem(name: &str, status: &CustomResourceStatus) -> Option<Problem> {
         .then(|| Problem::of(format!("{kind} {name}"), &*condition.message))
 }
 
-/// Returns the events of complete lists of all kinds.
+/// Returns the events of all objects.
 fn events(config: &Config, objects: &Objects) -> Vec<Event> {
-    let group = &*config.names.group;
-    let manager = api::field_manager(&config.names.namespace);
-    let service = |object: ServiceObject| Service::read_with_owners(object, group, &manager);
-    let services: Vec<Value> = objects.of(CORE, "Service").map(with_managers).collect();
-    let custom = |kind: CustomResourceKind| {
-        let all = objects.of(group, kind.name());
-        all.filter(|it| objects::namespace(it) == config.names.namespace)
-    };
-    let mut events = list(objects.of(CORE, "Node"), NodeObject::into, Event::Node);
-    events.extend(list(namespaces(objects).iter(), NamespaceObject::into, Event::Namespace));
-    events.extend(list(services.iter(), service, Event::Service));
-    events.extend(list(
-        std::iter::empty(),
-        ferrolb_proto::facts::EndpointSliceObject::into,
-        Event::Slice,
-    ));
-    events.extend(list(std::iter::empty(), api::SpeakerStatusObject::into, Event::Speaker));
-    events.extend(list(
-        custom(CustomResourceKind::IPAddressPool),
-        api::IPAddressPoolObject::into,
-        Event::Pool,
-    ));
-    events.extend(list(
-        custom(CustomResourceKind::L2Advertisement),
-        api::L2AdvertisementObject::into,
-        Event::Advertisement,
-    ));
-    events.extend(list(
-        custom(CustomResourceKind::BGPAdvertisement),
-        api::BgpAdvertisementObject::into,
-        Event::BgpAdvertisement,
-    ));
-    events.extend(list(custom(CustomResourceKind::BGPPeer), api::BgpPeerObject::into, Event::Peer));
-    events.extend(list(
-        custom(CustomResourceKind::BFDProfile),
-        api::BfdProfileObject::into,
-        Event::BfdProfile,
-    ));
-    events.extend(list(
-        custom(CustomResourceKind::Community),
-        api::CommunityObject::into,
-        Event::Community,
-    ));
-    events
+    let services: Vec<_> = objects.of(CORE, "Service").map(with_managers).collect();
+    let others = objects.iter().filter(|it| !objects::has_type(it, CORE, "Service"));
+    let namespaces = missing_namespaces(objects);
+    let all = others.chain(&services).chain(&namespaces);
+    all.filter_map(|object| event(object, false, config)).collect()
 }
 
-/// Returns the events of a complete list. An object that cannot be decoded does not affect the
-/// others.
-fn list<'a, K: DeserializeOwned, F>(
-    objects: impl Iterator<Item = &'a Value>,
-    read: impl Fn(K) -> F,
-    wrap: fn(Change<F>) -> Event,
-) -> Vec<Event> {
-    let change = |object: &Value| match K::deserialize(object) {
-        Ok(object) => Change::Apply(read(object)),
-        Err(error) => Change::Unreadable { key: objects::key(object), why: error.to_string() },
-    };
-    let changes = objects.map(change).chain([Change::ResyncDone]);
-    std::iter::once(Change::ResyncStarted).chain(changes).map(wrap).collect()
-}
-
-/// Returns the Namespaces, and one without labels for each other namespace that has a Service: the
-/// state decides about a Service only when it has the Namespace.
-fn namespaces(objects: &Objects) -> Vec<Value> {
-    let mut all: Vec<Value> = objects.of(CORE, "Namespace").cloned().collect();
-    let known: BTreeSet<String> = all.iter().map(|it| objects::name(it).to_owned()).collect();
+/// Returns a Namespace without labels for each one that has a Service, but is not among the objects:
+/// the state decides about a Service only when it has the Namespace.
+fn missing_namespaces(objects: &Objects) -> Vec<Value> {
+    let known: BTreeSet<&str> = objects.of(CORE, "Namespace").map(objects::name).collect();
     let of_services: BTreeSet<&str> = objects.of(CORE, "Service").map(objects::namespace).collect();
-    let missing = of_services.into_iter().filter(|name| !known.contains(*name));
-    all.extend(missing.map(|name| json!({"metadata": {"name": name}})));
-    all
+    let missing = of_services.difference(&known);
+    let namespace =
+        |name: &&str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    missing.map(namespace).collect()
 }
 
 /// Returns a Service with its namespace and with `managedFields`, which `kubectl get -o yaml`
@@ -267,6 +204,7 @@ fn with_managers(service: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use ferrolb_proto::api::CustomResourceKind;
     use ferrolb_proto::controller::state::Names;
 
     use super::*;

@@ -9,14 +9,14 @@ use ferrolb_proto::controller::state::{Config, Names};
 use serde_json::Value;
 
 use super::change::set_annotation;
-use super::installed::{Installation, uninstall};
-use super::objects::{self, CORE, Objects, list, text};
+use super::installed::{Installed, uninstall};
 use super::predict::{Expected, predict};
 use super::shell::{
     MANIFESTS, create_directory, on_service, quoted, save_addresses, stop_controller,
 };
 use super::{Migration, Problem, Step};
 use crate::init::propose::POOL;
+use crate::objects::{self, CORE, Objects, list, text};
 
 /// Finalizer of Services, which Kubernetes' library for load balancers adds and removes.
 pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
@@ -55,7 +55,7 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
             again to see the new addresses";
         problems.push(Problem::of("IPAddressPool", text));
     }
-    let installed = Installation::find(objects, ferrolb);
+    let installed = Installed::find(objects, ferrolb);
     problems.extend(installed.iter().flat_map(|it| it.lost(objects, None)));
     problems.extend(prediction.invalid);
     problems.extend(services.iter().filter_map(|service| host_ports(service)));
@@ -90,7 +90,7 @@ fn steps(
     services: &[&Value],
     directory: &str,
     ferrolb: &str,
-    installed: Option<&Installation>,
+    installed: Option<&Installed>,
     has_pool: bool,
 ) -> Vec<Step> {
     let annotate = |value: &str| {
@@ -150,7 +150,7 @@ fn steps(
     .undo(stop_controller(ferrolb))
     .undo_all(annotate("-"))
     .undo("# then undo \"Disable ServiceLB\", which writes its addresses again")
-    .undo_all(installed.map(Installation::start_controller));
+    .undo_all(installed.map(Installed::start_controller));
     let save = Step::new("save", "Save the addresses", "none")
         .run_all(create_directory(directory))
         .run(save_addresses(directory));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::objects::{name, namespace};
+use crate::objects::{name, namespace};
 
 /// Command that lists the addresses of all Services of type LoadBalancer.
 const ADDRESSES: &str = "kubectl get services --all-namespaces --field-selector \

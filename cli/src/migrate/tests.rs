@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::metallb::MetalLb;
 use super::translate::{KINDS, METALLB, Translation, translate};
 use super::{
-    Level, ManifestFile, Migration, Objects, external_ips, files, kube_vip, objects, render,
-    servicelb,
+    Level, ManifestFile, Migration, Objects, external_ips, files, kube_vip, render, servicelb,
 };
+use crate::objects;
 
 /// Names of the namespace of FerroLB, and of the directory, in all plans.
 const FERROLB: &str = api::NAMESPACE;

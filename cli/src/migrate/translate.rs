@@ -7,7 +7,7 @@ use ferrolb_proto::api::{self, CustomResourceKind};
 use serde_json::{Map, Value, json};
 
 use super::Problem;
-use super::objects::{self, Objects, text};
+use crate::objects::{self, Objects, text};
 
 /// MetalLB's API group.
 pub const METALLB: &str = "metallb.io";

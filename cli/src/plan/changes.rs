@@ -1,17 +1,13 @@
 //! Changes of objects as events of the controller. Pure.
 
-use ferrolb_proto::api::{self, CustomResourceKind};
+use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::state::Config;
-use ferrolb_proto::facts::{
-    EndpointSliceObject, Key, NamespaceObject, NodeObject, Service, ServiceObject,
-};
-use ferrolb_proto::store::Change;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// API group of EndpointSlices.
-const DISCOVERY: &str = "discovery.k8s.io";
+use crate::events::event;
+use crate::objects::{CORE, group, label, name, text};
+
 /// API group of CustomResourceDefinitions.
 const CRDS: &str = "apiextensions.k8s.io";
 
@@ -56,7 +52,7 @@ impl Changes {
     }
 
     fn add(&mut self, object: &Value, is_deletion: bool, config: &Config) {
-        let name = name_of(object);
+        let name = label(object);
         let event = event(object, is_deletion, config);
         let deletion = if is_deletion { deletion(object, config) } else { None };
         if event.is_none() && deletion.is_none() {
@@ -69,35 +65,14 @@ impl Changes {
     }
 }
 
-/// Returns kind and name of an object, for people: `Service shop/db`.
-fn name_of(object: &Value) -> String {
-    let key = key_of(object);
-    let kind = object["kind"].as_str().unwrap_or_default();
-    if kind == "Service" { format!("{kind} {key}") } else { format!("{kind} {}", key.name()) }
-}
-
-/// Returns namespace and name of an object.
-#[must_use]
-pub fn key_of(object: &Value) -> Key {
-    let field = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
-    Key::new(field("namespace"), field("name"))
-}
-
-/// Returns the group of an object's API version; empty for the core group.
-fn group_of(object: &Value) -> &str {
-    let version = object["apiVersion"].as_str().unwrap_or_default();
-    version.split_once('/').map_or("", |(group, _)| group)
-}
-
 /// Returns the objects that the deletion of a Namespace or a CustomResourceDefinition deletes.
 fn deletion(object: &Value, config: &Config) -> Option<Deletion> {
-    let key = key_of(object);
-    match (group_of(object), object["kind"].as_str()?) {
-        ("", "Namespace") => Some(Deletion::Namespace(key.name().to_owned())),
+    match (group(object), text(object, "/kind")) {
+        (CORE, "Namespace") => Some(Deletion::Namespace(name(object).to_owned())),
         (CRDS, "CustomResourceDefinition") => {
             let kinds = CustomResourceKind::WITH_CONTROLLER_STATUS.into_iter();
             let is_deleted = |kind: &CustomResourceKind| {
-                *key.name() == *format!("{}.{}", kind.plural(), config.names.group)
+                name(object) == format!("{}.{}", kind.plural(), config.names.group)
             };
             kinds.into_iter().find(is_deleted).map(Deletion::Kind)
         }
@@ -105,74 +80,9 @@ fn deletion(object: &Value, config: &Config) -> Option<Deletion> {
     }
 }
 
-/// Returns the event of a change; `None` if the installation does not read the object.
-fn event(object: &Value, is_deletion: bool, config: &Config) -> Option<Event> {
-    let (group, kind) = (group_of(object), object["kind"].as_str()?);
-    let names = &config.names;
-    match (group, kind) {
-        ("", "Service") => {
-            let manager = api::field_manager(&names.namespace);
-            let read =
-                |object: ServiceObject| Service::read_with_owners(object, &names.group, &manager);
-            Some(Event::Service(change(object, is_deletion, read)))
-        }
-        ("", "Node") => Some(Event::Node(change(object, is_deletion, NodeObject::into))),
-        ("", "Namespace") => {
-            Some(Event::Namespace(change(object, is_deletion, NamespaceObject::into)))
-        }
-        (DISCOVERY, "EndpointSlice") => {
-            Some(Event::Slice(change(object, is_deletion, EndpointSliceObject::into)))
-        }
-        (of, _) if of == names.group && key_of(object).namespace() == names.namespace => {
-            custom_resource(object, kind, is_deletion)
-        }
-        _ => None,
-    }
-}
-
-fn custom_resource(object: &Value, kind: &str, is_deletion: bool) -> Option<Event> {
-    let kinds = CustomResourceKind::WITH_CONTROLLER_STATUS;
-    let kind = kinds.into_iter().find(|it| it.name() == kind)?;
-    Some(match kind {
-        CustomResourceKind::IPAddressPool => {
-            Event::Pool(change(object, is_deletion, api::IPAddressPoolObject::into))
-        }
-        CustomResourceKind::L2Advertisement => {
-            Event::Advertisement(change(object, is_deletion, api::L2AdvertisementObject::into))
-        }
-        CustomResourceKind::BGPAdvertisement => {
-            Event::BgpAdvertisement(change(object, is_deletion, api::BgpAdvertisementObject::into))
-        }
-        CustomResourceKind::BGPPeer => {
-            Event::Peer(change(object, is_deletion, api::BgpPeerObject::into))
-        }
-        CustomResourceKind::BFDProfile => {
-            Event::BfdProfile(change(object, is_deletion, api::BfdProfileObject::into))
-        }
-        CustomResourceKind::Community => {
-            Event::Community(change(object, is_deletion, api::CommunityObject::into))
-        }
-        CustomResourceKind::SpeakerStatus => return None,
-    })
-}
-
-fn change<K: DeserializeOwned, F>(
-    object: &Value,
-    is_deletion: bool,
-    read: impl Fn(K) -> F,
-) -> Change<F> {
-    let key = key_of(object);
-    if is_deletion {
-        return Change::Delete(key);
-    }
-    match serde_json::from_value(object.clone()) {
-        Ok(object) => Change::Apply(read(object)),
-        Err(error) => Change::Unreadable { key, why: error.to_string() },
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use ferrolb_proto::api;
     use ferrolb_proto::controller::state::Names;
     use serde_json::json;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::changes::key_of;
+use crate::objects::key;
 
 /// Phases of a pod that has ended (`Pod.status.phase`).
 const ENDED: [&str; 2] = ["Succeeded", "Failed"];
@@ -15,7 +15,7 @@ const ENDED: [&str; 2] = ["Succeeded", "Failed"];
 /// selector selects.
 #[must_use]
 pub fn slices(service: &Value, pods: &[Pod]) -> Vec<Value> {
-    let key = key_of(service);
+    let key = key(service);
     let publishes_all = service["spec"]["publishNotReadyAddresses"] == true;
     let families = service["spec"]["ipFamilies"].as_array().map_or(&[][..], Vec::as_slice);
     let slice = |family: &Value| {

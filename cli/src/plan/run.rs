@@ -13,9 +13,11 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::Value;
 
-use super::changes::{Changes, key_of};
+use super::changes::Changes;
 use super::{Effect, Prediction, endpoints};
+use crate::installation::Installation;
 use crate::kubectl::Kubectl;
+use crate::objects::key;
 use crate::snapshot::Snapshot;
 
 /// Maximum number of lists of pods that are read at the same time.
@@ -72,14 +74,14 @@ pub async fn plan(
         Ok::<_, anyhow::Error>((applied, kubectl.existing(&files.deleted)?))
     });
     let objects = async { objects.await.context("the thread that runs kubectl failed")? };
-    let ((applied, deleted), mut snapshot) =
+    let ((applied, deleted), snapshot) =
         futures::try_join!(objects, Snapshot::read(client, namespace, unix_time))?;
-    let mut changes = Changes::new(&applied, &deleted, &snapshot.config);
-    let state = snapshot.state(unix_time);
-    add_endpoints(client, &applied, &state, &mut changes, &snapshot.config).await?;
+    let (Installation { config, .. }, state) = snapshot.into_state(unix_time);
+    let mut changes = Changes::new(&applied, &deleted, &config);
+    add_endpoints(client, &applied, &state, &mut changes, &config).await?;
     let mut prediction = Prediction::new(state);
     let effect = prediction.effect(&mut changes);
-    Ok(Plan { effect, changes, config: snapshot.config })
+    Ok(Plan { effect, changes, config })
 }
 
 /// Adds the EndpointSlices of the Services whose selector or families are new or change.
@@ -97,7 +99,7 @@ async fn add_endpoints(
         return Ok(());
     }
     let changed = selecting.into_iter().filter(|(service, selector)| {
-        let before = state.service(&key_of(service));
+        let before = state.service(&key(service));
         let families = service["spec"]["ipFamilies"].as_array().map_or(0, Vec::len);
         before.is_none_or(|before| {
             *before.demand.selector != **selector || before.families.len() != families
@@ -106,7 +108,7 @@ async fn add_endpoints(
     let read = |(service, selector): (&'_ Value, String)| {
         let service = service.clone();
         async move {
-            let key = key_of(&service);
+            let key = key(&service);
             let pods = Api::<Pod>::namespaced(client.clone(), key.namespace());
             let pods = pods.list(&ListParams::default().labels(&selector).match_any()).await;
             let pods = pods.with_context(|| format!("cannot list the pods of Service {key}"))?;

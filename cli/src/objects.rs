@@ -46,9 +46,14 @@ impl Objects {
         }
     }
 
+    /// Returns all objects.
+    pub fn iter(&self) -> impl Iterator<Item = &Value> {
+        self.0.iter()
+    }
+
     /// Returns the objects of a kind.
     pub fn of<'a>(&'a self, group: &'a str, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.0.iter().filter(move |object| has_type(object, group, kind))
+        self.iter().filter(move |object| has_type(object, group, kind))
     }
 
     /// Returns these objects, and others.
@@ -90,12 +95,16 @@ impl Objects {
     }
 }
 
+/// Returns the API group of an object.
+#[must_use]
+pub fn group(object: &Value) -> &str {
+    text(object, "/apiVersion").split_once('/').map_or(CORE, |(group, _)| group)
+}
+
 /// Returns whether an object has this group and kind.
 #[must_use]
-pub fn has_type(object: &Value, group: &str, kind: &str) -> bool {
-    let version = text(object, "/apiVersion");
-    let of_object = version.split_once('/').map_or(CORE, |(group, _)| group);
-    text(object, "/kind") == kind && of_object == group
+pub fn has_type(object: &Value, of_group: &str, kind: &str) -> bool {
+    text(object, "/kind") == kind && group(object) == of_group
 }
 
 /// Returns the text at a JSON pointer, or an empty text.
