@@ -44,7 +44,7 @@ pub enum Command {
     #[command(after_help = STATUS_HELP)]
     Status {
         /// Show the status every two seconds, until Ctrl+C
-        #[arg(long, short, conflicts_with = "output")]
+        #[arg(long, short)]
         watch: bool,
         /// Format of the output
         #[arg(long, short, value_enum, value_name = "FORMAT")]

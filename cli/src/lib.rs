@@ -7,9 +7,9 @@
 //!
 //! The state is the one of the controller ([`ferrolb_proto::controller`]), so a command and the
 //! controller come to the same results. Two facts are only in the memory of the controller: changes
-//! of a status by other clients, and writes that the API server rejects. [`snapshot`], [`kubectl`]
-//! and [`plan::run`] perform the I/O. [`migrate`] has its own inputs: the objects of other load
-//! balancers, also from files.
+//! of a status by other clients, and writes that the API server rejects. [`migrate`] has its own
+//! inputs: the objects of other load balancers, also from files. The documentation of each module
+//! says whether it is pure or performs I/O.
 
 pub mod args;
 pub mod check;
@@ -23,6 +23,7 @@ pub mod kubectl;
 pub mod migrate;
 pub mod objects;
 pub mod plan;
+pub mod products;
 pub mod read;
 pub mod snapshot;
 pub mod status;

@@ -112,7 +112,8 @@ impl Cluster {
                 print(&text)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            if !print(&format!("{CLEAR}{text}"))? {
+            let clear = if output == Some(Output::Json) { "" } else { CLEAR };
+            if !print(&format!("{clear}{text}"))? {
                 return Ok(ExitCode::SUCCESS);
             }
             tokio::time::sleep(WATCH_INTERVAL).await;

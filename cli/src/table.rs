@@ -1,10 +1,13 @@
-//! Tables of text with aligned columns, and ages. Pure.
+//! Tables of text with aligned columns, lists of names, and ages. Pure.
 
+use std::fmt::Display;
 use std::io::Write as _;
 
 use tabwriter::TabWriter;
 
 const COLUMN_GAP: usize = 3;
+/// Number of names that a text lists.
+const NAMED_MAX: usize = 5;
 
 /// Returns a table with these columns and rows. An empty cell shows `-`.
 #[must_use]
@@ -36,6 +39,16 @@ pub fn age(since: Option<i64>, now: i64) -> String {
         120..7_200 => format!("{}m", seconds / 60),
         7_200..172_800 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Returns the first names of a list, and the number of the others.
+#[must_use]
+pub fn first_names<T: Display>(names: &[T]) -> String {
+    let first: Vec<_> = names.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    match names.len().saturating_sub(NAMED_MAX) {
+        0 => first.join(", "),
+        others => format!("{} and {others} others", first.join(", ")),
     }
 }
 

@@ -27,6 +27,9 @@ fn the_commands_explain_what_the_controller_decides() {
             equals_condition(lab, &address)
         })?;
         step("the status has the speakers, the pool and the Service", || status(lab, &address))?;
+        step("the plan of a kustomization: the address is not in the smaller pool", || {
+            plan_kustomization(lab, &address)
+        })?;
         step("a Service without a candidate: each node has its reason", || {
             leave_no_candidate(lab)?;
             wait_announced(lab, "web", "NoCandidateNode", "")?;
@@ -100,6 +103,21 @@ fn equals_condition(lab: &Lab, address: &str) -> Result<()> {
     ensure!(explained["message"] == *condition.message, "{explained:#} but {condition:#?}");
     ensure!(explained["reason"] == *condition.reason, "{explained:#} but {condition:#?}");
     Ok(())
+}
+
+/// Predicts a kustomization that removes the address of the Service from the pool.
+fn plan_kustomization(lab: &Lab, address: &str) -> Result<()> {
+    let folder = lab.state().file("kustomization");
+    std::fs::create_dir_all(&folder)?;
+    let pool = pools::pool("lan", &["172.30.0.205-172.30.0.209"]);
+    std::fs::write(folder.join("pool.yaml"), pool.to_string())?;
+    std::fs::write(folder.join("kustomization.yaml"), "resources: [pool.yaml]\n")?;
+    let plan = format!("kubectl ferrolb plan -k {} --fail-on address-loss", folder.display());
+    let output = lab.shell(&format!("{plan} && echo exit 0 || echo exit $?"))?;
+    has(
+        &output,
+        &["changes: apply IPAddressPool lan", address, "172.30.0.205", "1 moved", "exit 1"],
+    )
 }
 
 fn status(lab: &Lab, address: &str) -> Result<()> {

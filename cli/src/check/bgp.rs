@@ -4,7 +4,8 @@ use ferrolb_proto::api::{CONDITION_ESTABLISHED, ConditionStatus, CustomResourceK
 use ferrolb_proto::facts::BgpPeer;
 
 use super::facts::{ClusterFacts, Objects, ResourceCondition};
-use super::finding::{Code, Finding, MANIFESTS, Object, first_names};
+use super::finding::{Code, Finding, MANIFESTS, Object};
+use crate::table::first_names;
 
 /// Returns the findings.
 #[must_use]

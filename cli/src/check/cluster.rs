@@ -1,7 +1,8 @@
 //! Rules about Kubernetes, its nodes and kube-proxy. Pure.
 
 use super::facts::{ClusterFacts, Objects};
-use super::finding::{Code, Finding, Object, first_names};
+use super::finding::{Code, Finding, Object};
+use crate::table::first_names;
 
 /// The oldest supported version of Kubernetes.
 const KUBERNETES_MIN: [u32; 2] = [1, 31];

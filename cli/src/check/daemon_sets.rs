@@ -4,10 +4,10 @@ use ferrolb_proto::facts::Key;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Container;
 
+use crate::products::{KUBE_VIP_IMAGE, KUBE_VIP_SERVICES, is_metallb, is_metallb_speaker};
+
 /// Label of the DaemonSets of ServiceLB. Its value is the name of a Service.
 const SERVICE_LB_LABEL: &str = "svccontroller.k3s.cattle.io/svcname";
-/// Variable and argument of kube-vip that start its load balancer for Services.
-const KUBE_VIP_SERVICES: [&str; 2] = ["svc_enable", "--services"];
 /// Load balancers that have no check of their own: a part of the image, and the name.
 const OTHERS: [(&str, &str); 3] =
     [("purelb/lbnodeagent", "PureLB"), ("openelb", "OpenELB"), ("loxilb-io/", "LoxiLB")];
@@ -49,23 +49,15 @@ pub fn load_balancer(daemon_set: &DaemonSet) -> Option<LoadBalancer> {
 
 fn product(daemon_set: &DaemonSet, containers: &[Container]) -> Option<Product> {
     let label = |key: &str| daemon_set.metadata.labels.as_ref()?.get(key).map(String::as_str);
-    let has_image = |part: &str| {
-        containers.iter().any(|it| it.image.as_deref().is_some_and(|image| image.contains(part)))
-    };
-    // Manifests before 0.13 have the label `app`, and charts have `app.kubernetes.io/name`.
-    let is_metallb =
-        ["app", "app.kubernetes.io/name"].iter().any(|key| label(key) == Some("metallb"));
-    let is_speaker = ["component", "app.kubernetes.io/component"]
-        .iter()
-        .any(|key| label(key) == Some("speaker"));
-    let has_speaker_image = has_image("metallb/speaker") || has_image("metallb-speaker");
-    if has_speaker_image || is_metallb && is_speaker {
+    let images = || containers.iter().filter_map(|it| it.image.as_deref());
+    let has_image = |part: &str| images().any(|image| image.contains(part));
+    if is_metallb(label, images()) && is_metallb_speaker(label, images()) {
         return Some(Product::MetalLb);
     }
     if label(SERVICE_LB_LABEL).is_some() {
         return Some(Product::ServiceLb);
     }
-    if has_image("kube-vip/kube-vip") && containers.iter().any(serves_services) {
+    if has_image(KUBE_VIP_IMAGE) && containers.iter().any(serves_services) {
         return Some(Product::Other("kube-vip"));
     }
     let other = OTHERS.iter().find(|(image, _)| has_image(image));

@@ -260,16 +260,3 @@ impl Finding {
         }
     }
 }
-
-/// Number of names that a text lists.
-const NAMED_MAX: usize = 5;
-
-/// Returns the first names of a list, and the number of the others.
-#[must_use]
-pub fn first_names<T: fmt::Display>(names: &[T]) -> String {
-    let first: Vec<_> = names.iter().take(NAMED_MAX).map(ToString::to_string).collect();
-    match names.len().saturating_sub(NAMED_MAX) {
-        0 => first.join(", "),
-        others => format!("{} and {others} others", first.join(", ")),
-    }
-}

@@ -6,8 +6,9 @@ use ferrolb_proto::api::{self, CONDITION_VALID, ConditionStatus};
 
 use super::crds::{self, CrdProblem};
 use super::facts::{ClusterFacts, Objects};
-use super::finding::{Code, Finding, MANIFESTS, Object, first_names};
+use super::finding::{Code, Finding, MANIFESTS, Object};
 use crate::installation::CONTROLLER;
+use crate::table::first_names;
 
 /// Returns the findings.
 #[must_use]

@@ -7,7 +7,8 @@ use ferrolb_proto::api::InterfaceIssueReason;
 use ferrolb_proto::facts::{Service, Speaker, SpeakerInterface};
 
 use super::facts::{ClusterFacts, Objects};
-use super::finding::{Code, Finding, Object, first_names};
+use super::finding::{Code, Finding, Object};
+use crate::table::first_names;
 
 /// The issues with one reason: the reporting speakers, a text for each issue, and the command that
 /// explains the first one.

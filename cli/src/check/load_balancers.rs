@@ -7,7 +7,8 @@ use ferrolb_proto::facts::{Key, Service};
 
 use super::daemon_sets::{LoadBalancer, Product};
 use super::facts::ClusterFacts;
-use super::finding::{Code, Finding, Object, first_names};
+use super::finding::{Code, Finding, Object};
+use crate::table::first_names;
 
 /// Address that `minikube tunnel` writes if it runs over SSH. Otherwise it writes the cluster IP.
 const TUNNEL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -6,8 +6,9 @@ use std::fmt;
 use ferrolb_proto::api;
 
 use super::facts::ClusterFacts;
-use super::finding::{Code, Finding, MANIFESTS, Object, first_names};
+use super::finding::{Code, Finding, MANIFESTS, Object};
 use super::rbac::Permission;
+use crate::table::first_names;
 
 /// Returns the findings: one for each account, and one for each read that is not permitted.
 #[must_use]

@@ -4,7 +4,8 @@ use ferrolb_proto::facts::{Node, Pool};
 use ferrolb_proto::range::{AddressRange, AddressSet};
 
 use super::facts::{ClusterFacts, Objects};
-use super::finding::{Code, Finding, Object, first_names};
+use super::finding::{Code, Finding, Object};
+use crate::table::first_names;
 
 /// Returns the findings.
 #[must_use]

@@ -16,8 +16,7 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let finding = |(reason, services): (&str, Vec<&str>)| {
         let first = services.first().copied().unwrap_or_default();
         let text = format!(
-            "not announced with reason {reason}: {} of the Services. See `kubectl ferrolb why \
-             {first}`",
+            "Services without an announced address ({reason}): {}. See `kubectl ferrolb why {first}`",
             services.len()
         );
         Finding::new(Code::NotAnnounced, services.iter().map(|it| object(it)).collect(), text)

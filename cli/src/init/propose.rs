@@ -7,7 +7,7 @@ use ferrolb_proto::range::{AddressRange, AddressSet};
 
 use super::subnet::{NodeSubnet, node_subnet};
 use crate::check::facts::Objects;
-use crate::check::finding::first_names;
+use crate::table::first_names;
 
 /// Name of the pool without `--pool`.
 pub const POOL: &str = "default";

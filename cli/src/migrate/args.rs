@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+
+use crate::args::JsonOutput;
 
 /// The load balancer to migrate from.
 #[derive(Subcommand, Debug)]
@@ -48,14 +50,7 @@ pub struct Common {
     pub to: PathBuf,
     /// Format of the output
     #[arg(long, short, value_enum, value_name = "FORMAT")]
-    pub output: Option<Format>,
-}
-
-/// Format of a plan.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object.
-    Json,
+    pub output: Option<JsonOutput>,
 }
 
 impl Source {

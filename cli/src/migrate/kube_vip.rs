@@ -16,7 +16,10 @@ use super::kube_vip_pools::Pools;
 use super::kube_vip_steps::Settings;
 use super::predict::{Expected, predict};
 use super::{ManifestFile, Migration, Problem};
-use crate::objects::{self, APPS, CORE, Objects, annotation, key, list, name, namespace, text};
+use crate::objects::{
+    self, APPS, CORE, Objects, annotation, key, list, name, namespace, text, texts,
+};
+use crate::products::{KUBE_VIP_IMAGE, KUBE_VIP_SERVICES};
 
 /// Namespace of the ConfigMap of kube-vip's cloud provider.
 const NAMESPACE: &str = "kube-system";
@@ -139,7 +142,7 @@ impl<'a> KubeVip<'a> {
             let env = environment(list(pod, "/spec/containers")).filter(|_| is_static)?;
             Some(Self { env, daemonset: None })
         });
-        sets.chain(pods).filter(|it| it.is("svc_enable")).collect()
+        sets.chain(pods).filter(|it| it.is(KUBE_VIP_SERVICES[0])).collect()
     }
 
     /// Returns whether a variable is `true`.
@@ -154,12 +157,15 @@ impl<'a> KubeVip<'a> {
     }
 }
 
-/// Returns the variables of the container of kube-vip.
+/// Returns the variables of the container of kube-vip. The argument for Services counts as the
+/// variable.
 fn environment(containers: &[Value]) -> Option<BTreeMap<&str, &str>> {
-    let container =
-        containers.iter().find(|it| text(it, "/image").contains("kube-vip/kube-vip"))?;
+    let container = containers.iter().find(|it| text(it, "/image").contains(KUBE_VIP_IMAGE))?;
+    let [services, argument] = KUBE_VIP_SERVICES;
+    let has_argument = texts(container, "/args").any(|it| it == argument);
     let env = list(container, "/env").iter();
-    Some(env.map(|it| (text(it, "/name"), text(it, "/value"))).collect())
+    let env = env.map(|it| (text(it, "/name"), text(it, "/value")));
+    Some(env.chain(has_argument.then_some((services, "true"))).collect())
 }
 
 fn facts(found: &[KubeVip<'_>], services: usize) -> Vec<String> {
@@ -228,4 +234,26 @@ fn service_limits(service: &Value) -> Vec<Problem> {
         problems.push(Problem::note(label, text));
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_argument_for_services_counts_as_the_variable() {
+        let serves = |container: Value| {
+            let mut container = container;
+            container["image"] = json!("ghcr.io/kube-vip/kube-vip:v1.0.0");
+            let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+                "metadata": {"name": "a", "namespace": "b"},
+                "spec": {"template": {"spec": {"containers": [container]}}}});
+            !KubeVip::find(&Objects::new([set])).is_empty()
+        };
+        assert!(serves(json!({"args": ["manager", "--services"]})));
+        assert!(serves(json!({"env": [{"name": "svc_enable", "value": "true"}]})));
+        assert!(!serves(json!({"args": ["manager"]})));
+    }
 }

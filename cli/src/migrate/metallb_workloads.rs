@@ -10,9 +10,8 @@ use serde_json::Value;
 use super::Problem;
 use super::shell::quoted;
 use crate::objects::{APPS, Objects, list, name, namespace, text};
+use crate::products;
 
-/// Values of the label `app.kubernetes.io/name` in the charts of MetalLB and FRR-K8s.
-const CHARTS: [&str; 2] = ["metallb", "frr-k8s"];
 /// Label of a node that no node has.
 const STOPPED: &str = "\"stopped\"";
 
@@ -148,24 +147,13 @@ impl Workload {
     }
 }
 
-/// Returns whether a Deployment or DaemonSet is a part of MetalLB or FRR-K8s: by its label, or by
-/// the image of a container.
+/// Returns whether a Deployment or DaemonSet is a part of MetalLB or FRR-K8s.
 #[must_use]
 pub fn is_metallb(object: &Value) -> bool {
-    let label = |name: &str| text(object, &format!("/metadata/labels/{name}"));
-    let mut containers = list(object, "/spec/template/spec/containers").iter();
-    CHARTS.contains(&label("app.kubernetes.io~1name"))
-        || label("app") == "metallb"
-        || containers.any(|it| is_metallb_image(text(it, "/image")))
-}
-
-/// Returns whether an image is one of MetalLB or FRR-K8s, also in a copy of their registry:
-/// `quay.io/metallb/speaker`, `bitnami/metallb-speaker`.
-fn is_metallb_image(image: &str) -> bool {
-    let path = image.split('@').next().unwrap_or_default();
-    let mut parts = path.rsplit('/').map(|part| part.split(':').next().unwrap_or_default());
-    let last = parts.next().unwrap_or_default();
-    last.starts_with("metallb-") || last == "frr-k8s" || parts.next() == Some("metallb")
+    let labels = object.pointer("/metadata/labels");
+    let label = |name: &str| labels?.get(name)?.as_str();
+    let containers = list(object, "/spec/template/spec/containers").iter();
+    products::is_metallb(label, containers.map(|it| text(it, "/image")))
 }
 
 #[cfg(test)]

@@ -175,8 +175,8 @@ fn events(config: &Config, objects: &Objects) -> Vec<Event> {
     all.filter_map(|object| event(object, false, config)).collect()
 }
 
-/// Returns a Namespace without labels for each one that has a Service, but is not among the objects:
-/// the state decides about a Service only when it has the Namespace.
+/// Returns a Namespace without labels for each one that has a Service but is not among the objects.
+/// The state decides about a Service only when it has the Namespace.
 fn missing_namespaces(objects: &Objects) -> Vec<Value> {
     let known: BTreeSet<&str> = objects.of(CORE, "Namespace").map(objects::name).collect();
     let of_services: BTreeSet<&str> = objects.of(CORE, "Service").map(objects::namespace).collect();

@@ -4,9 +4,10 @@ use anyhow::{Context as _, Result};
 use kube::Client;
 use serde::Serialize;
 
-use super::args::{Common, Format, Source};
+use super::args::{Common, Source};
 use super::metallb::MetalLb;
 use super::{Migration, external_ips, files, kube_vip, live, render, servicelb};
+use crate::args::JsonOutput;
 
 /// The output of the command.
 pub struct Output {
@@ -61,7 +62,7 @@ fn finish(common: &Common, migration: &Migration) -> Result<Output> {
         files::write(&common.to, &migration.files)?;
     }
     let text = match common.output {
-        Some(Format::Json) => serde_json::to_string_pretty(migration)? + "\n",
+        Some(JsonOutput::Json) => serde_json::to_string_pretty(migration)? + "\n",
         None => render::migration(migration),
     };
     Ok(Output { text, keeps_everything: migration.keeps_everything() })
@@ -71,7 +72,7 @@ fn finish(common: &Common, migration: &Migration) -> Result<Output> {
 fn compare(common: &Common, ways: Ways) -> Result<Output> {
     let keeps_everything = ways.own_group.keeps_everything() || ways.in_place.keeps_everything();
     let text = match common.output {
-        Some(Format::Json) => serde_json::to_string_pretty(&ways)? + "\n",
+        Some(JsonOutput::Json) => serde_json::to_string_pretty(&ways)? + "\n",
         None => render::comparison(
             &[&ways.own_group, &ways.in_place],
             "The commands, checks and rollbacks of one way: --own-group, which also writes the \

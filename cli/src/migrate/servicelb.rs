@@ -129,10 +129,8 @@ fn steps(
         format!("kubectl -n {} get ipaddresspools.ferrolb.io", quoted(ferrolb)),
         "VALID is True, and Services may use enough addresses",
     )
-    .run(
-        "# on every server, add `servicelb` to the list `disable` in /etc/rancher/k3s/config.yaml, \
-         or create that list",
-    )
+    .run("# on every server, change /etc/rancher/k3s/config.yaml:")
+    .run("#   add `servicelb` to the list `disable`, or create that list")
     .run("# on every server: sudo systemctl restart k3s")
     .undo("# on every server, remove `servicelb` from the list")
     .undo("# on every server: sudo systemctl restart k3s");

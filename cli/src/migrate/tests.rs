@@ -14,6 +14,7 @@ use super::translate::{KINDS, METALLB, Translation, translate};
 use super::{
     Level, ManifestFile, Migration, Objects, external_ips, files, kube_vip, render, servicelb,
 };
+use crate::golden::golden;
 use crate::objects;
 
 /// Names of the namespace of FerroLB, and of the directory, in all plans.
@@ -66,25 +67,12 @@ fn read(names: &[&str]) -> Objects {
     files::read(&paths).unwrap()
 }
 
-/// Compares a plan and its files with a golden file. With the variable `FERROLB_UPDATE_SNAPSHOTS`,
-/// writes the golden file first.
-fn check(name: &str, text: String, files: &[ManifestFile]) {
-    let mut text = text;
+/// Compares a plan and its files with a golden file.
+fn check(name: &str, mut text: String, files: &[ManifestFile]) {
     for file in files {
         text += &format!("\n# {}\n{}", file.name, file.yaml().unwrap());
     }
-    let path = fixture(name);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the variable is an option of this test, not of a component"
-    )]
-    if std::env::var("FERROLB_UPDATE_SNAPSHOTS").is_ok() {
-        fs::write(&path, &text).unwrap();
-    }
-    assert!(
-        fs::read_to_string(&path).unwrap_or_default() == text,
-        "{name} differs: run FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-cli, and read the diff"
-    );
+    golden(&format!("migrate/fixtures/{name}"), &text);
 }
 
 fn check_migration(name: &str, migration: &Migration) {

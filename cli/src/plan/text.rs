@@ -6,21 +6,20 @@ use std::time::Duration;
 
 use super::changes::Changes;
 use super::effect::{AddressEffect, Effect, OwnerEffect, RouteEffect, ServiceEffect};
-use crate::table::table;
-
-/// Maximum number of changed or ignored objects that the text lists.
-const LISTED_MAX: usize = 8;
+use crate::table::{first_names, table};
 
 impl Effect {
     /// Returns the effect as text. `pool_grace` is the value of `--pool-grace`.
     #[must_use]
     pub fn text(&self, changes: &Changes, pool_grace: Duration) -> String {
-        let mut text = format!("changes: {}\n", listed(&changes.described));
+        let described = first_names(&changes.described);
+        let described = if described.is_empty() { "none" } else { &*described };
+        let mut text = format!("changes: {described}\n");
         if !changes.ignored.is_empty() {
             _ = writeln!(
                 text,
                 "not predicted, because FerroLB does not read them: {}",
-                listed(&changes.ignored)
+                first_names(&changes.ignored)
             );
         }
         text.push_str(&self.tables(pool_grace));
@@ -111,14 +110,4 @@ impl RouteEffect {
         let effects = effects.map(|(effect, nodes)| format!("{effect} {}", nodes.join(",")));
         [self.peer.clone(), self.prefix.clone(), effects.collect::<Vec<_>>().join("; ")]
     }
-}
-
-/// Returns the first names, and the number of the others.
-fn listed(names: &[String]) -> String {
-    let more = names.len().saturating_sub(LISTED_MAX);
-    let mut text = names.iter().take(LISTED_MAX).cloned().collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        _ = write!(text, ", and {more} more");
-    }
-    if names.is_empty() { "none".to_owned() } else { text }
 }

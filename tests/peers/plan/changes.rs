@@ -3,6 +3,7 @@
 use super::{Change, ROUTER};
 use crate::objects::{host, object};
 use anyhow::Result;
+use fastrand::Rng;
 use ferrolb_lab::Lab;
 use ferrolb_lab::topology::routers::{NODE_AS, ROUTER_AS};
 use serde_json::{Value, json};
@@ -23,28 +24,12 @@ const SERVICES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
-/// Reproducible random numbers: xorshift64 of a seed.
-pub(super) struct Random(u64);
+fn one_of<T: Copy>(random: &mut Rng, values: &[T]) -> T {
+    values[random.usize(..values.len())]
+}
 
-impl Random {
-    pub(super) fn new() -> Self {
-        Self(0x5eed)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap_or_default() % limit.max(1)
-    }
-
-    fn one_of<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len())]
-    }
-
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
+fn one_in(random: &mut Rng, times: usize) -> bool {
+    random.usize(..times) == 0
 }
 
 /// The objects of the scenario that exist, by kind and name.
@@ -83,16 +68,16 @@ impl Objects {
     }
 
     /// Returns the next change, with one or two objects.
-    pub(super) fn change(&mut self, random: &mut Random) -> Change {
+    pub(super) fn change(&mut self, random: &mut Rng) -> Change {
         let mut change = Change::default();
-        for _ in 0..if random.one_in(4) { 2 } else { 1 } {
+        for _ in 0..if one_in(random, 4) { 2 } else { 1 } {
             let object = self.object(random);
             let is_known = |it: &Value| key(it) == key(&object);
             if change.applied.iter().chain(&change.deleted).any(is_known) {
                 continue;
             }
             let is_node = object["kind"] == "Node";
-            let is_deletion = self.existing.contains_key(&key(&object)) && random.one_in(3);
+            let is_deletion = self.existing.contains_key(&key(&object)) && one_in(random, 3);
             if is_deletion && !is_node {
                 self.existing.remove(&key(&object));
                 change.deleted.push(object);
@@ -107,24 +92,24 @@ impl Objects {
     }
 
     /// Returns a random object.
-    fn object(&self, random: &mut Random) -> Value {
-        match random.below(12) {
+    fn object(&self, random: &mut Rng) -> Value {
+        match random.usize(..12) {
             0..3 => random_pool(random),
             3..8 => random_service(random),
             8 => {
                 let spec = random_selection(random);
-                object("v1beta1", "L2Advertisement", random.one_of(&["all", "some"]), &spec)
+                object("v1beta1", "L2Advertisement", one_of(random, &["all", "some"]), &spec)
             }
             9 => {
                 let mut spec = random_selection(random);
-                if random.one_in(3) {
+                if one_in(random, 3) {
                     spec["aggregationLength"] = json!(30);
                 }
-                object("v1beta1", "BGPAdvertisement", random.one_of(&["all", "some"]), &spec)
+                object("v1beta1", "BGPAdvertisement", one_of(random, &["all", "some"]), &spec)
             }
-            10 if random.one_in(3) => {
+            10 if one_in(random, 3) => {
                 let mut spec = self.peer.clone();
-                if random.one_in(2) {
+                if one_in(random, 2) {
                     spec["nodeSelectors"] = selectors(random);
                 }
                 object("v1beta2", "BGPPeer", ROUTER, &spec)
@@ -139,38 +124,38 @@ fn key(object: &Value) -> (String, String) {
     (text(&object["kind"]), text(&object["metadata"]["name"]))
 }
 
-fn random_pool(random: &mut Random) -> Value {
-    let mut spec = json!({"addresses": random.one_of(&RANGES)});
-    if random.one_in(4) {
+fn random_pool(random: &mut Rng) -> Value {
+    let mut spec = json!({"addresses": one_of(random, &RANGES)});
+    if one_in(random, 4) {
         spec["autoAssign"] = json!(false);
     }
-    if random.one_in(5) {
+    if one_in(random, 5) {
         spec["serviceAllocation"] =
             json!({"serviceSelectors": [{"matchLabels": {"tier": "front"}}]});
     }
-    object("v1beta1", "IPAddressPool", random.one_of(&POOLS), &spec)
+    object("v1beta1", "IPAddressPool", one_of(random, &POOLS), &spec)
 }
 
-fn random_service(random: &mut Random) -> Value {
+fn random_service(random: &mut Rng) -> Value {
     let mut annotations = json!({});
-    match random.below(8) {
-        0 => annotations["ferrolb.io/address-pool"] = json!(random.one_of(&POOLS)),
+    match random.usize(..8) {
+        0 => annotations["ferrolb.io/address-pool"] = json!(one_of(random, &POOLS)),
         1 => annotations["ferrolb.io/loadBalancerIPs"] = json!("172.30.0.205"),
         2 => annotations["ferrolb.io/loadBalancerIPs"] = json!("203.0.113.17"),
         3 | 4 => annotations["ferrolb.io/allow-shared-ip"] = json!("shared"),
         _ => {}
     }
-    let mut spec = json!({"selector": {"app": random.one_of(&["web", "web", "shop", "none"])}});
-    if random.one_in(3) {
+    let mut spec = json!({"selector": {"app": one_of(random, &["web", "web", "shop", "none"])}});
+    if one_in(random, 3) {
         spec["externalTrafficPolicy"] = json!("Local");
     }
-    if random.one_in(8) {
+    if one_in(random, 8) {
         spec["type"] = json!("ClusterIP");
         spec["externalTrafficPolicy"] = Value::Null;
     }
-    let name = random.one_of(&SERVICES);
+    let name = one_of(random, &SERVICES);
     let mut object = service(name, &annotations, &spec);
-    if random.one_in(4) {
+    if one_in(random, 4) {
         object["metadata"]["labels"] = json!({"tier": "front"});
     }
     object
@@ -190,26 +175,26 @@ fn service(name: &str, annotations: &Value, fields: &Value) -> Value {
 }
 
 /// Returns a spec that selects pools or nodes, or all of them.
-fn random_selection(random: &mut Random) -> Value {
-    match random.below(4) {
-        0 => json!({"ipAddressPools": [random.one_of(&POOLS)]}),
+fn random_selection(random: &mut Rng) -> Value {
+    match random.usize(..4) {
+        0 => json!({"ipAddressPools": [one_of(random, &POOLS)]}),
         1 => json!({"nodeSelectors": selectors(random)}),
         _ => json!({}),
     }
 }
 
-fn selectors(random: &mut Random) -> Value {
-    json!([{"matchLabels": {"rack": random.one_of(&["a", "b"])}}])
+fn selectors(random: &mut Rng) -> Value {
+    json!([{"matchLabels": {"rack": one_of(random, &["a", "b"])}}])
 }
 
 /// Returns a Node with a label that is set or removed.
-fn random_node(random: &mut Random) -> Value {
-    let labels = match random.below(4) {
-        0 => json!({EXCLUDE: if random.one_in(2) { json!("") } else { Value::Null }}),
-        _ => json!({"rack": random.one_of(&["a", "b"])}),
+fn random_node(random: &mut Rng) -> Value {
+    let labels = match random.usize(..4) {
+        0 => json!({EXCLUDE: if one_in(random, 2) { json!("") } else { Value::Null }}),
+        _ => json!({"rack": one_of(random, &["a", "b"])}),
     };
     json!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": random.one_of(&NODES), "labels": labels},
+        "metadata": {"name": one_of(random, &NODES), "labels": labels},
     })
 }

@@ -119,7 +119,7 @@ fn the_text_has_a_table_for_each_kind_of_effect() {
     assert_eq!(
         effect.text(&changes, Duration::ZERO),
         "changes: apply Node node0, apply Node node1, apply Node node2, apply Node node3, apply \
-         Node node4, apply Node node5, apply Node node6, apply Node node7, and 2 more\n\
+         Node node4 and 5 others\n\
          not predicted, because FerroLB does not read them: Deployment web\n\
          \n\
          SERVICE     BEFORE     AFTER      EFFECT\n\

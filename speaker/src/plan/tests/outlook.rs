@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use fastrand::Rng;
 use ferrolb_proto::bgp::Prefix;
 use ferrolb_proto::controller::event::{Event as ControllerEvent, Leadership};
 use ferrolb_proto::controller::state::{Config, Names, Outlook, State as Controller};
@@ -28,20 +29,8 @@ const LINK: u32 = 2;
 /// Time at which the lease of the controller ends.
 const FOREVER: Instant = Instant::from_nanos(u64::MAX);
 
-/// Reproducible random numbers: xorshift64 of a seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % limit
-    }
-
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
+fn one_in(random: &mut Rng, times: usize) -> bool {
+    random.usize(..times) == 0
 }
 
 /// The objects of a cluster, and the present owners of the addresses.
@@ -69,33 +58,33 @@ impl World {
     }
 
     /// Changes one object.
-    fn change(&mut self, random: &mut Random) {
-        let select = |random: &mut Random, of: &[&str]| match random.below(3) {
-            0 => json!([{"matchLabels": {"name": of[random.below(of.len())]}}]),
+    fn change(&mut self, random: &mut Rng) {
+        let select = |random: &mut Rng, of: &[&str]| match random.usize(..3) {
+            0 => json!([{"matchLabels": {"name": of[random.usize(..of.len())]}}]),
             _ => json!([]),
         };
-        let index = random.below(3);
-        let is_removed = random.one_in(4);
-        match random.below(7) {
+        let index = random.usize(..3);
+        let is_removed = one_in(random, 4);
+        match random.usize(..7) {
             0 => {
                 let node = self.nodes.get_mut(&index).expect("all nodes exist");
-                node.cordoned = random.one_in(4);
-                node.drain = random.one_in(4).then_some(DrainReason::Annotation);
-                node.excluded = random.one_in(4);
+                node.cordoned = one_in(random, 4);
+                node.drain = one_in(random, 4).then_some(DrainReason::Annotation);
+                node.excluded = one_in(random, 4);
             }
             1 | 2 => drop(self.services.insert(index, random_service(index, random))),
             3 => {
-                let names: Vec<_> = NODES.into_iter().filter(|_| random.one_in(2)).collect();
+                let names: Vec<_> = NODES.into_iter().filter(|_| one_in(random, 2)).collect();
                 self.slices.insert(index, slice(&format!("s{index}"), &names));
             }
             4 if is_removed => drop(self.layer2.remove(&index)),
             4 => {
                 let mut spec = json!({"nodeSelectors": select(random, &NODES)});
-                if random.one_in(3) {
-                    spec["ipAddressPools"] = json!([POOLS[random.below(2)].0]);
+                if one_in(random, 3) {
+                    spec["ipAddressPools"] = json!([POOLS[random.usize(..2)].0]);
                 }
-                if random.one_in(5) {
-                    let name = if random.one_in(2) { "eth0" } else { "eth1" };
+                if one_in(random, 5) {
+                    let name = if one_in(random, 2) { "eth0" } else { "eth1" };
                     spec["interfaces"] = json!([name]);
                 }
                 self.layer2.insert(index, advertisement(index, &spec));
@@ -103,10 +92,10 @@ impl World {
             5 if is_removed => drop(self.bgp.remove(&index)),
             5 => {
                 let mut spec = json!({"nodeSelectors": select(random, &NODES)});
-                if random.one_in(3) {
+                if one_in(random, 3) {
                     spec["aggregationLength"] = json!(28);
                 }
-                if random.one_in(3) {
+                if one_in(random, 3) {
                     spec["peers"] = json!(["tor0"]);
                 }
                 let object = json!({"metadata": {"name": format!("bgp{index}")}, "spec": spec});
@@ -116,7 +105,7 @@ impl World {
             _ if is_removed => drop(self.peers.remove(&index)),
             _ => {
                 let spec = json!({"myASN": 64512, "peerASN": 64513, "nodeSelectors": select(random, &NODES),
-                    "peerAddress": format!("192.0.2.{}", random.below(3))});
+                    "peerAddress": format!("192.0.2.{}", random.usize(..3))});
                 let object = json!({"metadata": {"name": format!("tor{index}")}, "spec": spec});
                 let peer = serde_json::from_value::<api::BgpPeerObject>(object).unwrap();
                 self.peers.insert(index, peer.into());
@@ -234,8 +223,8 @@ impl World {
 }
 
 /// Returns a Service whose addresses are in its status already.
-fn random_service(index: usize, random: &mut Random) -> Service {
-    let address = ADDRESSES[random.below(ADDRESSES.len())];
+fn random_service(index: usize, random: &mut Rng) -> Service {
+    let address = ADDRESSES[random.usize(..ADDRESSES.len())];
     let from = if address.starts_with("172") { POOLS[0] } else { POOLS[1] };
     let mut service = service(&format!("s{index}"), &[address]);
     service.uid = format!("uid{index}").into();
@@ -278,7 +267,7 @@ fn routes(plans: &BTreeMap<&str, Desired>) -> WorldRoutes {
 
 #[test]
 fn predicted_owners_and_routes_equal_the_plans_of_all_speakers() {
-    let mut random = Random(0x5eed);
+    let mut random = Rng::with_seed(0x5eed);
     let (mut compared, mut found) = (0, [0; 2]);
     while compared < CHANGES {
         let mut world = World::new();
