@@ -101,10 +101,10 @@ impl Migration<'_> {
     fn move_layer_2(&self) -> Result<()> {
         let daemons = metallb::daemons(self.lab)?;
         self.run(STOP_CONTROLLER)?;
-        self.run(DELETE_L2)?;
         let block = self.page.block_with(Topology::Kubeadm, REMOVE_ANNOTATION)?.clone();
         let text = block.text.replace(REMOVE_ANNOTATION, &format!("POOL={}", LAN.0));
         self.runner.block(&self.page, &Block { text, ..block })?;
+        self.run(DELETE_L2)?;
         metallb::wait_served(self.lab, LAN)?;
         ensure!(metallb::daemons(self.lab)? == daemons, "MetalLB's speakers were replaced");
         metallb::wait_routes(self.routers, ROUTED.1, &[])

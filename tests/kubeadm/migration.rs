@@ -20,6 +20,8 @@ pub(crate) const SIDE_BY_SIDE: &str = "--set loadBalancerClass=ferrolb.io/ferrol
 /// Part of the block that runs after all others of the page, before the in-place migration: the
 /// deletion of MetalLB.
 const LAST: &str = "delete deployment,daemonset --all";
+/// Part of the block that stops MetalLB's speakers and starts FerroLB's BGP sessions.
+const PEERS: &str = "|| kubectl apply -f peers.json";
 /// Part of the installation, and the flag that the page adds for BGP.
 const INSTALLATION: &str = "--set loadBalancerClass=ferrolb.io/ferrolb";
 const WITH_BGP: &str = "--set loadBalancerClass=ferrolb.io/ferrolb --set bgp.enabled=true";
@@ -42,8 +44,10 @@ fn commands_of_the_migration_pages_run_with_a_stand_in_for_metallb() {
             let text = block.text.replace(INSTALLATION, WITH_BGP);
             runner.block(&page, &Block { text, ..(*block).clone() })?;
             if block.text.contains("kubectl annotate services") {
-                step("FerroLB serves the Services at their addresses", || {
-                    metallb::wait_served(lab, LAN)?;
+                step("FerroLB serves a Service on layer 2", || metallb::wait_served(lab, LAN))?;
+            }
+            if block.text.contains(PEERS) {
+                step("FerroLB serves a Service by BGP", || {
                     metallb::wait_routes(&routers, ROUTED.1, &[1, 2, 3])
                 })?;
             }

@@ -8,9 +8,10 @@ use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 use super::Step;
 use super::installed::{HELM_WAIT, Installed, RELEASE};
 use super::metallb::{OBJECTS, PEERS, SERVED};
-use super::metallb_workloads::Workloads;
+use super::metallb_workloads::{Part, Workloads};
 use super::shell::{
-    CHART, compare_addresses, create_directory, file, quoted, save_addresses, stop_controller,
+    CHART, compare_addresses, create_directory, ferrolb, file, quoted, save_addresses,
+    stop_controller,
 };
 
 /// Port of the speakers' metrics. MetalLB's speakers up to 0.15 use the default one.
@@ -20,9 +21,17 @@ const METALLB_KINDS: &str = "ipaddresspools.metallb.io,l2advertisements.metallb.
     bgpadvertisements.metallb.io,bfdprofiles.metallb.io,communities.metallb.io,\
     bgppeers.v1beta2.metallb.io";
 const NO_EFFECT: &str = "none";
-/// Effect of the order of nodes on layer 2.
-const SAME_ORDER: &str = ". FerroLB has MetalLB's order of nodes, so each address stays on its node \
-    if that one is healthy";
+/// Effect while the speakers of both announce the addresses on layer 2.
+const BOTH_ANNOUNCE: &str = "none: MetalLB's speakers announce until the next step. FerroLB has \
+    MetalLB's order of nodes, so both announce each address from the same node, if that one is \
+    healthy. Otherwise two nodes reply for it until the next step, and a connection whose node \
+    changes is reset";
+/// Effect while the routers have no sessions.
+const WITHOUT_ROUTES: &str =
+    "Meanwhile the routers have no routes, unless they keep them by graceful restart";
+/// Effect while no speaker runs.
+const WITHOUT_REPLIES: &str = ", and no node replies to ARP requests for the addresses. Clients that \
+    have the MAC address of the node cached continue, because kube-proxy still serves the addresses";
 /// Expected result of the comparison of addresses.
 const NOTHING_CHANGED: &str = "prints nothing: no address has changed";
 
@@ -53,6 +62,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Returns whether MetalLB announces nothing on layer 2.
+    fn is_bgp_only(&self) -> bool {
+        self.has_bgp && !self.has_layer2
+    }
+
     /// Returns FerroLB as it is before the Services change over to it.
     fn installation(&self) -> Installed {
         let installed = self.installed.clone();
@@ -72,33 +86,72 @@ pub fn own_group(settings: &Settings) -> Vec<Step> {
         .chain(settings.installed.is_none().then(|| install(settings)))
         .chain([copy(settings)])
         .chain(default.flatten())
-        .chain([switch(settings, &installation), verify(settings), clean_up(settings, manifests)])
+        .chain([switch(settings, &installation), stop(settings)])
+        .chain([verify(settings), clean_up(settings, manifests)])
         .collect()
 }
 
 /// Returns the steps of the in-place migration.
 #[must_use]
 pub fn in_place(settings: &Settings) -> Vec<Step> {
-    let bgp = if settings.has_bgp { " --set bgp.enabled=true" } else { "" };
+    let steps = if settings.has_bgp {
+        vec![replace(settings)]
+    } else {
+        vec![install_in_place(settings), stop(settings)]
+    };
+    [save(settings)]
+        .into_iter()
+        .chain(steps)
+        .chain([verify(settings), clean_up(settings, NO_EFFECT)])
+        .collect()
+}
+
+/// Returns the step that replaces MetalLB by FerroLB at once: FerroLB reads MetalLB's BGPPeers, and
+/// a router accepts one session with a node.
+fn replace(settings: &Settings) -> Step {
+    let workloads = &settings.workloads;
+    let effect = format!(
+        "MetalLB's pods end within 2 s, and FerroLB's start within 2 to 8 s more (estimates, three \
+         nodes with the images). {WITHOUT_ROUTES}{}",
+        if settings.has_layer2 { WITHOUT_REPLIES } else { "" }
+    );
+    Step::new("switch", "Replace MetalLB by FerroLB, which uses MetalLB's objects", effect)
+        .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
+        .run_all(workloads.stop(Part::Controller))
+        .run_all(stop_speakers(settings))
+        .run(helm_install_in_place(settings, "bgp.enabled=true"))
+        .undo_all(uninstall(settings))
+        .undo_all(workloads.start(Part::Speakers))
+        .undo_all(workloads.start(Part::Controller))
+}
+
+/// Returns the step in which FerroLB begins to use MetalLB's objects, while MetalLB's speakers run.
+fn install_in_place(settings: &Settings) -> Step {
+    let title = "Stop MetalLB's controller, and install FerroLB, which uses MetalLB's objects";
+    let port = format!("prometheus.metricsPort={METRICS_PORT}");
+    Step::new("switch", title, BOTH_ANNOUNCE)
+        .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
+        .run_all(settings.workloads.stop(Part::Controller))
+        .run(helm_install_in_place(settings, &port))
+        .undo_all(uninstall(settings))
+        .undo_all(settings.workloads.start(Part::Controller))
+}
+
+fn helm_install_in_place(settings: &Settings, value: &str) -> String {
     let class = settings.class.as_ref();
     let class = class.map(|class| format!(" --set loadBalancerClass={}", quoted(class)));
-    let ferrolb = quoted(&settings.ferrolb);
-    let title = "Replace MetalLB by FerroLB, which uses MetalLB's objects";
-    let effect = "MetalLB's pods end within 2 s, and FerroLB's start within 2 to 8 s more \
-        (estimates, three nodes with the images)";
-    let step = Step::new("switch", title, format!("{effect}. {}", while_stopped(settings)))
-        .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
-        .run_all(stop(settings))
-        .run(format!(
-            "helm install {RELEASE} {CHART} --namespace {ferrolb} --create-namespace \
-             --wait --set metallbNamespace={}{bgp}{}",
-            quoted(&settings.metallb),
-            class.unwrap_or_default()
-        ))
-        .undo(format!("helm uninstall {RELEASE} --namespace {ferrolb}"))
-        .undo_all(settings.workloads.start());
-    let clean_up = clean_up(settings, NO_EFFECT);
-    vec![save(settings), step, verify(settings), clean_up]
+    format!(
+        "helm install {RELEASE} {CHART} --namespace {} --create-namespace --wait \
+         --set metallbNamespace={} --set {value}{}",
+        quoted(&settings.ferrolb),
+        quoted(&settings.metallb),
+        class.unwrap_or_default()
+    )
+}
+
+/// Returns the command that removes FerroLB.
+fn uninstall(settings: &Settings) -> [String; 1] {
+    [format!("helm uninstall {RELEASE} --namespace {}", quoted(&settings.ferrolb))]
 }
 
 fn save(settings: &Settings) -> Step {
@@ -128,7 +181,7 @@ fn install(settings: &Settings) -> Step {
         "helm install {RELEASE} {CHART} --namespace {namespace} {HELM_WAIT} \
          --set loadBalancerClass={LOAD_BALANCER_CLASS} --set prometheus.metricsPort={METRICS_PORT}{bgp}"
     ))
-    .undo(format!("helm uninstall {RELEASE} --namespace {namespace}"))
+    .undo_all(uninstall(settings))
 }
 
 fn copy(settings: &Settings) -> Step {
@@ -177,9 +230,9 @@ fn default_implementation(settings: &Settings, installation: &Installed) -> Opti
     ))
 }
 
-/// Returns the commands that stop MetalLB.
-fn stop(settings: &Settings) -> Vec<String> {
-    let mut commands = settings.workloads.stop();
+/// Returns the commands that stop MetalLB's speakers, and their BGP sessions.
+fn stop_speakers(settings: &Settings) -> Vec<String> {
+    let mut commands = settings.workloads.stop(Part::Speakers);
     // FRR-K8s in another namespace continues to run, with the configuration of MetalLB.
     commands.extend(settings.frr_configurations.iter().map(|(namespace, name)| {
         let (namespace, name) = (quoted(namespace), quoted(name));
@@ -188,37 +241,18 @@ fn stop(settings: &Settings) -> Vec<String> {
     commands
 }
 
-/// Returns the effect while no load balancer runs.
-fn while_stopped(settings: &Settings) -> String {
-    let layer2 = "Meanwhile no node replies to ARP requests for the addresses. Clients that have \
-        the MAC address of the node cached continue, because kube-proxy still serves the addresses";
-    let bgp = "Meanwhile the routers have no routes, unless they keep them by graceful restart";
-    match (settings.has_layer2, settings.has_bgp) {
-        (true, true) => format!("{layer2}. {bgp}"),
-        (false, true) => bgp.to_owned(),
-        (_, false) => layer2.to_owned(),
-    }
-}
-
-/// Returns the step in which MetalLB ends and FerroLB begins to announce. It is one step, so that
-/// no time passes between its commands.
+/// Returns the step in which FerroLB begins to serve the Services. MetalLB's controller has to be
+/// stopped, because it would restore the annotations.
 fn switch(settings: &Settings, installation: &Installed) -> Step {
-    let bgp = if settings.has_bgp { ", and by BGP about 5 s later" } else { "" };
-    let effect = format!(
-        "MetalLB's pods end within 2 s; FerroLB announces each address less than 1 s after the last \
-         command{bgp} (estimates). {}{}",
-        while_stopped(settings),
-        if settings.has_layer2 { SAME_ORDER } else { "" }
-    );
-    let peers = file(&settings.directory, PEERS);
-    let mut step = Step::new("switch", "Stop MetalLB, and let FerroLB serve the Services", effect)
+    let title = "Stop MetalLB's controller, and let FerroLB serve the Services";
+    let effect = if settings.is_bgp_only() {
+        "none: MetalLB's speakers advertise the routes until the next step"
+    } else {
+        BOTH_ANNOUNCE
+    };
+    let mut step = Step::new("switch", title, effect)
         .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
-        .run_all(stop(settings));
-    if settings.has_peers {
-        step = step
-            .run(format!("kubectl apply -f {peers}"))
-            .undo(format!("kubectl delete -f {peers}"));
-    }
+        .run_all(settings.workloads.stop(Part::Controller));
     if let Some(class) = &settings.class {
         step = step.run_all(installation.serve(Some(class)));
     }
@@ -230,13 +264,13 @@ fn switch(settings: &Settings, installation: &Installed) -> Step {
 /// Returns the commands that let MetalLB serve the Services again. A controller that does not serve
 /// them any more would remove their addresses.
 fn undo_switch(settings: &Settings) -> Vec<String> {
-    let start = settings.workloads.start();
+    let start = settings.workloads.start(Part::Controller);
     let annotated =
         "# when MetalLB's controller has written its annotation to all Services again:".to_owned();
-    let uninstall = format!("helm uninstall {RELEASE} --namespace {}", quoted(&settings.ferrolb));
+    let uninstall = uninstall(settings).to_vec();
     match (&settings.class, &settings.installed) {
-        (None, None) => [start, vec![annotated, uninstall]].concat(),
-        (Some(_), None) => [vec![uninstall], start].concat(),
+        (None, None) => [start, vec![annotated], uninstall].concat(),
+        (Some(_), None) => [uninstall, start].concat(),
         (None, Some(_)) => start,
         (Some(_), Some(installed)) => [
             vec![stop_controller(&settings.ferrolb)],
@@ -247,6 +281,40 @@ fn undo_switch(settings: &Settings) -> Vec<String> {
         ]
         .concat(),
     }
+}
+
+/// Returns the step in which MetalLB's speakers end. The sessions of FerroLB begin after those of
+/// MetalLB have ended, because a router accepts one session with a node.
+fn stop(settings: &Settings) -> Step {
+    let peers = file(&settings.directory, PEERS);
+    let layer2 = "none on layer 2, where FerroLB announces the addresses already";
+    let bgp = format!(
+        "MetalLB's pods end within 2 s, and FerroLB advertises the addresses by BGP about 5 s later \
+         (estimates). {WITHOUT_ROUTES}"
+    );
+    let effect = match (settings.is_bgp_only(), settings.has_bgp) {
+        (true, _) => bgp,
+        (false, true) => format!("{layer2}. {bgp}"),
+        (false, false) => layer2.to_owned(),
+    };
+    let title = "Stop MetalLB's speakers";
+    let mut step = if settings.has_peers {
+        Step::new("stop", format!("{title}, and start FerroLB's BGP sessions"), effect)
+            .undo(format!("kubectl delete -f {peers}"))
+    } else {
+        Step::new("stop", title, effect)
+    };
+    step = step.check(compare_addresses(&settings.directory), NOTHING_CHANGED);
+    if !settings.is_bgp_only() {
+        let expect = "each Service with endpoints that is announced on layer 2 has the reason \
+            Announced, or KernelAnswers while MetalLB replies from another node";
+        step = step.check(ferrolb(&settings.ferrolb, "status"), expect);
+    }
+    step = step.run_all(stop_speakers(settings));
+    if settings.has_peers {
+        step = step.run(format!("kubectl apply -f {peers}"));
+    }
+    step.undo_all(settings.workloads.start(Part::Speakers))
 }
 
 fn verify(settings: &Settings) -> Step {

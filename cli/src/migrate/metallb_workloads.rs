@@ -24,6 +24,7 @@ pub struct Workloads {
 struct Workload {
     kind: Kind,
     name: String,
+    part: Part,
     /// Selector of its pods, for the option `-l`.
     pods: Option<String>,
 }
@@ -31,6 +32,15 @@ struct Workload {
 enum Kind {
     Deployment { replicas: u64 },
     DaemonSet,
+}
+
+/// A part of MetalLB that is stopped and started as a whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The controller, which assigns addresses.
+    Controller,
+    /// The speakers, which announce addresses, and FRR-K8s, which serves them.
+    Speakers,
 }
 
 impl Workloads {
@@ -47,38 +57,46 @@ impl Workloads {
         Self { namespace: metallb.to_owned(), all: deployments.chain(sets).collect() }
     }
 
-    /// Returns the commands that stop the workloads, and wait until their pods have ended.
+    /// Returns the commands that stop a part, and wait until its pods have ended.
     #[must_use]
-    pub fn stop(&self) -> Vec<String> {
-        let pods = self.all.iter().filter_map(|it| it.pods.as_ref()).map(|selector| {
+    pub fn stop(&self, part: Part) -> Vec<String> {
+        let pods = self.of(part).filter_map(|it| it.pods.as_ref()).map(|selector| {
             self.kubectl(&format!("wait --for=delete pod -l {} --timeout=60s", quoted(selector)))
         });
-        let stop = self.all.iter().map(|it| match it.kind {
+        let stop = self.of(part).map(|it| match it.kind {
             Kind::Deployment { .. } => self.scale(it, 0),
             Kind::DaemonSet => self.select_nodes(it, STOPPED),
         });
-        self.with_comment("stop", stop.chain(pods))
+        self.with_comment("stop", part, stop.chain(pods))
     }
 
-    /// Returns the commands that start the workloads again.
+    /// Returns the commands that start a part again.
     #[must_use]
-    pub fn start(&self) -> Vec<String> {
-        let start = self.all.iter().rev().map(|it| match it.kind {
+    pub fn start(&self, part: Part) -> Vec<String> {
+        let start = self.of(part).map(|it| match it.kind {
             Kind::Deployment { replicas } => self.scale(it, replicas),
             Kind::DaemonSet => self.select_nodes(it, "null"),
         });
-        self.with_comment("start", start)
+        self.with_comment("start", part, start)
     }
 
-    /// Returns the command that deletes the workloads.
+    /// Returns the commands that delete the workloads.
     #[must_use]
     pub fn delete(&self) -> Vec<String> {
-        let names: String = self.all.iter().map(|it| format!(" {}", it.reference())).collect();
-        let delete = (!names.is_empty()).then(|| self.kubectl(&format!("delete{names}")));
-        self.with_comment("delete", delete.into_iter())
+        let delete = |part| {
+            let names: String = self.of(part).map(|it| format!(" {}", it.reference())).collect();
+            let delete = (!names.is_empty()).then(|| self.kubectl(&format!("delete{names}")));
+            self.with_comment("delete", part, delete.into_iter())
+        };
+        [Part::Controller, Part::Speakers].into_iter().flat_map(delete).collect()
     }
 
-    /// Reports that a kind of workload is missing, so that no command stops it.
+    /// Returns the workloads of a part.
+    fn of(&self, part: Part) -> impl Iterator<Item = &Workload> {
+        self.all.iter().filter(move |it| it.part == part)
+    }
+
+    /// Reports that a part has no workload, so that no command stops it.
     #[must_use]
     pub fn problem(&self) -> Option<Problem> {
         let text = format!(
@@ -90,10 +108,10 @@ impl Workloads {
         Some(Problem::of("MetalLB", text))
     }
 
-    /// Returns the kinds of which there is no workload.
+    /// Returns the parts without a workload.
     fn missing(&self) -> Option<&'static str> {
-        let is_set = |it: &Workload| matches!(it.kind, Kind::DaemonSet);
-        match (self.all.iter().any(|it| !is_set(it)), self.all.iter().any(is_set)) {
+        let has = |part| self.of(part).next().is_some();
+        match (has(Part::Controller), has(Part::Speakers)) {
             (true, true) => None,
             (true, false) => Some("DaemonSet"),
             (false, true) => Some("Deployment"),
@@ -101,10 +119,19 @@ impl Workloads {
         }
     }
 
-    /// Returns the commands, after a comment with the action if a kind of workload is missing.
-    fn with_comment(&self, action: &str, commands: impl Iterator<Item = String>) -> Vec<String> {
+    /// Returns the commands for a part; if it has no workload, a comment with the action.
+    fn with_comment(
+        &self,
+        action: &str,
+        part: Part,
+        commands: impl Iterator<Item = String>,
+    ) -> Vec<String> {
+        let kind = match part {
+            Part::Controller => "Deployment",
+            Part::Speakers => "DaemonSet",
+        };
         let namespace = &self.namespace;
-        let comment = self.missing().map(|kind| {
+        let comment = self.of(part).next().is_none().then(|| {
             format!("# {action} each {kind} of MetalLB in the namespace {namespace}, and no other")
         });
         comment.into_iter().chain(commands).collect()
@@ -134,7 +161,13 @@ impl Workload {
         let selector = selector.and_then(|it| Selector::try_from(it).ok());
         // An empty selector would select all pods.
         let pods = selector.map(|it| it.to_string()).filter(|it| !it.is_empty());
-        Self { kind, name: name(object).to_owned(), pods }
+        let part = match kind {
+            Kind::Deployment { .. } if !images(object).any(products::is_frr_k8s) => {
+                Part::Controller
+            }
+            _ => Part::Speakers,
+        };
+        Self { kind, name: name(object).to_owned(), part, pods }
     }
 
     /// Returns kind and name for kubectl.
@@ -152,8 +185,12 @@ impl Workload {
 pub fn is_metallb(object: &Value) -> bool {
     let labels = object.pointer("/metadata/labels");
     let label = |name: &str| labels?.get(name)?.as_str();
-    let containers = list(object, "/spec/template/spec/containers").iter();
-    products::is_metallb(label, containers.map(|it| text(it, "/image")))
+    products::is_metallb(label, images(object))
+}
+
+/// Returns the images of a Deployment or DaemonSet.
+fn images(object: &Value) -> impl Iterator<Item = &str> {
+    list(object, "/spec/template/spec/containers").iter().map(|it| text(it, "/image"))
 }
 
 #[cfg(test)]
@@ -176,6 +213,7 @@ mod tests {
             workload("Deployment", "shop", "example.com/shop:1"),
             workload("DaemonSet", "speaker", "reg:5000/copy/metallb-speaker@sha256:0"),
             workload("DaemonSet", "frr", "quay.io/copy/frr-k8s:v1"),
+            workload("Deployment", "webhook", "quay.io/copy/frr-k8s:v1"),
             workload("DaemonSet", "logs", "example.com/metallb/logs/agent:1"),
         ]);
         let workloads = Workloads::find(&objects, "default");
@@ -187,28 +225,39 @@ mod tests {
             .replace("\"V\"", value)
         };
         let (stop, start) = (patch("\"stopped\""), patch("null"));
+        let wait = |name: &str| {
+            format!("kubectl -n default wait --for=delete pod -l app={name} --timeout=60s")
+        };
+        let scale = |name: &str, replicas: u64| {
+            format!("kubectl -n default scale deployment/{name} --replicas={replicas}")
+        };
+        let on_set =
+            |name: &str, patch: &str| format!("kubectl -n default patch daemonset/{name} {patch}");
+        assert_eq!(workloads.stop(Part::Controller), [scale("controller", 0), wait("controller")]);
         assert_eq!(
-            workloads.stop(),
+            workloads.stop(Part::Speakers),
             [
-                "kubectl -n default scale deployment/controller --replicas=0".to_owned(),
-                format!("kubectl -n default patch daemonset/speaker {stop}"),
-                format!("kubectl -n default patch daemonset/frr {stop}"),
-                "kubectl -n default wait --for=delete pod -l app=controller --timeout=60s".into(),
-                "kubectl -n default wait --for=delete pod -l app=speaker --timeout=60s".into(),
-                "kubectl -n default wait --for=delete pod -l app=frr --timeout=60s".into(),
+                scale("webhook", 0),
+                on_set("speaker", &stop),
+                on_set("frr", &stop),
+                wait("webhook"),
+                wait("speaker"),
+                wait("frr"),
             ]
         );
+        assert_eq!(workloads.start(Part::Controller), [scale("controller", 2)]);
         assert_eq!(
-            workloads.start(),
+            workloads.start(Part::Speakers),
+            [scale("webhook", 2), on_set("speaker", &start), on_set("frr", &start)]
+        );
+        let delete = "kubectl -n default delete";
+        assert_eq!(
+            workloads.delete(),
             [
-                format!("kubectl -n default patch daemonset/frr {start}"),
-                format!("kubectl -n default patch daemonset/speaker {start}"),
-                "kubectl -n default scale deployment/controller --replicas=2".into(),
+                format!("{delete} deployment/controller"),
+                format!("{delete} deployment/webhook daemonset/speaker daemonset/frr"),
             ]
         );
-        let delete =
-            "kubectl -n default delete deployment/controller daemonset/speaker daemonset/frr";
-        assert_eq!(workloads.delete(), [delete]);
         assert_eq!(workloads.problem(), None);
     }
 
@@ -216,19 +265,21 @@ mod tests {
     fn without_workloads_no_command_selects_all() {
         let objects = Objects::new([workload("Deployment", "shop", "example.com/shop:1")]);
         let workloads = Workloads::find(&objects, "default");
-        for commands in [workloads.stop(), workloads.start(), workloads.delete()] {
-            assert!(commands.iter().all(|it| it.starts_with('#')), "{commands:?}");
+        for part in [Part::Controller, Part::Speakers] {
+            for commands in [workloads.stop(part), workloads.start(part), workloads.delete()] {
+                assert!(commands.iter().all(|it| it.starts_with('#')), "{commands:?}");
+            }
         }
         assert!(workloads.problem().is_some());
     }
 
     #[test]
-    fn a_missing_kind_is_a_problem_and_a_comment() {
+    fn a_missing_part_is_a_problem_and_a_comment() {
         let controller = workload("Deployment", "controller", "quay.io/metallb/controller:v0.16.1");
         let workloads = Workloads::find(&Objects::new([controller]), "default");
         assert!(workloads.problem().unwrap().text.starts_with("no DaemonSet of MetalLB"));
         let comment = "# stop each DaemonSet of MetalLB in the namespace default, and no other";
-        assert_eq!(workloads.stop().first().unwrap(), comment);
-        assert_eq!(workloads.stop().len(), 3);
+        assert_eq!(workloads.stop(Part::Speakers), [comment]);
+        assert_eq!(workloads.stop(Part::Controller).len(), 2);
     }
 }

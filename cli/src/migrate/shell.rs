@@ -1,5 +1,6 @@
 //! Text of shell commands. Pure.
 
+use ferrolb_proto::api::NAMESPACE;
 use serde_json::Value;
 
 use crate::objects::{name, namespace};
@@ -64,6 +65,15 @@ pub fn compare_addresses(directory: &str) -> String {
 #[must_use]
 pub fn stop_controller(ferrolb: &str) -> String {
     format!("kubectl -n {} scale deployment controller --replicas=0", quoted(ferrolb))
+}
+
+/// Returns a command of `kubectl ferrolb` for the installation in a namespace.
+#[must_use]
+pub fn ferrolb(namespace: &str, command: &str) -> String {
+    if namespace == NAMESPACE {
+        return format!("kubectl ferrolb {command}");
+    }
+    format!("kubectl ferrolb {command} --installation {}", quoted(namespace))
 }
 
 /// Returns a kubectl command for a Service, without its last arguments.
