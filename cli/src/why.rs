@@ -13,7 +13,8 @@ const REASONS: &str = "https://github.com/ferrolb/ferrolb/blob/main/docs/referen
 #[must_use]
 pub fn text(explanation: &Explanation) -> String {
     let row = &explanation.row;
-    let mut text = format!("{}: {}\n", row.service, row.reason);
+    let warned = if explanation.warnings.is_empty() { "" } else { ", with a warning" };
+    let mut text = format!("{}: {}{warned}\n", row.service, row.reason);
     if explanation.assignment.is_empty() {
         text.push_str(
             "FerroLB does not serve this Service: its type is not LoadBalancer, or its class is \
@@ -40,16 +41,21 @@ fn address_text(explained: &AddressExplanation) -> String {
     let has =
         |path: fn(&NodeVerdict) -> &Option<Verdict>| nodes.iter().any(|it| path(it).is_some());
     let cell = |verdict: &Option<Verdict>| verdict.as_ref().map(verdict_text).unwrap_or_default();
+    let endpoints = |it: &NodeVerdict| it.endpoints.to_string();
     let rows = nodes.iter();
     let rows = match (has(|it| &it.layer2), has(|it| &it.bgp)) {
         (true, true) => table(
-            ["NODE", "LAYER 2", "BGP"],
-            rows.map(|it| [it.node.clone(), cell(&it.layer2), cell(&it.bgp)]),
+            ["NODE", "ENDPOINTS", "LAYER 2", "BGP"],
+            rows.map(|it| [it.node.clone(), endpoints(it), cell(&it.layer2), cell(&it.bgp)]),
         ),
-        (true, false) => {
-            table(["NODE", "LAYER 2"], rows.map(|it| [it.node.clone(), cell(&it.layer2)]))
-        }
-        (false, true) => table(["NODE", "BGP"], rows.map(|it| [it.node.clone(), cell(&it.bgp)])),
+        (true, false) => table(
+            ["NODE", "ENDPOINTS", "LAYER 2"],
+            rows.map(|it| [it.node.clone(), endpoints(it), cell(&it.layer2)]),
+        ),
+        (false, true) => table(
+            ["NODE", "ENDPOINTS", "BGP"],
+            rows.map(|it| [it.node.clone(), endpoints(it), cell(&it.bgp)]),
+        ),
         (false, false) => String::new(),
     };
     for line in rows.lines() {

@@ -58,7 +58,7 @@ fn the_steps_of_a_migration_from_metallb_change_no_address() {
             step("FerroLB announces the addresses before MetalLB's speakers end", || {
                 execute(lab, &plan, "switch", |_| Ok(()))?;
                 SERVICES.iter().try_for_each(|(name, address)| {
-                    services::wait_announced(lab, name, "Announced", &address.to_string())
+                    services::wait_announced(lab, name, "Announced", &address.to_string()).map(drop)
                 })
             })?;
             step("MetalLB's speakers end, and the addresses stay on their nodes", || {

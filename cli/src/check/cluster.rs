@@ -85,8 +85,8 @@ fn unhealthy(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
         let issue = speaker.kube_proxy_issue()?;
         let node = &speaker.node;
         let text = format!(
-            "kube-proxy is unhealthy on {node}: {issue}. See `kubectl -n kube-system get pods -o \
-             wide --field-selector spec.nodeName={node}`"
+            "kube-proxy is unhealthy on {node}: {issue}. Unless it is a part of k3s, its pod is in \
+             `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}`"
         );
         let object = Object::cluster("Node", &speaker.node);
         Some(Finding::new(Code::KubeProxyUnhealthy, vec![object], text))

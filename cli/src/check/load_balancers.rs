@@ -38,11 +38,12 @@ fn daemon_set_object(it: &LoadBalancer) -> Object {
 fn daemon_set_findings(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
     let all = &facts.load_balancers;
     let service_lb: Vec<_> = all.iter().filter(|it| it.product == Product::ServiceLb).collect();
+    let names: Vec<_> = service_lb.iter().map(|it| &it.daemon_set).collect();
     let service_lb = (!service_lb.is_empty()).then(|| {
         let text = format!(
-            "ServiceLB of k3s serves Services without a class, too (DaemonSets: {}): start the \
-             servers with --disable=servicelb",
-            service_lb.len()
+            "ServiceLB of k3s serves Services without a class, too, and replaces their addresses \
+             (DaemonSets {}): start the k3s servers with --disable=servicelb",
+            first_names(&names)
         );
         let objects = service_lb.iter().map(|it| daemon_set_object(it));
         Finding::new(Code::ServiceLb, objects.collect(), text)

@@ -71,8 +71,9 @@ fn overlap(pool: &Pool, others: &[AddressRange]) -> Option<[AddressRange; 2]> {
 fn outside(pool: &Pool, objects: &Objects) -> Option<String> {
     let ranges = objects.ranges_outside.get(&pool.name).filter(|ranges| !ranges.is_empty())?;
     Some(format!(
-        "addresses of {} in IPAddressPool {} are in no subnet of the interfaces that announce it: \
-         correct spec.addresses, or set spec.routed to true if a router has a route",
+        "addresses of {} in IPAddressPool {} are in no subnet of the interfaces that announce \
+         them, so clients cannot find them: correct spec.addresses, or set spec.routed to true if a \
+         router has a route to the nodes",
         first_names(ranges),
         pool.name
     ))

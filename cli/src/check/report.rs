@@ -24,8 +24,9 @@ pub struct Report {
 pub struct CategoryReport {
     /// The category.
     pub category: Category,
-    /// A line for a category without findings.
-    pub summary: String,
+    /// A line for a category without findings; `None` with findings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
     /// The findings, problems first.
     pub findings: Vec<Finding>,
 }
@@ -87,6 +88,7 @@ impl CategoryReport {
         let summary =
             if is_complete { summary } else { format!("{summary} (not all objects were checked)") };
         findings.sort_by_key(|it| (it.severity, it.code));
+        let summary = findings.is_empty().then_some(summary);
         Self { category, summary, findings }
     }
 }

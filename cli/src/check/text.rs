@@ -27,9 +27,7 @@ pub fn text(report: &Report) -> String {
     for category in &report.categories {
         let name = category.category.name();
         let mut lines: Vec<_> = category.findings.iter().map(line).collect();
-        if lines.is_empty() {
-            lines.push(format!("✓ {}", category.summary));
-        }
+        lines.extend(category.summary.iter().map(|summary| format!("✓ {summary}")));
         for (index, line) in lines.iter().enumerate() {
             let name = if index == 0 { name } else { "" };
             _ = writeln!(text, "{name:COLUMN$}{line}");
@@ -46,7 +44,8 @@ pub fn text(report: &Report) -> String {
 #[must_use]
 pub fn short(report: &Report) -> String {
     report.findings().fold(String::new(), |mut text, finding| {
-        _ = writeln!(text, "{} {}", finding.code.name(), finding.text);
+        let Finding { code, severity, text: fact, .. } = finding;
+        _ = writeln!(text, "{} {} {fact}", sign(*severity), code.name());
         text
     })
 }

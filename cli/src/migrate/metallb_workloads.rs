@@ -165,7 +165,7 @@ impl Workload {
             Kind::Deployment { .. } if !images(object).any(products::is_frr_k8s) => {
                 Part::Controller
             }
-            _ => Part::Speakers,
+            Kind::Deployment { .. } | Kind::DaemonSet => Part::Speakers,
         };
         Self { kind, name: name(object).to_owned(), part, pods }
     }

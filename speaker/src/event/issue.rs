@@ -52,7 +52,7 @@ pub enum SessionIssue {
     /// This node replied to the peer's OPEN with a NOTIFICATION.
     #[error(
         "this node rejected the router's OPEN, or the hold time expired: check that the router's \
-         AS is {peer_asn}"
+         AS is {peer_asn}, or correct spec.peerASN"
     )]
     OpenRejected {
         /// The AS that the BGPPeer expects of the peer.

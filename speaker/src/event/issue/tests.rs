@@ -71,7 +71,7 @@ fn router_issues() -> Vec<Row> {
         (
             Issue::OpenRejected { peer_asn: 64513 },
             "OpenRejected",
-            "this node rejected the router's OPEN, or the hold time expired: check that the router's AS is 64513",
+            "this node rejected the router's OPEN, or the hold time expired: check that the router's AS is 64513, or correct spec.peerASN",
         ),
         (
             Issue::NoOpen,

@@ -23,7 +23,7 @@ use crate::controller::state::messages::SEPARATOR;
 use crate::controller::state::messages::announced::{
     Depreferred, Diagnosis, Finding, OwnerIssue, Reporter, Senders,
 };
-use crate::controller::state::messages::cause::{Cause, Causes};
+use crate::controller::state::messages::cause::{Cause, Causes, LocalEndpoints};
 
 /// The condition that a Service should have.
 #[derive(Debug, PartialEq, Eq)]
@@ -214,6 +214,11 @@ impl DiagnosisInput<'_> {
         for (why, count) in not_advertised {
             *causes.counts.entry(self.cause_without_route(why)).or_default() += count;
         }
+        causes.endpoints = self.local_endpoints(address, &causes, |node| {
+            let services = self.services.of(address);
+            let export = self.bgp?.export_from(&node.name, self.cluster, address, services)?;
+            export.1.err().map(|why| self.cause_without_route(why))
+        });
         Finding::NoRoute(causes)
     }
 
@@ -253,19 +258,38 @@ impl DiagnosisInput<'_> {
             }
         }
         if eligible.is_empty() {
-            causes.without_node_name = self.has_no_node_names();
+            causes.endpoints = self.local_endpoints(layer2.address(), &causes, |node| match layer2
+                .eligibility(self.cluster, node)
+            {
+                Err(ineligible) => Some(self.cause(ineligible)),
+                Ok(_) => self.without_interface(layer2, node).map(|(_, cause)| cause),
+            });
             return Finding::NoNode(causes);
         }
         self.eligible_but_unowned(layer2, &eligible)
     }
 
-    /// Returns whether the policy is Local and the eligible endpoints have no node name, so that no
-    /// node has a local endpoint.
-    fn has_no_node_names(&self) -> bool {
-        let has_node = |endpoint: &Endpoint| endpoint.node.is_some();
-        self.service.policy == TrafficPolicy::Local
-            && self.eligible_endpoints().next().is_some()
-            && !self.eligible_endpoints().any(has_node)
+    /// Returns the place of the eligible endpoints, if the policy is Local and nodes lack
+    /// endpoints. `cause` returns why a node does not announce the address.
+    fn local_endpoints(
+        &self,
+        address: IpAddr,
+        causes: &Causes<'_>,
+        cause: impl Fn(&Node) -> Option<Cause>,
+    ) -> Option<LocalEndpoints<'_>> {
+        if !causes.counts.contains_key(&Cause::NoLocalEndpoint) {
+            return None;
+        }
+        let mut endpoints = self.eligible_endpoints_for(address).peekable();
+        endpoints.peek()?;
+        let nodes: BTreeSet<_> = endpoints.filter_map(|it| it.node.as_deref()).collect();
+        if nodes.is_empty() {
+            return Some(LocalEndpoints::WithoutNodeName);
+        }
+        let mut nodes = self.cluster.nodes().filter(|it| nodes.contains(&*it.name));
+        // A node with an endpoint can lack one of another Service that shares the address.
+        let other = |node: &Node| cause(node).filter(|it| *it != Cause::NoLocalEndpoint);
+        nodes.find_map(|node| Some(LocalEndpoints::On(&node.name, other(node)?)))
     }
 
     /// Returns the cause why a node does not advertise an address.
@@ -387,6 +411,12 @@ fn both_paths<'a>(
         (Reason::NoAdvertisement, _) => (Diagnosis { first: bgp_finding, second: None }, true),
         // Both paths lack an eligible endpoint: one finding is enough.
         (Reason::NoEndpoints, Reason::NoEndpoints) => {
+            (Diagnosis { first: layer2_finding, second: None }, settled)
+        }
+        // The same holds if the same causes exclude the same numbers of nodes on both paths.
+        _ if matches!((&layer2_finding, &bgp_finding),
+            (Finding::NoNode(layer2), Finding::NoRoute(bgp)) if layer2 == bgp) =>
+        {
             (Diagnosis { first: layer2_finding, second: None }, settled)
         }
         (Reason::Announced, reason) => {

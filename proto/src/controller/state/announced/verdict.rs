@@ -20,6 +20,8 @@ use super::super::messages::cause::Cause;
 pub struct NodeVerdict {
     /// Name of the Node.
     pub node: String,
+    /// Number of eligible endpoints on the node, in the address's family.
+    pub endpoints: usize,
     /// On layer 2; `None` if no L2Advertisement announces the address.
     pub layer2: Option<Verdict>,
     /// By BGP; `None` if no BGPAdvertisement announces the address.
@@ -83,8 +85,13 @@ impl DiagnosisInput<'_> {
     pub(in crate::controller::state) fn verdicts(&self, address: IpAddr) -> Vec<NodeVerdict> {
         let layer2 = self.layer2.get(&address).map(|layer2| self.layer2_verdicts(layer2));
         let mut layer2 = layer2.map(Vec::into_iter);
+        let mut endpoints: BTreeMap<&str, usize> = BTreeMap::new();
+        for node in self.eligible_endpoints_for(address).filter_map(|it| it.node.as_deref()) {
+            *endpoints.entry(node).or_default() += 1;
+        }
         let verdict = |node: &Node| NodeVerdict {
             node: node.name.to_string(),
+            endpoints: endpoints.get(&*node.name).copied().unwrap_or_default(),
             layer2: layer2.as_mut().and_then(Iterator::next),
             bgp: self.bgp_verdict(address, &node.name),
         };

@@ -3,6 +3,7 @@
 //! same.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use crate::facts::{Endpoint, FailingHealthCheck, Speaker, TrafficPolicy};
 use crate::range::Family;
@@ -78,6 +79,14 @@ impl DiagnosisInput<'_> {
         }
         let subnets = subnets.into_iter().collect();
         Some(Warning::OutsideSubnets { addresses, pool: pool_name?, subnets })
+    }
+
+    /// Returns the eligible endpoints of the family of an address.
+    pub(super) fn eligible_endpoints_for(
+        &self,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &Endpoint> {
+        self.eligible_endpoints().filter(move |it| it.family == Family::of(address))
     }
 
     /// Returns the eligible endpoints.

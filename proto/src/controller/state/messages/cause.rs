@@ -6,6 +6,9 @@ use std::fmt::{self, Display};
 
 use super::{NAMED_MAX, Names, NamesWithCount};
 
+/// Placeholder for the name of a node in a command.
+const ANY_NODE: &str = "NODE";
+
 /// Cause why a node cannot announce an address. A message lists the causes in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::controller::state) enum Cause {
@@ -34,9 +37,17 @@ pub(in crate::controller::state) struct Causes<'a> {
     /// The first node that has the cause [`Cause::NoInterface`], and the interfaces that its
     /// speaker reports.
     pub(in crate::controller::state) interfaces: Option<(&'a str, Vec<&'a str>)>,
-    /// True if, with `externalTrafficPolicy: Local`, the eligible endpoints have no `nodeName`, so
-    /// no node has a local endpoint.
-    pub(in crate::controller::state) without_node_name: bool,
+    /// With `externalTrafficPolicy: Local`, the place of the eligible endpoints.
+    pub(in crate::controller::state) endpoints: Option<LocalEndpoints<'a>>,
+}
+
+/// Place of the eligible endpoints of a Service with `externalTrafficPolicy: Local`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::controller::state) enum LocalEndpoints<'a> {
+    /// They have no `nodeName`, so no node has a local endpoint.
+    WithoutNodeName,
+    /// They are on a node that cannot announce the address for this cause.
+    On(&'a str, Cause),
 }
 
 impl Causes<'_> {
@@ -45,7 +56,8 @@ impl Causes<'_> {
         *self.counts.entry(cause).or_default() += 1;
     }
 
-    /// Returns the number of nodes for each cause, and the remedy for the most frequent one.
+    /// Returns the number of nodes for each cause, and the remedy for the node with the endpoints,
+    /// or for the most frequent cause.
     pub(in crate::controller::state) fn text(&self, names: &Names) -> String {
         let total: usize = self.counts.values().sum();
         let mut text = format!("of {total} node{}, ", if total == 1 { "" } else { "s" });
@@ -56,24 +68,33 @@ impl Causes<'_> {
                 text.push_str(&format!(" ({node} has {interfaces})"));
             }
         }
-        if self.without_node_name {
-            return text + ". The eligible endpoints have no nodeName, so they are on no node";
+        match self.endpoints {
+            Some(LocalEndpoints::WithoutNodeName) => {
+                return text + ". The eligible endpoints have no nodeName, so they are on no node";
+            }
+            Some(LocalEndpoints::On(node, cause)) => {
+                return format!("{text}. Endpoints are on {node}: {}", cause.remedy(names, node));
+            }
+            None => {}
         }
         // The message ends with the remedy for the most frequent cause. If several causes are
         // equally frequent, the first one counts.
         let most = self.counts.iter().rev().max_by_key(|(_, count)| **count);
-        text + &most.map_or_else(String::new, |(cause, _)| format!(": {}", cause.remedy(names)))
+        let remedy = |cause: &Cause| format!(": {}", cause.remedy(names, ANY_NODE));
+        text + &most.map_or_else(String::new, |(cause, _)| remedy(cause))
     }
 }
 
 impl Cause {
-    /// Returns the command or the change that helps to make the nodes eligible.
-    fn remedy(self, names: &Names) -> Cow<'static, str> {
+    /// Returns the command or the change that helps to make a node eligible.
+    fn remedy(self, names: &Names, node: &str) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Unreachable => "see `kubectl describe nodes`",
             Self::Excluded => {
-                "`kubectl label node NODE \
-                 node.kubernetes.io/exclude-from-external-load-balancers-` removes the label"
+                return Cow::Owned(format!(
+                    "`kubectl label node {node} \
+                     node.kubernetes.io/exclude-from-external-load-balancers-` removes the label"
+                ));
             }
             Self::NotSelected => "change spec.nodeSelectors of an advertisement",
             Self::NoLocalEndpoint => "run pods there, or set spec.externalTrafficPolicy to Cluster",

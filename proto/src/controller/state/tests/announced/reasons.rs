@@ -229,8 +229,8 @@ fn candidates() -> Vec<ReasonCase> {
             ConditionStatus::False,
             "NoCandidateNode",
             &["of 3 nodes, 1 labeled exclude-from-external-load-balancers, 1 not selected by an \
-               advertisement, 1 without eligible endpoint (externalTrafficPolicy Local): `kubectl \
-               label node NODE"],
+               advertisement, 1 without eligible endpoint (externalTrafficPolicy Local). Endpoints \
+               are on n1: `kubectl label node n1"],
         ),
         (
             "all nodes unreachable",

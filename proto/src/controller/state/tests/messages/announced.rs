@@ -8,7 +8,7 @@ use super::*;
 use crate::controller::state::messages::announced::{
     Depreferred, Diagnosis, Finding, Owner, OwnerIssue, Reporter, Senders,
 };
-use crate::controller::state::messages::cause::{Cause, Causes};
+use crate::controller::state::messages::cause::{Cause, Causes, LocalEndpoints};
 use crate::controller::state::messages::warning::{Flaw, FlawedOwner, Warning};
 
 const MAC: &str = "02:00:00:00:00:99";
@@ -252,7 +252,22 @@ fn every_cause_has_its_text_and_its_remedy() {
             "of 5 nodes, 1 labeled exclude-from-external-load-balancers, 2 not selected by an advertisement, 2 without a live speaker: change spec.nodeSelectors of an advertisement",
         ),
     );
-    let without_node_names = Causes { without_node_name: true, ..causes(Cause::NoLocalEndpoint) };
+    let on_node = Causes {
+        counts: [(Cause::Excluded, 1), (Cause::NoLocalEndpoint, 2)].into(),
+        endpoints: Some(LocalEndpoints::On("n1", Cause::Excluded)),
+        ..Causes::default()
+    };
+    check(
+        (String::new(), on_node.text(&default_names())),
+        (
+            "",
+            "of 3 nodes, 1 labeled exclude-from-external-load-balancers, 2 without eligible endpoint (externalTrafficPolicy Local). Endpoints are on n1: `kubectl label node n1 node.kubernetes.io/exclude-from-external-load-balancers-` removes the label",
+        ),
+    );
+    let without_node_names = Causes {
+        endpoints: Some(LocalEndpoints::WithoutNodeName),
+        ..causes(Cause::NoLocalEndpoint)
+    };
     check(
         (String::new(), without_node_names.text(&default_names())),
         (
