@@ -39,9 +39,10 @@ fn the_commands_explain_what_the_controller_decides() {
                 &text,
                 &[
                     "NoCandidateNode",
-                    "node1   no: not selected by an advertisement",
-                    "node2   no: without eligible endpoint (externalTrafficPolicy Local)",
-                    "node3   no: labeled exclude-from-external-load-balancers",
+                    "Endpoints are on node1: change spec.nodeSelectors of an advertisement",
+                    "node1   1           no: not selected by an advertisement",
+                    "node2   0           no: without eligible endpoint (externalTrafficPolicy Local)",
+                    "node3   0           no: labeled exclude-from-external-load-balancers",
                     "conditions.md#services-condition-ferrolbioannounced",
                 ],
             )?;

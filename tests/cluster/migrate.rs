@@ -4,7 +4,7 @@
 //! stops MetalLB's speakers.
 
 use crate::scenario::{print_measured, run_scenario, step};
-use crate::segment;
+use crate::segment::{self, SegmentSocket};
 use crate::services::{self, ADDRESS_ASSIGNED, WEB, service};
 use crate::under_load::{check_owner_stays, run_without_loss};
 use anyhow::{Context, Result, ensure};
@@ -187,9 +187,10 @@ fn stop_speakers(lab: &Lab, plan: &Value) -> Result<()> {
                 let owner = metallb_owner(lab, address)?;
                 lab.exec(&owner, &["ip", "address", "delete", &text, "dev", "eth0"])?;
             }
+            let mut socket = SegmentSocket::open(lab)?;
             let stopped = wait::now();
             for (_, address) in SERVICES {
-                segment::wait_owner(lab, address)?;
+                socket.wait_reply(address)?;
             }
             replied = Some(stopped.elapsed());
         }

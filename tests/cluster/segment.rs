@@ -91,6 +91,15 @@ impl SegmentSocket {
         Ok(None)
     }
 
+    /// Sends requests for `address` until the first reply.
+    pub(crate) fn wait_reply(&mut self, address: impl Into<IpAddr>) -> Result<()> {
+        let address = address.into();
+        wait::until(&format!("a host replies for {address}"), STATE_MAX, || {
+            self.request(address)?;
+            self.listen(REPLY_TIME, |frame| claimed_by(frame, address).map(drop))
+        })
+    }
+
     /// Returns the MAC addresses that reply for `address`, each once.
     pub(crate) fn replying(&mut self, address: impl Into<IpAddr>) -> Result<BTreeSet<Mac>> {
         let (address, mut replying_macs) = (address.into(), BTreeSet::new());
