@@ -10,6 +10,7 @@ pub mod images;
 pub mod installers;
 pub mod kubeadm;
 pub mod kubernetes;
+pub mod metallb;
 pub mod packages;
 pub mod programs;
 pub mod requirements;

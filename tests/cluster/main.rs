@@ -60,6 +60,7 @@ mod proxy_outages;
 mod refusals;
 mod relay;
 mod rules;
+mod running_metallb;
 mod segment;
 mod separate_families;
 mod served;

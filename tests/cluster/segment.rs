@@ -8,16 +8,21 @@ use ferrolb_lab::traffic::capture::claimed_by;
 use ferrolb_lab::{Lab, wait};
 use ferrolb_proto::wire::{Mac, arp, ndp};
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Number of ARP requests or solicitations that [`SegmentSocket::replying`] sends.
 const REQUESTS: usize = 4;
 /// Time to wait for the replies to each request. A reply takes microseconds, and some milliseconds
 /// from a stalled neighbor.
 const REPLY_TIME: Duration = Duration::from_millis(100);
+/// Interval of the requests that [`replies_while`] sends.
+const RECORD_INTERVAL: Duration = Duration::from_millis(10);
+/// Maximum time of one read of the socket.
+const READ_MAX: Duration = RECORD_INTERVAL;
 
 /// A raw socket on an interface of a host. Any thread may use it.
 pub(crate) struct SegmentSocket {
@@ -41,7 +46,7 @@ impl SegmentSocket {
             let interface = interfaces.find(|interface| interface.name == link);
             let interface = interface.with_context(|| format!("{} has no {link}", host.name))?;
             let config =
-                Config { read_timeout: Some(REPLY_TIME), promiscuous: false, ..Config::default() };
+                Config { read_timeout: Some(READ_MAX), promiscuous: false, ..Config::default() };
             let Channel::Ethernet(sender, receiver) = datalink::channel(&interface, config)? else {
                 bail!("{link} is no Ethernet interface")
             };
@@ -91,13 +96,27 @@ impl SegmentSocket {
         Ok(None)
     }
 
-    /// Sends requests for `address` until the first reply.
-    pub(crate) fn wait_reply(&mut self, address: impl Into<IpAddr>) -> Result<()> {
-        let address = address.into();
-        wait::until(&format!("a host replies for {address}"), STATE_MAX, || {
-            self.request(address)?;
-            self.listen(REPLY_TIME, |frame| claimed_by(frame, address).map(drop))
-        })
+    /// Sends requests for all addresses until `is_over` is set, and records the replies.
+    fn record(&mut self, addresses: &[IpAddr], is_over: &AtomicBool) -> Result<Replies> {
+        let start = wait::now();
+        let mut last: BTreeMap<IpAddr, Instant> = addresses.iter().map(|it| (*it, start)).collect();
+        let mut replies = Replies { longest: Duration::ZERO, macs: BTreeMap::new() };
+        while !is_over.load(Ordering::Relaxed) {
+            addresses.iter().try_for_each(|address| self.request(*address))?;
+            self.listen(RECORD_INTERVAL, |frame| {
+                for address in addresses {
+                    let Some(mac) = claimed_by(frame, *address) else { continue };
+                    replies.macs.entry(*address).or_default().insert(mac);
+                    let now = wait::now();
+                    let before = last.insert(*address, now).unwrap_or(start);
+                    replies.longest = replies.longest.max(now - before);
+                }
+                None::<()>
+            })?;
+        }
+        let rest = last.values().map(Instant::elapsed).max().unwrap_or_default();
+        replies.longest = replies.longest.max(rest);
+        Ok(replies)
     }
 
     /// Returns the MAC addresses that reply for `address`, each once.
@@ -112,6 +131,31 @@ impl SegmentSocket {
         }
         Ok(replying_macs)
     }
+}
+
+/// Replies for some addresses while an event happened.
+pub(crate) struct Replies {
+    /// Longest time without a reply, over all addresses.
+    pub(crate) longest: Duration,
+    /// The hosts that have replied for each address.
+    pub(crate) macs: BTreeMap<IpAddr, BTreeSet<Mac>>,
+}
+
+/// Sends requests for all addresses while `event` runs, and records the replies.
+pub(crate) fn replies_while<T>(
+    lab: &Lab,
+    addresses: &[IpAddr],
+    event: impl FnOnce() -> Result<T>,
+) -> Result<(Replies, T)> {
+    let mut socket = SegmentSocket::open(lab)?;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let recording = scope.spawn(|| socket.record(addresses, &is_over));
+        let result = event();
+        is_over.store(true, Ordering::Relaxed);
+        let replies = recording.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((replies, result?))
+    })
 }
 
 /// Returns the only node that replies for `address`. Fails if no host or several hosts reply.

@@ -86,7 +86,7 @@ pub fn own_group(settings: &Settings) -> Vec<Step> {
         .chain(settings.installed.is_none().then(|| install(settings)))
         .chain([copy(settings)])
         .chain(default.flatten())
-        .chain([switch(settings, &installation), stop(settings)])
+        .chain([switch(settings, &installation), stop(settings, announced(settings))])
         .chain([verify(settings), clean_up(settings, manifests)])
         .collect()
 }
@@ -97,7 +97,9 @@ pub fn in_place(settings: &Settings) -> Vec<Step> {
     let steps = if settings.has_bgp {
         vec![replace(settings)]
     } else {
-        vec![install_in_place(settings), stop(settings)]
+        let ready =
+            format!("kubectl -n {} rollout status daemonset/speaker", quoted(&settings.ferrolb));
+        vec![install_in_place(settings), stop(settings, Some((ready, "successfully rolled out")))]
     };
     [save(settings)]
         .into_iter()
@@ -283,9 +285,18 @@ fn undo_switch(settings: &Settings) -> Vec<String> {
     }
 }
 
-/// Returns the step in which MetalLB's speakers end. The sessions of FerroLB begin after those of
-/// MetalLB have ended, because a router accepts one session with a node.
-fn stop(settings: &Settings) -> Step {
+/// Returns the command that shows whether FerroLB announces the addresses on layer 2, and the
+/// expected result.
+fn announced(settings: &Settings) -> Option<(String, &'static str)> {
+    let expect = "each Service with endpoints that is announced on layer 2 has the reason \
+        Announced, or KernelAnswers while MetalLB replies from another node";
+    (!settings.is_bgp_only()).then(|| (ferrolb(&settings.ferrolb, "status"), expect))
+}
+
+/// Returns the step in which MetalLB's speakers end. `announces` is the command that shows whether
+/// FerroLB announces, and the expected result. The sessions of FerroLB begin after those of MetalLB
+/// have ended, because a router accepts one session with a node.
+fn stop(settings: &Settings, announces: Option<(String, &'static str)>) -> Step {
     let peers = file(&settings.directory, PEERS);
     let layer2 = "none on layer 2, where FerroLB announces the addresses already";
     let bgp = format!(
@@ -305,10 +316,8 @@ fn stop(settings: &Settings) -> Step {
         Step::new("stop", title, effect)
     };
     step = step.check(compare_addresses(&settings.directory), NOTHING_CHANGED);
-    if !settings.is_bgp_only() {
-        let expect = "each Service with endpoints that is announced on layer 2 has the reason \
-            Announced, or KernelAnswers while MetalLB replies from another node";
-        step = step.check(ferrolb(&settings.ferrolb, "status"), expect);
+    if let Some((command, expect)) = announces {
+        step = step.check(command, expect);
     }
     step = step.run_all(stop_speakers(settings));
     if settings.has_peers {

@@ -70,14 +70,17 @@ impl Workloads {
         self.with_comment("stop", part, stop.chain(pods))
     }
 
-    /// Returns the commands that start a part again.
+    /// Returns the commands that start a part again, and wait until its pods are ready.
     #[must_use]
     pub fn start(&self, part: Part) -> Vec<String> {
         let start = self.of(part).map(|it| match it.kind {
             Kind::Deployment { replicas } => self.scale(it, replicas),
             Kind::DaemonSet => self.select_nodes(it, "null"),
         });
-        self.with_comment("start", part, start)
+        let ready = self
+            .of(part)
+            .map(|it| self.kubectl(&format!("rollout status {} --timeout=120s", it.reference())));
+        self.with_comment("start", part, start.chain(ready))
     }
 
     /// Returns the commands that delete the workloads.
@@ -245,10 +248,23 @@ mod tests {
                 wait("frr"),
             ]
         );
-        assert_eq!(workloads.start(Part::Controller), [scale("controller", 2)]);
+        let ready = |reference: &str| {
+            format!("kubectl -n default rollout status {reference} --timeout=120s")
+        };
+        assert_eq!(
+            workloads.start(Part::Controller),
+            [scale("controller", 2), ready("deployment/controller")]
+        );
         assert_eq!(
             workloads.start(Part::Speakers),
-            [scale("webhook", 2), on_set("speaker", &start), on_set("frr", &start)]
+            [
+                scale("webhook", 2),
+                on_set("speaker", &start),
+                on_set("frr", &start),
+                ready("deployment/webhook"),
+                ready("daemonset/speaker"),
+                ready("daemonset/frr"),
+            ]
         );
         let delete = "kubectl -n default delete";
         assert_eq!(

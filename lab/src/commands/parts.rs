@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use ferrolb_lab::process;
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
-use ferrolb_lab::setup::{installers, kubeadm};
+use ferrolb_lab::setup::{installers, kubeadm, metallb};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, Signal, getppid, kill_process_group, pidfd_open, setsid};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 /// Builds the missing parts in the order in which the tiers need them.
 pub(crate) fn parts() -> Result<()> {
     lower_own_priority()?;
+    metallb::build()?;
     KubernetesVersion::Oldest.build()?;
     installers::kustomize()?;
     installers::helm()?;

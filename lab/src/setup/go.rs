@@ -4,9 +4,10 @@ use super::build_cache::Inputs;
 use super::images::Arch;
 use super::{cache, requirements};
 use crate::run;
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Environment of Go: a static binary, no other Go version, locked dependencies, and caches that
@@ -40,6 +41,17 @@ pub(super) fn inputs(version: &str) -> Inputs {
     let settings =
         SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
     std::iter::once(("go".to_owned(), version.as_bytes().to_vec())).chain(settings).collect()
+}
+
+/// Returns the directory with the sources of a module, and downloads them if they are missing.
+pub(super) fn source(module: &str, version: &str) -> Result<PathBuf> {
+    let module = format!("{module}@{version}");
+    let output = run::run(command()?.args(["mod", "download", "-json", &module]))?;
+    let module: Value = serde_json::from_str(&output)?;
+    module["Dir"]
+        .as_str()
+        .map(PathBuf::from)
+        .with_context(|| format!("`go mod download` printed no directory: {module}"))
 }
 
 /// Builds programs of one module at a version into a directory.

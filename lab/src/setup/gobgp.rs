@@ -4,9 +4,7 @@
 use super::build_cache;
 use super::go;
 use super::images::Arch;
-use crate::run;
 use anyhow::{Context, Result};
-use serde_json::Value;
 use std::path::PathBuf;
 
 /// Version of GoBGP that runs on the nodes.
@@ -44,14 +42,7 @@ pub fn build() -> Result<PathBuf> {
 /// # Errors
 /// If the download fails, with the end of Go's output.
 pub fn source() -> Result<PathBuf> {
-    let module = format!("{MODULE}@{VERSION}");
-    let output = run::run(go::command()?.args(["mod", "download", "-json", &module]))
-        .context("cannot find the sources of GoBGP")?;
-    let module: Value = serde_json::from_str(&output)?;
-    module["Dir"]
-        .as_str()
-        .map(PathBuf::from)
-        .with_context(|| format!("`go mod download` printed no directory: {module}"))
+    go::source(MODULE, VERSION).context("cannot find the sources of GoBGP")
 }
 
 /// Builds another version like [`build`].
