@@ -192,7 +192,8 @@ const COMPLETION_HELP: &str = "Examples:
   source <(kubectl-ferrolb completion bash)
   kubectl-ferrolb completion fish > ~/.config/fish/completions/kubectl-ferrolb.fish
 
-The script completes kubectl-ferrolb, and not `kubectl ferrolb`.";
+The script completes kubectl-ferrolb, with the hyphen. kubectl completes `kubectl ferrolb` if the
+program is in the PATH as kubectl_complete-ferrolb, too: a symbolic link is sufficient.";
 
 /// Format of a status.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@
 
 pub mod args;
 pub mod check;
+pub mod completion;
 pub mod drain;
 pub mod events;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use ferrolb_cli::plan::Prediction;
 use ferrolb_cli::plan::run::{Files, plan};
 use ferrolb_cli::snapshot::Snapshot;
 use ferrolb_cli::status::Status;
-use ferrolb_cli::{check, init, migrate, why};
+use ferrolb_cli::{check, completion, init, migrate, why};
 use ferrolb_proto::api::GROUP;
 use ferrolb_proto::controller::state::State;
 use ferrolb_proto::facts::Key;
@@ -37,6 +37,13 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some((program, words)) = arguments.split_first()
+        && completion::is_completion(program)
+    {
+        _ = print(&completion::candidates(words));
+        return ExitCode::SUCCESS;
+    }
     match run(Args::parse()).await {
         Ok(code) => code,
         Err(error) => {

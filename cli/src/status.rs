@@ -166,3 +166,49 @@ impl NodeRow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::golden;
+
+    fn node(node: &str, bgp: Option<[usize; 2]>) -> NodeRow {
+        NodeRow {
+            node: node.to_owned(),
+            has_speaker: bgp.is_some(),
+            owns: bgp.map_or(0, |[up, _]| up),
+            contacts: bgp.iter().flat_map(|_| ["node2", "node3"]).map(str::to_owned).collect(),
+            kube_proxy: bgp.map_or_else(String::new, |_| "Healthy".to_owned()),
+            bgp,
+            draining: bgp.is_some(),
+        }
+    }
+
+    fn service(name: &str, reason: &str, nodes: &[&str]) -> ServiceRow {
+        ServiceRow {
+            service: name.to_owned(),
+            addresses: vec!["192.168.1.240".parse().unwrap(), "fd00::1".parse().unwrap()],
+            pool: (!nodes.is_empty()).then(|| "lan".to_owned()),
+            nodes: nodes.iter().map(|it| (*it).to_owned()).collect(),
+            since: Some(1_000),
+            reason: reason.to_owned(),
+            announced: !nodes.is_empty(),
+        }
+    }
+
+    #[test]
+    fn the_tables_equal_the_golden_file() {
+        let pool = |pool: &str, v4, v6| PoolRow { pool: pool.to_owned(), services: 2, v4, v6 };
+        let status = Status {
+            controllers: Some(Controllers { ready: 2, wanted: 2, leader: Some("c-1".to_owned()) }),
+            nodes: vec![node("node1", Some([1, 2])), node("node2", None)],
+            pools: vec![pool("lan", [2, 16], [0, 1 << 64]), pool("six", [0, 0], [1, 256])],
+            services: vec![
+                service("default/web", "Announced", &["node1", "node2"]),
+                service("shop/db", "NoEndpoints", &[]),
+            ],
+        };
+        let (narrow, wide) = (status.text(false, 1_090), status.text(true, 1_090));
+        golden("golden/status.txt", &format!("{narrow}\n{wide}"));
+    }
+}

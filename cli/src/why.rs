@@ -74,3 +74,58 @@ fn verdict_text(verdict: &Verdict) -> String {
         Verdict::Ineligible { why } => format!("no: {why}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ferrolb_proto::controller::state::ServiceRow;
+
+    use super::*;
+    use crate::golden::golden;
+
+    fn node(node: &str, layer2: Verdict, bgp: Verdict) -> NodeVerdict {
+        NodeVerdict { node: node.to_owned(), endpoints: 1, layer2: Some(layer2), bgp: Some(bgp) }
+    }
+
+    fn explanation() -> Explanation {
+        let on = |name: &str| Verdict::Announces { on: vec![name.to_owned()], flaws: Vec::new() };
+        let no = |why: &str| Verdict::Ineligible { why: why.to_owned() };
+        let second = Verdict::Candidate { rank: 2, flaws: vec!["draining", "isolated"] };
+        let address = "192.168.1.240".parse().unwrap();
+        Explanation {
+            row: ServiceRow {
+                service: "default/web".to_owned(),
+                addresses: vec![address],
+                pool: Some("lan".to_owned()),
+                nodes: vec!["node1".to_owned()],
+                since: None,
+                reason: "Announced".to_owned(),
+                announced: true,
+            },
+            assignment: "192.168.1.240 from pool lan".to_owned(),
+            explained: vec![AddressExplanation {
+                address,
+                reason: "Announced",
+                message: "192.168.1.240 from node1 (eth0)".to_owned(),
+                nodes: vec![
+                    node("node1", on("eth0"), on("tor1")),
+                    node("node2", second, no("no session with tor1")),
+                ],
+            }],
+            warnings: vec!["node1 announces it although it is draining".to_owned()],
+        }
+    }
+
+    #[test]
+    fn the_explanations_equal_the_golden_file() {
+        let both = explanation();
+        let (mut layer2, mut bgp, mut none) = (explanation(), explanation(), explanation());
+        layer2.explained[0].nodes.iter_mut().for_each(|it| it.bgp = None);
+        layer2.warnings.clear();
+        bgp.explained[0].nodes.iter_mut().for_each(|it| it.layer2 = None);
+        none.assignment.clear();
+        none.row.reason = "NotServed".to_owned();
+        none.warnings.clear();
+        let texts = [both, layer2, bgp, none].map(|it| text(&it));
+        golden("golden/why.txt", &texts.join("\n"));
+    }
+}

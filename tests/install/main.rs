@@ -4,6 +4,7 @@
 mod chart;
 mod guide;
 mod kustomize;
+mod migration;
 mod refusals;
 mod rendered;
 mod same;

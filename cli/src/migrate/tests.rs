@@ -98,6 +98,7 @@ fn a_simple_cluster_with_a_class_keeps_everything() {
     assert!(own_group.keeps_everything(), "{own_group:#?}");
     assert!(in_place.keeps_everything(), "{in_place:#?}");
     check_migration("metallb_class.txt", &own_group);
+    check_migration("metallb_class_in_place.txt", &in_place);
 }
 
 #[test]
