@@ -35,6 +35,9 @@ pub struct Snapshot {
     /// Message of the API server if it does not permit the list of Namespaces. Their labels then
     /// count as absent, so pools with Namespace selectors select no Service.
     pub namespaces_denied: Option<String>,
+    /// Message of the API server if it does not permit the read of the speakers' DaemonSet. Its
+    /// flags then count as absent.
+    speaker_denied: Option<String>,
     events: Vec<Event>,
 }
 
@@ -79,8 +82,8 @@ impl Snapshot {
                  namespace with --installation"
             );
         }
-        match snapshot.namespaces_denied {
-            Some(message) => bail!(NoPermission(message)),
+        match snapshot.namespaces_denied.as_ref().or(snapshot.speaker_denied.as_ref()) {
+            Some(message) => bail!(NoPermission(message.clone())),
             None => Ok(snapshot),
         }
     }
@@ -102,14 +105,11 @@ impl Snapshot {
             permission_of(reader.speaker()),
             reader.lease(),
         )?;
-        let (namespaces, namespaces_denied) = match namespaces {
-            Ok(namespaces) => (namespaces, None),
-            Err(NoPermission(message)) => (Vec::new(), Some(message)),
-        };
+        let (namespaces, namespaces_denied) = or_denied(namespaces);
+        let (speaker, speaker_denied) = or_denied(speaker);
         let has_own = |event: &Event| {
             matches!(event, Event::Pool(Change::Apply(_)) | Event::Speaker(Change::Apply(_)))
         };
-        let speaker = speaker.unwrap_or_default();
         Ok(Self {
             installation: Installation {
                 namespace: namespace.to_owned(),
@@ -121,6 +121,7 @@ impl Snapshot {
                 config,
             },
             namespaces_denied,
+            speaker_denied,
             events: cluster.into_iter().chain(namespaces).chain(custom).collect(),
         })
     }
@@ -254,6 +255,14 @@ async fn permission_of<T>(
     match read.await {
         Ok(value) => Ok(Ok(value)),
         Err(error) => Ok(Err(error.downcast()?)),
+    }
+}
+
+/// Returns the value of a read, or the default and the message of the API server.
+fn or_denied<T: Default>(read: Result<T, NoPermission>) -> (T, Option<String>) {
+    match read {
+        Ok(value) => (value, None),
+        Err(NoPermission(message)) => (T::default(), Some(message)),
     }
 }
 
