@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::change::{Annotations, shared};
 use super::installed::Installed;
 use super::predict::{Expected, predict};
-use super::shell::{file, list_addresses, on_service, quoted};
+use super::shell::{self, file, list_addresses, on_service, quoted, speakers};
 use super::{ManifestFile, Migration, Problem, Step};
 use crate::objects::{self, CORE, Objects, key, namespace, object, text, texts};
 
@@ -198,8 +198,9 @@ fn steps(
     has_pool: bool,
 ) -> Vec<Step> {
     let file = file(directory, FILE);
+    let speakers = speakers(ferrolb);
     let pool = Step::new("pool", "Create the pool", "none: FerroLB assigns no external IP")
-        .check(format!("kubectl -n {} get fspeaker", quoted(ferrolb)), "one line for each node")
+        .check(&*speakers.0, speakers.1)
         .check(format!("kubectl apply --dry-run=server -f {file}"), "no error")
         .run(format!("kubectl apply -f {file}"))
         .undo(format!("kubectl delete -f {file}"));
@@ -208,7 +209,8 @@ fn steps(
         "Request the addresses, and change the type",
         "none: kube-proxy serves the addresses before and after; a node announces each of them less \
          than 1 s later, unless another host or an interface still replies for it (KernelAnswers)",
-    );
+    )
+    .check(speakers.0, speakers.1);
     if has_pool {
         serve = serve.check(
             format!(
@@ -229,6 +231,7 @@ fn steps(
         "a node of FerroLB announces each address less than 1 s after no other host replies for it; \
          up to 15 s if one still did in the step before",
     )
+    .check(shell::ferrolb(ferrolb, "status"), "the Services have the addresses")
     .run("# on the hosts and routers that have them")
     .undo("# add the addresses and routes again");
     let wait = |it: &Candidate<'_>| {

@@ -81,7 +81,10 @@ impl Installed {
     /// them already.
     #[must_use]
     pub fn become_default(&self, effect: &str) -> Option<Step> {
+        let ready =
+            format!("kubectl -n {} rollout status deployment/controller", quoted(&self.namespace));
         let step = Step::new("default", "Make FerroLB the default implementation", effect)
+            .check(ready, "successfully rolled out")
             .run_all(self.serve(None))
             .undo_all(self.serve_as_before());
         (!self.is_default).then_some(step)
@@ -156,6 +159,12 @@ impl Installed {
             deploy/install-bgp.yaml, before the migration";
         (!has_bgp).then(|| Problem::of("FerroLB", text))
     }
+}
+
+/// Returns the command that deletes an installation by Helm.
+#[must_use]
+pub fn helm_uninstall(ferrolb: &str) -> String {
+    format!("helm uninstall {RELEASE} --namespace {}", quoted(ferrolb))
 }
 
 /// Returns the commands that delete an installation by manifests. CustomResourceDefinitions remain,

@@ -5,13 +5,13 @@ use serde_json::Value;
 
 use super::Step;
 use super::change::Annotations;
-use super::installed::{Installed, RELEASE, uninstall};
+use super::installed::{Installed, RELEASE, helm_uninstall, uninstall};
 use super::kube_vip::{FILE, KubeVip};
 use super::kube_vip_bgp::Secret;
 use super::servicelb::finalizers;
 use super::shell::{
-    CHART, MANIFESTS, MANIFESTS_WITH_BGP, compare_addresses, create_directory, file, quoted,
-    save_addresses, stop_controller,
+    CHART, MANIFESTS, MANIFESTS_WITH_BGP, before_installation, compare_addresses, create_directory,
+    file, quoted, save_addresses, stop_controller,
 };
 use crate::objects::{APPS, Objects, name, namespace};
 
@@ -45,6 +45,7 @@ impl Settings<'_> {
             "Request the present addresses",
             "none: kube-vip does not read FerroLB's annotations",
         )
+        .check(compare_addresses(self.directory), "prints nothing: no address has changed")
         .run_all(changes.iter().filter_map(Annotations::command))
         .undo_all(changes.iter().filter_map(Annotations::undo));
         let pin = (!pin.commands.is_empty()).then_some(pin);
@@ -67,7 +68,9 @@ impl Settings<'_> {
         if let Some(installed) = self.installed {
             return installed.become_default(effect).filter(|_| self.class.is_none());
         }
+        let before = before_installation();
         let step = Step::new("install", "Install FerroLB without pools", effect)
+            .check(before.0, before.1)
             .check(format!("kubectl -n {ferrolb} get ipaddresspools.ferrolb.io"), "none exist");
         if self.class.is_some() {
             let bgp = if self.has_bgp { " --set bgp.enabled=true" } else { "" };
@@ -75,7 +78,7 @@ impl Settings<'_> {
                 "helm install {RELEASE} {CHART} --namespace {ferrolb} --create-namespace --wait \
                  --set loadBalancerClass={LOAD_BALANCER_CLASS}{bgp}"
             ));
-            return Some(step.undo(format!("helm uninstall {RELEASE} --namespace {ferrolb}")));
+            return Some(step.undo(helm_uninstall(self.ferrolb)));
         }
         let file = if self.has_bgp { MANIFESTS_WITH_BGP } else { MANIFESTS };
         let step = step

@@ -156,7 +156,6 @@ impl<'a> MetalLb<'a> {
         problems.extend(self.workloads().problem());
         problems.extend(self.other_frr_configurations());
         problems.extend(self.unserved());
-        problems.extend(self.class_note());
         problems.extend(self.namespace_note());
         problems.sort();
         problems.dedup();
@@ -284,15 +283,6 @@ impl<'a> MetalLb<'a> {
             of kubectl get namespaces -o yaml";
         let has_none = self.objects.of(objects::CORE, "Namespace").next().is_none();
         (selects && has_none).then(|| Problem::of("Namespaces", text))
-    }
-
-    fn class_note(&self) -> Option<Problem> {
-        let class = self.class.as_ref()?;
-        let text = format!(
-            "--lb-class={class}: FerroLB gets this class only after MetalLB has stopped, so no node \
-             replies until FerroLB's pods are replaced"
-        );
-        Some(Problem::note("MetalLB", text))
     }
 }
 

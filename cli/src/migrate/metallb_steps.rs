@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 
 use super::Step;
-use super::installed::{HELM_WAIT, Installed, RELEASE};
+use super::installed::{HELM_WAIT, Installed, RELEASE, helm_uninstall};
 use super::metallb::{OBJECTS, PEERS, SERVED};
 use super::metallb_workloads::{Part, Workloads};
 use super::shell::{
-    CHART, compare_addresses, create_directory, ferrolb, file, quoted, save_addresses,
-    stop_controller,
+    CHART, before_installation, compare_addresses, create_directory, ferrolb, file, quoted,
+    save_addresses, stop_controller,
 };
 
 /// Port of the speakers' metrics. MetalLB's speakers up to 0.15 use the default one.
@@ -22,16 +22,19 @@ const METALLB_KINDS: &str = "ipaddresspools.metallb.io,l2advertisements.metallb.
     bgppeers.v1beta2.metallb.io";
 const NO_EFFECT: &str = "none";
 /// Effect while the speakers of both announce the addresses on layer 2.
-const BOTH_ANNOUNCE: &str = "none: MetalLB's speakers announce until the next step. FerroLB has \
-    MetalLB's order of nodes, so both announce each address from the same node, if that one is \
-    healthy. Otherwise two nodes reply for it until the next step, and a connection whose node \
-    changes is reset";
+const BOTH_ANNOUNCE: &str = "none for an address whose node is healthy: MetalLB's speakers announce \
+    until the next step, and FerroLB, which has MetalLB's order of nodes, announces from the same \
+    node. Otherwise two nodes reply for the address until the next step, and a connection whose \
+    node changes is reset";
+/// Effect of the end of MetalLB's speakers on layer 2.
+const SPEAKERS_END: &str = "none on layer 2, where FerroLB announces the addresses already, if \
+    MetalLB's pods end together. Otherwise a remaining one can take over, and a connection whose \
+    node changes is reset";
 /// Effect while the routers have no sessions.
 const WITHOUT_ROUTES: &str =
     "Meanwhile the routers have no routes, unless they keep them by graceful restart";
-/// Effect while no speaker runs.
-const WITHOUT_REPLIES: &str = ", and no node replies to ARP requests for the addresses. Clients that \
-    have the MAC address of the node cached continue, because kube-proxy still serves the addresses";
+/// First line of a rollback that would remove the last announcement.
+const FIRST_NEXT: &str = "# first undo the next step, if you have executed it";
 /// Expected result of the comparison of addresses.
 const NOTHING_CHANGED: &str = "prints nothing: no address has changed";
 
@@ -81,12 +84,18 @@ pub fn own_group(settings: &Settings) -> Vec<Step> {
     let default = settings.class.is_none().then(|| default_implementation(settings, &installation));
     let manifests = "none. Remove MetalLB's annotation also from stored manifests of Services: \
         FerroLB leaves a Service that gets it again to MetalLB";
+    let peers = file(&settings.directory, PEERS);
+    let sessions = settings.has_peers.then(|| Sessions {
+        start: format!("kubectl apply -f {peers}"),
+        end: format!("kubectl delete -f {peers}"),
+        delay: "about 5 s",
+    });
     [save(settings)]
         .into_iter()
         .chain(settings.installed.is_none().then(|| install(settings)))
         .chain([copy(settings)])
         .chain(default.flatten())
-        .chain([switch(settings, &installation), stop(settings, announced(settings))])
+        .chain([switch(settings, &installation), stop(settings, announced(settings), sessions)])
         .chain([verify(settings), clean_up(settings, manifests)])
         .collect()
 }
@@ -94,12 +103,19 @@ pub fn own_group(settings: &Settings) -> Vec<Step> {
 /// Returns the steps of the in-place migration.
 #[must_use]
 pub fn in_place(settings: &Settings) -> Vec<Step> {
-    let steps = if settings.has_bgp {
+    let steps = if settings.is_bgp_only() {
         vec![replace(settings)]
     } else {
-        let ready =
-            format!("kubectl -n {} rollout status daemonset/speaker", quoted(&settings.ferrolb));
-        vec![install_in_place(settings), stop(settings, Some((ready, "successfully rolled out")))]
+        let ready = (
+            format!("kubectl -n {} rollout status daemonset/speaker", quoted(&settings.ferrolb)),
+            "successfully rolled out. FerroLB announces the addresses 5 s later",
+        );
+        let sessions = settings.has_bgp.then(|| Sessions {
+            start: set_bgp(settings, true),
+            end: set_bgp(settings, false),
+            delay: "5 to 15 s",
+        });
+        vec![install_in_place(settings), stop(settings, Some(ready), sessions)]
     };
     [save(settings)]
         .into_iter()
@@ -114,28 +130,31 @@ fn replace(settings: &Settings) -> Step {
     let workloads = &settings.workloads;
     let effect = format!(
         "MetalLB's pods end within 2 s, and FerroLB's start within 2 to 8 s more (estimates, three \
-         nodes with the images). {WITHOUT_ROUTES}{}",
-        if settings.has_layer2 { WITHOUT_REPLIES } else { "" }
+         nodes with the images). {WITHOUT_ROUTES}"
     );
     Step::new("switch", "Replace MetalLB by FerroLB, which uses MetalLB's objects", effect)
         .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
+        .run_all(create_namespace(settings))
         .run_all(workloads.stop(Part::Controller))
         .run_all(stop_speakers(settings))
         .run(helm_install_in_place(settings, "bgp.enabled=true"))
-        .undo_all(uninstall(settings))
+        .undo(helm_uninstall(&settings.ferrolb))
         .undo_all(workloads.start(Part::Speakers))
         .undo_all(workloads.start(Part::Controller))
 }
 
 /// Returns the step in which FerroLB begins to use MetalLB's objects, while MetalLB's speakers run.
+/// Without gobgpd, FerroLB has no BGP sessions.
 fn install_in_place(settings: &Settings) -> Step {
     let title = "Stop MetalLB's controller, and install FerroLB, which uses MetalLB's objects";
     let port = format!("prometheus.metricsPort={METRICS_PORT}");
     Step::new("switch", title, BOTH_ANNOUNCE)
         .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
+        .run_all(create_namespace(settings))
         .run_all(settings.workloads.stop(Part::Controller))
         .run(helm_install_in_place(settings, &port))
-        .undo_all(uninstall(settings))
+        .undo(FIRST_NEXT)
+        .undo(helm_uninstall(&settings.ferrolb))
         .undo_all(settings.workloads.start(Part::Controller))
 }
 
@@ -143,17 +162,36 @@ fn helm_install_in_place(settings: &Settings, value: &str) -> String {
     let class = settings.class.as_ref();
     let class = class.map(|class| format!(" --set loadBalancerClass={}", quoted(class)));
     format!(
-        "helm install {RELEASE} {CHART} --namespace {} --create-namespace --wait \
-         --set metallbNamespace={} --set {value}{}",
+        "helm install {RELEASE} {CHART} --namespace {} {HELM_WAIT} --set metallbNamespace={} \
+         --set {value}{}",
         quoted(&settings.ferrolb),
         quoted(&settings.metallb),
         class.unwrap_or_default()
     )
 }
 
-/// Returns the command that removes FerroLB.
-fn uninstall(settings: &Settings) -> [String; 1] {
-    [format!("helm uninstall {RELEASE} --namespace {}", quoted(&settings.ferrolb))]
+/// Returns the command that starts or ends the BGP sessions of an in-place installation.
+fn set_bgp(settings: &Settings, is_enabled: bool) -> String {
+    format!(
+        "helm upgrade {RELEASE} {CHART} --namespace {} {HELM_WAIT} --reset-then-reuse-values \
+         --set bgp.enabled={is_enabled}",
+        quoted(&settings.ferrolb)
+    )
+}
+
+/// Returns the commands that create FerroLB's namespace, unless it exists. Its pods use the network
+/// of the nodes, which Pod Security permits only in such a namespace.
+fn create_namespace(settings: &Settings) -> [String; 2] {
+    let namespace = quoted(&settings.ferrolb);
+    [
+        format!(
+            "kubectl create namespace {namespace} --dry-run=client -o yaml | kubectl apply -f -"
+        ),
+        format!(
+            "kubectl label --overwrite namespace {namespace} \
+             pod-security.kubernetes.io/enforce=privileged"
+        ),
+    ]
 }
 
 fn save(settings: &Settings) -> Step {
@@ -169,21 +207,19 @@ fn save(settings: &Settings) -> Step {
 
 fn install(settings: &Settings) -> Step {
     let bgp = if settings.has_bgp { " --set bgp.enabled=true" } else { "" };
-    let namespace = quoted(&settings.ferrolb);
+    let (namespace, before) = (quoted(&settings.ferrolb), before_installation());
     Step::new(
         "install",
         "Install FerroLB side by side with MetalLB",
         format!("none: FerroLB serves only Services of the class {LOAD_BALANCER_CLASS}"),
     )
-    .run(format!("kubectl create namespace {namespace}"))
-    .run(format!(
-        "kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged"
-    ))
+    .check(before.0, before.1)
+    .run_all(create_namespace(settings))
     .run(format!(
         "helm install {RELEASE} {CHART} --namespace {namespace} {HELM_WAIT} \
          --set loadBalancerClass={LOAD_BALANCER_CLASS} --set prometheus.metricsPort={METRICS_PORT}{bgp}"
     ))
-    .undo_all(uninstall(settings))
+    .undo(helm_uninstall(&settings.ferrolb))
 }
 
 fn copy(settings: &Settings) -> Step {
@@ -260,6 +296,7 @@ fn switch(settings: &Settings, installation: &Installed) -> Step {
     }
     let annotations = SERVED.map(|name| format!("{name}-")).join(" ");
     step.run(format!("kubectl annotate services --all --all-namespaces {annotations}"))
+        .undo(FIRST_NEXT)
         .undo_all(undo_switch(settings))
 }
 
@@ -269,7 +306,7 @@ fn undo_switch(settings: &Settings) -> Vec<String> {
     let start = settings.workloads.start(Part::Controller);
     let annotated =
         "# when MetalLB's controller has written its annotation to all Services again:".to_owned();
-    let uninstall = uninstall(settings).to_vec();
+    let uninstall = vec![helm_uninstall(&settings.ferrolb)];
     match (&settings.class, &settings.installed) {
         (None, None) => [start, vec![annotated], uninstall].concat(),
         (Some(_), None) => [uninstall, start].concat(),
@@ -288,40 +325,54 @@ fn undo_switch(settings: &Settings) -> Vec<String> {
 /// Returns the command that shows whether FerroLB announces the addresses on layer 2, and the
 /// expected result.
 fn announced(settings: &Settings) -> Option<(String, &'static str)> {
-    let expect = "each Service with endpoints that is announced on layer 2 has the reason \
-        Announced, or KernelAnswers while MetalLB replies from another node";
+    let expect = "the reason Announced or KernelAnswers for each Service with endpoints, except \
+        those that only BGP announces";
     (!settings.is_bgp_only()).then(|| (ferrolb(&settings.ferrolb, "status"), expect))
+}
+
+/// The start of FerroLB's BGP sessions.
+struct Sessions {
+    /// The command that starts them.
+    start: String,
+    /// The command that ends them.
+    end: String,
+    /// Time until the routers have routes again, as a phrase.
+    delay: &'static str,
 }
 
 /// Returns the step in which MetalLB's speakers end. `announces` is the command that shows whether
 /// FerroLB announces, and the expected result. The sessions of FerroLB begin after those of MetalLB
 /// have ended, because a router accepts one session with a node.
-fn stop(settings: &Settings, announces: Option<(String, &'static str)>) -> Step {
-    let peers = file(&settings.directory, PEERS);
-    let layer2 = "none on layer 2, where FerroLB announces the addresses already";
-    let bgp = format!(
-        "MetalLB's pods end within 2 s, and FerroLB advertises the addresses by BGP about 5 s later \
-         (estimates). {WITHOUT_ROUTES}"
-    );
-    let effect = match (settings.is_bgp_only(), settings.has_bgp) {
-        (true, _) => bgp,
-        (false, true) => format!("{layer2}. {bgp}"),
-        (false, false) => layer2.to_owned(),
+fn stop(
+    settings: &Settings,
+    announces: Option<(String, &'static str)>,
+    sessions: Option<Sessions>,
+) -> Step {
+    let bgp = sessions.as_ref().map(|it| {
+        format!(
+            "MetalLB's pods end within 2 s, and FerroLB advertises the addresses by BGP {} later \
+             (estimates). {WITHOUT_ROUTES}",
+            it.delay
+        )
+    });
+    let effect = match (settings.is_bgp_only(), bgp) {
+        (true, Some(bgp)) => bgp,
+        (_, None) => SPEAKERS_END.to_owned(),
+        (false, Some(bgp)) => format!("{SPEAKERS_END}. {bgp}"),
     };
-    let title = "Stop MetalLB's speakers";
-    let mut step = if settings.has_peers {
-        Step::new("stop", format!("{title}, and start FerroLB's BGP sessions"), effect)
-            .undo(format!("kubectl delete -f {peers}"))
+    let title = if sessions.is_some() {
+        "Stop MetalLB's speakers, and start FerroLB's BGP sessions"
     } else {
-        Step::new("stop", title, effect)
+        "Stop MetalLB's speakers"
     };
-    step = step.check(compare_addresses(&settings.directory), NOTHING_CHANGED);
+    let mut step = Step::new("stop", title, effect)
+        .check(compare_addresses(&settings.directory), NOTHING_CHANGED);
     if let Some((command, expect)) = announces {
         step = step.check(command, expect);
     }
     step = step.run_all(stop_speakers(settings));
-    if settings.has_peers {
-        step = step.run(format!("kubectl apply -f {peers}"));
+    if let Some(Sessions { start, end, .. }) = sessions {
+        step = step.run(start).undo(end);
     }
     step.undo_all(settings.workloads.start(Part::Speakers))
 }
@@ -330,7 +381,9 @@ fn verify(settings: &Settings) -> Step {
     let conditions = "kubectl get services --all-namespaces --field-selector spec.type=LoadBalancer \
          -o custom-columns='NAMESPACE:.metadata.namespace,NAME:.metadata.name,\
          ANNOUNCED:.status.conditions[?(@.type==\"ferrolb.io/Announced\")].reason'";
-    Step::new("verify", "Verify the addresses", NO_EFFECT)
+    let effect = "none. The first command prints nothing. The reason KernelAnswers remains for five \
+        minutes after MetalLB's last reply";
+    Step::new("verify", "Verify the addresses", effect)
         .run(compare_addresses(&settings.directory))
         .run(conditions)
 }

@@ -111,10 +111,15 @@ impl Workloads {
         Some(Problem::of("MetalLB", text))
     }
 
-    /// Returns the parts without a workload.
+    /// Returns whether a part exists. Without a DaemonSet, there are no speakers.
+    fn has(&self, part: Part) -> bool {
+        let is_speaker = |it: &Workload| matches!(it.kind, Kind::DaemonSet);
+        self.of(part).any(|it| part == Part::Controller || is_speaker(it))
+    }
+
+    /// Returns the kinds of workloads that are missing.
     fn missing(&self) -> Option<&'static str> {
-        let has = |part| self.of(part).next().is_some();
-        match (has(Part::Controller), has(Part::Speakers)) {
+        match (self.has(Part::Controller), self.has(Part::Speakers)) {
             (true, true) => None,
             (true, false) => Some("DaemonSet"),
             (false, true) => Some("Deployment"),
@@ -122,7 +127,7 @@ impl Workloads {
         }
     }
 
-    /// Returns the commands for a part; if it has no workload, a comment with the action.
+    /// Returns the commands for a part; if it does not exist, first a comment with the action.
     fn with_comment(
         &self,
         action: &str,
@@ -134,7 +139,7 @@ impl Workloads {
             Part::Speakers => "DaemonSet",
         };
         let namespace = &self.namespace;
-        let comment = self.of(part).next().is_none().then(|| {
+        let comment = (!self.has(part)).then(|| {
             format!("# {action} each {kind} of MetalLB in the namespace {namespace}, and no other")
         });
         comment.into_iter().chain(commands).collect()

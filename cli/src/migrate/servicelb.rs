@@ -12,7 +12,8 @@ use super::change::set_annotation;
 use super::installed::{Installed, uninstall};
 use super::predict::{Expected, predict};
 use super::shell::{
-    MANIFESTS, create_directory, on_service, quoted, save_addresses, stop_controller,
+    MANIFESTS, before_installation, create_directory, on_service, quoted, save_addresses, speakers,
+    stop_controller,
 };
 use super::{Migration, Problem, Step};
 use crate::init::propose::POOL;
@@ -99,11 +100,13 @@ fn steps(
         };
         services.iter().map(command).collect::<Vec<_>>()
     };
+    let (before, speakers) = (before_installation(), speakers(ferrolb));
     let effect = "none: the Services keep the addresses of the nodes, which are in no pool";
     let install = match installed {
         Some(installed) => installed.become_default(effect),
         None => Some(
             Step::new("install", "Install FerroLB", effect)
+                .check(before.0, before.1)
                 .run(format!("kubectl apply -f {MANIFESTS}"))
                 .run(format!("kubectl -n {} rollout status daemonset/speaker", quoted(ferrolb)))
                 .undo_all(uninstall(ferrolb)),
@@ -114,6 +117,7 @@ fn steps(
         "Create a pool with an address for each Service",
         "none: FerroLB adopts the Services only in the last step",
     )
+    .check(speakers.0, speakers.1)
     .run("kubectl ferrolb init")
     .undo(format!(
         "kubectl -n {} delete ipaddresspools.ferrolb.io/{POOL} l2advertisements.ferrolb.io/{POOL}",

@@ -67,6 +67,18 @@ pub fn stop_controller(ferrolb: &str) -> String {
     format!("kubectl -n {} scale deployment controller --replicas=0", quoted(ferrolb))
 }
 
+/// Returns the check before an installation, and its expected result.
+#[must_use]
+pub const fn before_installation() -> (&'static str, &'static str) {
+    ("kubectl ferrolb check --pre", "problems: 0")
+}
+
+/// Returns the command that lists the nodes with a speaker, and its expected result.
+#[must_use]
+pub fn speakers(ferrolb: &str) -> (String, &'static str) {
+    (format!("kubectl -n {} get fspeaker", quoted(ferrolb)), "one line for each node")
+}
+
 /// Returns a command of `kubectl ferrolb` for the installation in a namespace.
 #[must_use]
 pub fn ferrolb(namespace: &str, command: &str) -> String {

@@ -75,7 +75,14 @@ fn check(name: &str, mut text: String, files: &[ManifestFile]) {
     golden(&format!("migrate/fixtures/{name}"), &text);
 }
 
+/// Steps that change nothing in the cluster, or nothing that a rollback needs.
+const WITHOUT_ROLLBACK: [&str; 4] = ["save", "verify", "finalizers", "clean-up"];
+
 fn check_migration(name: &str, migration: &Migration) {
+    for step in migration.steps.iter().filter(|it| !WITHOUT_ROLLBACK.contains(&it.id)) {
+        assert!(!step.checks.is_empty(), "{name}: the step {} has no check", step.id);
+        assert!(!step.rollback.is_empty(), "{name}: the step {} has no rollback", step.id);
+    }
     check(name, render::migration(migration), &migration.files);
 }
 
@@ -99,6 +106,18 @@ fn a_simple_cluster_with_a_class_keeps_everything() {
     assert!(in_place.keeps_everything(), "{in_place:#?}");
     check_migration("metallb_class.txt", &own_group);
     check_migration("metallb_class_in_place.txt", &in_place);
+    // Without L2Advertisements, the routes alone decide the order.
+    let is_layer2 = |it: &Value| it["kind"] == "L2Advertisement";
+    let text = fs::read_to_string(fixture("metallb.yaml")).unwrap();
+    let all = serde_saphyr::from_multiple::<Value>(&text).unwrap();
+    let objects = Objects::new(all.into_iter().filter(|it| !is_layer2(it)));
+    let metallb = MetalLb::find(&objects, None, FERROLB).unwrap();
+    let effects = |migration: &Migration| {
+        let steps = migration.steps.iter().filter(|it| ["switch", "stop"].contains(&it.id));
+        steps.map(|it| it.effect.split([':', ',']).next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(effects(&metallb.own_group("")), ["none", "MetalLB's pods end within 2 s"]);
+    assert_eq!(effects(&metallb.in_place("")), ["MetalLB's pods end within 2 s"]);
 }
 
 #[test]
