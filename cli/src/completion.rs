@@ -1,8 +1,9 @@
-//! Completion of `kubectl ferrolb` by kubectl. It runs the program under the name
+//! Completion of `kubectl ferrolb` by kubectl. kubectl runs the program under the name
 //! `kubectl_complete-ferrolb`, with the words after `kubectl ferrolb`, the last of which is
 //! incomplete. The program prints one candidate per line, and then a directive of kubectl's library
 //! cobra. Pure.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use clap::{Arg, Command, CommandFactory as _};
@@ -17,7 +18,7 @@ const NO_FILES: &str = ":4";
 
 /// Returns whether a path is the name for a completion.
 #[must_use]
-pub fn is_completion(program: &str) -> bool {
+pub fn is_completion(program: &OsStr) -> bool {
     Path::new(program).file_stem().is_some_and(|name| name == NAME)
 }
 
@@ -96,7 +97,8 @@ mod tests {
 
     #[test]
     fn the_name_of_the_program_selects_the_completion() {
-        assert!(is_completion("/usr/bin/kubectl_complete-ferrolb"));
-        assert!(!is_completion("/usr/bin/kubectl-ferrolb") && !is_completion(""));
+        assert!(is_completion("/usr/bin/kubectl_complete-ferrolb".as_ref()));
+        assert!(!is_completion("/usr/bin/kubectl-ferrolb".as_ref()));
+        assert!(!is_completion("".as_ref()));
     }
 }

@@ -37,11 +37,10 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let Some((program, words)) = arguments.split_first()
-        && completion::is_completion(program)
-    {
-        _ = print(&completion::candidates(words));
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|program| completion::is_completion(&program)) {
+        let words: Vec<_> = arguments.map(|it| it.to_string_lossy().into_owned()).collect();
+        _ = print(&completion::candidates(&words));
         return ExitCode::SUCCESS;
     }
     match run(Args::parse()).await {

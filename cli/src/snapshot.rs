@@ -37,7 +37,7 @@ pub struct Snapshot {
     pub namespaces_denied: Option<String>,
     /// Message of the API server if it does not permit the read of the speakers' DaemonSet. Its
     /// flags then count as absent.
-    speaker_denied: Option<String>,
+    pub speaker_denied: Option<String>,
     events: Vec<Event>,
 }
 
@@ -91,8 +91,8 @@ impl Snapshot {
     /// Reads all objects, also before an installation.
     ///
     /// # Errors
-    /// The API server is unavailable, or does not permit a list other than the one of
-    /// Namespaces ([`NoPermission`]).
+    /// The API server is unavailable, or does not permit a read other than those of Namespaces and
+    /// the DaemonSet ([`NoPermission`]).
     pub async fn read_any(client: &Client, namespace: &str, unix_time: i64) -> Result<Self> {
         let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
         let deployment = permitted(deployments.get_opt(installation::CONTROLLER).await)?.flatten();

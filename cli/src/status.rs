@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use ferrolb_proto::api::KubeProxyState;
-use ferrolb_proto::controller::state::{PoolRow, ServiceRow, State};
+use ferrolb_proto::controller::state::{PoolCounts, PoolRow, ServiceRow, State};
 use ferrolb_proto::facts::Speaker;
 use serde::Serialize;
 
@@ -110,13 +110,13 @@ impl Status {
     }
 
     fn pool_table(&self) -> String {
-        let used = |[used, total]: [u128; 2]| {
-            if total == 0 { String::new() } else { format!("{used} of {total}") }
+        let free = |PoolCounts { free, total, .. }| {
+            if total == 0 { String::new() } else { format!("{free} of {total}") }
         };
         let row = |row: &PoolRow| {
-            [row.pool.clone(), row.services.to_string(), used(row.v4), used(row.v6)]
+            [row.pool.clone(), row.services.to_string(), free(row.v4), free(row.v6)]
         };
-        table(["POOL", "SERVICES", "IPV4", "IPV6"], self.pools.iter().map(row))
+        table(["POOL", "SERVICES", "FREE IPV4", "FREE IPV6"], self.pools.iter().map(row))
     }
 
     fn service_table(&self, is_wide: bool, now: i64) -> String {
@@ -198,11 +198,15 @@ mod tests {
 
     #[test]
     fn the_tables_equal_the_golden_file() {
+        let counts = |used: u64, total| PoolCounts { used, free: total - u128::from(used), total };
         let pool = |pool: &str, v4, v6| PoolRow { pool: pool.to_owned(), services: 2, v4, v6 };
         let status = Status {
             controllers: Some(Controllers { ready: 2, wanted: 2, leader: Some("c-1".to_owned()) }),
             nodes: vec![node("node1", Some([1, 2])), node("node2", None)],
-            pools: vec![pool("lan", [2, 16], [0, 1 << 64]), pool("six", [0, 0], [1, 256])],
+            pools: vec![
+                pool("lan", counts(2, 16), counts(0, 1 << 64)),
+                pool("six", counts(0, 0), counts(1, 256)),
+            ],
             services: vec![
                 service("default/web", "Announced", &["node1", "node2"]),
                 service("shop/db", "NoEndpoints", &[]),

@@ -7,19 +7,36 @@ use ferrolb_proto::controller::state::{AddressExplanation, Explanation, NodeVerd
 use crate::table::table;
 
 /// Page that explains the reasons.
-const REASONS: &str = "https://github.com/ferrolb/ferrolb/blob/main/docs/reference/conditions.md#services-condition-ferrolbio";
+const REASONS: &str = "https://github.com/ferrolb/ferrolb/blob/main/docs/reference/conditions.md";
+/// Sections of this page that explain one reason.
+const SECTIONS: [(&str, &str); 8] = [
+    ("AddressConflict", "address-conflicts"),
+    ("KernelAnswers", "replies-of-a-kernel"),
+    ("NoCandidateNode", "causes-of-nocandidatenode"),
+    ("NoPoolMatches", "causes-of-nopoolmatches"),
+    ("NotServed", "missing-condition"),
+    ("NotWritten", "rejected-status-updates"),
+    ("ServedByMetalLB", "services-of-metallb"),
+    ("StatusContested", "second-controller"),
+];
+/// Sections with all reasons of a condition, and with the warnings.
+const ANNOUNCED: &str = "services-condition-ferrolbioannounced";
+const ASSIGNED: &str = "services-condition-ferrolbioaddressassigned";
+const WARNINGS: &str = "warnings";
 
 /// Returns the explanation as text.
 #[must_use]
 pub fn text(explanation: &Explanation) -> String {
     let row = &explanation.row;
-    let warned = if explanation.warnings.is_empty() { "" } else { ", with a warning" };
+    let is_warned = row.announced && !explanation.warnings.is_empty();
+    let warned = if is_warned { ", with a warning" } else { "" };
     let mut text = format!("{}: {}{warned}\n", row.service, row.reason);
     if explanation.assignment.is_empty() {
         text.push_str(
             "FerroLB does not serve this Service: its type is not LoadBalancer, or its class is \
              another one\n",
         );
+        text.push_str(&next_steps(explanation));
         return text;
     }
     _ = writeln!(text, "addresses: {}", explanation.assignment);
@@ -29,9 +46,30 @@ pub fn text(explanation: &Explanation) -> String {
     for warning in &explanation.warnings {
         _ = writeln!(text, "\nwarning: {warning}");
     }
-    let is_of_address = explanation.explained.iter().any(|it| it.reason == row.reason);
-    let anchor = if is_of_address { "announced" } else { "addressassigned" };
-    _ = writeln!(text, "\nreasons: {REASONS}{anchor}");
+    text.push_str(&next_steps(explanation));
+    text
+}
+
+/// Returns the next command, unless the messages contain it, and the link to the section that
+/// explains the reason.
+fn next_steps(Explanation { row, explained, warnings, .. }: &Explanation) -> String {
+    let (namespace, name) = row.service.split_once('/').unwrap_or(("default", &row.service));
+    let next = match &*row.reason {
+        "NoEndpoints" => Some(format!(
+            "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}"
+        )),
+        "NotServed" => Some(format!("kubectl -n {namespace} get service {name} -o yaml")),
+        _ => None,
+    };
+    let mut text = next.map(|it| format!("\nnext: {it}")).unwrap_or_default();
+    let section = SECTIONS.iter().find(|(reason, _)| row.reason == *reason);
+    let anchor = match section {
+        Some((_, anchor)) => anchor,
+        None if row.announced && !warnings.is_empty() => WARNINGS,
+        None if explained.iter().any(|it| it.reason == row.reason) => ANNOUNCED,
+        None => ASSIGNED,
+    };
+    _ = writeln!(text, "\nreason: {REASONS}#{anchor}");
     text
 }
 
@@ -69,7 +107,11 @@ fn verdict_text(verdict: &Verdict) -> String {
         if flaws.is_empty() { text } else { format!("{text} ({})", flaws.join(", ")) }
     };
     match verdict {
-        Verdict::Announces { on, flaws } => with(format!("announces: {}", on.join(", ")), flaws),
+        Verdict::Announces { on, rank, flaws } => {
+            let rank = rank.filter(|rank| *rank > 1);
+            let rank = rank.map_or_else(String::new, |rank| format!(", rank {rank}"));
+            with(format!("announces: {}{rank}", on.join(", ")), flaws)
+        }
         Verdict::Candidate { rank, flaws } => with(format!("candidate, rank {rank}"), flaws),
         Verdict::Ineligible { why } => format!("no: {why}"),
     }
@@ -87,7 +129,11 @@ mod tests {
     }
 
     fn explanation() -> Explanation {
-        let on = |name: &str| Verdict::Announces { on: vec![name.to_owned()], flaws: Vec::new() };
+        let on = |name: &str, rank| Verdict::Announces {
+            on: vec![name.to_owned()],
+            rank,
+            flaws: Vec::new(),
+        };
         let no = |why: &str| Verdict::Ineligible { why: why.to_owned() };
         let second = Verdict::Candidate { rank: 2, flaws: vec!["draining", "isolated"] };
         let address = "192.168.1.240".parse().unwrap();
@@ -107,7 +153,7 @@ mod tests {
                 reason: "Announced",
                 message: "192.168.1.240 from node1 (eth0)".to_owned(),
                 nodes: vec![
-                    node("node1", on("eth0"), on("tor1")),
+                    node("node1", on("eth0", Some(3)), on("tor1", None)),
                     node("node2", second, no("no session with tor1")),
                 ],
             }],
@@ -125,7 +171,25 @@ mod tests {
         none.assignment.clear();
         none.row.reason = "NotServed".to_owned();
         none.warnings.clear();
-        let texts = [both, layer2, bgp, none].map(|it| text(&it));
+        let mut endpoints = explanation();
+        (endpoints.row.reason, endpoints.row.announced) = ("NoEndpoints".to_owned(), false);
+        let texts = [both, layer2, bgp, none, endpoints].map(|it| text(&it));
         golden("golden/why.txt", &texts.join("\n"));
+    }
+
+    #[test]
+    fn every_link_leads_to_a_section() {
+        let page = include_str!("../../docs/reference/conditions.md");
+        let headings = page.lines().filter_map(|line| line.strip_prefix('#'));
+        let anchor = |heading: &str| {
+            let text = heading.trim_start_matches(['#', ' ']).to_lowercase();
+            let kept = text.chars().filter(|c| c.is_alphanumeric() || *c == ' ');
+            kept.collect::<String>().replace(' ', "-")
+        };
+        let anchors: Vec<_> = headings.map(anchor).collect();
+        let sections = SECTIONS.iter().map(|(_, anchor)| *anchor);
+        for section in sections.chain([ANNOUNCED, ASSIGNED, WARNINGS]) {
+            assert!(anchors.iter().any(|it| it == section), "{section} is not in {anchors:?}");
+        }
     }
 }

@@ -7,8 +7,9 @@ use crate::scenario::{run_scenario, step};
 use crate::segment;
 use crate::speakers::wait_for;
 use crate::under_load::{check_owner_stays, run_without_loss, wait_moved};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options};
+use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -69,10 +70,14 @@ fn drain_owner(
     drain: impl Fn(&Lab, &str, bool) -> Result<()>,
 ) -> Result<()> {
     let owner = segment::wait_owner(lab, address)?;
-    run_without_loss(lab, address, (name, 1), || {
+    let plan = lab.kubectl_ferrolb(&["drain", &owner, "--dry-run", "-o", "json"])?;
+    let plan: Value = serde_json::from_str(&plan)?;
+    let predicted = &plan["addresses"][0]["movesTo"];
+    let moved = run_without_loss(lab, address, (name, 1), || {
         drain(lab, &owner, true)?;
         wait_moved(lab, address, &owner)
     })?;
+    ensure!(*predicted == json!([moved]), "the address moved to {moved}, not to {predicted}");
     wait_for(lab, &owner, "the node drains", |status| status.draining.then_some(()))?;
     // The node may get its address again when the preempt delay has ended.
     run_without_loss(lab, address, (off, 1), || {

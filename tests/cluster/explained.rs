@@ -43,7 +43,7 @@ fn the_commands_explain_what_the_controller_decides() {
                     "node1   1           no: not selected by an advertisement",
                     "node2   0           no: without eligible endpoint (externalTrafficPolicy Local)",
                     "node3   0           no: labeled exclude-from-external-load-balancers",
-                    "conditions.md#services-condition-ferrolbioannounced",
+                    "conditions.md#causes-of-nocandidatenode",
                 ],
             )?;
             equals_condition(lab, &address)
@@ -123,7 +123,7 @@ fn plan_kustomization(lab: &Lab, address: &str) -> Result<()> {
 
 fn status(lab: &Lab, address: &str) -> Result<()> {
     let text = lab.shell("kubectl ferrolb status")?;
-    let header = ["speakers 3 of 3", "Services 1 of 1 announced", "lan", "1 of 10"];
+    let header = ["speakers 3 of 3", "Services 1 of 1 announced", "FREE IPV4", "9 of 10"];
     has(&text, &header)?;
     let line = text.lines().find(|line| line.starts_with("default/web")).context("no Service")?;
     has(line, &[address, "node", "Announced"])?;

@@ -156,14 +156,12 @@ fn own_group(lab: &Lab) -> Result<Value> {
     Ok(plan)
 }
 
-/// Stops FerroLB, deletes the BGPPeer, with which all of MetalLB ends at once, and returns the
-/// plan.
+/// Stops FerroLB, and returns the plan.
 fn in_place(lab: &Lab) -> Result<Value> {
     let speakers = lab.nodes().iter().map(|node| ferrolb::speaker_name(node)).collect::<Vec<_>>();
     for process in speakers.iter().map(String::as_str).chain([ferrolb::CONTROLLER]) {
         lab.stop(process, Signal::TERM)?;
     }
-    lab.kubectl(&["-n", NAMESPACE, "delete", "bgppeers.metallb.io", "lan"])?;
     let directory = lab.state().file("in-place").display().to_string();
     let command = format!("kubectl ferrolb migrate metallb --in-place --to {directory} -o json");
     Ok(serde_json::from_str(&lab.shell(&command)?)?)

@@ -1,6 +1,6 @@
 //! A running MetalLB: its published CustomResourceDefinitions, and its controller and speakers,
-//! built from its Go module. They run as processes of the lab. Their workloads and pods are objects
-//! in the API only, so a test stops the processes when a command stops the workloads.
+//! built from its Go module. MetalLB runs as processes of the lab. Its workloads and pods are
+//! objects in the API only, so a test stops the processes when a command stops the workloads.
 
 use crate::services;
 use anyhow::{Result, ensure};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub(crate) const NAMESPACE: &str = "metallb-system";
 /// Annotation that MetalLB sets on a Service with an address.
-pub(crate) const ASSIGNED_ANNOTATION: &str = "metallb.io/ip-allocated-from-pool";
+const ASSIGNED_ANNOTATION: &str = "metallb.io/ip-allocated-from-pool";
 /// Names of the components, and of their workloads.
 const CONTROLLER: &str = "controller";
 const SPEAKER: &str = "speaker";

@@ -4,6 +4,7 @@ use ferrolb_proto::facts::Key;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Container;
 
+use crate::installation::flag_of;
 use crate::products::{KUBE_VIP_IMAGE, KUBE_VIP_SERVICES, is_metallb, is_metallb_speaker};
 
 /// Label of the DaemonSets of ServiceLB. Its value is the name of a Service.
@@ -52,7 +53,9 @@ fn product(daemon_set: &DaemonSet, containers: &[Container]) -> Option<Product> 
     let images = || containers.iter().filter_map(|it| it.image.as_deref());
     let has_image = |part: &str| images().any(|image| image.contains(part));
     if is_metallb(label, images()) && is_metallb_speaker(label, images()) {
-        return Some(Product::MetalLb);
+        // With a class, MetalLB serves no Service without one.
+        let has_class = containers.iter().any(|it| flag_of(it, &["lb-class"]).is_some());
+        return (!has_class).then_some(Product::MetalLb);
     }
     if label(SERVICE_LB_LABEL).is_some() {
         return Some(Product::ServiceLb);
@@ -108,6 +111,9 @@ mod tests {
             "app.kubernetes.io/name": "metallb", "app.kubernetes.io/component": "speaker",
         });
         assert_eq!(found(chart, image("a/b")), metallb(""));
+        let mut with_class = image("quay.io/metallb/speaker:v0.16.1");
+        with_class["args"] = json!(["--port=7472", "--lb-class=a"]);
+        assert_eq!(found(json!({}), with_class), None);
     }
 
     #[test]

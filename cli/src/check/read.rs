@@ -81,7 +81,11 @@ pub async fn read(
             reader.denied.insert((Category::Installation, message));
             None
         }
-        Ok(snapshot) => Some(objects(snapshot, unix_time)),
+        Ok(mut snapshot) => {
+            let denied = snapshot.speaker_denied.take();
+            reader.denied.extend(denied.map(|message| (Category::Cluster, message)));
+            Some(objects(snapshot, unix_time))
+        }
         Err(error) => {
             let NoPermission(message) = error.downcast()?;
             reader.denied.insert((Category::Installation, message));

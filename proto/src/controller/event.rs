@@ -13,7 +13,7 @@ use crate::store::Change;
 use crate::controller::desired::Target;
 
 /// An input of the controller's state.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A Service changed.
     Service(Change<Service>),

@@ -56,7 +56,7 @@ use slices::Slices;
 use write_queue::WriteQueue;
 
 pub use announced::{NodeVerdict, Verdict};
-pub use explanation::{AddressExplanation, Explanation, PoolRow, ServiceRow};
+pub use explanation::{AddressExplanation, Explanation, PoolCounts, PoolRow, ServiceRow};
 pub use outlook::{Outlook, OwnerOutlook, ServiceOutlook};
 
 /// Minimum time between two status writes of one custom resource. The limit is necessary because

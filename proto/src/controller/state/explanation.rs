@@ -76,10 +76,21 @@ pub struct PoolRow {
     pub pool: String,
     /// Number of Services with addresses of the pool.
     pub services: u64,
-    /// IPv4 addresses: those that Services use, and all.
-    pub v4: [u128; 2],
-    /// The same for IPv6.
-    pub v6: [u128; 2],
+    /// IPv4 addresses.
+    pub v4: PoolCounts,
+    /// IPv6 addresses.
+    pub v6: PoolCounts,
+}
+
+/// Numbers of addresses of an IPAddressPool, in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PoolCounts {
+    /// Addresses that Services use.
+    pub used: u64,
+    /// Addresses that Services can still get without a request.
+    pub free: u128,
+    /// Addresses that the pool can assign, used or free.
+    pub total: u128,
 }
 
 /// Reason of a Service that FerroLB does not serve.
@@ -138,11 +149,13 @@ impl State {
     /// Returns all pools, by name.
     #[must_use]
     pub fn pool_rows(&self) -> Vec<PoolRow> {
+        let counts =
+            |AddressCounts { used, available: free, total }| PoolCounts { used, free, total };
         let row = |(name, [v4, v6]): (Box<str>, [AddressCounts; 2])| PoolRow {
             services: self.counters.pools.get(&name).copied().unwrap_or(0),
             pool: name.into(),
-            v4: [v4.used.into(), v4.total],
-            v6: [v6.used.into(), v6.total],
+            v4: counts(v4),
+            v6: counts(v6),
         };
         self.allocator.usage().into_iter().map(row).collect()
     }

@@ -36,6 +36,9 @@ pub enum Verdict {
     Announces {
         /// The interfaces on layer 2, or the BGPPeers.
         on: Vec<String>,
+        /// Position among the candidates on layer 2; the best has 1.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rank: Option<usize>,
         /// Reasons why other nodes rank better.
         flaws: Vec<&'static str>,
     },
@@ -120,7 +123,8 @@ impl DiagnosisInput<'_> {
             let ranked = ranks.get(&*node.name).cloned();
             if let Some(owner) = owners.iter().find(|owner| *owner.node == *node.name) {
                 let on = owner.interfaces.iter().map(ToString::to_string).collect();
-                return Verdict::Announces { on, flaws: ranked.unwrap_or_default().1 };
+                let (rank, flaws) = ranked.unzip();
+                return Verdict::Announces { on, rank, flaws: flaws.unwrap_or_default() };
             }
             if let Some((rank, flaws)) = ranked {
                 return Verdict::Candidate { rank, flaws };
@@ -182,7 +186,7 @@ impl DiagnosisInput<'_> {
             }
             Ok((peers, targets)) if !peers.is_empty() => {
                 let flaws = targets.de_preferred.then_some(DE_PREFERRED).into_iter().collect();
-                Verdict::Announces { on: texts(peers), flaws }
+                Verdict::Announces { on: texts(peers), rank: None, flaws }
             }
             Ok((_, targets)) => {
                 let peers = targets.peers.iter().copied().collect::<Vec<_>>().join(", ");

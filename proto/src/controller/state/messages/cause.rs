@@ -44,9 +44,9 @@ pub(in crate::controller::state) struct Causes<'a> {
 /// Place of the eligible endpoints of a Service with `externalTrafficPolicy: Local`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::controller::state) enum LocalEndpoints<'a> {
-    /// They have no `nodeName`, so no node has a local endpoint.
+    /// The endpoints have no `nodeName`, so no node has a local endpoint.
     WithoutNodeName,
-    /// They are on a node that cannot announce the address for this cause.
+    /// The endpoints are on a node that cannot announce the address for this cause.
     On(&'a str, Cause),
 }
 
