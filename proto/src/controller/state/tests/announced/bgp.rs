@@ -105,6 +105,21 @@ fn a_bgp_announcement_names_nodes_and_peers_or_the_cause() {
 }
 
 #[test]
+fn a_cause_that_excludes_the_same_nodes_on_both_paths_is_reported_once() {
+    let mut cluster = bgp_cluster(vec![json!({})], ["tor!", "tor!", "tor!"], None);
+    let unreachable =
+        ["n1", "n2", "n3"].map(|name| Node { unreachable: true, ..node(name, "10.9.0.1") });
+    report_list(&mut cluster, unreachable.into_iter().map(Change::Apply), Event::Node);
+    cluster.settle();
+    let message = "10.0.0.1 not announced: no node is eligible; of 3 nodes, 3 out of service or \
+                   without network: see `kubectl describe nodes`";
+    assert_eq!(
+        reason_and_message(&cluster, "a"),
+        ("NoCandidateNode".to_owned(), message.to_owned())
+    );
+}
+
+#[test]
 fn either_path_announces_an_address_and_both_are_reported() {
     let l2 = || vec![json!({})];
     let cases = [
