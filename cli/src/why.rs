@@ -173,6 +173,7 @@ mod tests {
         none.warnings.clear();
         let mut endpoints = explanation();
         (endpoints.row.reason, endpoints.row.announced) = ("NoEndpoints".to_owned(), false);
+        endpoints.explained[0].reason = "NoEndpoints";
         let texts = [both, layer2, bgp, none, endpoints].map(|it| text(&it));
         golden("golden/why.txt", &texts.join("\n"));
     }
