@@ -174,9 +174,9 @@ impl Step {
         Self { id, title: title.into(), effect: effect.into(), ..Self::default() }
     }
 
-    /// Adds a check.
+    /// Adds a check: a command, and the expected result.
     #[must_use]
-    pub fn check(mut self, command: impl Into<String>, expect: impl Into<String>) -> Self {
+    pub fn check(mut self, (command, expect): (impl Into<String>, impl Into<String>)) -> Self {
         self.checks.push(Check { command: command.into(), expect: expect.into() });
         self
     }

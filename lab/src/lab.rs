@@ -176,16 +176,24 @@ impl Lab {
         self.api(async |client| ferrolb::install(&client, &self.state).await)
     }
 
-    /// Runs [`Self::install_ferrolb`], starts the controller and a speaker on every node, and waits
-    /// until all of them are ready.
+    /// Runs [`Self::install_ferrolb`] and [`Self::start_components`].
     ///
     /// # Errors
     /// If a component does not become ready, with the end of its log.
     pub fn start_ferrolb(&self) -> Result<()> {
         self.install_ferrolb()?;
-        self.start_controller(&[])?;
+        self.start_components(&[])
+    }
+
+    /// Starts the controller and a speaker on every node, with additional arguments, and waits
+    /// until all of them are ready.
+    ///
+    /// # Errors
+    /// See [`Self::start_ferrolb`].
+    pub fn start_components(&self, extra: &[&str]) -> Result<()> {
+        self.start_controller(extra)?;
         let nodes = self.nodes();
-        nodes.iter().try_for_each(|node| self.start_speaker(node, &[]))?;
+        nodes.iter().try_for_each(|node| self.start_speaker(node, extra))?;
         self.wait_healthy(ferrolb::CONTROLLER, CONTROL_PLANE, ferrolb::ADMIN_PORT, "/readyz")?;
         nodes.iter().try_for_each(|node| {
             self.wait_healthy(&ferrolb::speaker_name(node), node, ferrolb::ADMIN_PORT, "/readyz")

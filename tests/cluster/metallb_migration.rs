@@ -32,7 +32,7 @@ fn metallbs_layer_2_objects_are_served_unchanged() {
     run_scenario(&one_node("l2migration"), |lab| {
         lab.install_ferrolb()?;
         step("the objects of MetalLB exist", || apply_metallb_objects(lab))?;
-        step("FerroLB starts with MetalLB's API group", || start(lab))?;
+        step("FerroLB starts with MetalLB's API group", || lab.start_components(&FLAGS))?;
         step("the status of the pools has MetalLB's four counts and nothing else", || {
             wait_status(lab, "first-pool", &counts([1, 10], [0, 0]))?;
             // As MetalLB, FerroLB writes the highest number for a count that does not fit.
@@ -141,13 +141,6 @@ fn apply_metallb_objects(lab: &Lab) -> Result<()> {
         "before",
         &json!({"status": {"loadBalancer": {"ingress": [{"ip": METALLB_ADDRESS}]}}}),
     )
-}
-
-fn start(lab: &Lab) -> Result<()> {
-    lab.start_controller(&FLAGS)?;
-    lab.start_speaker(NODE, &FLAGS)?;
-    lab.wait_healthy(ferrolb::CONTROLLER, CONTROL_PLANE, ferrolb::ADMIN_PORT, "/readyz")?;
-    lab.wait_healthy(&ferrolb::speaker_name(NODE), NODE, ferrolb::ADMIN_PORT, "/readyz")
 }
 
 /// Returns a pool's status with the numbers of assigned and available addresses of each family.

@@ -10,7 +10,7 @@ use crate::under_load::{run_without_loss, wait_moved};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::cluster::ferrolb;
 use ferrolb_lab::setup::metallb;
-use ferrolb_lab::topology::{CONTROL_PLANE, Host};
+use ferrolb_lab::topology::Host;
 use ferrolb_lab::{Lab, Options, Signal, wait};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -167,16 +167,6 @@ fn in_place(lab: &Lab) -> Result<Value> {
     Ok(serde_json::from_str(&lab.shell(&command)?)?)
 }
 
-fn start_in_place(lab: &Lab) -> Result<()> {
-    lab.start_controller(&IN_PLACE)?;
-    let nodes = lab.nodes();
-    nodes.iter().try_for_each(|node| lab.start_speaker(node, &IN_PLACE))?;
-    lab.wait_healthy(ferrolb::CONTROLLER, CONTROL_PLANE, ferrolb::ADMIN_PORT, "/readyz")?;
-    nodes.iter().try_for_each(|node| {
-        lab.wait_healthy(&ferrolb::speaker_name(node), node, ferrolb::ADMIN_PORT, "/readyz")
-    })
-}
-
 /// Executes the step that stops MetalLB's controller, and lets FerroLB serve the Services.
 fn switch(lab: &Lab, metallb: &MetalLb<'_>, plan: &Value) -> Result<()> {
     execute(lab, plan, "switch", |command| {
@@ -184,7 +174,7 @@ fn switch(lab: &Lab, metallb: &MetalLb<'_>, plan: &Value) -> Result<()> {
             metallb.stop_controller()?;
         }
         if command.starts_with("helm install ") {
-            start_in_place(lab)?;
+            lab.start_components(&IN_PLACE)?;
         }
         Ok(())
     })

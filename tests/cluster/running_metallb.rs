@@ -6,7 +6,7 @@ use crate::services;
 use anyhow::{Result, ensure};
 use ferrolb_lab::process::{self, Launch};
 use ferrolb_lab::setup::metallb;
-use ferrolb_lab::topology::CONTROL_PLANE;
+use ferrolb_lab::topology::{CONTROL_PLANE, node_name};
 use ferrolb_lab::{Lab, Signal, wait};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -41,7 +41,6 @@ impl<'a> MetalLb<'a> {
             lab.apply_file(&file?.path())?;
         }
         let nodes = lab.nodes();
-        let first = nodes.first().map_or("node1", String::as_str);
         let speakers = nodes.iter().map(|node| pod(&speaker(node), SPEAKER, node));
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
@@ -49,7 +48,7 @@ impl<'a> MetalLb<'a> {
             namespace,
             workload("Deployment", CONTROLLER),
             workload("DaemonSet", SPEAKER),
-            pod(CONTROLLER, CONTROLLER, first),
+            pod(CONTROLLER, CONTROLLER, &node_name(1)),
         ];
         objects.extend(speakers);
         lab.apply_objects(&objects)?;

@@ -222,7 +222,9 @@ fn repeated_headings_have_numbered_anchors() {
 }
 
 #[test]
-fn every_page_named_in_code_exists() {
+fn every_page_and_heading_named_in_code_exists() {
+    let pages = pages();
+    let anchors: BTreeMap<_, _> = pages.iter().map(|page| (&*page.path, anchors(page))).collect();
     let mut problems = Vec::new();
     for file in files(&[".rs", ".toml", ".yaml", ".proto"]) {
         for (at, _) in file.text.match_indices("docs/") {
@@ -234,7 +236,14 @@ fn every_page_named_in_code_exists() {
             if page.ends_with(".md") && !root().join(page).exists() {
                 problems.push(format!("{}: {page}", file.path));
             }
+            let Some(heading) = rest[end..].strip_prefix('#') else { continue };
+            let end = heading.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+            let heading = &heading[..end.unwrap_or(heading.len())];
+            let exists = anchors.get(page).is_none_or(|all| all.iter().any(|it| it == heading));
+            if !heading.is_empty() && !exists {
+                problems.push(format!("{}: {page}#{heading}", file.path));
+            }
         }
     }
-    assert_none(&problems, "the code names pages that do not exist:");
+    assert_none(&problems, "the code names pages or headings that do not exist:");
 }

@@ -198,10 +198,9 @@ fn steps(
     has_pool: bool,
 ) -> Vec<Step> {
     let file = file(directory, FILE);
-    let speakers = speakers(ferrolb);
     let pool = Step::new("pool", "Create the pool", "none: FerroLB assigns no external IP")
-        .check(&*speakers.0, speakers.1)
-        .check(format!("kubectl apply --dry-run=server -f {file}"), "no error")
+        .check(speakers(ferrolb))
+        .check((format!("kubectl apply --dry-run=server -f {file}"), "no error"))
         .run(format!("kubectl apply -f {file}"))
         .undo(format!("kubectl delete -f {file}"));
     let mut serve = Step::new(
@@ -210,15 +209,15 @@ fn steps(
         "none: kube-proxy serves the addresses before and after; a node announces each of them less \
          than 1 s later, unless another host or an interface still replies for it (KernelAnswers)",
     )
-    .check(speakers.0, speakers.1);
+    .check(speakers(ferrolb));
     if has_pool {
-        serve = serve.check(
+        serve = serve.check((
             format!(
                 "kubectl -n {} wait --for=condition=Valid fpool/{POOL} --timeout=60s",
                 quoted(ferrolb)
             ),
             "condition met",
-        );
+        ));
     }
     let serve = serve
         .run_all(candidates.iter().filter_map(|it| it.annotations.command()))
@@ -231,7 +230,7 @@ fn steps(
         "a node of FerroLB announces each address less than 1 s after no other host replies for it; \
          up to 15 s if one still did in the step before",
     )
-    .check(shell::ferrolb(ferrolb, "status"), "the Services have the addresses")
+    .check((shell::ferrolb(ferrolb, "status"), "the Services have the addresses"))
     .run("# on the hosts and routers that have them")
     .undo("# add the addresses and routes again");
     let wait = |it: &Candidate<'_>| {
@@ -243,7 +242,7 @@ fn steps(
     };
     let mut remove = Step::new("remove", "Remove spec.externalIPs", "none");
     for it in candidates {
-        remove = remove.check(wait(it), "condition met");
+        remove = remove.check((wait(it), "condition met"));
     }
     let own = || candidates.iter().filter(|it| !it.is_shared);
     let remove = remove

@@ -13,6 +13,8 @@ use crate::objects::{self, APPS, Objects, annotation, name, namespace, text};
 
 /// Options of `helm` that wait until all pods are replaced.
 pub const HELM_WAIT: &str = "--wait --timeout 30m";
+/// Value of the chart that starts BGP.
+pub const BGP: &str = "bgp.enabled=true";
 /// Name of the Helm release that a migration installs.
 pub const RELEASE: &str = "ferrolb";
 /// DaemonSet that only installations with BGP have.
@@ -84,7 +86,7 @@ impl Installed {
         let ready =
             format!("kubectl -n {} rollout status deployment/controller", quoted(&self.namespace));
         let step = Step::new("default", "Make FerroLB the default implementation", effect)
-            .check(ready, "successfully rolled out")
+            .check((ready, "successfully rolled out"))
             .run_all(self.serve(None))
             .undo_all(self.serve_as_before());
         (!self.is_default).then_some(step)
@@ -159,6 +161,30 @@ impl Installed {
             deploy/install-bgp.yaml, before the migration";
         (!has_bgp).then(|| Problem::of("FerroLB", text))
     }
+}
+
+/// Returns the commands that create FerroLB's namespace, unless it exists. Its pods use the network
+/// of the nodes, which Pod Security permits only in such a namespace.
+#[must_use]
+pub fn create_namespace(ferrolb: &str) -> [String; 2] {
+    let namespace = quoted(ferrolb);
+    [
+        format!(
+            "kubectl create namespace {namespace} --dry-run=client -o yaml | kubectl apply -f -"
+        ),
+        format!(
+            "kubectl label --overwrite namespace {namespace} \
+             pod-security.kubernetes.io/enforce=privileged"
+        ),
+    ]
+}
+
+/// Returns the command that installs FerroLB by Helm into its namespace, with these values of the
+/// chart.
+#[must_use]
+pub fn helm_install(ferrolb: &str, values: &[String]) -> String {
+    let values: String = values.iter().map(|it| format!(" --set {it}")).collect();
+    format!("helm install {RELEASE} {CHART} --namespace {} {HELM_WAIT}{values}", quoted(ferrolb))
 }
 
 /// Returns the command that deletes an installation by Helm.

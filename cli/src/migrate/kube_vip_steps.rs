@@ -5,13 +5,13 @@ use serde_json::Value;
 
 use super::Step;
 use super::change::Annotations;
-use super::installed::{Installed, RELEASE, helm_uninstall, uninstall};
+use super::installed::{BGP, Installed, create_namespace, helm_install, helm_uninstall, uninstall};
 use super::kube_vip::{FILE, KubeVip};
 use super::kube_vip_bgp::Secret;
 use super::servicelb::finalizers;
 use super::shell::{
-    CHART, MANIFESTS, MANIFESTS_WITH_BGP, before_installation, compare_addresses, create_directory,
-    file, quoted, save_addresses, stop_controller,
+    MANIFESTS, MANIFESTS_WITH_BGP, before_installation, compare_addresses, create_directory, file,
+    quoted, save_addresses, stop_controller, unchanged,
 };
 use crate::objects::{APPS, Objects, name, namespace};
 
@@ -45,7 +45,7 @@ impl Settings<'_> {
             "Request the present addresses",
             "none: kube-vip does not read FerroLB's annotations",
         )
-        .check(compare_addresses(self.directory), "prints nothing: no address has changed")
+        .check(unchanged(self.directory))
         .run_all(changes.iter().filter_map(Annotations::command))
         .undo_all(changes.iter().filter_map(Annotations::undo));
         let pin = (!pin.commands.is_empty()).then_some(pin);
@@ -68,16 +68,16 @@ impl Settings<'_> {
         if let Some(installed) = self.installed {
             return installed.become_default(effect).filter(|_| self.class.is_none());
         }
-        let before = before_installation();
         let step = Step::new("install", "Install FerroLB without pools", effect)
-            .check(before.0, before.1)
-            .check(format!("kubectl -n {ferrolb} get ipaddresspools.ferrolb.io"), "none exist");
+            .check(before_installation())
+            .check((format!("kubectl -n {ferrolb} get ipaddresspools.ferrolb.io"), "none exist"));
         if self.class.is_some() {
-            let bgp = if self.has_bgp { " --set bgp.enabled=true" } else { "" };
-            let step = step.run(format!(
-                "helm install {RELEASE} {CHART} --namespace {ferrolb} --create-namespace --wait \
-                 --set loadBalancerClass={LOAD_BALANCER_CLASS}{bgp}"
-            ));
+            let class = format!("loadBalancerClass={LOAD_BALANCER_CLASS}");
+            let bgp = self.has_bgp.then(|| BGP.to_owned());
+            let values: Vec<_> = [class].into_iter().chain(bgp).collect();
+            let step = step
+                .run_all(create_namespace(self.ferrolb))
+                .run(helm_install(self.ferrolb, &values));
             return Some(step.undo(helm_uninstall(self.ferrolb)));
         }
         let file = if self.has_bgp { MANIFESTS_WITH_BGP } else { MANIFESTS };
@@ -92,7 +92,7 @@ impl Settings<'_> {
             them, so clients that have the MAC address of the node cached continue. With BGP, the \
             routers withdraw the routes";
         let mut step = Step::new("stop", "Stop kube-vip for Services", effect)
-            .check(compare_addresses(self.directory), "prints nothing: no address has changed");
+            .check(unchanged(self.directory));
         for provider in objects.of(APPS, "Deployment").filter(|it| name(it) == PROVIDER) {
             let scale = |replicas: u64| {
                 let namespace = quoted(namespace(provider));
@@ -141,7 +141,7 @@ impl Settings<'_> {
             .iter()
             .map(|secret| format!("kubectl -n {ferrolb} delete secret {}", secret.name));
         let mut step = Step::new("switch", "Create FerroLB's objects", effect)
-            .check(format!("kubectl apply --dry-run=server -f {file}"), "no error")
+            .check((format!("kubectl apply --dry-run=server -f {file}"), "no error"))
             .run_all(secrets)
             .run(format!("kubectl apply -f {file}"))
             .undo(stop_controller(self.ferrolb))

@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 
 use super::Step;
-use super::installed::{HELM_WAIT, Installed, RELEASE, helm_uninstall};
+use super::installed::{
+    BGP, HELM_WAIT, Installed, RELEASE, create_namespace, helm_install, helm_uninstall,
+};
 use super::metallb::{OBJECTS, PEERS, SERVED};
 use super::metallb_workloads::{Part, Workloads};
 use super::shell::{
     CHART, before_installation, compare_addresses, create_directory, ferrolb, file, quoted,
-    save_addresses, stop_controller,
+    save_addresses, stop_controller, unchanged,
 };
 
 /// Port of the speakers' metrics. MetalLB's speakers up to 0.15 use the default one.
@@ -35,8 +37,6 @@ const WITHOUT_ROUTES: &str =
     "Meanwhile the routers have no routes, unless they keep them by graceful restart";
 /// First line of a rollback that would remove the last announcement.
 const FIRST_NEXT: &str = "# first undo the next step, if you have executed it";
-/// Expected result of the comparison of addresses.
-const NOTHING_CHANGED: &str = "prints nothing: no address has changed";
 
 /// Facts that decide the steps.
 pub struct Settings {
@@ -133,11 +133,11 @@ fn replace(settings: &Settings) -> Step {
          nodes with the images). {WITHOUT_ROUTES}"
     );
     Step::new("switch", "Replace MetalLB by FerroLB, which uses MetalLB's objects", effect)
-        .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
-        .run_all(create_namespace(settings))
+        .check(unchanged(&settings.directory))
+        .run_all(create_namespace(&settings.ferrolb))
         .run_all(workloads.stop(Part::Controller))
         .run_all(stop_speakers(settings))
-        .run(helm_install_in_place(settings, "bgp.enabled=true"))
+        .run(helm_install_in_place(settings, BGP))
         .undo(helm_uninstall(&settings.ferrolb))
         .undo_all(workloads.start(Part::Speakers))
         .undo_all(workloads.start(Part::Controller))
@@ -149,8 +149,8 @@ fn install_in_place(settings: &Settings) -> Step {
     let title = "Stop MetalLB's controller, and install FerroLB, which uses MetalLB's objects";
     let port = format!("prometheus.metricsPort={METRICS_PORT}");
     Step::new("switch", title, BOTH_ANNOUNCE)
-        .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
-        .run_all(create_namespace(settings))
+        .check(unchanged(&settings.directory))
+        .run_all(create_namespace(&settings.ferrolb))
         .run_all(settings.workloads.stop(Part::Controller))
         .run(helm_install_in_place(settings, &port))
         .undo(FIRST_NEXT)
@@ -159,15 +159,10 @@ fn install_in_place(settings: &Settings) -> Step {
 }
 
 fn helm_install_in_place(settings: &Settings, value: &str) -> String {
-    let class = settings.class.as_ref();
-    let class = class.map(|class| format!(" --set loadBalancerClass={}", quoted(class)));
-    format!(
-        "helm install {RELEASE} {CHART} --namespace {} {HELM_WAIT} --set metallbNamespace={} \
-         --set {value}{}",
-        quoted(&settings.ferrolb),
-        quoted(&settings.metallb),
-        class.unwrap_or_default()
-    )
+    let namespace = format!("metallbNamespace={}", quoted(&settings.metallb));
+    let class = settings.class.as_ref().map(|it| format!("loadBalancerClass={}", quoted(it)));
+    let values: Vec<_> = [namespace, value.to_owned()].into_iter().chain(class).collect();
+    helm_install(&settings.ferrolb, &values)
 }
 
 /// Returns the command that starts or ends the BGP sessions of an in-place installation.
@@ -177,21 +172,6 @@ fn set_bgp(settings: &Settings, is_enabled: bool) -> String {
          --set bgp.enabled={is_enabled}",
         quoted(&settings.ferrolb)
     )
-}
-
-/// Returns the commands that create FerroLB's namespace, unless it exists. Its pods use the network
-/// of the nodes, which Pod Security permits only in such a namespace.
-fn create_namespace(settings: &Settings) -> [String; 2] {
-    let namespace = quoted(&settings.ferrolb);
-    [
-        format!(
-            "kubectl create namespace {namespace} --dry-run=client -o yaml | kubectl apply -f -"
-        ),
-        format!(
-            "kubectl label --overwrite namespace {namespace} \
-             pod-security.kubernetes.io/enforce=privileged"
-        ),
-    ]
 }
 
 fn save(settings: &Settings) -> Step {
@@ -206,29 +186,28 @@ fn save(settings: &Settings) -> Step {
 }
 
 fn install(settings: &Settings) -> Step {
-    let bgp = if settings.has_bgp { " --set bgp.enabled=true" } else { "" };
-    let (namespace, before) = (quoted(&settings.ferrolb), before_installation());
+    let class = format!("loadBalancerClass={LOAD_BALANCER_CLASS}");
+    let port = format!("prometheus.metricsPort={METRICS_PORT}");
+    let bgp = settings.has_bgp.then(|| BGP.to_owned());
+    let values: Vec<_> = [class, port].into_iter().chain(bgp).collect();
     Step::new(
         "install",
         "Install FerroLB side by side with MetalLB",
         format!("none: FerroLB serves only Services of the class {LOAD_BALANCER_CLASS}"),
     )
-    .check(before.0, before.1)
-    .run_all(create_namespace(settings))
-    .run(format!(
-        "helm install {RELEASE} {CHART} --namespace {namespace} {HELM_WAIT} \
-         --set loadBalancerClass={LOAD_BALANCER_CLASS} --set prometheus.metricsPort={METRICS_PORT}{bgp}"
-    ))
+    .check(before_installation())
+    .run_all(create_namespace(&settings.ferrolb))
+    .run(helm_install(&settings.ferrolb, &values))
     .undo(helm_uninstall(&settings.ferrolb))
 }
 
 fn copy(settings: &Settings) -> Step {
     let objects = file(&settings.directory, OBJECTS);
     let mut step = Step::new("copy", "Create FerroLB's objects, without BGPPeers", NO_EFFECT)
-        .check(format!("kubectl apply --dry-run=server -f {objects}"), "no error");
+        .check((format!("kubectl apply --dry-run=server -f {objects}"), "no error"));
     if settings.has_peers {
         let peers = file(&settings.directory, PEERS);
-        step = step.check(format!("kubectl apply --dry-run=server -f {peers}"), "no error");
+        step = step.check((format!("kubectl apply --dry-run=server -f {peers}"), "no error"));
     }
     step.run(format!("kubectl apply -f {objects}"))
         .run_all(settings.secrets.iter().map(|secret| copy_secret(secret, &settings.ferrolb)))
@@ -259,13 +238,13 @@ fn default_implementation(settings: &Settings, installation: &Installed) -> Opti
         removed";
     let step = installation.become_default(effect)?;
     let namespace = quoted(&settings.ferrolb);
-    Some(step.check(
+    Some(step.check((
         format!(
             "kubectl -n {namespace} wait --for=condition=Valid --timeout=60s \
              ipaddresspools.ferrolb.io --all"
         ),
         "condition met, for each pool",
-    ))
+    )))
 }
 
 /// Returns the commands that stop MetalLB's speakers, and their BGP sessions.
@@ -289,7 +268,7 @@ fn switch(settings: &Settings, installation: &Installed) -> Step {
         BOTH_ANNOUNCE
     };
     let mut step = Step::new("switch", title, effect)
-        .check(compare_addresses(&settings.directory), NOTHING_CHANGED)
+        .check(unchanged(&settings.directory))
         .run_all(settings.workloads.stop(Part::Controller));
     if let Some(class) = &settings.class {
         step = step.run_all(installation.serve(Some(class)));
@@ -365,10 +344,9 @@ fn stop(
     } else {
         "Stop MetalLB's speakers"
     };
-    let mut step = Step::new("stop", title, effect)
-        .check(compare_addresses(&settings.directory), NOTHING_CHANGED);
-    if let Some((command, expect)) = announces {
-        step = step.check(command, expect);
+    let mut step = Step::new("stop", title, effect).check(unchanged(&settings.directory));
+    if let Some(announces) = announces {
+        step = step.check(announces);
     }
     step = step.run_all(stop_speakers(settings));
     if let Some(Sessions { start, end, .. }) = sessions {
@@ -390,7 +368,7 @@ fn verify(settings: &Settings) -> Step {
 
 fn clean_up(settings: &Settings, effect: &str) -> Step {
     Step::new("clean-up", "Delete MetalLB, if you need no rollback", effect)
-        .check(compare_addresses(&settings.directory), "prints nothing, or only new Services")
+        .check((compare_addresses(&settings.directory), "prints nothing, or only new Services"))
         .run_all(settings.workloads.delete())
         .run(
             "kubectl delete validatingwebhookconfiguration --ignore-not-found \

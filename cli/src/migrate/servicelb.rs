@@ -100,13 +100,12 @@ fn steps(
         };
         services.iter().map(command).collect::<Vec<_>>()
     };
-    let (before, speakers) = (before_installation(), speakers(ferrolb));
     let effect = "none: the Services keep the addresses of the nodes, which are in no pool";
     let install = match installed {
         Some(installed) => installed.become_default(effect),
         None => Some(
             Step::new("install", "Install FerroLB", effect)
-                .check(before.0, before.1)
+                .check(before_installation())
                 .run(format!("kubectl apply -f {MANIFESTS}"))
                 .run(format!("kubectl -n {} rollout status daemonset/speaker", quoted(ferrolb)))
                 .undo_all(uninstall(ferrolb)),
@@ -117,7 +116,7 @@ fn steps(
         "Create a pool with an address for each Service",
         "none: FerroLB adopts the Services only in the last step",
     )
-    .check(speakers.0, speakers.1)
+    .check(speakers(ferrolb))
     .run("kubectl ferrolb init")
     .undo(format!(
         "kubectl -n {} delete ipaddresspools.ferrolb.io/{POOL} l2advertisements.ferrolb.io/{POOL}",
@@ -129,10 +128,10 @@ fn steps(
         "kube-proxy still serves the addresses of the nodes in the status; host ports of ServiceLB \
          end",
     )
-    .check(
+    .check((
         format!("kubectl -n {} get ipaddresspools.ferrolb.io", quoted(ferrolb)),
         "VALID is True, and Services may use enough addresses",
-    )
+    ))
     .run("# on every server, change /etc/rancher/k3s/config.yaml:")
     .run("#   add `servicelb` to the list `disable`, or create that list")
     .run("# on every server: sudo systemctl restart k3s")
@@ -144,10 +143,10 @@ fn steps(
         "all addresses change: clients of the addresses of the nodes fail until port forwardings \
          and DNS records have the new addresses",
     )
-    .check(
+    .check((
         "kubectl -n kube-system get pods -l svccontroller.k3s.cattle.io/svcname",
         "No resources found",
-    )
+    ))
     .run_all(annotate("=true"))
     .undo(stop_controller(ferrolb))
     .undo_all(annotate("-"))

@@ -67,6 +67,12 @@ pub fn stop_controller(ferrolb: &str) -> String {
     format!("kubectl -n {} scale deployment controller --replicas=0", quoted(ferrolb))
 }
 
+/// Returns the command that shows whether an address has changed, and its expected result.
+#[must_use]
+pub fn unchanged(directory: &str) -> (String, &'static str) {
+    (compare_addresses(directory), "prints nothing: no address has changed")
+}
+
 /// Returns the check before an installation, and its expected result.
 #[must_use]
 pub const fn before_installation() -> (&'static str, &'static str) {
