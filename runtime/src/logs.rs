@@ -22,7 +22,7 @@ use crate::flags::{LogFormat, LogLevel};
 const WARN_ONLY_LIBRARIES: [&str; 6] =
     ["hyper", "hyper_util", "tower", "rustls", "netlink_proto", "kube_client::client::tls"];
 /// Libraries that log at each retry an error that FerroLB logs once.
-const SILENT_LIBRARIES: [&str; 2] = ["kube_client", "kube_runtime"];
+const SILENT_LIBRARIES: [&str; 1] = ["kube_client"];
 
 /// Starts logging for the whole process.
 ///
@@ -71,7 +71,6 @@ mod tests {
             (LogLevel::Error, "hyper::proto", Level::WARN, false),
             (LogLevel::Trace, "kube_client::client::builder", Level::ERROR, false),
             (LogLevel::Info, "kube_client::client::tls", Level::WARN, true),
-            (LogLevel::Info, "kube_runtime::watcher", Level::WARN, false),
         ];
         for (level, target, event_level, expect) in cases {
             assert_eq!(
