@@ -2,12 +2,14 @@
 //! the pid and the start time, which together identify a process even if the pid is reused, and the
 //! start parameters.
 
+use crate::netns;
 use crate::state::LabState;
-use crate::{netns, wait};
+use crate::wait::WorkClock;
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, nice, pidfd_open, pidfd_send_signal, setsid, waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, nice, pidfd_open, pidfd_send_signal, setpriority_pgrp,
+    setsid, waitpid,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
@@ -95,7 +97,7 @@ pub fn start(state: &LabState, launch: Launch) -> Result<ProcessRecord> {
         command.spawn().with_context(|| format!("cannot start {}", launch.program.display()))?;
     let pid = i32::try_from(child.id()).context("the pid does not fit into an i32")?;
     if low_priority {
-        lower_priority(pid);
+        set_session_priority(pid, NICE_VALUE);
     }
     // A program that ends at once has no start time. Its record then counts as not alive, and its
     // log contains the reason.
@@ -104,11 +106,25 @@ pub fn start(state: &LabState, launch: Launch) -> Result<ProcessRecord> {
     Ok(record)
 }
 
-/// Lowers the priority of the process's session. If the scheduler groups by session (sched(7),
-/// autogroup), a nice value only counts within the session. Without autogroup, this function has no
-/// effect.
+/// Lowers the priority of the process's session. Without autogroup, this function has no effect.
 pub fn lower_priority(pid: i32) {
-    let _ = fs::write(format!("/proc/{pid}/autogroup"), NICE_VALUE.to_string());
+    set_session_priority(pid, NICE_VALUE);
+}
+
+/// Sets the nice value of the process's session. If the scheduler groups by session (sched(7),
+/// autogroup), the nice value of a process only counts within the session.
+fn set_session_priority(pid: i32, nice_value: i32) {
+    let _ = fs::write(format!("/proc/{pid}/autogroup"), nice_value.to_string());
+}
+
+/// Restores the normal priority of a process, of its threads and of its session. A killed process
+/// needs processor time to end, which a busy machine does not give to a process of low priority.
+fn restore_priority(pid: i32) {
+    set_session_priority(pid, 0);
+    if let Some(group) = Pid::from_raw(pid) {
+        // An error means that the process is in the group of its parent, and has its priority.
+        let _ = setpriority_pgrp(Some(group), 0);
+    }
 }
 
 /// Sends `signal` to a process of the lab.
@@ -138,6 +154,7 @@ pub fn kill(processes: impl IntoIterator<Item = (i32, Option<u64>)>) -> Result<(
     let processes: Vec<_> = processes.into_iter().collect();
     for (pid, start) in &processes {
         if let Some(pidfd) = open(*pid, *start) {
+            restore_priority(*pid);
             // An error means that the process has just ended, which is the goal.
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         }
@@ -199,17 +216,17 @@ fn wait_ended(pid: i32, start: Option<u64>, limit: Duration) -> Result<()> {
     {
         return Ok(());
     }
-    let end = wait::now() + limit;
+    let clock = WorkClock::start();
     loop {
-        let remaining = end.saturating_duration_since(wait::now());
+        let remaining = limit.saturating_sub(clock.elapsed());
         let timeout = Timespec {
             tv_sec: remaining.as_secs().cast_signed(),
             tv_nsec: remaining.subsec_nanos().into(),
         };
         match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => bail!("process {pid} still runs after {limit:?}"),
+            Ok(0) if remaining.is_zero() => bail!("process {pid} still runs after {limit:?}"),
+            Ok(0) | Err(_) => {}
             Ok(_) => break,
-            Err(_) => {}
         }
     }
     reap(pid);

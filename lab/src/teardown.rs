@@ -30,13 +30,15 @@ pub fn down(name: &LabName) -> Result<bool> {
     Ok(existed)
 }
 
-/// Stops a lab that this process owns.
+/// Stops a lab that this process owns. A part that cannot be removed keeps no other part: only the
+/// directory stays, so that the next run removes the lab.
 ///
 /// # Errors
 /// If a part of the lab cannot be removed.
 pub fn down_owned(state: &LabState) -> Result<()> {
-    process::kill(process::records(state).iter().map(|record| (record.pid, Some(record.start))))?;
-    remove_remains(&state.name)?;
+    let records = process::records(state);
+    let killed = process::kill(records.iter().map(|record| (record.pid, Some(record.start))));
+    killed.and(remove_remains(&state.name))?;
     state.remove()
 }
 
@@ -61,22 +63,20 @@ pub fn sweep() -> Result<Vec<LabName>> {
 }
 
 fn remove_remains(name: &LabName) -> Result<()> {
-    remove_namespaces(name)?;
-    groups::remove_all(name)?;
-    machine::remove_all(name)
+    let parts = [remove_namespaces(name), groups::remove_all(name), machine::remove_all(name)];
+    parts.into_iter().collect()
 }
 
 fn remove_namespaces(name: &LabName) -> Result<()> {
     let namespaces = netns::list(&name.prefix());
+    let mut ended = Ok(());
     for _ in 0..SEARCHES_MAX {
         let pids = netns::pids(&namespaces);
         if pids.is_empty() {
             break;
         }
-        process::kill(pids.into_iter().map(|pid| (pid, None)))?;
+        ended = process::kill(pids.into_iter().map(|pid| (pid, None)));
     }
-    run::ip_batch(
-        None,
-        &namespaces.iter().map(|namespace| format!("netns del {namespace}\n")).collect::<String>(),
-    )
+    let removals = namespaces.iter().map(|namespace| format!("netns del {namespace}\n"));
+    ended.and(run::ip_batch(None, &removals.collect::<String>()))
 }

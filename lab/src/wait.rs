@@ -1,11 +1,16 @@
-//! Clock and waits of the lab; no other module reads the time. The lab drives real programs, and
+//! Clocks and waits of the lab; no other module reads the time. The lab drives real programs, and
 //! polls those that send no notifications.
 
 use anyhow::{Result, bail};
+use std::fs;
 use std::time::{Duration, Instant};
 
 /// Interval of polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Factor by which a limit is longer on a machine that is always busy.
+const BUSY_FACTOR: u32 = 10;
+/// The kernel's measurement of the time in which a program waited for a processor.
+const CPU_PRESSURE: &str = "/proc/pressure/cpu";
 
 /// Returns the monotonic time.
 #[expect(clippy::disallowed_methods, reason = "the lab measures real programs in real time")]
@@ -13,8 +18,48 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Calls `check` repeatedly until it returns a result. After `limit`, fails with `goal` and the
-/// last error of `check`.
+/// A clock for limits of other programs' work. While a program of this machine waits for a
+/// processor, the clock runs [`BUSY_FACTOR`] times slower. Without measurement of such times by the
+/// kernel (Pressure Stall Information), it always runs normally.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkClock {
+    start: Instant,
+    busy: Duration,
+}
+
+impl WorkClock {
+    /// Returns a clock that starts now.
+    pub fn start() -> Self {
+        Self { start: now(), busy: busy_time() }
+    }
+
+    /// Returns the time since the start, in which busy times count less.
+    pub fn elapsed(&self) -> Duration {
+        work_time(self.start.elapsed(), busy_time().saturating_sub(self.busy))
+    }
+}
+
+/// Returns the length of `elapsed` on a [`WorkClock`], if the machine was busy for `busy`.
+fn work_time(elapsed: Duration, busy: Duration) -> Duration {
+    let busy = busy.min(elapsed);
+    elapsed - busy + busy / BUSY_FACTOR
+}
+
+/// Returns the time since the machine's boot in which a program waited for a processor.
+fn busy_time() -> Duration {
+    fs::read_to_string(CPU_PRESSURE).ok().and_then(|text| parse_pressure(&text)).unwrap_or_default()
+}
+
+/// Parses the line `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, whose total is in
+/// microseconds (`Documentation/accounting/psi.rst` of Linux).
+fn parse_pressure(text: &str) -> Option<Duration> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let total = some.split(' ').find_map(|word| word.strip_prefix("total="))?;
+    Some(Duration::from_micros(total.parse().ok()?))
+}
+
+/// Calls `check` repeatedly until it returns a result. After `limit` of a [`WorkClock`], fails with
+/// `goal` and the last error of `check`.
 #[expect(
     clippy::disallowed_methods,
     reason = "waits for other programs, which send this program no event"
@@ -24,14 +69,14 @@ pub fn until<T>(
     limit: Duration,
     mut check: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let end = now() + limit;
+    let clock = WorkClock::start();
     loop {
         let reason = match check() {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => String::new(),
             Err(error) => format!(": {error:#}"),
         };
-        if now() >= end {
+        if clock.elapsed() >= limit {
             bail!("{goal}: not within {limit:?}{reason}");
         }
         std::thread::sleep(POLL_INTERVAL);
@@ -61,14 +106,14 @@ pub async fn until_async<T, F: Future<Output = Result<Option<T>>>>(
     limit: Duration,
     mut check: impl FnMut() -> F,
 ) -> Result<T> {
-    let end = now() + limit;
+    let clock = WorkClock::start();
     loop {
         let reason = match check().await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => String::new(),
             Err(error) => format!(": {error:#}"),
         };
-        if now() >= end {
+        if clock.elapsed() >= limit {
             bail!("{goal}: not within {limit:?}{reason}");
         }
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -87,6 +132,24 @@ mod tests {
             Ok((calls == 3).then_some(calls))
         });
         assert_eq!(third.unwrap(), 3);
+    }
+
+    #[test]
+    fn busy_times_count_a_tenth() {
+        for (elapsed, busy, expect) in [(10, 0, 10), (20, 10, 11), (10, 10, 1), (10, 11, 1)] {
+            let [elapsed, busy, expect] = [elapsed, busy, expect].map(Duration::from_secs);
+            assert_eq!(work_time(elapsed, busy), expect, "{elapsed:?}, busy for {busy:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_reports_the_busy_time() {
+        let text = "some avg10=1.53 avg60=0.87 avg300=0.21 total=1500000\n\
+                    full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+        assert_eq!(parse_pressure(text), Some(Duration::from_millis(1_500)));
+        for text in ["", "full total=7", "some total=x"] {
+            assert_eq!(parse_pressure(text), None, "{text}");
+        }
     }
 
     #[test]
