@@ -9,7 +9,8 @@ use crate::speakers::{announcements_logged, wait_proxy_health};
 use crate::under_load::{check_owner_stays, run_without_loss, wait_moved};
 use anyhow::{Result, ensure};
 use ferrolb_lab::cluster::nodes::proxy_name;
-use ferrolb_lab::{Lab, Options, Signal, wait};
+use ferrolb_lab::wait::{self, WorkClock};
+use ferrolb_lab::{Lab, Options, Signal};
 use ferrolb_proto::api::KubeProxyState;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -44,7 +45,7 @@ fn an_address_leaves_a_node_with_an_unhealthy_kube_proxy() {
         let second = step("the owner's kube-proxy stalls, and the address moves", || {
             let second =
                 run_without_loss(lab, address, ("kube-proxy of the owner stalled", 1), || {
-                    let start = wait::now();
+                    let start = WorkClock::start();
                     lab.signal(&proxy_name(&first), Signal::STOP)?;
                     let second = wait_moved(lab, address, &first)?;
                     check_move_time("stalled", start.elapsed(), STALLED_MAX)?;
@@ -67,7 +68,7 @@ fn an_address_leaves_a_node_with_an_unhealthy_kube_proxy() {
         })?;
         step("the owner's kube-proxy is killed, and the address moves after 10 s", || {
             run_without_loss(lab, address, ("kube-proxy of the owner killed", 1), || {
-                let start = wait::now();
+                let start = WorkClock::start();
                 lab.stop(&proxy_name(&second), Signal::KILL)?;
                 check_owner_stays(lab, address, &second, UNHEALTHY_AFTER_MIN)?;
                 wait_moved(lab, address, &second)?;
