@@ -4,6 +4,7 @@
 pub mod first_run;
 pub mod requirements;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Beginnings and names of the variables that cargo sets about the package of a running program.
@@ -22,6 +23,13 @@ pub fn cargo() -> Command {
         }
     }
     cargo
+}
+
+/// Returns the folder of cargo's build products.
+#[must_use]
+pub fn target_folder() -> PathBuf {
+    let default = || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")).to_owned();
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
 }
 
 fn is_set_by_cargo(name: &str) -> bool {

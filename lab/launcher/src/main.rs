@@ -4,11 +4,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ferrolb_lab_launcher::requirements::{self, UserAndGo};
-use ferrolb_lab_launcher::{cargo, first_run};
+use ferrolb_lab_launcher::{cargo, first_run, target_folder};
 
 /// Commands that start one cluster, for which the launcher states the duration of all builds.
 const CLUSTER_COMMANDS: [&str; 2] = ["demo", "up"];
@@ -21,7 +20,8 @@ const HELP: [&str; 2] = ["--help", "-h"];
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     let words = words(&args);
-    let has_lab = program().exists();
+    // The lab's program exists after its first build.
+    let has_lab = target_folder().join("lab/ferrolb-lab").exists();
     let starts_cluster = words.first().is_some_and(|word| CLUSTER_COMMANDS.contains(word));
     if !has_lab && (starts_cluster || needs_cluster(&words)) {
         let user_and_go = UserAndGo::of_process(requirements::go_version().as_deref());
@@ -70,13 +70,6 @@ fn needs_cluster(words: &[&str]) -> bool {
         }
         [] => false,
     }
-}
-
-/// Returns the path of the lab's program, which exists after its first build.
-fn program() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    target.join("lab/ferrolb-lab")
 }
 
 #[cfg(test)]

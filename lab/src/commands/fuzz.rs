@@ -40,7 +40,7 @@ pub(crate) struct FuzzArgs {
 /// Builds the targets and runs them, at the same time as many as the machine has processors.
 pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
     let folder = setup::repository().join("proto/fuzz");
-    let built = setup::repository().join("target/fuzz");
+    let built = ferrolb_lab_launcher::target_folder().join("fuzz");
     let triple = host_triple()?;
     // With a target triple, the instrumentation does not apply to build scripts and macros.
     let mut cargo = setup::cargo();

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-/// Test targets that compute for minutes unless they are optimized.
-const OPTIMIZED_TARGETS: [&str; 1] = ["sim"];
+/// Beginning of all calls of cargo: the profile and the features with which the lab's programs are
+/// built, so nothing is compiled twice.
+const CARGO_TEST: [&str; 5] = ["test", "--profile", "lab", "--workspace", "--no-fail-fast"];
 /// Test targets whose tests wait for a lab slot, and the number of test threads. All tests that may
 /// run together should have a thread; with fewer threads, tests that wait to run alone would occupy
 /// them.
@@ -139,6 +140,7 @@ fn least_privilege(file: &Path) -> Result<()> {
 fn run_tier(tier: Tier, run: &TestRun, targets: &[String]) -> Result<TierResult> {
     let start = wait::now();
     let (mut counts, mut success) = (TestCounts::default(), true);
+    println!("\n-- tier {}", tier_name(tier, run.docker));
     for arguments in cargo_calls(tier, targets) {
         println!("\n$ cargo {}", arguments.join(" "));
         success &= cargo_test(&arguments, run, &mut counts)?;
@@ -146,31 +148,23 @@ fn run_tier(tier: Tier, run: &TestRun, targets: &[String]) -> Result<TierResult>
     Ok(TierResult { tier, docker: run.docker, counts, success, elapsed: wait::now() - start })
 }
 
-/// Returns the `cargo test` calls of a tier. All calls select the whole workspace, so that no crate
-/// is compiled again with another set of features.
+/// Returns the `cargo test` calls of a tier.
 fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let of_tier: Vec<&String> = targets.iter().filter(|target| tier_of(target) == tier).collect();
-    let (optimized, plain): (Vec<_>, Vec<_>) =
-        of_tier.into_iter().partition(|target| OPTIMIZED_TARGETS.contains(&target.as_str()));
-    let named = |mut call: Vec<String>, targets: Vec<&String>| {
-        call.extend(targets.into_iter().flat_map(|target| ["--test".to_owned(), target.clone()]));
-        call
-    };
+    let of_tier = targets.iter().filter(|target| tier_of(target) == tier);
+    let call = |more: &[&str]| CARGO_TEST.iter().chain(more).map(|&word| word.to_owned()).collect();
     if tier == Tier::Unit {
-        let all = words(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
-        let doc = words(&["test", "--workspace", "--no-fail-fast", "--doc"]);
-        let in_profile = words(&["test", "--profile", "lab", "--workspace", "--no-fail-fast"]);
-        return vec![named(all, plain), doc, named(in_profile, optimized)];
+        let named = of_tier.flat_map(|target| ["--test", target]);
+        let all: Vec<&str> = ["--lib", "--bins"].into_iter().chain(named).collect();
+        return vec![call(&all), call(&["--doc"])];
     }
-    let call = |target: &String| {
-        let mut call = named(words(&["test", "--workspace", "--no-fail-fast"]), vec![target]);
-        if WAITING_TARGETS.contains(&target.as_str()) {
-            call.extend(words(&["--", "--test-threads", THREADS]));
-        }
-        call
-    };
-    plain.into_iter().map(call).collect()
+    let waiting = ["--", "--test-threads", THREADS];
+    of_tier
+        .map(|target| {
+            let threads =
+                if WAITING_TARGETS.contains(&target.as_str()) { &waiting[..] } else { &[] };
+            call(&[&["--test", target], threads].concat())
+        })
+        .collect()
 }
 
 /// Returns the tier of a test target.
@@ -226,10 +220,13 @@ fn succeeded(outcome: &TierResult) -> bool {
         && outcome.counts.skipped == 0
 }
 
+fn tier_name(tier: Tier, docker: bool) -> String {
+    format!("{tier:?}").to_lowercase() + if docker { " --docker" } else { "" }
+}
+
 fn summary(outcome: &TierResult) -> String {
     let TestCounts { passed, failed, skipped } = outcome.counts;
-    let tier = format!("{:?}", outcome.tier).to_lowercase()
-        + if outcome.docker { " --docker" } else { "" };
+    let tier = tier_name(outcome.tier, outcome.docker);
     let verdict = if succeeded(outcome) { "ok" } else { "FAILED" };
     format!(
         "{tier:<7} {verdict:<6} {passed} passed, {failed} failed, {skipped} skipped, in {}",
