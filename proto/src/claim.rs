@@ -187,7 +187,7 @@ impl ClaimMachine {
         }
         self.leave_if_done(now);
         self.hello_if_due(now);
-        #[cfg(debug_assertions)]
+        #[cfg(any(test, feature = "fuzz"))]
         assert!(self.sets.is_consistent(), "the index contains the claims of all peers");
     }
 

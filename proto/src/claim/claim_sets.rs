@@ -37,9 +37,8 @@ pub use own::Owned;
 const LIST_REQUEST_INTERVAL: Duration = Duration::from_millis(20);
 /// Number of missed changes in which a peer may have claimed and released an address unnoticed.
 const CHANGES_UNNOTICED: u32 = 2;
-/// Maximum number of entries of the sets that a debug build checks, because the check follows every
-/// input.
-#[cfg(debug_assertions)]
+/// Maximum number of entries of the sets that a test checks, because the check follows every input.
+#[cfg(any(test, feature = "fuzz"))]
 const CHECKED_ENTRIES_MAX: usize = 128;
 
 /// Changes of the copy of a peer's set by one frame.
@@ -204,7 +203,7 @@ impl ClaimSets {
 
     /// Returns whether the index and the shared addresses follow from the sets. Sets with more than
     /// [`CHECKED_ENTRIES_MAX`] entries are not checked.
-    #[cfg(debug_assertions)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_consistent(&self) -> bool {
         let entries: usize = self.copies.values().map(|copy| copy.claims().len()).sum();
         entries > CHECKED_ENTRIES_MAX

@@ -24,7 +24,7 @@ impl Claimants {
         self.0.remove(&(address, Arc::clone(peer)));
     }
 
-    #[cfg(debug_assertions)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

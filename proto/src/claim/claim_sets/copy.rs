@@ -182,7 +182,7 @@ impl SetCopy {
         }
     }
 
-    #[cfg(debug_assertions)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_consistent(&self, own: &OwnSet, index: &Claimants) -> bool {
         let counter = self.summary.counter;
         let claims = self.claims.iter().map(|(address, claim)| (*address, claim.rank));
