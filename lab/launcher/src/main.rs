@@ -13,7 +13,7 @@ use ferrolb_lab_launcher::{cargo, first_run, target_folder};
 const CLUSTER_COMMANDS: [&str; 2] = ["demo", "up"];
 /// Other commands that need root and Go, and tiers of `test` that need neither.
 const OTHER_COMMANDS: [&str; 2] = ["bench", "test"];
-const SIMPLE_TIERS: [&str; 2] = ["unit", "install"];
+const SIMPLE_TIERS: [&str; 3] = ["unit", "sim", "install"];
 /// Flags that only print a help text.
 const HELP: [&str; 2] = ["--help", "-h"];
 

@@ -11,9 +11,10 @@ use ferrolb_lab::setup::kubernetes::KubernetesVersion;
 use ferrolb_lab::steps::{Steps, format_duration};
 use ferrolb_lab::{permissions, setup, wait};
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write, stdout};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Beginning of all calls of cargo: the profile and the features with which the lab's programs are
@@ -32,6 +33,8 @@ const PERMISSIONS_FILE: &str = "rights-used.jsonl";
 pub(crate) enum Tier {
     /// Tests that need nothing but Rust.
     Unit,
+    /// Simulations of layer 2, which compute for minutes.
+    Sim,
     /// Tests on real kernel network namespaces and a real cluster.
     Lab,
     /// Tests on a real cluster with real routers: FRR, BIRD and GoBGP.
@@ -81,8 +84,7 @@ pub(crate) fn test(tier: Option<Tier>, docker: bool) -> Result<()> {
     let file = std::env::current_exe()?.with_file_name(PERMISSIONS_FILE);
     permissions::run::reset(&file)?;
     let run = TestRun { docker, permissions_file: file };
-    let outcomes =
-        tiers.into_iter().map(|tier| run_tier(tier, &run, &targets)).collect::<Result<Vec<_>>>()?;
+    let outcomes = run_tiers(&tiers, &run, &targets)?;
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
     ensure!(outcomes.iter().all(succeeded), "not all tests passed");
     if tier.is_none() { least_privilege(&run.permissions_file) } else { Ok(()) }
@@ -137,13 +139,48 @@ fn least_privilege(file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn run_tier(tier: Tier, run: &TestRun, targets: &[String]) -> Result<TierResult> {
+/// Runs the tiers one after the other. If there are others, simulations run next to them, with idle
+/// processor time only: clusters wait most of the time.
+fn run_tiers(tiers: &[Tier], run: &TestRun, targets: &[String]) -> Result<Vec<TierResult>> {
+    let (computing, waiting): (Vec<Tier>, Vec<Tier>) =
+        tiers.iter().partition(|tier| **tier == Tier::Sim && tiers.len() > 1);
+    std::thread::scope(|scope| {
+        let run_idle = |tier| {
+            let mut output = Vec::new();
+            let outcome = run_tier(tier, run, targets, cargo_at_idle_priority, &mut output);
+            stdout().write_all(&output)?;
+            outcome
+        };
+        let computing: Vec<_> =
+            computing.into_iter().map(|tier| scope.spawn(move || run_idle(tier))).collect();
+        let waiting = waiting
+            .into_iter()
+            .map(|tier| run_tier(tier, run, targets, setup::cargo, &mut stdout()));
+        let mut outcomes = waiting.collect::<Result<Vec<_>>>()?;
+        for tier in computing {
+            outcomes.push(tier.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok(outcomes)
+    })
+}
+
+/// Runs a tier with the command `cargo`, and writes its output to `output`.
+fn run_tier(
+    tier: Tier,
+    run: &TestRun,
+    targets: &[String],
+    cargo: fn() -> Command,
+    output: &mut impl Write,
+) -> Result<TierResult> {
     let start = wait::now();
     let (mut counts, mut success) = (TestCounts::default(), true);
-    println!("\n-- tier {}", tier_name(tier, run.docker));
+    writeln!(output, "\n-- tier {}", tier_name(tier, run.docker))?;
     for arguments in cargo_calls(tier, targets) {
-        println!("\n$ cargo {}", arguments.join(" "));
-        success &= cargo_test(&arguments, run, &mut counts)?;
+        writeln!(output, "\n$ cargo {}", arguments.join(" "))?;
+        let mut cargo = cargo();
+        cargo.args(arguments).envs(run.docker.then_some((ROUTERS_ENV, CONTAINERS)));
+        cargo.env(permissions::run::PERMISSIONS_FILE_ENV, &run.permissions_file);
+        success &= cargo_test(cargo, output, &mut counts)?;
     }
     Ok(TierResult { tier, docker: run.docker, counts, success, elapsed: wait::now() - start })
 }
@@ -174,23 +211,39 @@ fn tier_of(target: &str) -> Tier {
         "cluster" | "wire" => Tier::Lab,
         "peers" => Tier::Peers,
         "kubeadm" => Tier::Kubeadm,
+        "sim" => Tier::Sim,
         _ => Tier::Unit,
     }
 }
 
-/// Runs one call, shows its output, and returns whether it succeeded.
-fn cargo_test(arguments: &[String], run: &TestRun, counts: &mut TestCounts) -> Result<bool> {
-    let mut cargo = setup::cargo();
-    cargo.args(arguments).envs(run.docker.then_some((ROUTERS_ENV, CONTAINERS)));
-    cargo.env(permissions::run::PERMISSIONS_FILE_ENV, &run.permissions_file).stdout(Stdio::piped());
-    let mut child = cargo.spawn().context("cannot start cargo")?;
-    let output = child.stdout.take().context("cargo has no output")?;
-    for line in BufReader::new(output).lines() {
+/// Runs one call, copies its output to `output`, and returns whether it succeeded.
+fn cargo_test(
+    mut cargo: Command,
+    output: &mut impl Write,
+    counts: &mut TestCounts,
+) -> Result<bool> {
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let lines = child.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(lines).lines() {
         let line = line?;
-        println!("{line}");
+        writeln!(output, "{line}")?;
         counts.add(&line);
     }
     Ok(child.wait()?.success())
+}
+
+/// Returns cargo like [`setup::cargo`]; it and its children use only idle processor time.
+fn cargo_at_idle_priority() -> Command {
+    let cargo = setup::cargo();
+    let mut chrt = Command::new("chrt");
+    chrt.args(["--idle", "0"]).arg(cargo.get_program()).current_dir(setup::repository());
+    for (name, value) in cargo.get_envs() {
+        match value {
+            Some(value) => chrt.env(name, value),
+            None => chrt.env_remove(name),
+        };
+    }
+    chrt
 }
 
 impl TestCounts {
@@ -306,12 +359,13 @@ mod tests {
                 .filter(|word| targets.contains(word))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(names(Tier::Unit), ["tidy", "crds", "sim"]);
+        assert_eq!(names(Tier::Unit), ["tidy", "crds"]);
+        assert_eq!(names(Tier::Sim), ["sim"]);
         assert_eq!(names(Tier::Install), ["install"]);
         assert_eq!(names(Tier::Lab), ["cluster", "wire"]);
         assert_eq!(names(Tier::Peers), ["peers"]);
         assert_eq!(names(Tier::Kubeadm), ["kubeadm"]);
-        for tier in [Tier::Install, Tier::Lab, Tier::Peers, Tier::Kubeadm] {
+        for tier in [Tier::Sim, Tier::Install, Tier::Lab, Tier::Peers, Tier::Kubeadm] {
             assert!(
                 cargo_calls(tier, &[]).is_empty(),
                 "`cargo test` without targets would run every target"
