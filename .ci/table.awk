@@ -3,6 +3,7 @@
 #
 # Lines that it reads:
 #   == STEP (START s)                             .ci/run: a step begins
+#   == idle: STEP (START s)                       .ci/compute: a step begins, next to the others
 #   -- tier NAME                                  cargo lab test: a tier begins
 #   NAME ok 3 passed, 0 failed, ... in 2 min 1 s  cargo lab test: a tier has ended
 #   Finished `dev` profile ... in 1m 42s          cargo: compiled
@@ -22,6 +23,14 @@ function begin(name) {
   step = name
 }
 
+/^== idle: .* \([0-9]+ s\)$/ {
+  start = $(NF - 1); sub(/\(/, "", start)
+  if (idle != "") total[idle] += start - idle_begun
+  idle_begun = start
+  idle = $0; sub(/^== /, "", idle); sub(/ \([0-9]+ s\)$/, "", idle)
+  begin(idle)
+  next
+}
 /^== .* \([0-9]+ s\)$/ {
   start = $(NF - 1); sub(/\(/, "", start)
   if (top != "") total[top] += start - begun
@@ -49,6 +58,7 @@ END {
     name = names[i]
     if (!(name in total) && !(name in compiled)) continue
     printf "%-60s %8.1f %10.1f %6s\n", name, total[name] / 60, compiled[name] / 60, tests[name]
+    if (name ~ /^idle: /) continue
     sum += total[name]; all_compiled += compiled[name]; all_tests += tests[name]
   }
   printf "%-60s %8.1f %10.1f %6d\n", "all", sum / 60, all_compiled / 60, all_tests

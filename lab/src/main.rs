@@ -77,6 +77,11 @@ enum Command {
     #[command(hide = true)]
     Parts,
     #[command(hide = true)]
+    Idle {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        program: Vec<String>,
+    },
+    #[command(hide = true)]
     Renew { node: String, kubeconfig: PathBuf },
     /// Open a connection to ADDRESS:PORT every STEP_MS milliseconds for SECONDS, and print the
     /// results as JSON.
@@ -112,8 +117,7 @@ fn main() -> ExitCode {
 }
 
 fn run_command(args: Args) -> anyhow::Result<()> {
-    // The worker of `parts` itself ends its processes when its parent ends.
-    if args.worker && !matches!(args.command, Command::Parts) {
+    if args.worker {
         supervise::end_with_parent()?;
     }
     match args.command {
@@ -135,6 +139,7 @@ fn run_command(args: Args) -> anyhow::Result<()> {
         }
         Command::Machine => commands::machine::machine(),
         Command::Parts => commands::parts::parts(),
+        Command::Idle { program } => commands::parts::idle(&program),
         Command::Renew { node, kubeconfig } => {
             commands::block_on(ferrolb_lab::cluster::lease::renew(&node, &kubeconfig))?
         }

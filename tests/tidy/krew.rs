@@ -15,7 +15,7 @@ const TAG_PLACEHOLDER: &str = "{{ .TagName }}";
 /// Beginning and end of the placeholder of an archive's address and checksum. At its place, the bot
 /// writes the fields `uri` and `sha256`.
 const ARCHIVE_PLACEHOLDER: (&str, &str) = ("{{addURIAndSha \"", "\" .TagName }}");
-/// Beginning of the lines of .ci/run that build the program for another system.
+/// Beginning of the lines of .ci/compute that build the program for another system.
 const CHECKED_TARGET: &str = "check_cli ";
 
 /// Manifest of a plugin, `Plugin` of krew.googlecontainertools.github.com/v1alpha2.
@@ -146,17 +146,17 @@ fn each_platform_is_listed_once_and_each_checked_target_is_a_platform() {
     for (index, platform) in platforms.iter().enumerate() {
         assert!(!platforms[..index].contains(platform), "{platform:?} is listed twice");
     }
-    let ci = read(".ci/run");
+    let ci = read(".ci/compute");
     let targets = ci.lines().filter_map(|line| line.strip_prefix(CHECKED_TARGET));
     let checked: Vec<System> =
         targets.filter_map(|it| it.split(' ').next()).map(System::of_target).collect();
-    assert!(!checked.is_empty(), ".ci/run builds the program for no other system");
+    assert!(!checked.is_empty(), ".ci/compute builds the program for no other system");
     let missing = checked.iter().filter(|system| !platforms.contains(system));
     let problems: Vec<_> = missing.map(|it| format!("{} {}", it.os, it.arch)).collect();
-    assert_none(&problems, ".ci/run checks these systems, which .krew.yaml does not list:");
-    // The tests run on Linux, so .ci/run has no line for it.
+    assert_none(&problems, ".ci/compute checks these systems, which .krew.yaml does not list:");
+    // The tests run on Linux, so .ci/compute has no line for it.
     let has_check = |os: &str| os == "linux" || checked.iter().any(|system| system.os == os);
     let unchecked = platforms.iter().filter(|platform| !has_check(&platform.os));
     let problems: Vec<_> = unchecked.map(|it| it.os.clone()).collect();
-    assert_none(&problems, ".ci/run builds the program for none of these systems:");
+    assert_none(&problems, ".ci/compute builds the program for none of these systems:");
 }

@@ -96,7 +96,7 @@ fn comment<'a>(path: &str, line: &'a str) -> Option<&'a str> {
 
 /// Returns the source and configuration files whose comments people read.
 fn files_with_comments() -> Vec<TextFile> {
-    files(&[".rs", ".go", ".toml", ".yaml", ".yml", ".sh", "Dockerfile", ".ci/run"])
+    files(&[".rs", ".go", ".toml", ".yaml", ".yml", ".sh", "Dockerfile", ".ci/run", ".ci/compute"])
 }
 
 /// Returns a line of Markdown without the targets of its links, which cannot be wrapped.

@@ -1,18 +1,18 @@
-//! `cargo lab parts`: builds the parts (programs and images) that only later test tiers need. A run
-//! of all tiers starts this command in parallel with the earlier tiers. The command uses only idle
-//! processor time, and scenarios leave the processor idle most of the time.
+//! Work that uses only idle processor time: clusters leave processors idle most of the time.
+//! `cargo lab idle` runs a program in this way. `cargo lab parts` builds the parts (programs and
+//! images) that only later test tiers need; a run of all tiers starts it next to the first ones.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ferrolb_lab::process;
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
 use ferrolb_lab::setup::{installers, kubeadm, metallb};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, Signal, getppid, kill_process_group, pidfd_open, setsid};
+use std::ffi::OsStr;
 use std::process::{Child, Command, Stdio};
 
 /// Builds the missing parts in the order in which the tiers need them.
 pub(crate) fn parts() -> Result<()> {
-    lower_own_priority()?;
     metallb::build()?;
     KubernetesVersion::Oldest.build()?;
     installers::kustomize()?;
@@ -21,10 +21,11 @@ pub(crate) fn parts() -> Result<()> {
     Ok(())
 }
 
-/// Moves this process to a new session with the lowest priority, and ends that session when the
-/// parent process ends.
-fn lower_own_priority() -> Result<()> {
+/// Runs a program with idle processor time only, and ends it when the parent process ends.
+pub(crate) fn idle(program: &[String]) -> Result<()> {
     let parent = pidfd_open(getppid().context("there is no parent process")?, PidfdFlags::empty())?;
+    // The scheduler groups by session, so the policy of `chrt` alone has no effect on programs of
+    // other sessions (sched(7), autogroup).
     let session = setsid()?;
     process::lower_priority(session.as_raw_nonzero().get());
     std::thread::spawn(move || {
@@ -32,7 +33,21 @@ fn lower_own_priority() -> Result<()> {
         let _ = poll(&mut [PollFd::new(&parent, PollFlags::IN)], None);
         kill_process_group(session, Signal::KILL)
     });
+    let mut chrt = Command::new("chrt");
+    let status = chrt.args(["--idle", "0"]).args(program).status();
+    let status = status.context("cannot start chrt: apt-get install util-linux")?;
+    ensure!(status.success(), "`{}` failed ({status})", program.join(" "));
     Ok(())
+}
+
+/// Returns a command that runs a program, whose arguments the caller adds, like [`idle`].
+///
+/// # Errors
+/// If the path of this program is unknown.
+pub(crate) fn idle_command(program: impl AsRef<OsStr>) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("idle").arg(program);
+    Ok(command)
 }
 
 /// Runs [`parts`] in a process that uses only idle processor time. A tier that needs an unfinished
@@ -44,12 +59,11 @@ impl BackgroundBuild {
     /// Starts the process that runs [`parts`].
     ///
     /// # Errors
-    /// If `chrt` is missing, which is part of Debian's essential packages.
+    /// If the process cannot be started.
     pub(crate) fn start() -> Result<Self> {
-        let mut chrt = Command::new("chrt");
-        chrt.args(["--idle", "0"]).arg(std::env::current_exe()?).args(["--worker", "parts"]);
-        chrt.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self(chrt.spawn().context("cannot start chrt: apt-get install util-linux")?))
+        let mut command = idle_command(std::env::current_exe()?)?;
+        command.arg("parts").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self(command.spawn().context("cannot start the build of the parts")?))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `cargo lab test`: runs the tests of a tier with `cargo test`, shows their output, and prints one
 //! summary of all tiers.
 
-use super::parts::BackgroundBuild;
+use super::parts::{BackgroundBuild, idle_command};
 use super::up::{KUBEADM_STEPS, OLDEST_STEPS, PREPARE_STEPS, ROUTER_STEPS};
 use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_kubernetes};
 use anyhow::{Context, Result, ensure};
@@ -147,7 +147,7 @@ fn run_tiers(tiers: &[Tier], run: &TestRun, targets: &[String]) -> Result<Vec<Ti
     std::thread::scope(|scope| {
         let run_idle = |tier| {
             let mut output = Vec::new();
-            let outcome = run_tier(tier, run, targets, cargo_at_idle_priority, &mut output);
+            let outcome = run_tier(tier, run, targets, idle_cargo, &mut output);
             stdout().write_all(&output)?;
             outcome
         };
@@ -155,7 +155,7 @@ fn run_tiers(tiers: &[Tier], run: &TestRun, targets: &[String]) -> Result<Vec<Ti
             computing.into_iter().map(|tier| scope.spawn(move || run_idle(tier))).collect();
         let waiting = waiting
             .into_iter()
-            .map(|tier| run_tier(tier, run, targets, setup::cargo, &mut stdout()));
+            .map(|tier| run_tier(tier, run, targets, || Ok(setup::cargo()), &mut stdout()));
         let mut outcomes = waiting.collect::<Result<Vec<_>>>()?;
         for tier in computing {
             outcomes.push(tier.join().unwrap_or_else(|panic| resume_unwind(panic))?);
@@ -169,7 +169,7 @@ fn run_tier(
     tier: Tier,
     run: &TestRun,
     targets: &[String],
-    cargo: fn() -> Command,
+    cargo: fn() -> Result<Command>,
     output: &mut impl Write,
 ) -> Result<TierResult> {
     let start = wait::now();
@@ -177,7 +177,7 @@ fn run_tier(
     writeln!(output, "\n-- tier {}", tier_name(tier, run.docker))?;
     for arguments in cargo_calls(tier, targets) {
         writeln!(output, "\n$ cargo {}", arguments.join(" "))?;
-        let mut cargo = cargo();
+        let mut cargo = cargo()?;
         cargo.args(arguments).envs(run.docker.then_some((ROUTERS_ENV, CONTAINERS)));
         cargo.env(permissions::run::PERMISSIONS_FILE_ENV, &run.permissions_file);
         success &= cargo_test(cargo, output, &mut counts)?;
@@ -233,17 +233,17 @@ fn cargo_test(
 }
 
 /// Returns cargo like [`setup::cargo`]; it and its children use only idle processor time.
-fn cargo_at_idle_priority() -> Command {
+fn idle_cargo() -> Result<Command> {
     let cargo = setup::cargo();
-    let mut chrt = Command::new("chrt");
-    chrt.args(["--idle", "0"]).arg(cargo.get_program()).current_dir(setup::repository());
+    let mut command = idle_command(cargo.get_program())?;
+    command.current_dir(setup::repository());
     for (name, value) in cargo.get_envs() {
         match value {
-            Some(value) => chrt.env(name, value),
-            None => chrt.env_remove(name),
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
         };
     }
-    chrt
+    Ok(command)
 }
 
 impl TestCounts {
