@@ -1,5 +1,6 @@
 # Prints the table of a run of .ci/run from its output: for each step its minutes, the minutes in
-# which something was compiled, and the number of tests. A tier of `cargo lab test` is a step.
+# which something was compiled, and the number of tests. A tier of `cargo lab test` is a step. Steps
+# that run next to others do not count in the sums of minutes.
 #
 # Lines that it reads:
 #   == STEP (START s)                             .ci/run: a step begins
@@ -29,6 +30,7 @@ function begin(name) {
   idle_begun = start
   idle = $0; sub(/^== /, "", idle); sub(/ \([0-9]+ s\)$/, "", idle)
   begin(idle)
+  beside[idle]
   next
 }
 /^== .* \([0-9]+ s\)$/ {
@@ -44,7 +46,8 @@ function begin(name) {
   name = "tier " $0; sub(/ +(ok|FAILED) .*/, "", name)
   time = $0; sub(/.* in /, "", time)
   total[name] += seconds(time)
-  total[top] -= seconds(time)
+  if (name == "tier sim") beside[name]
+  else total[top] -= seconds(time)
 }
 /^ *Finished `/ { time = $0; sub(/.* in /, "", time); compiled[step] += seconds(time) }
 /^\[[0-9]+\/[0-9]+\] (Build|Parts) .*: [0-9][0-9. a-z]*$/ && !/still running/ {
@@ -58,8 +61,9 @@ END {
     name = names[i]
     if (!(name in total) && !(name in compiled)) continue
     printf "%-60s %8.1f %10.1f %6s\n", name, total[name] / 60, compiled[name] / 60, tests[name]
-    if (name ~ /^idle: /) continue
-    sum += total[name]; all_compiled += compiled[name]; all_tests += tests[name]
+    all_tests += tests[name]
+    if (name in beside) continue
+    sum += total[name]; all_compiled += compiled[name]
   }
   printf "%-60s %8.1f %10.1f %6d\n", "all", sum / 60, all_compiled / 60, all_tests
 }
