@@ -22,7 +22,7 @@ clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
 users: [{name: u, user: {token: t}}]
 "#;
 static KUBECONFIG_FILE: LazyLock<PathBuf> = LazyLock::new(|| {
-    let file = std::env::temp_dir().join(format!("ferrolb-instance-{}", std::process::id()));
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("kubeconfig-of-no-cluster");
     std::fs::write(&file, KUBECONFIG).expect("a temporary file");
     file
 });
