@@ -46,6 +46,8 @@ pub struct Options {
     pub leases: bool,
     /// True if each node has a gobgpd, and hosts exist for routers and for a client behind them.
     pub bgp: bool,
+    /// True if the hosts of routers are containers, with a Docker engine of the lab.
+    pub containers: bool,
     /// True if each node is a machine whose kubelet runs pods. kubeadm creates the cluster, with
     /// kube-proxy in nftables mode; the first machine is the control plane.
     pub kubeadm: bool,
@@ -71,6 +73,7 @@ impl Options {
             proxy_mode: Some("nftables".to_owned()),
             leases: false,
             bgp: false,
+            containers: false,
             kubeadm: false,
             loopback_health: false,
             audit: false,
@@ -115,7 +118,7 @@ impl Lab {
             } else {
                 None
             },
-            docker: options.bgp && tools.docker,
+            containers: options.containers,
             kubeadm: options.kubeadm,
             loopback_health: options.loopback_health,
             audit: options.audit,
@@ -138,7 +141,7 @@ impl Lab {
             return kubeadm::start(&self.state, &self.facts, parts, &self.tools.programs.lab);
         }
         network::build(&self.state.name, &self.facts)?;
-        if self.facts.docker {
+        if self.facts.containers {
             docker::start_engine(&self.state, &self.facts)?;
         }
         control_plane::start(&self.state, &self.facts)?;

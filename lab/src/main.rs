@@ -55,12 +55,7 @@ enum Command {
         command: Vec<String>,
     },
     /// Run the tests of one tier, or of all tiers.
-    Test {
-        tier: Option<commands::test::Tier>,
-        /// Run the routers of the tier peers in containers, with a Docker engine per lab.
-        #[arg(long)]
-        docker: bool,
-    },
+    Test { tier: Option<commands::test::Tier> },
     /// Run benchmarks (one, several, or all) and compare the results with their targets.
     Bench(commands::bench::BenchArgs),
     /// Fuzz the parsers for received frames, and the claim state machine.
@@ -129,7 +124,7 @@ fn run_command(args: Args) -> anyhow::Result<()> {
             commands::enter::kubectl(args.name, &kubectl_args)
         }
         Command::Exec { host, command } => commands::enter::exec(args.name, &host, &command),
-        Command::Test { tier, docker } => commands::test::test(tier, docker),
+        Command::Test { tier } => commands::test::test(tier),
         Command::Bench(bench) => commands::bench::bench(args.name, &bench),
         Command::Fuzz(fuzz) => commands::fuzz::fuzz(&fuzz),
         Command::Images => commands::images::images(),

@@ -27,44 +27,36 @@ const FRR_FOREIGN_LINE: &str = "No such command on config line";
 /// Prefixes of the log names that a failed test prints.
 const LOG_NAME_PREFIXES: [&str; 5] = ["controller", "speaker", "gobgpd", "frr", "bird"];
 
-/// Rule that defines whether other labs may run at the same time as a lab.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Exclusivity {
-    Alone,
-    Shared,
-}
-
 /// Starts a lab, runs `scenario` in it, and stops it. A panic or an error in the scenario fails the
 /// test.
 ///
 /// If a processor of this machine stalled during the scenario, an error fails the test only if the
-/// scenario fails again in another run. Another lab may run at the same time, because Kubernetes'
-/// own programs run at low priority in both. A lab with kubelets runs alone: in such a lab FerroLB
-/// would have low priority too.
+/// scenario fails again in another run. Other labs may run at the same time: without kubelets,
+/// Kubernetes' own programs run at low priority.
 pub fn run_scenario(options: &Options, scenario: impl Fn(&Lab) -> Result<()>) {
-    let exclusivity = if options.kubeadm { Exclusivity::Alone } else { Exclusivity::Shared };
-    run_scenario_in(exclusivity, options, scenario);
+    run_scenario_in(Some(options), options, scenario);
 }
 
 /// Runs a scenario like [`run_scenario`], with no other lab at the same time, for precise time
 /// measurements.
 pub fn run_scenario_alone(options: &Options, scenario: impl Fn(&Lab) -> Result<()>) {
-    run_scenario_in(Exclusivity::Alone, options, scenario);
+    run_scenario_in(None, options, scenario);
 }
 
 fn run_scenario_in(
-    exclusivity: Exclusivity,
+    shared: Option<&Options>,
     options: &Options,
     scenario: impl Fn(&Lab) -> Result<()>,
 ) {
     let tools = match options {
         Options { kubeadm: true, bgp: true, .. } => Tools::with_all,
         Options { kubeadm: true, .. } => Tools::with_kubeadm,
+        Options { containers: true, .. } => Tools::with_containers,
         Options { bgp: true, .. } => Tools::with_routers,
         Options { kubernetes: KubernetesVersion::Oldest, .. } => Tools::with_oldest,
         Options { .. } => Tools::ready,
     };
-    with_lab_lock(exclusivity, tools, |tools| {
+    with_lab_lock(shared, tools, |tools| {
         for _ in 1..RUNS_MAX {
             let stalls = StallMonitor::watch()?;
             let Err(error) = run_once(tools, options, &scenario) else { return Ok(()) };
@@ -98,11 +90,13 @@ fn run_once(tools: &Tools, options: &Options, scenario: impl Fn(&Lab) -> Result<
 
 /// Runs `work` with the tools while no other lab of this or another test run exists.
 pub fn without_other_labs(work: impl FnOnce(&Tools) -> Result<()>) {
-    with_lab_lock(Exclusivity::Alone, Tools::ready, work);
+    with_lab_lock(None, Tools::ready, work);
 }
 
+/// Runs `work` next to other labs, as far as the machine has room for a lab with the options
+/// `shared`; with `None`, runs it without other labs.
 fn with_lab_lock(
-    exclusivity: Exclusivity,
+    shared: Option<&Options>,
     tools: fn() -> Result<&'static Tools>,
     work: impl FnOnce(&Tools) -> Result<()>,
 ) {
@@ -110,12 +104,12 @@ fn with_lab_lock(
         let tools = tools()?;
         // The slot is taken before the lock. Otherwise a test that waits for a slot would hold the
         // shared lock and block tests that must run alone.
-        let _slot = (exclusivity == Exclusivity::Shared).then(LabSlot::take);
+        let _slot = shared.map(LabSlot::take);
         // A lock on a directory that all test runs of this user share; it ends with the file.
         let lock_file = File::open(&Tools::ready()?.kubernetes)?;
-        match exclusivity {
-            Exclusivity::Alone => lock_file.lock()?,
-            Exclusivity::Shared => lock_file.lock_shared()?,
+        match shared {
+            Some(_) => lock_file.lock_shared()?,
+            None => lock_file.lock()?,
         }
         work(tools)
     };

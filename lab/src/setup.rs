@@ -41,8 +41,6 @@ pub struct Tools {
     pub programs: programs::LabPrograms,
     /// Directory with gobgpd and gobgp, for a lab with BGP.
     pub gobgp: Option<PathBuf>,
-    /// True if the routers of a lab with BGP are containers.
-    pub docker: bool,
     /// Parts of the machines, for a kubeadm lab.
     pub kubeadm: Option<kubeadm::KubeadmParts>,
 }
@@ -62,7 +60,6 @@ impl Tools {
                 kubernetes: KubernetesVersion::Newest.build()?,
                 programs: programs::build()?,
                 gobgp: None,
-                docker: false,
                 kubeadm: None,
             })
         })
@@ -77,12 +74,17 @@ impl Tools {
         get_or_build(&READY, || {
             let tools = Self::ready()?.clone();
             packages::install(&packages::missing(true)?)?;
-            let docker = docker::is_requested()?;
-            if docker {
-                packages::install(&docker::missing())?;
-            }
-            Ok(Self { gobgp: Some(gobgp::build()?), docker, ..tools })
+            Ok(Self { gobgp: Some(gobgp::build()?), ..tools })
         })
+    }
+
+    /// Returns the tools of [`Self::with_routers`], after it has installed a Docker engine.
+    ///
+    /// # Errors
+    /// See [`Self::ready`].
+    pub fn with_containers() -> Result<&'static Self> {
+        packages::install(&docker::missing())?;
+        Self::with_routers()
     }
 
     /// Returns the tools of [`Self::ready`] with the oldest Kubernetes in place of the newest.

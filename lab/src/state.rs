@@ -37,7 +37,7 @@ pub struct LabFacts {
     pub gobgp: Option<PathBuf>,
     /// True if the routers' hosts are containers of the lab's own engine.
     #[serde(default)]
-    pub docker: bool,
+    pub containers: bool,
     /// True if the nodes of the lab are machines with kubelets, created by kubeadm; the first node
     /// is the control plane.
     #[serde(default)]
@@ -71,7 +71,7 @@ impl LabFacts {
 
     /// Returns whether a host is a container.
     pub fn is_container(&self, host: &Host) -> bool {
-        self.docker && topology::routers::hosts().contains(host)
+        self.containers && topology::routers::hosts().contains(host)
     }
 }
 

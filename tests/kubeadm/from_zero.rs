@@ -2,7 +2,7 @@
 //! replacement of its pods, upgrade, drain of a node, and removal.
 
 use crate::client::run_without_loss;
-use crate::scenario::{print_measured, run_scenario, step};
+use crate::scenario::{print_measured, run_scenario_alone, step};
 use crate::upgrade;
 use crate::web::{self, ROLLOUT_MAX};
 use crate::{container_privileges, three_nodes, uninstall};
@@ -19,7 +19,7 @@ const MOVED_TIMEOUT: &str = "--timeout=60s";
 
 #[test]
 fn install_upgrade_drain_and_uninstall_under_load() {
-    run_scenario(&three_nodes("kubeadm"), |lab| {
+    run_scenario_alone(&three_nodes("kubeadm"), |lab| {
         let servers = install(lab)?;
         let web = [("IPv4", servers[0]), ("IPv6", servers[1])];
         step("processes in the pods have exactly the privileges of the manifests", || {

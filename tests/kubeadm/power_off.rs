@@ -2,7 +2,7 @@
 //! wrong, and a power failure of the owner's machine. Another node soon announces the address, and
 //! the pod of the failed machine soon leaves the endpoints.
 
-use crate::scenario::{print_measured, run_scenario, step};
+use crate::scenario::{print_measured, run_scenario_alone, step};
 use crate::{memory, three_nodes};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::bench::power_off::{self, PowerFailure};
@@ -27,7 +27,7 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
 #[test]
 fn a_failed_machine_leaves_the_endpoints_and_a_living_one_does_not() {
-    run_scenario(&three_nodes("poweroff"), |lab| {
+    run_scenario_alone(&three_nodes("poweroff"), |lab| {
         let server = step("FerroLB is deployed, and a Service has a pod on each machine", || {
             lab.deploy_ferrolb()?;
             power_off::create_service(lab)

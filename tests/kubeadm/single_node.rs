@@ -2,7 +2,7 @@
 //! installs FerroLB, installs it again, upgrades it, and uninstalls it.
 
 use crate::client::run_without_loss;
-use crate::scenario::{print_measured, run_scenario, step};
+use crate::scenario::{print_measured, run_scenario_alone, step};
 use crate::{uninstall, upgrade, web};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, wait};
@@ -19,7 +19,7 @@ const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balan
 
 #[test]
 fn a_single_node_with_the_exclude_label_is_served() {
-    run_scenario(&Options { kubeadm: true, nodes: 1, ..Options::named("kubeadm1") }, |lab| {
+    run_scenario_alone(&Options { kubeadm: true, nodes: 1, ..Options::named("kubeadm1") }, |lab| {
         step("the control plane accepts pods, and has the exclude label", || {
             lab.kubectl(&[
                 "taint",

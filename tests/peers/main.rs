@@ -1,6 +1,7 @@
-//! Tests of FerroLB with real routers: FRR, BIRD and GoBGP, each in a namespace or a container. The
-//! tests need root. Each scenario has a folder with a diagram of its topology, and starts a lab of
-//! its own. The test `api` needs no lab, but the sources of GoBGP.
+//! Tests of FerroLB with real routers: FRR, BIRD and GoBGP. The tests need root. Each scenario has a
+//! folder with a diagram of its topology, and starts a lab of its own. Scenarios whose subject is the
+//! protocol between FerroLB and a router run each router in a container, the others in a namespace.
+//! The test `api` needs no lab, but the sources of GoBGP.
 
 mod api;
 mod attributes;
@@ -25,3 +26,11 @@ mod selectors;
 mod session;
 mod traffic;
 mod unnumbered;
+
+use ferrolb_lab::Options;
+use ferrolb_lab::scenario::one_node;
+
+/// Returns the options of a lab with one node whose routers are containers.
+fn in_containers(name: &str) -> Options {
+    Options { bgp: true, containers: true, ..one_node(name) }
+}

@@ -83,7 +83,7 @@ mod tests {
             ("--name a up --bgp", Some("up"), false),
             ("--name=a up", Some("up"), false),
             ("test", Some("test"), true),
-            ("test peers --docker", Some("test"), true),
+            ("test peers", Some("test"), true),
             ("test unit", Some("test"), false),
             ("bench failover", Some("bench"), true),
             ("exec client -- demo", Some("exec"), false),

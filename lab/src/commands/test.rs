@@ -6,24 +6,24 @@ use super::up::{KUBEADM_STEPS, OLDEST_STEPS, PREPARE_STEPS, ROUTER_STEPS};
 use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_kubernetes};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use ferrolb_lab::setup::docker::{CONTAINERS, ROUTERS_ENV};
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
 use ferrolb_lab::steps::{Steps, format_duration};
 use ferrolb_lab::{permissions, setup, wait};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write, stdout};
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Beginning of all calls of cargo: the profile and the features with which the lab's programs are
 /// built, so nothing is compiled twice.
 const CARGO_TEST: [&str; 5] = ["test", "--profile", "lab", "--workspace", "--no-fail-fast"];
-/// Test targets whose tests wait for a lab slot, and the number of test threads. All tests that may
+/// Test targets whose tests wait for a lab slot, the longest of their tiers, and the number of test
+/// threads. All tests that may
 /// run together should have a thread; with fewer threads, tests that wait to run alone would occupy
 /// them.
-const WAITING_TARGETS: [&str; 2] = ["cluster", "peers"];
+const WAITING_TARGETS: [&str; 3] = ["cluster", "peers", "kubeadm"];
 const THREADS: &str = "100";
 /// File next to the lab's program with the permissions that FerroLB's accounts used in this run.
 const PERMISSIONS_FILE: &str = "rights-used.jsonl";
@@ -37,7 +37,8 @@ pub(crate) enum Tier {
     Sim,
     /// Tests on real kernel network namespaces and a real cluster.
     Lab,
-    /// Tests on a real cluster with real routers: FRR, BIRD and GoBGP.
+    /// Tests on a real cluster with real routers: FRR, BIRD and GoBGP, as processes and in
+    /// containers.
     Peers,
     /// Tests of the manifests and the Helm chart, with kustomize and Helm, built with Go.
     Install,
@@ -54,45 +55,30 @@ struct TestCounts {
     skipped: usize,
 }
 
-/// Parameters of all tests of a run.
-struct TestRun {
-    /// True if routers are containers.
-    docker: bool,
-    /// File in which labs collect the used permissions.
-    permissions_file: PathBuf,
-}
-
 struct TierResult {
     tier: Tier,
-    /// True if the tier's routers were containers.
-    docker: bool,
     counts: TestCounts,
     success: bool,
     elapsed: Duration,
 }
 
-/// Runs one tier, or all. With `docker`, the routers of the tier `peers` are containers.
-pub(crate) fn test(tier: Option<Tier>, docker: bool) -> Result<()> {
-    ensure!(
-        !docker || tier == Some(Tier::Peers),
-        "--docker is for the tier peers: cargo lab test peers --docker"
-    );
+/// Runs one tier, or all.
+pub(crate) fn test(tier: Option<Tier>) -> Result<()> {
     let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
     let targets = test_targets()?;
-    prepare_for(&tiers, docker)?;
+    prepare_for(&tiers)?;
     let _background_build = if tier.is_none() { Some(BackgroundBuild::start()?) } else { None };
     let file = std::env::current_exe()?.with_file_name(PERMISSIONS_FILE);
     permissions::run::reset(&file)?;
-    let run = TestRun { docker, permissions_file: file };
-    let outcomes = run_tiers(&tiers, &run, &targets)?;
+    let outcomes = run_tiers(&tiers, &file, &targets)?;
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
     ensure!(outcomes.iter().all(succeeded), "not all tests passed");
-    if tier.is_none() { least_privilege(&run.permissions_file) } else { Ok(()) }
+    if tier.is_none() { least_privilege(&file) } else { Ok(()) }
 }
 
 /// Installs and builds the requirements of the tiers, as visible steps. For a run of all tiers
 /// these are the requirements of the first tiers only.
-fn prepare_for(tiers: &[Tier], docker: bool) -> Result<()> {
+fn prepare_for(tiers: &[Tier]) -> Result<()> {
     let includes = |tier| tiers.contains(&tier);
     let one = tiers.len() == 1;
     let (routers, oldest, kubeadm) =
@@ -100,8 +86,7 @@ fn prepare_for(tiers: &[Tier], docker: bool) -> Result<()> {
     if !(routers || includes(Tier::Lab) || kubeadm) {
         return Ok(());
     }
-    let more =
-        [(routers, ROUTER_STEPS), (oldest, OLDEST_STEPS), (kubeadm, KUBEADM_STEPS), (docker, 1)];
+    let more = [(routers, ROUTER_STEPS + 1), (oldest, OLDEST_STEPS), (kubeadm, KUBEADM_STEPS)];
     let more: usize = more.iter().filter(|(needed, _)| *needed).map(|(_, steps)| steps).sum();
     let steps = &mut Steps::new(PREPARE_STEPS + more);
     prepare(steps, routers, KubernetesVersion::Newest)?;
@@ -111,7 +96,7 @@ fn prepare_for(tiers: &[Tier], docker: bool) -> Result<()> {
     if kubeadm {
         prepare_kubeadm(steps)?;
     }
-    if docker {
+    if routers {
         prepare_docker(steps)?;
     }
     Ok(())
@@ -141,21 +126,25 @@ fn least_privilege(file: &Path) -> Result<()> {
 
 /// Runs the tiers one after the other. If there are others, simulations run next to them, with idle
 /// processor time only: clusters wait most of the time.
-fn run_tiers(tiers: &[Tier], run: &TestRun, targets: &[String]) -> Result<Vec<TierResult>> {
+fn run_tiers(
+    tiers: &[Tier],
+    permissions_file: &Path,
+    targets: &[String],
+) -> Result<Vec<TierResult>> {
     let (computing, waiting): (Vec<Tier>, Vec<Tier>) =
         tiers.iter().partition(|tier| **tier == Tier::Sim && tiers.len() > 1);
     std::thread::scope(|scope| {
         let run_idle = |tier| {
             let mut output = Vec::new();
-            let outcome = run_tier(tier, run, targets, idle_cargo, &mut output);
+            let outcome = run_tier(tier, permissions_file, targets, idle_cargo, &mut output);
             stdout().write_all(&output)?;
             outcome
         };
         let computing: Vec<_> =
             computing.into_iter().map(|tier| scope.spawn(move || run_idle(tier))).collect();
-        let waiting = waiting
-            .into_iter()
-            .map(|tier| run_tier(tier, run, targets, || Ok(setup::cargo()), &mut stdout()));
+        let waiting = waiting.into_iter().map(|tier| {
+            run_tier(tier, permissions_file, targets, || Ok(setup::cargo()), &mut stdout())
+        });
         let mut outcomes = waiting.collect::<Result<Vec<_>>>()?;
         for tier in computing {
             outcomes.push(tier.join().unwrap_or_else(|panic| resume_unwind(panic))?);
@@ -164,25 +153,49 @@ fn run_tiers(tiers: &[Tier], run: &TestRun, targets: &[String]) -> Result<Vec<Ti
     })
 }
 
-/// Runs a tier with the command `cargo`, and writes its output to `output`.
+/// Runs a tier with the command `cargo`, and writes its output to `output`. The tier's calls run side
+/// by side, because tests on the kernel leave processors idle. Labs append the used permissions to
+/// the file `permissions_file`.
 fn run_tier(
     tier: Tier,
-    run: &TestRun,
+    permissions_file: &Path,
     targets: &[String],
     cargo: fn() -> Result<Command>,
-    output: &mut impl Write,
+    output: &mut dyn Write,
 ) -> Result<TierResult> {
     let start = wait::now();
-    let (mut counts, mut success) = (TestCounts::default(), true);
-    writeln!(output, "\n-- tier {}", tier_name(tier, run.docker))?;
-    for arguments in cargo_calls(tier, targets) {
+    writeln!(output, "\n-- tier {}", tier_name(tier))?;
+    let call = |arguments: Vec<String>, output: &mut dyn Write| {
         writeln!(output, "\n$ cargo {}", arguments.join(" "))?;
         let mut cargo = cargo()?;
-        cargo.args(arguments).envs(run.docker.then_some((ROUTERS_ENV, CONTAINERS)));
-        cargo.env(permissions::run::PERMISSIONS_FILE_ENV, &run.permissions_file);
-        success &= cargo_test(cargo, output, &mut counts)?;
-    }
-    Ok(TierResult { tier, docker: run.docker, counts, success, elapsed: wait::now() - start })
+        cargo.args(arguments).env(permissions::run::PERMISSIONS_FILE_ENV, permissions_file);
+        cargo_test(cargo, output)
+    };
+    let mut calls = cargo_calls(tier, targets).into_iter();
+    let first = calls.next().context("the tier has no test target")?;
+    let results = std::thread::scope(|scope| {
+        let others: Vec<_> = calls
+            .map(|arguments| {
+                scope.spawn(|| {
+                    let mut output = Vec::new();
+                    call(arguments, &mut output).map(|result| (result, output))
+                })
+            })
+            .collect();
+        let mut results = vec![call(first, output)?];
+        for other in others {
+            let (result, text) = other.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            output.write_all(&text)?;
+            results.push(result);
+        }
+        Ok::<_, anyhow::Error>(results)
+    })?;
+    Ok(TierResult {
+        tier,
+        counts: results.iter().fold(TestCounts::default(), |sum, (counts, _)| sum + *counts),
+        success: results.iter().all(|(_, success)| *success),
+        elapsed: wait::now() - start,
+    })
 }
 
 /// Returns the `cargo test` calls of a tier.
@@ -194,14 +207,11 @@ fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
         let all: Vec<&str> = ["--lib", "--bins"].into_iter().chain(named).collect();
         return vec![call(&all), call(&["--doc"])];
     }
-    let waiting = ["--", "--test-threads", THREADS];
-    of_tier
-        .map(|target| {
-            let threads =
-                if WAITING_TARGETS.contains(&target.as_str()) { &waiting[..] } else { &[] };
-            call(&[&["--test", target], threads].concat())
-        })
-        .collect()
+    let threads = ["--", "--test-threads", THREADS];
+    let (waiting, others): (Vec<_>, Vec<_>) =
+        of_tier.partition(|target| WAITING_TARGETS.contains(&target.as_str()));
+    let waiting = waiting.iter().map(|target| call(&[&["--test", target], &threads[..]].concat()));
+    waiting.chain(others.iter().map(|target| call(&["--test", target]))).collect()
 }
 
 /// Returns the tier of a test target.
@@ -216,12 +226,10 @@ fn tier_of(target: &str) -> Tier {
     }
 }
 
-/// Runs one call, copies its output to `output`, and returns whether it succeeded.
-fn cargo_test(
-    mut cargo: Command,
-    output: &mut impl Write,
-    counts: &mut TestCounts,
-) -> Result<bool> {
+/// Runs one call, copies its output to `output`, and returns the test results and whether it
+/// succeeded.
+fn cargo_test(mut cargo: Command, output: &mut dyn Write) -> Result<(TestCounts, bool)> {
+    let mut counts = TestCounts::default();
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let lines = child.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(lines).lines() {
@@ -229,7 +237,7 @@ fn cargo_test(
         writeln!(output, "{line}")?;
         counts.add(&line);
     }
-    Ok(child.wait()?.success())
+    Ok((counts, child.wait()?.success()))
 }
 
 /// Returns cargo like [`setup::cargo`]; it and its children use only idle processor time.
@@ -244,6 +252,18 @@ fn idle_cargo() -> Result<Command> {
         };
     }
     Ok(command)
+}
+
+impl std::ops::Add for TestCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
 }
 
 impl TestCounts {
@@ -273,13 +293,13 @@ fn succeeded(outcome: &TierResult) -> bool {
         && outcome.counts.skipped == 0
 }
 
-fn tier_name(tier: Tier, docker: bool) -> String {
-    format!("{tier:?}").to_lowercase() + if docker { " --docker" } else { "" }
+fn tier_name(tier: Tier) -> String {
+    format!("{tier:?}").to_lowercase()
 }
 
 fn summary(outcome: &TierResult) -> String {
     let TestCounts { passed, failed, skipped } = outcome.counts;
-    let tier = tier_name(outcome.tier, outcome.docker);
+    let tier = tier_name(outcome.tier);
     let verdict = if succeeded(outcome) { "ok" } else { "FAILED" };
     format!(
         "{tier:<7} {verdict:<6} {passed} passed, {failed} failed, {skipped} skipped, in {}",
@@ -329,7 +349,6 @@ mod tests {
         ] {
             let outcome = TierResult {
                 tier: Tier::Lab,
-                docker: false,
                 counts: TestCounts { passed, failed, skipped },
                 success,
                 elapsed: Duration::ZERO,
@@ -339,17 +358,9 @@ mod tests {
     }
 
     #[test]
-    fn docker_is_only_for_the_tier_peers() {
-        for tier in [None, Some(Tier::Unit), Some(Tier::Lab), Some(Tier::Kubeadm)] {
-            let error = test(tier, true).unwrap_err().to_string();
-            assert!(error.ends_with("cargo lab test peers --docker"), "{error}");
-        }
-    }
-
-    #[test]
     fn every_target_belongs_to_exactly_one_tier() {
         let targets: Vec<String> =
-            ["tidy", "cluster", "crds", "install", "kubeadm", "peers", "sim", "wire"]
+            ["tidy", "wire", "cluster", "crds", "install", "kubeadm", "peers", "sim"]
                 .map(str::to_owned)
                 .into();
         let names = |tier| {

@@ -89,6 +89,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         proxy_mode: Some(proxy_mode.to_owned()),
         leases: args.leases,
         bgp: args.bgp,
+        containers: false,
         kubeadm: args.kubeadm,
         loopback_health: false,
         audit: false,
@@ -131,7 +132,7 @@ pub(crate) fn prepare(
     let kubernetes = prepare_kubernetes(steps, kubernetes)?;
     let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
     let programs = steps.step("Build FerroLB", FERROLB_BUILD, programs::build)?;
-    Ok(Tools { kubernetes, programs, gobgp, docker: false, kubeadm: None })
+    Ok(Tools { kubernetes, programs, gobgp, kubeadm: None })
 }
 
 /// Builds a version of Kubernetes.

@@ -1,34 +1,38 @@
 //! Limit of the shared labs that exist at the same time in one test run.
 
+use crate::Options;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Number of slots: one per processor of the machine on which the scenarios' time limits were
-/// determined. A third slot shortens the whole run by an eighth, but lengthens the measured
-/// outages.
-const SLOTS_MAX: usize = 2;
+/// Maximum cost of the labs that exist at the same time: two labs with three nodes each, on the
+/// machine with two processors on which the scenarios' time limits were determined. A third such
+/// lab shortens the whole run by an eighth, but lengthens the measured outages.
+const COST_MAX: u8 = 8;
+/// Cost of a control plane. A node costs 1.
+const CONTROL_PLANE_COST: u8 = 1;
 
-static TAKEN_SLOTS: Mutex<usize> = Mutex::new(0);
-static SLOT_RELEASED: Condvar = Condvar::new();
+static TAKEN: Mutex<u8> = Mutex::new(0);
+static RELEASED: Condvar = Condvar::new();
 
-/// A slot for one lab, released when dropped.
-pub(super) struct LabSlot(());
+/// Share of the machine for one lab, released when dropped.
+pub(super) struct LabSlot(u8);
 
 impl LabSlot {
-    /// Waits for a slot, and takes it.
-    pub(super) fn take() -> Self {
-        // The count is consistent even after a panic.
-        let taken = TAKEN_SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = SLOT_RELEASED
-            .wait_while(taken, |taken| *taken >= SLOTS_MAX)
+    /// Waits until the machine has room for a lab with these options.
+    pub(super) fn take(options: &Options) -> Self {
+        let cost = (options.nodes + CONTROL_PLANE_COST).min(COST_MAX);
+        // The sum is consistent even after a panic.
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = RELEASED
+            .wait_while(taken, |taken| *taken + cost > COST_MAX)
             .unwrap_or_else(PoisonError::into_inner);
-        *taken += 1;
-        Self(())
+        *taken += cost;
+        Self(cost)
     }
 }
 
 impl Drop for LabSlot {
     fn drop(&mut self) {
-        *TAKEN_SLOTS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        SLOT_RELEASED.notify_one();
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        RELEASED.notify_all();
     }
 }

@@ -1,6 +1,7 @@
 //! BFD of the node's sessions with FRR and BIRD; README.md has the drawing.
 
 use crate::expect;
+use crate::in_containers;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name};
 use crate::reported::{self, ESTABLISHED, SessionSnapshot};
 use anyhow::{Context, Result, ensure};
@@ -9,7 +10,7 @@ use ferrolb_lab::routers::{Peering, Router, RouterKind};
 use ferrolb_lab::scenario::{print_measured, run_scenario_alone, step};
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::ROUTERS;
-use ferrolb_lab::{Lab, Options, Signal, run, wait};
+use ferrolb_lab::{Lab, Signal, run, wait};
 use serde_json::{Value, json};
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
@@ -34,7 +35,7 @@ const DROP_BFD: &str = "table inet drop_bfd { chain output { type filter hook ou
 
 #[test]
 fn bfd_uses_the_timers_of_the_profile_and_detects_failures() {
-    run_scenario_alone(&Options { nodes: 1, bgp: true, ..Options::named("bfd") }, |lab| {
+    run_scenario_alone(&in_containers("bfd"), |lab| {
         let node = Host::node(1);
         let port =
             step("another program on the node uses the BFD port", || bind_bfd_port(lab, &node))?;

@@ -1,6 +1,7 @@
 //! The unchanged configurations and objects of `examples/bgp-lab`; README.md has the drawing.
 
 use crate::expect::{self, wait_exact_paths};
+use crate::in_containers;
 use crate::objects::{BGP_MAX, prefix};
 use anyhow::{Context, Result};
 use ferrolb_lab::routers::{BgpRoute, Router, RouterKind};
@@ -8,7 +9,7 @@ use ferrolb_lab::scenario::{run_scenario, step};
 use ferrolb_lab::setup::repository;
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::ROUTERS;
-use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_lab::{Lab, wait};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ const CONFIGS: [(RouterKind, &str); 3] = [
 
 #[test]
 fn the_example_routers_receive_the_paths_of_a_service() {
-    run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("example") }, |lab| {
+    run_scenario(&in_containers("example"), |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
         let routers = step("each router starts with its configuration file", || {

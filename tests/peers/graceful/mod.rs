@@ -5,6 +5,7 @@ mod outage;
 mod upgrade;
 
 use crate::expect;
+use crate::in_containers;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name, prefix};
 use crate::reported::SessionSnapshot;
 use anyhow::{Context, Result, ensure};
@@ -13,7 +14,7 @@ use ferrolb_lab::routers::{BgpRoute, Peering, Router, RouterKind};
 use ferrolb_lab::scenario::{print_measured, run_scenario_alone, step};
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::{NODE_AS, ROUTERS};
-use ferrolb_lab::{Lab, Options, Signal, wait};
+use ferrolb_lab::{Lab, Signal, wait};
 use outage::{route_client, run_without_loss};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,7 +32,7 @@ const NEW_ROUTES_MAX: Duration = BGP_MAX;
 
 #[test]
 fn routers_keep_routes_only_while_gobgpd_restarts() {
-    run_scenario_alone(&Options { nodes: 1, bgp: true, ..Options::named("graceful") }, |lab| {
+    run_scenario_alone(&in_containers("graceful"), |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
         let mut routers =

@@ -3,6 +3,7 @@
 
 use crate::connection_attempts;
 use crate::expect::{wait_exact_paths, wait_sessions_with};
+use crate::in_containers;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, prefix};
 use crate::reported;
 use anyhow::{Result, ensure};
@@ -10,7 +11,7 @@ use ferrolb_lab::routers::{BgpRoute, Peering, Router, RouterKind};
 use ferrolb_lab::scenario::{run_scenario, step};
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::{NODE_AS, OUTSIDE, ROUTER_AS, ROUTERS};
-use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_lab::{Lab, wait};
 use serde_json::{Value, json};
 
 /// The router that accepts packets of direct neighbors only. It forwards between the node and the
@@ -21,7 +22,7 @@ const UNLIMITED_ROUTER: &str = ROUTERS[1];
 
 #[test]
 fn a_session_needs_the_same_hop_limits_at_both_ends() {
-    run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("hoplimits") }, |lab| {
+    run_scenario(&in_containers("hoplimits"), |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
         step("a Service is advertised to all routers", || {

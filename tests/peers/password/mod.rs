@@ -3,6 +3,7 @@
 
 use crate::connection_attempts;
 use crate::expect::wait_sessions_with;
+use crate::in_containers;
 use crate::objects::{self, BGP_MAX, NAMESPACE, peer_name};
 use crate::reported::{self, ESTABLISHED, VALID};
 use anyhow::{Result, ensure};
@@ -10,7 +11,7 @@ use ferrolb_lab::routers::{Peering, Router, RouterKind};
 use ferrolb_lab::scenario::{print_measured, run_scenario, step};
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::ROUTERS;
-use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_lab::{Lab, wait};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -25,7 +26,7 @@ const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
 
 #[test]
 fn no_session_is_attempted_without_its_password() {
-    run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("password") }, |lab| {
+    run_scenario(&in_containers("password"), |lab| {
         let node = Host::node(1);
         let [v4, v6] = node.addresses();
         lab.start_ferrolb()?;

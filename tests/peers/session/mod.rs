@@ -2,6 +2,7 @@
 //! drawing.
 
 use crate::expect;
+use crate::in_containers;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name};
 use crate::reported;
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,7 @@ use ferrolb_lab::routers::{BgpRoute, Router};
 use ferrolb_lab::scenario::{print_measured, run_scenario, step};
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
-use ferrolb_lab::{Lab, Options, Signal, wait};
+use ferrolb_lab::{Lab, Signal, wait};
 use serde_json::{Value, json};
 
 /// The router that the second advertisement selects.
@@ -20,7 +21,7 @@ const CHANGED_PEER: &str = "tor3-v6";
 
 #[test]
 fn each_router_has_exactly_the_paths_of_its_advertisement() {
-    run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("session") }, |lab| {
+    run_scenario(&in_containers("session"), |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
         let routers = step("FRR, BIRD and GoBGP start", || expect::start_one_of_each(lab))?;

@@ -2,6 +2,7 @@
 //! other pods; README.md has the drawing.
 
 use crate::expect;
+use crate::in_containers;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::routers::{Peering, Router, RouterKind};
@@ -22,7 +23,7 @@ const PAGES: usize = 30;
 
 #[test]
 fn a_client_behind_a_router_reaches_all_announcing_nodes() {
-    run_scenario(&Options { bgp: true, ..Options::named("traffic") }, |lab| {
+    run_scenario(&Options { nodes: 3, ..in_containers("traffic") }, |lab| {
         let nodes =
             lab.nodes().iter().map(|node| objects::host(lab, node)).collect::<Result<Vec<_>>>()?;
         lab.start_ferrolb()?;

@@ -2,6 +2,7 @@
 //! the router's AS, and one session carries both families; README.md has the drawing.
 
 use crate::expect::{wait_exact_paths, wait_sessions_with};
+use crate::in_containers;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name, prefix};
 use crate::reported;
 use anyhow::{Result, ensure};
@@ -9,7 +10,7 @@ use ferrolb_lab::routers::{BgpRoute, Peering, Router, RouterKind};
 use ferrolb_lab::scenario::{run_scenario, step};
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
-use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_lab::{Lab, wait};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
@@ -31,7 +32,7 @@ const ND_HOP_LIMIT: u32 = 255;
 
 #[test]
 fn an_unnumbered_session_advertises_both_families() {
-    run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("unnumbered") }, |lab| {
+    run_scenario(&in_containers("unnumbered"), |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
         step("an interface pair connects the node and a router", || connect(lab, &node))?;
