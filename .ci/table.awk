@@ -42,7 +42,7 @@ function begin(name) {
   begin(name)
 }
 /^-- tier / { begin(substr($0, 4)) }
-/^[a-z]+( --docker)? +(ok|FAILED) +[0-9]+ passed, / {
+/^[a-z]+ +(ok|FAILED) +[0-9]+ passed, / {
   name = "tier " $0; sub(/ +(ok|FAILED) .*/, "", name)
   time = $0; sub(/.* in /, "", time)
   total[name] += seconds(time)
