@@ -8,6 +8,7 @@ use crate::services::{self, ADDRESS_ASSIGNED, service};
 use crate::{bgp_refusals, refusals};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, wait};
+use ferrolb_proto::api::NAMESPACE;
 use serde_json::{Value, json};
 
 #[test]
@@ -87,43 +88,49 @@ fn check_refused(lab: &Lab, object: Value, named: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn invalid_and_overlapping_pools_report_it_and_others_work() {
-    run_scenario(&one_node("contradiction"), |lab| {
+fn exhausted_invalid_and_overlapping_pools_report_it_and_others_work() {
+    run_scenario(&one_node("invalid"), |lab| {
         lab.install_ferrolb()?;
         lab.start_controller(&[])?;
-        step(
-            "a pool with a descending range is invalid, and its condition names the range",
-            || {
-                lab.apply_objects(&[pool("backwards", &["172.30.0.209-172.30.0.200"])])?;
-                wait_invalid(lab, "backwards", &["172.30.0.209-172.30.0.200"])
-            },
-        )?;
-        step(
-            "an overlapping pool is invalid, and its condition names the other pool and the address",
-            || {
-                lab.apply_objects(&[pool("lan", &["172.30.0.200-172.30.0.209"])])?;
-                pools::wait_valid(lab, "lan", true)?;
-                lab.apply_objects(&[pool("overlap", &["172.30.0.205-172.30.0.219"])])?;
-                wait_invalid(lab, "overlap", &["lan", "172.30.0.205"])
-            },
-        )?;
-        step("the first pool stays valid and assigns addresses", || {
-            pools::wait_valid(lab, "lan", true)?;
-            let address = services::serve(lab, "web")?;
-            ensure!(address.octets() == [172, 30, 0, 200], "the Service has {address}");
-            Ok(())
+        contradictions(lab)?;
+        step("all Services and pools are deleted", || {
+            lab.kubectl(&["delete", "service", "web", "next"])?;
+            lab.kubectl(&["-n", NAMESPACE, "delete", "ipaddresspools", "--all"]).map(drop)
         })?;
-        step("after the corrections, both pools are valid and assign addresses", || {
-            lab.apply_objects(&[pool("backwards", &["172.30.0.198-172.30.0.199"])])?;
-            lab.apply_objects(&[pool("overlap", &["172.30.0.210-172.30.0.219"])])?;
-            pools::wait_valid(lab, "backwards", true)?;
-            pools::wait_valid(lab, "overlap", true)?;
-            // Pools are used in the order of their names.
-            let address = services::serve(lab, "next")?;
-            ensure!(address.octets() == [172, 30, 0, 198], "the Service has {address}");
-            Ok(())
-        })
+        exhausted(lab)
     });
+}
+
+fn contradictions(lab: &Lab) -> Result<()> {
+    step("a pool with a descending range is invalid, and its condition names the range", || {
+        lab.apply_objects(&[pool("backwards", &["172.30.0.209-172.30.0.200"])])?;
+        wait_invalid(lab, "backwards", &["172.30.0.209-172.30.0.200"])
+    })?;
+    step(
+        "an overlapping pool is invalid, and its condition names the other pool and the address",
+        || {
+            lab.apply_objects(&[pool("lan", &["172.30.0.200-172.30.0.209"])])?;
+            pools::wait_valid(lab, "lan", true)?;
+            lab.apply_objects(&[pool("overlap", &["172.30.0.205-172.30.0.219"])])?;
+            wait_invalid(lab, "overlap", &["lan", "172.30.0.205"])
+        },
+    )?;
+    step("the first pool stays valid and assigns addresses", || {
+        pools::wait_valid(lab, "lan", true)?;
+        let address = services::serve(lab, "web")?;
+        ensure!(address.octets() == [172, 30, 0, 200], "the Service has {address}");
+        Ok(())
+    })?;
+    step("after the corrections, both pools are valid and assign addresses", || {
+        lab.apply_objects(&[pool("backwards", &["172.30.0.198-172.30.0.199"])])?;
+        lab.apply_objects(&[pool("overlap", &["172.30.0.210-172.30.0.219"])])?;
+        pools::wait_valid(lab, "backwards", true)?;
+        pools::wait_valid(lab, "overlap", true)?;
+        // Pools are used in the order of their names.
+        let address = services::serve(lab, "next")?;
+        ensure!(address.octets() == [172, 30, 0, 198], "the Service has {address}");
+        Ok(())
+    })
 }
 
 /// Waits until the condition `Valid` of a pool is False, and checks that the condition's message
@@ -136,57 +143,49 @@ fn wait_invalid(lab: &Lab, name: &str, named: &[&str]) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_service_reports_exhausted_pools_and_gets_a_freed_address() {
-    run_scenario(&one_node("exhausted"), |lab| {
-        lab.install_ferrolb()?;
-        lab.start_controller(&[])?;
-        lab.apply_objects(&[pool("lan", &["172.30.0.200", "fd30::200/127"])])?;
-        let first = services::serve(lab, "first")?;
-        step("a second Service reports PoolExhausted by condition and Event", || {
-            lab.apply_objects(&[service("second", json!({}))])?;
-            services::wait_for(lab, "second", "PoolExhausted", |service| {
-                let condition = services::condition(service, ADDRESS_ASSIGNED)?;
-                let exhausted = condition.status == "False" && condition.reason == "PoolExhausted";
-                (exhausted && !condition.message.is_empty()).then_some(())
-            })?;
-            wait::until("a Warning Event reports it", pools::STATE_MAX, || {
-                let events = services::events(lab, "second")?;
-                let is_warning = |reason: Option<&str>, kind: Option<&str>| {
-                    reason == Some("PoolExhausted") && kind == Some("Warning")
-                };
-                Ok(events
-                    .iter()
-                    .any(|event| is_warning(event.reason.as_deref(), event.type_.as_deref()))
-                    .then_some(()))
-            })
+fn exhausted(lab: &Lab) -> Result<()> {
+    lab.apply_objects(&[pool("lan", &["172.30.0.200", "fd30::200/127"])])?;
+    let first = services::serve(lab, "first")?;
+    step("a second Service reports PoolExhausted by condition and Event", || {
+        lab.apply_objects(&[service("second", json!({}))])?;
+        services::wait_for(lab, "second", "PoolExhausted", |service| {
+            let condition = services::condition(service, ADDRESS_ASSIGNED)?;
+            let exhausted = condition.status == "False" && condition.reason == "PoolExhausted";
+            (exhausted && !condition.message.is_empty()).then_some(())
         })?;
-        step("a Service that needs IPv6 only still gets an address", || {
-            lab.apply_objects(&[service("other", json!({"ipFamilies": ["IPv6"]}))])?;
-            services::wait_for(lab, "other", "an address", |service| {
-                services::addresses(service).first().copied()
-            })
-        })?;
-        step(
-            "the first Service is deleted, and the second gets its address and reports it",
-            || {
-                services::delete(lab, "first")?;
-                let address = services::address(lab, "second")?;
-                ensure!(address == first, "the Service has {address}");
-                services::wait_for(lab, "second", "AddressAssigned", |service| {
-                    services::condition(service, ADDRESS_ASSIGNED)
-                        .filter(|condition| condition.status == "True")
-                        .map(drop)
-                })
-            },
-        )?;
-        step("a waiting Service gets an address from a new pool", || {
-            lab.apply_objects(&[service("third", json!({}))])?;
-            services::wait_for(lab, "third", "a condition", |service| {
-                services::condition(service, ADDRESS_ASSIGNED).map(drop)
-            })?;
-            lab.apply_objects(&[pool("more", &["172.30.0.201"])])?;
-            services::address(lab, "third").map(drop)
+        wait::until("a Warning Event reports it", pools::STATE_MAX, || {
+            let events = services::events(lab, "second")?;
+            let is_warning = |reason: Option<&str>, kind: Option<&str>| {
+                reason == Some("PoolExhausted") && kind == Some("Warning")
+            };
+            Ok(events
+                .iter()
+                .any(|event| is_warning(event.reason.as_deref(), event.type_.as_deref()))
+                .then_some(()))
         })
-    });
+    })?;
+    step("a Service that needs IPv6 only still gets an address", || {
+        lab.apply_objects(&[service("other", json!({"ipFamilies": ["IPv6"]}))])?;
+        services::wait_for(lab, "other", "an address", |service| {
+            services::addresses(service).first().copied()
+        })
+    })?;
+    step("the first Service is deleted, and the second gets its address and reports it", || {
+        services::delete(lab, "first")?;
+        let address = services::address(lab, "second")?;
+        ensure!(address == first, "the Service has {address}");
+        services::wait_for(lab, "second", "AddressAssigned", |service| {
+            services::condition(service, ADDRESS_ASSIGNED)
+                .filter(|condition| condition.status == "True")
+                .map(drop)
+        })
+    })?;
+    step("a waiting Service gets an address from a new pool", || {
+        lab.apply_objects(&[service("third", json!({}))])?;
+        services::wait_for(lab, "third", "a condition", |service| {
+            services::condition(service, ADDRESS_ASSIGNED).map(drop)
+        })?;
+        lab.apply_objects(&[pool("more", &["172.30.0.201"])])?;
+        services::address(lab, "third").map(drop)
+    })
 }

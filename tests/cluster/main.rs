@@ -55,7 +55,6 @@ mod planned_stop;
 mod pools;
 mod power_cut;
 mod privileges;
-mod proxy_modes;
 mod proxy_outages;
 mod refusals;
 mod relay;

@@ -109,7 +109,7 @@ fn wait_udp_reply(lab: &Lab, server: SocketAddr, pod: &str) -> Result<()> {
 }
 
 /// Waits until the client gets the page of a pod whose name has this prefix.
-fn wait_page(lab: &Lab, server: SocketAddr, pod: &str) -> Result<Page> {
+pub(crate) fn wait_page(lab: &Lab, server: SocketAddr, pod: &str) -> Result<Page> {
     wait::until(
         &format!("the client gets the page of a pod with the prefix {pod}"),
         pools::STATE_MAX,
@@ -233,25 +233,4 @@ fn check_reported_once(lab: &Lab, addresses: &[IpAddr]) -> Result<()> {
         "the Event's note is {note:?}"
     );
     Ok(())
-}
-
-#[test]
-fn a_service_without_node_ports_is_served() {
-    run_scenario(&Options::named("nonodeports"), |lab| {
-        lab.start_ferrolb()?;
-        services::apply_pool_and_pod(lab, "node1")?;
-        lab.apply_objects(&[services::service(
-            "web",
-            json!({"allocateLoadBalancerNodePorts": false}),
-        )])?;
-        let address = services::address(lab, "web")?;
-        step("the Service has no node port", || {
-            let ports =
-                services::get(lab, "web")?.spec.and_then(|spec| spec.ports).unwrap_or_default();
-            ensure!(ports.len() == 1 && ports[0].node_port.is_none(), "the ports are {ports:?}");
-            Ok(())
-        })?;
-        step("the client gets the page", || wait_page(lab, (address, 80).into(), "web").map(drop))?;
-        step("one node owns the address", || segment::owner(lab, address).map(drop))
-    });
 }

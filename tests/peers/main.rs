@@ -1,7 +1,7 @@
-//! Tests of FerroLB with real routers: FRR, BIRD and GoBGP. The tests need root. Each scenario has a
-//! folder with a diagram of its topology, and starts a lab of its own. Scenarios whose subject is the
-//! protocol between FerroLB and a router run each router in a container, the others in a namespace.
-//! The test `api` needs no lab, but the sources of GoBGP.
+//! Tests of FerroLB with real routers: FRR, BIRD and GoBGP. The tests need root. Each scenario has
+//! a folder with a diagram of its topology, and starts a lab of its own. Scenarios whose subject is
+//! the protocol between FerroLB and a router run each router in a container, the others in a
+//! namespace. The test `api` needs no lab, but the sources of GoBGP.
 
 mod api;
 mod attributes;

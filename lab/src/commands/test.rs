@@ -19,12 +19,10 @@ use std::time::Duration;
 /// Beginning of all calls of cargo: the profile and the features with which the lab's programs are
 /// built, so nothing is compiled twice.
 const CARGO_TEST: [&str; 5] = ["test", "--profile", "lab", "--workspace", "--no-fail-fast"];
-/// Test targets whose tests wait for a lab slot, the longest of their tiers, and the number of test
-/// threads. All tests that may
-/// run together should have a thread; with fewer threads, tests that wait to run alone would occupy
-/// them.
-const WAITING_TARGETS: [&str; 3] = ["cluster", "peers", "kubeadm"];
-const THREADS: &str = "100";
+/// Number of test threads of targets whose tests wait most of the time. All tests of labs should
+/// have a thread: with fewer threads, tests that wait to run alone would occupy them.
+const THREADS: [(&str, &str); 4] =
+    [("cluster", "100"), ("peers", "100"), ("kubeadm", "100"), ("wire", "8")];
 /// File next to the lab's program with the permissions that FerroLB's accounts used in this run.
 const PERMISSIONS_FILE: &str = "rights-used.jsonl";
 
@@ -153,49 +151,25 @@ fn run_tiers(
     })
 }
 
-/// Runs a tier with the command `cargo`, and writes its output to `output`. The tier's calls run side
-/// by side, because tests on the kernel leave processors idle. Labs append the used permissions to
-/// the file `permissions_file`.
+/// Runs a tier with the command `cargo`, and writes its output to `output`. Labs append the used
+/// permissions to the file `permissions_file`.
 fn run_tier(
     tier: Tier,
     permissions_file: &Path,
     targets: &[String],
     cargo: fn() -> Result<Command>,
-    output: &mut dyn Write,
+    output: &mut impl Write,
 ) -> Result<TierResult> {
     let start = wait::now();
+    let (mut counts, mut success) = (TestCounts::default(), true);
     writeln!(output, "\n-- tier {}", tier_name(tier))?;
-    let call = |arguments: Vec<String>, output: &mut dyn Write| {
+    for arguments in cargo_calls(tier, targets) {
         writeln!(output, "\n$ cargo {}", arguments.join(" "))?;
         let mut cargo = cargo()?;
         cargo.args(arguments).env(permissions::run::PERMISSIONS_FILE_ENV, permissions_file);
-        cargo_test(cargo, output)
-    };
-    let mut calls = cargo_calls(tier, targets).into_iter();
-    let first = calls.next().context("the tier has no test target")?;
-    let results = std::thread::scope(|scope| {
-        let others: Vec<_> = calls
-            .map(|arguments| {
-                scope.spawn(|| {
-                    let mut output = Vec::new();
-                    call(arguments, &mut output).map(|result| (result, output))
-                })
-            })
-            .collect();
-        let mut results = vec![call(first, output)?];
-        for other in others {
-            let (result, text) = other.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-            output.write_all(&text)?;
-            results.push(result);
-        }
-        Ok::<_, anyhow::Error>(results)
-    })?;
-    Ok(TierResult {
-        tier,
-        counts: results.iter().fold(TestCounts::default(), |sum, (counts, _)| sum + *counts),
-        success: results.iter().all(|(_, success)| *success),
-        elapsed: wait::now() - start,
-    })
+        success &= cargo_test(cargo, output, &mut counts)?;
+    }
+    Ok(TierResult { tier, counts, success, elapsed: wait::now() - start })
 }
 
 /// Returns the `cargo test` calls of a tier.
@@ -207,11 +181,14 @@ fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
         let all: Vec<&str> = ["--lib", "--bins"].into_iter().chain(named).collect();
         return vec![call(&all), call(&["--doc"])];
     }
-    let threads = ["--", "--test-threads", THREADS];
-    let (waiting, others): (Vec<_>, Vec<_>) =
-        of_tier.partition(|target| WAITING_TARGETS.contains(&target.as_str()));
-    let waiting = waiting.iter().map(|target| call(&[&["--test", target], &threads[..]].concat()));
-    waiting.chain(others.iter().map(|target| call(&["--test", target]))).collect()
+    let threads = |target: &str| THREADS.iter().find(|(name, _)| *name == target);
+    of_tier
+        .map(|target| {
+            let threads = threads(target).map(|(_, count)| ["--", "--test-threads", count]);
+            let threads = threads.as_ref().map_or(&[][..], |words| &words[..]);
+            call(&[&["--test", target], threads].concat())
+        })
+        .collect()
 }
 
 /// Returns the tier of a test target.
@@ -226,10 +203,12 @@ fn tier_of(target: &str) -> Tier {
     }
 }
 
-/// Runs one call, copies its output to `output`, and returns the test results and whether it
-/// succeeded.
-fn cargo_test(mut cargo: Command, output: &mut dyn Write) -> Result<(TestCounts, bool)> {
-    let mut counts = TestCounts::default();
+/// Runs one call, copies its output to `output`, and returns whether it succeeded.
+fn cargo_test(
+    mut cargo: Command,
+    output: &mut impl Write,
+    counts: &mut TestCounts,
+) -> Result<bool> {
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let lines = child.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(lines).lines() {
@@ -237,7 +216,7 @@ fn cargo_test(mut cargo: Command, output: &mut dyn Write) -> Result<(TestCounts,
         writeln!(output, "{line}")?;
         counts.add(&line);
     }
-    Ok((counts, child.wait()?.success()))
+    Ok(child.wait()?.success())
 }
 
 /// Returns cargo like [`setup::cargo`]; it and its children use only idle processor time.
@@ -252,18 +231,6 @@ fn idle_cargo() -> Result<Command> {
         };
     }
     Ok(command)
-}
-
-impl std::ops::Add for TestCounts {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            passed: self.passed + other.passed,
-            failed: self.failed + other.failed,
-            skipped: self.skipped + other.skipped,
-        }
-    }
 }
 
 impl TestCounts {
@@ -360,7 +327,7 @@ mod tests {
     #[test]
     fn every_target_belongs_to_exactly_one_tier() {
         let targets: Vec<String> =
-            ["tidy", "wire", "cluster", "crds", "install", "kubeadm", "peers", "sim"]
+            ["tidy", "cluster", "wire", "crds", "install", "kubeadm", "peers", "sim"]
                 .map(str::to_owned)
                 .into();
         let names = |tier| {

@@ -19,7 +19,7 @@ pub(super) struct LabSlot(u8);
 impl LabSlot {
     /// Waits until the machine has room for a lab with these options.
     pub(super) fn take(options: &Options) -> Self {
-        let cost = (options.nodes + CONTROL_PLANE_COST).min(COST_MAX);
+        let cost = cost(options.nodes);
         // The sum is consistent even after a panic.
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = RELEASED
@@ -30,9 +30,26 @@ impl LabSlot {
     }
 }
 
+fn cost(nodes: u8) -> u8 {
+    (nodes + CONTROL_PLANE_COST).min(COST_MAX)
+}
+
 impl Drop for LabSlot {
     fn drop(&mut self) {
         *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
         RELEASED.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::NODES_MAX;
+
+    #[test]
+    fn two_labs_with_three_nodes_or_four_with_one_have_room() {
+        assert!(2 * cost(3) <= COST_MAX && 3 * cost(3) > COST_MAX);
+        assert!(4 * cost(1) <= COST_MAX && 5 * cost(1) > COST_MAX);
+        assert!(cost(NODES_MAX) <= COST_MAX, "the largest lab would wait forever");
     }
 }

@@ -155,6 +155,6 @@ pub fn build() -> Result<KubeadmParts> {
     let images = build_cache::build(CACHE_NAME, &inputs, |folder| {
         kubeadm_images::make(&programs, &root, &names, Arch::own(), folder)
     })?;
-    let ferrolb = programs::build_static("release", Arch::own().target())?;
+    let ferrolb = programs::build_static("lab", Arch::own().target())?;
     Ok(KubeadmParts { programs, root, images, pause, ferrolb })
 }
