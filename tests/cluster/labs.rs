@@ -69,6 +69,15 @@ fn a_lab_with_a_killed_lab_program_is_taken_down() {
     });
 }
 
+#[test]
+fn idle_work_has_the_lowest_priority() -> Result<()> {
+    let policy = "chrt --pid $$; cat /proc/$$/autogroup";
+    let mut idle = Command::new(&Tools::ready()?.programs.lab);
+    let output = run::run(idle.args(["idle", "sh", "-c", policy]))?;
+    ensure!(output.contains("SCHED_IDLE") && output.contains("nice 19"), "{output}");
+    Ok(())
+}
+
 fn lab_program(tools: &Tools, name: &str) -> Command {
     let mut command = Command::new(&tools.programs.lab);
     command.args(["--name", name]);

@@ -27,7 +27,7 @@ pub(crate) fn idle(program: &[String]) -> Result<()> {
     // The scheduler groups by session, so the policy of `chrt` alone has no effect on programs of
     // other sessions (sched(7), autogroup).
     let session = setsid()?;
-    process::lower_priority(session.as_raw_nonzero().get());
+    process::set_idle_priority(session.as_raw_nonzero().get());
     std::thread::spawn(move || {
         // The result does not matter: no one is left to receive an error.
         let _ = poll(&mut [PollFd::new(&parent, PollFlags::IN)], None);
