@@ -1,7 +1,7 @@
 //! Tests of FerroLB on a real cluster: a real API server, a real kube-proxy, and a client on the
 //! segment that checks the results. The tests need root. Each test starts a lab of its own. Because
-//! labs disturb each other's timing, only two run at a time, and Kubernetes' own programs run at a
-//! lower priority.
+//! labs disturb each other's timing, only a few run at a time, and Kubernetes' own programs run at
+//! a lower priority.
 
 mod address_conflicts;
 mod allocation;

@@ -13,8 +13,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub(crate) const FAILBACK_NEVER: [&str; 2] = ["--failback-delay", "never"];
-/// Times for which the pool is missing, less than `--pool-grace`.
-const ABSENCES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(50)];
+/// Flag of the controller, and times for which the pool is missing, which are shorter.
+const POOL_GRACE: [&str; 2] = ["--pool-grace", "20s"];
+const ABSENCES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(14)];
 /// Time for which the client connects after the pool exists again.
 const AFTER: Duration = Duration::from_secs(3);
 
@@ -22,7 +23,7 @@ const AFTER: Duration = Duration::from_secs(3);
 fn clients_do_not_notice_that_a_pool_is_created_again() {
     run_scenario(&Options::named("missingpool"), |lab| {
         lab.install_ferrolb()?;
-        lab.start_controller(&[])?;
+        lab.start_controller(&POOL_GRACE)?;
         // A move of the address meanwhile would cut connections, whatever becomes of the pool.
         lab.nodes().iter().try_for_each(|node| lab.start_speaker(node, &FAILBACK_NEVER))?;
         let (address, _) = step("a Service is served", || serve_from_other_node(lab))?;

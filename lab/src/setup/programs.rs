@@ -73,7 +73,11 @@ fn executables(
 ) -> Result<BTreeMap<String, PathBuf>> {
     let mut cargo = super::cargo();
     cargo.args(["build", "--quiet", "--profile", profile]);
-    cargo.args(target.map(|target| ["--target", target]).into_iter().flatten());
+    if let Some(target) = target {
+        // In a folder of its own, so that no other call of cargo waits for the end of this build.
+        let folder = ferrolb_lab_launcher::target_folder().join("static");
+        cargo.args(["--target", target]).env("CARGO_TARGET_DIR", folder);
+    }
     cargo.args(names.iter().flat_map(|name| ["--bin", *name]));
     cargo.args(["--message-format", "json-render-diagnostics"]);
     Ok(parse_executables(&run::run(&mut cargo)?))
