@@ -150,12 +150,11 @@ impl Lab {
                 .iter()
                 .try_for_each(|node| bgp::start(&self.state, gobgp, node).map(drop))?;
         }
+        self.api(async |client| api::wait_ready(&client).await)
+            .with_context(|| self.log_tail("kube-apiserver"))?;
+        control_plane::start_controller_manager(&self.state, &self.facts)?;
         let version = self.facts.version.name()?;
-        self.api(async |client| {
-            api::wait_ready(&client).await?;
-            nodes::register(&client, &self.facts, &version).await
-        })
-        .with_context(|| self.log_tail("kube-apiserver"))?;
+        self.api(async |client| nodes::register(&client, &self.facts, &version).await)?;
         if self.facts.leases {
             self.nodes().iter().try_for_each(|node| {
                 lease::start(&self.state, &self.tools.programs.lab, node).map(drop)

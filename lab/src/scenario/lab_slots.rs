@@ -6,8 +6,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// Maximum cost of the labs that exist at the same time: three labs with three nodes each, on the
 /// machine with two processors on which the scenarios' time limits were determined.
 const COST_MAX: u8 = 12;
-/// Cost of a control plane. A node costs 1.
+/// Cost of a control plane, and of a Docker engine with its routers. A node costs 1.
 const CONTROL_PLANE_COST: u8 = 1;
+const CONTAINERS_COST: u8 = 2;
 
 static TAKEN: Mutex<u8> = Mutex::new(0);
 static RELEASED: Condvar = Condvar::new();
@@ -18,7 +19,7 @@ pub(super) struct LabSlot(u8);
 impl LabSlot {
     /// Waits until the machine has room for a lab with these options.
     pub(super) fn take(options: &Options) -> Self {
-        let cost = cost(options.nodes);
+        let cost = cost(options.nodes, options.containers);
         // The sum is consistent even after a panic.
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = RELEASED
@@ -29,8 +30,9 @@ impl LabSlot {
     }
 }
 
-fn cost(nodes: u8) -> u8 {
-    (nodes + CONTROL_PLANE_COST).min(COST_MAX)
+fn cost(nodes: u8, containers: bool) -> u8 {
+    let more = if containers { CONTAINERS_COST } else { 0 };
+    (nodes + CONTROL_PLANE_COST + more).min(COST_MAX)
 }
 
 impl Drop for LabSlot {
@@ -47,8 +49,9 @@ mod tests {
 
     #[test]
     fn three_labs_with_three_nodes_or_six_with_one_have_room() {
-        assert!(3 * cost(3) <= COST_MAX && 4 * cost(3) > COST_MAX);
-        assert!(6 * cost(1) <= COST_MAX && 7 * cost(1) > COST_MAX);
-        assert!(cost(NODES_MAX) <= COST_MAX, "the largest lab would wait forever");
+        assert!(3 * cost(3, false) <= COST_MAX && 4 * cost(3, false) > COST_MAX);
+        assert!(6 * cost(1, false) <= COST_MAX && 7 * cost(1, false) > COST_MAX);
+        assert!(3 * cost(1, true) <= COST_MAX && 4 * cost(1, true) > COST_MAX);
+        assert!(cost(NODES_MAX, true) <= COST_MAX, "the largest lab would wait forever");
     }
 }
