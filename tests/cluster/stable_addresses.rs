@@ -33,7 +33,7 @@ const KUBE_PROXY_GAP_MAX_MS: f64 = 1_500.0;
 /// Time for which the client connects after the last event.
 const AFTER: Duration = Duration::from_secs(2);
 /// Number of Services that are deleted and created again.
-const SERVICE_COUNT: usize = 500;
+const SERVICE_COUNT: usize = 100;
 /// Time for which the client connects while they are deleted, and until kube-proxy has removed
 /// their rules.
 const DELETED_AFTER: Duration = Duration::from_secs(8);

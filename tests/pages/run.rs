@@ -211,6 +211,11 @@ fn check(expected: Option<&str>, finished: &Finished) -> Result<()> {
     Ok(())
 }
 
+/// Returns whether the commands of a block change something.
+pub(crate) fn changes(block: &Block) -> bool {
+    changes_something(&commands(block))
+}
+
 fn changes_something(commands: &str) -> bool {
     let mut words = commands.split_whitespace();
     words.any(|word| CHANGES.contains(&word) || word.contains('>') || word == "&")

@@ -1,6 +1,7 @@
-//! Scenarios of the pages: one lab for each page whose commands need it.
+//! Scenarios of the pages: a lab for each page whose commands need it, and one lab for all pages
+//! that leave no trace.
 
-use crate::run::Runner;
+use crate::run::{self, Runner};
 use crate::{DOCS, pages, to_lab};
 use anyhow::{Context, Result};
 use ferrolb_lab::scenario::{print_measured, run_scenario};
@@ -16,9 +17,10 @@ const OBJECTS: &str = "tests/pages/objects";
 /// Label of the pods that the Services of all pages select.
 const POD_LABEL: (&str, &str) = ("app", "web");
 
-/// Runs every page that needs `topology`, each in a lab of its own: first `prepare`, then the
-/// objects of the page's reader, then the blocks of the page. The labs wait for slots. `options`
-/// has the prefix of the labs' names.
+/// Runs every page that needs `topology`: first `prepare`, then the objects of the page's reader,
+/// then the blocks of the page. Each page has a lab of its own, apart from those of
+/// [`Topology::Lab`] that leave no trace, which share one. The labs wait for slots. `options` has
+/// the prefix of the labs' names.
 ///
 /// # Panics
 /// If a page fails, after all others have run.
@@ -28,36 +30,55 @@ pub fn run_pages(
     prepare: impl Fn(&Lab, &Page) -> Result<()> + Sync,
 ) {
     let pages = pages().unwrap_or_else(|error| panic!("{error:#}"));
-    let pages: Vec<&Page> = pages.iter().filter(|page| page.needs(topology)).collect();
-    assert!(!pages.is_empty(), "no page has commands for {topology}");
-    let failed: Vec<&str> = std::thread::scope(|scope| {
-        let started = pages.iter().copied().enumerate().map(|(index, page)| {
+    let pages = pages.iter().filter(|page| page.needs(topology));
+    let (traceless, others): (Vec<&Page>, Vec<&Page>) =
+        pages.partition(|page| topology == Topology::Lab && leaves_no_trace(page, topology));
+    let mut groups: Vec<Vec<&Page>> = others.into_iter().map(|page| vec![page]).collect();
+    groups.extend((!traceless.is_empty()).then_some(traceless));
+    assert!(!groups.is_empty(), "no page has commands for {topology}");
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let started = groups.iter().enumerate().map(|(index, pages)| {
             let name = format!("{}{index}", options.name);
             let (options, prepare) = (Options { name, ..options.clone() }, &prepare);
-            (page, scope.spawn(move || run_page(topology, &options, page, prepare)))
+            (pages, scope.spawn(move || run_group(topology, &options, pages, prepare)))
         });
         let started: Vec<_> = started.collect();
-        let results = started.into_iter().map(|(page, thread)| (page, thread.join()));
-        results.filter(|(_, result)| result.is_err()).map(|(page, _)| page.path.as_str()).collect()
+        let results = started.into_iter().map(|(pages, thread)| (pages, thread.join()));
+        results.filter(|(_, result)| result.is_err()).map(|(pages, _)| paths(pages)).collect()
     });
     assert!(failed.is_empty(), "blocks of these pages fail: {failed:?}");
 }
 
-fn run_page(
+fn paths(pages: &[&Page]) -> String {
+    pages.iter().map(|page| page.path.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns whether the page's commands change nothing, and its reader needs no objects.
+fn leaves_no_trace(page: &Page, topology: Topology) -> bool {
+    let blocks = page.blocks_for(topology);
+    blocks.iter().all(|block| !run::changes(block))
+        && !repository().join(objects_file(page)).exists()
+}
+
+fn run_group(
     topology: Topology,
     options: &Options,
-    page: &Page,
+    pages: &[&Page],
     prepare: impl Fn(&Lab, &Page) -> Result<()>,
 ) {
     run_scenario(options, |lab| {
         let start = wait::now();
-        prepare(lab, page)?;
+        let first = pages.first().context("a group of pages is empty")?;
+        prepare(lab, first)?;
         let ready = wait::now();
-        apply_objects(lab, page)?;
-        let count = Runner::in_lab(lab)?.page(page, topology)?;
+        let mut count = 0;
+        for page in pages {
+            apply_objects(lab, page)?;
+            count += Runner::in_lab(lab)?.page(page, topology)?;
+        }
         print_measured(&format!(
             "{}: {count} blocks in {:.1} s, after {:.1} s for FerroLB and pods",
-            page.path,
+            paths(pages),
             ready.elapsed().as_secs_f64(),
             (ready - start).as_secs_f64()
         ));
