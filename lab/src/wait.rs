@@ -5,8 +5,9 @@ use anyhow::{Result, bail};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Interval of polls.
+/// Shortest and longest pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Factor by which a limit is longer on a machine that is always busy.
 const BUSY_FACTOR: u32 = 10;
 /// The kernel's measurement of the time in which a program waited for a processor.
@@ -58,6 +59,12 @@ fn parse_pressure(text: &str) -> Option<Duration> {
     Some(Duration::from_micros(total.parse().ok()?))
 }
 
+/// Returns the pause after a poll that took `check`: as long, so that polls with an expensive
+/// command, such as one in a container, leave the processor to the polled program.
+fn pause_after(check: Duration) -> Duration {
+    check.clamp(POLL_INTERVAL, PAUSE_MAX)
+}
+
 /// Calls `check` repeatedly until it returns a result. After `limit` of a [`WorkClock`], fails with
 /// `goal` and the last error of `check`.
 #[expect(
@@ -71,6 +78,7 @@ pub fn until<T>(
 ) -> Result<T> {
     let clock = WorkClock::start();
     loop {
+        let check_start = now();
         let reason = match check() {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => String::new(),
@@ -79,7 +87,7 @@ pub fn until<T>(
         if clock.elapsed() >= limit {
             bail!("{goal}: not within {limit:?}{reason}");
         }
-        std::thread::sleep(POLL_INTERVAL);
+        std::thread::sleep(pause_after(check_start.elapsed()));
     }
 }
 
@@ -108,6 +116,7 @@ pub async fn until_async<T, F: Future<Output = Result<Option<T>>>>(
 ) -> Result<T> {
     let clock = WorkClock::start();
     loop {
+        let check_start = now();
         let reason = match check().await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => String::new(),
@@ -116,7 +125,7 @@ pub async fn until_async<T, F: Future<Output = Result<Option<T>>>>(
         if clock.elapsed() >= limit {
             bail!("{goal}: not within {limit:?}{reason}");
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
+        tokio::time::sleep(pause_after(check_start.elapsed())).await;
     }
 }
 
@@ -132,6 +141,13 @@ mod tests {
             Ok((calls == 3).then_some(calls))
         });
         assert_eq!(third.unwrap(), 3);
+    }
+
+    #[test]
+    fn expensive_polls_leave_half_of_the_time() {
+        for (check, pause) in [(0, 20), (20, 20), (300, 300), (9_000, 1_000)] {
+            assert_eq!(pause_after(Duration::from_millis(check)), Duration::from_millis(pause));
+        }
     }
 
     #[test]

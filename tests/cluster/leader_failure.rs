@@ -22,9 +22,9 @@ const SERVICES_AT_KILL: usize = 1000;
 const SERVICES_AT_STOP: usize = 300;
 /// The leader ends as soon as this number of Services have addresses.
 const ASSIGNED_AT_END: usize = 200;
-/// Maximum time until all Services of a batch have addresses. On a busy machine, the API server
-/// needs most of this time to create the Services.
-const BATCH_MAX: Duration = Duration::from_secs(120);
+/// Maximum time in which no Service of a batch changes before all of them have addresses. The whole
+/// batch takes as long as the API server needs to create the Services.
+const EVENT_MAX: Duration = Duration::from_secs(60);
 /// Flags of a leader lease that the leader keeps although the API server may stall for some seconds
 /// during a thousand creations.
 const LEASE_FLAGS: [&str; 6] =
@@ -149,7 +149,7 @@ fn fail_over(
         let gap = failure_point.recv().ok().map(|()| {
             let failure = wait::now();
             lab.stop(leader.process, signal)?;
-            wait::until("the follower writes", BATCH_MAX, || {
+            wait::until("the follower writes", EVENT_MAX, || {
                 Ok((writes()? > before).then(|| failure.elapsed()))
             })
         });
@@ -182,7 +182,13 @@ async fn create_batch(
     let (mut log, mut reached) = (AssignmentLog::default(), Some(reached));
     let watched = async {
         while log.assigned() < count {
-            log.record(&events.next().await?);
+            let next = tokio::time::timeout(EVENT_MAX, events.next()).await;
+            log.record(&next.with_context(|| {
+                let assigned = log.assigned();
+                format!(
+                    "{assigned} of {count} Services have an address: no change for {EVENT_MAX:?}"
+                )
+            })??);
             if log.assigned() >= ASSIGNED_AT_END
                 && let Some(reached) = reached.take()
             {
@@ -191,13 +197,8 @@ async fn create_batch(
         }
         Ok(wait::now())
     };
-    let all =
-        futures::future::try_join(services::post_all(client, batch, count, &services::V4), watched);
-    let ended = tokio::time::timeout(BATCH_MAX, all).await;
-    let assigned = log.assigned();
-    let (created, done) = ended.with_context(|| {
-        format!("{assigned} of {count} Services have an address after {BATCH_MAX:?}")
-    })??;
+    let created = services::post_all(client, batch, count, &services::V4);
+    let (created, done) = futures::future::try_join(created, watched).await?;
     while let Ok(service) = tokio::time::timeout(QUIET, events.next()).await {
         log.record(&service?);
     }
