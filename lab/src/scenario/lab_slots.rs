@@ -6,8 +6,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// Maximum cost of the labs that exist at the same time: three labs with three nodes each, on the
 /// machine with two processors on which the scenarios' time limits were determined.
 const COST_MAX: u8 = 15;
-/// Cost of a control plane, and of a Docker engine with its routers. A node costs 1.
+/// Cost of a control plane, of routers, and of their Docker engine. A node costs 1.
 const CONTROL_PLANE_COST: u8 = 2;
+const ROUTERS_COST: u8 = 1;
 const CONTAINERS_COST: u8 = 2;
 
 static TAKEN: Mutex<u8> = Mutex::new(0);
@@ -19,7 +20,7 @@ pub(super) struct LabSlot(u8);
 impl LabSlot {
     /// Waits until the machine has room for a lab with these options.
     pub(super) fn take(options: &Options) -> Self {
-        let cost = cost(options.nodes, options.containers);
+        let cost = cost(options);
         // The sum is consistent even after a panic.
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = RELEASED
@@ -30,9 +31,10 @@ impl LabSlot {
     }
 }
 
-fn cost(nodes: u8, containers: bool) -> u8 {
-    let more = if containers { CONTAINERS_COST } else { 0 };
-    (nodes + CONTROL_PLANE_COST + more).min(COST_MAX)
+fn cost(options: &Options) -> u8 {
+    let routers = if options.bgp { ROUTERS_COST } else { 0 };
+    let containers = if options.containers { CONTAINERS_COST } else { 0 };
+    (options.nodes + CONTROL_PLANE_COST + routers + containers).min(COST_MAX)
 }
 
 impl Drop for LabSlot {
@@ -48,10 +50,18 @@ mod tests {
     use crate::topology::NODES_MAX;
 
     #[test]
-    fn three_labs_with_three_nodes_or_five_with_one_have_room() {
-        assert!(3 * cost(3, false) <= COST_MAX && 4 * cost(3, false) > COST_MAX);
-        assert!(5 * cost(1, false) <= COST_MAX && 6 * cost(1, false) > COST_MAX);
-        assert!(3 * cost(1, true) <= COST_MAX && 4 * cost(1, true) > COST_MAX);
-        assert!(cost(NODES_MAX, true) <= COST_MAX, "the largest lab would wait forever");
+    fn so_many_labs_of_a_kind_have_room() {
+        let lab = |nodes| Options { nodes, ..Options::named("a") };
+        let routers = |nodes| Options { bgp: true, ..lab(nodes) };
+        let containers = |nodes| Options { containers: true, ..routers(nodes) };
+        for (options, count) in [
+            (lab(3), 3),
+            (lab(1), 5),
+            (routers(3), 2),
+            (containers(1), 2),
+            (containers(NODES_MAX), 1),
+        ] {
+            assert_eq!(COST_MAX / cost(&options), count, "{options:?}");
+        }
     }
 }
