@@ -264,7 +264,6 @@ fn parse_stat(stat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::getpriority_pgrp;
 
     #[test]
     fn the_start_time_is_parsed_after_any_program_name() {
@@ -278,19 +277,6 @@ mod tests {
         ] {
             assert_eq!(parse_stat(&stat), expect, "{stat}");
         }
-    }
-
-    #[test]
-    fn a_killed_process_ends_with_normal_priority() {
-        let mut command = Command::new("sleep");
-        let mut child = command.arg("60").process_group(0).spawn().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let group = Pid::from_raw(pid);
-        setpriority_pgrp(group, NICE_VALUE).unwrap();
-        restore_priority(pid);
-        assert_eq!(getpriority_pgrp(group).unwrap(), 0);
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 
     #[test]

@@ -34,20 +34,16 @@ const LOG_NAME_PREFIXES: [&str; 5] = ["controller", "speaker", "gobgpd", "frr", 
 /// scenario fails again in another run. Other labs may run at the same time: without kubelets,
 /// Kubernetes' own programs run at low priority.
 pub fn run_scenario(options: &Options, scenario: impl Fn(&Lab) -> Result<()>) {
-    run_scenario_in(Some(options), options, scenario);
+    run_scenario_in(false, options, scenario);
 }
 
 /// Runs a scenario like [`run_scenario`], with no other lab at the same time, for precise time
 /// measurements.
 pub fn run_scenario_alone(options: &Options, scenario: impl Fn(&Lab) -> Result<()>) {
-    run_scenario_in(None, options, scenario);
+    run_scenario_in(true, options, scenario);
 }
 
-fn run_scenario_in(
-    shared: Option<&Options>,
-    options: &Options,
-    scenario: impl Fn(&Lab) -> Result<()>,
-) {
+fn run_scenario_in(alone: bool, options: &Options, scenario: impl Fn(&Lab) -> Result<()>) {
     let tools = match options {
         Options { kubeadm: true, bgp: true, .. } => Tools::with_all,
         Options { kubeadm: true, .. } => Tools::with_kubeadm,
@@ -56,7 +52,7 @@ fn run_scenario_in(
         Options { kubernetes: KubernetesVersion::Oldest, .. } => Tools::with_oldest,
         Options { .. } => Tools::ready,
     };
-    with_lab_lock(shared, tools, |tools| {
+    with_lab_lock((!alone).then_some(options), tools, |tools| {
         for _ in 1..RUNS_MAX {
             let stalls = StallMonitor::watch()?;
             let Err(error) = run_once(tools, options, &scenario) else { return Ok(()) };

@@ -130,8 +130,7 @@ fn a_leader_failure_loses_and_duplicates_no_address() {
 }
 
 /// Creates a batch of Services (name and number), ends the leader during the creations, and waits
-/// for all addresses.
-/// Returns the time from the signal to the first write of the follower.
+/// for all addresses. Returns the time from the signal to the first write of the follower.
 fn fail_over(
     lab: &Lab,
     (batch, count): (&str, usize),
