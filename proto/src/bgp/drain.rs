@@ -125,8 +125,8 @@ pub struct AlternateRoutes(BTreeMap<IpAddr, PeersSince>);
 type PeersSince = Arc<BTreeMap<Box<str>, Instant>>;
 
 /// For each address, the BGPPeers from whose routers the node withdraws its route. Addresses
-/// without such BGPPeers are not in the map.
-pub type Withdrawable = BTreeMap<IpAddr, BTreeSet<Box<str>>>;
+/// without such BGPPeers are not in the map. Shared like [`PeersSince`].
+pub type Withdrawable = BTreeMap<IpAddr, Arc<BTreeSet<Box<str>>>>;
 
 impl AlternateRoutes {
     /// Returns the addresses that other nodes advertise to any router.
@@ -160,14 +160,14 @@ impl AlternateRoutes {
     /// `delay`.
     #[must_use]
     pub fn withdrawable(&self, delay: Duration, now: Instant) -> Withdrawable {
-        let lasting = |since: &PeersSince| -> BTreeSet<Box<str>> {
-            since
-                .iter()
-                .filter(|(_, since)| **since + delay <= now)
-                .map(|(peer, _)| peer.clone())
-                .collect()
+        let lasting = |since: &PeersSince| {
+            let lasting = since.iter().filter(|(_, since)| **since + delay <= now);
+            Arc::new(lasting.map(|(peer, _)| peer.clone()).collect::<BTreeSet<_>>())
         };
-        let withdrawable = self.0.iter().map(|(address, since)| (*address, lasting(since)));
+        let mut known = BTreeMap::new();
+        let mut shared =
+            |since| Arc::clone(known.entry(Arc::as_ptr(since)).or_insert_with(|| lasting(since)));
+        let withdrawable = self.0.iter().map(|(address, since)| (*address, shared(since)));
         withdrawable.filter(|(_, peers)| !peers.is_empty()).collect()
     }
 

@@ -55,7 +55,7 @@ struct ServedAddress {
 /// class. The fields are the family, [`de_preferred_med`] if all addresses in the prefix that the
 /// node can serve are de-preferred, the BGPPeers from whose routers the node may withdraw all these
 /// addresses, and the indexes of the BGPAdvertisements that announce any of them.
-type ClassKey = (Family, Option<u32>, BTreeSet<Box<str>>, BTreeSet<usize>);
+type ClassKey = (Family, Option<u32>, Arc<BTreeSet<Box<str>>>, BTreeSet<usize>);
 
 impl RouteTable {
     /// Drops everything that follows from sessions, advertisements, pools and nodes.
@@ -148,7 +148,7 @@ impl RouteTable {
     /// serve; `None` if there is no such address.
     fn class_key(&self, prefix: Prefix) -> Option<ClassKey> {
         let range = AddressRange::network(prefix.network(), prefix.length());
-        let mut found: Option<(bool, BTreeSet<Box<str>>, BTreeSet<usize>)> = None;
+        let mut found: Option<(bool, Arc<BTreeSet<Box<str>>>, BTreeSet<usize>)> = None;
         for (address, served) in self.served.range(range.first()..=range.last()) {
             let indexes = served.prefixes.iter().filter(|(other, _)| *other == prefix);
             let indexes: BTreeSet<_> = indexes.map(|(_, index)| *index).collect();
@@ -161,7 +161,7 @@ impl RouteTable {
                 None => (is_de_preferred, peers, indexes),
                 Some((all_de_preferred, withdrawable, all_indexes)) => (
                     all_de_preferred && is_de_preferred,
-                    &withdrawable & &peers,
+                    Arc::new(&*withdrawable & &*peers),
                     &all_indexes | &indexes,
                 ),
             });

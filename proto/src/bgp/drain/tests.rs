@@ -276,8 +276,12 @@ fn routes_are_withdrawable_per_router_after_a_delay() {
         let found = || [(address, found.iter().copied().collect())];
         alternate.update(found(), at(second));
         let routes = alternate.withdrawable(DELAY, at(second));
-        let peers =
-            routes.get(&address).into_iter().flatten().map(|peer| &**peer).collect::<Vec<_>>();
+        let peers = routes
+            .get(&address)
+            .into_iter()
+            .flat_map(|peers| &**peers)
+            .map(|peer| &**peer)
+            .collect::<Vec<_>>();
         assert_eq!(peers.join("+"), withdrawable, "withdrawable routes at {second} s");
         assert_eq!(
             alternate.deadline(DELAY, at(second)),

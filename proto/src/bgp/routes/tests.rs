@@ -1,6 +1,8 @@
 //! Routes in variants of one cluster: two nodes, a router of another AS, and a router of the nodes'
 //! own AS.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -468,7 +470,8 @@ fn routes_that_others_advertise_are_withdrawn_per_router() {
     let routes_after = |spec: Value, withdrawable: &[(usize, &[&str])]| {
         let mut cluster = RouteCluster::with(vec![ad("all", 0, &spec)]);
         let entry = |(index, peers): &(usize, &[&str])| {
-            (assigned[*index], peers.iter().map(|peer| (*peer).into()).collect())
+            let peers: BTreeSet<Box<str>> = peers.iter().map(|peer| (*peer).into()).collect();
+            (assigned[*index], Arc::new(peers))
         };
         cluster.withdrawable = withdrawable.iter().map(entry).collect();
         cluster.routes(vec![served(TrafficPolicy::Local, &assigned, &on_node1)])
