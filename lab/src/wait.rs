@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 /// Shortest and longest pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Length of a pause, in lengths of the poll.
+const PAUSE_FACTOR: u32 = 4;
 /// Factor by which a limit is longer on a machine that is always busy.
 const BUSY_FACTOR: u32 = 10;
 /// The kernel's measurement of the time in which a program waited for a processor.
@@ -59,10 +61,10 @@ fn parse_pressure(text: &str) -> Option<Duration> {
     Some(Duration::from_micros(total.parse().ok()?))
 }
 
-/// Returns the pause after a poll that took `check`: as long, so that polls with an expensive
-/// command, such as one in a container, leave the processor to the polled program.
+/// Returns the pause after a poll that took `check`: several times as long, so that polls with an
+/// expensive command, such as one in a container, leave the processor to the polled program.
 fn pause_after(check: Duration) -> Duration {
-    check.clamp(POLL_INTERVAL, PAUSE_MAX)
+    (check * PAUSE_FACTOR).clamp(POLL_INTERVAL, PAUSE_MAX)
 }
 
 /// Calls `check` repeatedly until it returns a result. After `limit` of a [`WorkClock`], fails with
@@ -102,8 +104,9 @@ pub fn until<T>(
 pub fn during(length: Duration, mut check: impl FnMut() -> Result<()>) -> Result<()> {
     let end = now() + length;
     while now() < end {
+        let check_start = now();
         check()?;
-        std::thread::sleep(POLL_INTERVAL);
+        std::thread::sleep(pause_after(check_start.elapsed()));
     }
     Ok(())
 }
@@ -144,8 +147,8 @@ mod tests {
     }
 
     #[test]
-    fn expensive_polls_leave_half_of_the_time() {
-        for (check, pause) in [(0, 20), (20, 20), (300, 300), (9_000, 1_000)] {
+    fn expensive_polls_leave_most_of_the_time() {
+        for (check, pause) in [(0, 20), (5, 20), (200, 800), (9_000, 1_000)] {
             assert_eq!(pause_after(Duration::from_millis(check)), Duration::from_millis(pause));
         }
     }

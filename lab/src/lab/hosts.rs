@@ -22,6 +22,9 @@ use std::time::Duration;
 
 /// Maximum time to fetch a page, and to wait for an ARP or NDP reply.
 const PAGE_MAX: Duration = Duration::from_secs(2);
+/// Variable of kubectl and Helm. They run for a second, of which Go's garbage collection takes a
+/// third.
+const GARBAGE_COLLECTION: (&str, &str) = ("GOGC", "off");
 
 /// A running probe; its result is available when it ends.
 #[derive(Debug)]
@@ -125,6 +128,7 @@ impl Lab {
         let programs = [kubectl_command(&self.state)?, installers::helm()?, cli];
         let mut command = installers::command_with(program, &programs)?;
         command.current_dir(repository()).env("KUBECONFIG", self.state.kubeconfig());
+        command.envs([GARBAGE_COLLECTION]);
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             command.env(variable, self.state.file("helm"));
         }
@@ -268,7 +272,7 @@ impl Lab {
 /// If the lab is incomplete.
 pub fn kubectl_command(state: &LabState) -> Result<Command> {
     let mut command = Command::new(state.facts()?.kubernetes.join("kubectl"));
-    command.env("KUBECONFIG", state.kubeconfig());
+    command.env("KUBECONFIG", state.kubeconfig()).envs([GARBAGE_COLLECTION]);
     Ok(command)
 }
 

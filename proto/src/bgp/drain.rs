@@ -125,8 +125,11 @@ pub struct AlternateRoutes(BTreeMap<IpAddr, PeersSince>);
 type PeersSince = Arc<BTreeMap<Box<str>, Instant>>;
 
 /// For each address, the BGPPeers from whose routers the node withdraws its route. Addresses
-/// without such BGPPeers are not in the map. Shared like [`PeersSince`].
-pub type Withdrawable = BTreeMap<IpAddr, Arc<BTreeSet<Box<str>>>>;
+/// without such BGPPeers are not in the map.
+pub type Withdrawable = BTreeMap<IpAddr, PeerNames>;
+
+/// Names of BGPPeers. Shared like [`PeersSince`].
+pub(super) type PeerNames = Arc<BTreeSet<Box<str>>>;
 
 impl AlternateRoutes {
     /// Returns the addresses that other nodes advertise to any router.

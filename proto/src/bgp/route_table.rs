@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::drain::PeerNames;
 use super::route_class::de_preferred_med;
 use super::routes::{RouteInput, class, served_address};
 use super::{Prefix, RouteClass, Withdrawable};
@@ -55,7 +56,7 @@ struct ServedAddress {
 /// class. The fields are the family, [`de_preferred_med`] if all addresses in the prefix that the
 /// node can serve are de-preferred, the BGPPeers from whose routers the node may withdraw all these
 /// addresses, and the indexes of the BGPAdvertisements that announce any of them.
-type ClassKey = (Family, Option<u32>, Arc<BTreeSet<Box<str>>>, BTreeSet<usize>);
+type ClassKey = (Family, Option<u32>, PeerNames, BTreeSet<usize>);
 
 impl RouteTable {
     /// Drops everything that follows from sessions, advertisements, pools and nodes.
@@ -148,7 +149,7 @@ impl RouteTable {
     /// serve; `None` if there is no such address.
     fn class_key(&self, prefix: Prefix) -> Option<ClassKey> {
         let range = AddressRange::network(prefix.network(), prefix.length());
-        let mut found: Option<(bool, Arc<BTreeSet<Box<str>>>, BTreeSet<usize>)> = None;
+        let mut found: Option<(bool, PeerNames, BTreeSet<usize>)> = None;
         for (address, served) in self.served.range(range.first()..=range.last()) {
             let indexes = served.prefixes.iter().filter(|(other, _)| *other == prefix);
             let indexes: BTreeSet<_> = indexes.map(|(_, index)| *index).collect();

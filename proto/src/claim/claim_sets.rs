@@ -39,7 +39,7 @@ const LIST_REQUEST_INTERVAL: Duration = Duration::from_millis(20);
 const CHANGES_UNNOTICED: u32 = 2;
 /// Maximum number of entries of the sets that a test checks, because the check follows every input.
 #[cfg(any(test, feature = "fuzz"))]
-const CHECKED_ENTRIES_MAX: usize = 128;
+const CHECKED_ENTRIES_MAX: usize = 64;
 
 /// Changes of the copy of a peer's set by one frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

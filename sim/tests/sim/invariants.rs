@@ -50,23 +50,23 @@ fn named(names: &[&str]) -> Vec<&'static Scenario> {
 fn two_nodes_keep_every_rule_if_one_fails_or_is_isolated() {
     let without_peers =
         ["last", "last_restarted", "isolate_silent", "deaf_silent", "deaf_for_good"];
-    check(&named(&without_peers), 60_000, 100, (2, 12));
-    check(&named(&["death", "deaf", "isolate", "split", "restart"]), 60_000, 100, (2, 12));
+    check(&named(&without_peers), 60_000, 50, (2, 12));
+    check(&named(&["death", "deaf", "isolate", "split", "restart"]), 60_000, 50, (2, 12));
 }
 
 #[test]
 fn three_nodes_keep_every_rule() {
-    check(&all(), 10_000, 100, (3, 3));
+    check(&all(), 10_000, 40, (3, 3));
 }
 
 #[test]
 fn four_nodes_keep_every_rule() {
-    check(&all(), 20_000, 150, (4, 4));
+    check(&all(), 20_000, 40, (4, 4));
 }
 
 #[test]
 fn ten_nodes_keep_every_rule() {
-    check(&all(), 30_000, 20, (10, 6));
+    check(&all(), 30_000, 6, (10, 6));
 }
 
 #[test]

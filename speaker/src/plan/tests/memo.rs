@@ -17,7 +17,7 @@ use crate::event::{BgpReport, SessionReport};
 use crate::state::PasswordSecret;
 
 /// Number of events of the property test.
-const STEPS: usize = 100_000;
+const STEPS: usize = 30_000;
 /// Number of events after which the test continues with a new state.
 const STEPS_PER_STATE: usize = 2_000;
 

@@ -19,7 +19,7 @@ use super::*;
 use crate::state::PasswordSecret;
 
 /// Number of random changes.
-const CHANGES: usize = 10_000;
+const CHANGES: usize = 4_000;
 /// Number of changes of one cluster.
 const HISTORY: usize = 100;
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
