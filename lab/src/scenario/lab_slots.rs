@@ -6,9 +6,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// Maximum cost of the labs that exist at the same time: three labs with three nodes each, on the
 /// machine with two processors on which the scenarios' time limits were determined.
 const COST_MAX: u8 = 15;
-/// Cost of a control plane, of routers, and of their Docker engine. A node costs 1.
+/// Cost of a control plane, and of container engines: that of routers, or those of kubeadm's nodes.
+/// A node costs 1.
 const CONTROL_PLANE_COST: u8 = 2;
-const ROUTERS_COST: u8 = 1;
 const CONTAINERS_COST: u8 = 2;
 
 static TAKEN: Mutex<u8> = Mutex::new(0);
@@ -32,9 +32,8 @@ impl LabSlot {
 }
 
 fn cost(options: &Options) -> u8 {
-    let routers = if options.bgp { ROUTERS_COST } else { 0 };
-    let containers = if options.containers { CONTAINERS_COST } else { 0 };
-    (options.nodes + CONTROL_PLANE_COST + routers + containers).min(COST_MAX)
+    let containers = if options.containers || options.kubeadm { CONTAINERS_COST } else { 0 };
+    (options.nodes + CONTROL_PLANE_COST + containers).min(COST_MAX)
 }
 
 impl Drop for LabSlot {
@@ -52,13 +51,13 @@ mod tests {
     #[test]
     fn so_many_labs_of_a_kind_have_room() {
         let lab = |nodes| Options { nodes, ..Options::named("a") };
-        let routers = |nodes| Options { bgp: true, ..lab(nodes) };
-        let containers = |nodes| Options { containers: true, ..routers(nodes) };
+        let containers = |nodes| Options { bgp: true, containers: true, ..lab(nodes) };
         for (options, count) in [
             (lab(3), 3),
             (lab(1), 5),
-            (routers(3), 2),
-            (containers(1), 2),
+            (containers(1), 3),
+            (Options { kubeadm: true, ..lab(3) }, 2),
+            (containers(3), 2),
             (containers(NODES_MAX), 1),
         ] {
             assert_eq!(COST_MAX / cost(&options), count, "{options:?}");
