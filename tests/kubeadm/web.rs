@@ -124,13 +124,13 @@ pub(crate) fn wait_pages(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
 
 /// Waits until a condition of a Service has this reason, and returns its message.
 pub(crate) fn wait_reason(lab: &Lab, service: &str, kind: &str, reason: &str) -> Result<String> {
-    let field =
-        |name: &str| format!("jsonpath={{.status.conditions[?(@.type==\"{kind}\")].{name}}}");
-    let get = |name| lab.kubectl(&["get", "service", service, "-o", &field(name)]);
+    let path = format!("/api/v1/namespaces/default/services/{service}");
     wait::until(&format!("{kind} of {service} has the reason {reason}"), PAGE_MAX, || {
-        let found = get("reason")?;
-        ensure!(found == reason, "the reason is {found:?}");
-        get("message").map(Some)
+        let object = lab.get(&path)?;
+        let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+        let found = conditions.find(|it| it["type"] == kind).context("it has no such condition")?;
+        ensure!(found["reason"] == reason, "the condition is {found}");
+        Ok(found["message"].as_str().map(str::to_owned))
     })
 }
 

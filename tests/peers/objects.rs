@@ -18,6 +18,8 @@ pub(crate) const ADDRESSES: [IpAddr; 2] = [
 /// failed attempt is repeated after 5 s or more.
 pub(crate) const BGP_MAX: Duration = Duration::from_secs(30);
 pub(crate) const NAMESPACE: &str = "ferrolb-system";
+/// Path of the objects of FerroLB's custom resources in the API.
+pub(crate) const OBJECTS: &str = "/apis/ferrolb.io/v1beta1/namespaces/ferrolb-system";
 
 /// Returns an object of a FerroLB custom resource in FerroLB's namespace.
 pub(crate) fn object(version: &str, kind: &str, name: &str, spec: &Value) -> Value {
@@ -70,7 +72,6 @@ pub(crate) fn host(lab: &Lab, name: &str) -> Result<Host> {
 
 /// Returns the sessions in a node's SpeakerStatus.
 pub(crate) fn sessions(lab: &Lab, node: &str) -> Result<Vec<Value>> {
-    let status = lab.kubectl(&["get", "speakerstatus", node, "-n", NAMESPACE, "-o", "json"])?;
-    let status: Value = serde_json::from_str(&status)?;
+    let status = lab.get(&format!("{OBJECTS}/speakerstatuses/{node}"))?;
     Ok(status["status"]["bgp"]["sessions"].as_array().cloned().unwrap_or_default())
 }

@@ -1,7 +1,7 @@
 //! BGP state that FerroLB reports: the conditions of its objects, and the sessions in the
 //! SpeakerStatus.
 
-use crate::objects::{self, BGP_MAX, NAMESPACE};
+use crate::objects::{self, BGP_MAX, OBJECTS};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::{Lab, wait};
 use serde_json::Value;
@@ -12,26 +12,25 @@ pub(crate) const VALID: &str = "Valid";
 /// in the SpeakerStatus has a state of the same name.
 pub(crate) const ESTABLISHED: &str = "Established";
 
-/// Returns the status of an object of a FerroLB custom resource.
-pub(crate) fn status(lab: &Lab, kind: &str, name: &str) -> Result<Value> {
-    let object = lab.kubectl(&["get", kind, name, "-n", NAMESPACE, "-o", "json"])?;
-    Ok(serde_json::from_str::<Value>(&object)?["status"].take())
+/// Returns the status of an object of a FerroLB custom resource, such as `bgppeers`.
+pub(crate) fn status(lab: &Lab, resource: &str, name: &str) -> Result<Value> {
+    Ok(lab.get(&format!("{OBJECTS}/{resource}/{name}"))?["status"].take())
 }
 
 /// Waits until a condition of an object has this reason, and its message contains `word`.
 pub(crate) fn wait_condition(
     lab: &Lab,
-    (kind, name): (&str, &str),
+    (resource, name): (&str, &str),
     condition: &str,
     (reason, word): (&str, &str),
 ) -> Result<()> {
     wait::until(
         &format!(
-            "condition {condition} of {kind} {name} has the reason {reason} and the text {word:?}"
+            "condition {condition} of {resource} {name} has the reason {reason} and the text {word:?}"
         ),
         BGP_MAX,
         || {
-            let status = status(lab, kind, name)?;
+            let status = status(lab, resource, name)?;
             let mut conditions = status["conditions"].as_array().into_iter().flatten();
             let found = conditions
                 .find(|found| found["type"] == condition)
@@ -50,7 +49,7 @@ pub(crate) fn wait_condition(
 /// nodes has an established session.
 pub(crate) fn wait_count(lab: &Lab, peer: &str, count: &str) -> Result<()> {
     wait::until(&format!("{peer} has {count} sessions"), BGP_MAX, || {
-        let status = status(lab, "bgppeer", peer)?;
+        let status = status(lab, "bgppeers", peer)?;
         ensure!(status["sessions"] == count, "the status is {status}");
         Ok(Some(()))
     })
@@ -60,7 +59,7 @@ pub(crate) fn wait_count(lab: &Lab, peer: &str, count: &str) -> Result<()> {
 /// empty, waits until there is no issue.
 pub(crate) fn wait_gobgpd_issue(lab: &Lab, node: &str, word: &str) -> Result<()> {
     wait::until(&format!("the speaker of {node} reports {word:?} about gobgpd"), BGP_MAX, || {
-        let status = status(lab, "speakerstatus", node)?;
+        let status = status(lab, "speakerstatuses", node)?;
         let message = messages(&status["bgp"]);
         ensure!(
             message.contains(word) && word.is_empty() == message.is_empty(),

@@ -5,6 +5,7 @@ use crate::cluster::{api, apply, pods};
 use crate::topology::{POD_PORT, PODS_MAX};
 use anyhow::{Context, Result, ensure};
 use kube::Client;
+use kube::api::{ListParams, Request};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -37,6 +38,18 @@ impl Lab {
             &crate::cluster::ferrolb::kubeconfig(&self.state, account),
             work,
         )
+    }
+
+    /// Returns an object, or a list of objects, by its path in the API: `/api/v1/services`. A poll
+    /// takes milliseconds of processor time; one with kubectl takes a fifth of a second.
+    ///
+    /// # Errors
+    /// If the API server returns an error.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.api(async |client| {
+            let request = Request::new(path).list(&ListParams::default())?;
+            client.request(request).await.with_context(|| format!("cannot get {path}"))
+        })
     }
 
     /// Applies the objects of a YAML text.

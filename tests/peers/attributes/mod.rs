@@ -119,7 +119,7 @@ fn start_routers(lab: &Lab, asn: u32) -> Result<Vec<Router<'_>>> {
 fn check_too_wide(lab: &Lab) -> Result<()> {
     let wide = json!({"aggregationLength": 27, "aggregationLengthV6": 123});
     lab.apply_objects(&[object("v1beta1", "BGPAdvertisement", "wide", &wide)])?;
-    reported::wait_condition(lab, ("bgpadvertisement", "wide"), VALID, ("TooWide", "routed"))
+    reported::wait_condition(lab, ("bgpadvertisements", "wide"), VALID, ("TooWide", "routed"))
 }
 
 /// Makes the Services' pods unready one after the other, then ready again, and checks the paths.

@@ -65,7 +65,7 @@ fn check_port_in_use(
         let issue = "another program on this node uses UDP port 3784";
         wait_bfd(lab, node, "Down", issue)?;
         let condition = |peer: &String| {
-            reported::wait_condition(lab, ("bgppeer", peer), ESTABLISHED, ("NoBFD", issue))
+            reported::wait_condition(lab, ("bgppeers", peer), ESTABLISHED, ("NoBFD", issue))
         };
         peers().iter().try_for_each(condition)?;
         Ok(before)
@@ -77,7 +77,7 @@ fn check_port_in_use(
         peers().iter().try_for_each(|peer| {
             reported::wait_condition(
                 lab,
-                ("bgppeer", peer),
+                ("bgppeers", peer),
                 ESTABLISHED,
                 ("Established", "session established on all selected nodes"),
             )

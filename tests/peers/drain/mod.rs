@@ -278,7 +278,7 @@ fn check_failed_speakers(lab: &Lab, routers: &[Router], nodes: &[Host]) -> Resul
 /// speakers.
 fn wait_receives_from(lab: &Lab, node: &Host, others: usize) -> Result<()> {
     wait::until(&format!("{} receives hellos of {others} speakers", node.name), BGP_MAX, || {
-        let status = reported::status(lab, "speakerstatus", &node.name)?;
+        let status = reported::status(lab, "speakerstatuses", &node.name)?;
         let interfaces = status["interfaces"].as_array().into_iter().flatten();
         let senders =
             interfaces.flat_map(|interface| interface["heard"].as_array().into_iter().flatten());
@@ -367,8 +367,7 @@ fn run_without_loss(lab: &Lab, what: &str, event: impl FnOnce() -> Result<()>) -
 /// ends with `text`. A part with a further node at the end does not match.
 fn wait_announced(lab: &Lab, text: &str) -> Result<()> {
     wait::until(&format!("a part of the condition Announced ends with {text:?}"), BGP_MAX, || {
-        let service: Value =
-            serde_json::from_str(&lab.kubectl(&["get", "service", "web", "-o", "json"])?)?;
+        let service = lab.get("/api/v1/namespaces/default/services/web")?;
         let mut conditions = service["status"]["conditions"].as_array().into_iter().flatten();
         let condition = conditions
             .find(|condition| condition["type"] == "ferrolb.io/Announced")

@@ -79,8 +79,7 @@ fn service() -> Value {
 /// Waits for the Service's addresses: IPv4, then IPv6.
 fn addresses(lab: &Lab) -> Result<[IpAddr; 2]> {
     wait::until("the Service has an address of each family", BGP_MAX, || {
-        let service: Value =
-            serde_json::from_str(&lab.kubectl(&["get", "service", "web", "-o", "json"])?)?;
+        let service = lab.get("/api/v1/namespaces/default/services/web")?;
         let ingress = service["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
         let mut ingress =
             ingress.filter_map(|entry| entry["ip"].as_str()?.parse().ok()).collect::<Vec<IpAddr>>();

@@ -104,7 +104,7 @@ fn faults_of_bgp_are_reported_and_everything_else_continues() {
                 .map(|node| SessionSnapshot::take(lab, &node.name, std::slice::from_ref(peer_v6)));
             lab.kubectl(&["delete", "bgppeer", peer_v4, "-n", objects::NAMESPACE])?;
             reported::wait_count(lab, YOUNGER, "2/2")?;
-            reported::wait_condition(lab, ("bgppeer", YOUNGER), VALID, ("Valid", ""))?;
+            reported::wait_condition(lab, ("bgppeers", YOUNGER), VALID, ("Valid", ""))?;
             snapshots.into_iter().try_for_each(|snapshot| snapshot?.check_unchanged(lab))
         })?;
         router.stop()
@@ -157,7 +157,7 @@ fn check_without_gobgpd(lab: &Lab, node: &str, why: &str) -> Result<()> {
     for peer in ADDRESSES.map(|address| peer_name(FRR_HOST, address)) {
         reported::wait_count(lab, &peer, "1/2")?;
         let words = format!("no session on {node}; {node}: {why}");
-        reported::wait_condition(lab, ("bgppeer", &peer), ESTABLISHED, ("NoSession", &words))?;
+        reported::wait_condition(lab, ("bgppeers", &peer), ESTABLISHED, ("NoSession", &words))?;
     }
     wait::until("the client gets the page of the Service announced by ARP", BGP_MAX, || {
         let owner = lab.owner_of(LAN_ADDRESS.into())?;
@@ -184,9 +184,9 @@ fn check_unreachable_router(lab: &Lab) -> Result<()> {
         .iter()
         .try_for_each(|node| reported::wait_no_session(lab, node, "absent", &[why]))?;
     reported::wait_count(lab, "absent", "0/2")?;
-    reported::wait_condition(lab, ("bgppeer", "absent"), VALID, ("Valid", ""))?;
+    reported::wait_condition(lab, ("bgppeers", "absent"), VALID, ("Valid", ""))?;
     let words = format!("no session on node1, node2; node1: {why}");
-    reported::wait_condition(lab, ("bgppeer", "absent"), ESTABLISHED, ("NoSession", &words))
+    reported::wait_condition(lab, ("bgppeers", "absent"), ESTABLISHED, ("NoSession", &words))
 }
 
 /// Name of a second, younger BGPPeer of FRR. The name sorts before that of the older BGPPeer, which
@@ -213,7 +213,7 @@ fn check_conflicts(lab: &Lab) -> Result<()> {
     for (peer, why) in conflicting {
         let name = peer["metadata"]["name"].as_str().context("the BGPPeer has no name")?.to_owned();
         lab.apply_objects(&[peer])?;
-        reported::wait_condition(lab, ("bgppeer", &name), VALID, ("Conflict", &why))?;
+        reported::wait_condition(lab, ("bgppeers", &name), VALID, ("Conflict", &why))?;
         reported::wait_count(lab, &name, "0/2")?;
         for node in lab.nodes() {
             let sessions = objects::sessions(lab, &node)?;
@@ -223,7 +223,7 @@ fn check_conflicts(lab: &Lab) -> Result<()> {
             );
         }
     }
-    reported::wait_condition(lab, ("bgppeer", &first), VALID, ("Valid", ""))
+    reported::wait_condition(lab, ("bgppeers", &first), VALID, ("Valid", ""))
 }
 
 /// Checks that FerroLB reports the misbehavior of each server, and that the node limits its
@@ -239,7 +239,7 @@ fn check_misbehaving_servers(lab: &Lab, node: &str) -> Result<()> {
         reported::wait_count(lab, misbehavior.name(), "0/1")?;
         reported::wait_condition(
             lab,
-            ("bgppeer", misbehavior.name()),
+            ("bgppeers", misbehavior.name()),
             ESTABLISHED,
             ("NoSession", misbehavior.issue()),
         )?;

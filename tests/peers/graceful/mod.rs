@@ -11,7 +11,7 @@ use crate::reported::SessionSnapshot;
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::cluster::bgp;
 use ferrolb_lab::routers::{BgpRoute, Peering, Router, RouterKind};
-use ferrolb_lab::scenario::{print_measured, run_scenario_alone, step};
+use ferrolb_lab::scenario::{print_measured, run_scenario, step};
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::{NODE_AS, ROUTERS};
 use ferrolb_lab::{Lab, Signal, wait};
@@ -32,7 +32,7 @@ const NEW_ROUTES_MAX: Duration = BGP_MAX;
 
 #[test]
 fn routers_keep_routes_only_while_gobgpd_restarts() {
-    run_scenario_alone(&in_containers("graceful"), |lab| {
+    run_scenario(&in_containers("graceful"), |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
         let mut routers =

@@ -65,7 +65,7 @@ fn no_session_is_attempted_without_its_password() {
                 wait::now() - start
             ));
             peer_names(1).iter().try_for_each(|peer| {
-                reported::wait_condition(lab, ("bgppeer", peer), VALID, ("Valid", ""))
+                reported::wait_condition(lab, ("bgppeers", peer), VALID, ("Valid", ""))
             })
         })?;
         check_deleted_secret(lab, &routers, [v4, v6])
@@ -78,7 +78,7 @@ fn check_deleted_secret(lab: &Lab, routers: &[Router<'_>], [v4, v6]: [IpAddr; 2]
         |expect: &[_]| routers.iter().try_for_each(|router| wait_sessions_with(router, expect));
     let wait_valid_reason = |reason: &str, words: &str| {
         peer_names(1).iter().try_for_each(|peer| {
-            reported::wait_condition(lab, ("bgppeer", peer), VALID, (reason, words))
+            reported::wait_condition(lab, ("bgppeers", peer), VALID, (reason, words))
         })
     };
     step(
@@ -165,7 +165,7 @@ fn delete_secret(lab: &Lab) -> Result<()> {
 fn check_no_attempt(lab: &Lab, node: &Host, why: &str) -> Result<()> {
     for (peer, router) in peer_names(1).iter().zip(ROUTERS) {
         reported::wait_no_session(lab, &node.name, peer, &["spec.passwordSecret", SECRET, why])?;
-        reported::wait_condition(lab, ("bgppeer", peer), VALID, ("BadSecret", why))?;
+        reported::wait_condition(lab, ("bgppeers", peer), VALID, ("BadSecret", why))?;
         let [v4, v6] = connection_attempts::counted(lab, router)?;
         ensure!(v4 > 0 && v6 == 0, "{router} received {v4} attempts over IPv4, and {v6} over IPv6");
     }
@@ -183,11 +183,11 @@ fn wait_password_issue(lab: &Lab, node: &Host) -> Result<()> {
         )?;
         reported::wait_condition(
             lab,
-            ("bgppeer", peer),
+            ("bgppeers", peer),
             ESTABLISHED,
             ("NoSession", "with this password"),
         )?;
-        reported::wait_condition(lab, ("bgppeer", peer), VALID, ("Valid", ""))?;
+        reported::wait_condition(lab, ("bgppeers", peer), VALID, ("Valid", ""))?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The state of the cluster that a plan predicts: addresses of Services, owners, and routes.
 
+use crate::objects::OBJECTS;
 use anyhow::{Context, Result};
 use ferrolb_lab::Lab;
 use ferrolb_lab::routers::Router;
@@ -23,7 +24,7 @@ impl ClusterState {
     /// Reads the state from the API server and the router.
     pub(super) fn read(lab: &Lab, router: &Router<'_>) -> Result<Self> {
         let mut state = Self::default();
-        for service in list(lab, &["services", "--all-namespaces"])? {
+        for service in list(lab, "/api/v1/services")? {
             if service["spec"]["type"] != "LoadBalancer" {
                 continue;
             }
@@ -33,7 +34,7 @@ impl ClusterState {
             let key = format!("{}/{}", text(&name["namespace"])?, text(&name["name"])?);
             state.services.insert(key, addresses);
         }
-        for speaker in list(lab, &["speakerstatuses", "-n", "ferrolb-system"])? {
+        for speaker in list(lab, &format!("{OBJECTS}/speakerstatuses"))? {
             let node = text(&speaker["metadata"]["name"])?;
             let interfaces = speaker["status"]["interfaces"].as_array().into_iter().flatten();
             let addresses = interfaces.flat_map(|it| it["addresses"].as_array()).flatten();
@@ -100,10 +101,8 @@ fn differing(
     keys.iter().filter(differs).map(|key| describe(key)).collect()
 }
 
-fn list(lab: &Lab, words: &[&str]) -> Result<Vec<Value>> {
-    let output = lab.kubectl(&[&["get", "-o", "json"], words].concat())?;
-    let list: Value = serde_json::from_str(&output)?;
-    Ok(list["items"].as_array().cloned().unwrap_or_default())
+fn list(lab: &Lab, path: &str) -> Result<Vec<Value>> {
+    Ok(lab.get(path)?["items"].as_array().cloned().unwrap_or_default())
 }
 
 fn text(value: &Value) -> Result<String> {
