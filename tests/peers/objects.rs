@@ -18,12 +18,16 @@ pub(crate) const ADDRESSES: [IpAddr; 2] = [
 /// failed attempt is repeated after 5 s or more.
 pub(crate) const BGP_MAX: Duration = Duration::from_secs(30);
 pub(crate) const NAMESPACE: &str = "ferrolb-system";
-/// Path of the objects of FerroLB's custom resources in the API.
-pub(crate) const OBJECTS: &str = "/apis/ferrolb.io/v1beta1/namespaces/ferrolb-system";
 
 /// Returns an object of a FerroLB custom resource in FerroLB's namespace.
 pub(crate) fn object(version: &str, kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": format!("ferrolb.io/{version}"), "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
+}
+
+/// Returns the path of the objects of a FerroLB custom resource in the API, such as `bgppeers`.
+pub(crate) fn path(resource: &str) -> String {
+    let version = if resource == "bgppeers" { "v1beta2" } else { "v1beta1" };
+    format!("/apis/ferrolb.io/{version}/namespaces/{NAMESPACE}/{resource}")
 }
 
 /// Returns the BGPPeers of a router, one for each family, such as `tor1-v4` and `tor1-v6`, with the
@@ -72,6 +76,6 @@ pub(crate) fn host(lab: &Lab, name: &str) -> Result<Host> {
 
 /// Returns the sessions in a node's SpeakerStatus.
 pub(crate) fn sessions(lab: &Lab, node: &str) -> Result<Vec<Value>> {
-    let status = lab.get(&format!("{OBJECTS}/speakerstatuses/{node}"))?;
+    let status = lab.get(&format!("{}/{node}", path("speakerstatuses")))?;
     Ok(status["status"]["bgp"]["sessions"].as_array().cloned().unwrap_or_default())
 }

@@ -1,7 +1,7 @@
 //! BGP state that FerroLB reports: the conditions of its objects, and the sessions in the
 //! SpeakerStatus.
 
-use crate::objects::{self, BGP_MAX, OBJECTS};
+use crate::objects::{self, BGP_MAX};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::{Lab, wait};
 use serde_json::Value;
@@ -14,7 +14,7 @@ pub(crate) const ESTABLISHED: &str = "Established";
 
 /// Returns the status of an object of a FerroLB custom resource, such as `bgppeers`.
 pub(crate) fn status(lab: &Lab, resource: &str, name: &str) -> Result<Value> {
-    Ok(lab.get(&format!("{OBJECTS}/{resource}/{name}"))?["status"].take())
+    Ok(lab.get(&format!("{}/{name}", objects::path(resource)))?["status"].take())
 }
 
 /// Waits until a condition of an object has this reason, and its message contains `word`.

@@ -1,6 +1,6 @@
 //! The state of the cluster that a plan predicts: addresses of Services, owners, and routes.
 
-use crate::objects::OBJECTS;
+use crate::objects;
 use anyhow::{Context, Result};
 use ferrolb_lab::Lab;
 use ferrolb_lab::routers::Router;
@@ -34,7 +34,7 @@ impl ClusterState {
             let key = format!("{}/{}", text(&name["namespace"])?, text(&name["name"])?);
             state.services.insert(key, addresses);
         }
-        for speaker in list(lab, &format!("{OBJECTS}/speakerstatuses"))? {
+        for speaker in list(lab, &objects::path("speakerstatuses"))? {
             let node = text(&speaker["metadata"]["name"])?;
             let interfaces = speaker["status"]["interfaces"].as_array().into_iter().flatten();
             let addresses = interfaces.flat_map(|it| it["addresses"].as_array()).flatten();
