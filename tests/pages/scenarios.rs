@@ -116,6 +116,14 @@ fn objects_file(page: &Page) -> String {
 /// If a component does not become ready, or a pod cannot be started.
 pub fn start_ferrolb_and_pods(lab: &Lab) -> Result<()> {
     lab.start_ferrolb()?;
+    start_pods(lab)
+}
+
+/// Starts a web pod on each node.
+///
+/// # Errors
+/// If a pod cannot be started.
+pub fn start_pods(lab: &Lab) -> Result<()> {
     let mut pods = (1..).zip(lab.nodes());
     pods.try_for_each(|(index, node)| lab.pod(&format!("web-{index}"), &node, &[POD_LABEL]))
 }

@@ -151,7 +151,7 @@ fn three(nodes: &[Host]) -> [Host; 3] {
 }
 
 /// Starts FerroLB with a shorter drain delay.
-fn start_ferrolb(lab: &Lab) -> Result<()> {
+pub(crate) fn start_ferrolb(lab: &Lab) -> Result<()> {
     lab.install_ferrolb()?;
     lab.start_controller(&[])?;
     let nodes = lab.nodes();

@@ -1,12 +1,12 @@
 //! Commands of the documentation's pages on a cluster with a router; README.md has the drawing.
 
-use crate::expect;
+use crate::{drain, expect};
 use anyhow::{Context, Result};
 use ferrolb_lab::routers::{Router, RouterKind};
 use ferrolb_lab::topology::routers::ROUTERS;
 use ferrolb_lab::{Lab, Options};
 use ferrolb_tests::run::Runner;
-use ferrolb_tests::scenarios::{apply_objects, run_pages, start_ferrolb_and_pods};
+use ferrolb_tests::scenarios::{apply_objects, run_pages, start_pods};
 use ferrolb_tests::{Page, Topology, read_page, to_lab};
 
 /// Page with a complete configuration of the router, for pages without one.
@@ -35,7 +35,13 @@ const ROUTED: [&str; 2] = ["203.0.113.0/24", "2001:db8::/32"];
 fn commands_of_the_pages_print_the_outputs_of_the_pages() {
     let options = Options { bgp: true, ..Options::named("bgppage") };
     run_pages(Topology::Bgp, &options, |lab, page| {
-        start_ferrolb_and_pods(lab)?;
+        // With the default delay, the commands of that page wait for two minutes.
+        if page.path == DRAIN_PAGE {
+            drain::start_ferrolb(lab)?
+        } else {
+            lab.start_ferrolb()?
+        }
+        start_pods(lab)?;
         start_router(lab, page)?;
         let mut ranges = ROUTED.iter();
         ranges.try_for_each(|range| expect::route_client_range_through(lab, range, ROUTERS[0]))?;
