@@ -104,9 +104,8 @@ pub fn until<T>(
 pub fn during(length: Duration, mut check: impl FnMut() -> Result<()>) -> Result<()> {
     let end = now() + length;
     while now() < end {
-        let check_start = now();
         check()?;
-        std::thread::sleep(pause_after(check_start.elapsed()));
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }

@@ -128,7 +128,9 @@ pub(crate) fn wait_reason(lab: &Lab, service: &str, kind: &str, reason: &str) ->
     wait::until(&format!("{kind} of {service} has the reason {reason}"), PAGE_MAX, || {
         let object = lab.get(&path)?;
         let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-        let found = conditions.find(|it| it["type"] == kind).context("it has no such condition")?;
+        let found = conditions
+            .find(|it| it["type"] == kind)
+            .context("the Service has no such condition")?;
         ensure!(found["reason"] == reason, "the condition is {found}");
         Ok(found["message"].as_str().map(str::to_owned))
     })

@@ -3,6 +3,7 @@
 
 use super::Lab;
 use crate::cluster::bgp;
+use crate::cluster::control_plane::GARBAGE_COLLECTION;
 use crate::cluster::kubeadm::machine;
 use crate::setup::{installers, repository};
 use crate::state::LabState;
@@ -22,9 +23,6 @@ use std::time::Duration;
 
 /// Maximum time to fetch a page, and to wait for an ARP or NDP reply.
 const PAGE_MAX: Duration = Duration::from_secs(2);
-/// Variable of kubectl and Helm. They run for a second, of which garbage collection takes a third
-/// with Go's default. A watch of a developer may run for hours, so it is not off.
-const GARBAGE_COLLECTION: (&str, &str) = ("GOGC", "400");
 
 /// A running probe; its result is available when it ends.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ const ROUTED: [&str; 2] = ["203.0.113.0/24", "2001:db8::/32"];
 fn commands_of_the_pages_print_the_outputs_of_the_pages() {
     let options = Options { bgp: true, ..Options::named("bgppage") };
     run_pages(Topology::Bgp, &options, |lab, page| {
-        // With the default delay, the commands of that page wait for two minutes.
+        // With the default drain delay, the commands of this page wait for two minutes.
         if page.path == DRAIN_PAGE {
             drain::start_ferrolb(lab)?
         } else {
