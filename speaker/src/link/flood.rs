@@ -76,7 +76,7 @@ impl CpuBudget {
 
     /// Pauses reading after all frames were read at `now` during a flood, so that the next burst
     /// reads more frames.
-    pub(super) fn pause(&mut self, now: Instant) {
+    fn pause(&mut self, now: Instant) {
         self.paused_until = self.paused_until.max(now + FLOOD_PAUSE);
     }
 
@@ -123,11 +123,28 @@ impl SourceLimiter {
         }
     }
 
+    /// Ends a burst that was read from `start` to `now`: charges the budget, updates the limits as
+    /// [`Self::update`] does, and pauses reading if there is a flood and all frames were read.
+    pub(super) fn end_burst(
+        &mut self,
+        budget: &mut CpuBudget,
+        (start, now): (Instant, Instant),
+        all_read: bool,
+        exempt: impl Iterator<Item = Mac> + Clone,
+    ) -> bool {
+        let exhausted = budget.charge(start, now);
+        let changed = self.update(now, exhausted, exempt);
+        if self.level > 0 && all_read {
+            budget.pause(now);
+        }
+        changed
+    }
+
     /// Updates the limits after a burst. Blocks the sources that have exceeded their maximum,
     /// except the sources `exempt`. If there is none and the CPU budget is exhausted, raises the
     /// level: level 1 adds pauses, and each further level halves the sample of frames. Returns
     /// whether the limits have changed, so that the kernel's filter must be replaced.
-    pub(super) fn update(
+    fn update(
         &mut self,
         now: Instant,
         exhausted: bool,

@@ -105,17 +105,14 @@ impl RxQueue {
         exempt: impl Iterator<Item = Mac> + Clone,
         link: &LinkSetup,
     ) -> Result<(), LinkError> {
-        let now = Clock::now();
-        let exhausted = budget.charge(self.burst_start, now);
-        if self.limiter.update(now, exhausted, exempt.clone()) {
+        let (now, all_read) = (Clock::now(), self.burst < BURST_MAX);
+        let burst = (self.burst_start, now);
+        if self.limiter.end_burst(budget, burst, all_read, exempt.clone()) {
             // The level is 0 if a source was blocked.
             if self.limiter.level == 0 {
                 self.log_flood(now, link);
             }
             self.attach(&self.program, exempt).map_err(LinkError::Socket)?;
-        }
-        if self.limiter.level > 0 && self.burst < BURST_MAX {
-            budget.pause(now);
         }
         Ok(())
     }

@@ -116,6 +116,20 @@ fn reading_continues_after_a_pause() {
 }
 
 #[test]
+fn reading_pauses_during_a_flood_after_all_frames_have_been_read() {
+    let start = Instant::from_millis(1_000);
+    let end = start + Duration::from_micros(1);
+    for (level, all_read, expect) in
+        [(0, true, None), (1, false, None), (1, true, Some(end + FLOOD_PAUSE))]
+    {
+        let (mut limiter, mut budget) = (limiter(), CpuBudget::default());
+        (0..level).for_each(|_| _ = limiter.update(start, true, NONE));
+        assert!(!limiter.end_burst(&mut budget, (start, end), all_read, NONE));
+        assert_eq!(budget.deadline(end), expect, "level {level}, all frames read: {all_read}");
+    }
+}
+
+#[test]
 fn time_without_a_processor_is_not_charged() {
     let mut budget = CpuBudget::default();
     for second in 1..=100 {
