@@ -15,6 +15,8 @@ pub mod packages;
 pub mod programs;
 pub mod requirements;
 
+pub(crate) use go::GARBAGE_COLLECTION;
+
 use anyhow::Result;
 use kubernetes::KubernetesVersion;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@
 use super::audit;
 use crate::process::{self, Launch, ProcessRecord};
 use crate::run;
+use crate::setup::GARBAGE_COLLECTION;
 use crate::state::{LabFacts, LabState};
 use crate::topology::{API_SERVICE, CONTROL_PLANE, Families, Host, POD_RANGES, SERVICE_RANGES};
 use anyhow::{Context, Result};
@@ -21,10 +22,6 @@ pub const API_PORT: u16 = 6443;
 /// Validity of the API server's certificate, in days.
 const CERTIFICATE_DAYS: &str = "365";
 
-/// Variable of Go's programs that run for a short time. With Go's default, garbage collection takes
-/// a sixth of the API server's processor time at its start, and a third of kubectl's. A developer's
-/// watch may run for hours, so it is not off.
-pub(crate) const GARBAGE_COLLECTION: (&str, &str) = ("GOGC", "400");
 /// Variables of the control plane in scenarios. Several clusters run at a time, and threads that
 /// search for work take a tenth of the API server's processor time.
 const SCENARIO_VARIABLES: [(&str, &str); 2] = [GARBAGE_COLLECTION, ("GOMAXPROCS", "1")];

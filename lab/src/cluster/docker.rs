@@ -93,6 +93,8 @@ fn start_dockerd(state: &LabState) -> Result<()> {
     let settings = settings.display().to_string();
     let args =
         ["--mount", "sh", "-c", START_SCRIPT, &folder, "dockerd", "--config-file", &settings];
+    // If containerd does not reply on a busy machine, dockerd makes it write its stacks there.
+    let temporary = ("TMPDIR".to_owned(), engine_folder.display().to_string());
     process::start(
         state,
         Launch {
@@ -101,7 +103,7 @@ fn start_dockerd(state: &LabState) -> Result<()> {
             node: None,
             program: PathBuf::from("/usr/bin/unshare"),
             args: args.map(str::to_owned).into(),
-            env: [].into(),
+            env: [temporary].into(),
             low_priority: false,
         },
     )?;

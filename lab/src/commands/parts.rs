@@ -4,8 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::process;
-use ferrolb_lab::setup::kubernetes::KubernetesVersion;
-use ferrolb_lab::setup::{installers, kubeadm, metallb};
+use ferrolb_lab::setup::{gobgp, kubeadm};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, Signal, getppid, kill_process_group, pidfd_open, setsid};
 use std::ffi::OsStr;
@@ -13,10 +12,8 @@ use std::process::{Child, Command, Stdio};
 
 /// Builds the missing parts in the order in which the tiers need them.
 pub(crate) fn parts() -> Result<()> {
-    metallb::build()?;
-    KubernetesVersion::Oldest.build()?;
-    installers::kustomize()?;
-    installers::helm()?;
+    gobgp::build_version(gobgp::OLDEST_VERSION)?;
+    gobgp::build_version(gobgp::TOO_OLD_VERSION)?;
     kubeadm::build()?;
     Ok(())
 }
@@ -50,9 +47,9 @@ pub(crate) fn idle_command(program: impl AsRef<OsStr>) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs [`parts`] in a process that uses only idle processor time. A tier that needs an unfinished
-/// part waits at the lock of its cache entry. If a part does not build, the tier that needs it
-/// builds it again and reports the error.
+/// Runs [`parts`] in a process that uses only idle processor time, and waits for it when dropped. A
+/// tier that needs an unfinished part waits at the lock of its cache entry. If a part does not
+/// build, the tier that needs it builds it again and reports the error.
 pub(crate) struct BackgroundBuild(Child);
 
 impl BackgroundBuild {
@@ -69,7 +66,6 @@ impl BackgroundBuild {
 
 impl Drop for BackgroundBuild {
     fn drop(&mut self) {
-        // Waits, so that none of the build processes outlives this one.
         let _ = self.0.wait();
     }
 }

@@ -2,8 +2,8 @@
 //! summary of all tiers.
 
 use super::parts::{BackgroundBuild, idle_command};
-use super::up::{KUBEADM_STEPS, OLDEST_STEPS, PREPARE_STEPS, ROUTER_STEPS};
-use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_kubernetes};
+use super::up::{KUBEADM_STEPS, PREPARE_STEPS, ROUTER_STEPS, SCENARIO_STEPS};
+use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_scenarios};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
@@ -65,32 +65,28 @@ pub(crate) fn test(tier: Option<Tier>) -> Result<()> {
     let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
     let targets = test_targets()?;
     prepare_for(&tiers)?;
-    let _background_build = if tier.is_none() { Some(BackgroundBuild::start()?) } else { None };
+    let parts = if tier.is_none() { Some(BackgroundBuild::start()?) } else { None };
     let file = std::env::current_exe()?.with_file_name(PERMISSIONS_FILE);
     permissions::run::reset(&file)?;
-    let outcomes = run_tiers(&tiers, &file, &targets)?;
+    let outcomes = run_tiers(&tiers, parts, &file, &targets)?;
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
     ensure!(outcomes.iter().all(succeeded), "not all tests passed");
     if tier.is_none() { least_privilege(&file) } else { Ok(()) }
 }
 
-/// Installs and builds the requirements of the tiers, as visible steps. For a run of all tiers
-/// these are the requirements of the first tiers only.
+/// Installs and builds the requirements of the tiers, as visible steps. In a run of all tiers,
+/// [`BackgroundBuild`] builds those of the later ones.
 fn prepare_for(tiers: &[Tier]) -> Result<()> {
     let includes = |tier| tiers.contains(&tier);
-    let one = tiers.len() == 1;
-    let (routers, oldest, kubeadm) =
-        (includes(Tier::Peers), one && includes(Tier::Lab), one && includes(Tier::Kubeadm));
+    let (routers, kubeadm) = (includes(Tier::Peers), tiers == [Tier::Kubeadm]);
     if !(routers || includes(Tier::Lab) || kubeadm) {
         return Ok(());
     }
-    let more = [(routers, ROUTER_STEPS + 1), (oldest, OLDEST_STEPS), (kubeadm, KUBEADM_STEPS)];
+    let more = [(routers, ROUTER_STEPS + 1), (kubeadm, KUBEADM_STEPS)];
     let more: usize = more.iter().filter(|(needed, _)| *needed).map(|(_, steps)| steps).sum();
-    let steps = &mut Steps::new(PREPARE_STEPS + more);
+    let steps = &mut Steps::new(PREPARE_STEPS + SCENARIO_STEPS + more);
     prepare(steps, routers, KubernetesVersion::Newest)?;
-    if oldest {
-        prepare_kubernetes(steps, KubernetesVersion::Oldest)?;
-    }
+    prepare_scenarios(steps)?;
     if kubeadm {
         prepare_kubeadm(steps)?;
     }
@@ -123,13 +119,15 @@ fn least_privilege(file: &Path) -> Result<()> {
 }
 
 /// Runs the tiers one after the other. If there are others, simulations run next to them, with idle
-/// processor time only: clusters wait most of the time.
+/// processor time only: clusters wait most of the time. The simulations begin when the parts of
+/// later tiers are built, because no tier waits for a simulation.
 fn run_tiers(
     tiers: &[Tier],
+    parts: Option<BackgroundBuild>,
     permissions_file: &Path,
     targets: &[String],
 ) -> Result<Vec<TierResult>> {
-    let (computing, waiting): (Vec<Tier>, Vec<Tier>) =
+    let (simulated, waiting): (Vec<Tier>, Vec<Tier>) =
         tiers.iter().partition(|tier| **tier == Tier::Sim && tiers.len() > 1);
     std::thread::scope(|scope| {
         let run_idle = |tier| {
@@ -138,15 +136,15 @@ fn run_tiers(
             stdout().write_all(&output)?;
             outcome
         };
-        let computing: Vec<_> =
-            computing.into_iter().map(|tier| scope.spawn(move || run_idle(tier))).collect();
+        let simulations = scope.spawn(move || {
+            drop(parts);
+            simulated.into_iter().map(run_idle).collect::<Result<Vec<_>>>()
+        });
         let waiting = waiting.into_iter().map(|tier| {
             run_tier(tier, permissions_file, targets, || Ok(setup::cargo()), &mut stdout())
         });
         let mut outcomes = waiting.collect::<Result<Vec<_>>>()?;
-        for tier in computing {
-            outcomes.push(tier.join().unwrap_or_else(|panic| resume_unwind(panic))?);
-        }
+        outcomes.extend(simulations.join().unwrap_or_else(|panic| resume_unwind(panic))?);
         Ok(outcomes)
     })
 }

@@ -5,7 +5,8 @@ use anyhow::Result;
 use clap::Args;
 use ferrolb_lab::setup::kubeadm::{self, KubeadmParts};
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
-use ferrolb_lab::setup::{Tools, docker, gobgp, packages, programs, requirements};
+use ferrolb_lab::setup::{Tools, docker, gobgp, installers, metallb};
+use ferrolb_lab::setup::{packages, programs, requirements};
 use ferrolb_lab::state;
 use ferrolb_lab::steps::Steps;
 use ferrolb_lab::topology::{Families, LabName};
@@ -21,8 +22,8 @@ pub(crate) const DEFAULT_NAME: &str = "lab";
 pub(crate) const PREPARE_STEPS: usize = 4;
 /// Additional steps for a kubeadm cluster.
 pub(crate) const KUBEADM_STEPS: usize = 1;
-/// Additional steps for the oldest Kubernetes.
-pub(crate) const OLDEST_STEPS: usize = 1;
+/// Number of steps of [`prepare_scenarios`].
+pub(crate) const SCENARIO_STEPS: usize = 1;
 /// Additional steps for routers.
 pub(crate) const ROUTER_STEPS: usize = 1;
 
@@ -129,23 +130,30 @@ pub(crate) fn prepare(
         false => (format!("Install Debian packages: {}", missing.join(" ")), PACKAGES_USUAL_TIME),
     };
     steps.step(&title, usual, || packages::install(&missing))?;
-    let kubernetes = prepare_kubernetes(steps, kubernetes)?;
-    let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
-    let programs = steps.step("Build FerroLB", FERROLB_BUILD, programs::build)?;
-    Ok(Tools { kubernetes, programs, gobgp, kubeadm: None })
-}
-
-/// Builds a version of Kubernetes.
-pub(crate) fn prepare_kubernetes(
-    steps: &mut Steps,
-    kubernetes: KubernetesVersion,
-) -> Result<PathBuf> {
     let version = kubernetes.name()?;
     let (title, usual) = match kubernetes.is_built()? {
         true => (format!("Kubernetes {version}: already built"), NO_WORK_USUAL_TIME),
         false => (format!("Build Kubernetes {version} from its Go modules"), KUBERNETES_BUILD),
     };
-    steps.step(&title, usual, || kubernetes.build())
+    let kubernetes = steps.step(&title, usual, || kubernetes.build())?;
+    let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
+    let programs = steps.step("Build FerroLB", FERROLB_BUILD, programs::build)?;
+    Ok(Tools { kubernetes, programs, gobgp, kubeadm: None })
+}
+
+/// Builds the programs that scenarios run next to a cluster, before the first scenario: a build in
+/// a scenario would take its processor time from other labs.
+pub(crate) fn prepare_scenarios(steps: &mut Steps) -> Result<()> {
+    steps.step(
+        "Parts of the scenarios: the oldest Kubernetes, MetalLB, kustomize, Helm",
+        PARTS_USUAL_TIME,
+        || {
+            KubernetesVersion::Oldest.build()?;
+            metallb::build()?;
+            installers::kustomize()?;
+            installers::helm().map(drop)
+        },
+    )
 }
 
 /// Builds the programs, the root file system and the images of a kubeadm cluster's machines.

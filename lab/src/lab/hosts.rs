@@ -3,9 +3,8 @@
 
 use super::Lab;
 use crate::cluster::bgp;
-use crate::cluster::control_plane::GARBAGE_COLLECTION;
 use crate::cluster::kubeadm::machine;
-use crate::setup::{installers, repository};
+use crate::setup::{GARBAGE_COLLECTION, installers, repository};
 use crate::state::LabState;
 use crate::topology::CLIENT;
 use crate::traffic::long_lived::{self, ConnectionOutcome};

@@ -18,6 +18,11 @@ pub(super) const SETTINGS: [(&str, &str); 3] = [
     ("GOFLAGS", "-mod=readonly -modcacherw -trimpath"),
 ];
 
+/// Variable of Go's programs that run for a short time. With Go's default, garbage collection takes
+/// a sixth of the API server's processor time at its start, a third of kubectl's, and a twelfth of
+/// a build's. A developer's watch may run for hours, so it is not off.
+pub(crate) const GARBAGE_COLLECTION: (&str, &str) = ("GOGC", "400");
+
 /// Omits symbols and debug information, which would double a program's size.
 const LINKER_FLAGS: &str = "-s -w";
 
@@ -26,6 +31,7 @@ pub(super) fn command() -> Result<Command> {
     let cache = cache::folder()?;
     let mut go = Command::new("go");
     go.envs(SETTINGS)
+        .envs([GARBAGE_COLLECTION])
         .env("GOCACHE", cache.join("go-build"))
         .env("GOMODCACHE", cache.join("go-mod"));
     Ok(go)
