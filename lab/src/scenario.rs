@@ -25,7 +25,7 @@ const LOG_LINES: usize = 25;
 /// Message of FRR's daemons for each configuration line that belongs to another daemon.
 const FRR_FOREIGN_LINE: &str = "No such command on config line";
 /// Prefixes of the log names that a failed test prints.
-const LOG_NAME_PREFIXES: [&str; 5] = ["controller", "speaker", "gobgpd", "frr", "bird"];
+const LOG_NAME_PREFIXES: [&str; 6] = ["controller", "speaker", "gobgpd", "frr", "bird", "metallb"];
 
 /// Starts a lab, runs `scenario` in it, and stops it. A panic or an error in the scenario fails the
 /// test.
