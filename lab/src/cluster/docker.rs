@@ -93,7 +93,7 @@ fn start_dockerd(state: &LabState) -> Result<()> {
     let settings = settings.display().to_string();
     let args =
         ["--mount", "sh", "-c", START_SCRIPT, &folder, "dockerd", "--config-file", &settings];
-    // If containerd does not reply on a busy machine, dockerd makes it write its stacks there.
+    // If containerd does not reply, dockerd makes it write its stacks to the temporary directory.
     let temporary = ("TMPDIR".to_owned(), engine_folder.display().to_string());
     process::start(
         state,

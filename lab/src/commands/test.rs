@@ -120,7 +120,8 @@ fn least_privilege(file: &Path) -> Result<()> {
 
 /// Runs the tiers one after the other. If there are others, simulations run next to them, with idle
 /// processor time only: clusters wait most of the time. The simulations begin when the parts of
-/// later tiers are built, because no tier waits for a simulation.
+/// later tiers are built, because no tier waits for a simulation. Their output follows that of the
+/// other tiers.
 fn run_tiers(
     tiers: &[Tier],
     parts: Option<BackgroundBuild>,
@@ -130,21 +131,20 @@ fn run_tiers(
     let (simulated, waiting): (Vec<Tier>, Vec<Tier>) =
         tiers.iter().partition(|tier| **tier == Tier::Sim && tiers.len() > 1);
     std::thread::scope(|scope| {
-        let run_idle = |tier| {
-            let mut output = Vec::new();
-            let outcome = run_tier(tier, permissions_file, targets, idle_cargo, &mut output);
-            stdout().write_all(&output)?;
-            outcome
-        };
         let simulations = scope.spawn(move || {
             drop(parts);
-            simulated.into_iter().map(run_idle).collect::<Result<Vec<_>>>()
+            let mut output = Vec::new();
+            let run = |tier| run_tier(tier, permissions_file, targets, idle_cargo, &mut output);
+            let outcomes = simulated.into_iter().map(run).collect::<Result<Vec<_>>>();
+            (outcomes, output)
         });
         let waiting = waiting.into_iter().map(|tier| {
             run_tier(tier, permissions_file, targets, || Ok(setup::cargo()), &mut stdout())
         });
         let mut outcomes = waiting.collect::<Result<Vec<_>>>()?;
-        outcomes.extend(simulations.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        let (simulated, output) = simulations.join().unwrap_or_else(|panic| resume_unwind(panic));
+        stdout().write_all(&output)?;
+        outcomes.extend(simulated?);
         Ok(outcomes)
     })
 }

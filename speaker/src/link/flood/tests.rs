@@ -61,8 +61,7 @@ fn sampling_keeps_reading_within_the_cpu_budget() {
             paused += step;
         } else {
             let cost = (step * 3 / (1 << limiter.sampling_shift())).min(step);
-            let exhausted = budget.charge(now, now + cost);
-            limiter.update(now, exhausted, NONE);
+            limiter.end_burst(&mut budget, (now, now + cost), false, NONE);
             read_time += cost;
         }
         limiter.expire(now);
