@@ -14,6 +14,7 @@ pub mod routers;
 pub mod run;
 pub mod scenario;
 pub mod setup;
+pub mod shared_folder;
 pub mod state;
 pub mod steps;
 pub mod teardown;

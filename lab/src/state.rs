@@ -3,6 +3,7 @@
 //! any process can remove the lab of a killed owner.
 
 use crate::setup::kubernetes::KubernetesVersion;
+use crate::shared_folder;
 use crate::topology::{self, CONTROL_PLANE, Families, Host, LabName};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -95,7 +96,7 @@ impl LabState {
         let (path, unfinished) =
             (folder(name), Path::new(ROOT).join(format!(".{name}.{}", std::process::id())));
         for part in ["processes", "logs"] {
-            fs::create_dir_all(unfinished.join(part))
+            shared_folder::create(Path::new(ROOT), &unfinished.join(part))
                 .with_context(|| format!("cannot create {}", unfinished.display()))?;
         }
         let owner = File::create(unfinished.join(LOCK_FILE))?;
@@ -194,10 +195,7 @@ impl LabState {
     pub fn remove(&self) -> Result<()> {
         fs::remove_dir_all(&self.path)
             .with_context(|| format!("cannot remove {}", self.path.display()))?;
-        // After the last lab, this also removes the common directory. While other labs exist,
-        // `remove_dir` fails, as intended.
-        let _ = fs::remove_dir(ROOT);
-        Ok(())
+        Ok(shared_folder::remove_if_empty(Path::new(ROOT))?)
     }
 }
 
@@ -229,8 +227,7 @@ pub fn remove_unfinished() -> Result<()> {
                 .with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
-    let _ = fs::remove_dir(ROOT);
-    Ok(())
+    Ok(shared_folder::remove_if_empty(Path::new(ROOT))?)
 }
 
 /// Returns the pid in the name of a directory that is being created: `.LAB.PID`.

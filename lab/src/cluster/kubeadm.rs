@@ -8,6 +8,7 @@ pub mod machine;
 use super::{api, network};
 use crate::setup::images;
 use crate::setup::kubeadm::{KubeadmParts, PodImage};
+use crate::shared_folder;
 use crate::state::{LabFacts, LabState};
 use crate::topology::node_name;
 use crate::{run, wait};
@@ -33,7 +34,7 @@ const LOG_LINES: usize = 30;
 /// If a machine does not start, with the end of its kubelet's log.
 pub fn start(state: &LabState, facts: &LabFacts, parts: &KubeadmParts, lab: &Path) -> Result<()> {
     let image_folder = machine::folder(&state.name).join("images");
-    fs::create_dir_all(&image_folder)
+    shared_folder::create(Path::new(machine::ROOT), &image_folder)
         .with_context(|| format!("cannot create {}", image_folder.display()))?;
     images::of_programs(&parts.ferrolb, facts.gobgp.as_deref(), &image_folder)?;
     PodImage::make(lab, &image_folder)?;

@@ -9,6 +9,7 @@ use crate::cluster::groups;
 use crate::process::{self, Launch, ProcessRecord};
 use crate::run;
 use crate::setup::kubeadm::KubeadmParts;
+use crate::shared_folder;
 use crate::state::LabState;
 use crate::topology::LabName;
 use anyhow::{Context, Result};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Directory of the machines' writable files.
-const ROOT: &str = "/var/lib/ferrolb-lab";
+pub const ROOT: &str = "/var/lib/ferrolb-lab";
 /// Mount point of the lab's files on a machine.
 pub const LAB_MOUNT: &str = "/lab";
 /// Marker file among containerd's files; present when all images are loaded.
@@ -214,8 +215,5 @@ pub fn remove_all(lab: &LabName) -> Result<()> {
         fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
     }
-    // After the last lab, this also removes the common directory. While other labs exist,
-    // `remove_dir` fails, as intended.
-    let _ = fs::remove_dir(ROOT);
-    Ok(())
+    Ok(shared_folder::remove_if_empty(Path::new(ROOT))?)
 }

@@ -1,0 +1,62 @@
+//! Folders of single labs in a folder that all labs share, such as `/run/ferrolb-lab`. The last lab
+//! removes the shared folder, so it may disappear while another lab creates its own in it.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+/// Creates a folder in the shared folder, and the shared folder if it is missing.
+///
+/// # Errors
+/// If a folder cannot be created.
+pub fn create(shared: &Path, folder: &Path) -> io::Result<()> {
+    let _lock = lock(shared)?;
+    fs::create_dir_all(folder)
+}
+
+/// Removes the shared folder, if no lab has a folder in it.
+///
+/// # Errors
+/// If the folder is empty, and cannot be removed.
+pub fn remove_if_empty(shared: &Path) -> io::Result<()> {
+    let _lock = lock(shared)?;
+    match fs::remove_dir(shared).map_err(|error| (error.kind(), error)) {
+        Ok(()) | Err((ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound, _)) => Ok(()),
+        Err((_, error)) => Err(error),
+    }
+}
+
+/// Locks the parent of the shared folder, so that no other lab creates or removes the shared folder
+/// meanwhile.
+fn lock(shared: &Path) -> io::Result<File> {
+    let parent = File::open(shared.parent().unwrap_or(shared))?;
+    parent.lock()?;
+    Ok(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_folder_is_created_while_another_lab_removes_the_shared_one() {
+        let root = std::env::temp_dir().join(format!("ferrolb-shared-{}", std::process::id()));
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    remove_if_empty(&root).expect("the folder can be removed");
+                }
+            });
+            let result = (0..5_000).try_for_each(|_| {
+                create(&root, &root.join("lab/images"))?;
+                fs::remove_dir(root.join("lab/images"))?;
+                fs::remove_dir(root.join("lab"))
+            });
+            ended.store(true, Ordering::Relaxed);
+            result.expect("the folder is created each time");
+        });
+        remove_if_empty(&root).expect("the folder can be removed");
+    }
+}
