@@ -69,13 +69,32 @@ fn pause_after(check: Duration) -> Duration {
 
 /// Calls `check` repeatedly until it returns a result. After `limit` of a [`WorkClock`], fails with
 /// `goal` and the last error of `check`.
+pub fn until<T>(
+    goal: &str,
+    limit: Duration,
+    check: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    poll(goal, limit, pause_after, check)
+}
+
+/// Waits like [`until`] for a `check` that listens on the network, and costs little. The next one
+/// follows soon, so that none of the network's frames is missed for long.
+pub fn until_heard<T>(
+    goal: &str,
+    limit: Duration,
+    check: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    poll(goal, limit, |_| POLL_INTERVAL, check)
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "waits for other programs, which send this program no event"
 )]
-pub fn until<T>(
+fn poll<T>(
     goal: &str,
     limit: Duration,
+    pause: fn(Duration) -> Duration,
     mut check: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let clock = WorkClock::start();
@@ -89,7 +108,7 @@ pub fn until<T>(
         if clock.elapsed() >= limit {
             bail!("{goal}: not within {limit:?}{reason}");
         }
-        std::thread::sleep(pause_after(check_start.elapsed()));
+        std::thread::sleep(pause(check_start.elapsed()));
     }
 }
 

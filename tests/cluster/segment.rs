@@ -172,7 +172,7 @@ pub(crate) fn owner(lab: &Lab, address: impl Into<IpAddr>) -> Result<String> {
 /// Waits until exactly one node replies for `address`, and returns its name.
 pub(crate) fn wait_owner(lab: &Lab, address: impl Into<IpAddr>) -> Result<String> {
     let address = address.into();
-    wait::until(&format!("exactly one node replies for {address}"), STATE_MAX, || {
+    wait::until_heard(&format!("exactly one node replies for {address}"), STATE_MAX, || {
         owner(lab, address).map(Some)
     })
 }
@@ -180,7 +180,7 @@ pub(crate) fn wait_owner(lab: &Lab, address: impl Into<IpAddr>) -> Result<String
 /// Waits until no host replies for `address`.
 pub(crate) fn wait_unannounced(lab: &Lab, address: impl Into<IpAddr>) -> Result<()> {
     let address = address.into();
-    wait::until(&format!("no host replies for {address}"), STATE_MAX, || {
+    wait::until_heard(&format!("no host replies for {address}"), STATE_MAX, || {
         let replying_macs = SegmentSocket::open(lab)?.replying(address)?;
         ensure!(replying_macs.is_empty(), "these hosts reply: {replying_macs:?}");
         Ok(Some(()))

@@ -68,7 +68,7 @@ pub(crate) fn run_without_loss<T>(
 /// Waits until exactly one node other than `from` replies for the address, and returns its name.
 pub(crate) fn wait_moved(lab: &Lab, address: impl Into<IpAddr>, from: &str) -> Result<String> {
     let address = address.into();
-    wait::until(&format!("a node other than {from} owns {address}"), STATE_MAX, || {
+    wait::until_heard(&format!("a node other than {from} owns {address}"), STATE_MAX, || {
         let now = segment::owner(lab, address)?;
         Ok((now != from).then_some(now))
     })
