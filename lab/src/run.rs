@@ -47,6 +47,17 @@ pub fn ip_batch(namespace: Option<&str>, batch: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs `ip` with a batch of commands in the root network namespace. A command that fails stops no
+/// later one.
+///
+/// # Errors
+/// See [`run`]; `ip` reports the failed lines.
+pub fn ip_batch_to_its_end(batch: &str) -> Result<()> {
+    run_with_input(Command::new("ip").args(["-force", "-batch", "-"]), batch)
+        .with_context(|| format!("the batch was:\n{batch}"))?;
+    Ok(())
+}
+
 fn run_checked(
     command: &mut Command,
     execute: impl FnOnce(&mut Command) -> std::io::Result<Output>,

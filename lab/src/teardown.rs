@@ -8,7 +8,7 @@ use crate::cluster::kubeadm::machine;
 use crate::state::{self, LabState};
 use crate::topology::LabName;
 use crate::{netns, process, run};
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 /// Maximum number of searches for processes in the namespaces: one search may miss a process that
 /// is just starting.
@@ -42,10 +42,11 @@ pub fn down_owned(state: &LabState) -> Result<()> {
     state.remove()
 }
 
-/// Stops every lab whose owner was killed.
+/// Stops every lab whose owner was killed. One that cannot be removed is reported, and stops no
+/// other lab from its start.
 ///
 /// # Errors
-/// If a lab cannot be removed.
+/// If a directory cannot be read or removed.
 pub fn sweep() -> Result<Vec<LabName>> {
     let mut stopped = Vec::new();
     for name in state::labs() {
@@ -54,9 +55,12 @@ pub fn sweep() -> Result<Vec<LabName>> {
         if state.facts().is_ok_and(|facts| facts.kept) {
             continue;
         }
-        down_owned(&state)
-            .with_context(|| format!("cannot clean the lab {name} that a killed process left"))?;
-        stopped.push(name);
+        match down_owned(&state) {
+            Ok(()) => stopped.push(name),
+            Err(error) => {
+                eprintln!("cannot clean the lab {name} that a killed process left: {error:#}");
+            }
+        }
     }
     state::remove_unfinished()?;
     Ok(stopped)
@@ -78,5 +82,5 @@ fn remove_namespaces(name: &LabName) -> Result<()> {
         ended = process::kill(pids.into_iter().map(|pid| (pid, None)));
     }
     let removals = namespaces.iter().map(|namespace| format!("netns del {namespace}\n"));
-    ended.and(run::ip_batch(None, &removals.collect::<String>()))
+    ended.and(run::ip_batch_to_its_end(&removals.collect::<String>()))
 }

@@ -9,6 +9,8 @@ use ferrolb_lab::state::{self, LabState};
 use ferrolb_lab::topology::LabName;
 use ferrolb_lab::{Lab, netns, process, run, wait};
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -70,6 +72,35 @@ fn a_lab_with_a_killed_lab_program_is_taken_down() {
 }
 
 #[test]
+fn a_lab_that_cannot_start_says_so_and_leaves_nothing_behind() {
+    without_other_labs(|tools| {
+        let name = "broken";
+        let programs = std::env::temp_dir().join(format!("ferrolb-broken-{}", std::process::id()));
+        fs::create_dir(&programs)?;
+        let started = with_broken_api_server(tools, &programs)
+            .map(|tools| Lab::up(&tools, &one_node(name)).map(drop));
+        fs::remove_dir_all(&programs)?;
+        let Err(error) = started? else { bail!("the lab started without an API server") };
+        let error = format!("{error:#}");
+        ensure!(error.starts_with("the lab broken did not start"), "{error}");
+        ensure!(error.contains("kube-apiserver"), "the error names no program: {error}");
+        check_removed(name)
+    });
+}
+
+/// Returns tools whose programs are links in the folder `programs`, with a kube-apiserver that ends
+/// at once.
+fn with_broken_api_server(tools: &Tools, programs: &Path) -> Result<Tools> {
+    for program in fs::read_dir(&tools.kubernetes)? {
+        let program = program?;
+        let broken = program.file_name() == "kube-apiserver";
+        let target = if broken { "/bin/false".into() } else { program.path() };
+        symlink(target, programs.join(program.file_name()))?;
+    }
+    Ok(Tools { kubernetes: programs.to_owned(), ..tools.clone() })
+}
+
+#[test]
 fn idle_work_has_the_lowest_priority() -> Result<()> {
     let policy = "chrt --pid $$; cat /proc/$$/autogroup";
     let mut idle = Command::new(&Tools::ready()?.programs.lab);
@@ -104,14 +135,26 @@ fn process_exists(pid: i32) -> bool {
     fs::exists(format!("/proc/{pid}")).unwrap_or(true)
 }
 
-/// Checks that no namespace, process or file of this lab is left.
-fn check_nothing_left(name: &str, pids: &[i32]) -> Result<()> {
+/// Checks that no namespace and no folder of this lab is left, and no process that uses the folder.
+fn check_removed(name: &str) -> Result<()> {
     let name: LabName = name.parse()?;
     let namespaces = netns::list(&name.prefix());
     ensure!(namespaces.is_empty(), "the lab left namespaces behind: {namespaces:?}");
     let logs = state::logs(&name);
     let folder = logs.parent().context("the logs have no parent folder")?;
     ensure!(!folder.exists(), "the lab left a folder behind: {}", folder.display());
+    for process in fs::read_dir("/proc")?.flatten() {
+        let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let uses_folder = command.contains(&format!("{}/", folder.display()));
+        ensure!(!uses_folder, "the lab left a process behind: {command}");
+    }
+    Ok(())
+}
+
+/// Checks that no namespace, process or file of this lab is left.
+fn check_nothing_left(name: &str, pids: &[i32]) -> Result<()> {
+    check_removed(name)?;
     ensure!(!pids.is_empty(), "the lab had no processes");
     // init reaps the children of a killed lab program, with some delay.
     wait::until("all processes of the lab have ended", STATE_MAX, || {
