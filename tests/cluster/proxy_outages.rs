@@ -10,14 +10,14 @@ use crate::under_load::{check_owner_stays, run_without_loss, wait_moved};
 use anyhow::{Result, ensure};
 use ferrolb_lab::cluster::nodes::proxy_name;
 use ferrolb_lab::wait::WorkClock;
-use ferrolb_lab::{Lab, Options, Signal};
+use ferrolb_lab::{Lab, Options, Signal, wait};
 use ferrolb_proto::api::KubeProxyState;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Maximum time from the stall of kube-proxy until the address has moved: two checks fail, a second
 /// apart, after a timeout of one second each. On a busy machine, this takes up to three times as
-/// long.
+/// long. The limits of this scenario are times of a [`WorkClock`].
 const STALLED_MAX: Duration = Duration::from_secs(9);
 /// Minimum time until a kube-proxy that does not run counts as unhealthy: the limit is 10 s.
 pub(crate) const UNHEALTHY_AFTER_MIN: Duration = Duration::from_secs(8);
@@ -43,10 +43,10 @@ fn an_address_leaves_a_node_with_an_unhealthy_kube_proxy() {
         let second = step("the owner's kube-proxy stalls, and the address moves", || {
             let second =
                 run_without_loss(lab, address, ("kube-proxy of the owner stalled", 1), || {
-                    let start = WorkClock::start();
+                    let start = MoveTime::start();
                     lab.signal(&proxy_name(&first), Signal::STOP)?;
                     let second = wait_moved(lab, address, &first)?;
-                    check_move_time("stalled", start.elapsed(), STALLED_MAX)?;
+                    start.check("stalled", STALLED_MAX)?;
                     Ok(second)
                 })?;
             wait_proxy_health(lab, &first, KubeProxyState::Unhealthy)?;
@@ -66,11 +66,11 @@ fn an_address_leaves_a_node_with_an_unhealthy_kube_proxy() {
         })?;
         step("the owner's kube-proxy is killed, and the address moves after 10 s", || {
             run_without_loss(lab, address, ("kube-proxy of the owner killed", 1), || {
-                let start = WorkClock::start();
+                let start = MoveTime::start();
                 lab.stop(&proxy_name(&second), Signal::KILL)?;
                 check_owner_stays(lab, address, &second, UNHEALTHY_AFTER_MIN)?;
                 wait_moved(lab, address, &second)?;
-                check_move_time("killed", start.elapsed(), UNHEALTHY_AFTER_MAX)
+                start.check("killed", UNHEALTHY_AFTER_MAX)
             })
         })?;
         step("the killed kube-proxy is restarted, and the address stays", || {
@@ -96,13 +96,27 @@ fn wait_all_healthy(lab: &Lab) -> Result<()> {
     lab.nodes().iter().try_for_each(|node| wait_proxy_health(lab, node, KubeProxyState::Healthy))
 }
 
-fn check_move_time(event: &str, after: Duration, limit: Duration) -> Result<()> {
-    print_measured(&format!(
-        "kube-proxy of the owner {event}: another node replies after {:.1} s",
-        after.as_secs_f64()
-    ));
-    ensure!(after < limit, "the address moved after {after:?}, more than {limit:?}");
-    Ok(())
+/// Start of an outage of kube-proxy, from which the time until the move is measured.
+struct MoveTime {
+    start: Instant,
+    work: WorkClock,
+}
+
+impl MoveTime {
+    fn start() -> Self {
+        Self { start: wait::now(), work: WorkClock::start() }
+    }
+
+    /// Prints the time since the start, and checks that the limit has not passed.
+    fn check(&self, event: &str, limit: Duration) -> Result<()> {
+        let (after, work) = (self.start.elapsed(), self.work.elapsed());
+        print_measured(&format!(
+            "kube-proxy of the owner {event}: another node replies after {:.1} s",
+            after.as_secs_f64()
+        ));
+        ensure!(work < limit, "the address moved after {after:?}, or {work:?} of work: too late");
+        Ok(())
+    }
 }
 
 fn restart_all(lab: &Lab, address: IpAddr, owner: &str) -> Result<()> {

@@ -82,10 +82,14 @@ impl<'a> MetalLb<'a> {
     /// Ends processes as a kubelet does: those that still run after the grace period are killed.
     fn stop(&self, names: &[String]) -> Result<()> {
         names.iter().try_for_each(|name| self.lab.signal(name, Signal::TERM))?;
-        wait::during(GRACE_PERIOD, || Ok(()))?;
         let is_alive = |name: &&String| {
             process::find(self.lab.state(), name).is_some_and(|record| record.is_alive())
         };
+        let end = wait::now() + GRACE_PERIOD;
+        wait::until("the processes end, or their grace period", GRACE_PERIOD * 2, || {
+            let is_over = wait::now() >= end || !names.iter().any(|name| is_alive(&name));
+            Ok(is_over.then_some(()))
+        })?;
         names.iter().filter(is_alive).try_for_each(|name| self.lab.stop(name, Signal::KILL))
     }
 

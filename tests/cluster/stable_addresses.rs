@@ -137,7 +137,6 @@ fn lose_pool(lab: &Lab) -> Result<()> {
     services::delete(lab, "a")?;
     let before = all_addresses(lab)?;
     delete_pool(lab)?;
-    wait::during(GRACE + Duration::from_secs(1), || Ok(()))?;
     services::wait_refused(lab, "web", "NoPoolMatches")?;
     services::wait_refused(lab, "c", "NoPoolMatches")?;
     create_pool(lab)?;

@@ -6,6 +6,7 @@ use crate::pools::STATE_MAX;
 use crate::scenario::{run_scenario, step};
 use crate::segment::{self, SegmentSocket};
 use crate::services;
+use crate::speakers::wait_for;
 use anyhow::{Result, ensure};
 use ferrolb_lab::topology::SWITCH;
 use ferrolb_lab::{Lab, Options, run, wait};
@@ -13,9 +14,6 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Maximum time until the speaker detects that two interfaces are on one segment. On a new
-/// interface, the speaker first listens for a second.
-const DETECTED_MAX: Duration = Duration::from_secs(5);
 /// Time for which the test collects replies after the detection.
 const OBSERVED: Duration = Duration::from_secs(5);
 
@@ -28,9 +26,11 @@ fn a_node_with_two_interfaces_on_a_segment_uses_one_of_them() {
         let address = services::serve(lab, "web")?;
         let owner = segment::wait_owner(lab, address)?;
         step("the owner gets a second interface on the same segment", || {
-            add_second_interface(lab, &owner)
+            add_second_interface(lab, &owner)?;
+            wait_for(lab, &owner, "the second interface is on standby", |status| {
+                status.interfaces.iter().any(|interface| interface.standby).then_some(())
+            })
         })?;
-        wait::during(DETECTED_MAX, || Ok(()))?;
         step("only the first interface replies", || {
             let (replying, evidence) =
                 FrameLog::of(lab, &keys, || replying_hosts_during(lab, address))?;
