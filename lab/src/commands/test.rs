@@ -3,7 +3,7 @@
 
 use super::parts::{BackgroundBuild, idle_command};
 use super::up::{KUBEADM_STEPS, PREPARE_STEPS, ROUTER_STEPS, SCENARIO_STEPS};
-use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_scenarios};
+use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_peers, prepare_scenarios};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
@@ -86,7 +86,11 @@ fn prepare_for(tiers: &[Tier]) -> Result<()> {
     let more: usize = more.iter().filter(|(needed, _)| *needed).map(|(_, steps)| steps).sum();
     let steps = &mut Steps::new(PREPARE_STEPS + SCENARIO_STEPS + more);
     prepare(steps, routers, KubernetesVersion::Newest)?;
-    prepare_scenarios(steps)?;
+    if tiers == [Tier::Peers] {
+        prepare_peers(steps)?;
+    } else {
+        prepare_scenarios(steps)?;
+    }
     if kubeadm {
         prepare_kubeadm(steps)?;
     }

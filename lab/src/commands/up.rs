@@ -156,6 +156,15 @@ pub(crate) fn prepare_scenarios(steps: &mut Steps) -> Result<()> {
     )
 }
 
+/// Builds the programs that scenarios of the tier `peers` run next to a cluster.
+pub(crate) fn prepare_peers(steps: &mut Steps) -> Result<()> {
+    steps.step("Parts of the scenarios: MetalLB, older versions of GoBGP", PARTS_USUAL_TIME, || {
+        metallb::build()?;
+        gobgp::build_version(gobgp::OLDEST_VERSION)?;
+        gobgp::build_version(gobgp::TOO_OLD_VERSION).map(drop)
+    })
+}
+
 /// Builds the programs, the root file system and the images of a kubeadm cluster's machines.
 pub(crate) fn prepare_kubeadm(steps: &mut Steps) -> Result<KubeadmParts> {
     steps.step(
