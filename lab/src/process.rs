@@ -63,6 +63,13 @@ impl ProcessRecord {
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start)
     }
+
+    /// Gives a process of low priority the normal one, if it still runs.
+    pub fn restore_priority(&self) {
+        if self.launch.low_priority && self.is_alive() {
+            restore_priority(self.pid);
+        }
+    }
 }
 
 /// Starts a process and records it. The log continues that of an earlier process of the same name.
@@ -120,8 +127,7 @@ fn set_session_priority(pid: i32, nice_value: i32) {
     let _ = fs::write(format!("/proc/{pid}/autogroup"), nice_value.to_string());
 }
 
-/// Restores the normal priority of a process, of its threads and of its session. A killed process
-/// needs processor time to end, which a busy machine does not give to a process of low priority.
+/// Restores the normal priority of a process, of its threads and of its session.
 fn restore_priority(pid: i32) {
     set_session_priority(pid, 0);
     if let Some(group) = Pid::from_raw(pid) {
@@ -157,6 +163,8 @@ pub fn kill(processes: impl IntoIterator<Item = (i32, Option<u64>)>) -> Result<(
     let processes: Vec<_> = processes.into_iter().collect();
     for (pid, start) in &processes {
         if let Some(pidfd) = open(*pid, *start) {
+            // A killed process needs processor time to end, which a busy machine does not give to a
+            // process of low priority.
             restore_priority(*pid);
             // An error means that the process has just ended, which is the goal.
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
