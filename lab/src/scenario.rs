@@ -23,8 +23,10 @@ const STALL_MIN: Duration = Duration::from_millis(100);
 const RUNS_MAX: usize = 3;
 /// Number of log lines of each program that a failed test prints.
 const LOG_LINES: usize = 25;
-/// Message of FRR's daemons for each configuration line that belongs to another daemon.
-const FRR_FOREIGN_LINE: &str = "No such command on config line";
+/// Parts of log lines that a failed test does not print: FRR's daemons write one for each
+/// configuration line that belongs to another daemon, and MetalLB's two for each object it reads.
+const ROUTINE_LINES: [&str; 3] =
+    ["No such command on config line", "\"start reconcile\"", "\"end reconcile\""];
 /// Prefixes of the log names that a failed test prints.
 const LOG_NAME_PREFIXES: [&str; 6] = ["controller", "speaker", "gobgpd", "frr", "bird", "metallb"];
 
@@ -159,8 +161,8 @@ impl Drop for LogTailOnFailure {
             let name = log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             if LOG_NAME_PREFIXES.iter().any(|start| name.starts_with(start)) {
                 let text = fs::read_to_string(&log).unwrap_or_default();
-                let shown: Vec<&str> =
-                    text.lines().filter(|line| !line.contains(FRR_FOREIGN_LINE)).collect();
+                let is_routine = |line: &&str| ROUTINE_LINES.iter().any(|it| line.contains(it));
+                let shown: Vec<&str> = text.lines().filter(|line| !is_routine(line)).collect();
                 println!(
                     "--- the log of {name} ends:\n{}",
                     run::last_lines(&shown.join("\n"), LOG_LINES)
