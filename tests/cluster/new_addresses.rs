@@ -55,8 +55,8 @@ fn a_new_address_is_announced_when_it_is_served_with_iptables() {
 fn check_mode(mode: &str, rules: &[&str]) {
     let name = format!("new{mode}");
     let options = Options { proxy_mode: Some(mode.to_owned()), ..Options::named(&name) };
-    // Next to another lab, kube-proxy can be later than a second, and the kernel never translates the
-    // connections that arrive before its rules.
+    // Next to another lab, kube-proxy can be later than a second, and the kernel never translates
+    // the connections that arrive before its rules.
     run_scenario_alone(&options, |lab| {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node3")?;
