@@ -36,9 +36,14 @@ impl WorkClock {
         Self { start: now(), busy: busy_time() }
     }
 
+    /// Returns the real time since the start.
+    pub fn real_elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// Returns the time since the start, in which busy times count less.
     pub fn elapsed(&self) -> Duration {
-        work_time(self.start.elapsed(), busy_time().saturating_sub(self.busy))
+        work_time(self.real_elapsed(), busy_time().saturating_sub(self.busy))
     }
 }
 
@@ -77,8 +82,8 @@ pub fn until<T>(
     poll(goal, limit, pause_after, check)
 }
 
-/// Waits like [`until`] for a `check` that listens on the network, and costs little. The next one
-/// follows soon, so that none of the network's frames is missed for long.
+/// Waits like [`until`] for a `check` that listens on the network most of its time. The next check
+/// follows at once, because it costs little processor time.
 pub fn until_heard<T>(
     goal: &str,
     limit: Duration,

@@ -122,7 +122,7 @@ fn already_in_use(lab: &Lab, keys: &HelloKeyRing) -> Result<()> {
     }
     lab.exec(CONTROL_PLANE, &["ip", "address", "delete", &prefix, "dev", "eth0"])?;
     let removed_at = wait::now();
-    wait::until("a node announces the address", REANNOUNCED_MAX, || {
+    wait::until_heard("a node announces the address", REANNOUNCED_MAX, || {
         segment::owner(lab, SECOND_ADDRESS).map(Some)
     })?;
     print_measured(&format!(
@@ -139,7 +139,7 @@ fn wait_released(lab: &Lab, host: Mac) -> Result<Instant> {
     let address = services::address(lab, "web2")?;
     ensure!(address == SECOND_ADDRESS, "the second address is {address}");
     let (assigned_at, mut socket) = (wait::now(), SegmentSocket::open(lab)?);
-    wait::until("only the foreign host replies", STATE_MAX, || {
+    wait::until_heard("only the foreign host replies", STATE_MAX, || {
         let replying = socket.replying(address)?;
         ensure!(replying == [host].into(), "these hosts reply: {replying:?}");
         Ok(Some(()))
@@ -166,7 +166,7 @@ fn kernel_replies(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     // The kernel's reply to this client is unicast, so the owner does not receive it. The owner
     // receives the gratuitous ARP frame below.
     let mut socket = SegmentSocket::open(lab)?;
-    wait::until("two hosts reply", STATE_MAX, || {
+    wait::until_heard("two hosts reply", STATE_MAX, || {
         Ok((socket.replying(address)?.len() == 2).then_some(()))
     })?;
     lab.exec(&node, &["arping", "-U", "-c", "1", "-I", "eth0", &address.to_string()])?;

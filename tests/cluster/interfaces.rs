@@ -204,7 +204,7 @@ fn wait_announced(lab: &Lab, address: IpAddr, link: &str) -> Result<()> {
         ensure!(found.up && found.mac == mac.to_string(), "the status is {found:?}");
         Ok(Some(()))
     })?;
-    wait::until(&format!("{link} replies"), STATE_MAX, || {
+    wait::until_heard(&format!("{link} replies"), STATE_MAX, || {
         let replying =
             SegmentSocket::open_on(lab, &Host::client(), CLIENT_END)?.replying(address)?;
         ensure!(replying == [mac].into(), "{replying:?} reply, but {link} has {mac}");

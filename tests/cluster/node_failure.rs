@@ -61,7 +61,7 @@ fn an_address_fails_over_and_returns_after_the_preempt_delay() {
                 lab.power_on(&owner)
             })?;
             check_longest_gap(&report)?;
-            wait::until("the former owner owns the address", pools::STATE_MAX, || {
+            wait::until_heard("the former owner owns the address", pools::STATE_MAX, || {
                 let now = segment::owner(lab, address)?;
                 Ok((now == owner).then_some(()))
             })

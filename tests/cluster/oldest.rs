@@ -50,7 +50,7 @@ fn a_dual_stack_service_fails_over_on_the_oldest_kubernetes() {
             let owner = segment::owner(lab, addresses[0])?;
             lab.stop(&ferrolb::speaker_name(&owner), Signal::KILL)?;
             for address in addresses {
-                wait::until("another node owns the address", STATE_MAX, || {
+                wait::until_heard("another node owns the address", STATE_MAX, || {
                     let now = segment::owner(lab, address)?;
                     ensure!(now != owner, "{now} still owns {address}");
                     Ok(Some(()))

@@ -49,13 +49,17 @@ fn check(lab: &Lab, v4_node: &'static str, v6_node: &'static str) -> Result<()> 
     for Family { address, node, .. } in &families {
         wait_announced(lab, NAME, "Announced", &format!("{address} from {node} (eth0)"))?;
         let ip: IpAddr = address.parse()?;
-        wait::until(&format!("{address} is announced and served by {node}"), STATE_MAX, || {
-            let owner = segment::owner(lab, ip)?;
-            ensure!(owner == *node, "{owner} announces {address}");
-            let page = lab.http_get(CLIENT, http(ip), "/")?;
-            ensure!(page.status == 200, "the client gets {page:?}");
-            Ok(Some(()))
-        })?;
+        wait::until_heard(
+            &format!("{address} is announced and served by {node}"),
+            STATE_MAX,
+            || {
+                let owner = segment::owner(lab, ip)?;
+                ensure!(owner == *node, "{owner} announces {address}");
+                let page = lab.http_get(CLIENT, http(ip), "/")?;
+                ensure!(page.status == 200, "the client gets {page:?}");
+                Ok(Some(()))
+            },
+        )?;
     }
     Ok(())
 }

@@ -12,8 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 /// Builds the missing parts in the order in which the tiers need them.
 pub(crate) fn parts() -> Result<()> {
-    gobgp::build_version(gobgp::OLDEST_VERSION)?;
-    gobgp::build_version(gobgp::TOO_OLD_VERSION)?;
+    gobgp::build_older()?;
     kubeadm::build()?;
     Ok(())
 }

@@ -160,8 +160,7 @@ pub(crate) fn prepare_scenarios(steps: &mut Steps) -> Result<()> {
 pub(crate) fn prepare_peers(steps: &mut Steps) -> Result<()> {
     steps.step("Parts of the scenarios: MetalLB, older versions of GoBGP", PARTS_USUAL_TIME, || {
         metallb::build()?;
-        gobgp::build_version(gobgp::OLDEST_VERSION)?;
-        gobgp::build_version(gobgp::TOO_OLD_VERSION).map(drop)
+        gobgp::build_older()
     })
 }
 

@@ -55,6 +55,14 @@ pub fn build_version(version: &str) -> Result<PathBuf> {
     })
 }
 
+/// Builds the older versions with which scenarios test upgrades.
+///
+/// # Errors
+/// See [`build`].
+pub fn build_older() -> Result<()> {
+    [OLDEST_VERSION, TOO_OLD_VERSION].into_iter().try_for_each(|it| build_version(it).map(drop))
+}
+
 /// Builds for another architecture like [`build`].
 ///
 /// # Errors
