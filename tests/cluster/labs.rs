@@ -102,10 +102,13 @@ fn with_broken_api_server(tools: &Tools, programs: &Path) -> Result<Tools> {
 
 #[test]
 fn idle_work_has_the_lowest_priority() -> Result<()> {
-    let policy = "chrt --pid $$; cat /proc/$$/autogroup";
+    // A kernel that does not group by session has no such file, and the policy alone counts.
+    let groups = fs::exists("/proc/self/autogroup")?;
+    let policy = if groups { "chrt --pid $$; cat /proc/$$/autogroup" } else { "chrt --pid $$" };
     let mut idle = Command::new(&Tools::ready()?.programs.lab);
     let output = run::run(idle.args(["idle", "sh", "-c", policy]))?;
-    ensure!(output.contains("SCHED_IDLE") && output.contains("nice 19"), "{output}");
+    ensure!(output.contains("SCHED_IDLE"), "{output}");
+    ensure!(!groups || output.contains("nice 19"), "{output}");
     Ok(())
 }
 
