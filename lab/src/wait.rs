@@ -1,7 +1,7 @@
 //! Clocks and waits of the lab; no other module reads the time. The lab drives real programs, and
 //! polls those that send no notifications.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,19 @@ impl WorkClock {
     /// Returns the time since the start, in which busy times count less.
     pub fn elapsed(&self) -> Duration {
         work_time(self.real_elapsed(), busy_time().saturating_sub(self.busy))
+    }
+
+    /// Returns the real time since the start.
+    ///
+    /// # Errors
+    /// If the limit has passed on this clock.
+    pub fn within(&self, limit: Duration) -> Result<Duration> {
+        let (real, counted) = (self.real_elapsed(), self.elapsed());
+        ensure!(
+            counted < limit,
+            "this took {real:?}, of which {counted:?} count: more than {limit:?}"
+        );
+        Ok(real)
     }
 }
 

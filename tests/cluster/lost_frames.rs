@@ -9,6 +9,7 @@ use crate::segment::{self, SegmentSocket};
 use crate::services::{self, WEB, http, service};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::topology::{CLIENT, CONTROL_PLANE};
+use ferrolb_lab::wait::WorkClock;
 use ferrolb_lab::{Lab, Options, wait};
 use ferrolb_proto::wire::hello::{self, HelloKeyRing};
 use serde_json::{Value, json};
@@ -174,7 +175,7 @@ fn split_segment(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str)
         wait_served_by(lab, CONTROL_PLANE, address, &second)?;
         wait_served_by(lab, CLIENT, address, owner)?;
         lab.set_drops(&[])?;
-        let repaired_at = wait::now();
+        let repaired_at = WorkClock::start();
         // No host sends requests while the test reads the entries, so announcements alone change
         // them.
         let mut entries = Vec::new();
