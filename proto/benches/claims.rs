@@ -39,7 +39,7 @@ const HELLO_INTERVAL: Duration = Duration::from_millis(50);
 const CALL_TARGET: Duration = Duration::from_millis(2);
 const CHECK_FACTOR: u32 = 3;
 /// Time that a case runs at most after its first input.
-const CASE_TIME: Duration = Duration::from_secs(3);
+const CASE_TIME: Duration = Duration::from_secs(8);
 
 /// A case: prepares a run, then measures its calls.
 type Case = fn(&mut Run);

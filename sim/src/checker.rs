@@ -71,6 +71,9 @@ pub enum Rule {
     Cache,
     /// The number of frames in a run does not exceed the bound.
     Rate,
+    /// No node takes a unit if a foreign host has answered its probes. If no frame is lost, the
+    /// same applies to the probes of all nodes.
+    ForeignHost,
     /// An address is defended no more often than RFC 5227 allows.
     Defense,
     /// A claim machine starts to announce only addresses that it does not announce yet, stops only
@@ -233,8 +236,8 @@ impl SimWorld {
                     let able = |(index, node): (usize, &SimNode)| {
                         node.works()
                             && !node.leaving
-                            && self.api.candidates[unit][index]
-                            && node.view.candidates[unit][index]
+                            && self.api.is_candidate(unit, index)
+                            && node.view.is_candidate(unit, index)
                             && self.now.since(node.started) >= ferrolb_proto::claim::LISTEN_PHASE
                     };
                     let clients = self.clients.iter().any(|client| client.part == part);

@@ -22,7 +22,7 @@ const FENCE_MAX: Duration = Duration::from_millis(1_100);
 /// Hardware address of a foreign host.
 const FOREIGN_MAC: Mac = Mac([2, 0xff, 0, 0, 0xff, 0xff]);
 /// Minimum time from a change in the API until a node receives the change.
-const API_LAG_MIN: Duration = Duration::from_millis(20);
+pub(super) const API_LAG_MIN: Duration = Duration::from_millis(20);
 
 impl SimWorld {
     /// Returns a random node that owns a unit, or the first node if no node owns one.
@@ -238,6 +238,7 @@ impl SimWorld {
             self.foreign_hosts.insert(unit, FOREIGN_MAC);
         } else {
             self.foreign_hosts.remove(&unit);
+            self.answered_probes.forget(unit);
         }
         self.update_state(unit, Cause::World);
     }

@@ -52,6 +52,8 @@ pub enum Defect {
     HidesFailures,
     /// Does not receive the information that its own node is cordoned.
     IgnoresOwnCordon,
+    /// Does not receive the frames of foreign hosts that use an address.
+    IgnoresForeignHosts,
 }
 
 /// A claim machine, and its defect if it has one.
@@ -100,6 +102,11 @@ impl FaultyMachine {
     }
 
     pub(super) fn handle(&mut self, mut input: Input, now: Instant) {
+        if self.defect == Some(Defect::IgnoresForeignHosts)
+            && matches!(input, Input::ForeignFrame { .. })
+        {
+            return;
+        }
         if let (Some(_), Input::Frame { source, frame }) = (self.defect, &mut input) {
             self.node_names.entry(*source).or_insert_with(|| frame.node.clone());
             self.alter_input(frame, now);

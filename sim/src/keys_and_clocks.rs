@@ -1,5 +1,4 @@
-//! Scenarios in which a shared precondition of all nodes fails: keys, clocks, power, or the
-//! exclusive use of an address.
+//! Scenarios in which a shared precondition of all nodes fails: keys, clocks or power.
 
 use super::scenario::ms;
 use super::world::{SimWorld, key};
@@ -35,24 +34,6 @@ pub(super) fn key_rotation(world: &mut SimWorld) -> Duration {
         }
     }
     ms(18_000)
-}
-
-/// Makes a foreign host announce an owned address: five times within 5 s, and once more after the
-/// 10 s in which the owner may not defend the address again.
-pub(super) fn foreign_host(world: &mut SimWorld) -> Duration {
-    let unit = world.rng.below(world.units());
-    for at in [0, 1_000, 2_000, 3_000, 4_000, 11_000] {
-        world.after(ms(at), move |world| world.announce_as_foreign_host(unit));
-    }
-    ms(18_000)
-}
-
-/// Ends the use of the first unit's address by a foreign host, which began before the nodes
-/// started.
-pub(super) fn address_in_use(world: &mut SimWorld) -> Duration {
-    let time = world.rng.between(ms(5_000), ms(25_000));
-    world.after(time, |world| world.set_foreign_host(0, false));
-    ms(50_000)
 }
 
 pub(super) fn power_cut(world: &mut SimWorld) -> Duration {

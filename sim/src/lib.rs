@@ -20,6 +20,7 @@ mod failures;
 mod faults;
 mod faulty_machine;
 mod filters;
+mod foreign_hosts;
 mod isolation;
 mod keys_and_clocks;
 mod node;

@@ -3,21 +3,10 @@
 //! which the run continues.
 
 use super::bounds::{PrototypeResult, ScenarioBounds, prototype_result};
-use super::chaos;
-use super::failures::{
-    failure, fast_restart, freeze, freeze_short, late_return, loss, pause, proxy, repeated_failure,
-    two_failures,
-};
-use super::filters;
-use super::isolation::{
-    isolate, isolate_silent, isolated_start, one_restarted_survivor, one_survivor, one_way,
-    receives_nothing, receives_nothing_forever, receives_nothing_silent, repeated_isolation,
-    short_isolation, split,
-};
-use super::keys_and_clocks;
-use super::planned;
-use super::soft_rules;
 use super::world::SimWorld;
+use super::{
+    chaos, failures, filters, foreign_hosts, isolation, keys_and_clocks, planned, soft_rules,
+};
 use std::time::Duration;
 
 /// A scenario that `cargo sim` can run.
@@ -49,74 +38,74 @@ const fn scenario(
 pub(super) const ADDRESS_IN_USE: &str = "squatter";
 
 /// All scenarios: first those of the prototype in the order of its table, then the others.
-pub static ALL: [Scenario; 61] = [
+pub static ALL: [Scenario; 63] = [
     scenario(
         "death",
         "the process of an owner is killed",
-        failure,
+        failures::failure,
         ScenarioBounds::failure(),
         prototype_result(192, 0),
     ),
     scenario(
         "proxy",
         "an owner fails, and a proxy replies to ARP for it",
-        proxy,
+        failures::proxy,
         ScenarioBounds::failure(),
         prototype_result(1_152, 0),
     ),
     scenario(
         "loss1",
         "one frame in a hundred is lost",
-        |w| loss(w, 0.01),
+        |w| failures::loss(w, 0.01),
         ScenarioBounds::calm(),
         prototype_result(2, 0),
     ),
     scenario(
         "loss10",
         "one frame in ten is lost",
-        |w| loss(w, 0.10),
+        |w| failures::loss(w, 0.10),
         ScenarioBounds::calm().moves(4),
         prototype_result(2, 0),
     ),
     scenario(
         "freeze_short",
         "an owner's process is stopped for 80 to 200 ms",
-        freeze_short,
+        failures::freeze_short,
         ScenarioBounds::failure().double_owner_after_fault(5).fences(Some(1)),
         prototype_result(182, 0),
     ),
     scenario(
         "freeze",
         "an owner's process is stopped for up to 5 s",
-        freeze,
+        failures::freeze,
         ScenarioBounds::failure().double_owner_after_fault(5).fences(Some(1)),
         prototype_result(192, 0),
     ),
     scenario(
         "pause",
         "an owner's virtual machine is paused, including its clock",
-        pause,
+        failures::pause,
         ScenarioBounds::failure().fences(Some(1)),
         prototype_result(192, 0),
     ),
     scenario(
         "split",
         "the network segment is split in two and rejoined",
-        split,
+        isolation::split,
         ScenarioBounds::failure().unowned(300).reunions(1),
         prototype_result(250, 0),
     ),
     scenario(
         "isolate",
         "an owner is isolated and returns",
-        isolate,
+        isolation::isolate,
         ScenarioBounds::failure(),
         prototype_result(192, 64),
     ),
     scenario(
         "deaf",
         "an owner receives nothing for 8 s",
-        receives_nothing,
+        isolation::receives_nothing,
         ScenarioBounds::failure().unowned(500),
         prototype_result(1_001, 0),
     ),
@@ -130,7 +119,7 @@ pub static ALL: [Scenario; 61] = [
     scenario(
         "fast_restart",
         "an owner is killed and restarts after 20 to 140 ms",
-        fast_restart,
+        failures::fast_restart,
         ScenarioBounds::failure(),
         prototype_result(137, 0),
     ),
@@ -220,7 +209,7 @@ pub static ALL: [Scenario; 61] = [
     scenario(
         "deaf_start",
         "an owner fails, and restarts on an interface that receives nothing",
-        isolated_start,
+        isolation::isolated_start,
         ScenarioBounds::failure()
             .burst(8)
             .double_owner_after_take(300)
@@ -230,28 +219,28 @@ pub static ALL: [Scenario; 61] = [
     scenario(
         "flap",
         "an owner is isolated for 1 s, six times",
-        repeated_isolation,
+        isolation::repeated_isolation,
         ScenarioBounds::failure().moves(12),
         None,
     ),
     scenario(
         "comes_and_goes",
         "an owner fails and returns, five times",
-        repeated_failure,
+        failures::repeated_failure,
         ScenarioBounds::failure().moves(5),
         None,
     ),
     scenario(
         "late_return",
         "an owner fails, returns after 20 s, and waits for its preempt delay",
-        late_return,
+        failures::late_return,
         ScenarioBounds::failure().moves(4),
         None,
     ),
     scenario(
         "blip",
         "an interface is down for 20 to 80 ms, ten times",
-        short_isolation,
+        isolation::short_isolation,
         ScenarioBounds::failure().moves(0),
         None,
     ),
@@ -333,7 +322,7 @@ pub static ALL: [Scenario; 61] = [
     scenario(
         "one_way",
         "one node does not receive another's frames, or all frames of one node are lost",
-        one_way,
+        isolation::one_way,
         ScenarioBounds::failure(),
         None,
     ),
@@ -361,63 +350,79 @@ pub static ALL: [Scenario; 61] = [
     scenario(
         "stranger",
         "a foreign host announces an owned address",
-        keys_and_clocks::foreign_host,
+        foreign_hosts::announces,
         ScenarioBounds::calm().checks_defenses(),
         None,
     ),
     scenario(
         ADDRESS_IN_USE,
         "a foreign host uses an address before the nodes start, and stops later",
-        keys_and_clocks::address_in_use,
+        foreign_hosts::stops,
         ScenarioBounds::planned().unowned(16_000).moves(12),
+        None,
+    ),
+    scenario(
+        "new_in_use",
+        "a new unit whose address a foreign host uses, views lag up to 2 s, no frame is lost",
+        |w| foreign_hosts::new_address(w, 0.0),
+        ScenarioBounds::failure().unowned(2_500),
+        None,
+    ),
+    scenario(
+        "new_in_use_loss10",
+        "the same, and one frame in ten is lost",
+        |w| foreign_hosts::new_address(w, 0.10),
+        ScenarioBounds::failure().unowned(2_500),
         None,
     ),
     scenario(
         "power_cut",
         "all nodes lose power and restart within 3 s",
         keys_and_clocks::power_cut,
-        ScenarioBounds::failure().reunions(1),
+        // No node knows that the units are proven. A candidate waits up to five times 500 ms for
+        // better ones that still listen, and probes for 450 ms.
+        ScenarioBounds::failure().reunions(1).unowned(3_000),
         None,
     ),
     scenario(
         "two_deaths",
         "an owner and another node are killed within 300 ms",
-        two_failures,
+        failures::two_failures,
         ScenarioBounds::failure().unowned(330),
         None,
     ),
     scenario(
         "last",
         "all nodes but one are killed at once, on a network segment without other hosts",
-        one_survivor,
+        isolation::one_survivor,
         ScenarioBounds::failure(),
         None,
     ),
     scenario(
         "last_restarted",
         "one node restarts, and 9 s later all other nodes are killed, on a segment without other hosts",
-        one_restarted_survivor,
+        isolation::one_restarted_survivor,
         ScenarioBounds::failure(),
         None,
     ),
     scenario(
         "isolate_silent",
         "an owner is isolated and returns, on a network segment without other hosts",
-        isolate_silent,
+        isolation::isolate_silent,
         ScenarioBounds::failure(),
         None,
     ),
     scenario(
         "deaf_silent",
         "an owner receives nothing for 8 s, on a network segment without other hosts",
-        receives_nothing_silent,
+        isolation::receives_nothing_silent,
         ScenarioBounds::failure().unowned(500),
         None,
     ),
     scenario(
         "deaf_for_good",
         "an owner permanently receives nothing, and the other nodes serve all clients",
-        receives_nothing_forever,
+        isolation::receives_nothing_forever,
         ScenarioBounds::failure().unowned(500),
         None,
     ),

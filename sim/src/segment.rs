@@ -126,6 +126,13 @@ impl SimWorld {
         let Some(unit) = self.catalog.unit_of(address) else { return };
         self.log(|| format!("n{index} takes unit {unit}"));
         self.check_taking(index, unit);
+        if self.answered_probes.has(unit, index, self.segment.loss > 0.0, self.now) {
+            self.report_violation(
+                Rule::ForeignHost,
+                format!("n{index} takes unit {unit}, which a foreign host uses"),
+            );
+        }
+        self.answered_probes.forget(unit);
         self.check_reason(index, unit);
         self.nodes[index].owns[unit] = true;
         self.record_move(unit);
@@ -399,6 +406,11 @@ impl SimWorld {
     ) {
         let node = &self.nodes[index];
         if node.process_number == process_number && node.is_up() && !node.isolated {
+            let is_answer = !announced && self.foreign_hosts.get(&unit) == Some(&mac);
+            let owners = self.owners(node.part, unit);
+            if is_answer && (owners.is_empty() || owners.contains(&index)) {
+                self.answered_probes.record(unit, index, self.now);
+            }
             let address = self.catalog.address(unit);
             self.pass_input(index, Input::ForeignFrame { address, mac, announced });
         }

@@ -67,7 +67,7 @@ impl SimWorld {
             && !node.flags.leaving
             && !node.flags.isolated
             && *node.view == self.api
-            && self.api.candidates[unit][index]
+            && self.api.is_candidate(unit, index)
     }
 
     /// Starts or ends the time in which no unit may move.

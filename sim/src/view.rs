@@ -14,7 +14,8 @@ const IPV6_EVERY: usize = 4;
 /// State of the API: the true state, or the state that one node has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiView {
-    /// For each unit and each node, true if the node is a candidate for the unit.
+    /// For each unit and each node, true if the node is a candidate for the unit. Empty for a unit
+    /// that does not exist.
     pub(super) candidates: Vec<Rc<[bool]>>,
     pub(super) cordoned: Rc<[bool]>,
 }
@@ -31,6 +32,10 @@ impl ApiView {
     pub(super) fn open(nodes: usize, units: usize) -> Self {
         let all: Rc<[bool]> = vec![true; nodes].into();
         Self { candidates: vec![all; units], cordoned: vec![false; nodes].into() }
+    }
+
+    pub(super) fn is_candidate(&self, unit: usize, node: usize) -> bool {
+        self.candidates[unit].get(node) == Some(&true)
     }
 
     pub(super) fn apply(&mut self, change: &ApiChange) {
@@ -104,8 +109,9 @@ impl UnitCatalog {
         Some((self.units[unit].order(&candidate.node), &candidate.node))
     }
 
-    /// Returns the units of a node's view. `serves` is whether a node that is not a candidate could
-    /// still forward traffic. `failing` is, for each unit, whether the node's health checks fail.
+    /// Returns the units that exist in a node's view. `serves` is whether a node that is not a
+    /// candidate could still forward traffic. `failing` is, for each unit, whether the node's health
+    /// checks fail.
     pub(super) fn units(&self, view: &ApiView, serves: bool, failing: &[bool]) -> Vec<Arc<Unit>> {
         let mut candidates: BTreeMap<&[bool], Arc<[Candidate]>> = BTreeMap::new();
         let unit = |(unit, all): (usize, &Unit)| {
@@ -120,7 +126,8 @@ impl UnitCatalog {
                 ..all.clone()
             })
         };
-        self.units.iter().enumerate().map(unit).collect()
+        let exists = |(unit, _): &(usize, &Unit)| !view.candidates[*unit].is_empty();
+        self.units.iter().enumerate().filter(exists).map(unit).collect()
     }
 
     fn candidates(&self, view: &ApiView, is_candidate: &[bool]) -> Arc<[Candidate]> {

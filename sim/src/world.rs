@@ -7,6 +7,7 @@ use super::clients::Client;
 use super::clock::NodeClock;
 use super::event::{Event, EventQueue};
 use super::faulty_machine::Defect;
+use super::foreign_hosts::AnsweredProbes;
 use super::node::{Halt, SimNode};
 use super::segment::{SecondPath, Segment};
 use super::view::{ApiView, UnitCatalog};
@@ -18,6 +19,7 @@ use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +53,7 @@ pub(super) struct SimWorld {
     pub(super) checker: Checker,
     /// MAC of the foreign host that uses the first address of a unit, by unit.
     pub(super) foreign_hosts: BTreeMap<usize, Mac>,
+    pub(super) answered_probes: AnsweredProbes,
     /// MAC of the node that most recently announced each unit; the proxy replies with this MAC.
     pub(super) proxy_entries: Vec<Option<Mac>>,
     /// Nodes whose clocks have stopped or leapt. For some time, other nodes cannot use these clocks
@@ -59,6 +62,10 @@ pub(super) struct SimWorld {
     defect: Option<Defect>,
     pub(super) codec: bool,
     trace: bool,
+}
+
+fn by_address(unit: Arc<Unit>) -> (IpAddr, Arc<Unit>) {
+    (unit.address, unit)
 }
 
 /// Returns the hello key with the number `number`.
@@ -95,6 +102,7 @@ impl SimWorld {
             bounds,
             checker: Checker::new(run.units),
             foreign_hosts: BTreeMap::new(),
+            answered_probes: AnsweredProbes::default(),
             proxy_entries: vec![None; run.units],
             irregular_clocks: BTreeSet::new(),
             defect: run.defect,
@@ -162,6 +170,7 @@ impl SimWorld {
     /// Starts the process of a node, without any state of an earlier process.
     pub(super) fn start(&mut self, index: usize) {
         let (now, epoch, defect) = (self.now, self.rng.next_u64(), self.defect);
+        self.answered_probes.forget_node(index);
         let node = &mut self.nodes[index];
         node.clear(now);
         // The interface of a started node receives frames; a scenario in which the interface
@@ -203,11 +212,12 @@ impl SimWorld {
             self.catalog.units(&node.view, self.serves, &node.failing)
         };
         let node = &mut self.nodes[index];
-        let before = std::mem::replace(&mut node.units, units);
-        let is_new = |(index, unit): &(usize, &Arc<Unit>)| before.get(*index) != Some(*unit);
-        let new = node.units.iter().enumerate().filter(is_new);
-        let changed = new.map(|(_, unit)| Arc::clone(unit)).collect();
-        self.pass_input(index, Input::Units { changed, removed: Vec::new() });
+        let mut before: BTreeMap<IpAddr, Arc<Unit>> =
+            std::mem::replace(&mut node.units, units).into_iter().map(by_address).collect();
+        let is_new = |unit: &&Arc<Unit>| before.remove(&unit.address).as_ref() != Some(*unit);
+        let changed = node.units.iter().filter(is_new).cloned().collect();
+        let removed = before.into_keys().collect();
+        self.pass_input(index, Input::Units { changed, removed });
     }
 
     /// Passes an input to a node's claim machine, if the node runs and is not halted.

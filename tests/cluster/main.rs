@@ -4,6 +4,7 @@
 //! a lower priority.
 
 mod address_conflicts;
+mod addresses_in_use;
 mod allocation;
 mod announced;
 mod api_outage;

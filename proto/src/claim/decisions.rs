@@ -1,6 +1,7 @@
 //! Frames with the decisions of this node, its lists and its hellos. Part of the claim machine of
 //! one interface.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::ownership::Decisions;
@@ -46,8 +47,8 @@ impl ClaimMachine {
     pub(super) fn send_decisions(&mut self, now: Instant) {
         let Decisions { mut take, moves, mut restate, hand_over, contest, doubts } =
             self.ownership.take_decisions();
-        self.release(&hand_over, false, now);
-        self.release(&contest, true, now);
+        self.release(&hand_over, now);
+        self.leave_to_foreign_hosts(contest, now);
         restate.retain(|(address, _)| self.owned().contains_key(address));
         self.claim(&restate, now);
         take.retain(|(address, _)| !self.owned().contains_key(address));
@@ -76,21 +77,28 @@ impl ClaimMachine {
         }
     }
 
-    /// Stops replying for addresses, and releases them. `contested` is true if a foreign host uses
-    /// them.
-    pub(super) fn release(&mut self, addresses: &[IpAddr], contested: bool, now: Instant) {
-        let mut owned: Vec<_> = addresses
-            .iter()
-            .copied()
-            .filter(|address| self.owned().contains_key(address))
-            .collect();
-        // Two conflicts may name the same address.
-        owned.sort_unstable();
-        owned.dedup();
-        for chunk in owned.chunks(ADDRESSES_PER_FRAME_MAX) {
-            self.sets.release(chunk);
+    /// Stops replying for owned addresses among these, and releases them.
+    pub(super) fn release(&mut self, addresses: &[IpAddr], now: Instant) {
+        let owned = addresses.iter().copied().filter(|address| self.owned().contains_key(address));
+        // Two decisions may name the same address.
+        let owned: BTreeSet<_> = owned.collect();
+        self.send_releases(owned, false, now);
+    }
+
+    /// Releases addresses that foreign hosts use, and makes the peers wait, too, if this node has
+    /// only probed an address.
+    fn leave_to_foreign_hosts(&mut self, addresses: Vec<IpAddr>, now: Instant) {
+        self.send_releases(addresses.into_iter().collect(), true, now);
+    }
+
+    fn send_releases(&mut self, addresses: BTreeSet<IpAddr>, contested: bool, now: Instant) {
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        for chunk in addresses.chunks(ADDRESSES_PER_FRAME_MAX) {
+            let owned = chunk.iter().filter(|address| self.owned().contains_key(*address));
+            let owned: Vec<_> = owned.copied().collect();
+            self.sets.release(&owned);
             self.membership.set_claim_set(self.sets.own().summary());
-            self.outputs.extend(chunk.iter().map(|address| Output::Stop(*address)));
+            self.outputs.extend(owned.into_iter().map(Output::Stop));
             self.send(None, Body::Release { addresses: chunk.to_vec(), contested }, now);
         }
     }
@@ -98,7 +106,7 @@ impl ClaimMachine {
     /// Releases all owned addresses.
     pub(super) fn release_all(&mut self, now: Instant) {
         let all: Vec<_> = self.owned().keys().copied().collect();
-        self.release(&all, false, now);
+        self.release(&all, now);
     }
 
     /// Sends a frame.

@@ -21,7 +21,7 @@ impl ClaimMachine {
         now: Instant,
     ) {
         self.ownership.remove_units(removed);
-        self.release(removed, false, now);
+        self.release(removed, now);
         let (ownership, view) = self.ownership(now);
         ownership.update_units(changed, view);
     }

@@ -131,7 +131,7 @@ pub(super) struct Ownership {
     address_conflicts: BTreeMap<IpAddr, ConflictState>,
     /// Time at which the next postponed address defense is due.
     defense_due: Option<Instant>,
-    /// Earliest time of the next ARP probe, so that probes for many units do not flood the segment.
+    /// Earliest time of the first ARP probe for a further unit.
     next_probe: Instant,
     /// Peers whose claims may include addresses that this node owns, each with the last address
     /// that was checked.

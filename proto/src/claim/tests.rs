@@ -177,6 +177,11 @@ fn set_units(machine: &mut ClaimMachine, units: Vec<Arc<Unit>>, now: Instant) {
     machine.handle(replace_units(machine, units), now);
 }
 
+/// Makes units proven, as a claim and a release of a peer do.
+fn prove(machine: &mut ClaimMachine, addresses: &[IpAddr], now: Instant) {
+    machine.ownership.note_moves(addresses, now);
+}
+
 /// Returns `nodes` sorted by their order for the address, the best first.
 fn ranked<'a>(nodes: &[&'a str], address: IpAddr) -> Vec<&'a str> {
     let mut nodes = nodes.to_vec();

@@ -99,3 +99,8 @@ fn detects_a_machine_that_hides_failing_checks() {
 fn detects_a_machine_that_ignores_its_own_cordon() {
     check(Defect::IgnoresOwnCordon, "mixed", Rule::Best);
 }
+
+#[test]
+fn detects_a_machine_that_ignores_foreign_hosts() {
+    check(Defect::IgnoresForeignHosts, "new_in_use", Rule::ForeignHost);
+}

@@ -18,8 +18,9 @@ use crate::speaker::{BOTH_VIPS, TestSpeaker, VIP, VIP6, link_config, runtime, wi
 
 /// Number of replaced addresses, half of each family.
 const ADDRESSES: u32 = 10_000;
-/// Time during which the client sends requests after each replacement.
-const REQUEST_PERIOD: Duration = Duration::from_secs(3);
+/// Time during which the client sends requests after each replacement. The ARP probes of the new
+/// addresses take 5.5 s.
+const REQUEST_PERIOD: Duration = Duration::from_secs(6);
 /// Pause after each reply: a client without pauses would be blocked.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Maximum time from a request to its reply: three times two hello intervals. A node that stalls

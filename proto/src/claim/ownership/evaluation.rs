@@ -173,9 +173,9 @@ impl Ownership {
     }
 }
 
-/// Returns the state of a unit that has only now appeared on this node. An address that a peer
-/// already claims has an owner. Taking such a unit counts as a move.
+/// Returns the state of a unit that has only now appeared on this node. A unit that a peer already
+/// claims is proven. Taking such a unit counts as a move.
 fn new_state(unit: Arc<Unit>, view: View<'_>) -> UnitState {
-    let was_owned = view.owners(unit.address).next().is_some();
-    UnitState { was_owned, ..UnitState::new(unit) }
+    let is_proven = view.owners(unit.address).next().is_some();
+    UnitState { is_proven, ..UnitState::new(unit) }
 }

@@ -1,15 +1,15 @@
 //! Conflicts about addresses of this node's units: a foreign host, or the kernel of a peer, uses an
 //! address that this node owns or probes. Part of the ownership of one interface.
 //!
-//! This node announces a new address at once and probes it afterwards (as RFC 4429 does for IPv6).
-//! If a foreign host replies to the probe, this node leaves the address to that host, because no
-//! node owned the address before. An address that a node has owned for longer is defended (RFC 5227
-//! section 2.4 c), and not released.
+//! This node probes a new address before it claims the address. If a foreign host replies, this
+//! node leaves the address to that host. An owned address is defended (RFC 5227 section 2.4 c), and
+//! not released.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::moves::Moves;
+use super::probes::PROBING_STAGGER;
 use super::unit::UnitState;
 use super::{Ownership, OwnershipEffect, View};
 use crate::Instant;
@@ -22,8 +22,6 @@ use crate::wire::Mac;
 pub(super) const CONTEST_WAIT: Duration = Duration::from_secs(10);
 /// Maximum random time that is added to [`CONTEST_WAIT`].
 const CONTEST_SPREAD: Duration = Duration::from_secs(1);
-/// Stagger between the candidates for a contested unit: the time that the ARP probes take.
-pub(super) const CONTEST_STAGGER: Duration = Duration::from_secs(1);
 /// Minimum interval between defenses of an address against a foreign host (DEFEND_INTERVAL of RFC
 /// 5227). Against a peer, the interval begins with [`DEFEND_INTERVAL_PEER`], and doubles with each
 /// defense up to this one.
@@ -170,12 +168,12 @@ impl Ownership {
             Host::Newcomer { node, is_silent } => {
                 is_silent.then_some(ConflictKind::UnheardPeer(node))
             }
-            // A device that acts for the failed peer only replies. Before this node takes a
-            // contested address, it leaves the address also to such a device.
+            // A device that acts for the failed peer only replies. Before this node takes an
+            // unproven address, it leaves the address also to such a device.
             Host::FailedPeer(name) => {
                 let name = (*name).into();
-                let is_contested = self.units.get(&address).is_some_and(|state| state.contested);
-                if announced || is_contested {
+                let is_proven = self.units.get(&address).is_some_and(|state| state.is_proven);
+                if announced || !is_proven {
                     Some(ConflictKind::UnheardPeer(name))
                 } else {
                     (!moved_recently).then_some(ConflictKind::ProxyOfFailedPeer(name))
@@ -299,16 +297,22 @@ impl Ownership {
         }
     }
 
-    /// Ends the conflict about an address, because a peer has claimed it. The peer has probed the
-    /// address and found it free, or does not regard the address as contested.
-    pub(super) fn end_contest(&mut self, address: IpAddr) {
-        self.address_conflicts.remove(&address);
-        if let Some(state) = self.units.get_mut(&address) {
-            state.contested = false;
-            if let Some(pending_claim) = &mut state.pending_claim {
-                pending_claim.conflict_hold_down_until = None;
-            }
+    /// Ends the conflict about an address, because a peer has claimed it: the peer has probed the
+    /// address and found it free. The conflict does not end if this node has received a frame of a
+    /// foreign host since those probes began. Returns whether there is no conflict any more.
+    pub(super) fn end_contest(&mut self, address: IpAddr, now: Instant) -> bool {
+        let is_newer = |seen: &ConflictState| {
+            seen.kind == ConflictKind::ForeignHost && now.since(seen.at) < PROBING_STAGGER
+        };
+        if self.address_conflicts.get(&address).is_some_and(is_newer) {
+            return false;
         }
+        self.address_conflicts.remove(&address);
+        let state = self.units.get_mut(&address);
+        if let Some(pending_claim) = state.and_then(|state| state.pending_claim.as_mut()) {
+            pending_claim.conflict_hold_down_until = None;
+        }
+        true
     }
 
     pub(super) fn expire_conflicts(&mut self, now: Instant) {
@@ -335,7 +339,7 @@ impl Ownership {
 
 impl UnitState {
     fn leave_to_foreign_host(&mut self, until: Instant) {
-        self.contested = true;
+        self.is_proven = false;
         let pending_claim = self.pending_claim();
         (pending_claim.probes, pending_claim.pending, pending_claim.conflict_hold_down_until) =
             (None, None, Some(until));

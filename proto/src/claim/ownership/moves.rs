@@ -72,11 +72,11 @@ impl UnitState {
         self.moves().map_or(DOUBT_LIFETIME, |moves| moves.lengthen(DOUBT_LIFETIME))
     }
 
-    /// Records that another node owns the unit from now on. The first ownership of the unit does
-    /// not count as a move.
+    /// Records that another node owns the unit from now on. The first claim of an unproven unit
+    /// does not count as a move.
     pub(super) fn record_other_owner(&mut self, now: Instant) {
         self.owned_last = false;
-        if std::mem::replace(&mut self.was_owned, true) {
+        if std::mem::replace(&mut self.is_proven, true) {
             self.moved(now);
         }
     }
@@ -84,7 +84,7 @@ impl UnitState {
     /// Records that this node owns the unit from now on. Taking back a unit that no other node has
     /// owned in between does not count as a move.
     pub(super) fn record_own(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.was_owned, true) && !self.owned_last {
+        if std::mem::replace(&mut self.is_proven, true) && !self.owned_last {
             self.moved(now);
         }
         self.owned_last = true;
@@ -112,10 +112,11 @@ impl Ownership {
     pub(in crate::claim) fn note_moves(&mut self, addresses: &[IpAddr], now: Instant) {
         for address in addresses {
             self.unowned.remove(address);
-            self.end_contest(*address);
             self.dirty.addresses.insert(*address);
+            let is_refuted = self.end_contest(*address, now);
             if let Some(state) = self.units.get_mut(address) {
                 state.record_other_owner(now);
+                state.is_proven &= is_refuted;
             }
         }
     }

@@ -1,5 +1,5 @@
-//! ARP probes: before or after this node takes an address, it asks whether another host uses the
-//! address (RFC 5227 section 2.1.1). Part of the ownership of one interface.
+//! ARP probes: before this node takes a unit that is not proven, it asks whether another host uses
+//! the address (RFC 5227 section 2.1.1). Part of the ownership of one interface.
 
 use std::time::Duration;
 
@@ -8,76 +8,45 @@ use super::unit::UnitState;
 use crate::Instant;
 use crate::claim::Output;
 
-/// Interval of the ARP probes for one address.
-const PROBE_INTERVAL: Duration = Duration::from_millis(300);
-/// Number of ARP probes for one address, which are sent at 0, 300 and 600 ms.
+/// Interval of the ARP probes for one address, and the time for replies to the last one.
+const PROBE_INTERVAL: Duration = Duration::from_millis(150);
+/// Number of ARP probes for one address, which are sent at 0, 150 and 300 ms.
 const PROBES: u8 = 3;
-/// Minimum interval between the probes for two units, because 10,000 new addresses must not flood
-/// the segment.
-const UNIT_PROBE_INTERVAL: Duration = Duration::from_millis(1);
+/// Minimum interval between the first probes for two units, because 10,000 new addresses must not
+/// flood the segment.
+const UNIT_PROBE_INTERVAL: Duration = Duration::from_micros(500);
+/// Stagger between the candidates for an unproven unit: the time that the probes of one unit take,
+/// and a margin for the claim that follows them.
+pub(super) const PROBING_STAGGER: Duration = Duration::from_millis(500);
 
 /// Progress of the ARP probes for a unit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ArpProbes {
     sent: u8,
+    /// Time of the next probe, or the end of the time for replies.
     pub(super) next: Instant,
-    /// True if the time `next` is reserved for this unit, because the probes of other units have
-    /// delayed its probe.
-    slot_reserved: bool,
 }
 
 impl Ownership {
-    /// Probes a unit that a foreign host used; returns true once all probes were sent and no host
-    /// has replied.
+    /// Sends the next ARP probe for a unit, if due. Returns true once all probes were sent, the
+    /// time for replies is over, and no host has replied.
     pub(super) fn found_free(&mut self, state: &mut UnitState, now: Instant) -> bool {
-        if state.pending_claim().probes.is_none() {
-            self.start_probing(state, now);
-        }
-        let is_free = self.continue_probing(state, now);
-        if is_free {
-            state.contested = false;
-            self.address_conflicts.remove(&state.unit.address);
-        }
-        is_free
-    }
-
-    /// Sends the next ARP probe for an address, if due. Returns true if all probes were
-    /// sent and the time for replies is over.
-    pub(super) fn continue_probing(&mut self, state: &mut UnitState, now: Instant) -> bool {
-        let Some(probes) = state
-            .pending_claim
-            .as_ref()
-            .and_then(|pending_claim| pending_claim.probes)
-            .filter(|probes| now >= probes.next)
-        else {
-            return false;
-        };
-        if probes.sent == PROBES {
-            state.pending_claim().probes = None;
-            return true;
-        }
-        if !probes.slot_reserved {
+        let probes = state.pending_claim().probes.get_or_insert_with(|| {
             let next = now.max(self.next_probe);
             self.next_probe = next + UNIT_PROBE_INTERVAL;
-            if next > now {
-                state.pending_claim().probes =
-                    Some(ArpProbes { next, slot_reserved: true, ..probes });
-                return false;
-            }
-        }
-        self.output(Output::ArpProbe(state.unit.address));
-        state.pending_claim().probes = Some(ArpProbes {
-            sent: probes.sent + 1,
-            next: now + PROBE_INTERVAL,
-            slot_reserved: false,
+            ArpProbes { sent: 0, next }
         });
-        false
-    }
-
-    /// Starts to probe an address.
-    pub(super) fn start_probing(&mut self, state: &mut UnitState, now: Instant) {
-        state.pending_claim().probes = Some(ArpProbes { sent: 0, next: now, slot_reserved: false });
-        self.continue_probing(state, now);
+        if now < probes.next {
+            return false;
+        }
+        if probes.sent < PROBES {
+            *probes = ArpProbes { sent: probes.sent + 1, next: now + PROBE_INTERVAL };
+            self.output(Output::ArpProbe(state.unit.address));
+            return false;
+        }
+        state.pending_claim().probes = None;
+        self.address_conflicts.remove(&state.unit.address);
+        true
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::foreign::CONTEST_STAGGER;
+use super::probes::PROBING_STAGGER;
 use super::unit::{Pending, UnitState};
 use super::{Ownership, PeerRank, View};
 use crate::Instant;
@@ -29,6 +29,9 @@ const RELEASE_DELAY_SERVING: Duration = Duration::from_secs(10);
 const FAILOVER_MAX: Duration = Duration::from_secs(60);
 /// Maximum number of staggers that a candidate waits for others.
 const POSITION_MAX: usize = 5;
+/// Maximum time that a candidate waits on its own if it may miss the claims of others. Within this
+/// time, the candidates begin their ARP probes one after another.
+const UNHEARD_SPREAD: Duration = Duration::from_secs(1);
 /// Minimum interval between two doubts of this node about an owner of a unit.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -112,7 +115,7 @@ impl Ownership {
         }
     }
 
-    /// Takes a unit whose time has come, after ARP probes if a foreign host used its address.
+    /// Takes a unit whose time has come, after ARP probes if it is not proven.
     fn take_if_free(
         &mut self,
         state: &mut UnitState,
@@ -120,8 +123,7 @@ impl Ownership {
         moved: Option<Move>,
         view: View<'_>,
     ) {
-        let probes_first = self.probes_first(state, view);
-        if probes_first && !self.found_free(state, view.now) {
+        if self.probes_first(state, view) && !self.found_free(state, view.now) {
             // `since` stays the same while this node probes, so its wait does not start again.
             let due = state.pending_claim().probes.map_or(view.now, |probes| probes.next);
             state.pending_claim().pending = Some(Pending { is_doubt: false, since, due });
@@ -129,9 +131,6 @@ impl Ownership {
         }
         if let Some(pending_claim) = &mut state.pending_claim {
             (pending_claim.pending, pending_claim.probes) = (None, None);
-        }
-        if !state.was_owned && !probes_first {
-            self.start_probing(state, view.now);
         }
         state.record_own(view.now);
         self.unowned.remove(&state.unit.address);
@@ -163,7 +162,7 @@ impl Ownership {
             let (from, cause) = (Some(Arc::clone(from)), MoveCause::NodeFailed);
             return Some(Move { address, from, to, cause, silence });
         }
-        let is_move = state.was_owned && !state.owned_last;
+        let is_move = state.is_proven && !state.owned_last;
         let cause = MoveCause::Released;
         is_move.then_some(Move { address, from: None, to, cause, silence: None })
     }
@@ -172,13 +171,13 @@ impl Ownership {
     /// the candidates. The others do not know whether the health checks of this node fail, so this
     /// node waits longer on its own if they do.
     fn wait(&self, state: &UnitState, position: usize, view: View<'_>) -> Duration {
-        let stagger = if state.contested { CONTEST_STAGGER } else { self.config.stagger() };
+        let stagger = if state.is_proven { self.config.stagger() } else { PROBING_STAGGER };
         let position = u32::try_from(position.min(POSITION_MAX)).unwrap_or(u32::MAX);
         // Candidates that miss the claims of others do not know their positions. Each waits for
         // another time, and replies to the probes of those that wait longer.
         let order = f64::from(state.unit.order(&self.config.node)) / f64::from(u32::MAX);
         let spread = if self.may_miss_owner(&state.unit, view) {
-            CONTEST_STAGGER.mul_f64(order)
+            UNHEARD_SPREAD.mul_f64(order)
         } else {
             Duration::ZERO
         };
@@ -193,7 +192,6 @@ impl Ownership {
             pending_claim.pending = None;
             pending_claim.release_at = pending_claim.release_at.filter(|_| !candidate);
         }
-        self.continue_probing(state, view.now);
         let rank = state.claim_rank(&self.config.node);
         if view.owned().get(&address).is_some_and(|owned| owned.rank != rank) {
             self.decided.restate.push((address, rank));

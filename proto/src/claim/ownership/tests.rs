@@ -132,17 +132,23 @@ fn a_free_address_goes_to_the_candidates_in_order_of_rank() {
     let worse: &[_] = &[("node1", 9), (PEER, 0)];
     let other: &[_] = &[(PEER, 0)];
     let cases = [
-        ("the only candidate", live, alone, Some((Action::Take, 0))),
-        ("a better candidate", live, both, Some((Action::Take, 60))),
-        ("a worse candidate", live, worse, Some((Action::Take, 0))),
-        ("the better one receives nothing", isolated, both, Some((Action::Take, 0))),
-        ("a soft rule applies to it", draining, both, Some((Action::Take, 0))),
+        ("the only candidate", live, alone, Some((0, 450))),
+        ("a better candidate", live, both, Some((60, 950))),
+        ("a worse candidate", live, worse, Some((0, 450))),
+        ("the better one receives nothing", isolated, both, Some((0, 450))),
+        ("a soft rule applies to it", draining, both, Some((0, 450))),
         ("no candidate", live, other, None),
     ];
-    for (case, peer, candidates, expected) in cases {
+    for (case, peer, candidates, waits) in cases {
+        let (proven, new) = waits.unzip();
         let mut node = Node::new(peer);
         node.unit(candidates);
-        assert_eq!(node.action(), expected, "{case}");
+        assert_eq!(node.action(), new.map(|wait| (Action::Take, wait)), "{case}, after its probes");
+        let mut node = Node::new(peer);
+        node.unit(candidates);
+        let (ownership, view) = node.ownership();
+        ownership.note_moves(&[VIP], view.now);
+        assert_eq!(node.action(), proven.map(|wait| (Action::Take, wait)), "{case}, proven");
     }
 }
 
@@ -212,7 +218,7 @@ fn an_owner_that_is_no_candidate_keeps_the_address_for_a_while() {
     assert_eq!(node.action(), Some((Action::HandOver, 1_000)));
 }
 
-/// Reaction to a frame in which another host uses an owned address.
+/// Reaction to a frame in which another host uses an owned or probed address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reaction {
     None,
@@ -223,7 +229,7 @@ enum Reaction {
 }
 
 #[test]
-fn the_host_decides_the_reaction_to_its_use_of_an_owned_address() {
+fn the_host_decides_the_reaction_to_its_use_of_an_address() {
     let cases = [
         ("a host announces it", OTHER_MAC, true, false, Reaction::Defend, 1),
         ("a host replies to requests", OTHER_MAC, false, false, Reaction::Defend, 1),
@@ -233,12 +239,14 @@ fn the_host_decides_the_reaction_to_its_use_of_an_owned_address() {
     ];
     for (case, mac, announced, is_probed, expected, conflicts) in cases {
         let mut node = Node::new(Flags::default());
-        node.unit(&[("node1", 0), (PEER, 0)]);
+        node.unit(&[("node1", 9), (PEER, 0)]);
         if is_probed {
-            assert_eq!(node.action().map(|(action, _)| action), Some(Action::Take));
-            node.effects();
+            let (ownership, view) = node.ownership();
+            assert!(ownership.evaluate_dirty(view));
+            assert_eq!(node.effects(), [OwnershipEffect::Output(Output::ArpProbe(VIP))]);
+        } else {
+            node.owns(ClaimRank::default(), ms(60_000));
         }
-        node.owns(ClaimRank::default(), if is_probed { ms(0) } else { ms(60_000) });
         let (ownership, view) = node.ownership();
         ownership.on_foreign_frame(VIP, mac, announced, view);
         let is_left = !node.ownership.take_decisions().contest.is_empty();
@@ -251,6 +259,22 @@ fn the_host_decides_the_reaction_to_its_use_of_an_owned_address() {
         };
         assert_eq!(reaction, expected, "{case}");
         assert_eq!(node.ownership.conflicts().count(), conflicts, "{case}");
+    }
+}
+
+/// The foreign host begins after the probes of the peer that claims the address.
+#[test]
+fn a_claim_does_not_refute_an_answer_that_is_newer_than_its_probes() {
+    for (age, expected) in [(1, None), (499, None), (500, Some((Action::Take, 0)))] {
+        let mut node = Node::new(Flags::default());
+        node.unit(&[("node1", 9), (PEER, 0)]);
+        let (ownership, view) = node.ownership();
+        assert!(ownership.evaluate_dirty(view));
+        ownership.on_foreign_frame(VIP, OTHER_MAC, false, view);
+        node.now = node.now + ms(age);
+        node.peer_claims(NONE, 0, Duration::ZERO);
+        assert_eq!(node.action(), expected, "{age} ms after the answer");
+        assert_eq!(node.ownership.conflicts().count(), usize::from(age < 500));
     }
 }
 

@@ -84,10 +84,10 @@ impl Ownership {
             && self.units.get(&address).is_some_and(|state| self.may_miss_owner(&state.unit, view))
     }
 
-    /// Returns whether this node probes a unit before it takes the unit, because it may have an
-    /// owner that this node does not hear.
+    /// Returns whether this node probes a unit before it takes the unit: a foreign host may use its
+    /// address, or a node that this node does not hear may own it.
     pub(super) fn probes_first(&self, state: &UnitState, view: View<'_>) -> bool {
-        state.contested || self.may_miss_owner(&state.unit, view)
+        !state.is_proven || self.may_miss_owner(&state.unit, view)
     }
 
     /// Returns whether a candidate may own a unit although this node has never received its claims:

@@ -20,13 +20,11 @@ const CONFLICT_INTERVAL_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct UnitState {
     pub(super) unit: Arc<Unit>,
-    /// True if any node has owned the unit since the unit appeared on this node.
-    pub(super) was_owned: bool,
+    /// True if a node has claimed the unit, and no foreign host has used its address since. A node
+    /// probes an unproven unit before it claims it, so no claim of it exists without probes.
+    pub(super) is_proven: bool,
     /// True if this node is the owner, or was the most recent owner.
     pub(super) owned_last: bool,
-    /// True if a foreign host used the address when it was most recently probed. A candidate then
-    /// probes the address before it takes the unit.
-    pub(super) contested: bool,
     /// Pending claim, conflict and recent moves; `None` if there are none, which is the usual case.
     pub(super) pending_claim: Option<Box<PendingClaim>>,
 }
@@ -98,7 +96,7 @@ impl PendingClaim {
 
 impl UnitState {
     pub(super) const fn new(unit: Arc<Unit>) -> Self {
-        Self { unit, was_owned: false, owned_last: false, contested: false, pending_claim: None }
+        Self { unit, is_proven: false, owned_last: false, pending_claim: None }
     }
 
     pub(super) fn pending_claim(&mut self) -> &mut PendingClaim {

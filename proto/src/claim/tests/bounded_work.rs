@@ -20,6 +20,7 @@ fn new_machine(nodes: &[&str]) -> (ClaimMachine, TestPeer, Instant) {
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     let units = (0..UNITS).map(|n| unit(address(n), nodes)).collect();
     set_units(&mut machine, units, Instant::ZERO);
+    prove(&mut machine, &(0..UNITS).map(address).collect::<Vec<_>>(), Instant::ZERO);
     turns(&mut machine, Instant::ZERO);
     let now = Instant::from_millis(999);
     let peer = TestPeer::admitted("node2", 7, &mut machine, now);

@@ -91,6 +91,8 @@ fn an_owner_states_a_doubt_and_keeps_the_address() {
     let (mut machine, mut peer) = faults::machine_with_peer();
     let now = Instant::from_millis(1_600);
     set_units(&mut machine, vec![unit(VIP, &["node1"])], now);
+    prove(&mut machine, &[VIP], now);
+    machine.handle(peer.send(hello()), now);
     let other = IpAddr::from([172, 30, 0, 201]);
     machine.handle(peer.send(Body::Doubt(vec![VIP, other])), now);
     let rank = machine.owned().get(&VIP).expect("node1 owns the address").rank;

@@ -277,6 +277,8 @@ fn a_claim_is_followed_by_a_hello_within_25_ms() {
     let mut segment = Segment::new(&["node1"]);
     segment.run(Duration::from_secs(40));
     segment.set_units("node1", vec![unit(VIP, &["node1"])]);
+    segment.run(ms(450));
+    assert_eq!(segment.owners(VIP), ["node1"]);
     let due = segment.node("node1").machine.deadline().expect("a pending hello");
     assert!(due.since(segment.now) <= ms(25));
 }

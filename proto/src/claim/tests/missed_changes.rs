@@ -25,6 +25,7 @@ impl TestOwner {
         machine.membership.end_preempt_delay();
         let now = Instant::from_millis(1_500);
         set_units(&mut machine, vec![unit(VIP, &["node1"])], now);
+        prove(&mut machine, &[VIP], now);
         let mut owner = Self { machine, now, node2, node3 };
         owner.receive(hello());
         assert_eq!(owner.machine.owned().keys().copied().collect::<Vec<_>>(), [VIP]);
@@ -129,6 +130,7 @@ fn the_unnoticed_claim_of_a_new_peer_causes_an_announcement() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     set_units(&mut machine, vec![unit(VIP, &["node1"])], Instant::ZERO);
+    prove(&mut machine, &[VIP], Instant::ZERO);
     machine.tick(Instant::from_millis(1_000));
     let now = Instant::from_millis(1_500);
     let mut node2 = TestPeer::new("node2", 7);

@@ -103,6 +103,8 @@ fn a_claim_that_names_an_address_twice_moves_it_once() {
     let (mut machine, mut peer) = faults::machine_with_peer();
     let now = Instant::from_millis(1_600);
     set_units(&mut machine, vec![unit(VIP, &["node1"])], now);
+    prove(&mut machine, &[VIP], now);
+    machine.tick(now);
     while machine.poll().is_some() {}
     let Body::Claim(claims) = claim(&[VIP]) else { unreachable!("a claim") };
     machine.handle(peer.send(Body::Claim([claims.clone(), claims].concat())), now + ms(50));

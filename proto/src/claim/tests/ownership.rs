@@ -4,10 +4,10 @@ use super::*;
 use crate::claim::NodeState;
 
 #[test]
-fn a_lone_node_listens_for_a_second_and_then_claims() {
+fn a_lone_node_listens_for_a_second_and_probes_before_it_claims() {
     let mut segment = Segment::new(&["node1"]);
     segment.units(&[unit(VIP, &["node1"])]);
-    segment.run(ms(999));
+    segment.run(ms(1_449));
     assert!(segment.owners(VIP).is_empty());
     segment.run(ms(2));
     assert_eq!(segment.owners(VIP), ["node1"]);
@@ -40,15 +40,14 @@ fn only_the_candidate_with_the_best_rank_claims() {
 }
 
 #[test]
-fn a_new_unit_is_claimed_at_once() {
+fn the_best_candidate_claims_a_new_unit_after_its_probes() {
     let mut segment = settled_segment();
     let address = IpAddr::from([172, 30, 0, 201]);
     segment.units(&[unit(VIP, &NODES), unit(address, &NODES)]);
-    assert_eq!(
-        segment.owners(address),
-        [ranked(&NODES, address)[0]],
-        "the best candidate does not wait"
-    );
+    segment.run(ms(449));
+    assert!(segment.owners(address).is_empty());
+    segment.run(ms(2));
+    assert_eq!(segment.owners(address), [ranked(&NODES, address)[0]]);
 }
 
 #[test]
@@ -58,6 +57,7 @@ fn a_removed_unit_is_released_at_once() {
     assert!(segment.nodes.iter().all(|node| node.announced.is_empty()));
     segment.run(ms(10));
     segment.units(&[unit(VIP, &NODES)]);
+    segment.run(ms(451));
     assert_eq!(
         segment.owners(VIP),
         [ranked(&NODES, VIP)[0]],
@@ -85,7 +85,7 @@ fn a_leaving_owner_hands_over_first() {
 fn a_leaving_lone_owner_waits_two_seconds_for_a_peer() {
     let mut segment = Segment::new(&["node1"]);
     segment.units(&[unit(VIP, &["node1"])]);
-    segment.run(ms(1100));
+    segment.run(ms(1_500));
     segment.input("node1", Input::Leave);
     segment.run(ms(1999));
     assert!(!segment.node("node1").finished && segment.owners(VIP) == ["node1"]);
@@ -192,7 +192,7 @@ fn an_owner_that_is_no_candidate_releases_after_a_delay() {
     for (can_serve_here, release_delay) in [(true, ms(10_000)), (false, ms(1000))] {
         let mut segment = Segment::new(&["node1"]);
         segment.units(&[unit(VIP, &["node1"])]);
-        segment.run(ms(1100));
+        segment.run(ms(1_500));
         segment.units(&[Arc::new(Unit { can_serve_here, ..(*unit(VIP, &["node2"])).clone() })]);
         segment.run(release_delay - ms(1));
         assert_eq!(segment.owners(VIP), ["node1"]);
@@ -227,7 +227,7 @@ fn both_addresses_of_a_service_go_to_one_node() {
     let second: IpAddr = "fd30::c8".parse().expect("address");
     let mut segment = settled_segment();
     segment.units(&[unit(VIP, &NODES), unit_ordered_by(VIP, second, &NODES)]);
-    segment.run(ms(200));
+    segment.run(ms(500));
     assert_eq!(segment.owners(second), segment.owners(VIP));
 }
 
