@@ -31,6 +31,7 @@ mod bgp_peer;
 )]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod community;
+mod condition_message;
 #[expect(
     unreachable_pub,
     reason = "the expansion of KubeSchema holds a copy of each struct inside a function"
@@ -44,6 +45,7 @@ mod l2_advertisement;
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod pool;
 mod selectors;
+mod speaker_limits;
 #[expect(
     unreachable_pub,
     reason = "the expansion of KubeSchema holds a copy of each struct inside a function"
@@ -69,10 +71,12 @@ pub use pool::{
 };
 pub(crate) use selectors::{LABEL_PREFIX_MAX, LABEL_VALUE_MAX};
 
+pub use condition_message::{ConditionMessage, MESSAGE_LENGTH_MAX};
+pub use speaker_limits::SUBNETS_MAX;
 pub use speaker_status::{
     BfdState, BgpSessionState, BgpSessionStatus, BgpStatus, FailingService, InterfaceIssue,
     InterfaceIssueReason, InterfaceStatus, KubeProxyState, KubeProxyStatus, PASSWORD_UNAVAILABLE,
-    SUBNETS_MAX, SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, WatchedNode,
+    SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, WatchedNode,
     WatchedNodeState,
 };
 pub use status_fields::{OpenApiDocument, StatusFields};

@@ -56,7 +56,7 @@ pub struct DesiredStatus {
 
 impl DesiredStatus {
     fn with_addresses(&self) -> SpeakerStatusStatus {
-        with_addresses(&self.status, &self.owned)
+        with_addresses(&self.status, &self.owned).cut()
     }
 }
 

@@ -231,7 +231,11 @@ pub struct BGPPeerStatus {
     pub sessions: Option<String>,
     /// `Valid`: whether the peer is in use as written, and why not. `Established`: whether every
     /// selected node that has a gobgpd has its session, and which nodes do not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "super::condition_message::stored_conditions"
+    )]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` to which this status applies.

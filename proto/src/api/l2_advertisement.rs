@@ -94,7 +94,11 @@ pub struct L2AdvertisementSpec {
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementStatus {
     /// `Valid`: whether the advertisement is in use as written, and why not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "super::condition_message::stored_conditions"
+    )]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` to which this status applies.

@@ -188,7 +188,11 @@ pub struct IPAddressPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<String>,
     /// `Valid`: whether the pool is in use as written, and why not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "super::condition_message::stored_conditions"
+    )]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` to which this status applies.

@@ -6,6 +6,12 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::speaker_limits::{
+    ADDRESSES_MAX, BGP_ISSUES_MAX, ENDPOINT_LENGTH_MAX, FAILING_MAX, INTERFACE_ISSUES_MAX,
+    INTERFACE_NAME_MAX, INTERFACES_MAX, MAC_LENGTH, MESSAGE_MAX, NAME_MAX, NODES_MAX, SESSIONS_MAX,
+    SUBNET_LENGTH_MAX, SUBNETS_MAX, WATCHED_MAX, WORD_MAX,
+};
+
 /// Always empty; the status holds everything.
 #[derive(
     CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq,
@@ -41,9 +47,11 @@ pub struct SpeakerStatusSpec {}
 pub struct SpeakerStatusStatus {
     /// The version of the speaker.
     #[serde(default)]
+    #[schemars(length(max = WORD_MAX))]
     pub version: String,
     /// The interfaces that the speaker uses, by name.
     #[serde(default)]
+    #[schemars(length(max = INTERFACES_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub interfaces: Vec<InterfaceStatus>,
     /// True if this node hands over its addresses to other nodes.
@@ -55,6 +63,7 @@ pub struct SpeakerStatusStatus {
     /// The Services of which no endpoint of one address family on this node passes its health
     /// check, by namespace and name. A list that would be too long is truncated.
     #[serde(default)]
+    #[schemars(length(max = FAILING_MAX))]
     pub failing_health_checks: Vec<FailingService>,
     /// The number of Services of which no endpoint of one address family on this node passes its
     /// health check.
@@ -63,6 +72,7 @@ pub struct SpeakerStatusStatus {
     /// The endpoints that are not checked although their Services request it, and why, for people.
     /// Absent if there are none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = MESSAGE_MAX))]
     pub unchecked: String,
     /// The state of gobgpd and of the BGP sessions. Absent on nodes without gobgpd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +84,7 @@ pub struct SpeakerStatusStatus {
     /// The nodes that this node watches, by name, to detect their failure. Each node is watched by
     /// three others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = WATCHED_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub watched_nodes: Vec<WatchedNode>,
 }
@@ -83,6 +94,7 @@ pub struct SpeakerStatusStatus {
 #[serde(rename_all = "camelCase")]
 pub struct WatchedNode {
     /// The name of the watched node.
+    #[schemars(length(max = NAME_MAX))]
     pub node: String,
     /// The state of the watched node.
     pub state: WatchedNodeState,
@@ -126,6 +138,7 @@ pub struct KubeProxyStatus {
     pub state: KubeProxyState,
     /// The reason of the state, for people.
     #[serde(default)]
+    #[schemars(length(max = MESSAGE_MAX))]
     pub message: String,
 }
 
@@ -134,12 +147,16 @@ pub struct KubeProxyStatus {
 #[serde(rename_all = "camelCase")]
 pub struct FailingService {
     /// The namespace of the Service.
+    #[schemars(length(max = NAME_MAX))]
     pub namespace: String,
     /// The name of the Service.
+    #[schemars(length(max = NAME_MAX))]
     pub name: String,
     /// One of the failing endpoints, `address:port`. Its family is the one that fails.
+    #[schemars(length(max = ENDPOINT_LENGTH_MAX))]
     pub endpoint: String,
     /// The reason of the failure, for people.
+    #[schemars(length(max = MESSAGE_MAX))]
     pub message: String,
 }
 
@@ -150,9 +167,11 @@ pub struct BgpStatus {
     /// Why gobgpd is unavailable, or why some prefixes are not advertised to any router. Empty
     /// while there is no such issue.
     #[serde(default)]
+    #[schemars(length(max = BGP_ISSUES_MAX))]
     pub issues: Vec<SpeakerIssue>,
     /// The number of established sessions out of the number of configured ones, for people: `2/3`.
     #[serde(default)]
+    #[schemars(length(max = WORD_MAX))]
     pub established: String,
     /// The number of prefixes that the node advertises to at least one router. A prefix that a
     /// draining node has withdrawn from all routers is not included.
@@ -164,6 +183,7 @@ pub struct BgpStatus {
     pub withdrawn: i64,
     /// The sessions that the node should have, by the name of their BGPPeer.
     #[serde(default)]
+    #[schemars(length(max = SESSIONS_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["peer".into()]))]
     pub sessions: Vec<BgpSessionStatus>,
 }
@@ -173,8 +193,10 @@ pub struct BgpStatus {
 #[serde(rename_all = "camelCase")]
 pub struct SpeakerIssue {
     /// The kind of the issue, in CamelCase.
+    #[schemars(length(max = WORD_MAX))]
     pub reason: String,
     /// A description of the issue and the next step.
+    #[schemars(length(max = MESSAGE_MAX))]
     pub message: String,
 }
 
@@ -221,6 +243,7 @@ pub enum BfdState {
 #[serde(rename_all = "camelCase")]
 pub struct BgpSessionStatus {
     /// The name of the BGPPeer.
+    #[schemars(length(max = NAME_MAX))]
     pub peer: String,
     /// The IP address of the router. Absent until the router of an unnumbered session is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -233,6 +256,7 @@ pub struct BgpSessionStatus {
     pub state: BgpSessionState,
     /// The time since which the session is established, in RFC 3339 format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = WORD_MAX))]
     pub since: Option<String>,
     /// The state of the BFD session with the router. Absent if there is none, and while the BGP
     /// session is not established.
@@ -244,6 +268,7 @@ pub struct BgpSessionStatus {
     /// Why the session is not established, or differs from its BGPPeer. Empty while there is no
     /// issue.
     #[serde(default)]
+    #[schemars(length(max = BGP_ISSUES_MAX))]
     pub issues: Vec<SpeakerIssue>,
 }
 
@@ -252,26 +277,30 @@ pub struct BgpSessionStatus {
 #[serde(rename_all = "camelCase")]
 pub struct InterfaceStatus {
     /// The name of the interface.
+    #[schemars(length(max = INTERFACE_NAME_MAX))]
     pub name: String,
     /// The hardware address of the interface, `aa:bb:cc:dd:ee:ff`.
+    #[schemars(length(max = MAC_LENGTH))]
     pub mac: String,
     /// True if the interface is up and can carry frames.
     pub up: bool,
     /// The names of the nodes with whose speakers the interface is in contact, ascending.
     #[serde(default)]
+    #[schemars(length(max = NODES_MAX), inner(length(max = NAME_MAX)))]
     pub heard: Vec<String>,
     /// The names of the nodes in `heard` whose speakers run, but whose hellos do not arrive on the
     /// interface, ascending. A packet filter or a switch drops the frames.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = NODES_MAX), inner(length(max = NAME_MAX)))]
     pub unheard: Vec<String>,
     /// The addresses that the node announces on the interface, ascending.
     #[serde(default)]
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", length(max = ADDRESSES_MAX))]
     pub addresses: Vec<IpAddr>,
     /// The subnets of the interface, such as `192.168.1.0/24`, ascending, without link-local ones.
     /// At most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = SUBNETS_MAX), inner(length(max = SUBNET_LENGTH_MAX)))]
     pub subnets: Vec<String>,
     /// True if the interface has no IPv6 address, usually because IPv6 is disabled on it. The node
     /// announces no IPv6 addresses there.
@@ -287,11 +316,9 @@ pub struct InterfaceStatus {
     pub standby: bool,
     /// Addresses for which another host replies, or for which requests may not arrive.
     #[serde(default)]
+    #[schemars(length(max = INTERFACE_ISSUES_MAX))]
     pub issues: Vec<InterfaceIssue>,
 }
-
-/// Maximum number of subnets in the status of an interface.
-pub const SUBNETS_MAX: usize = 64;
 
 /// The kind of an issue of an address on an interface.
 #[derive(
@@ -323,9 +350,11 @@ pub struct InterfaceIssue {
     pub reason: InterfaceIssueReason,
     /// The hardware address that replies. With `MulticastJoinFailed`, the hardware address of the
     /// group.
+    #[schemars(length(max = MAC_LENGTH))]
     pub mac: String,
     /// The node that the issue is about, if it is about a node: for example, the node whose kernel
     /// replies for the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = NAME_MAX))]
     pub node: Option<String>,
 }

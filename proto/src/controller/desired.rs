@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::Instant;
-use crate::api::{ConditionStatus, CustomResourceKind, IpMode};
+use crate::api::{ConditionMessage, ConditionStatus, CustomResourceKind, IpMode};
 use crate::facts::{Key, RememberedAddresses};
 use crate::node_failure::failures::FailuresOutput;
 use serde::Serialize;
@@ -242,7 +242,7 @@ pub struct Condition {
     /// Field `reason` of the condition.
     pub reason: Cow<'static, str>,
     /// Field `message` of the condition.
-    pub message: Box<str>,
+    pub message: ConditionMessage,
     /// Current `lastTransitionTime`, which the write preserves, in seconds since 1970; `None`: the
     /// write sets its own time.
     pub since: Option<i64>,
@@ -433,7 +433,7 @@ mod tests {
         let condition = |reason: &'static str| Condition {
             status: ConditionStatus::True,
             reason: reason.into(),
-            message: "".into(),
+            message: ConditionMessage::default(),
             since: None,
         };
         let changed = [

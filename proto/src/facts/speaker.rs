@@ -14,10 +14,6 @@ use crate::range::{AddressRange, Family};
 /// conditions repeat the messages.
 const MESSAGE_CHARS_MAX: usize = 160;
 
-/// The largest number of watched nodes that are decoded from a SpeakerStatus. A speaker watches
-/// [`WATCHED_NODES`](crate::node_failure::watcher::WATCHED_NODES).
-const WATCHED_MAX: usize = 16;
-
 /// The fact of a SpeakerStatus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Speaker {
@@ -180,7 +176,7 @@ impl SpeakerInterface {
 
 impl From<api::SpeakerStatusObject> for Speaker {
     fn from(object: api::SpeakerStatusObject) -> Self {
-        let status = object.status.unwrap_or_default();
+        let status = object.status.unwrap_or_default().cut();
         let has_bgp_issues = status.bgp.as_ref().is_some_and(|bgp| !bgp.issues.is_empty());
         // The speaker writes sorted lists. They are sorted again here, in case the object was
         // edited manually.
@@ -204,7 +200,7 @@ impl From<api::SpeakerStatusObject> for Speaker {
             has_withdrawn: status.bgp.as_ref().is_some_and(|bgp| bgp.withdrawn > 0),
             incomplete: has_bgp_issues || is_truncated,
             bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
-            watched: status.watched_nodes.into_iter().take(WATCHED_MAX).collect(),
+            watched: status.watched_nodes.into(),
         }
     }
 }
@@ -303,6 +299,35 @@ mod tests {
             Speaker::from(without_status),
             Speaker { node: "node2".into(), ..Speaker::default() }
         );
+    }
+
+    #[test]
+    fn a_status_of_megabytes_becomes_a_small_fact() {
+        let long = "x".repeat(1_000_000);
+        let names: Vec<_> = (0..100_000).map(|n| format!("n{n}")).collect();
+        let issue =
+            json!({"address": "10.0.0.1", "reason": "AddressConflict", "mac": long, "node": long});
+        let interface = json!({"name": long, "mac": long, "up": true, "heard": names,
+            "unheard": names, "issues": vec![issue; 3], "subnets": [long]});
+        let session = json!({"peer": long, "state": "Idle",
+            "issues": [{"reason": long, "message": long}]});
+        let object = json!({"metadata": {"name": "node1"}, "status": {
+            "interfaces": [interface],
+            "failingHealthChecks": [{"namespace": long, "name": long, "endpoint": "10.0.0.1:80",
+                "message": long}],
+            "dataPath": {"state": "Healthy", "message": long},
+            "bgp": {"established": long, "sessions": [session]},
+            "watchedNodes": [{"node": long, "state": "Silent"}],
+        }});
+        let object: api::SpeakerStatusObject = serde_json::from_value(object).expect("speaker");
+        let speaker = Speaker::from(object);
+        let [link] = &*speaker.interfaces else { panic!("one interface") };
+        assert_eq!((link.name.len(), link.mac.len()), (15, 17));
+        assert_eq!((link.hello_senders.len(), link.unheard.len()), (2_048, 2_048));
+        assert!(link.issues.iter().all(|issue| issue.mac.len() == 17));
+        // Without the two lists of nodes, the texts take some kilobytes.
+        let lists = 2 * 2_048 * "\"n10000\", ".len();
+        assert!(format!("{speaker:?}").len() < lists + 10_000);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{ConditionStatus, IpMode};
+use ferrolb_proto::api::{ConditionMessage, ConditionStatus, IpMode};
 use ferrolb_proto::facts::RememberedAddresses;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -79,7 +79,7 @@ pub(in crate::drivers) fn service_write(addresses: &[&str]) -> Write {
     let condition = Condition {
         status: ConditionStatus::True,
         reason: "Assigned".into(),
-        message: "m".into(),
+        message: ConditionMessage::new("m"),
         since: Some(1_767_323_045),
     };
     let status = ServiceStatus {
@@ -352,7 +352,7 @@ async fn a_pool_status_omits_counts_that_do_not_fit() {
     let valid = Condition {
         status: ConditionStatus::True,
         reason: "Valid".into(),
-        message: "m".into(),
+        message: ConditionMessage::new("m"),
         since: None,
     };
     let valid = Some(ValidStatus { condition: valid, generation: 4 });
@@ -399,7 +399,7 @@ async fn a_status_is_written_to_the_api_version_of_its_kind() {
     let condition = Condition {
         status: ConditionStatus::False,
         reason: "BadTime".into(),
-        message: "m".into(),
+        message: ConditionMessage::new("m"),
         since: None,
     };
     let valid = ValidStatus { condition: condition.clone(), generation: 4 };

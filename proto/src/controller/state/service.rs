@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 
-use crate::api::{ConditionStatus, IpMode};
+use crate::api::{ConditionMessage, ConditionStatus, IpMode};
 use crate::facts::{Service, ServiceCondition, ServiceConditionType};
 
 use super::alloc::UnmanagedSource;
@@ -423,7 +423,7 @@ fn announced_notice(service: &Service, desired: &Condition) -> Option<Notice> {
         warning,
         action: Action::Announce,
         reason: desired.reason.clone(),
-        message: desired.message.clone(),
+        message: (*desired.message).into(),
     };
     match desired.status {
         ConditionStatus::True | ConditionStatus::False if needs_event => {
@@ -435,7 +435,7 @@ fn announced_notice(service: &Service, desired: &Condition) -> Option<Notice> {
 
 fn condition_for(message: &AssignedMessage<'_>) -> Condition {
     let (status, reason) = (message.status(), message.reason().into());
-    Condition { status, reason, message: message.to_string().into(), since: None }
+    Condition { status, reason, message: ConditionMessage::new(message), since: None }
 }
 
 /// Returns the reason of the condition `AddressAssigned` that a Service should have; `None` if it

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{CONDITION_VALID, CustomResourceKind, StatusFields};
+use crate::api::{CONDITION_VALID, ConditionMessage, CustomResourceKind, StatusFields};
 use crate::facts::{Community, CommunityProblem, L2Advertisement, L2AdvertisementProblem};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 
@@ -34,7 +34,7 @@ pub(super) fn compare_condition(
     conditions: &[v1::Condition],
 ) -> (Condition, bool) {
     let (status, reason) = (message.status(), message.reason());
-    let message: Box<str> = message.to_string().into();
+    let message = ConditionMessage::new(message);
     let current = conditions.iter().find(|condition| condition.type_ == kind);
     let status_stays = current.filter(|current| current.status == status.name());
     let same =

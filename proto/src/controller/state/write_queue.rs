@@ -262,7 +262,7 @@ fn digest(status: &impl Hash) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use crate::api::ConditionStatus;
+    use crate::api::{ConditionMessage, ConditionStatus};
 
     use super::*;
     use crate::controller::desired::{Condition, CustomResourceStatus, ValidStatus};
@@ -273,7 +273,7 @@ mod tests {
 
     /// Returns a status of the Community with this name; each generation is a different status.
     fn status(name: &str, generation: i64) -> Option<Status> {
-        let (reason, message) = ("Valid".into(), "".into());
+        let (reason, message) = ("Valid".into(), ConditionMessage::default());
         let condition = Condition { status: ConditionStatus::True, reason, message, since: None };
         let valid = ValidStatus { condition, generation };
         Some(Status::CustomResource(name.into(), CustomResourceStatus::Community(valid)))

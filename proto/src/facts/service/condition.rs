@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::api::{self, ConditionStatus};
+use crate::api::{self, ConditionMessage, ConditionStatus};
 
 /// The type of a FerroLB condition on a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct ServiceCondition {
     /// `reason`.
     pub reason: Box<str>,
     /// `message`.
-    pub message: Box<str>,
+    pub message: ConditionMessage,
     /// `lastTransitionTime` in seconds since 1970, stored so that the controller does not change
     /// the time of an unchanged status. `None` if the text is not a time.
     pub since: Option<i64>,
@@ -53,7 +53,7 @@ impl RawCondition {
             kind,
             status: ConditionStatus::parse(&self.status),
             reason: self.reason.into(),
-            message: self.message.into(),
+            message: ConditionMessage::stored(&self.message),
             since: self.last_transition_time.parse().ok().map(Timestamp::as_second),
         })
     }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use crate::announce::{
     ClusterView, Interface, Layer2Address, SelectedInterface, ServicesByAddress,
 };
-use crate::api::{InterfaceIssue, InterfaceIssueReason, IpMode};
+use crate::api::{ConditionMessage, InterfaceIssue, InterfaceIssueReason, IpMode};
 use crate::bgp::NotAdvertised;
 use crate::eligibility::Ineligible;
 use crate::facts::{Endpoint, Node, Service, Speaker, SpeakerInterface, TrafficPolicy};
@@ -73,7 +73,7 @@ impl DiagnosisInput<'_> {
         let warnings = self.warnings(is_announced);
         let texts = parts.iter().map(|(diagnosis, addresses)| diagnosis.text(addresses, names));
         let texts = texts.chain(warnings.all.iter().map(ToString::to_string));
-        let message = texts.collect::<Vec<_>>().join(SEPARATOR).into();
+        let message = ConditionMessage::new(texts.collect::<Vec<_>>().join(SEPARATOR));
         let condition = Condition {
             status: reason.status(),
             reason: reason.name().into(),

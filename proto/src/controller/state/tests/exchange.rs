@@ -47,7 +47,7 @@ fn a_service_keeps_the_address_of_a_missing_pool_for_the_grace() {
         kind: ServiceConditionType::AddressAssigned,
         status: api::ConditionStatus::True,
         reason: "Assigned".into(),
-        message: "".into(),
+        message: api::ConditionMessage::default(),
         since: Some(1),
     };
     let has = || Service {

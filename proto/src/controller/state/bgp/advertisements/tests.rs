@@ -37,7 +37,7 @@ fn condition_of(advertisements: &[BgpAdvertisement], racks: &[&str]) -> (String,
     );
     let condition =
         inputs.status(advertisements.last().unwrap(), &StatusFields::All).unwrap().condition;
-    (condition.reason.into(), condition.message.into())
+    (condition.reason.into(), condition.message.to_string())
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn valid_condition(spec: &Value, others: Vec<BgpPeer>, speakers: &[Speaker]) -> 
         condition.status == ConditionStatus::True,
         ["Valid", RESTART_WITH_BFD].contains(&&*condition.reason)
     );
-    (condition.reason.into(), condition.message.into())
+    (condition.reason.into(), condition.message.to_string())
 }
 
 #[test]
