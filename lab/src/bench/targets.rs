@@ -139,9 +139,9 @@ macro_rules! create_measures {
 }
 
 pub const CREATED_1: CreateMeasures =
-    create_measures!("1", "one at a time", address: 100.0, [&[], &[]], announcement: 300.0);
-pub const CREATED_100: CreateMeasures = create_measures!("100", "100 by 8 creators", address: 100.0, [&[(METALLB, 250.0)], &[(METALLB, 380.0)]], announcement: 300.0);
-pub const CREATED_1000: CreateMeasures = create_measures!("1000", "1,000 by 8 creators", address: 250.0, [&[(METALLB, 2700.0)], &[(METALLB, 4200.0)]], announcement: 500.0);
+    create_measures!("1", "one at a time", address: 100.0, [&[], &[]], announcement: 600.0);
+pub const CREATED_100: CreateMeasures = create_measures!("100", "100 by 8 creators", address: 100.0, [&[(METALLB, 250.0)], &[(METALLB, 380.0)]], announcement: 600.0);
+pub const CREATED_1000: CreateMeasures = create_measures!("1000", "1,000 by 8 creators", address: 250.0, [&[(METALLB, 2700.0)], &[(METALLB, 4200.0)]], announcement: 900.0);
 
 /// Builds the memory measures of one component at one number of Services. The arguments are the
 /// component, the end of the ids, the description, the target and the value of MetalLB's component.
