@@ -110,8 +110,8 @@ impl UnitCatalog {
     }
 
     /// Returns the units that exist in a node's view. `serves` is whether a node that is not a
-    /// candidate could still forward traffic. `failing` is, for each unit, whether the node's health
-    /// checks fail.
+    /// candidate could still forward traffic. `failing` is, for each unit, whether the node's
+    /// health checks fail.
     pub(super) fn units(&self, view: &ApiView, serves: bool, failing: &[bool]) -> Vec<Arc<Unit>> {
         let mut candidates: BTreeMap<&[bool], Arc<[Candidate]>> = BTreeMap::new();
         let unit = |(unit, all): (usize, &Unit)| {

@@ -79,6 +79,13 @@ pub(super) struct ConflictState {
     due: Option<Instant>,
 }
 
+impl ConflictState {
+    /// Returns whether this node leaves the address to the host.
+    const fn is_left(&self) -> bool {
+        matches!(self.kind, ConflictKind::ForeignHost | ConflictKind::UnheardPeer(_))
+    }
+}
+
 impl Ownership {
     /// Returns the conflicts about addresses of this node's units, by address.
     pub(in crate::claim) fn conflicts(&self) -> impl Iterator<Item = AddressConflict> + '_ {
@@ -139,7 +146,11 @@ impl Ownership {
             }
             ConflictKind::UnheardPeer(_) => {
                 self.record_conflict(address, mac, kind, view.now);
-                self.contest(address, view.now);
+                if is_owned {
+                    self.contest(address, view.now);
+                } else {
+                    self.leave(address, view.now);
+                }
             }
             ConflictKind::ProxyOfFailedPeer(_) => {
                 self.record_conflict(address, mac, kind, view.now);
@@ -263,11 +274,16 @@ impl Ownership {
     /// Leaves an address to a foreign host: no speaker announces the address until that host stops
     /// using it.
     pub(super) fn contest(&mut self, address: IpAddr, now: Instant) {
+        self.leave(address, now);
+        self.decided.contest.push(address);
+    }
+
+    /// Leaves an address to a host that only this node may see.
+    fn leave(&mut self, address: IpAddr, now: Instant) {
         // If two nodes leave an address to each other, they do not probe it at the same time again.
         let spread = Duration::from_nanos(self.random.below(CONTEST_SPREAD.as_nanos() as u64));
         let Some(state) = self.units.get_mut(&address) else { return };
         state.leave_to_foreign_host(now + CONTEST_WAIT + spread);
-        self.decided.contest.push(address);
         self.dirty.addresses.insert(address);
     }
 
@@ -279,7 +295,8 @@ impl Ownership {
                 && view.owners(*address).next().is_none()
                 && let Some(state) = self.units.get_mut(address)
             {
-                state.leave_to_foreign_host(view.now + CONTEST_WAIT);
+                // The node that has found the host probes the address before the others do.
+                state.leave_to_foreign_host(view.now + CONTEST_WAIT + CONTEST_SPREAD);
             }
         }
     }
@@ -297,22 +314,31 @@ impl Ownership {
         }
     }
 
-    /// Ends the conflict about an address, because a peer has claimed it: the peer has probed the
-    /// address and found it free. The conflict does not end if this node has received a frame of a
-    /// foreign host since those probes began. Returns whether there is no conflict any more.
-    pub(super) fn end_contest(&mut self, address: IpAddr, now: Instant) -> bool {
+    /// Returns whether a foreign host has used an unproven address since the probes of a peer began
+    /// that claims the address now.
+    pub(super) fn has_newer_answer(&self, address: IpAddr, now: Instant) -> bool {
         let is_newer = |seen: &ConflictState| {
             seen.kind == ConflictKind::ForeignHost && now.since(seen.at) < PROBING_STAGGER
         };
-        if self.address_conflicts.get(&address).is_some_and(is_newer) {
-            return false;
-        }
+        self.address_conflicts.get(&address).is_some_and(is_newer)
+    }
+
+    /// Ends the conflict about an address, because a peer has claimed it: the peer has probed the
+    /// address and found it free, or the address was proven before.
+    pub(super) fn end_contest(&mut self, address: IpAddr) {
         self.address_conflicts.remove(&address);
         let state = self.units.get_mut(&address);
         if let Some(pending_claim) = state.and_then(|state| state.pending_claim.as_mut()) {
             pending_claim.conflict_hold_down_until = None;
         }
-        true
+    }
+
+    /// Ends the conflict about an address that this node has left to a host, because the host does
+    /// not reply any more. A kernel of a peer remains reported.
+    pub(super) fn end_left_conflict(&mut self, address: IpAddr) {
+        if self.address_conflicts.get(&address).is_some_and(ConflictState::is_left) {
+            self.address_conflicts.remove(&address);
+        }
     }
 
     pub(super) fn expire_conflicts(&mut self, now: Instant) {

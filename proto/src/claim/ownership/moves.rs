@@ -113,10 +113,14 @@ impl Ownership {
         for address in addresses {
             self.unowned.remove(address);
             self.dirty.addresses.insert(*address);
-            let is_refuted = self.end_contest(*address, now);
+            let was_proven = self.units.get(address).is_some_and(|state| state.is_proven);
+            let is_proven = was_proven || !self.has_newer_answer(*address, now);
+            if is_proven {
+                self.end_contest(*address);
+            }
             if let Some(state) = self.units.get_mut(address) {
                 state.record_other_owner(now);
-                state.is_proven &= is_refuted;
+                state.is_proven = is_proven;
             }
         }
     }

@@ -12,8 +12,9 @@ use crate::claim::Output;
 const PROBE_INTERVAL: Duration = Duration::from_millis(150);
 /// Number of ARP probes for one address, which are sent at 0, 150 and 300 ms.
 const PROBES: u8 = 3;
-/// Minimum interval between the first probes for two units, because 10,000 new addresses must not
-/// flood the segment.
+/// Minimum interval between the first probes for two units. A node with thousands of new addresses
+/// sends up to 6,000 probes per second, each in two forms, which other speakers receive without a
+/// block.
 const UNIT_PROBE_INTERVAL: Duration = Duration::from_micros(500);
 /// Stagger between the candidates for an unproven unit: the time that the probes of one unit take,
 /// and a margin for the claim that follows them.
@@ -45,7 +46,7 @@ impl Ownership {
             return false;
         }
         state.pending_claim().probes = None;
-        self.address_conflicts.remove(&state.unit.address);
+        self.end_left_conflict(state.unit.address);
         true
     }
 }

@@ -279,6 +279,32 @@ fn a_claim_does_not_refute_an_answer_that_is_newer_than_its_probes() {
 }
 
 #[test]
+fn a_defended_address_stays_proven_when_a_peer_takes_it() {
+    let mut node = Node::new(Flags::default());
+    node.unit(&[("node1", 0), (PEER, 9)]);
+    let (ownership, view) = node.ownership();
+    ownership.note_moves(&[VIP], view.now);
+    node.owns(ClaimRank::default(), ms(60_000));
+    let (ownership, view) = node.ownership();
+    ownership.on_foreign_frame(VIP, OTHER_MAC, true, view);
+    node.now = node.now + ms(1);
+    node.peer_claims(NONE, 9, Duration::ZERO);
+    assert!(node.ownership.units[&VIP].is_proven, "a later owner needs no probes");
+}
+
+#[test]
+fn the_kernel_of_a_peer_that_replies_to_probes_is_reported_after_the_claim() {
+    let mut node = Node::new(Flags::default());
+    node.unit(&[("node1", 9), (PEER, 0)]);
+    let (ownership, view) = node.ownership();
+    assert!(ownership.evaluate_dirty(view));
+    ownership.on_foreign_frame(VIP, PEER_MAC, false, view);
+    assert_eq!(node.action(), Some((Action::Take, 450)));
+    let conflict = node.ownership.conflicts().next().expect("the kernel is reported");
+    assert_eq!(conflict.kind, ConflictKind::PeerKernel(PEER.into()));
+}
+
+#[test]
 fn the_address_of_a_failed_peer_is_unowned_and_a_move_of_it_a_failover() {
     let mut node = Node::new(Flags::default());
     node.unit(&[("node1", 0), (PEER, 9)]);

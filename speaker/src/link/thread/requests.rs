@@ -72,7 +72,7 @@ impl LinkThread<'_> {
         Ok(())
     }
 
-    /// Sends ARP probes for a newly claimed address, with and without this node's address as the
+    /// Sends ARP probes for an address, with and without this node's address as the
     /// sender, since some hosts reply to only one of the two.
     pub(super) fn send_arp_probe(
         &mut self,
