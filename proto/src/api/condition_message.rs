@@ -8,12 +8,15 @@ use std::ops::Deref;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::{CONDITION_ESTABLISHED, CONDITION_VALID};
+
 /// Maximum length of a message that the controller writes, in bytes.
 pub const MESSAGE_LENGTH_MAX: usize = 4_096;
 /// End of a message that was too long.
 const CUT_MARK: &str = "...";
-/// Maximum number of conditions of one object that are decoded. FerroLB's objects have at most two.
-const CONDITIONS_MAX: usize = 16;
+/// Maximum length of a stored message. A cut one is longer than any that the controller writes:
+/// its cut loses at most three bytes of a character.
+const STORED_LENGTH_MAX: usize = MESSAGE_LENGTH_MAX + 4;
 
 /// `message` of a condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -30,7 +33,7 @@ impl ConditionMessage {
     /// controller writes, the result equals none of those, so that the controller replaces it.
     #[must_use]
     pub(crate) fn stored(text: &str) -> Self {
-        Self(Cut::render(text, MESSAGE_LENGTH_MAX + CUT_MARK.len()).into())
+        Self(Cut::render(text, STORED_LENGTH_MAX).into())
     }
 }
 
@@ -78,15 +81,16 @@ impl Write for Cut {
     }
 }
 
-/// Decodes the conditions of a custom resource. A message that is too long, or a further condition,
-/// is cut, so that a foreign writer cannot fill the memory.
+/// Decodes FerroLB's conditions of a custom resource. Texts that are too long are cut, so that a
+/// foreign writer cannot fill the memory.
 pub(super) fn stored_conditions<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Vec<v1::Condition>, D::Error> {
-    let mut conditions = Vec::deserialize(from)?;
-    conditions.truncate(CONDITIONS_MAX);
-    for v1::Condition { message, .. } in &mut conditions {
+    let mut conditions = Vec::<v1::Condition>::deserialize(from)?;
+    conditions.retain(|it| [CONDITION_VALID, CONDITION_ESTABLISHED].contains(&&*it.type_));
+    for v1::Condition { message, reason, .. } in &mut conditions {
         *message = ConditionMessage::stored(message).0.into();
+        *reason = ConditionMessage::stored(reason).0.into();
     }
     Ok(conditions)
 }
@@ -97,12 +101,14 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_at_a_character_and_a_stored_one_differs_from_it() {
-        let long = "ü".repeat(1_000_000);
-        for text in [long.clone(), format!("a{long}"), format!("ab{long}"), format!("abc{long}")] {
+        for (character, start) in
+            ["x", "ü", "\u{20ac}", "\u{1f980}"].iter().zip(["", "a", "ab", "abc"])
+        {
+            let text = format!("{start}{}", character.repeat(1_000_000));
             let (written, stored) = (ConditionMessage::new(&text), ConditionMessage::stored(&text));
-            assert!(written.len() <= MESSAGE_LENGTH_MAX && written.len() > MESSAGE_LENGTH_MAX - 3);
-            assert!(written.ends_with("ü..."));
-            assert!(stored.len() <= MESSAGE_LENGTH_MAX + 3 && stored != written);
+            assert!((MESSAGE_LENGTH_MAX - 3..=MESSAGE_LENGTH_MAX).contains(&written.len()));
+            assert!(written.ends_with(&format!("{character}...")));
+            assert!(stored.len() <= STORED_LENGTH_MAX && stored != written, "{character}");
             assert_eq!(ConditionMessage::stored(&written), written);
         }
         assert_eq!(&*ConditionMessage::new(format_args!("{} {}", "two", "parts")), "two parts");

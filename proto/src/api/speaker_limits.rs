@@ -5,7 +5,7 @@
 use super::speaker_status::{BgpStatus, InterfaceStatus, SpeakerStatusStatus};
 
 /// Maximum number of interfaces of a node.
-pub(super) const INTERFACES_MAX: usize = 128;
+pub(super) const INTERFACES_MAX: usize = 1_024;
 /// Maximum length of an interface's name in Linux.
 pub(super) const INTERFACE_NAME_MAX: usize = 15;
 /// Length of a hardware address.
@@ -21,7 +21,7 @@ pub const SUBNETS_MAX: usize = 64;
 /// Maximum length of a subnet.
 pub(super) const SUBNET_LENGTH_MAX: usize = 43;
 /// Maximum number of issues of an interface.
-pub(super) const INTERFACE_ISSUES_MAX: usize = 1_024;
+pub(super) const INTERFACE_ISSUES_MAX: usize = 4_096;
 /// Maximum number of failing health checks: 500 Services of two families.
 pub(super) const FAILING_MAX: usize = 1_000;
 /// Maximum length of an endpoint, `[address]:port`.

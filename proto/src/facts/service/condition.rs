@@ -52,7 +52,7 @@ impl RawCondition {
         Some(ServiceCondition {
             kind,
             status: ConditionStatus::parse(&self.status),
-            reason: self.reason.into(),
+            reason: (*ConditionMessage::stored(&self.reason)).into(),
             message: ConditionMessage::stored(&self.message),
             since: self.last_transition_time.parse().ok().map(Timestamp::as_second),
         })
