@@ -80,12 +80,14 @@ fn fail_node(lab: &Lab, name: &str) -> Result<()> {
     let start = WorkClock::start();
     lab.power_off(FAILED_NODE)?;
     wait_owned(lab, LAST_NODE, |count| count == ADDRESSES)?;
-    let took = start.within(TAKEOVER_MAX).context("the last node announces all addresses")?;
+    let took = start.within(TAKEOVER_MAX).context("the last node announces all addresses");
+    others(true)?;
+    let took = took?;
     print_measured(&format!(
         "{name}: the last node announces {ADDRESSES} addresses after {} ms",
         took.as_millis()
     ));
-    others(true)
+    Ok(())
 }
 
 /// Waits until the pod on the failed node is marked as not Ready. The last speaker reports the node
