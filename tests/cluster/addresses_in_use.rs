@@ -19,7 +19,7 @@ const RANGES: [&str; 3] =
     ["172.30.0.30-172.30.0.98", "172.30.0.120-172.30.0.250", "fd30::1:0-fd30::1:c7"];
 /// Preempt delay (`--failback-delay`) of this test. After it, nodes take addresses by order.
 const PREEMPT_DELAY: &str = "1s";
-/// Pause between two Services. The claims of one are over when the next one appears.
+/// Pause between two Services, so that the nodes receive each one separately.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Time after the last Service in which a node that ignores the host would announce its address:
 /// a speaker withholds a new address for 1.5 s at most.

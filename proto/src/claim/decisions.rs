@@ -48,7 +48,8 @@ impl ClaimMachine {
         let Decisions { mut take, moves, mut restate, hand_over, contest, doubts } =
             self.ownership.take_decisions();
         self.release(&hand_over, now);
-        self.leave_to_foreign_hosts(contest, now);
+        // A node that has only probed an address makes the peers wait, too.
+        self.send_releases(contest.into_iter().collect(), true, now);
         restate.retain(|(address, _)| self.owned().contains_key(address));
         self.claim(&restate, now);
         take.retain(|(address, _)| !self.owned().contains_key(address));
@@ -85,12 +86,8 @@ impl ClaimMachine {
         self.send_releases(owned, false, now);
     }
 
-    /// Releases addresses that foreign hosts use, and makes the peers wait, too, if this node has
-    /// only probed an address.
-    fn leave_to_foreign_hosts(&mut self, addresses: Vec<IpAddr>, now: Instant) {
-        self.send_releases(addresses.into_iter().collect(), true, now);
-    }
-
+    /// Releases the owned addresses among these, and names all of them to the peers. `contested` is
+    /// true if foreign hosts use them.
     fn send_releases(&mut self, addresses: BTreeSet<IpAddr>, contested: bool, now: Instant) {
         let addresses: Vec<_> = addresses.into_iter().collect();
         for chunk in addresses.chunks(ADDRESSES_PER_FRAME_MAX) {
