@@ -8,7 +8,7 @@ use ferrolb_lab::Lab;
 use ferrolb_proto::api::{CustomResourceKind, GROUP, IPAddressPoolObject, NAMESPACE, resource};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 /// Field manager of the other controller, which is also the key of its label and its annotation,
@@ -33,14 +33,10 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
             "web",
             &json!({"metadata": {"annotations": {"ferrolb.io/ip-mode": "Proxy"}}}),
         )?;
-        let pool = pools::wait_for(lab, "lan", "the status has the new generation", |pool| {
-            (pool.status.as_ref()?.observed_generation == pool.metadata.generation?)
-                .then(|| pool.clone())
+        pools::wait_for(lab, "lan", "the status has the new generation", |pool| {
+            (pool.status.as_ref()?.observed_generation == pool.metadata.generation?).then_some(())
         })?;
-        check_fields(
-            &pool.metadata,
-            pool.status.as_ref().map(|status| status.conditions.as_slice()),
-        )?;
+        check_pool(lab)?;
         let service =
             services::wait_for(lab, "web", "the condition reports ipMode Proxy", |service| {
                 let condition = services::condition(service, ADDRESS_ASSIGNED)?;
@@ -90,6 +86,18 @@ fn apply_fields(lab: &Lab) -> Result<()> {
 
 fn conditions(service: &Service) -> Option<&[Condition]> {
     service.status.as_ref()?.conditions.as_deref()
+}
+
+/// Checks the pool as the API server has it: FerroLB's own type has only FerroLB's conditions.
+fn check_pool(lab: &Lab) -> Result<()> {
+    let kind = resource(CustomResourceKind::IPAddressPool, GROUP);
+    let pool = lab.api(async |client| {
+        let pools: Api<DynamicObject> = Api::namespaced_with(client, NAMESPACE, &kind);
+        Ok(pools.get("lan").await?)
+    })?;
+    let conditions: Vec<Condition> =
+        serde_json::from_value(pool.data["status"]["conditions"].clone())?;
+    check_fields(&pool.metadata, Some(&conditions))
 }
 
 /// Checks that the object has all fields of the other controller.
