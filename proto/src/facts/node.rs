@@ -18,6 +18,9 @@ pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external
 const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service";
 /// The TCP port of a kubelet whose Node does not state another one.
 const KUBELET_PORT: u16 = 10_250;
+/// Maximum number of addresses that a Node counts with. A kubelet writes its own Node, and must not
+/// exclude all addresses of the pools.
+const ADDRESSES_MAX: usize = 64;
 /// FerroLB's annotation that starts the announcement drain of a node, with any value except
 /// `false`.
 const DRAIN_ANNOTATION: &str = "ferrolb.io/drain";
@@ -107,8 +110,8 @@ pub struct Node {
     pub uid: Box<str>,
     /// `metadata.labels`, for node selectors.
     pub labels: BTreeMap<String, String>,
-    /// Every address in `status.addresses`, of any type. None of them is ever assigned to a
-    /// Service.
+    /// The first [`ADDRESSES_MAX`] addresses in `status.addresses`, of any type. Automatic
+    /// assignment skips them.
     pub addresses: Vec<IpAddr>,
     /// The addresses of type `InternalIP`. The speaker uses an interface with one of these
     /// addresses even if a flag excludes it by name.
@@ -173,7 +176,7 @@ impl From<NodeObject> for Node {
         let is_true = |kind: &str| has(kind, "True");
         let parse = |kind: Option<&str>| {
             let of_kind = addresses.iter().filter(|a| kind.is_none_or(|kind| a.r#type == kind));
-            of_kind.filter_map(|a| a.address.parse().ok()).collect()
+            of_kind.filter_map(|a| a.address.parse().ok()).take(ADDRESSES_MAX).collect()
         };
         Self {
             name: metadata.name.unwrap_or_default().into(),
@@ -221,6 +224,11 @@ mod tests {
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}]}}));
         assert_eq!((plain.addresses.len(), plain.internal_addresses.len()), (2, 1));
         assert_eq!(plain.kubelet_port, Some(10_250));
+        let many: Vec<_> = (0..=255)
+            .map(|last| json!({"type": "InternalIP", "address": format!("10.0.0.{last}")}))
+            .collect();
+        let many = node(json!({"metadata": {"name": "n1"}, "status": {"addresses": many}}));
+        assert_eq!(many.addresses.len(), ADDRESSES_MAX);
         let pods = node(
             json!({"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:1::/64", "x"]}}),
         );

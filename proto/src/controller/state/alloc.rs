@@ -8,20 +8,24 @@
 mod memory;
 mod refusal;
 mod requester;
+mod uses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::IpMode;
-use crate::facts::{Key, Pool};
+use crate::facts::{Key, Node, Pool};
 use crate::range::Family;
 
 use super::pool_addresses::{AddressCounts, PoolAddresses, family_index, is_router_anycast};
 use super::sharing::{SharingConflict, SharingParameters};
 use memory::Memory;
-pub(super) use refusal::{Refusal, SkipReason, UnmanagedSource, UnmanagedUse};
+pub(super) use refusal::{Refusal, SkipReason};
 pub(super) use requester::Requester;
+use uses::Uses;
+pub(super) use uses::{AddressUser, UnmanagedSource, UnmanagedUse};
 
 /// A Service to which an address is assigned, and its sharing parameters.
 #[derive(Debug)]
@@ -49,13 +53,7 @@ pub(super) struct Allocator {
     assignments: BTreeMap<IpAddr, AddressAssignment>,
     /// Assigned addresses that Services may share, by sharing key.
     shared: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
-    node_addresses: BTreeSet<IpAddr>,
-    /// Addresses of pools that Services use although FerroLB did not assign them, and these
-    /// Services.
-    unmanaged_by_address: BTreeMap<IpAddr, BTreeSet<UnmanagedUse>>,
-    /// The same facts as in `unmanaged_by_address`, by Service; the addresses of each Service are
-    /// ascending.
-    unmanaged_by_service: BTreeMap<Key, Vec<(IpAddr, UnmanagedSource)>>,
+    uses: Uses,
     /// Pools that do not exist, and whose addresses their Services keep for this time.
     pools_in_grace: BTreeMap<Box<str>, Duration>,
     memory: Memory,
@@ -68,8 +66,8 @@ pub(super) struct Allocator {
 }
 
 impl Allocator {
-    /// Replaces the pools, the addresses of all Nodes, and the addresses that Services use although
-    /// FerroLB did not assign them. The bool of each pool is true if the pool is valid.
+    /// Replaces the pools, the addresses of all Nodes, and those that Services use although FerroLB
+    /// did not assign them. The bool of each pool is true if the pool is valid.
     ///
     /// Existing assignments remain. The caller checks each of them with [`Self::check_address`],
     /// and releases the address if `check_address` rejects it. The cost is proportional to the
@@ -77,13 +75,11 @@ impl Allocator {
     pub(super) fn set_pools<'a>(
         &mut self,
         pools: impl Iterator<Item = (&'a Pool, bool)>,
-        nodes: impl Iterator<Item = IpAddr>,
+        nodes: impl Iterator<Item = &'a Node>,
         unmanaged: impl Iterator<Item = (Requester<'a>, Vec<(IpAddr, UnmanagedSource)>)>,
     ) {
-        self.node_addresses = nodes.collect();
-        let new_entry = |(pool, usable): (&Pool, bool)| {
-            (pool.name.clone(), PoolAddresses::new(pool, usable, &self.node_addresses))
-        };
+        let new_entry =
+            |(pool, usable): (&Pool, bool)| (pool.name.clone(), PoolAddresses::new(pool, usable));
         self.pools = pools.map(new_entry).collect();
         let usable = self.pools.iter().filter(|(_, pool_addresses)| pool_addresses.valid);
         let ranges = usable.flat_map(|(name, pool_addresses)| {
@@ -92,14 +88,14 @@ impl Allocator {
         self.pool_ranges =
             ranges.map(|(range, name)| (range.first(), (range.last(), name.clone()))).collect();
         self.shared.clear();
-        self.unmanaged_by_address.clear();
-        self.unmanaged_by_service.clear();
+        self.uses = Uses::default();
         for (address, assignment) in std::mem::take(&mut self.assignments) {
             let pool = self.pool_containing(address).map_or(assignment.pool, Into::into);
             for AssignedService { key, sharing } in assignment.services {
                 self.assign(address, &key, &sharing, &pool);
             }
         }
+        nodes.for_each(|node| self.set_node_addresses(&node.name, &node.addresses));
         unmanaged.for_each(|(requester, addresses)| self.set_unmanaged(&requester, &addresses));
         self.update_memory();
     }
@@ -126,9 +122,15 @@ impl Allocator {
         contains.then_some(&**pool)
     }
 
-    /// Returns whether a valid pool contains this address and does not exclude it.
-    pub(super) fn has_pool(&self, address: IpAddr) -> bool {
-        self.pool_containing(address).is_some()
+    /// Returns whether FerroLB can have assigned this address: a valid pool contains it and does
+    /// not exclude it, and no Node has it.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.pool_containing(address).is_some() && self.node_with(address).is_none()
+    }
+
+    /// Returns the use of an address of a pool by a Node, if a Node has it.
+    pub(super) fn node_with(&self, address: IpAddr) -> Option<&UnmanagedUse> {
+        self.uses.of(address).find(|it| it.source == UnmanagedSource::NodeAddress)
     }
 
     fn pool_addresses_containing(&mut self, address: IpAddr) -> Option<&mut PoolAddresses> {
@@ -148,9 +150,6 @@ impl Allocator {
         address: IpAddr,
         from: Option<&str>,
     ) -> Result<Box<str>, Refusal> {
-        if self.node_addresses.contains(&address) {
-            return Err(Refusal::Node);
-        }
         let unusable =
             |name: &&str| self.pools.get(*name).is_some_and(|pool_addresses| !pool_addresses.valid);
         let pool = from
@@ -181,17 +180,28 @@ impl Allocator {
             let pool = self
                 .check_address(requester, *address, None)
                 .map_err(|refusal| (*address, refusal))?;
-            let others = |owner: &&UnmanagedUse| owner.key != requester.service.key;
-            if let Some(owner) =
-                self.unmanaged_by_address.get(address).and_then(|owners| owners.iter().find(others))
-            {
-                return Err((*address, Refusal::Unmanaged(owner.clone())));
+            if let Some(other) = self.uses_by_others(requester, *address).next() {
+                return Err((*address, Refusal::Unmanaged(other.clone())));
             }
             if common_pool.get_or_insert_with(|| pool.clone()) != &pool {
                 return Err((*address, Refusal::OtherPool(pool)));
             }
         }
         common_pool.ok_or_else(|| unreachable!("the caller passes at least one address"))
+    }
+
+    /// Returns the uses of an address, which FerroLB did not assign, except by this Service.
+    fn uses_by_others(
+        &self,
+        requester: &Requester<'_>,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &UnmanagedUse> {
+        let own_key = &requester.service.key;
+        let by_other = move |it: &&UnmanagedUse| match &it.user {
+            AddressUser::Node(_) => true,
+            AddressUser::Service(key) => key != own_key,
+        };
+        self.uses.of(address).filter(by_other)
     }
 
     /// Returns the first Service, by key, that has the address and cannot share it with
@@ -315,31 +325,22 @@ impl Allocator {
                 *source != UnmanagedSource::ExternalIps || requester.may_use(pool_addresses)
             })
         };
-        let current: Vec<_> = addresses.iter().filter(blocks).copied().collect();
-        let key = &requester.service.key;
-        let before = self.unmanaged_by_service.remove(key).unwrap_or_default();
-        for (address, source) in before.iter().filter(|entry| current.binary_search(entry).is_err())
-        {
-            let Some(owners) = self.unmanaged_by_address.get_mut(address) else { continue };
-            owners.remove(&UnmanagedUse { key: key.clone(), source: *source });
-            if owners.is_empty() {
-                self.unmanaged_by_address.remove(address);
-                self.unblock(*address);
-            }
-        }
-        for (address, source) in &current {
-            let new = !self.unmanaged_by_address.contains_key(address);
-            self.unmanaged_by_address
-                .entry(*address)
-                .or_default()
-                .insert(UnmanagedUse { key: key.clone(), source: *source });
-            if new {
-                self.block(*address);
-            }
-        }
-        if !current.is_empty() {
-            self.unmanaged_by_service.insert(key.clone(), current);
-        }
+        let current = addresses.iter().filter(blocks).copied().collect();
+        self.set_uses(&AddressUser::Service(requester.service.key.clone()), current);
+    }
+
+    /// Replaces the list of a Node's addresses.
+    pub(super) fn set_node_addresses(&mut self, name: &Arc<str>, addresses: &[IpAddr]) {
+        let in_pool = |address: &&IpAddr| self.pool_containing(**address).is_some();
+        let current: BTreeSet<_> = addresses.iter().filter(in_pool).copied().collect();
+        let current = current.into_iter().map(|it| (it, UnmanagedSource::NodeAddress)).collect();
+        self.set_uses(&AddressUser::Node(name.clone()), current);
+    }
+
+    fn set_uses(&mut self, user: &AddressUser, current: Vec<(IpAddr, UnmanagedSource)>) {
+        let changed = self.uses.replace(user, current);
+        changed.ended.into_iter().for_each(|address| self.unblock(address));
+        changed.begun.into_iter().for_each(|address| self.block(address));
     }
 
     fn is_assigned(&self, address: IpAddr) -> bool {
@@ -348,7 +349,7 @@ impl Allocator {
 
     /// Returns whether automatic assignment skips this address.
     fn is_skipped(&self, address: IpAddr) -> bool {
-        self.unmanaged_by_address.contains_key(&address) || is_router_anycast(address)
+        self.uses.contains(address) || is_router_anycast(address)
     }
 
     /// Excludes an address from automatic assignment, unless FerroLB has already assigned it.
@@ -391,14 +392,15 @@ impl Allocator {
         pool: &str,
         family: Family,
     ) -> Option<IpAddr> {
-        let Self { pools, assignments, shared, unmanaged_by_address, .. } = self;
+        let Self { pools, assignments, shared, uses, .. } = self;
         let shared = requester.sharing.key().and_then(|key| shared.get(key));
-        let is_still_in_status = |address: &IpAddr| {
-            let mut uses = unmanaged_by_address.get(address).into_iter().flatten();
-            uses.any(|it| it.source == UnmanagedSource::StillInStatus)
+        let is_blocked = |address| {
+            uses.of(address).any(|it| {
+                matches!(it.source, UnmanagedSource::StillInStatus | UnmanagedSource::NodeAddress)
+            })
         };
         let can_share = |address: IpAddr| {
-            if is_still_in_status(&address) {
+            if is_blocked(address) {
                 return false;
             }
             let assigned_services =
@@ -467,26 +469,17 @@ impl Allocator {
     /// Returns the addresses of a pool that automatic assignment skips, each with the reason.
     pub(super) fn skipped(&self, pool: &str) -> impl Iterator<Item = (IpAddr, SkipReason<'_>)> {
         let pool_addresses = self.pools.get(pool).filter(|pool_addresses| pool_addresses.valid);
-        let nodes = pool_addresses
-            .into_iter()
-            .flat_map(PoolAddresses::node_addresses)
-            .map(|address| (*address, SkipReason::Node));
         let ranges = pool_addresses.into_iter().flat_map(PoolAddresses::ranges);
-        let unmanaged =
-            ranges.flat_map(|range| self.unmanaged_by_address.range(range.first()..=range.last()));
-        let unassigned = unmanaged.filter(move |(address, _)| {
-            !self.assignments.contains_key(address)
-                && pool_addresses.is_some_and(|pool_addresses| pool_addresses.can_assign(**address))
+        let used = ranges.flat_map(|range| self.uses.first_in(range));
+        let unassigned = used.filter(move |(address, _)| {
+            !self.is_assigned(*address)
+                && pool_addresses.is_some_and(|pool_addresses| pool_addresses.can_assign(*address))
         });
-        let unmanaged = unassigned.filter_map(|(address, owners)| {
-            Some((*address, SkipReason::Unmanaged(owners.first()?)))
-        });
+        let unmanaged = unassigned.map(|(address, used)| (address, SkipReason::Unmanaged(used)));
         let routers = pool_addresses.into_iter().flat_map(PoolAddresses::router_addresses);
-        let unassigned = routers.filter(|address| {
-            !self.assignments.contains_key(address)
-                && !self.unmanaged_by_address.contains_key(address)
-        });
-        nodes.chain(unmanaged).chain(unassigned.map(|address| (address, SkipReason::RouterAnycast)))
+        let unassigned =
+            routers.filter(|address| !self.is_assigned(*address) && !self.uses.contains(*address));
+        unmanaged.chain(unassigned.map(|address| (address, SkipReason::RouterAnycast)))
     }
 
     /// Returns the address counts of all pools, for the metrics.

@@ -56,7 +56,7 @@ impl State {
     /// `before` is the Service before the change.
     pub(super) fn record_contest(&mut self, key: &Key, before: &Service, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
-        let role = self.config.role(&entry.service, |it| self.allocator.has_pool(it));
+        let role = self.config.role(&entry.service, |it| self.allocator.is_own(it));
         if role != Role::ServedByFerroLb || !shows_assignment(entry, before) {
             return;
         }

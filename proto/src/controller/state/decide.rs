@@ -1,6 +1,9 @@
 //! Decisions of the state: the addresses of each Service, and the statuses to write. The state
 //! makes them only while this replica is the active leader.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use crate::Instant;
 use crate::api::CustomResourceKind;
 use crate::facts::{Key, Pool, Service};
@@ -8,7 +11,7 @@ use crate::facts::{Key, Pool, Service};
 use super::alloc::{Allocator, Requester, UnmanagedSource};
 use super::announced::{Reason, RecheckQueue};
 use super::service::{self, CounterLabels, Role, ServiceEntry};
-use super::service_addresses;
+use super::service_addresses::{self, Present};
 use super::sharing::SharingParameters;
 use super::{LATENCIES_MAX, RETRY_INTERVAL, ServiceCounters, State, pools};
 use crate::controller::desired::{NOT_WRITTEN, Status};
@@ -43,7 +46,7 @@ impl State {
     }
 
     /// Decides the addresses and statuses of all Services again: when a leadership term begins, and
-    /// after a change of pools, Nodes, Namespaces, or the status fields of a CRD.
+    /// after a change of pools, Namespaces, or the status fields of a CRD.
     ///
     /// First, every Service keeps the addresses that it may still have. Services whose sharing
     /// parameters equal those in their annotation precede the others, and each group is ordered by
@@ -59,7 +62,6 @@ impl State {
             .pools
             .values()
             .map(|pool| (pool, !faults.contains_key(&pool.name)));
-        let nodes = self.nodes.values().flat_map(|node| node.addresses.iter().copied());
         let unmanaged = self.services.values().map(|entry| {
             let service = &entry.service;
             let namespace_labels = self.namespaces.get(service.key.namespace());
@@ -71,7 +73,7 @@ impl State {
         let pool_fields = self.status_fields.get(&CustomResourceKind::IPAddressPool);
         let has_memory = pool_fields.is_some_and(|fields| fields.has("remembered"));
         self.allocator.enable_memory(has_memory, self.custom_resources.pools.values());
-        self.allocator.set_pools(pools, nodes, unmanaged);
+        self.allocator.set_pools(pools, self.nodes.values(), unmanaged);
         self.allocator.forget_expired(self.unix_time(now));
         self.update_missing_pools(now);
         self.deferred.clear();
@@ -174,6 +176,19 @@ impl State {
         self.allocator.set_unmanaged(&requester, &addresses);
     }
 
+    /// Reports to the allocator the addresses of a Node, and decides the Services again that have
+    /// an address which the Node has begun or ceased to list. They keep it, with a warning.
+    pub(super) fn update_node_addresses(&mut self, name: &Arc<str>, before: &[IpAddr]) {
+        if !self.is_active_leader || self.all_services_dirty {
+            return;
+        }
+        let listed = self.nodes.get(name).map_or(&[][..], |node| &node.addresses);
+        self.allocator.set_node_addresses(name, listed);
+        let changed = (before.iter().filter(|it| !listed.contains(it)))
+            .chain(listed.iter().filter(|it| !before.contains(it)));
+        self.deferred.extend(changed.flat_map(|it| self.allocator.services_of(*it)).cloned());
+    }
+
     fn has_no_assignment(&self, key: &Key) -> bool {
         self.services.get(key).is_some_and(|entry| entry.assignment.is_none())
     }
@@ -274,7 +289,7 @@ impl State {
     fn keep_addresses(&mut self, key: &Key, now: Instant) {
         let unix_time = self.unix_time(now);
         let Some(entry) = self.services.get_mut(key) else { return };
-        entry.role = self.config.role(&entry.service, |it| self.allocator.has_pool(it));
+        entry.role = self.config.role(&entry.service, |it| self.allocator.is_own(it));
         if entry.role != Role::ServedByFerroLb {
             if let Some(assignment) = entry.assignment.take() {
                 assignment
@@ -293,15 +308,15 @@ impl State {
             sharing: SharingParameters::of(&entry.service),
             namespace_labels,
         };
-        let (present, pool, is_ours) =
+        let (addresses, pool, is_own) =
             (entry.present(), entry.pool_name(), entry.has_own_addresses());
-        let (assignment, lost) =
-            service_addresses::keep(&mut self.allocator, &requester, &present, pool.as_deref());
+        let present = Present { addresses: &addresses, pool: pool.as_deref(), is_own };
+        let (assignment, lost) = service_addresses::keep(&mut self.allocator, &requester, present);
         if !lost.is_empty() {
             entry.lost = lost;
         }
-        if assignment.addresses.is_empty() && is_ours {
-            self.allocator.remember(key, &pool.unwrap_or_default(), present, unix_time);
+        if assignment.addresses.is_empty() && is_own {
+            self.allocator.remember(key, &pool.unwrap_or_default(), addresses, unix_time);
         }
         let before = entry.assignment.replace(assignment);
         // `service_addresses::keep` decides only the addresses and the pool. If the addresses are

@@ -90,14 +90,12 @@ impl State {
     pub(super) fn handle_node(&mut self, change: Change<Node>) {
         self.node_failures.evidence_changed();
         for (name, before) in self.nodes.handle(change, Some) {
-            let Some(node) = self.nodes.get(&name) else {
-                self.all_services_dirty = true;
-                continue;
-            };
             let before = before.unwrap_or_default();
-            self.custom_resources.statuses_dirty |=
-                (&before.labels, before.ready_unknown) != (&node.labels, node.ready_unknown);
-            self.all_services_dirty |= before.addresses != node.addresses;
+            if let Some(node) = self.nodes.get(&name) {
+                self.custom_resources.statuses_dirty |=
+                    (&before.labels, before.ready_unknown) != (&node.labels, node.ready_unknown);
+            }
+            self.update_node_addresses(&name, &before.addresses);
             self.recheck_all_services();
         }
     }

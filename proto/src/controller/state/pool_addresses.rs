@@ -24,12 +24,10 @@ pub(super) struct PoolAddresses {
     pub(super) allocation: Option<ServiceRestriction>,
     avoid_buggy: bool,
     sticky_for: Duration,
-    /// Addresses of the pool that belong to Nodes and are never assigned.
-    node_addresses: Vec<IpAddr>,
     /// Ranges in the order of the pool's spec.
     ranges: Vec<AddressRange>,
-    /// Addresses of the pool without the excluded ones and those of Nodes. The set still contains
-    /// the addresses that `avoidBuggyIPs` skips.
+    /// Addresses of the pool without the excluded ones. The set still contains the addresses that
+    /// `avoidBuggyIPs` skips.
     assignable: AddressSet,
     /// Addresses that automatic assignment can use, without those that the allocator remembers. The
     /// set may contain addresses to skip: a search removes each of them when it finds it.
@@ -37,8 +35,8 @@ pub(super) struct PoolAddresses {
     total: [u128; 2],
     /// Number of assigned addresses per family. An address that several Services share counts once.
     pub(super) used: [u64; 2],
-    /// Number of unassigned addresses per family that automatic assignment skips: Services use them
-    /// without an assignment by FerroLB, or they are Subnet-Router anycast addresses.
+    /// Number of unassigned addresses per family that automatic assignment skips: Nodes or Services
+    /// use them without an assignment by FerroLB, or they are Subnet-Router anycast addresses.
     pub(super) skipped: [u64; 2],
 }
 
@@ -105,17 +103,12 @@ pub(super) fn count_buggy(range: &AddressRange) -> u128 {
 }
 
 impl PoolAddresses {
-    /// Returns the addresses of a pool before any of them is assigned. `nodes` has the addresses of
-    /// all Nodes.
-    pub(super) fn new(pool: &Pool, usable: bool, nodes: &BTreeSet<IpAddr>) -> Self {
-        let (mut all, mut node_addresses) = (AddressSet::default(), Vec::new());
+    /// Returns the addresses of a pool before any of them is assigned.
+    pub(super) fn new(pool: &Pool, usable: bool) -> Self {
+        let mut all = AddressSet::default();
         if usable {
             pool.ranges.iter().for_each(|range| all.insert(*range));
             pool.excluded.iter().for_each(|range| all.remove(*range));
-            let in_ranges =
-                pool.ranges.iter().flat_map(|range| nodes.range(range.first()..=range.last()));
-            node_addresses.extend(in_ranges.copied().filter(|address| all.contains(*address)));
-            node_addresses.iter().for_each(|node| all.remove(AddressRange::single(*node)));
         }
         let buggy_count =
             if pool.avoid_buggy { all.ranges().map(|range| count_buggy(&range)).sum() } else { 0 };
@@ -127,7 +120,6 @@ impl PoolAddresses {
             allocation: pool.allocation.clone(),
             avoid_buggy: pool.avoid_buggy,
             sticky_for: pool.sticky_for,
-            node_addresses,
             ranges: if usable { pool.ranges.clone() } else { Vec::new() },
             free: all.clone(),
             total: [all.count(Family::V4).saturating_sub(buggy_count), all.count(Family::V6)],
@@ -155,11 +147,6 @@ impl PoolAddresses {
     /// Returns the ranges in the order of the pool's spec.
     pub(super) fn ranges(&self) -> &[AddressRange] {
         &self.ranges
-    }
-
-    /// Returns the addresses of the pool that belong to Nodes.
-    pub(super) fn node_addresses(&self) -> &[IpAddr] {
-        &self.node_addresses
     }
 
     /// Returns the Subnet-Router anycast addresses of the pool, ascending.

@@ -8,7 +8,7 @@ use crate::api::IpMode;
 use crate::facts::{AddressRequestProblem, FamilyPolicy};
 use crate::range::Family;
 
-use super::alloc::{Allocator, Refusal, Requester};
+use super::alloc::{Allocator, Refusal, Requester, UnmanagedUse};
 use super::choose::Shortage;
 
 /// The decision about a Service: the assigned addresses, and why others are missing.
@@ -21,6 +21,8 @@ pub(super) struct Assignment {
     /// Time for which the Service keeps its addresses although their pool does not exist; `None` if
     /// the pool exists.
     pub(super) pool_grace: Option<Duration>,
+    /// Nodes that have one of the addresses too, each with the address.
+    pub(super) nodes: Vec<(IpAddr, UnmanagedUse)>,
     /// `ipMode` of all the addresses.
     pub(super) mode: IpMode,
     /// Reason why the Service lacks addresses that it requests.
@@ -42,14 +44,22 @@ impl Assignment {
     }
 }
 
+/// Addresses that a Service has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Present<'a> {
+    pub(super) addresses: &'a [IpAddr],
+    /// Pool of the existing assignment.
+    pub(super) pool: Option<&'a str>,
+    /// True if FerroLB assigned the addresses. Other load balancers also assign those of Nodes.
+    pub(super) is_own: bool,
+}
+
 /// Keeps, for each family, the first address in `present` that the Service may use, and releases
-/// the others. All kept addresses come from one pool; `from` is the pool of the existing
-/// assignment.
+/// the others. All kept addresses come from one pool.
 pub(super) fn keep(
     allocator: &mut Allocator,
     requester: &Requester<'_>,
-    present: &[IpAddr],
-    from: Option<&str>,
+    present: Present<'_>,
 ) -> (Assignment, LostAddresses) {
     let request = &requester.service.demand.request;
     // Ignores an invalid request, so that it releases no address. Ignores the request of a Service
@@ -64,16 +74,18 @@ pub(super) fn keep(
     let rank = |address: &&IpAddr| {
         requester.service.families.iter().position(|family| *family == Family::of(**address))
     };
-    let mut present: Vec<&IpAddr> = present.iter().collect();
-    present.sort_by_key(rank);
-    for address in present {
+    let mut addresses: Vec<&IpAddr> = present.addresses.iter().collect();
+    addresses.sort_by_key(rank);
+    for address in addresses {
         let missing = assignment.missing(&requester.service.families);
         let verdict = if !missing.contains(&Family::of(*address)) {
             Err(Refusal::Family)
         } else if !requested.is_empty() && !requested.contains(address) {
             Err(Refusal::NotRequested)
+        } else if let Some(node) = allocator.node_with(*address).filter(|_| !present.is_own) {
+            Err(Refusal::Unmanaged(node.clone()))
         } else {
-            allocator.check_address(requester, *address, from).and_then(|pool| {
+            allocator.check_address(requester, *address, present.pool).and_then(|pool| {
                 let pool_name = assignment.pool.as_deref().or(requested_pool).unwrap_or(&pool);
                 if *pool == *pool_name { Ok(pool) } else { Err(Refusal::OtherPool(pool)) }
             })
@@ -135,6 +147,8 @@ pub(super) fn assign(
     );
     assignment.satisfied = assignment.shortage.is_none()
         || (prefers_dual_stack && lacks_preferred_family && !assignment.addresses.is_empty());
+    let node_with = |address: &IpAddr| Some((*address, allocator.node_with(*address)?.clone()));
+    assignment.nodes = assignment.addresses.iter().filter_map(node_with).collect();
     assignment.pool_grace = assignment.pool.as_deref().and_then(|pool| allocator.grace_of(pool));
     let written = || service.assigned.iter().find_map(|assigned| assigned.mode);
     // An invalid `ipMode` in the request must not change the current mode, so the mode in the

@@ -211,8 +211,7 @@ impl Allocator {
         let mut in_pool = former
             .filter(|it| Family::of(*it) == family && self.pool_containing(*it) == Some(pool));
         in_pool.find(|address| {
-            let mut uses = self.unmanaged_by_address.get(address).into_iter().flatten();
-            uses.all(|it| it.key == *own_key)
+            self.uses_by_others(requester, *address).next().is_none()
                 && !is_router_anycast(*address)
                 && self.first_conflict(requester, *address).is_none()
         })

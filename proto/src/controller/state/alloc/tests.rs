@@ -30,12 +30,14 @@ fn pool(name: &str, ranges: &[&str], excluded: &[&str]) -> Pool {
 
 fn allocator(pools: &[Pool], nodes: &[&str]) -> Allocator {
     let mut allocator = Allocator::default();
-    allocator.set_pools(
-        pools.iter().map(|pool| (pool, true)),
-        nodes.iter().map(|node| ip(node)),
-        [].into_iter(),
-    );
+    let nodes = [node(nodes)];
+    allocator.set_pools(pools.iter().map(|pool| (pool, true)), nodes.iter(), [].into_iter());
     allocator
+}
+
+fn node(addresses: &[&str]) -> Node {
+    let addresses = addresses.iter().map(|address| ip(address)).collect();
+    Node { name: "n1".into(), addresses, ..Node::default() }
 }
 
 /// Calls `act` with a requester: a Service with this key that requests no address and no pool.
@@ -98,9 +100,9 @@ fn unassignable_addresses_are_skipped_and_not_counted() {
         ..pool("lan", &["10.0.0.254-10.0.1.2", "fd00::/126"], &["10.0.1.1", "fd00::1"])
     };
     let mut allocator = allocator(&[pool], &["10.0.1.2", "fd00::"]);
-    // The pool can assign .254, ::2 and ::3. It cannot assign .255 and .0 (`avoidBuggyIPs`), the
-    // excluded .1 and ::1, and the Nodes' .2 and ::.
-    assert_eq!(counts(&allocator, "lan"), [(1, 0), (2, 0)]);
+    // The pool can assign .254, ::2 and ::3. It cannot assign .255 and .0 (`avoidBuggyIPs`), and
+    // the excluded .1 and ::1. It skips the Node's .2 and ::.
+    assert_eq!(counts(&allocator, "lan"), [(2, 0), (3, 0)]);
     assert_eq!(
         assign_automatically(&mut allocator, &key("a"), BOTH).unwrap().1,
         [ip("10.0.0.254"), ip("fd00::2")]
@@ -110,11 +112,18 @@ fn unassignable_addresses_are_skipped_and_not_counted() {
         Err(Shortage::Exhausted(vec!["lan".into()]))
     );
     assert_eq!(assign_automatically(&mut allocator, &key("b"), V6).unwrap().1, [ip("fd00::3")]);
-    assert_eq!(counts(&allocator, "lan"), [(1, 1), (2, 2)]);
-    for (address, refusal) in
-        [("10.0.1.0", Refusal::NoPool), ("10.0.1.1", Refusal::NoPool), ("10.0.1.2", Refusal::Node)]
-    {
-        assert_eq!(check_address(&allocator, address, &key("c"), None), Err(refusal), "{address}");
+    assert_eq!(counts(&allocator, "lan"), [(2, 1), (3, 2)]);
+    assert_eq!(allocator.counts("lan").map(|count| count.available), [0, 0]);
+    let node = AddressUser::Node("n1".into());
+    let node = UnmanagedUse { user: node, source: UnmanagedSource::NodeAddress };
+    for (address, refusal) in [
+        ("10.0.1.0", Refusal::NoPool),
+        ("10.0.1.1", Refusal::NoPool),
+        ("10.0.1.2", Refusal::Unmanaged(node)),
+    ] {
+        let requested = [ip(address)];
+        let checked = with_requester(&key("c"), |it| allocator.check_requested(it, &requested));
+        assert_eq!(checked, Err((requested[0], refusal)));
     }
     let skipped: Vec<_> = allocator.skipped("lan").map(|(address, _)| address).collect();
     assert_eq!(
@@ -176,7 +185,8 @@ fn unmanaged_addresses_are_skipped_unless_already_assigned() {
     assert_eq!(assign_automatically(&mut allocator, &key("a"), V4).unwrap().1, [ip("10.0.0.1")]);
     let unmanaged = [ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1")]
         .map(|address| (address, UnmanagedSource::OtherLoadBalancer));
-    let used_by_x = UnmanagedUse { key: key("x"), source: UnmanagedSource::OtherLoadBalancer };
+    let user = AddressUser::Service(key("x"));
+    let used_by_x = UnmanagedUse { user, source: UnmanagedSource::OtherLoadBalancer };
     let set = |allocator: &mut Allocator, name: &str, addresses: &[(IpAddr, UnmanagedSource)]| {
         with_requester(&key(name), |requester| allocator.set_unmanaged(requester, addresses));
     };
@@ -306,6 +316,13 @@ fn is_router_anycast_address(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[4..] == [0; 4])
 }
 
+/// Addresses of a Node, one in each pool.
+const NODE_ADDRESSES: [&str; 3] = ["10.0.0.252", "10.0.2.3", "fd01::2"];
+
+fn is_skipped_address(address: IpAddr) -> bool {
+    is_router_anycast_address(address) || NODE_ADDRESSES.contains(&&*address.to_string())
+}
+
 /// Model of the allocator, which stores every address in a list.
 #[derive(Default)]
 struct AllocatorModel {
@@ -316,9 +333,9 @@ struct AllocatorModel {
 impl AllocatorModel {
     fn assign_automatically(&mut self, key: &Key, families: &[Family]) -> Option<Vec<IpAddr>> {
         let free = |pool: &Vec<IpAddr>, family: Family| {
-            let mut free = pool.iter().filter(|ip| {
-                !is_router_anycast_address(**ip) && !self.assignments.contains_key(*ip)
-            });
+            let mut free = pool
+                .iter()
+                .filter(|ip| !is_skipped_address(**ip) && !self.assignments.contains_key(*ip));
             free.find(|ip| Family::of(**ip) == family).copied()
         };
         let assigned = self.pools.values().find_map(|pool| {
@@ -348,12 +365,12 @@ fn ops() -> impl Strategy<Value = Vec<AllocatorOp>> {
 /// Returns the first `count` of three pools, each with the addresses that it can assign.
 fn pool_set(count: u8, avoid_buggy: bool) -> Vec<(Pool, Vec<IpAddr>)> {
     let all = [
-        (pool("a", &["10.0.0.250-10.0.1.5", "fd00::/125"], &["10.0.1.2-10.0.1.3"]), "10.0.0.252"),
-        (pool("b", &["10.0.2.0/30"], &[]), "10.0.2.3"),
-        (pool("c", &["fd01::/126", "10.0.3.7"], &["fd01::1"]), "fd01::"),
+        pool("a", &["10.0.0.250-10.0.1.5", "fd00::/125"], &["10.0.1.2-10.0.1.3"]),
+        pool("b", &["10.0.2.0/30"], &[]),
+        pool("c", &["fd01::/126", "10.0.3.7"], &["fd01::1"]),
     ];
     let some = all.into_iter().take(usize::from(count));
-    some.map(|(pool, node)| {
+    some.map(|pool| {
         let pool = Pool { avoid_buggy, ..pool };
         let listed = |range: &AddressRange| {
             let mut list = vec![range.first()];
@@ -365,7 +382,7 @@ fn pool_set(count: u8, avoid_buggy: bool) -> Vec<(Pool, Vec<IpAddr>)> {
             }
             list
         };
-        let out: Vec<_> = pool.excluded.iter().flat_map(listed).chain([ip(node)]).collect();
+        let out: Vec<_> = pool.excluded.iter().flat_map(listed).collect();
         let buggy = |ip: &IpAddr| {
             avoid_buggy
                 && ip.is_ipv4()
@@ -403,8 +420,8 @@ proptest! {
                 }
                 AllocatorOp::Pools(count, buggy) => {
                     let pools = pool_set(count, buggy);
-                    let nodes = ["10.0.0.252", "10.0.2.3", "fd01::"].map(ip);
-                    allocator.set_pools(pools.iter().map(|(pool, _)| (pool, true)), nodes.into_iter(), [].into_iter());
+                    let nodes = [node(&NODE_ADDRESSES)];
+                    allocator.set_pools(pools.iter().map(|(pool, _)| (pool, true)), nodes.iter(), [].into_iter());
                     model.pools = pools.into_iter().map(|(pool, assignable)| (pool.name, assignable)).collect();
                     // Like the state, checks every assignment again, and releases the rejected
                     // addresses.
@@ -429,7 +446,7 @@ proptest! {
                     (of.clone().count() as u128, of.filter(|ip| model.assignments.contains_key(*ip)).count() as u64)
                 };
                 prop_assert_eq!(counts(&allocator, name), [count(Family::V4), count(Family::V6)], "{}", name);
-                let automatic = assignable.iter().filter(|ip| ip.is_ipv6() && !is_router_anycast_address(**ip));
+                let automatic = assignable.iter().filter(|ip| ip.is_ipv6() && !is_skipped_address(**ip));
                 let available = automatic.filter(|ip| !model.assignments.contains_key(*ip)).count() as u128;
                 prop_assert_eq!(allocator.counts(name)[1].available, available, "{}", name);
             }

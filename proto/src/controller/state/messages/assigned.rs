@@ -112,6 +112,7 @@ fn decided(
         );
         parts.extend(proxy(service, assignment));
         parts.extend(missing_pool(assignment));
+        parts.extend(assignment.nodes.iter().map(also_of_node));
         parts.extend(contest.map(contested));
     }
     parts.join(SEPARATOR)
@@ -137,6 +138,14 @@ fn missing_pool(assignment: &Assignment) -> Option<String> {
          released (--pool-grace)",
         grace.as_secs()
     ))
+}
+
+/// Returns the part of the message about a Node that has the Service's address too.
+fn also_of_node((address, node): &(IpAddr, UnmanagedUse)) -> String {
+    format!(
+        "{address} is also {node}, and the Service keeps it: remove it from that node (kubelet flag \
+         --node-ip), or request another address"
+    )
 }
 
 /// Load balancers that write `status.loadBalancer` of Services without a class: the field manager,
@@ -270,9 +279,7 @@ impl Refusal {
         match self {
             Self::NoPool | Self::OtherPool(_) => REQUESTED_OUTSIDE,
             Self::PoolNotAllowed(_) => NO_POOL_MATCHES,
-            Self::Node | Self::Unmanaged(_) | Self::AssignedTo(_, SharingConflict::NoKey) => {
-                REQUESTED_IN_USE
-            }
+            Self::Unmanaged(_) | Self::AssignedTo(_, SharingConflict::NoKey) => REQUESTED_IN_USE,
             Self::AssignedTo(
                 _,
                 SharingConflict::Key | SharingConflict::Port(_) | SharingConflict::Local,
@@ -298,9 +305,6 @@ impl Refusal {
                 "{requested} is in IPAddressPool {pool}, which is for other namespaces or \
                  Services: change its spec.serviceAllocation, or request another address"
             ),
-            Self::Node => {
-                format!("{requested} is an address of a Node: request another address")
-            }
             Self::Unmanaged(user @ UnmanagedUse { source: UnmanagedSource::StillInStatus, .. }) => {
                 format!(
                     "{requested} is {user}: this Service gets it when that status is written, or \
@@ -335,7 +339,6 @@ impl Refusal {
                 "it is from IPAddressPool {pool}, and the Service needs its addresses from another \
                  one"
             ),
-            Self::Node => "it is now an address of a Node".to_owned(),
             Self::Unmanaged(user) => format!("it is {user}"),
             Self::AssignedTo(key, SharingConflict::NoKey) => {
                 format!("it is assigned to Service {key}")

@@ -1,7 +1,7 @@
 //! Tests of the faults and the statuses of pools.
 
 use super::*;
-use crate::controller::state::alloc::{UnmanagedSource, UnmanagedUse};
+use crate::controller::state::alloc::{AddressUser, UnmanagedSource, UnmanagedUse};
 use crate::controller::state::messages::Message;
 use crate::facts::{Key, PoolProblem};
 
@@ -139,8 +139,10 @@ fn only_the_fields_of_another_crd_are_written() {
 
 #[test]
 fn a_valid_pool_lists_the_addresses_that_it_skips() {
-    let owner =
-        UnmanagedUse { key: Key::new("default", "x"), source: UnmanagedSource::ExternalIps };
+    let service = AddressUser::Service(Key::new("default", "x"));
+    let owner = UnmanagedUse { user: service, source: UnmanagedSource::ExternalIps };
+    let node = AddressUser::Node("n1".into());
+    let node = UnmanagedUse { user: node, source: UnmanagedSource::NodeAddress };
     let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
     assert_eq!(
         valid_message([].into_iter(), &[]).to_string(),
@@ -148,15 +150,17 @@ fn a_valid_pool_lists_the_addresses_that_it_skips() {
     );
     assert_eq!(
         valid_message(
-            [(ip(1), SkipReason::Node), (ip(2), SkipReason::Unmanaged(&owner))].into_iter(),
+            [(ip(1), SkipReason::Unmanaged(&node)), (ip(2), SkipReason::Unmanaged(&owner))]
+                .into_iter(),
             &[],
         )
         .to_string(),
-        "addresses of this pool can be assigned, except 10.0.0.1 (an address of a Node), 10.0.0.2 \
+        "addresses of this pool can be assigned, except 10.0.0.1 (an address of Node n1), 10.0.0.2 \
          (in spec.externalIPs of Service default/x)"
     );
-    let many = valid_message((1..7).map(|last| (ip(last), SkipReason::Node)), &[]).to_string();
-    assert!(many.ends_with("10.0.0.5 (an address of a Node) and others"), "{many}");
+    let many = (1..7).map(|last| (ip(last), SkipReason::Unmanaged(&node)));
+    let many = valid_message(many, &[]).to_string();
+    assert!(many.ends_with("10.0.0.5 (an address of Node n1) and others"), "{many}");
 }
 
 #[test]

@@ -72,9 +72,6 @@ impl<'a> AssignmentModel<'a> {
             all
         };
         let excluded: Vec<_> = pool.excluded.iter().flat_map(within).collect();
-        let of_node = |address: &IpAddr| {
-            self.cluster.nodes.values().any(|node| node.addresses.contains(address))
-        };
         let buggy = |address: &IpAddr| {
             let text = address.to_string();
             pool.avoid_buggy
@@ -82,8 +79,12 @@ impl<'a> AssignmentModel<'a> {
                 && (text.ends_with(".0") || text.ends_with(".255"))
         };
         let all = pool.ranges.iter().flat_map(within);
-        all.filter(|address| !excluded.contains(address) && !of_node(address) && !buggy(address))
-            .collect()
+        all.filter(|address| !excluded.contains(address) && !buggy(address)).collect()
+    }
+
+    /// Returns true if a Node lists the address.
+    fn of_node(&self, address: IpAddr) -> bool {
+        self.cluster.nodes.values().any(|node| node.addresses.contains(&address))
     }
 
     fn may_use(&self, pool: &Pool, service: &Service) -> bool {
@@ -164,7 +165,9 @@ impl<'a> AssignmentModel<'a> {
             !(of_routers(address) || remembered(address))
                 || self.services_with(*address).next().is_some()
         });
-        candidates.into_iter().find(|address| self.is_free_for(*address, service, true))
+        candidates
+            .into_iter()
+            .find(|address| self.is_free_for(*address, service, true) && !self.of_node(*address))
     }
 
     /// Returns true if another Service has the address among its external IPs.
@@ -182,7 +185,7 @@ impl<'a> AssignmentModel<'a> {
             Family::of(*address) == family && self.addresses(pool).contains(address)
         });
         in_pool.into_iter().find(|address| {
-            !of_routers(address)
+            !(of_routers(address) || self.of_node(*address))
                 && self.is_free_for(*address, service, false)
                 && !self.is_external_ip_of_others(*address, service)
         })
@@ -199,7 +202,7 @@ impl<'a> AssignmentModel<'a> {
         let free = self.addresses(pool).into_iter().filter(|address| {
             Family::of(*address) == family
                 && lost_at(address).is_some()
-                && !of_routers(address)
+                && !(of_routers(address) || self.of_node(*address))
                 && self.services_with(*address).next().is_none()
                 && self.is_free_for(*address, service, true)
         });
@@ -285,7 +288,9 @@ impl<'a> AssignmentModel<'a> {
         let named = |pool: &&Pool| {
             service.demand.request.pool.as_ref().is_none_or(|name| *name == pool.name)
         };
-        let others = |address: &IpAddr| self.is_external_ip_of_others(*address, service);
+        let others = |address: &IpAddr| {
+            self.of_node(*address) || self.is_external_ip_of_others(*address, service)
+        };
         self.pools().into_iter().filter(named).any(|pool| {
             let has = self.addresses(pool);
             self.may_use(pool, service)
@@ -308,6 +313,10 @@ impl<'a> AssignmentModel<'a> {
                 service.families.iter().copied().filter(|f| families.contains(f)).collect();
             if families != in_order {
                 return Some(format!("{key} has {addresses:?} for {:?}", service.families));
+            }
+            let had = |address: &IpAddr| before.get(key).is_some_and(|it| it.contains(address));
+            if let Some(address) = addresses.iter().find(|it| self.of_node(**it) && !had(it)) {
+                return Some(format!("{key} has got {address}, which a Node has"));
             }
             // A Service may keep addresses of a pool that became invalid, if it had these before.
             let was = before

@@ -261,16 +261,25 @@ fn of_two_overlapping_pools_the_first_by_name_stays_valid() {
 }
 
 #[test]
-fn addresses_of_nodes_are_neither_assigned_nor_kept() {
+fn a_node_excludes_its_addresses_from_new_assignments_only() {
     let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    let written = cluster.log.len();
     cluster.handle(Event::Node(Change::Apply(node("n2", "10.0.0.1"))));
     cluster.handle(Event::Node(Change::Apply(node("n3", "10.0.0.2"))));
     cluster.settle();
-    assert_eq!(cluster.statuses(), ["a=10.0.0.3"]);
-    cluster.handle(Event::Node(Change::Delete(Key::new("", "n3"))));
     cluster.apply(service("b"));
     cluster.settle();
-    assert_eq!(cluster.statuses(), ["a=10.0.0.3", "b=10.0.0.2"]);
+    assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.3"]);
+    assert!(cluster.message("a").contains("also an address of Node n2"));
+    cluster.handle(Event::Node(Change::Delete(Key::new("", "n2"))));
+    cluster.handle(Event::Node(Change::Delete(Key::new("", "n3"))));
+    cluster.apply(service("c"));
+    cluster.settle();
+    assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.3", "c=10.0.0.2"]);
+    assert_eq!(cluster.message("a"), "10.0.0.1 from pool lan");
+    // Only Services that have, or get, an address are written.
+    let written = &cluster.log[written..];
+    assert_eq!(written, ["a 10.0.0.1", "b 10.0.0.3", "a 10.0.0.1", "c 10.0.0.2"]);
 }
 
 #[test]

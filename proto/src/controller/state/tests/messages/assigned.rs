@@ -4,7 +4,7 @@ use crate::facts::{AddressRequestProblem, ServicePort, TrafficPolicy};
 
 use super::*;
 use crate::controller::desired::RejectedStatus;
-use crate::controller::state::alloc::{Refusal, UnmanagedSource, UnmanagedUse};
+use crate::controller::state::alloc::{AddressUser, Refusal, UnmanagedSource, UnmanagedUse};
 use crate::controller::state::choose::{Shortage, UnusablePools};
 use crate::controller::state::contest::Contest;
 use crate::controller::state::messages::assigned::{AssignedMessage, with_released};
@@ -14,7 +14,11 @@ use crate::controller::state::sharing::SharingConflict;
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
 fn used_by_web(source: UnmanagedSource) -> UnmanagedUse {
-    UnmanagedUse { key: key("web"), source }
+    UnmanagedUse { user: AddressUser::Service(key("web")), source }
+}
+
+fn of_node() -> UnmanagedUse {
+    UnmanagedUse { user: AddressUser::Node("n1".into()), source: UnmanagedSource::NodeAddress }
 }
 
 fn assigned_to_web(conflict: SharingConflict) -> Refusal {
@@ -42,7 +46,7 @@ fn every_shortage_has_its_message() {
             "annotation ferrolb.io/ip-mode: \"vip\" is not an ipMode: write VIP, Proxy or Proxy,announce"
         )],
         Shortage::OneFamily(_) => [(Shortage::OneFamily(Family::V4), "FamilyMissing", "spec.ipFamilyPolicy is RequireDualStack, and the Service has only an IPv4 cluster IP: make the cluster dual-stack, or set spec.ipFamilyPolicy to SingleStack")],
-        Shortage::Refused(..) => [(Shortage::Refused(ADDRESS, Refusal::Node), "RequestedAddressInUse", "requested address 192.0.2.7 is an address of a Node: request another address")],
+        Shortage::Refused(..) => [(Shortage::Refused(ADDRESS, Refusal::Unmanaged(of_node())), "RequestedAddressInUse", "requested address 192.0.2.7 is an address of Node n1: request another address, or remove it there")],
         Shortage::UnknownPool(_) => [(Shortage::UnknownPool("lan".into()), "NoPoolMatches", "IPAddressPool lan, which the Service requests, does not exist: create it, or remove the annotation ferrolb.io/address-pool")],
         Shortage::InvalidPool(_) => [(Shortage::InvalidPool("lan".into()), "NoPoolMatches", "IPAddressPool lan, which the Service needs an address from, is invalid. See `kubectl -n ferrolb-system describe ipaddresspools.ferrolb.io lan`")],
         Shortage::PoolNotAllowed(_) => [(Shortage::PoolNotAllowed("lan".into()), "NoPoolMatches", "IPAddressPool lan, which the Service requests, is for other namespaces or Services: change its spec.serviceAllocation, or request another pool")],
@@ -97,7 +101,9 @@ fn every_refusal_of_a_requested_address_has_its_message() {
         Refusal::NoPool => [(Refusal::NoPool, "RequestedAddressOutsidePools", "requested address 192.0.2.7 is in no valid IPAddressPool, or excluded (spec.excludeAddresses, spec.avoidBuggyIPs): request another address, or add it to a pool")],
         Refusal::PoolNotAllowed(_) => [(Refusal::PoolNotAllowed("lan".into()), "NoPoolMatches", "requested address 192.0.2.7 is in IPAddressPool lan, which is for other namespaces or Services: change its spec.serviceAllocation, or request another address")],
         Refusal::OtherPool(_) => [(Refusal::OtherPool("lan".into()), "RequestedAddressOutsidePools", "requested address 192.0.2.7 is in IPAddressPool lan, and all addresses of a Service come from one pool, the one that it requests: request an address of that pool, or another pool")],
-        Refusal::Node => [(Refusal::Node, "RequestedAddressInUse", "requested address 192.0.2.7 is an address of a Node: request another address")],
+        Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::NodeAddress, .. }) => [
+            (Refusal::Unmanaged(of_node()), "RequestedAddressInUse", "requested address 192.0.2.7 is an address of Node n1: request another address, or remove it there")
+        ],
         Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::ExternalIps, .. }) => [
             (Refusal::Unmanaged(used_by_web(UnmanagedSource::ExternalIps)), "RequestedAddressInUse", "requested address 192.0.2.7 is in spec.externalIPs of Service default/web: request another address, or remove it there")
         ],
@@ -128,7 +134,6 @@ fn every_released_address_has_its_message() {
         Refusal::NoPool => [(Refusal::NoPool, "", "10.0.0.1 from pool lan; 192.0.2.7 was released: no IPAddressPool contains it any more")],
         Refusal::PoolNotAllowed(_) => [(Refusal::PoolNotAllowed("wan".into()), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: IPAddressPool wan is now for other namespaces or Services")],
         Refusal::OtherPool(_) => [(Refusal::OtherPool("wan".into()), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is from IPAddressPool wan, and the Service needs its addresses from another one")],
-        Refusal::Node => [(Refusal::Node, "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is now an address of a Node")],
         Refusal::Unmanaged(_) => [(Refusal::Unmanaged(used_by_web(UnmanagedSource::ExternalIps)), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is in spec.externalIPs of Service default/web")],
         Refusal::AssignedTo(_, SharingConflict::NoKey) => [(assigned_to_web(SharingConflict::NoKey), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is assigned to Service default/web")],
         Refusal::AssignedTo(..) => [(assigned_to_web(SharingConflict::Port(port())), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it cannot be shared with Service default/web: both have port TCP/80. Change one of them")],
@@ -188,8 +193,13 @@ fn decision_message(change: Change) -> (String, String) {
 }
 
 /// Cases of [`decision_message`]: the change, and the expected reason and message.
-const DECISIONS: [(Change, &str, &str); 7] = [
+const DECISIONS: [(Change, &str, &str); 8] = [
     (|_, _| {}, "Assigned", "192.0.2.7 from pool lan"),
+    (
+        |_, assignment| assignment.nodes = vec![(ADDRESS, of_node())],
+        "Assigned",
+        "192.0.2.7 from pool lan; 192.0.2.7 is also an address of Node n1, and the Service keeps it: remove it from that node (kubelet flag --node-ip), or request another address",
+    ),
     (
         |_, assignment| {
             assignment.shortage = Some(Box::new(Shortage::Family(vec![Family::V6])));

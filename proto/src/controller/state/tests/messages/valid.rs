@@ -5,7 +5,7 @@ use crate::facts::{BfdProfileProblem, CommunityProblem, L2AdvertisementProblem, 
 use crate::range::{AddressRange, ParseRangeError};
 
 use super::*;
-use crate::controller::state::alloc::{SkipReason, UnmanagedSource, UnmanagedUse};
+use crate::controller::state::alloc::{AddressUser, SkipReason, UnmanagedSource, UnmanagedUse};
 use crate::controller::state::messages::pool::{PoolFault, PoolMessage, SkippedAddress};
 use crate::controller::state::messages::valid::{CommunityMessage, L2Message, ProfileMessage};
 
@@ -76,14 +76,14 @@ fn every_fault_of_a_pool_has_its_message() {
 
 #[test]
 fn a_valid_pool_lists_its_skipped_addresses() {
-    let unmanaged = UnmanagedUse { key: key("web"), source: UnmanagedSource::ExternalIps };
+    let service = AddressUser::Service(key("web"));
+    let unmanaged = UnmanagedUse { user: service, source: UnmanagedSource::ExternalIps };
     let skipped_address = |last, why| SkippedAddress(IpAddr::from([10, 0, 0, last]), why);
     check(
         condition(&PoolMessage::Valid { skipped: vec![], outside: &[] }),
         ("Valid", "addresses of this pool can be assigned"),
     );
     let skipped = vec![
-        skipped_address(1, SkipReason::Node),
         skipped_address(2, SkipReason::Unmanaged(&unmanaged)),
         skipped_address(3, SkipReason::RouterAnycast),
     ];
@@ -91,7 +91,7 @@ fn a_valid_pool_lists_its_skipped_addresses() {
         condition(&PoolMessage::Valid { skipped, outside: &[] }),
         (
             "Valid",
-            "addresses of this pool can be assigned, except 10.0.0.1 (an address of a Node), 10.0.0.2 (in spec.externalIPs of Service default/web), 10.0.0.3 (Subnet-Router anycast, assigned on request only)",
+            "addresses of this pool can be assigned, except 10.0.0.2 (in spec.externalIPs of Service default/web), 10.0.0.3 (Subnet-Router anycast, assigned on request only)",
         ),
     );
     let outside = [range("10.9.0.0/24")];

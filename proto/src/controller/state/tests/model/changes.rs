@@ -117,9 +117,16 @@ fn apply_and_check(cluster: &mut Cluster, op: &Op) -> Result<(), TestCaseError> 
     if let Some((key, expected_addresses)) = expected {
         prop_assert_eq!(model.assigned.get(&key), Some(&expected_addresses), "{}", key);
     }
-    // A change of one Service must not remove another one's addresses, unless that one gets more.
-    if let Op::Service(Service { key: changed, .. }) = op {
-        for (key, had) in before.iter().filter(|(key, had)| *key != changed && !had.is_empty()) {
+    // A change of one Service or of a Node must not remove another one's addresses, unless that one
+    // gets more.
+    let changed = match op {
+        Op::Service(service) => Some(Some(&service.key)),
+        Op::Node(_) => Some(None),
+        Op::Pool(_) | Op::Namespace(_) | Op::Delete(..) => None,
+    };
+    if let Some(changed) = changed {
+        let others = before.iter().filter(|(key, had)| Some(*key) != changed && !had.is_empty());
+        for (key, had) in others {
             let has = &model.assigned[key];
             prop_assert!(
                 had.iter().all(|address| has.contains(address)) || has.len() > had.len(),
