@@ -40,7 +40,7 @@ pub fn leading_state(
 
 /// Returns the events with which the lists of all kinds begin, or with `at_end`, those with which
 /// they end.
-fn list_limits(at_end: bool) -> [Event; 11] {
+fn list_limits(at_end: bool) -> [Event; 12] {
     const fn limit<F>(at_end: bool) -> Change<F> {
         if at_end { Change::ResyncDone } else { Change::ResyncStarted }
     }
@@ -56,6 +56,7 @@ fn list_limits(at_end: bool) -> [Event; 11] {
         Event::BgpAdvertisement(limit(at_end)),
         Event::BfdProfile(limit(at_end)),
         Event::Speaker(limit(at_end)),
+        Event::Pod(limit(at_end)),
     ]
 }
 

@@ -6,8 +6,8 @@ use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
-    EndpointSliceObject, Key, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
-    ServiceObject,
+    EndpointSliceObject, Key, NamespaceObject, NodeObject, PODS_SELECTOR, PodObject,
+    SERVICE_SLICES_SELECTOR, Service, ServiceObject,
 };
 use ferrolb_proto::store::Change;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -98,10 +98,11 @@ impl Snapshot {
         let deployment = permitted(deployments.get_opt(installation::CONTROLLER).await)?.flatten();
         let config = installation::config(namespace, deployment.as_ref());
         let reader = Reader { client, namespace, config: &config };
-        let (cluster, namespaces, custom, speaker, lease) = futures::try_join!(
+        let (cluster, namespaces, custom, pods, speaker, lease) = futures::try_join!(
             reader.cluster_objects(),
             permission_of(reader.namespaces()),
             reader.custom_resources(),
+            permission_of(reader.pods()),
             permission_of(reader.speaker()),
             reader.lease(),
         )?;
@@ -122,7 +123,7 @@ impl Snapshot {
             },
             namespaces_denied,
             speaker_denied,
-            events: cluster.into_iter().chain(namespaces).chain(custom).collect(),
+            events: [cluster, namespaces, custom, pods.unwrap_or_default()].concat(),
         })
     }
 
@@ -160,6 +161,13 @@ impl Reader<'_> {
         let url = NamespaceObject::url_path(&(), None);
         let list = self.list(url, ListParams::default(), NamespaceObject::into).await?;
         Ok(events(list, Event::Namespace).collect())
+    }
+
+    /// Reads FerroLB's pods.
+    async fn pods(&self) -> Result<Vec<Event>> {
+        let url = PodObject::url_path(&(), Some(self.namespace));
+        let params = ListParams::default().labels(PODS_SELECTOR);
+        Ok(events(self.list(url, params, PodObject::into).await?, Event::Pod).collect())
     }
 
     /// Reads the DaemonSet of the speakers.

@@ -33,8 +33,10 @@ struct Controllers {
 #[serde(rename_all = "camelCase")]
 struct NodeRow {
     node: String,
-    /// True if the speaker has written a SpeakerStatus.
+    /// True if a speaker runs on the node, and has written a SpeakerStatus.
     has_speaker: bool,
+    /// True if the SpeakerStatus is that of a speaker that does not run any more.
+    stopped: bool,
     /// Number of addresses that the node announces on layer 2.
     owns: usize,
     /// The nodes with whose speakers the node is in contact.
@@ -56,7 +58,12 @@ impl Status {
         });
         let speakers: BTreeMap<&str, _> =
             state.speakers().map(|speaker| (&*speaker.node, speaker)).collect();
-        let row = |node: &str| NodeRow::new(node, speakers.get(node).copied());
+        let stale = state.stale();
+        let row = |node: &str| {
+            let stopped = stale.contains(node);
+            let running = speakers.get(node).filter(|_| !stopped).copied();
+            NodeRow { stopped, ..NodeRow::new(node, running) }
+        };
         Self {
             controllers,
             nodes: state.nodes().map(|node| row(&node.name)).collect(),
@@ -94,7 +101,11 @@ impl Status {
     fn node_table(&self) -> String {
         let row = |row: &NodeRow| {
             let contacts: Vec<_> = row.contacts.iter().map(String::as_str).collect();
-            let speaker = if row.has_speaker { "yes" } else { "none" };
+            let speaker = match (row.has_speaker, row.stopped) {
+                (true, _) => "yes",
+                (false, true) => "stopped",
+                (false, false) => "none",
+            };
             [
                 row.node.clone(),
                 speaker.to_owned(),
@@ -158,6 +169,7 @@ impl NodeRow {
         Self {
             node: node.to_owned(),
             has_speaker: speaker.is_some(),
+            stopped: false,
             owns: owned.len(),
             contacts: contacts.map(ToString::to_string).collect(),
             kube_proxy: kube_proxy.map_or_else(String::new, |it| state(it.state)),
@@ -176,6 +188,7 @@ mod tests {
         NodeRow {
             node: node.to_owned(),
             has_speaker: bgp.is_some(),
+            stopped: false,
             owns: bgp.map_or(0, |[up, _]| up),
             contacts: bgp.iter().flat_map(|_| ["node2", "node3"]).map(str::to_owned).collect(),
             kube_proxy: bgp.map_or_else(String::new, |_| "Healthy".to_owned()),
@@ -202,7 +215,11 @@ mod tests {
         let pool = |pool: &str, v4, v6| PoolRow { pool: pool.to_owned(), services: 2, v4, v6 };
         let status = Status {
             controllers: Some(Controllers { ready: 2, wanted: 2, leader: Some("c-1".to_owned()) }),
-            nodes: vec![node("node1", Some([1, 2])), node("node2", None)],
+            nodes: vec![
+                node("node1", Some([1, 2])),
+                node("node2", None),
+                NodeRow { stopped: true, ..node("node3", None) },
+            ],
             pools: vec![
                 pool("lan", counts(2, 16), counts(0, 1 << 64)),
                 pool("six", counts(0, 0), counts(1, 256)),

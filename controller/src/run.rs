@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::facts::{
-    EndpointSliceObject, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
-    ServiceObject,
+    EndpointSliceObject, NamespaceObject, NodeObject, PODS_SELECTOR, PodObject,
+    SERVICE_SLICES_SELECTOR, Service, ServiceObject,
 };
 use ferrolb_proto::lease;
 use ferrolb_proto::node_failure::failures::FailuresOutput;
@@ -116,6 +116,9 @@ impl Watches {
                 CustomResourceKind::SpeakerStatus,
                 Event::Speaker,
             );
+            let pods = Api::namespaced(client.clone(), &flags.namespace);
+            let pods = Watch::new("Pods", pods, PodObject::into);
+            starter.start(pods.labels(PODS_SELECTOR), Event::Pod);
         }
         Self { tasks, queue }
     }

@@ -19,10 +19,12 @@ mod l2_advertisement;
 mod metadata;
 mod namespace;
 mod node;
+mod pod;
 mod pool;
 mod selectors;
 mod service;
 mod speaker;
+mod stale_speakers;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -52,13 +54,15 @@ pub use key::Key;
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementProblem};
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{DrainReason, Node, NodeObject};
+pub use pod::{Component, PODS_SELECTOR, Pod, PodObject};
 pub use pool::{Pool, PoolProblem, RememberedAddresses, STICKY_FOR, ServiceRestriction};
 pub use service::{
     AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,
     ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,
 };
-pub(crate) use speaker::unconfirmed;
-pub use speaker::{FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession, stale_speakers};
+pub use speaker::{FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession};
+pub(crate) use stale_speakers::unconfirmed;
+pub use stale_speakers::{RunningSpeakers, stale_speakers};
 
 /// A fact that a store finds by its key.
 pub trait Keyed {
@@ -87,6 +91,7 @@ keyed! {
     EndpointSlice.key: Key,
     Node.name: Arc<str>,
     Namespace.name: Box<str>,
+    Pod.key: Key,
     Speaker.node: Box<str>,
     Pool.name: Box<str>,
     L2Advertisement.name: Box<str>,

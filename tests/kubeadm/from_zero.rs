@@ -5,7 +5,7 @@ use crate::client::run_without_loss;
 use crate::scenario::{print_measured, run_scenario_alone, step};
 use crate::upgrade;
 use crate::web::{self, ROLLOUT_MAX};
-use crate::{container_privileges, three_nodes, uninstall};
+use crate::{container_privileges, stopped_speakers, three_nodes, uninstall};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::{Lab, wait};
 use ferrolb_proto::api::NAMESPACE;
@@ -45,6 +45,7 @@ fn install_upgrade_drain_and_uninstall_under_load() {
                 upgrade::wait_rolled_out(lab)
             })
         })?;
+        stopped_speakers::check_all(lab)?;
         step("an upgrade of both components to another image loses no connection", || {
             upgrade::tag_images(lab)?;
             run_without_loss(lab, "upgraded to another image", &web, || {

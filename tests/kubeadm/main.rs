@@ -15,6 +15,7 @@ mod platforms;
 mod power_off;
 mod single_node;
 mod stand_ins;
+mod stopped_speakers;
 mod uninstall;
 mod upgrade;
 mod web;

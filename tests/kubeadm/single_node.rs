@@ -3,7 +3,7 @@
 
 use crate::client::run_without_loss;
 use crate::scenario::{print_measured, run_scenario_alone, step};
-use crate::{uninstall, upgrade, web};
+use crate::{stopped_speakers, uninstall, upgrade, web};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, wait};
 use std::time::Duration;
@@ -83,6 +83,7 @@ fn a_single_node_with_the_exclude_label_is_served() {
             })?;
             upgrade::check(lab)
         })?;
+        stopped_speakers::check_only(lab)?;
         step("the commands of docs/install/uninstall.md remove everything", || {
             uninstall::uninstall(lab, uninstall::BY_HELM)
         })

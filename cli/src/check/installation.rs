@@ -37,7 +37,7 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
 pub fn summary(facts: &ClusterFacts) -> String {
     let Some(objects) = &facts.objects else { return "not checked".to_owned() };
     let leader = objects.installation.leader.as_deref().unwrap_or("none");
-    let speakers = objects.speakers.len();
+    let speakers = objects.live_speakers().count();
     format!("leader {leader}, {speakers} of {} nodes with a speaker", objects.nodes.len())
 }
 

@@ -7,7 +7,7 @@ use ferrolb_proto::api::{
 };
 use ferrolb_proto::controller::state::{Config, Names, ServiceRow};
 use ferrolb_proto::facts::{
-    AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, Service, Speaker,
+    AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, RunningSpeakers, Service, Speaker,
     SpeakerInterface, stale_speakers,
 };
 use serde_json::json;
@@ -292,9 +292,8 @@ fn contact_findings(contacts: &[&[&str]]) -> Vec<String> {
     let speakers = ["node1", "node2", "node3"].into_iter().zip(contacts);
     objects.speakers = speakers.map(|(node, contacts)| speaker(node, contacts)).collect();
     let nodes = &objects.nodes;
-    objects.stale = stale_speakers(objects.speakers.iter(), |name| {
-        nodes.iter().find(|node| *node.name == *name)
-    });
+    let node = |name: &str| nodes.iter().find(|node| *node.name == *name);
+    objects.stale = stale_speakers(objects.speakers.iter(), node, &RunningSpeakers::UNKNOWN);
     let report = Report::new(&facts);
     report.findings().map(|it| format!("{} {}", it.code.name(), it.objects[0].name)).collect()
 }

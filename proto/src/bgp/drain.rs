@@ -16,7 +16,7 @@ use super::{Advertiser, BgpAdvertisements};
 use crate::Instant;
 use crate::announce::{ClusterView, ServiceView};
 use crate::eligibility::serving;
-use crate::facts::{BgpPeer, Key, Node, Speaker, stale_speakers};
+use crate::facts::{BgpPeer, Key, Node, RunningSpeakers, Speaker, stale_speakers};
 use crate::range::Family;
 
 /// The nodes that may advertise routes in place of a draining one.
@@ -42,7 +42,8 @@ impl<'a> AlternateNodes<'a> {
     ) -> Self {
         let nodes: BTreeMap<&str, &Node> = nodes.map(|node| (&*node.name, node)).collect();
         let others = speakers.filter(|speaker| speaker.node != own.node);
-        let stale = stale_speakers(others.clone().chain([own]), |name| nodes.get(name).copied());
+        let node = |name: &str| nodes.get(name).copied();
+        let stale = stale_speakers(others.clone().chain([own]), node, &RunningSpeakers::UNKNOWN);
         let is_silent = |speaker: &Speaker| {
             speaker.receives_hellos_of(&own.node) && !own.receives_hellos_of(&speaker.node)
         };

@@ -5,7 +5,7 @@ use crate::Instant;
 use crate::api::{CustomResourceKind, StatusFields};
 use crate::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement,
-    Namespace, Node, Pool, Service, Speaker,
+    Namespace, Node, Pod, Pool, Service, Speaker,
 };
 use crate::node_failure::failures::ActionResult;
 use crate::store::Change;
@@ -21,6 +21,8 @@ pub enum Event {
     Slice(Change<EndpointSlice>),
     /// A SpeakerStatus changed.
     Speaker(Change<Speaker>),
+    /// A pod of FerroLB changed.
+    Pod(Change<Pod>),
     /// A Node changed.
     Node(Change<Node>),
     /// A Namespace changed.
@@ -93,6 +95,7 @@ impl Event {
             Self::Service(change) => change.unreadable("Service"),
             Self::Slice(change) => change.unreadable("EndpointSlice"),
             Self::Speaker(change) => change.unreadable("SpeakerStatus"),
+            Self::Pod(change) => change.unreadable("Pod"),
             Self::Node(change) => change.unreadable("Node"),
             Self::Namespace(change) => change.unreadable("Namespace"),
             Self::Pool(change) => change.unreadable("IPAddressPool"),

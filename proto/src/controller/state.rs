@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use crate::Instant;
 use crate::api::{self, CustomResourceKind, StatusFields};
-use crate::facts::{Key, Node, Service, Speaker};
+use crate::facts::{Key, Node, Pod, Service, Speaker};
 use crate::node_failure::failures::MarkScope;
 use crate::range::AddressRange;
 use crate::store::Change;
@@ -122,6 +122,8 @@ pub struct State {
     services: Store<Key, service::ServiceEntry>,
     slices: Slices,
     speakers: Store<Box<str>, Speaker>,
+    /// FerroLB's own pods.
+    pods: Store<Key, Pod>,
     nodes: Store<Arc<str>, Node>,
     /// Labels of each Namespace, by its name.
     namespaces: Store<Box<str>, BTreeMap<String, String>>,
@@ -180,6 +182,7 @@ impl State {
             services: Store::default(),
             slices: Slices::default(),
             speakers: Store::default(),
+            pods: Store::default(),
             nodes: Store::default(),
             namespaces: Store::default(),
             custom_resources: CustomResources::default(),
@@ -223,6 +226,7 @@ impl State {
                 Event::Service(change) => self.handle_service(change, now),
                 Event::Slice(change) => self.handle_slice(change, now),
                 Event::Speaker(change) => self.handle_speaker(change, now),
+                Event::Pod(change) => self.handle_pod(change),
                 Event::Node(change) => self.handle_node(change),
                 Event::Namespace(change) => self.handle_namespace(change),
                 Event::Pool(change) => {
@@ -419,6 +423,7 @@ impl State {
         self.services.mark_incomplete();
         self.slices.mark_incomplete();
         self.speakers.mark_incomplete();
+        self.pods.mark_incomplete();
         self.nodes.mark_incomplete();
         self.namespaces.mark_incomplete();
         self.custom_resources.mark_incomplete();

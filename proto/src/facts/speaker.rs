@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Key, Node};
+use super::Key;
 use crate::api::{
     self, BfdState, BgpSessionState, InterfaceIssue, KubeProxyState, KubeProxyStatus,
-    PASSWORD_UNAVAILABLE, WatchedNode,
+    PASSWORD_UNAVAILABLE, WatchedNode, WatchedNodeState,
 };
 use crate::range::{AddressRange, Family};
 
@@ -109,6 +109,14 @@ impl Speaker {
         self.interfaces.iter().any(|link| link.receives_hellos_of(node))
     }
 
+    /// Returns whether the speaker shows that the speaker of a node runs: it receives the hellos of
+    /// that node, or its replies by UDP.
+    #[must_use]
+    pub fn confirms(&self, node: &str) -> bool {
+        let replies = |it: &WatchedNode| it.node == node && it.state == WatchedNodeState::Replies;
+        self.receives_hellos_of(node) || self.watched.iter().any(replies)
+    }
+
     /// Returns the failing health checks of a Service: one for each failing family.
     #[must_use]
     pub fn failing(&self, service: &Key) -> &[FailingHealthCheck] {
@@ -124,46 +132,6 @@ impl Speaker {
             self.kube_proxy.as_ref().filter(|path| path.state == KubeProxyState::Unhealthy);
         unhealthy.map(|path| path.message.as_str())
     }
-}
-
-/// Returns the nodes whose SpeakerStatus is stale. A SpeakerStatus is stale if its Node does not
-/// exist, if the `Ready` condition of the Node is `Unknown`, or if the speaker receives hellos of
-/// other speakers and none of these speakers receives its hellos.
-///
-/// A speaker whose Node has the `Ready` condition `Unknown` still confirms the speakers whose
-/// hellos it receives, because possibly only the kubelet of its node has failed. An isolated
-/// speaker receives no hellos, so its empty list of hello senders proves nothing about other
-/// speakers.
-pub fn stale_speakers<'a>(
-    speakers: impl Iterator<Item = &'a Speaker>,
-    node: impl Fn(&str) -> Option<&'a Node>,
-) -> BTreeSet<Box<str>> {
-    let (mut with_node, without_node): (Vec<_>, Vec<_>) =
-        speakers.partition(|speaker| node(&speaker.node).is_some());
-    with_node.sort_unstable_by(|one, other| one.node.cmp(&other.node));
-    let is_unknown = |speaker: &&Speaker| node(&speaker.node).is_some_and(|it| it.ready_unknown);
-    let unknown = with_node.iter().copied().filter(is_unknown);
-    let stale = without_node.iter().copied().chain(unknown).chain(unconfirmed(&with_node));
-    stale.map(|speaker| speaker.node.clone()).collect()
-}
-
-/// Returns the speakers that receive hellos of others of which none receives theirs. Such a speaker
-/// does not run any more, and its SpeakerStatus is an old one. `speakers` are sorted by node.
-pub(crate) fn unconfirmed<'a>(speakers: &[&'a Speaker]) -> impl Iterator<Item = &'a Speaker> {
-    debug_assert!(speakers.is_sorted_by(|one, next| one.node < next.node));
-    let of = |node: &str| {
-        let index = speakers.binary_search_by(|speaker| (*speaker.node).cmp(node)).ok()?;
-        Some(speakers[index])
-    };
-    let is_isolated = |speaker: &Speaker| speaker.interfaces.iter().any(|link| link.isolated);
-    let is_unconfirmed = move |speaker: &&Speaker| {
-        let senders = speaker.interfaces.iter().flat_map(|link| &*link.hello_senders);
-        let mut others = senders.filter(|sender| **sender != speaker.node).peekable();
-        let confirms =
-            |other: &Speaker| other.receives_hellos_of(&speaker.node) || is_isolated(other);
-        others.peek().is_some() && !others.any(|sender| of(sender).is_some_and(confirms))
-    };
-    speakers.iter().copied().filter(is_unconfirmed)
 }
 
 impl SpeakerInterface {

@@ -10,7 +10,7 @@
 //! A condition `True` is written at once, unless the owner of an address is about to change or has
 //! a flaw, such as an unhealthy kube-proxy. In all other cases the condition is written after
 //! [`CONDITION_DELAY`], because a Service is created before its endpoints, and a speaker starts
-//! before its SpeakerStatus exists.
+//! before its SpeakerStatus exists; or after [`RESTART_DELAY`], because a speaker may restart.
 
 mod bgp_export;
 mod change_tracking;
@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
 use crate::bgp::{RouteInput, Withdrawable};
 use crate::eligibility::EligibleEndpoints;
-use crate::facts::{Key, Service, ServiceConditionType, stale_speakers};
+use crate::facts::{Key, Service, ServiceConditionType};
 use crate::{Instant, api};
 
 use super::State;
@@ -55,6 +55,9 @@ pub(super) const CONDITION_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for which the facts must differ from the written condition before a new one is written. A
 /// condition `True` is exempt, unless an owner has a flaw or is about to change.
 pub(super) const CONDITION_DELAY: Duration = Duration::from_secs(3);
+/// The same for the condition that speakers do not run: longer than the restart of a speaker, and
+/// together with the kubelet's report at most 30 s.
+pub(super) const RESTART_DELAY: Duration = Duration::from_secs(10);
 /// Maximum number of Services that one pass of the main loop checks.
 const CHECKS_PER_PASS_MAX: usize = 128;
 
@@ -122,8 +125,7 @@ impl State {
             return;
         }
         if self.rechecks.stale_speakers.is_none() {
-            let node = |name: &str| self.nodes.get(name);
-            self.rechecks.stale_speakers = Some(stale_speakers(self.speakers.values(), node));
+            self.rechecks.stale_speakers = Some(self.stale());
         }
         let no_speakers = BTreeSet::new();
         let stale = self.rechecks.stale_speakers.as_ref().unwrap_or(&no_speakers);
@@ -219,8 +221,8 @@ impl State {
             return CheckResult::RecheckAt(until, since);
         }
         let since = since.unwrap_or(now);
-        if !desired.write_at_once && now < since + CONDITION_DELAY {
-            return CheckResult::RecheckAt(since + CONDITION_DELAY, Some(since));
+        if now < since + desired.delay {
+            return CheckResult::RecheckAt(since + desired.delay, Some(since));
         }
         CheckResult::Write(Box::new(service::with_transition_time(current, desired.condition)))
     }

@@ -14,7 +14,7 @@ use super::pool_addresses::AddressCounts;
 use super::service::{self, Role, ServiceEntry};
 use crate::api::ConditionStatus;
 use crate::controller::desired::NOT_WRITTEN;
-use crate::facts::{AssignedAddress, Key, ServiceConditionType, stale_speakers};
+use crate::facts::{AssignedAddress, Key, RunningSpeakers, ServiceConditionType, stale_speakers};
 use crate::range::AddressRange;
 
 /// A Service of type LoadBalancer, with its addresses.
@@ -198,7 +198,16 @@ impl State {
     /// Returns the nodes whose SpeakerStatus is stale, see [`stale_speakers`].
     #[must_use]
     pub fn stale(&self) -> BTreeSet<Box<str>> {
-        stale_speakers(self.speakers.values(), |name| self.nodes.get(name))
+        let node = |name: &str| self.nodes.get(name);
+        stale_speakers(self.speakers.values(), node, &self.running_speakers())
+    }
+
+    /// Returns the nodes whose speaker has a Ready pod, as far as the pods are known.
+    pub(super) fn running_speakers(&self) -> RunningSpeakers {
+        match self.pods.is_complete() {
+            true => RunningSpeakers::of(self.pods.values()),
+            false => RunningSpeakers::UNKNOWN,
+        }
     }
 
     fn service_row(&self, entry: &ServiceEntry, context: &CheckContext<'_>) -> ServiceRow {

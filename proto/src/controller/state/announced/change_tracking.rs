@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::Instant;
-use crate::facts::{EndpointSlice, Key, Service, ServiceConditionType, Speaker};
+use crate::facts::{EndpointSlice, Key, Pod, Service, ServiceConditionType, Speaker};
 use crate::range::AddressRange;
 use crate::store::Change;
 
@@ -89,6 +89,15 @@ impl State {
         }
     }
 
+    /// Stores a change of a pod. It concerns all Services if a speaker has begun or ceased to run.
+    pub(in crate::controller::state) fn handle_pod(&mut self, change: Change<Pod>) {
+        let before = self.running_speakers();
+        self.pods.handle(change.or_delete(), Some);
+        if self.running_speakers() != before {
+            self.recheck_all_services();
+        }
+    }
+
     /// Queues checks of the Services that a change of a SpeakerStatus concerns.
     ///
     /// An address that appears or disappears, and a change of a health check, concern the Services
@@ -115,6 +124,7 @@ impl State {
         };
         if without_addresses(before) != without_addresses(speaker)
             || bgp_state(before) != bgp_state(speaker)
+            || before.watched != speaker.watched
         {
             self.recheck_all_services();
         }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::announce::{
     ClusterView, Interface, Layer2Address, SelectedInterface, ServicesByAddress,
@@ -17,6 +18,7 @@ use crate::range::Family;
 use super::bgp_export::{BgpContext, BgpExport};
 use super::live_speakers::{LiveSpeakers, Owners};
 use super::reason::Reason;
+use super::{CONDITION_DELAY, RESTART_DELAY};
 use crate::controller::desired::Condition;
 use crate::controller::state::Names;
 use crate::controller::state::messages::SEPARATOR;
@@ -29,9 +31,8 @@ use crate::controller::state::messages::cause::{Cause, Causes, LocalEndpoints};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DesiredCondition {
     pub(super) condition: Condition,
-    /// True if the condition can be written at once: the Service is announced, and no owner is
-    /// about to change or has a flaw.
-    pub(super) write_at_once: bool,
+    /// Time for which the facts must differ from the written condition before this one is written.
+    pub(super) delay: Duration,
 }
 
 /// The facts that decide a Service's condition.
@@ -80,10 +81,14 @@ impl DiagnosisInput<'_> {
             message,
             since: None,
         };
-        DesiredCondition {
-            condition,
-            write_at_once: all_settled && is_announced && !warnings.flawed,
-        }
+        let delay = if reason == Reason::SpeakersNotRunning {
+            RESTART_DELAY
+        } else if all_settled && is_announced && !warnings.flawed {
+            Duration::ZERO
+        } else {
+            CONDITION_DELAY
+        };
+        DesiredCondition { condition, delay }
     }
 
     /// Returns the problems of the Service that do not prevent its announcement.
@@ -210,6 +215,10 @@ impl DiagnosisInput<'_> {
         if self.live_speakers.is_none() && not_advertised.keys().any(is_eligible) {
             return Finding::RouteUnknown;
         }
+        let nodes = self.live_speakers.map(|it| it.stale_routers()).unwrap_or_default();
+        if !nodes.is_empty() && not_advertised.contains_key(&NotAdvertised::NoSpeaker) {
+            return Finding::NotRunning { nodes, bgp: true };
+        }
         let mut causes = Causes::default();
         for (why, count) in not_advertised {
             *causes.counts.entry(self.cause_without_route(why)).or_default() += count;
@@ -226,7 +235,10 @@ impl DiagnosisInput<'_> {
     fn unannounced(&self, address: IpAddr) -> Finding<'_> {
         match self.layer2.get(&address) {
             Some(layer2) if !layer2.has_endpoint() => self.no_endpoint(address),
-            Some(layer2) => self.unowned(layer2),
+            Some(layer2) => match self.live_speakers.map(|it| it.stale_owners(address)) {
+                Some(nodes) if !nodes.is_empty() => Finding::NotRunning { nodes, bgp: false },
+                Some(_) | None => self.unowned(layer2),
+            },
             None => match self.cluster.pool_of(self.service.pool_annotation.as_deref(), address) {
                 Some(pool) => Finding::NoAdvertisement { pool: &pool.name },
                 None => Finding::NoPool,

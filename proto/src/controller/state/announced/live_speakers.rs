@@ -1,10 +1,5 @@
 //! Selects the live speakers, and decides from their SpeakerStatuses which nodes announce an
 //! address. Pure.
-//!
-//! The SpeakerStatus of a failed speaker does not change and still lists its addresses. Each
-//! speaker reports from which other speakers it receives hellos. A speaker that reports hellos of
-//! others has failed if none of these others receives its hellos. An isolated speaker receives
-//! nothing, so a missing entry in its list proves nothing about another speaker.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,9 +10,13 @@ use crate::range::{AddressRange, Family};
 
 use crate::controller::state::messages::announced::{Owner, Reporter};
 
-/// The live speakers, sorted by node.
+/// The live speakers, and those whose SpeakerStatus is stale ([`crate::facts::stale_speakers`]).
+/// Both are sorted by node.
 #[derive(Debug, Default)]
-pub(super) struct LiveSpeakers<'a>(Vec<&'a Speaker>);
+pub(super) struct LiveSpeakers<'a> {
+    live: Vec<&'a Speaker>,
+    stale: Vec<&'a Speaker>,
+}
 
 /// The owners of an address.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,13 +38,27 @@ impl<'a> LiveSpeakers<'a> {
         speakers: impl Iterator<Item = &'a Speaker>,
         stale: &BTreeSet<Box<str>>,
     ) -> Self {
-        Self(speakers.filter(|speaker| !stale.contains(&speaker.node)).collect())
+        let (stale, live) = speakers.partition(|speaker| stale.contains(&speaker.node));
+        Self { live, stale }
+    }
+
+    /// Returns the nodes whose stale SpeakerStatus lists the address.
+    pub(super) fn stale_owners(&self, address: IpAddr) -> Vec<&'a str> {
+        let lists = |it: &&&Speaker| it.interfaces_with(address).next().is_some();
+        self.stale.iter().filter(lists).map(|speaker| &*speaker.node).collect()
+    }
+
+    /// Returns the nodes whose stale SpeakerStatus has an established BGP session.
+    pub(super) fn stale_routers(&self) -> Vec<&'a str> {
+        let has_session =
+            |it: &&&Speaker| it.bgp.iter().flatten().any(|session| session.established);
+        self.stale.iter().filter(has_session).map(|speaker| &*speaker.node).collect()
     }
 
     /// Returns the live speaker of a node.
     pub(super) fn of(&self, node: &str) -> Option<&'a Speaker> {
-        let index = self.0.binary_search_by(|speaker| (*speaker.node).cmp(node)).ok()?;
-        self.0.get(index).copied()
+        let index = self.live.binary_search_by(|speaker| (*speaker.node).cmp(node)).ok()?;
+        self.live.get(index).copied()
     }
 
     /// Returns the nodes on which all endpoints of a Service in one family fail their health check,
@@ -57,7 +70,7 @@ impl<'a> LiveSpeakers<'a> {
         let failing_of = move |speaker: &'a Speaker| {
             speaker.failing(service).iter().map(|failing| (&*speaker.node, failing))
         };
-        self.0.iter().copied().flat_map(failing_of)
+        self.live.iter().copied().flat_map(failing_of)
     }
 
     /// Returns all interfaces, each with the name of its node.
@@ -65,7 +78,7 @@ impl<'a> LiveSpeakers<'a> {
         let interfaces_of = |speaker: &'a Speaker| {
             speaker.interfaces.iter().map(|interface| (&*speaker.node, interface))
         };
-        self.0.iter().copied().flat_map(interfaces_of)
+        self.live.iter().copied().flat_map(interfaces_of)
     }
 
     /// Returns the issues that speakers report for an address, each with the reporting interface.
@@ -125,7 +138,7 @@ impl<'a> LiveSpeakers<'a> {
     /// receives no hellos at all.
     pub(super) fn owners(&self, address: IpAddr) -> Owners<'a> {
         let reporting: Vec<_> = self
-            .0
+            .live
             .iter()
             .filter(|speaker| speaker.interfaces_with(address).next().is_some())
             .collect();
@@ -167,7 +180,7 @@ impl<'a> LiveSpeakers<'a> {
 
 #[cfg(test)]
 mod tests {
-    use crate::facts::{Node, stale_speakers};
+    use crate::facts::{Node, RunningSpeakers, stale_speakers};
 
     use super::*;
 
@@ -213,8 +226,8 @@ mod tests {
         };
         let nodes: Vec<_> =
             speakers.iter().map(node).filter(|node| !deleted.contains(&&*node.name)).collect();
-        let stale =
-            stale_speakers(speakers.iter(), |name| nodes.iter().find(|node| *node.name == *name));
+        let node = |name: &str| nodes.iter().find(|node| *node.name == *name);
+        let stale = stale_speakers(speakers.iter(), node, &RunningSpeakers::UNKNOWN);
         let live_speakers = LiveSpeakers::new(speakers.iter(), &stale);
         let owners = live_speakers.owners(ADDRESS.parse().unwrap());
         let names: Vec<_> = owners

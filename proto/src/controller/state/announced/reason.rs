@@ -18,6 +18,7 @@ pub(in crate::controller::state) enum Reason {
     NoCandidateNode,
     NoSession,
     SpeakersIsolated,
+    SpeakersNotRunning,
     NoSpeaker,
     Pending,
     Unobservable,
@@ -25,7 +26,7 @@ pub(in crate::controller::state) enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::AddressConflict,
         Self::KernelAnswers,
         Self::NotAnnouncedIPModeProxy,
@@ -34,6 +35,7 @@ impl Reason {
         Self::NoCandidateNode,
         Self::NoSession,
         Self::SpeakersIsolated,
+        Self::SpeakersNotRunning,
         Self::NoSpeaker,
         Self::Pending,
         Self::Unobservable,
@@ -50,6 +52,7 @@ impl Reason {
             Self::NoCandidateNode => "NoCandidateNode",
             Self::NoSession => "NoSession",
             Self::SpeakersIsolated => "SpeakersIsolated",
+            Self::SpeakersNotRunning => "SpeakersNotRunning",
             Self::NoSpeaker => "NoSpeaker",
             Self::Pending => "Pending",
             Self::Unobservable => "Unobservable",
@@ -60,7 +63,7 @@ impl Reason {
     pub(in crate::controller::state) const fn status(self) -> ConditionStatus {
         match self {
             Self::Announced => ConditionStatus::True,
-            Self::Unobservable => ConditionStatus::Unknown,
+            Self::SpeakersNotRunning | Self::Unobservable => ConditionStatus::Unknown,
             Self::AddressConflict
             | Self::KernelAnswers
             | Self::NotAnnouncedIPModeProxy

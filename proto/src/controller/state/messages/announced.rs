@@ -45,6 +45,8 @@ pub(in crate::controller::state) enum Finding<'a> {
     NoPool,
     /// Layer 2: no node is eligible, for these causes.
     NoNode(Causes<'a>),
+    /// The speakers of these nodes announced the address, and do not run any more.
+    NotRunning { nodes: Vec<&'a str>, bgp: bool },
     /// Layer 2: these nodes are eligible, and none of them has a speaker.
     NoSpeaker { nodes: Vec<&'a str> },
     /// Layer 2: the speakers of these eligible nodes are isolated: they receive no frames.
@@ -177,6 +179,7 @@ impl Finding<'_> {
             Self::NoEndpoint { .. } => Reason::NoEndpoints,
             Self::NoAdvertisement { .. } | Self::NoPool => Reason::NoAdvertisement,
             Self::NoNode(_) | Self::NoRoute(_) => Reason::NoCandidateNode,
+            Self::NotRunning { .. } => Reason::SpeakersNotRunning,
             Self::NoSpeaker { .. } => Reason::NoSpeaker,
             Self::Isolated { .. } => Reason::SpeakersIsolated,
             Self::Unclaimed { .. } => Reason::Pending,
@@ -188,7 +191,11 @@ impl Finding<'_> {
     const fn is_bgp(&self) -> bool {
         matches!(
             self,
-            Self::Routed { .. } | Self::NoSession { .. } | Self::NoRoute(_) | Self::RouteUnknown
+            Self::Routed { .. }
+                | Self::NoSession { .. }
+                | Self::NoRoute(_)
+                | Self::RouteUnknown
+                | Self::NotRunning { bgp: true, .. }
         )
     }
 
@@ -219,13 +226,14 @@ impl Finding<'_> {
         }
     }
 
-    /// Returns the text that names the unknown fact, if the API group in use has no
-    /// SpeakerStatuses; `None` for other findings.
+    /// Returns the text that names the unknown fact; `None` if the finding is certain.
     const fn unknown(&self) -> Option<&'static str> {
         if matches!(self, Self::OwnerUnknown { .. }) {
             Some("owner unknown")
         } else if matches!(self, Self::RouteUnknown) {
             Some("BGP state unknown")
+        } else if matches!(self, Self::NotRunning { .. }) {
+            Some("announcement unknown")
         } else {
             None
         }
@@ -247,6 +255,7 @@ impl Finding<'_> {
             | Self::NoAdvertisement { .. }
             | Self::NoPool
             | Self::NoNode(_)
+            | Self::NotRunning { .. }
             | Self::NoSpeaker { .. }
             | Self::Isolated { .. }
             | Self::Unclaimed { .. }
@@ -284,6 +293,11 @@ impl Finding<'_> {
             Self::NoNode(causes) | Self::NoRoute(causes) => {
                 format!("no node is eligible; {}", causes.text(names))
             }
+            Self::NotRunning { nodes, .. } => format!(
+                "the speakers that announced it do not run ({}). See {}",
+                list(nodes),
+                names.describe_speakers()
+            ),
             Self::NoSpeaker { nodes } => format!(
                 "no speaker runs on an eligible node ({}). See {}",
                 list(nodes),

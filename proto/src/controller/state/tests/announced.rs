@@ -3,6 +3,7 @@
 mod bgp;
 mod interfaces;
 mod reasons;
+mod stopped_speakers;
 mod timing;
 mod warnings;
 
@@ -132,6 +133,13 @@ pub(super) fn speaker(node: &str, addresses: &[&str]) -> Speaker {
         ..SpeakerInterface::default()
     };
     Speaker { node: node.into(), interfaces: [interface].into(), ..Speaker::default() }
+}
+
+/// Returns the speaker without the hellos of a node.
+fn without_hellos_of(node: &str, mut speaker: Speaker) -> Speaker {
+    let link = &mut speaker.interfaces[0];
+    link.hello_senders = link.hello_senders.iter().filter(|it| ***it != *node).cloned().collect();
+    speaker
 }
 
 fn report_speaker(cluster: &mut Cluster, speaker: Speaker) {

@@ -201,11 +201,25 @@ fn with_policy_cluster_a_session_change_writes_no_condition() {
 
 #[test]
 fn a_node_without_a_live_speaker_advertises_nothing() {
-    let mut cluster = bgp_cluster(vec![], ["tor!", "", ""], None);
-    let lost = Node { ready_unknown: true, ..ready_node("n1") };
-    cluster.handle(Event::Node(Change::Apply(lost)));
-    cluster.settle();
-    let (reason, message) = reason_and_message(&cluster, "a");
+    let lost = |session: &str| {
+        let mut cluster = bgp_cluster(vec![], [session, "", ""], None);
+        for node in ["n2", "n3"] {
+            report_speaker(&mut cluster, without_hellos_of("n1", speaker(node, &[])));
+        }
+        let lost = Node { ready_unknown: true, ..ready_node("n1") };
+        cluster.handle(Event::Node(Change::Apply(lost)));
+        cluster.settle();
+        reason_and_message(&cluster, "a")
+    };
+    let (reason, message) = lost("tor!");
+    assert_eq!(reason, "SpeakersNotRunning");
+    assert!(
+        message.contains(
+            "10.0.0.1 announcement unknown: the speakers that announced it do not run (n1)"
+        ),
+        "{message}"
+    );
+    let (reason, message) = lost("tor");
     assert_eq!(reason, "NoCandidateNode");
     assert!(
         message.contains(

@@ -156,8 +156,13 @@ fn changes_of_other_objects_are_written_to_the_condition() {
     let lost = Node { ready_unknown: true, ..ready_node("n1") };
     assert_eq!(
         reason_after(&mut cluster, Event::Node(Change::Apply(lost))),
-        "NoCandidateNode",
-        "the SpeakerStatus of an unreachable node is stale"
+        "Announced",
+        "only the kubelet has failed, because n3 receives the hellos of n1"
+    );
+    let last = without_hellos_of("n1", speaker("n3", &[]));
+    assert_eq!(
+        reason_after(&mut cluster, Event::Speaker(Change::Apply(last))),
+        "SpeakersNotRunning"
     );
 }
 

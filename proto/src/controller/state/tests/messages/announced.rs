@@ -83,6 +83,10 @@ fn every_finding_has_its_message() {
         Finding::NoAdvertisement { .. } => [(Finding::NoAdvertisement { pool: "lan" }, "NoAdvertisement", "192.0.2.7 not announced: no valid L2Advertisement or BGPAdvertisement selects IPAddressPool lan and this Service: create one, or change the selectors of one")],
         Finding::NoPool => [(Finding::NoPool, "NoAdvertisement", "192.0.2.7 not announced: no IPAddressPool contains the address any more: add it to spec.addresses of one")],
         Finding::NoNode(_) => [(Finding::NoNode(causes(Cause::NotSelected)), "NoCandidateNode", "192.0.2.7 not announced: no node is eligible; of 1 node, 1 not selected by an advertisement: change spec.nodeSelectors of an advertisement")],
+        Finding::NotRunning { .. } => [
+            (Finding::NotRunning { nodes: nodes(), bgp: false }, "SpeakersNotRunning", "192.0.2.7 announcement unknown: the speakers that announced it do not run (n1, n2). See `kubectl -n ferrolb-system describe daemonset speaker`"),
+            (Finding::NotRunning { nodes: nodes(), bgp: true }, "SpeakersNotRunning", "192.0.2.7 announcement unknown: the speakers that announced it do not run (n1, n2). See `kubectl -n ferrolb-system describe daemonset speaker`"),
+        ],
         Finding::NoSpeaker { .. } => [(Finding::NoSpeaker { nodes: nodes() }, "NoSpeaker", "192.0.2.7 not announced: no speaker runs on an eligible node (n1, n2). See `kubectl -n ferrolb-system describe daemonset speaker`")],
         Finding::Isolated { .. } => [(Finding::Isolated { nodes: nodes() }, "SpeakersIsolated", "192.0.2.7 not announced: the speakers of all eligible nodes (n1, n2) receive nothing on their interfaces. Check cables, switch ports and VLANs")],
         Finding::Unclaimed { .. } => [(Finding::Unclaimed { nodes: nodes() }, "Pending", "192.0.2.7 not announced: no speaker has claimed the address yet (eligible: n1, n2). If this persists, see `kubectl -n ferrolb-system logs daemonset/speaker`")],
