@@ -18,6 +18,7 @@ pub mod kube_vip_bgp;
 pub mod kube_vip_pools;
 mod kube_vip_steps;
 pub mod live;
+mod merge;
 pub mod metallb;
 pub mod metallb_steps;
 pub mod metallb_workloads;

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use super::change::{Annotations, shared};
 use super::installed::Installed;
+use super::merge::Merged;
 use super::predict::{Expected, predict};
-use super::shell::{self, file, list_addresses, on_service, quoted, speakers};
+use super::shell::{self, list_addresses, on_service, quoted, speakers};
 use super::{ManifestFile, Migration, Problem, Step};
 use crate::objects::{self, CORE, Objects, key, namespace, object, text, texts};
 
@@ -39,6 +40,8 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     let in_use: BTreeSet<IpAddr> =
         candidates.iter().flat_map(|it| it.addresses.iter().copied()).collect();
     let manifests = manifests(objects, &candidates, &in_use, ferrolb);
+    let merged = Merged::of(objects, manifests, |name| name == POOL);
+    problems.extend(merged.problems.iter().cloned());
     let expected = candidates
         .iter()
         .map(|it| Expected { key: key(it.service), addresses: it.addresses.clone() });
@@ -51,7 +54,7 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
             *service = after.clone();
         }
     });
-    let prediction = predict(config, &after.with(manifests.iter().cloned()), expected.collect());
+    let prediction = predict(config, objects, &merged.applied_to(after), expected.collect());
     problems.extend(prediction.invalid);
     let facts = vec![
         format!("Services with external IPs that can migrate: {}", candidates.len()),
@@ -62,14 +65,16 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     let default = installed.and_then(|it| {
         it.become_default("none, if another load balancer serves no Service without a class")
     });
-    let steps = steps(&candidates, directory, ferrolb, !manifests.is_empty());
+    let steps = steps(&candidates, directory, ferrolb, &merged);
     let steps = default.into_iter().chain(steps).collect();
+    let mut files = merged.changed_files();
+    files.extend(ManifestFile::unless_empty(FILE, merged.new));
     let migration = Migration {
         title: "Migration from spec.externalIPs".to_owned(),
         facts,
         services: prediction.outcomes,
         problems,
-        files: ManifestFile::unless_empty(FILE, manifests),
+        files,
         ..Migration::default()
     };
     migration.with_steps(if candidates.is_empty() { Vec::new() } else { steps })
@@ -128,7 +133,7 @@ fn obstacles(service: &Value, addresses: &[IpAddr], nodes: &[(IpAddr, &str)]) ->
     texts.into_iter().map(|text| Problem::of(objects::label(service), text)).collect()
 }
 
-/// Returns the pool of the addresses that are in no pool yet, and its advertisement.
+/// Returns the pool of the addresses that are in no other pool, and its advertisement.
 fn manifests(
     objects: &Objects,
     candidates: &[Candidate<'_>],
@@ -136,6 +141,7 @@ fn manifests(
     ferrolb: &str,
 ) -> Vec<Value> {
     let pools = objects.of(api::GROUP, CustomResourceKind::IPAddressPool.name());
+    let pools = pools.filter(|pool| objects::name(pool) != POOL);
     let ranges = pools.flat_map(|pool| texts(pool, "/spec/addresses"));
     let ranges: Vec<AddressRange> = ranges.filter_map(|text| text.parse().ok()).collect();
     let is_new = |address: &&IpAddr| !ranges.iter().any(|range| range.contains(**address));
@@ -195,14 +201,12 @@ fn steps(
     candidates: &[Candidate<'_>],
     directory: &str,
     ferrolb: &str,
-    has_pool: bool,
+    merged: &Merged,
 ) -> Vec<Step> {
-    let file = file(directory, FILE);
+    let has_pool = !merged.is_empty();
     let pool = Step::new("pool", "Create the pool", "none: FerroLB assigns no external IP")
-        .check(speakers(ferrolb))
-        .check((format!("kubectl apply --dry-run=server -f {file}"), "no error"))
-        .run(format!("kubectl apply -f {file}"))
-        .undo(format!("kubectl delete -f {file}"));
+        .check(speakers(ferrolb));
+    let pool = merged.apply(pool, directory, FILE);
     let mut serve = Step::new(
         "serve",
         "Request the addresses, and change the type",

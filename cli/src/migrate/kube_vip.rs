@@ -14,6 +14,7 @@ use super::installed::Installed;
 use super::kube_vip_bgp::Peers;
 use super::kube_vip_pools::Pools;
 use super::kube_vip_steps::Settings;
+use super::merge::Merged;
 use super::predict::{Expected, predict};
 use super::{ManifestFile, Migration, Problem};
 use crate::objects::{
@@ -27,6 +28,8 @@ const NAMESPACE: &str = "kube-system";
 pub(super) const FILE: &str = "ferrolb.yaml";
 /// Default of kube-vip's class.
 const CLASS: &str = "kube-vip.io/kube-vip-class";
+/// Prefix of the names of pools and L2Advertisements that this migration creates.
+const POOL_PREFIX: &str = "kube-vip";
 /// Prefix of kube-vip's annotations.
 const PREFIX: &str = "kube-vip.io/";
 /// Annotations for which FerroLB has no equivalent, and the effect.
@@ -74,13 +77,16 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         problems.extend(installed.lost(objects, class));
         problems.extend(bgp.and_then(|_| installed.without_bgp(objects)));
     }
-    let after = changed(objects, &changes).with(manifests.iter().cloned());
+    let is_own = |name: &str| name.starts_with(POOL_PREFIX);
+    let merged = Merged::of(objects, manifests, is_own);
+    problems.extend(merged.problems.iter().cloned());
+    let after = merged.applied_to(changed(objects, &changes));
     let names = Names { namespace: ferrolb.to_owned(), group: api::GROUP.to_owned() };
     let classes = vec![class.unwrap_or(LOAD_BALANCER_CLASS).to_owned()];
     let config =
         Config { classes, default_implementation: class.is_none(), names, ..Config::default() };
     let expected = services.iter().map(keep).map(|(key, addresses)| Expected { key, addresses });
-    let prediction = predict(config, &after, expected.collect());
+    let prediction = predict(config, objects, &after, expected.collect());
     problems.extend(prediction.invalid);
     problems.sort();
     let settings = Settings {
@@ -91,14 +97,17 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         ferrolb,
         installed: installed.as_ref(),
         has_bgp: bgp.is_some(),
+        merged: &merged,
     };
     let steps = settings.steps(objects, &services, &changes);
+    let mut files = merged.changed_files();
+    files.extend(ManifestFile::unless_empty(FILE, merged.new));
     let migration = Migration {
         title: "Migration from kube-vip".to_owned(),
         facts: facts(&found, services.len()),
         services: prediction.outcomes,
         problems,
-        files: ManifestFile::unless_empty(FILE, manifests),
+        files,
         ..Migration::default()
     };
     migration.with_steps(steps)

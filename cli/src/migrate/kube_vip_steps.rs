@@ -8,9 +8,10 @@ use super::change::Annotations;
 use super::installed::{BGP, Installed, create_namespace, helm_install, helm_uninstall, uninstall};
 use super::kube_vip::{FILE, KubeVip};
 use super::kube_vip_bgp::Secret;
+use super::merge::Merged;
 use super::servicelb::finalizers;
 use super::shell::{
-    MANIFESTS, MANIFESTS_WITH_BGP, before_installation, compare_addresses, create_directory, file,
+    MANIFESTS, MANIFESTS_WITH_BGP, before_installation, compare_addresses, create_directory,
     quoted, save_addresses, stop_controller, unchanged,
 };
 use crate::objects::{APPS, Objects, name, namespace};
@@ -28,6 +29,8 @@ pub(super) struct Settings<'a> {
     /// FerroLB, if it exists already.
     pub(super) installed: Option<&'a Installed>,
     pub(super) has_bgp: bool,
+    /// The objects to create.
+    pub(super) merged: &'a Merged,
 }
 
 impl Settings<'_> {
@@ -121,7 +124,6 @@ impl Settings<'_> {
     }
 
     fn apply(&self) -> Step {
-        let file = file(self.directory, FILE);
         let effect = if self.has_bgp {
             "FerroLB advertises the addresses about 5 s later (estimate)"
         } else {
@@ -140,12 +142,12 @@ impl Settings<'_> {
             .secrets
             .iter()
             .map(|secret| format!("kubectl -n {ferrolb} delete secret {}", secret.name));
-        let mut step = Step::new("switch", "Create FerroLB's objects", effect)
-            .check((format!("kubectl apply --dry-run=server -f {file}"), "no error"))
+        let step = Step::new("switch", "Create FerroLB's objects", effect)
             .run_all(secrets)
-            .run(format!("kubectl apply -f {file}"))
-            .undo(stop_controller(self.ferrolb))
-            .undo(format!("kubectl delete -f {file}"))
+            .undo(stop_controller(self.ferrolb));
+        let mut step = self
+            .merged
+            .apply(step, self.directory, FILE)
             .undo_all(delete)
             .undo("# then undo \"Stop kube-vip for Services\"");
         if self.installed.is_some() {

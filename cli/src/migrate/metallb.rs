@@ -11,6 +11,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::installed::Installed;
+use super::merge::Merged;
 use super::metallb_steps::{self, Settings};
 use super::metallb_workloads::{Workloads, is_metallb};
 use super::predict::{Expected, Prediction, predict};
@@ -68,12 +69,18 @@ impl<'a> MetalLb<'a> {
     pub fn own_group(&self, directory: &str) -> Migration {
         let Translation { manifests, secrets, mut problems } =
             translate(self.objects, &self.namespace, self.ferrolb);
-        let prediction = self.predict_own_group(&manifests);
+        let merged = Merged::of(self.objects, manifests, |_| false);
+        problems.extend(merged.problems.iter().cloned());
+        let prediction = self.predict_own_group(&merged);
         let is_peer = |object: &Value| text(object, "/kind") == CustomResourceKind::BGPPeer.name();
         problems.extend(self.installation_problems());
-        let (peers, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(is_peer);
-        let settings =
-            Settings { secrets, has_peers: !peers.is_empty(), ..self.settings(directory) };
+        let (peers, others): (Vec<_>, Vec<_>) = merged.new.into_iter().partition(is_peer);
+        let settings = Settings {
+            secrets,
+            has_objects: !others.is_empty(),
+            has_peers: !peers.is_empty(),
+            ..self.settings(directory)
+        };
         let mut files = ManifestFile::unless_empty(OBJECTS, others);
         files.extend(ManifestFile::unless_empty(PEERS, peers));
         let migration = Migration {
@@ -91,7 +98,7 @@ impl<'a> MetalLb<'a> {
     #[must_use]
     pub fn in_place(&self, directory: &str) -> Migration {
         let names = Names { namespace: self.namespace.clone(), group: METALLB.to_owned() };
-        let prediction = predict(self.config(names), self.objects, self.expected());
+        let prediction = predict(self.config(names), self.objects, self.objects, self.expected());
         let mut problems = Vec::new();
         problems.extend(self.stored_versions());
         if self.installed.is_some() {
@@ -135,6 +142,7 @@ impl<'a> MetalLb<'a> {
             installed: self.installed.clone(),
             has_bgp: self.of(CustomResourceKind::BGPPeer).next().is_some(),
             has_layer2: self.of(CustomResourceKind::L2Advertisement).next().is_some(),
+            has_objects: false,
             has_peers: false,
             frr_configurations: self.own_frr_configurations(),
             secrets: BTreeSet::new(),
@@ -205,18 +213,12 @@ impl<'a> MetalLb<'a> {
         }
     }
 
-    fn predict_own_group(&self, manifests: &[Value]) -> Prediction {
+    fn predict_own_group(&self, merged: &Merged) -> Prediction {
         let names = Names { namespace: self.ferrolb.to_owned(), group: api::GROUP.to_owned() };
-        let identity = |it: &Value| {
-            (text(it, "/apiVersion").to_owned(), text(it, "/kind").to_owned(), name(it).to_owned())
-        };
-        let new: BTreeSet<_> = manifests.iter().map(identity).collect();
-        let is_replaced = |object: &Value| new.contains(&identity(object));
         let after = self.objects.map_services(|service| {
             SERVED.iter().for_each(|name| change::set_annotation(service, name, None));
         });
-        let after = after.without(is_replaced).with(manifests.iter().cloned());
-        predict(self.config(names), &after, self.expected())
+        predict(self.config(names), self.objects, &merged.applied_to(after), self.expected())
     }
 
     /// Returns the FRRConfigurations that MetalLB has created in other namespaces.

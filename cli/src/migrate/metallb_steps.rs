@@ -58,6 +58,8 @@ pub struct Settings {
     pub has_layer2: bool,
     /// True if there is a file with BGPPeers.
     pub has_peers: bool,
+    /// True if other objects than peers are to be created.
+    pub has_objects: bool,
     /// FRRConfigurations that MetalLB has created in other namespaces: their namespaces and names.
     pub frr_configurations: BTreeSet<(String, String)>,
     /// Secrets of BGPPeers: their namespaces and names.
@@ -202,16 +204,16 @@ fn install(settings: &Settings) -> Step {
 }
 
 fn copy(settings: &Settings) -> Step {
-    let objects = file(&settings.directory, OBJECTS);
-    let mut step = Step::new("copy", "Create FerroLB's objects, without BGPPeers", NO_EFFECT)
-        .check((format!("kubectl apply --dry-run=server -f {objects}"), "no error"));
-    if settings.has_peers {
-        let peers = file(&settings.directory, PEERS);
-        step = step.check((format!("kubectl apply --dry-run=server -f {peers}"), "no error"));
+    let path = |name, is_present: bool| is_present.then(|| file(&settings.directory, name));
+    let objects = path(OBJECTS, settings.has_objects);
+    let peers = path(PEERS, settings.has_peers);
+    let mut step = Step::new("copy", "Create FerroLB's objects, without BGPPeers", NO_EFFECT);
+    for file in objects.iter().chain(&peers) {
+        step = step.check((format!("kubectl apply --dry-run=server -f {file}"), "no error"));
     }
-    step.run(format!("kubectl apply -f {objects}"))
+    step.run_all(objects.iter().map(|file| format!("kubectl apply -f {file}")))
         .run_all(settings.secrets.iter().map(|secret| copy_secret(secret, &settings.ferrolb)))
-        .undo(format!("kubectl delete -f {objects}"))
+        .undo_all(objects.iter().map(|file| format!("kubectl delete -f {file}")))
         .undo_all(settings.secrets.iter().map(|(_, name)| {
             format!("kubectl -n {} delete secret {}", quoted(&settings.ferrolb), quoted(name))
         }))

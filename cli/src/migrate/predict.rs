@@ -91,9 +91,23 @@ pub struct Prediction {
     pub invalid: Vec<Problem>,
 }
 
-/// Predicts the state after a migration. `after` has the objects as they are then.
+/// Predicts the state after a migration. `before` and `after` have the objects as they are then.
+/// The prediction includes the Services that FerroLB serves before.
 #[must_use]
-pub fn predict(config: Config, after: &Objects, expected: Vec<Expected>) -> Prediction {
+pub fn predict(
+    config: Config,
+    before: &Objects,
+    after: &Objects,
+    mut expected: Vec<Expected>,
+) -> Prediction {
+    let has = |key: &Key| expected.iter().any(|it| it.key == *key);
+    let served = before.load_balancers().filter(|it| !own_pool(it).is_empty());
+    let served = served.map(|service| Expected {
+        key: objects::key(service),
+        addresses: objects::addresses(service),
+    });
+    let served: Vec<_> = served.filter(|it| !it.addresses.is_empty() && !has(&it.key)).collect();
+    expected.extend(served);
     let state = leading_state(&config, 0, events(&config, after));
     let invalid = invalid(&state);
     let mut simulation = Simulation::new(state, NOW);
@@ -239,8 +253,11 @@ mod tests {
             addresses: objects::addresses(service),
         });
         let expected = expected.collect();
-        let results: Vec<_> =
-            predict(config, &objects, expected).outcomes.into_iter().map(|it| it.result).collect();
+        let results: Vec<_> = predict(config, &objects, &objects, expected)
+            .outcomes
+            .into_iter()
+            .map(|it| it.result)
+            .collect();
         let new = AddressResult::New { after: vec!["192.168.1.240".parse().unwrap()] };
         assert!(
             matches!(&results[0], AddressResult::Changed { after, .. }

@@ -39,7 +39,7 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
             set_annotation(service, ADOPT_ANNOTATION, Some("true"));
         }
     });
-    let prediction = predict(config, &adopted, expected.collect());
+    let prediction = predict(config, objects, &adopted, expected.collect());
     let has_pool =
         objects.of(api::GROUP, CustomResourceKind::IPAddressPool.name()).next().is_some();
     let facts = vec![format!("Services with addresses of nodes: {}", services.len())];

@@ -132,6 +132,85 @@ fn plans_for_other_load_balancers_equal_the_golden_files() {
     check_migration("external_ips.txt", &external_ips);
 }
 
+/// Returns a Service that FerroLB serves from a pool, with this address on request.
+fn served(name: &str, pool: &str, address: &str) -> Value {
+    let annotations = json!({"ferrolb.io/ip-allocated-from-pool": pool,
+        "ferrolb.io/loadBalancerIPs": address});
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "blue", "annotations": annotations},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"],
+            "ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": address}]}}})
+}
+
+fn pool(name: &str, spec: Value) -> Value {
+    objects::object(CustomResourceKind::IPAddressPool, name, FERROLB, spec)
+}
+
+/// Returns whether a plan predicts that the Service `blue/NAME` keeps its address.
+fn keeps(migration: &Migration, name: &str) -> bool {
+    let mut services = migration.services.iter();
+    services.any(|it| it.service == format!("blue/{name}") && it.is_kept())
+}
+
+#[test]
+fn a_second_run_extends_the_pool_of_the_first_and_a_rollback_restores_it() {
+    let spec = |addresses: &[&str], namespaces: &[&str]| {
+        json!({"addresses": addresses, "autoAssign": false,
+            "serviceAllocation": {"namespaces": namespaces}})
+    };
+    let former = pool("external-ips", spec(&["10.0.0.1"], &["blue"]));
+    let objects = read(&["external_ips.yaml"])
+        .with([former.clone(), served("first", "external-ips", "10.0.0.1")]);
+    let migration = external_ips::plan(&objects, DIRECTORY, FERROLB);
+    assert!(keeps(&migration, "first"), "{:#?}", migration.services);
+    let file = |name: &str| {
+        let mut files = migration.files.iter();
+        files.find(|it| it.name == name).map(|it| it.objects.as_slice())
+    };
+    assert_eq!(file("former.yaml"), Some(&[former][..]));
+    let Some([changed]) = file("changed.yaml") else { panic!("{:#?}", migration.files) };
+    let addresses = ["10.0.0.1", "192.168.1.245", "192.168.1.246", "2001:db8::246"];
+    assert_eq!(changed["spec"], spec(&addresses, &["blue", "default", "shop"]));
+    assert_eq!(file("ferrolb.yaml").map(<[Value]>::len), Some(1), "the advertisement");
+    let step = migration.steps.iter().find(|it| it.id == "pool").unwrap();
+    assert_eq!(
+        step.rollback,
+        [
+            "kubectl delete -f ferrolb-migration/ferrolb.yaml",
+            "kubectl apply -f ferrolb-migration/former.yaml"
+        ]
+    );
+}
+
+#[test]
+fn a_second_run_without_news_changes_no_object() {
+    let first = kube_vip::plan(&read(&["kube_vip.yaml"]), DIRECTORY, FERROLB);
+    let created = first.files.iter().flat_map(|file| file.objects.iter().cloned());
+    let objects = read(&["kube_vip.yaml"]).with(created);
+    let second = kube_vip::plan(&objects, DIRECTORY, FERROLB);
+    assert_eq!(second.files, []);
+    let outcomes = |migration: &Migration| {
+        let results = migration.services.iter().map(|it| format!("{:?}", it.result));
+        results.collect::<Vec<_>>()
+    };
+    assert_eq!(outcomes(&second), outcomes(&first));
+}
+
+#[test]
+fn a_pool_on_trial_of_the_same_name_is_a_problem_and_remains() {
+    let trial = pool("lan", json!({"addresses": ["10.0.0.1"]}));
+    let objects = read(&["metallb.yaml"]).with([trial, served("trial", "lan", "10.0.0.1")]);
+    let metallb = MetalLb::find(&objects, None, FERROLB).unwrap();
+    let migration = metallb.own_group(DIRECTORY);
+    let problem = migration.problems.iter().find(|it| it.object == "IPAddressPool lan");
+    assert!(problem.is_some_and(|it| it.level == Level::Problem), "{:#?}", migration.problems);
+    assert!(keeps(&migration, "trial"), "{:#?}", migration.services);
+    let written = migration.files.iter().flat_map(|it| &it.objects);
+    let is_trial = |it: &&Value| it["kind"] == "IPAddressPool" && objects::name(it) == "lan";
+    assert_eq!(written.filter(is_trial).count(), 0);
+}
+
 #[test]
 fn a_class_of_kube_vip_is_set_after_kube_vip_has_stopped() {
     let text = fs::read_to_string(fixture("kube_vip_bgp.yaml")).unwrap();
