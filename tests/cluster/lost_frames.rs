@@ -20,8 +20,8 @@ use std::time::Duration;
 /// Time for which two nodes receive no hello frames from each other: longer than the time for which
 /// a claim is valid unless it is repeated.
 const HELLOS_LOST: Duration = Duration::from_secs(15);
-/// Minimum number of suspicions that challenges refute for each that they do not: on a busy machine,
-/// a reply may take longer than the 40 ms of a round of challenges.
+/// Minimum number of suspicions that challenges refute for each that they do not: on a busy
+/// machine, a reply may take longer than the 40 ms of a round of challenges.
 const REFUTED_PER_FAILURE: f64 = 20.0;
 /// Time for which no speaker receives a frame of another speaker: longer than the interval at which
 /// an address is probed that another node uses.

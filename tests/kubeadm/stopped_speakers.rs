@@ -19,7 +19,8 @@ const NO_IMAGE: &str = "kubectl -n ferrolb-system set image daemonset/speaker sp
      kubectl -n ferrolb-system delete pods -l app.kubernetes.io/component=speaker";
 const UNDO: &str = "kubectl -n ferrolb-system rollout undo daemonset/speaker";
 
-/// Checks a cluster in which the speakers of all nodes stop at once. The Service `web` is announced.
+/// Checks a cluster in which the speakers of all nodes stop at once. The Service `web` is
+/// announced.
 pub(crate) fn check_all(lab: &Lab) -> Result<()> {
     step("no node matches the speakers' node selector: their stop is reported", || {
         check(lab, SELECT_NOTHING, || lab.shell(SELECT_ALL).map(drop))

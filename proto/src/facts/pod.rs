@@ -1,5 +1,5 @@
-//! The fact of a pod of FerroLB: its node, and whether it is Ready. A pod that is not shows that its
-//! program does not run, whatever that program has reported before.
+//! The fact of a pod of FerroLB: its node, and whether it is Ready. If it is not, its program does
+//! not run, whatever that program has reported before.
 
 use kube::Resource;
 use kube::core::ObjectMeta;

@@ -1,5 +1,5 @@
-//! Uses of addresses which FerroLB did not assign: addresses of Nodes, cluster IPs, external IPs, and
-//! statuses that other load balancers write. Owned by the allocator.
+//! Uses of addresses which FerroLB did not assign: addresses of Nodes, cluster IPs, external IPs,
+//! and statuses that other load balancers write. Owned by the allocator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
