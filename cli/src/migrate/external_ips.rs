@@ -46,7 +46,9 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         .iter()
         .map(|it| Expected { key: key(it.service), addresses: it.addresses.clone() });
     let names = Names { namespace: ferrolb.to_owned(), group: api::GROUP.to_owned() };
-    let config = Config { default_implementation: true, names, ..Config::default() };
+    let installed = Installed::find(objects, ferrolb);
+    let classes = Installed::classes_after(installed.as_ref(), None);
+    let config = Config { classes, default_implementation: true, names, ..Config::default() };
     let changed: BTreeMap<_, _> =
         candidates.iter().map(|it| (key(it.service), it.after())).collect();
     let after = objects.map_services(|service| {
@@ -60,7 +62,6 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         format!("Services with external IPs that can migrate: {}", candidates.len()),
         format!("their external IPs: {}", in_use.len()),
     ];
-    let installed = Installed::find(objects, ferrolb);
     problems.extend(installed.iter().flat_map(|it| it.lost(objects, None)));
     let default = installed.and_then(|it| {
         it.become_default("none, if another load balancer serves no Service without a class")

@@ -121,6 +121,15 @@ impl Installed {
         ]
     }
 
+    /// Returns the classes of the Services that FerroLB serves after [`Installed::serve`].
+    #[must_use]
+    pub fn classes_after(installed: Option<&Self>, class: Option<&str>) -> Vec<String> {
+        match (class, installed) {
+            (None, Some(it)) if it.release.is_none() || it.is_default => it.classes.clone(),
+            (class, _) => vec![class.unwrap_or(LOAD_BALANCER_CLASS).to_owned()],
+        }
+    }
+
     /// Returns the commands after which FerroLB serves the same Services as before the migration.
     #[must_use]
     pub fn serve_as_before(&self) -> Vec<String> {

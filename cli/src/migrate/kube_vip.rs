@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ferrolb_proto::api::{self, LOAD_BALANCER_CLASS};
+use ferrolb_proto::api;
 use ferrolb_proto::controller::state::{Config, Names};
 use ferrolb_proto::facts::Key;
 use serde_json::Value;
 
 use super::change::{Annotations, shared};
 use super::installed::Installed;
-use super::kube_vip_bgp::Peers;
+use super::kube_vip_bgp::{Peers, Secret};
 use super::kube_vip_pools::Pools;
 use super::kube_vip_steps::Settings;
-use super::merge::Merged;
+use super::merge::{Merged, password_secret};
 use super::predict::{Expected, predict};
 use super::{ManifestFile, Migration, Problem};
 use crate::objects::{
@@ -82,17 +82,20 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
     problems.extend(merged.problems.iter().cloned());
     let after = merged.applied_to(changed(objects, &changes));
     let names = Names { namespace: ferrolb.to_owned(), group: api::GROUP.to_owned() };
-    let classes = vec![class.unwrap_or(LOAD_BALANCER_CLASS).to_owned()];
+    let classes = Installed::classes_after(installed.as_ref(), class);
     let config =
         Config { classes, default_implementation: class.is_none(), names, ..Config::default() };
     let expected = services.iter().map(keep).map(|(key, addresses)| Expected { key, addresses });
     let prediction = predict(config, objects, &after, expected.collect());
     problems.extend(prediction.invalid);
     problems.sort();
+    // A peer that exists has its Secret already.
+    let is_new = |secret: &Secret| merged.new.iter().any(|it| password_secret(it) == secret.name);
+    let secrets: Vec<_> = peers.secrets.into_iter().filter(is_new).collect();
     let settings = Settings {
         found: &found,
         class,
-        secrets: &peers.secrets,
+        secrets: &secrets,
         directory,
         ferrolb,
         installed: installed.as_ref(),

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::state::{Config, Names};
+use ferrolb_proto::store::Change;
 use serde_json::{Value, json};
 
 use super::shell::file;
@@ -112,11 +113,20 @@ fn identity(object: &Value) -> (&str, &str, &str, &str) {
     (objects::group(object), text(object, "/kind"), namespace(object), name(object))
 }
 
+/// Returns the name of the Secret with the password of a BGPPeer, or an empty text.
+pub(super) fn password_secret(object: &Value) -> &str {
+    text(object, "/spec/passwordSecret/name")
+}
+
 /// Returns an object without the fields that the API server and the controller write.
 fn without_status(object: &Value) -> Value {
+    let mut metadata = json!({"name": name(object), "namespace": namespace(object)});
+    if let Some(labels) = object.pointer("/metadata/labels") {
+        metadata["labels"] = labels.clone();
+    }
     json!({
-        "apiVersion": object["apiVersion"], "kind": object["kind"],
-        "metadata": {"name": name(object), "namespace": namespace(object)}, "spec": object["spec"],
+        "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata,
+        "spec": object["spec"],
     })
 }
 
@@ -127,7 +137,7 @@ fn fact(object: &Value) -> Option<Event> {
 }
 
 /// Returns a pool or L2Advertisement with the lists of two runs; `None` if they differ in more than
-/// these.
+/// these, or if ranges of both lists overlap.
 fn union(former: &Value, wanted: &Value) -> Option<Value> {
     let lists = match text(wanted, "/kind") {
         kind if kind == CustomResourceKind::IPAddressPool.name() => POOL_LISTS.as_slice(),
@@ -152,7 +162,14 @@ fn union(former: &Value, wanted: &Value) -> Option<Value> {
             }
         }
     }
-    (fact(&before) == fact(&after)).then_some(after)
+    after["metadata"] = before["metadata"].clone();
+    let fact_before = fact(&before);
+    let is_valid = match &fact_before {
+        Some(Event::Pool(Change::Apply(pool))) => pool.problem.is_none(),
+        Some(_) => true,
+        None => false,
+    };
+    (is_valid && fact_before == fact(&after)).then_some(before)
 }
 
 #[cfg(test)]
@@ -200,6 +217,7 @@ mod tests {
     fn an_object_with_another_spec_is_a_problem_and_remains() {
         let cases = [
             ("a pool that others may create", "lan", json!({"addresses": ["10.0.0.2"]})),
+            ("a range that contains the address", "own", json!({"addresses": ["10.0.0.0/30"]})),
             ("another autoAssign", "own", json!({"addresses": ["10.0.0.1"], "autoAssign": false})),
             ("namespaces in one only", "own", restricted(&["10.0.0.1"], &["red"])),
         ];

@@ -11,7 +11,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::installed::Installed;
-use super::merge::Merged;
+use super::merge::{Merged, password_secret};
 use super::metallb_steps::{self, Settings};
 use super::metallb_workloads::{Workloads, is_metallb};
 use super::predict::{Expected, Prediction, predict};
@@ -67,10 +67,12 @@ impl<'a> MetalLb<'a> {
     /// Plans the migration to FerroLB's own objects. The files are written to `directory`.
     #[must_use]
     pub fn own_group(&self, directory: &str) -> Migration {
-        let Translation { manifests, secrets, mut problems } =
+        let Translation { manifests, mut secrets, mut problems } =
             translate(self.objects, &self.namespace, self.ferrolb);
         let merged = Merged::of(self.objects, manifests, |_| false);
         problems.extend(merged.problems.iter().cloned());
+        // A peer that exists has its Secret already.
+        secrets.retain(|(_, name)| merged.new.iter().any(|it| password_secret(it) == *name));
         let prediction = self.predict_own_group(&merged);
         let is_peer = |object: &Value| text(object, "/kind") == CustomResourceKind::BGPPeer.name();
         problems.extend(self.installation_problems());
@@ -204,9 +206,7 @@ impl<'a> MetalLb<'a> {
 
     fn config(&self, names: Names) -> Config {
         Config {
-            classes: vec![
-                self.class.clone().unwrap_or_else(|| api::LOAD_BALANCER_CLASS.to_owned()),
-            ],
+            classes: Installed::classes_after(self.installed.as_ref(), self.class.as_deref()),
             default_implementation: self.class.is_none(),
             names,
             ..Config::default()

@@ -33,7 +33,9 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         addresses: objects::addresses(service),
     });
     let names = Names { namespace: ferrolb.to_owned(), group: api::GROUP.to_owned() };
-    let config = Config { default_implementation: true, names, ..Config::default() };
+    let installed = Installed::find(objects, ferrolb);
+    let classes = Installed::classes_after(installed.as_ref(), None);
+    let config = Config { classes, default_implementation: true, names, ..Config::default() };
     let adopted = objects.map_services(|service| {
         if is_served(service, &nodes) {
             set_annotation(service, ADOPT_ANNOTATION, Some("true"));
@@ -56,7 +58,6 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
             again to see the new addresses";
         problems.push(Problem::of("IPAddressPool", text));
     }
-    let installed = Installed::find(objects, ferrolb);
     problems.extend(installed.iter().flat_map(|it| it.lost(objects, None)));
     problems.extend(prediction.invalid);
     problems.extend(services.iter().filter_map(|service| host_ports(service)));

@@ -221,8 +221,12 @@ impl State {
             return CheckResult::RecheckAt(until, since);
         }
         let since = since.unwrap_or(now);
-        if now < since + desired.delay {
-            return CheckResult::RecheckAt(since + desired.delay, Some(since));
+        // Until the list of pods is complete, stopped speakers may look like running ones.
+        let was_stopped = !self.pods.is_complete()
+            && current.is_some_and(|it| *it.reason == *Reason::SpeakersNotRunning.name());
+        let delay = if was_stopped { RESTART_DELAY } else { desired.delay };
+        if now < since + delay {
+            return CheckResult::RecheckAt(since + delay, Some(since));
         }
         CheckResult::Write(Box::new(service::with_transition_time(current, desired.condition)))
     }

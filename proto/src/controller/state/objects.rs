@@ -90,12 +90,10 @@ impl State {
     pub(super) fn handle_node(&mut self, change: Change<Node>) {
         self.node_failures.evidence_changed();
         for (name, before) in self.nodes.handle(change, Some) {
-            let before = before.unwrap_or_default();
-            if let Some(node) = self.nodes.get(&name) {
-                self.custom_resources.statuses_dirty |=
-                    (&before.labels, before.ready_unknown) != (&node.labels, node.ready_unknown);
-            }
-            self.update_node_addresses(&name, &before.addresses);
+            let selected = |node: &Node| (node.labels.clone(), node.ready_unknown);
+            self.custom_resources.statuses_dirty |=
+                before.as_ref().map(selected) != self.nodes.get(&name).map(selected);
+            self.update_node_addresses(&name, &before.unwrap_or_default().addresses);
             self.recheck_all_services();
         }
     }

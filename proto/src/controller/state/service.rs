@@ -412,8 +412,8 @@ fn unchanged(current: &ServiceCondition) -> Condition {
     }
 }
 
-/// Returns an Event if the condition becomes True, or becomes False for a new reason. A change of
-/// the owner alone causes no Event.
+/// Returns an Event if the condition becomes True, becomes False for a new reason, or if the
+/// speakers do not run. A change of the owner alone causes no Event.
 fn announced_notice(service: &Service, desired: &Condition) -> Option<Notice> {
     let current = service.condition(ServiceConditionType::Announced);
     let needs_event = current.is_none_or(|current| {
@@ -425,12 +425,9 @@ fn announced_notice(service: &Service, desired: &Condition) -> Option<Notice> {
         reason: desired.reason.clone(),
         message: (*desired.message).into(),
     };
-    match desired.status {
-        ConditionStatus::True | ConditionStatus::False if needs_event => {
-            Some(with_warning(desired.status == ConditionStatus::False))
-        }
-        ConditionStatus::True | ConditionStatus::False | ConditionStatus::Unknown => None,
-    }
+    let is_reported = desired.status != ConditionStatus::Unknown
+        || *desired.reason == *Reason::SpeakersNotRunning.name();
+    (needs_event && is_reported).then(|| with_warning(desired.status != ConditionStatus::True))
 }
 
 fn condition_for(message: &AssignedMessage<'_>) -> Condition {

@@ -89,11 +89,11 @@ impl State {
         }
     }
 
-    /// Stores a change of a pod. It concerns all Services if a speaker has begun or ceased to run.
+    /// Stores a change of a pod, which may concern all Services.
     pub(in crate::controller::state) fn handle_pod(&mut self, change: Change<Pod>) {
-        let before = self.running_speakers();
-        self.pods.handle(change.or_delete(), Some);
-        if self.running_speakers() != before {
+        let is_list_complete = matches!(change, Change::ResyncDone);
+        let changed = self.pods.handle(change.or_delete(), Some);
+        if is_list_complete || !changed.is_empty() {
             self.recheck_all_services();
         }
     }

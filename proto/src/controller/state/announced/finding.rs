@@ -215,8 +215,14 @@ impl DiagnosisInput<'_> {
         if self.live_speakers.is_none() && not_advertised.keys().any(is_eligible) {
             return Finding::RouteUnknown;
         }
-        let nodes = self.live_speakers.map(|it| it.stale_routers()).unwrap_or_default();
-        if !nodes.is_empty() && not_advertised.contains_key(&NotAdvertised::NoSpeaker) {
+        let mut nodes = self.live_speakers.map(|it| it.stale_routers()).unwrap_or_default();
+        nodes.retain(|node| {
+            let services = self.services.of(address);
+            let export = self.bgp.map(|it| it.export_from(node, self.cluster, address, services));
+            let export = export.flatten().map(|(_, export)| export);
+            matches!(export, Some(Err(NotAdvertised::NoSpeaker)))
+        });
+        if !nodes.is_empty() {
             return Finding::NotRunning { nodes, bgp: true };
         }
         let mut causes = Causes::default();
@@ -235,15 +241,26 @@ impl DiagnosisInput<'_> {
     fn unannounced(&self, address: IpAddr) -> Finding<'_> {
         match self.layer2.get(&address) {
             Some(layer2) if !layer2.has_endpoint() => self.no_endpoint(address),
-            Some(layer2) => match self.live_speakers.map(|it| it.stale_owners(address)) {
-                Some(nodes) if !nodes.is_empty() => Finding::NotRunning { nodes, bgp: false },
-                Some(_) | None => self.unowned(layer2),
+            Some(layer2) => match self.stopped_owners(layer2) {
+                nodes if nodes.is_empty() => self.unowned(layer2),
+                nodes => Finding::NotRunning { nodes, bgp: false },
             },
             None => match self.cluster.pool_of(self.service.pool_annotation.as_deref(), address) {
                 Some(pool) => Finding::NoAdvertisement { pool: &pool.name },
                 None => Finding::NoPool,
             },
         }
+    }
+
+    /// Returns the nodes whose stopped speaker lists the address, and which may still announce it.
+    fn stopped_owners<'s>(&'s self, layer2: &Layer2Address<'s, 's>) -> Vec<&'s str> {
+        let mut nodes =
+            self.live_speakers.map(|it| it.stale_owners(layer2.address())).unwrap_or_default();
+        let is_eligible = |node: &Node| layer2.eligibility(self.cluster, node).is_ok();
+        nodes.retain(|name| {
+            self.cluster.nodes().any(|node| *node.name == **name && is_eligible(node))
+        });
+        nodes
     }
 
     fn no_endpoint(&self, address: IpAddr) -> Finding<'_> {

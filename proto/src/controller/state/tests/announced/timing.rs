@@ -162,7 +162,8 @@ fn changes_of_other_objects_are_written_to_the_condition() {
     let last = without_hellos_of("n1", speaker("n3", &[]));
     assert_eq!(
         reason_after(&mut cluster, Event::Speaker(Change::Apply(last))),
-        "SpeakersNotRunning"
+        "NoCandidateNode",
+        "n1 has stopped, and the advertisement does not select it"
     );
 }
 
