@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{Key, metadata};
 
-/// Label selector of the pods of an installation, whose other pods have other names.
+/// Label selector of FerroLB's pods.
 pub const PODS_SELECTOR: &str = "app.kubernetes.io/name=ferrolb";
 /// Label with the component of a pod.
 const COMPONENT_LABEL: &str = "app.kubernetes.io/component";

@@ -55,8 +55,8 @@ pub(super) const CONDITION_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for which the facts must differ from the written condition before a new one is written. A
 /// condition `True` is exempt, unless an owner has a flaw or is about to change.
 pub(super) const CONDITION_DELAY: Duration = Duration::from_secs(3);
-/// The same for the condition that speakers do not run: longer than the restart of a speaker, and
-/// together with the kubelet's report at most 30 s.
+/// The same for the reason `SpeakersNotRunning`: longer than the restart of a speaker. With the
+/// time until the kubelet reports the pod, it stays below 30 s.
 pub(super) const RESTART_DELAY: Duration = Duration::from_secs(10);
 /// Maximum number of Services that one pass of the main loop checks.
 const CHECKS_PER_PASS_MAX: usize = 128;

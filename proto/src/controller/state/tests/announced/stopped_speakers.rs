@@ -158,3 +158,23 @@ fn stopped_speakers_confirm_nobody() {
     report_speaker(&mut cluster, last);
     assert_eq!(settled(&mut cluster).1, "10.0.0.0 from n3 (eth0)");
 }
+
+#[test]
+fn a_new_leader_reports_no_stopped_speaker_as_announcing() {
+    let mut cluster = running();
+    report_running(&mut cluster, &[]);
+    assert_eq!(settled(&mut cluster).0, "SpeakersNotRunning");
+    let warning = cluster.notices.last().map(|notice| (&*notice.reason, notice.warning));
+    assert_eq!(warning, Some(("SpeakersNotRunning", true)), "there is an Event");
+    cluster.state = State::new(config());
+    let written = cluster.log.len();
+    let speakers = vec![speaker("n1", &["10.0.0.0"]), speaker("n2", &[]), speaker("n3", &[])];
+    Topology { speakers, ..Topology::default() }.report_lists(&mut cluster, Order::ByName);
+    // The list of pods arrives last. Without it, the old SpeakerStatuses confirm each other.
+    for write in cluster.writes() {
+        cluster.write(&write);
+    }
+    report_running(&mut cluster, &[]);
+    assert_eq!(settled(&mut cluster).0, "SpeakersNotRunning");
+    assert_eq!(cluster.log.len(), written, "the Service is not written");
+}
