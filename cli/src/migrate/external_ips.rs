@@ -7,12 +7,11 @@ use std::net::IpAddr;
 
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::controller::state::{Config, Names};
-use ferrolb_proto::range::AddressRange;
 use serde_json::{Value, json};
 
 use super::change::{Annotations, shared};
 use super::installed::Installed;
-use super::merge::Merged;
+use super::merge::{Merged, addresses_of_other_pools};
 use super::predict::{Expected, predict};
 use super::shell::{self, list_addresses, on_service, quoted, speakers};
 use super::{ManifestFile, Migration, Problem, Step};
@@ -141,11 +140,8 @@ fn manifests(
     in_use: &BTreeSet<IpAddr>,
     ferrolb: &str,
 ) -> Vec<Value> {
-    let pools = objects.of(api::GROUP, CustomResourceKind::IPAddressPool.name());
-    let pools = pools.filter(|pool| objects::name(pool) != POOL);
-    let ranges = pools.flat_map(|pool| texts(pool, "/spec/addresses"));
-    let ranges: Vec<AddressRange> = ranges.filter_map(|text| text.parse().ok()).collect();
-    let is_new = |address: &&IpAddr| !ranges.iter().any(|range| range.contains(**address));
+    let others = addresses_of_other_pools(objects, |name| name == POOL);
+    let is_new = |address: &&IpAddr| !others.contains(**address);
     let new: Vec<&IpAddr> = in_use.iter().filter(is_new).collect();
     if new.is_empty() {
         return Vec::new();

@@ -14,7 +14,7 @@ use super::installed::Installed;
 use super::kube_vip_bgp::{Peers, Secret};
 use super::kube_vip_pools::Pools;
 use super::kube_vip_steps::Settings;
-use super::merge::{Merged, password_secret};
+use super::merge::{Merged, addresses_of_other_pools, password_secret};
 use super::predict::{Expected, predict};
 use super::{ManifestFile, Migration, Problem};
 use crate::objects::{
@@ -63,7 +63,9 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         .map(|service| Annotations::keep(service, &objects::addresses(service), &shared))
         .collect();
     let mut config = objects.of(CORE, "ConfigMap").filter(|it| namespace(it) == NAMESPACE);
-    let pools = Pools::read(config.find(|it| name(it) == "kubevip"), &services);
+    let is_own = |name: &str| name.starts_with(POOL_PREFIX);
+    let others = addresses_of_other_pools(objects, is_own);
+    let pools = Pools::read(config.find(|it| name(it) == "kubevip"), &services, &others);
     let bgp = found.iter().find(|it| it.is("bgp_enable"));
     let peers = bgp.map(|it| Peers::read(&it.env, ferrolb)).unwrap_or_default();
     let mut manifests = pools.manifests(ferrolb, is("vip_arp"));
@@ -77,7 +79,6 @@ pub fn plan(objects: &Objects, directory: &str, ferrolb: &str) -> Migration {
         problems.extend(installed.lost(objects, class));
         problems.extend(bgp.and_then(|_| installed.without_bgp(objects)));
     }
-    let is_own = |name: &str| name.starts_with(POOL_PREFIX);
     let merged = Merged::of(objects, manifests, is_own);
     problems.extend(merged.problems.iter().cloned());
     let after = merged.applied_to(changed(objects, &changes));

@@ -35,9 +35,9 @@ pub struct Pools {
 
 impl Pools {
     /// Reads the ConfigMap. `services` are the Services that kube-vip serves; each of their
-    /// addresses is in a pool afterwards.
+    /// addresses is in a pool afterwards, or in one of `other_pools` already.
     #[must_use]
-    pub fn read(config: Option<&Value>, services: &[&Value]) -> Self {
+    pub fn read(config: Option<&Value>, services: &[&Value], other_pools: &AddressSet) -> Self {
         let mut pools = Self::default();
         let empty = Map::new();
         let data = config.and_then(|it| it.get("data")?.as_object()).unwrap_or(&empty);
@@ -46,7 +46,8 @@ impl Pools {
         }
         pools.separate();
         for service in services {
-            for address in objects::addresses(service) {
+            let addresses = objects::addresses(service).into_iter();
+            for address in addresses.filter(|address| !other_pools.contains(*address)) {
                 pools.include(namespace(service), address);
             }
         }
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     fn pools(data: Value) -> (Vec<Value>, Vec<Problem>) {
-        let pools = Pools::read(Some(&json!({"data": data})), &[]);
+        let pools = Pools::read(Some(&json!({"data": data})), &[], &AddressSet::default());
         (pools.manifests("ferrolb-system", false), pools.problems)
     }
 

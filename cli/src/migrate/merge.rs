@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::state::{Config, Names};
+use ferrolb_proto::range::AddressSet;
 use ferrolb_proto::store::Change;
 use serde_json::{Value, json};
 
@@ -18,6 +19,8 @@ use crate::objects::{self, Objects, name, namespace, text, texts};
 const CHANGED: &str = "changed.yaml";
 /// Name of the file with the same objects as they are before the migration.
 const FORMER: &str = "former.yaml";
+/// A time of creation after those of all existing objects.
+const CREATED: &str = "9999-01-01T00:00:00Z";
 /// Lists to which a further run adds values.
 const POOL_LISTS: [&str; 2] = ["/spec/addresses", "/spec/serviceAllocation/namespaces"];
 const ADVERTISEMENT_LISTS: [&str; 1] = ["/spec/ipAddressPools"];
@@ -68,11 +71,21 @@ impl Merged {
         merged
     }
 
-    /// Returns the objects after the migration.
+    /// Returns the objects after the migration, with the times of their creation: of two that
+    /// conflict, FerroLB uses the older one.
     pub(super) fn applied_to(&self, objects: Objects) -> Objects {
-        let changed: BTreeSet<_> = self.changed.iter().map(identity).collect();
-        let kept = objects.without(|object| changed.contains(&identity(object)));
-        kept.with(self.new.iter().chain(&self.changed).cloned())
+        let created_at = |object: &Value, time: &Value| {
+            let mut object = object.clone();
+            object["metadata"]["creationTimestamp"] = time.clone();
+            object
+        };
+        let find = |changed: &Value| objects.iter().find(|it| identity(it) == identity(changed));
+        let time = |changed: &Value| find(changed).map_or(&Value::Null, creation_time);
+        let changed = self.changed.iter().map(|it| created_at(it, time(it)));
+        let new = self.new.iter().map(|it| created_at(it, &json!(CREATED)));
+        let after: Vec<_> = changed.chain(new).collect();
+        let replaced: BTreeSet<_> = self.changed.iter().map(identity).collect();
+        objects.without(|object| replaced.contains(&identity(object))).with(after)
     }
 
     /// Returns whether the migration changes no object.
@@ -107,6 +120,24 @@ impl Merged {
         let delete = (!self.new.is_empty()).then_some(delete);
         delete.into_iter().chain((!self.changed.is_empty()).then_some(restore)).collect()
     }
+}
+
+/// Returns the addresses of the pools that no run of this migration has created. Pools must not
+/// overlap.
+pub(super) fn addresses_of_other_pools(
+    objects: &Objects,
+    is_own: impl Fn(&str) -> bool,
+) -> AddressSet {
+    let pools = objects.of(api::GROUP, CustomResourceKind::IPAddressPool.name());
+    let others = pools.filter(|pool| !is_own(name(pool)));
+    let mut addresses = AddressSet::default();
+    let ranges = others.flat_map(|pool| texts(pool, "/spec/addresses"));
+    ranges.filter_map(|text| text.parse().ok()).for_each(|range| addresses.insert(range));
+    addresses
+}
+
+fn creation_time(object: &Value) -> &Value {
+    &object["metadata"]["creationTimestamp"]
 }
 
 fn identity(object: &Value) -> (&str, &str, &str, &str) {
@@ -187,6 +218,22 @@ mod tests {
 
     fn merged(existing: &[Value], wanted: Value) -> Merged {
         Merged::of(&Objects::new(existing.iter().cloned()), vec![wanted], |name| name == "own")
+    }
+
+    #[test]
+    fn a_new_object_is_younger_than_those_that_remain() {
+        let mut existing = pool("own", restricted(&["10.0.0.1"], &["a"]));
+        existing["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let objects = Objects::new([existing]);
+        let wanted = vec![
+            pool("own", restricted(&["10.0.0.2"], &["a"])),
+            pool("other", json!({"addresses": ["10.0.0.3"]})),
+        ];
+        let merged = Merged::of(&objects, wanted, |name| name == "own");
+        let after = merged.applied_to(objects);
+        let mut times: Vec<_> = after.iter().map(|it| (name(it), creation_time(it))).collect();
+        times.sort_unstable_by_key(|(name, _)| *name);
+        assert_eq!(times, [("other", &json!(CREATED)), ("own", &json!("2026-01-01T00:00:00Z"))]);
     }
 
     #[test]

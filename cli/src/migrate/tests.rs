@@ -212,6 +212,33 @@ fn a_pool_on_trial_of_the_same_name_is_a_problem_and_remains() {
 }
 
 #[test]
+fn a_pool_of_the_plan_neither_repeats_nor_replaces_an_older_pool() {
+    let older = |name: &str, address: &str| {
+        let mut pool = pool(name, json!({"addresses": [address]}));
+        pool["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+        pool
+    };
+    // The first address is in the pool for the fixed addresses, the second in that of a namespace.
+    let pools = [older("lan", "192.168.1.10"), older("trial", "192.168.1.232")];
+    let objects = read(&["kube_vip.yaml"]).with(pools);
+    let plan = kube_vip::plan(
+        &objects.with([served("trial", "trial", "192.168.1.232")]),
+        DIRECTORY,
+        FERROLB,
+    );
+    let written = plan.files.iter().flat_map(|it| &it.objects);
+    assert!(written.clone().count() > 1);
+    assert!(
+        written.into_iter().all(|it| objects::name(it) != "kube-vip-fixed"),
+        "{:#?}",
+        plan.files
+    );
+    assert!(keeps(&plan, "trial"), "{:#?}", plan.services);
+    let invalid = plan.problems.iter().any(|it| it.object == "IPAddressPool kube-vip-shop");
+    assert!(invalid, "{:#?}", plan.problems);
+}
+
+#[test]
 fn a_class_of_kube_vip_is_set_after_kube_vip_has_stopped() {
     let text = fs::read_to_string(fixture("kube_vip_bgp.yaml")).unwrap();
     let text = text

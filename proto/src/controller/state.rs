@@ -29,6 +29,7 @@ mod service;
 mod service_addresses;
 mod sharing;
 mod slices;
+mod stale_speakers;
 mod validity;
 mod write_queue;
 
@@ -53,6 +54,7 @@ use custom_resources::CustomResources;
 use messages::pool::PoolFault;
 use node_failure::NodeFailures;
 use slices::Slices;
+use stale_speakers::StaleSpeakers;
 use write_queue::WriteQueue;
 
 pub use announced::{NodeVerdict, Verdict};
@@ -157,6 +159,7 @@ pub struct State {
     write_queue: WriteQueue,
     /// Services whose condition `Announced` needs a recheck.
     rechecks: RecheckQueue,
+    stale_speakers: StaleSpeakers,
     node_failures: NodeFailures,
     counters: ServiceCounters,
     /// Assignment latencies that the metrics have not read yet: times from the assignment of a
@@ -200,6 +203,7 @@ impl State {
             retry_at: Instant::ZERO,
             write_queue: WriteQueue::default(),
             rechecks: RecheckQueue::default(),
+            stale_speakers: StaleSpeakers::default(),
             node_failures: NodeFailures::default(),
             counters: ServiceCounters::default(),
             latencies: Vec::new(),

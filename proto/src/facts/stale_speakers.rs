@@ -26,7 +26,8 @@ impl RunningSpeakers {
         Self(Some(speakers.map(|pod| pod.node.clone()).collect()))
     }
 
-    fn lack(&self, node: &str) -> bool {
+    /// Returns whether the pods show that no speaker runs on a node.
+    pub(crate) fn lack(&self, node: &str) -> bool {
         self.0.as_ref().is_some_and(|running| !running.contains(node))
     }
 }

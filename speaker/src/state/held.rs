@@ -91,7 +91,7 @@ impl State {
 
     /// Returns whether an address that a Service had is missing in its status although the
     /// controller has not taken it: the Service has no other address of a pool in this family, and
-    /// the address belongs to no other Service and no Node.
+    /// no other Service has the address.
     fn may_hold(&self, service: &Service, address: IpAddr) -> bool {
         let family = Family::of(address);
         let is_in_pool = |address: IpAddr| {
@@ -103,8 +103,7 @@ impl State {
             shown.any(|shown| shown == address || Family::of(shown) == family && is_in_pool(shown));
         let mut services = self.services.with_address(address);
         let is_of_another = services.any(|(key, _)| **key != service.key);
-        let is_of_node = self.nodes.values().any(|node| node.addresses.contains(&address));
-        service.families.contains(&family) && !is_replaced && !is_of_another && !is_of_node
+        service.families.contains(&family) && !is_replaced && !is_of_another
     }
 
     /// Ends the hold of a Service's addresses.
@@ -171,6 +170,10 @@ mod tests {
         apply(&mut state, assigned("a"), 0);
         assert!(apply(&mut state, cleared("a"), 1_000).is_empty(), "the plan stays the same");
         apply(&mut state, cleared("a"), 4_000);
+        // The controller does not take an address of a Node, either.
+        let node = Node { name: "n".into(), addresses: vec![ADDRESS], ..Node::default() };
+        state.handle(Event::Node(Change::Apply(node)), Instant::from_millis(4_000));
+        apply(&mut state, cleared("a"), 4_000);
         assert_eq!(
             (owners(&state).len(), state.deadline()),
             (1, Some(Instant::from_millis(6_000)))
@@ -209,12 +212,6 @@ mod tests {
         apply(&mut state, assigned("a"), 0);
         apply(&mut state, changed(), 1_000);
         assert_eq!(owners(&state), Vec::<String>::new(), "the Service has another address");
-
-        apply(&mut state, assigned("a"), 2_000);
-        let node = Node { name: "n".into(), addresses: vec![ADDRESS], ..Node::default() };
-        state.handle(Event::Node(Change::Apply(node)), Instant::ZERO);
-        apply(&mut state, cleared("a"), 3_000);
-        assert_eq!(owners(&state), Vec::<String>::new(), "the address belongs to a Node");
 
         let single = Service { families: vec![Family::V6], ..cleared("b") };
         apply(&mut state, Service { assigned: vec![address(205)], ..assigned("b") }, 4_000);

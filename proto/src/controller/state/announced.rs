@@ -124,11 +124,8 @@ impl State {
         if !self.can_check_announced() || !self.rechecks.is_due(now) {
             return;
         }
-        if self.rechecks.stale_speakers.is_none() {
-            self.rechecks.stale_speakers = Some(self.stale());
-        }
-        let no_speakers = BTreeSet::new();
-        let stale = self.rechecks.stale_speakers.as_ref().unwrap_or(&no_speakers);
+        self.update_stale_speakers();
+        let stale = &self.stale_speakers.nodes;
         let checked =
             self.with_check_context(stale, |context| self.check_due_services(context, now));
         for (key, in_round, result) in checked {

@@ -207,7 +207,9 @@ impl State {
             comparison.compare(resources.profiles.values(), &());
         }
         if has_peers && has_profiles && has_speakers {
-            let inputs = bgp::peers::PeerStatusInputs::of(resources, &self.nodes, &self.speakers);
+            let stale = &self.stale_speakers.nodes;
+            let inputs =
+                bgp::peers::PeerStatusInputs::of(resources, &self.nodes, &self.speakers, stale);
             comparison.compare(resources.peers.values(), &inputs);
         }
         if resources.communities.is_complete() {

@@ -42,6 +42,7 @@ impl State {
             }
             deferred.iter().for_each(|key| self.decide(key, now));
         }
+        self.update_stale_speakers();
         self.update_custom_resources(now);
     }
 

@@ -1,7 +1,7 @@
 //! Explanations of Services and pools for `kubectl ferrolb`, which fills a state with a copy of the
 //! objects. They follow from the same facts as the conditions. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -14,7 +14,7 @@ use super::pool_addresses::AddressCounts;
 use super::service::{self, Role, ServiceEntry};
 use crate::api::ConditionStatus;
 use crate::controller::desired::NOT_WRITTEN;
-use crate::facts::{AssignedAddress, Key, RunningSpeakers, ServiceConditionType, stale_speakers};
+use crate::facts::{AssignedAddress, Key, ServiceConditionType};
 use crate::range::AddressRange;
 
 /// A Service of type LoadBalancer, with its addresses.
@@ -192,21 +192,6 @@ impl State {
         match written.filter(|condition| *condition.reason == *STATUS_CONTESTED) {
             Some(contested) => contested.message.to_string(),
             None => service::assigned_text(entry, names).unwrap_or_default(),
-        }
-    }
-
-    /// Returns the nodes whose SpeakerStatus is stale, see [`stale_speakers`].
-    #[must_use]
-    pub fn stale(&self) -> BTreeSet<Box<str>> {
-        let node = |name: &str| self.nodes.get(name);
-        stale_speakers(self.speakers.values(), node, &self.running_speakers())
-    }
-
-    /// Returns the nodes whose speaker has a Ready pod, as far as the pods are known.
-    pub(super) fn running_speakers(&self) -> RunningSpeakers {
-        match self.pods.is_complete() {
-            true => RunningSpeakers::of(self.pods.values()),
-            false => RunningSpeakers::UNKNOWN,
         }
     }
 

@@ -106,8 +106,8 @@ impl State {
         let changed = is_due && std::mem::take(&mut self.node_failures.evidence_changed);
         let failures = &self.node_failures.failures;
         if changed && (!failures.is_idle() || Evidence::is_possible(self.speakers.values())) {
-            let mut evidence =
-                Evidence::new(self.reporting_speakers(), |node| failures.concerns(node));
+            let reporting = self.reporting_speakers();
+            let mut evidence = Evidence::new(reporting.into_iter(), |node| failures.concerns(node));
             // The node of this controller works. Reports that say otherwise are outdated.
             evidence.silent.remove(&self.config.node);
             let nodes = self.nodes.values().map(|node| ((*node.name).into(), node.ready));
@@ -161,10 +161,12 @@ impl State {
         self.slices.services_on(node).filter(move |key| all || is_own(key))
     }
 
-    /// Returns the speakers whose reports count: those of Ready Nodes.
-    fn reporting_speakers(&self) -> impl Iterator<Item = &Speaker> + Clone {
+    /// Returns the speakers whose reports count: those that run on Ready Nodes.
+    fn reporting_speakers(&self) -> Vec<&Speaker> {
+        let running = self.running_speakers();
         let is_ready = |node: &str| self.nodes.get(node).is_some_and(|node| node.ready);
-        self.speakers.values().filter(move |speaker| is_ready(&speaker.node))
+        let reports = |speaker: &&Speaker| is_ready(&speaker.node) && !running.lack(&speaker.node);
+        self.speakers.values().filter(reports).collect()
     }
 
     /// Returns the kubelets that the active leader may have to probe: those of a cluster in which
@@ -172,8 +174,7 @@ impl State {
     #[must_use]
     pub fn kubelets(&self) -> Vec<SocketAddr> {
         let is_on = self.config.node_failure_endpoints != MarkScope::Off;
-        let speakers: Vec<_> =
-            self.reporting_speakers().take(SPEAKERS_WITHOUT_SECOND_REPORT + 1).collect();
+        let speakers = self.reporting_speakers();
         if !is_on || speakers.len() != SPEAKERS_WITHOUT_SECOND_REPORT {
             return Vec::new();
         }

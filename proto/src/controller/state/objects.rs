@@ -90,9 +90,8 @@ impl State {
     pub(super) fn handle_node(&mut self, change: Change<Node>) {
         self.node_failures.evidence_changed();
         for (name, before) in self.nodes.handle(change, Some) {
-            let selected = |node: &Node| (node.labels.clone(), node.ready_unknown);
-            self.custom_resources.statuses_dirty |=
-                before.as_ref().map(selected) != self.nodes.get(&name).map(selected);
+            self.custom_resources.statuses_dirty |= before.as_ref().map(|node| &node.labels)
+                != self.nodes.get(&name).map(|node| &node.labels);
             self.update_node_addresses(&name, &before.unwrap_or_default().addresses);
             self.recheck_all_services();
         }

@@ -15,6 +15,7 @@ impl State {
     /// Starts a round of checks through all Services, after a change that may concern every
     /// Service.
     pub(in crate::controller::state) fn recheck_all_services(&mut self) {
+        self.stale_speakers.is_current = false;
         self.rechecks.begin_round(self.services.len());
     }
 
@@ -94,6 +95,7 @@ impl State {
         let is_list_complete = matches!(change, Change::ResyncDone);
         let changed = self.pods.handle(change.or_delete(), Some);
         if is_list_complete || !changed.is_empty() {
+            self.node_failures.evidence_changed();
             self.recheck_all_services();
         }
     }

@@ -22,8 +22,6 @@ pub(in crate::controller::state) struct RecheckQueue {
     /// The Service that the round has reached, and the number of Services that are left in the
     /// round.
     round: (Key, usize),
-    /// The nodes whose speakers are not live; `None` if the set must be computed again.
-    pub(super) stale_speakers: Option<BTreeSet<Box<str>>>,
     rate_limit: RateLimit,
 }
 
@@ -68,7 +66,6 @@ impl RecheckQueue {
     /// the previous round has reached.
     pub(super) fn begin_round(&mut self, count: usize) {
         self.round.1 = count;
-        self.stale_speakers = None;
     }
 
     /// Returns the Service that the round has reached, and the number of Services that are left in

@@ -28,6 +28,8 @@ pub(in crate::controller::state) struct PeerStatusInputs<'a> {
     pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
     /// The nodes that have a SpeakerStatus, each with the content of its SpeakerStatus.
     pub(super) speakers: Vec<(&'a Node, &'a Speaker)>,
+    /// The nodes whose SpeakerStatus is stale.
+    pub(super) stale: &'a BTreeSet<Box<str>>,
 }
 
 impl<'a> PeerStatusInputs<'a> {
@@ -36,6 +38,7 @@ impl<'a> PeerStatusInputs<'a> {
         own: &'a CustomResources,
         nodes: &'a Store<Arc<str>, Node>,
         speakers: &'a Store<Box<str>, Speaker>,
+        stale: &'a BTreeSet<Box<str>>,
     ) -> Self {
         let labels: Vec<_> = nodes.values().map(|node| &node.labels).collect();
         Self {
@@ -46,6 +49,7 @@ impl<'a> PeerStatusInputs<'a> {
                 .values()
                 .filter_map(|current| Some((nodes.get(&*current.node)?, current)))
                 .collect(),
+            stale,
         }
     }
 }
@@ -199,8 +203,8 @@ impl<'a> PeerStatusInputs<'a> {
             let session = sessions.iter().find(|session| session.peer == peer.name);
             let on = |why| NodeSession { node: &node.name, why };
             let reported = session.map_or("", |session| &session.message);
-            if node.ready_unknown {
-                missing.push(on(SessionIssue::NodeLost));
+            if self.stale.contains(&*node.name) {
+                missing.push(on(SessionIssue::SpeakerNotRunning));
             } else if session.is_none_or(|session| !session.established) {
                 missing.push(on(SessionIssue::Reported(reported)));
             } else if session.is_some_and(|session| session.bfd_down) && !reported.is_empty() {

@@ -91,8 +91,8 @@ pub(in crate::controller::state) struct NodeSession<'a> {
 pub(in crate::controller::state) enum SessionIssue<'a> {
     /// The message that the node's speaker reports; empty if the speaker has not reported one yet.
     Reported(&'a str),
-    /// The Node's kubelet has stopped reporting.
-    NodeLost,
+    /// The SpeakerStatus of the node is stale.
+    SpeakerNotRunning,
 }
 
 /// The content of a BGPPeer's condition `Established`.
@@ -148,10 +148,9 @@ impl Display for FirstCause<'_> {
                 write!(f, "; {node}: the speaker has not reported a cause yet")
             }
             SessionIssue::Reported(why) => write!(f, "; {node}: {why}"),
-            SessionIssue::NodeLost => write!(
-                f,
-                "; {node}: its kubelet does not report. See `kubectl describe node {node}`"
-            ),
+            SessionIssue::SpeakerNotRunning => {
+                write!(f, "; {node}: its speaker does not run. See `kubectl describe node {node}`")
+            }
         }
     }
 }

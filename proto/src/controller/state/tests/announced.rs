@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controller::state::announced::CONDITION_DELAY;
+pub(super) use stopped_speakers::report_running;
 
 const ADDRESS: &str = "10.0.0.1";
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::controller::desired::{NodeAction, NodeTask, Services};
 use crate::controller::state::node_failure::EVALUATION_INTERVAL_MIN;
 use crate::controller::state::tests::announced::{
-    endpoint_slice, ready_node, reason_and_message, speaker,
+    endpoint_slice, ready_node, reason_and_message, report_running, speaker,
 };
 
 use WatchedNodeState::{Replies, Silent};
@@ -177,6 +177,21 @@ fn a_status_of_a_node_that_is_not_ready_proves_nothing() {
     pass_confirmation(&mut cluster);
     let kinds: Vec<_> = cluster.state.node_tasks().iter().map(|it| &it.action).collect();
     assert_eq!(kinds, [&NodeAction::ProbeKubelet(None)], "one of two speakers remains");
+}
+
+#[test]
+fn a_status_of_a_speaker_that_does_not_run_proves_nothing() {
+    let reported = |running: &[&str]| {
+        let mut cluster = cluster(MarkScope::Services);
+        // n1 still receives others, so only its pod shows that its speaker has stopped.
+        report_running(&mut cluster, running);
+        report(&mut cluster, Silent);
+        pass_confirmation(&mut cluster);
+        let kinds: Vec<_> = cluster.state.node_tasks().iter().map(|it| &it.action).collect();
+        kinds == [&NodeAction::ProbeKubelet(None)]
+    };
+    assert!(!reported(&["n1", "n2", "n3"]), "two speakers report n3");
+    assert!(reported(&["n2", "n3"]), "n2 alone reports n3");
 }
 
 #[test]

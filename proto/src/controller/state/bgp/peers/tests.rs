@@ -47,6 +47,7 @@ fn valid_condition(spec: &Value, others: Vec<BgpPeer>, speakers: &[Speaker]) -> 
         conflicts: conflicts(all.iter(), &[&rack("x"), &rack("y")]),
         secrets: secrets(speakers.iter()),
         speakers: Vec::new(),
+        stale: &BTreeSet::new(),
         profiles: profiles.iter().map(|profile| (&*profile.name, profile)).collect(),
     };
     let condition =
@@ -191,7 +192,7 @@ fn a_profile_reports_invalid_fields_if_the_crd_has_conditions() {
     }
 }
 
-/// A node: its rack, whether its kubelet has stopped reporting, and the sessions of its speaker.
+/// A node: its rack, whether its SpeakerStatus is stale, and the sessions of its speaker.
 type NodeSessions = (&'static str, bool, Option<Box<[SpeakerSession]>>);
 
 /// Returns the session with `tor`, which is established if `message` is `None`.
@@ -230,7 +231,7 @@ fn session_cases() -> Vec<(Vec<NodeSessions>, Option<&'static str>, &'static str
         (
             vec![("x", true, tor_session(None))],
             Some("0/1"),
-            "no session on n0; n0: its kubelet does not report",
+            "no session on n0; n0: its speaker does not run",
         ),
         (
             vec![("y", false, tor_session(Some("no"))), up()],
@@ -278,24 +279,25 @@ fn check_sessions(status: &PeerStatus, expect: Option<&str>, text: &str) {
 
 #[test]
 fn a_peer_counts_its_sessions_and_names_nodes_without_one() {
-    let node = |i: usize, rack_name: &str, ready_unknown| Node {
+    let node = |i: usize, rack_name: &str| Node {
         name: format!("n{i}").into(),
         labels: rack(rack_name),
-        ready_unknown,
         ..Node::default()
     };
     for (nodes, expect, text) in session_cases() {
-        let nodes = nodes
-            .into_iter()
-            .enumerate()
-            .map(|(i, (rack, ready_unknown, bgp))| (node(i, rack, ready_unknown), bgp));
-        let all: Vec<_> =
-            nodes.map(|(node, bgp)| (node, Speaker { bgp, ..Speaker::default() })).collect();
+        let nodes = nodes.into_iter().enumerate();
+        let nodes = nodes.map(|(i, (rack, is_stale, bgp))| (node(i, rack), is_stale, bgp));
+        let all: Vec<_> = nodes
+            .map(|(node, is_stale, bgp)| (node, is_stale, Speaker { bgp, ..Speaker::default() }))
+            .collect();
+        let stale = all.iter().filter(|(_, is_stale, _)| *is_stale);
+        let stale = stale.map(|(node, ..)| (*node.name).into()).collect();
         let inputs = PeerStatusInputs {
             conflicts: BTreeMap::new(),
             secrets: BTreeMap::new(),
             profiles: BTreeMap::new(),
-            speakers: all.iter().map(|(node, speaker)| (node, speaker)).collect(),
+            speakers: all.iter().map(|(node, _, speaker)| (node, speaker)).collect(),
+            stale: &stale,
         };
         let selects = json!({"nodeSelectors": [{"matchLabels": {"rack": "x"}}]});
         let mut tor = peer("tor", 1, &selects);

@@ -337,3 +337,29 @@ fn an_overridden_advertisement_is_named() {
                 one with another localPref, med or asPathPrepend)";
     assert_eq!(reason_and_message(&cluster, "a").1, text);
 }
+
+#[test]
+fn a_bgp_peer_counts_no_session_of_a_speaker_that_does_not_run() {
+    let mut cluster = bgp_cluster(vec![], ["tor!", "tor!", ""], None);
+    report_list(&mut cluster, std::iter::empty(), Event::BfdProfile);
+    let mut sessions = |event: Event| {
+        cluster.now = cluster.now + CONDITION_DELAY;
+        cluster.handle(event);
+        let written = cluster.writes().into_iter().find_map(|write| match write.status {
+            Status::CustomResource(_, CustomResourceStatus::Peer(status)) => status.sessions,
+            _ => None,
+        });
+        cluster.settle();
+        written.as_deref().map(str::to_owned)
+    };
+    let speaker_event = |speaker| Event::Speaker(Change::Apply(speaker));
+    let second = || bgp_speaker("n2", &[], &["tor!"]);
+    let third = || speaker("n3", &[]);
+    sessions(speaker_event(without_hellos_of("n1", second())));
+    let stale = sessions(speaker_event(without_hellos_of("n1", third())));
+    assert_eq!(stale.as_deref(), Some("1/2"), "nobody receives the hellos of n1");
+    assert_eq!(sessions(speaker_event(second())).as_deref(), Some("2/2"));
+    let unknown = Node { ready_unknown: true, ..ready_node("n1") };
+    let kubelet = sessions(Event::Node(Change::Apply(unknown)));
+    assert_eq!(kubelet, None, "only the kubelet of n1 does not report");
+}

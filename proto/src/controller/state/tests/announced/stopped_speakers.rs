@@ -17,7 +17,7 @@ fn pod(component: Component, node: &str, ready: bool) -> Pod {
 }
 
 /// Reports a Ready controller, and a Ready speaker on each of these nodes, as the list of all pods.
-fn report_running(cluster: &mut Cluster, nodes: &[&str]) {
+pub(in crate::controller::state::tests) fn report_running(cluster: &mut Cluster, nodes: &[&str]) {
     let speakers = nodes.iter().map(|node| pod(Component::Speaker, node, true));
     let pods = speakers.chain([pod(Component::Controller, "n1", true)]);
     report_list(cluster, pods.map(Change::Apply), Event::Pod);

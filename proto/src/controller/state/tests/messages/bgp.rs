@@ -129,9 +129,9 @@ fn every_state_of_the_sessions_has_its_message() {
             (SessionMessage::NoSession(vec![reported("n1", why), reported("n2", why)]), "NoSession", "no session on n1, n2; n1: no connection to the router: check the route to it, and that it listens on port 179"),
             (SessionMessage::NoSession(vec![reported("n1", "")]), "NoSession", "no session on n1; n1: the speaker has not reported a cause yet"),
             (
-                SessionMessage::NoSession(vec![NodeSession { node: "n1", why: SessionIssue::NodeLost }]),
+                SessionMessage::NoSession(vec![NodeSession { node: "n1", why: SessionIssue::SpeakerNotRunning }]),
                 "NoSession",
-                "no session on n1; n1: its kubelet does not report. See `kubectl describe node n1`"
+                "no session on n1; n1: its speaker does not run. See `kubectl describe node n1`"
             ),
         ],
     );
