@@ -102,7 +102,7 @@ impl Served {
             metallb.wait_served(name)?;
             wait_served_by_metallb(lab, name)?;
             let address = services::address(lab, name)?;
-            served.push((name, address, segment::wait_owner(lab, address)?));
+            served.push((name, address, metallb.wait_announced(address)?));
         }
         // MetalLB without FRR rejects a BFDProfile, and keeps its configuration until it restarts.
         lab.apply_objects(&[object("v1beta1", "BFDProfile", json!({"receiveInterval": 300}))])?;

@@ -2,7 +2,7 @@
 //! built from its Go module. MetalLB runs as processes of the lab. Its workloads and pods are
 //! objects in the API only, so a test stops the processes when a command stops the workloads.
 
-use crate::services;
+use crate::{segment, services};
 use anyhow::{Result, ensure};
 use ferrolb_lab::process::{self, Launch};
 use ferrolb_lab::setup::metallb;
@@ -11,6 +11,7 @@ use ferrolb_lab::{Lab, Signal, wait};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const METRICS_PORT: &str = "9121";
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
 /// Maximum time until MetalLB serves a Service.
 const SERVED_MAX: Duration = Duration::from_secs(30);
+/// Maximum time until a speaker of MetalLB announces an address. Between attempts, MetalLB waits up
+/// to twice as long each time.
+const ANNOUNCED_MAX: Duration = Duration::from_secs(60);
 
 /// MetalLB in a lab.
 pub(crate) struct MetalLb<'a> {
@@ -99,6 +103,13 @@ impl<'a> MetalLb<'a> {
             let is_annotated = service.annotations().contains_key(ASSIGNED_ANNOTATION);
             ensure!(is_annotated, "the Service lacks the annotation");
             Ok((!services::addresses(&service).is_empty()).then_some(()))
+        })
+    }
+
+    /// Waits until exactly one node replies for an address, and returns the node.
+    pub(crate) fn wait_announced(&self, address: Ipv4Addr) -> Result<String> {
+        wait::until_heard(&format!("MetalLB announces {address}"), ANNOUNCED_MAX, || {
+            segment::owner(self.lab, address).map(Some)
         })
     }
 
