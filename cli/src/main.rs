@@ -55,6 +55,7 @@ async fn main() -> ExitCode {
 /// Connection to the API server, and the namespace of the installation.
 struct Cluster {
     client: Client,
+    server: String,
     installation: String,
     default_namespace: String,
 }
@@ -68,7 +69,7 @@ async fn run(Args { connection, command }: Args) -> Result<ExitCode> {
         }
         Command::Check { pre, strict, output } => connect().await?.check(pre, strict, output).await,
         Command::Init { pool, range, yes } => {
-            connect().await?.init(&Request { pool, range }, yes).await
+            connect().await?.init(&Request { pool, range, yes }).await
         }
         Command::Plan { files, kustomize, delete, fail_on, output } => {
             let kubectl =
@@ -93,6 +94,7 @@ impl Cluster {
         let config = config(connection).await?;
         Ok(Self {
             default_namespace: config.default_namespace.clone(),
+            server: config.cluster_url.host().unwrap_or_default().to_owned(),
             client: Client::try_from(config)?,
             installation: connection.installation.clone(),
         })
@@ -173,9 +175,9 @@ impl Cluster {
         Ok(if report.incomplete { ExitCode::from(FAILED) } else { code(report.is_good(strict)) })
     }
 
-    async fn init(&self, request: &Request, yes: bool) -> Result<ExitCode> {
+    async fn init(&self, request: &Request) -> Result<ExitCode> {
         let (client, namespace) = (&self.client, &self.installation);
-        init::apply::init(client, namespace, unix_time(), request, yes, print).await?;
+        init::apply::init(client, namespace, unix_time(), &self.server, request, print).await?;
         Ok(ExitCode::SUCCESS)
     }
 

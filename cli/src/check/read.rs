@@ -2,6 +2,8 @@
 //! A read that the user may not perform leaves a message in [`ClusterFacts::denied`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ferrolb_proto::api::{self, ConditionStatus, CustomResourceKind};
@@ -26,11 +28,24 @@ use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, We
 use super::finding::Category;
 use super::rbac::{self, Permission};
 use super::reviews;
+use crate::init::propose::AddressesInUse;
 use crate::read::{NoPermission, permitted};
 use crate::snapshot::Snapshot;
 
 /// API groups whose objects MetalLB and FRR-K8s validate by webhooks.
 const WEBHOOK_GROUPS: [&str; 2] = ["metallb.io", "frrk8s.metallb.io"];
+
+/// ConfigMap of kubeadm in the namespace `kube-system`.
+const KUBEADM_CONFIG: &str = "kubeadm-config";
+/// Maximum time for the resolution of one name.
+const RESOLVE_MAX: Duration = Duration::from_secs(2);
+
+/// The configuration file in the ConfigMap of kubeadm.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct KubeadmConfig {
+    control_plane_endpoint: Option<String>,
+}
 
 /// The configuration file in the ConfigMap of kube-proxy.
 #[derive(Deserialize, Default)]
@@ -121,19 +136,21 @@ pub async fn read(
 pub struct AddressFacts {
     /// The objects that FerroLB reads.
     pub objects: Objects,
-    /// Ranges of cluster IPs. Without ServiceCIDRs: the cluster IPs.
-    pub service_ranges: Vec<AddressRange>,
-    /// Messages of the API server about lists that it does not permit, and that the facts can lack:
-    /// those of Namespaces and ServiceCIDRs.
+    /// Addresses in use that are not in these objects.
+    pub in_use: AddressesInUse,
+    /// Messages of the API server about objects that it does not permit to read, and that the facts
+    /// can lack.
     pub denied: Vec<String>,
 }
 
-/// Reads the facts about addresses in use.
+/// Reads the facts about addresses in use. `server` is the host of the API server in the kubeconfig
+/// file.
 ///
 /// # Errors
 /// The API server is unavailable, or does not permit a list that the facts cannot lack.
 pub async fn read_addresses(
     client: &Client,
+    server: &str,
     namespace: &str,
     unix_time: i64,
 ) -> Result<AddressFacts> {
@@ -142,9 +159,10 @@ pub async fn read_addresses(
     let objects = objects(snapshot, unix_time);
     let mut reader = Reader { client, denied: BTreeSet::new() };
     let service_ranges = reader.service_ranges(Some(&objects)).await?;
+    let in_use = AddressesInUse { service_ranges, api_servers: reader.api_servers(server).await? };
     let denied = reader.denied.into_iter().map(|(_, message)| message);
     let denied = namespaces_denied.into_iter().chain(denied).collect();
-    Ok(AddressFacts { objects, service_ranges, denied })
+    Ok(AddressFacts { objects, in_use, denied })
 }
 
 fn objects(snapshot: Snapshot, unix_time: i64) -> Objects {
@@ -175,6 +193,15 @@ fn kube_proxy_config(text: &str) -> Option<KubeProxyConfig> {
         mode: file.mode.unwrap_or_default(),
         strict_arp: file.ipvs.and_then(|ipvs| ipvs.strict_arp).unwrap_or(false),
     })
+}
+
+/// Returns the addresses of a host, which may have a port. A name that cannot be resolved has none.
+async fn resolve(host: &str) -> Vec<IpAddr> {
+    let with_port = if host.parse::<IpAddr>().is_ok() { None } else { host.rsplit_once(':') };
+    let (name, _) = with_port.unwrap_or((host, ""));
+    let name = name.trim_matches(['[', ']']);
+    let found = tokio::time::timeout(RESOLVE_MAX, tokio::net::lookup_host((name, 0))).await;
+    found.into_iter().flatten().flatten().map(|address| address.ip()).collect()
 }
 
 /// Reads objects, and collects the messages about reads that are not permitted.
@@ -258,6 +285,31 @@ impl Reader<'_> {
         let services = objects.into_iter().flat_map(|objects| &objects.services);
         let addresses = services.flat_map(|service| &service.demand.cluster_ips);
         Ok(addresses.map(|address| AddressRange::single(*address)).collect())
+    }
+
+    /// Returns the addresses of the API server, each with its source: the kubeconfig file, the
+    /// endpoints of its Service, and `controlPlaneEndpoint` of kubeadm.
+    async fn api_servers(&mut self, server: &str) -> Result<Vec<(&'static str, IpAddr)>> {
+        let slices = Api::<EndpointSlice>::namespaced(self.client.clone(), "default");
+        let of_service = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
+        let slices = self.permitted(Category::Pools, slices.list(&of_service).await)?;
+        let endpoints =
+            slices.into_iter().flatten().flat_map(|slice| slice.endpoints.unwrap_or_default());
+        let endpoints: Vec<_> = endpoints.flat_map(|endpoint| endpoint.addresses).collect();
+        let config = Api::<ConfigMap>::namespaced(self.client.clone(), "kube-system");
+        let config = config.get_opt(KUBEADM_CONFIG).await;
+        let config = self.permitted(Category::Pools, config)?.flatten();
+        let config = config.and_then(|it| it.data?.remove("ClusterConfiguration"));
+        let config: Option<KubeadmConfig> =
+            config.and_then(|text| serde_saphyr::from_str(&text).ok());
+        let kubeadm = config.and_then(|it| it.control_plane_endpoint);
+        let hosts = [("the kubeconfig file", server)].into_iter();
+        let hosts = hosts.chain(endpoints.iter().map(|it| ("Service default/kubernetes", &**it)));
+        let mut addresses = Vec::new();
+        for (source, host) in hosts.chain(kubeadm.iter().map(|it| ("kubeadm-config", &**it))) {
+            addresses.extend(resolve(host).await.into_iter().map(|address| (source, address)));
+        }
+        Ok(addresses)
     }
 
     /// Returns the CRDs by name; `None` if the user may not read them.

@@ -16,8 +16,9 @@ use crate::read::NOT_FOUND;
 /// Field manager of the applied objects.
 const FIELD_MANAGER: &str = "kubectl-ferrolb";
 
-/// Proposes a pool: the explanation goes to stderr, and the YAML to `print`. With `yes`, or after a
-/// confirmation in a terminal, applies the objects.
+/// Proposes a pool: the explanation goes to stderr, and the YAML to `print`. With `--yes`, or after
+/// a confirmation in a terminal, applies the objects. `server` is the host of the API server in the
+/// kubeconfig file.
 ///
 /// # Errors
 /// The API server is unavailable or rejects an object, or there is no free address.
@@ -25,21 +26,21 @@ pub async fn init(
     client: &Client,
     namespace: &str,
     unix_time: i64,
+    server: &str,
     request: &Request,
-    yes: bool,
     print: impl Fn(&str) -> Result<bool>,
 ) -> Result<()> {
-    let facts = read_addresses(client, namespace, unix_time).await?;
-    let AddressFacts { objects, service_ranges, denied } = facts;
+    let facts = read_addresses(client, server, namespace, unix_time).await?;
+    let AddressFacts { objects, in_use, denied } = facts;
     for message in denied {
         eprintln!("note: not all objects could be read: no permission: {message}");
     }
-    let proposal = propose(&objects, &service_ranges, request)?;
+    let proposal = propose(&objects, &in_use, request)?;
     eprint!("{proposal}");
     let Proposal::New(pool) = proposal else { return Ok(()) };
     let names = &objects.installation.config.names;
     print(&manifest::yaml(&pool, names)?)?;
-    if yes || confirmed()? {
+    if request.yes || confirmed()? {
         apply(client, &pool, names).await?;
         let name = &pool.name;
         eprintln!(

@@ -29,6 +29,8 @@ pub struct Request {
     pub pool: Option<String>,
     /// `--range`.
     pub range: Option<String>,
+    /// `--yes`: the pool is created without a confirmation.
+    pub yes: bool,
 }
 
 /// A pool that can be created.
@@ -40,6 +42,15 @@ pub struct ProposedPool {
     pub range: AddressRange,
     /// The subnet of the nodes; `None` if it is not known.
     pub subnet: Option<NodeSubnet>,
+}
+
+/// Addresses in use that are not in FerroLB's objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressesInUse {
+    /// Ranges of cluster IPs. Without ServiceCIDRs: the cluster IPs.
+    pub service_ranges: Vec<AddressRange>,
+    /// Addresses of the API server, each with its source.
+    pub api_servers: Vec<(&'static str, IpAddr)>,
 }
 
 /// The result of the command.
@@ -59,6 +70,13 @@ pub enum NoProposal {
         "no Node has an IPv4 InternalIP, so the subnet is not known: name addresses with --range"
     )]
     NoSubnet,
+    /// No speaker has reported a subnet, and nobody confirms the assumed one.
+    #[error(
+        "no speaker has reported its subnets yet, and --yes does not apply a pool in {0}, which is \
+         assumed: wait until `kubectl ferrolb status` shows the speakers, or name addresses with \
+         --range"
+    )]
+    Assumed(AddressRange),
     /// No address of the subnet is free.
     #[error(
         "no address is free in {0}, the subnet of the nodes: all are in Service or pod ranges, in \
@@ -98,6 +116,8 @@ pub enum Use {
     Pool(String),
     /// A Service, by its name.
     Service(String),
+    /// The API server, as the named object says.
+    ApiServer(&'static str),
 }
 
 impl fmt::Display for Use {
@@ -108,6 +128,7 @@ impl fmt::Display for Use {
             Self::Node(name) => write!(f, "an address of Node {name}"),
             Self::Pool(name) => write!(f, "in IPAddressPool {name}"),
             Self::Service(name) => write!(f, "an address of Service {name}"),
+            Self::ApiServer(source) => write!(f, "the address of the API server in {source}"),
         }
     }
 }
@@ -118,7 +139,7 @@ impl fmt::Display for Use {
 /// See [`NoProposal`].
 pub fn propose(
     objects: &Objects,
-    service_ranges: &[AddressRange],
+    in_use: &AddressesInUse,
     request: &Request,
 ) -> Result<Proposal, NoProposal> {
     let pools: Vec<_> = objects.pools.iter().map(|pool| pool.name.to_string()).collect();
@@ -126,12 +147,15 @@ pub fn propose(
     if !pools.is_empty() && !is_new {
         return Ok(Proposal::Exists(pools));
     }
-    let used = used(objects, service_ranges);
+    let used = used(objects, in_use);
     let subnet = node_subnet(objects);
     let range = match &request.range {
         Some(text) => requested(text, &used)?,
         None => {
             let subnet = subnet.as_ref().ok_or(NoProposal::NoSubnet)?;
+            if subnet.is_assumed && request.yes {
+                return Err(NoProposal::Assumed(subnet.range));
+            }
             free_block(subnet.range, &used).ok_or(NoProposal::NoFreeAddress(subnet.range))?
         }
     };
@@ -140,9 +164,12 @@ pub fn propose(
 }
 
 /// Returns all addresses that a pool may not contain.
-fn used(objects: &Objects, service_ranges: &[AddressRange]) -> Vec<(AddressRange, Use)> {
+fn used(objects: &Objects, in_use: &AddressesInUse) -> Vec<(AddressRange, Use)> {
     let single = |address: &IpAddr| AddressRange::single(*address);
+    let AddressesInUse { service_ranges, api_servers } = in_use;
     let services = service_ranges.iter().map(|range| (*range, Use::Services));
+    let api_servers =
+        api_servers.iter().map(|(source, address)| (single(address), Use::ApiServer(source)));
     let nodes = objects.nodes.iter().flat_map(move |node| {
         let pods = node.pod_cidrs.iter().map(|range| (*range, Use::Pods));
         let own =
@@ -157,7 +184,7 @@ fn used(objects: &Objects, service_ranges: &[AddressRange]) -> Vec<(AddressRange
         let addresses = assigned.chain(service.demand.external_ips.iter().copied());
         addresses.map(move |it| (AddressRange::single(it), Use::Service(service.key.to_string())))
     });
-    services.chain(nodes).chain(pools).chain(assigned).collect()
+    services.chain(nodes).chain(pools).chain(assigned).chain(api_servers).collect()
 }
 
 fn requested(text: &str, used: &[(AddressRange, Use)]) -> Result<AddressRange, NoProposal> {

@@ -9,7 +9,7 @@ use ferrolb_proto::range::AddressRange;
 use serde_json::json;
 
 use super::manifest::yaml;
-use super::propose::{NoProposal, Proposal, Request, propose};
+use super::propose::{AddressesInUse, NoProposal, Proposal, Request, propose};
 use crate::check::facts::Objects;
 use crate::golden::golden;
 use crate::installation::Installation;
@@ -70,7 +70,9 @@ fn ranges(texts: &[&str]) -> Vec<AddressRange> {
 
 /// Returns the proposed range, or the reason why there is none.
 fn proposed(objects: &Objects, service_ranges: &[&str], request: &Request) -> String {
-    match propose(objects, &ranges(service_ranges), request) {
+    let in_use =
+        AddressesInUse { service_ranges: ranges(service_ranges), ..AddressesInUse::default() };
+    match propose(objects, &in_use, request) {
         Ok(Proposal::New(pool)) => pool.range.to_string(),
         Ok(Proposal::Exists(pools)) => format!("exists: {}", pools.join(" ")),
         Err(error) => error.to_string(),
@@ -103,10 +105,40 @@ fn addresses_in_use_are_not_proposed() {
     let request = Request::default();
     assert_eq!(proposed(&objects, &["192.168.1.128/25"], &request), "192.168.1.117-192.168.1.127");
     objects.pools = vec![pool("old", "192.168.1.2-192.168.1.191")];
-    let request = Request { pool: Some("new".to_owned()), range: None };
+    let request = Request { pool: Some("new".to_owned()), range: None, yes: false };
     assert!(proposed(&objects, &[], &request).starts_with("no address is free in 192.168.1.0-"));
     objects.pools = vec![pool("old", "192.168.1.16-192.168.1.191")];
     assert_eq!(proposed(&objects, &[], &request), "192.168.1.2-192.168.1.10");
+}
+
+#[test]
+fn an_assumed_subnet_needs_a_confirmation() {
+    let nodes = cluster(&["192.168.1.11"]);
+    let yes = Request { yes: true, ..Request::default() };
+    let refused = proposed(&nodes, &[], &yes);
+    assert!(refused.starts_with("no speaker has reported its subnets yet"), "{refused}");
+    let named = Request { range: Some("192.168.1.3-192.168.1.5".to_owned()), ..yes.clone() };
+    assert_eq!(proposed(&nodes, &[], &named), "192.168.1.3-192.168.1.5");
+    let known = with_subnets(nodes, &["192.168.1.0/24"]);
+    assert_eq!(proposed(&known, &[], &yes), "192.168.1.240-192.168.1.250");
+}
+
+#[test]
+fn the_address_of_the_api_server_is_not_proposed() {
+    let address = "192.168.1.245".parse().unwrap();
+    let api_servers = vec![("the kubeconfig file", address)];
+    let in_use = AddressesInUse { api_servers, ..AddressesInUse::default() };
+    let nodes = cluster(&["192.168.1.11"]);
+    let Proposal::New(pool) = propose(&nodes, &in_use, &Request::default()).unwrap() else {
+        panic!("no pool");
+    };
+    assert_eq!(pool.range.to_string(), "192.168.1.234-192.168.1.244");
+    let named = Request { range: Some("192.168.1.240/28".to_owned()), ..Request::default() };
+    assert_eq!(
+        propose(&nodes, &in_use, &named).unwrap_err().to_string(),
+        "--range: 192.168.1.240-192.168.1.255 overlaps 192.168.1.245, the address of the API server in the \
+         kubeconfig file: name other addresses"
+    );
 }
 
 #[test]
@@ -117,7 +149,7 @@ fn the_subnet_has_most_nodes() {
     let known = with_subnets(nodes, &["172.16.0.0/16", "10.0.2.0/24", "fd00::/64"]);
     assert_eq!(by_default(&known), "10.0.2.240-10.0.2.250");
     assert_eq!(
-        propose(&cluster(&["fd00::1"]), &[], &Request::default()),
+        propose(&cluster(&["fd00::1"]), &AddressesInUse::default(), &Request::default()),
         Err(NoProposal::NoSubnet)
     );
 }
@@ -138,7 +170,8 @@ fn a_requested_range_must_be_free() {
         ("10.96.0.9", "the Service range"),
     ];
     for (range, expected) in cases {
-        let request = Request { pool: Some("new".to_owned()), range: Some(range.to_owned()) };
+        let request =
+            Request { pool: Some("new".to_owned()), range: Some(range.to_owned()), yes: false };
         let found = proposed(&objects, &["10.96.0.0/12"], &request);
         assert!(found.contains(expected), "{range}: {found}");
     }
@@ -149,7 +182,7 @@ fn an_existing_pool_stays() {
     let mut objects = cluster(&["192.168.1.11"]);
     objects.pools = vec![pool("old", "192.168.1.60")];
     assert_eq!(by_default(&objects), "exists: old");
-    let named = |name: &str| Request { pool: Some(name.to_owned()), range: None };
+    let named = |name: &str| Request { pool: Some(name.to_owned()), range: None, yes: false };
     assert_eq!(proposed(&objects, &[], &named("old")), "exists: old");
     assert_eq!(proposed(&objects, &[], &named("new")), "192.168.1.240-192.168.1.250");
 }
@@ -158,7 +191,7 @@ fn an_existing_pool_stays() {
 fn explanations_and_yaml() {
     let nodes = cluster(&["192.168.1.11", "10.0.0.1"]);
     let known = with_subnets(cluster(&["192.168.1.11"]), &["192.168.1.0/24"]);
-    let routed = Request { pool: None, range: Some("203.0.113.0/28".to_owned()) };
+    let routed = Request { pool: None, range: Some("203.0.113.0/28".to_owned()), yes: false };
     let mut old = cluster(&["192.168.1.11"]);
     old.pools = vec![pool("old", "192.168.1.60")];
     let cases = [
@@ -169,7 +202,7 @@ fn explanations_and_yaml() {
     ];
     let mut text = String::new();
     for (objects, request) in cases {
-        let proposal = propose(objects, &[], &request).unwrap();
+        let proposal = propose(objects, &AddressesInUse::default(), &request).unwrap();
         text.push_str(&format!("{proposal}"));
         if let Proposal::New(pool) = proposal {
             text.push_str(&yaml(&pool, &objects.installation.config.names).unwrap());
