@@ -224,14 +224,20 @@ impl<'a> MetalLb<'a> {
     /// Returns the FRRConfigurations that MetalLB has created in other namespaces.
     fn own_frr_configurations(&self) -> BTreeSet<(String, String)> {
         let all = self.objects.of(FRR_K8S, "FRRConfiguration");
-        let own = all.filter(|it| is_own_frr(it) && namespace(it) != self.namespace);
+        let own = all.filter(|it| self.is_own_frr(it) && namespace(it) != self.namespace);
         own.map(|it| (namespace(it).to_owned(), name(it).to_owned())).collect()
+    }
+
+    /// Returns whether MetalLB has created an FRRConfiguration: one for each Node, with its name.
+    fn is_own_frr(&self, configuration: &Value) -> bool {
+        let node = name(configuration).strip_prefix("metallb-");
+        node.is_some_and(|node| self.objects.of(objects::CORE, "Node").any(|it| name(it) == node))
     }
 
     /// Reports FRRConfigurations that are not MetalLB's own.
     fn other_frr_configurations(&self) -> Vec<Problem> {
         let all = self.objects.of(FRR_K8S, "FRRConfiguration");
-        let others = all.filter(|it| !is_own_frr(it));
+        let others = all.filter(|it| !self.is_own_frr(it));
         let problem = |object| {
             let text = "FerroLB has no equivalent: configure its peers and routes in another BGP \
                 daemon, or in the router";
@@ -286,11 +292,6 @@ impl<'a> MetalLb<'a> {
         let has_none = self.objects.of(objects::CORE, "Namespace").next().is_none();
         (selects && has_none).then(|| Problem::of("Namespaces", text))
     }
-}
-
-/// Returns whether MetalLB has created an FRRConfiguration: one for each node.
-fn is_own_frr(configuration: &Value) -> bool {
-    name(configuration).starts_with("metallb-")
 }
 
 /// Returns MetalLB's namespace: the one of its pools, or of its DaemonSet if there are pools in

@@ -184,7 +184,35 @@ fn save(settings: &Settings) -> Step {
             quoted(&settings.metallb),
             file(&settings.directory, "metallb.yaml")
         ))
+        .run_all(save_deleted(settings))
         .run(save_addresses(&settings.directory))
+}
+
+/// Returns the commands that save what later steps delete: workloads, webhooks, and
+/// FRRConfigurations in other namespaces.
+fn save_deleted(settings: &Settings) -> Vec<String> {
+    let saved = |name: &str| file(&settings.directory, name);
+    let mut commands = vec![
+        format!(
+            "kubectl -n {} get deployments,daemonsets -o yaml > {}",
+            quoted(&settings.metallb),
+            saved("workloads.yaml")
+        ),
+        format!(
+            "kubectl get validatingwebhookconfiguration --ignore-not-found -o yaml {} > {}",
+            settings.workloads.webhooks(),
+            saved("webhooks.yaml")
+        ),
+    ];
+    commands.extend(settings.frr_configurations.iter().map(|(namespace, name)| {
+        format!(
+            "kubectl -n {} get frrconfigurations.frrk8s.metallb.io {} -o yaml > {}",
+            quoted(namespace),
+            quoted(name),
+            saved(&format!("{namespace}-{name}.yaml"))
+        )
+    }));
+    commands
 }
 
 fn install(settings: &Settings) -> Step {
@@ -372,8 +400,8 @@ fn clean_up(settings: &Settings, effect: &str) -> Step {
     Step::new("clean-up", "Delete MetalLB, if you need no rollback", effect)
         .check((compare_addresses(&settings.directory), "prints nothing, or only new Services"))
         .run_all(settings.workloads.delete())
-        .run(
-            "kubectl delete validatingwebhookconfiguration --ignore-not-found \
-         metallb-webhook-configuration frr-k8s-validating-webhook-configuration",
-        )
+        .run(format!(
+            "kubectl delete validatingwebhookconfiguration --ignore-not-found {}",
+            settings.workloads.webhooks()
+        ))
 }

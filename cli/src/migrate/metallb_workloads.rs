@@ -15,6 +15,10 @@ use crate::products;
 /// Label of a node that no node has.
 const STOPPED: &str = "\"stopped\"";
 
+/// ValidatingWebhookConfigurations of MetalLB, and of the FRR-K8s that is installed with it.
+const METALLB_WEBHOOK: &str = "metallb-webhook-configuration";
+const FRR_K8S_WEBHOOK: &str = "frr-k8s-validating-webhook-configuration";
+
 /// MetalLB's workloads in a namespace.
 pub struct Workloads {
     namespace: String,
@@ -27,6 +31,7 @@ struct Workload {
     part: Part,
     /// Selector of its pods, for the option `-l`.
     pods: Option<String>,
+    is_frr_k8s: bool,
 }
 
 enum Kind {
@@ -92,6 +97,15 @@ impl Workloads {
             self.with_comment("delete", part, delete.into_iter())
         };
         [Part::Controller, Part::Speakers].into_iter().flat_map(delete).collect()
+    }
+
+    /// Returns the names of MetalLB's ValidatingWebhookConfigurations, for kubectl. That of an
+    /// FRR-K8s in another namespace is not MetalLB's.
+    #[must_use]
+    pub fn webhooks(&self) -> String {
+        let has_frr_k8s = self.all.iter().any(|it| it.is_frr_k8s);
+        let frr_k8s = has_frr_k8s.then_some(FRR_K8S_WEBHOOK);
+        [METALLB_WEBHOOK].into_iter().chain(frr_k8s).collect::<Vec<_>>().join(" ")
     }
 
     /// Returns the workloads of a part.
@@ -169,13 +183,12 @@ impl Workload {
         let selector = selector.and_then(|it| Selector::try_from(it).ok());
         // An empty selector would select all pods.
         let pods = selector.map(|it| it.to_string()).filter(|it| !it.is_empty());
+        let is_frr_k8s = images(object).any(products::is_frr_k8s);
         let part = match kind {
-            Kind::Deployment { .. } if !images(object).any(products::is_frr_k8s) => {
-                Part::Controller
-            }
+            Kind::Deployment { .. } if !is_frr_k8s => Part::Controller,
             Kind::Deployment { .. } | Kind::DaemonSet => Part::Speakers,
         };
-        Self { kind, name: name(object).to_owned(), part, pods }
+        Self { kind, name: name(object).to_owned(), part, pods, is_frr_k8s }
     }
 
     /// Returns kind and name for kubectl.
@@ -280,6 +293,10 @@ mod tests {
             ]
         );
         assert_eq!(workloads.problem(), None);
+        let both = "metallb-webhook-configuration frr-k8s-validating-webhook-configuration";
+        assert_eq!(workloads.webhooks(), both);
+        let elsewhere = Workloads::find(&objects, "other");
+        assert_eq!(elsewhere.webhooks(), "metallb-webhook-configuration");
     }
 
     #[test]
