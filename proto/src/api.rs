@@ -54,7 +54,9 @@ mod speaker_limits;
 mod speaker_status;
 mod status_fields;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::core::{ApiResource, CustomResourceExt, GroupVersionKind, Object};
 use serde::Serialize;
 
@@ -272,7 +274,7 @@ pub fn resource(kind: CustomResourceKind, group: &str) -> ApiResource {
 /// Returns the CustomResourceDefinitions of all kinds, in the order of `deploy/base/crds.yaml`.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let crds = vec![
         IPAddressPool::crd(),
         with_optional_spec(L2Advertisement::crd()),
         with_optional_spec(BGPAdvertisement::crd()),
@@ -280,7 +282,26 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         with_optional_spec(BFDProfile::crd()),
         with_optional_spec(Community::crd()),
         with_optional_spec(SpeakerStatus::crd()),
-    ]
+    ];
+    crds.into_iter().map(without_spec_defaults).collect()
+}
+
+/// Removes the defaults of `spec`, which decoders apply as well. The API server would write them
+/// into each object, and tools that compare objects with their source would report a difference.
+fn without_spec_defaults(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let schemas = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
+    let roots = schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut());
+    let properties = roots.filter_map(|root| root.properties.as_mut()?.get_mut("spec"));
+    properties.for_each(remove_defaults);
+    crd
+}
+
+fn remove_defaults(schema: &mut JSONSchemaProps) {
+    schema.default = None;
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        remove_defaults(items);
+    }
+    schema.properties.iter_mut().flatten().for_each(|(_, property)| remove_defaults(property));
 }
 
 /// Makes `spec` optional in a CRD, because the derive macro cannot.

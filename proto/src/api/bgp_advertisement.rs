@@ -46,7 +46,7 @@ const fn ipv6_length() -> u8 {
 )]
 #[x_kube(
     validation = Rule::new(
-        "!has(self.serviceSelectors) || self.serviceSelectors.size() == 0 || self.aggregationLength == 32 && self.aggregationLengthV6 == 128"
+        "!has(self.serviceSelectors) || self.serviceSelectors.size() == 0 || (!has(self.aggregationLength) || self.aggregationLength == 32) && (!has(self.aggregationLengthV6) || self.aggregationLengthV6 == 128)"
     ).message("spec.serviceSelectors and an aggregation length exclude each other: a prefix has Services that are not selected")
 )]
 #[serde(rename_all = "camelCase")]

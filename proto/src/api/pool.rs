@@ -63,7 +63,6 @@ pub struct ServiceAllocation {
     namespaced,
     status = "IPAddressPoolStatus",
     printcolumn(name = "Addresses", type_ = "string", json_path = ".spec.addresses"),
-    printcolumn(name = "Auto Assign", type_ = "boolean", json_path = ".spec.autoAssign"),
     printcolumn(name = "Assigned v4", type_ = "integer", json_path = ".status.assignedIPv4"),
     printcolumn(name = "Assigned v6", type_ = "integer", json_path = ".status.assignedIPv6"),
     printcolumn(name = "Available", type_ = "string", json_path = ".status.available"),
