@@ -10,6 +10,7 @@
 mod interfaces;
 mod layer2_address;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -178,15 +179,29 @@ impl<'a> ClusterView<'a> {
             .or_else(|| self.pools.values().copied().find(has))
     }
 
+    /// Returns the pool by which advertisements select an address: the one of [`Self::pool_of`], or
+    /// if the Service names a pool that does not exist, an empty pool of this name. The controller
+    /// decides how long the Service keeps the address.
+    pub(crate) fn selected_pool(
+        &self,
+        service: &ServiceView<'_>,
+        address: IpAddr,
+    ) -> Option<Cow<'a, Pool>> {
+        let missing = service.from_pool.filter(|name| !self.pools.contains_key(name));
+        let missing = missing.map(|name| Pool { name: name.into(), ..Pool::default() });
+        let pool = self.pool_of(service.from_pool, address).map(Cow::Borrowed);
+        pool.or_else(|| missing.map(Cow::Owned))
+    }
+
     /// Returns the advertisements that announce an address of a Service.
     fn advertisements_of(
         &self,
         served: &ServiceView<'_>,
         address: IpAddr,
     ) -> Vec<&'a L2Advertisement> {
-        let Some(pool) = self.pool_of(served.from_pool, address) else { return Vec::new() };
+        let Some(pool) = self.selected_pool(served, address) else { return Vec::new() };
         let selects = |ad: &&&L2Advertisement| {
-            ad.selects_pool(pool) && ad.selects_service(|| served.labels())
+            ad.selects_pool(&pool) && ad.selects_service(|| served.labels())
         };
         self.advertisements.iter().filter(selects).copied().collect()
     }

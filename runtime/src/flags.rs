@@ -71,7 +71,9 @@ pub struct CommonFlags {
     pub probe_listen: SocketAddr,
 
     /// How long the addresses of an IPAddressPool that does not exist stay assigned and announced:
-    /// the pool was deleted, or is missing at the start; 0s releases them at once
+    /// the pool was deleted, or is missing at the start; 0s releases them at once. Speakers use
+    /// other deleted custom resources for 10 s, and for this time if no other one of the kind
+    /// exists
     #[arg(long, env = "FERROLB_POOL_GRACE", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub pool_grace: Duration,
 

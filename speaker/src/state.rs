@@ -2,10 +2,11 @@
 //! Pure. The main loop owns the one [`State`] and feeds it events; [`crate::plan`] reads it.
 //!
 //! Events about the same object arrive in order. The order of events about different objects does
-//! not affect the state, with five exceptions:
+//! not affect the state, with six exceptions:
 //!
 //! - the hello keys, see [`State::handle`];
 //! - the addresses that have left the status of a Service, see [`held`];
+//! - the custom resources that were deleted, see [`held_objects`];
 //! - the addresses that no Service had before, see [`new_addresses`];
 //! - the last passwords of BGPPeers, see [`last_passwords`];
 //! - the interfaces on which this node has ever received another speaker.
@@ -14,12 +15,13 @@ mod bgp;
 mod changes;
 mod dump;
 mod held;
+mod held_objects;
 mod last_passwords;
 mod new_addresses;
 mod reduced;
 mod services;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +40,7 @@ use regex::Regex;
 use crate::event::{BgpReport, Event, Link, LinkReport};
 use bgp::BgpObjects;
 use held::HeldServices;
+use held_objects::HeldObjects;
 use new_addresses::NewAddresses;
 use services::Services;
 
@@ -53,6 +56,9 @@ pub const LINK_RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 /// Time without a failure after which the next failure of the thread is treated as its first one.
 pub const LINK_RETRY_FORGET_AFTER: Duration = Duration::from_secs(60);
 
+/// Maximum number of deleted pools that a speaker keeps.
+const DELETED_POOLS_MAX: usize = 64;
+
 /// Configuration that is constant while the process runs.
 #[derive(Clone, Debug)]
 pub struct StateConfig {
@@ -64,7 +70,7 @@ pub struct StateConfig {
     pub default_implementation: bool,
     /// True if the exclude label of Nodes is ignored.
     pub ignore_exclude_label: bool,
-    /// How long the addresses of a deleted pool stay announced.
+    /// How long deleted custom resources stay in use while no other one of their kind exists.
     pub pool_grace: Duration,
     /// Patterns of the names of interfaces that are not used.
     pub exclude_interfaces: Vec<Regex>,
@@ -112,11 +118,12 @@ pub struct State {
     /// Addresses that this node does not announce yet.
     new_addresses: NewAddresses,
     pub(crate) nodes: Store<Arc<str>, Node>,
-    /// Pools, also those that were deleted a short time ago.
+    /// Pools, also deleted ones: a Service of a deleted pool stays announced until the controller
+    /// removes its address.
     pub(crate) pools: Store<Box<str>, Pool>,
-    /// Pools that were deleted, each with the time until which this node announces its addresses.
-    deleted_pools: BTreeMap<Box<str>, Instant>,
-    pub(crate) advertisements: Store<Box<str>, L2Advertisement>,
+    /// The deleted pools, the latest ones last, at most [`DELETED_POOLS_MAX`].
+    deleted_pools: VecDeque<Box<str>>,
+    pub(crate) advertisements: HeldObjects<L2Advertisement>,
     pub(crate) keys: HelloKeyRing,
     keys_listed: bool,
     /// This node's interfaces, by index. None: not known yet.
@@ -156,10 +163,10 @@ impl State {
             services: Services::default(),
             nodes: Store::default(),
             pools: Store::default(),
-            deleted_pools: BTreeMap::new(),
+            deleted_pools: VecDeque::new(),
             held: HeldServices::default(),
             new_addresses: NewAddresses::default(),
-            advertisements: Store::default(),
+            advertisements: HeldObjects::default(),
             keys: HelloKeyRing::default(),
             keys_listed: false,
             links: None,
@@ -190,19 +197,19 @@ impl State {
             Event::Service(change) => self.set_service(change, now),
             Event::Slice(change) => self.services.set_slice(change, &self.config.node),
             Event::Node(change) => Changes::all_if(apply(&mut self.nodes, change, Some)),
-            Event::Pool(change) => Changes::all_if(self.set_pool(change, now)),
+            Event::Pool(change) => Changes::all_if(self.set_pool(change)),
             Event::Advertisement(change) => {
-                Changes::all_if(apply(&mut self.advertisements, change, Some))
+                Changes::all_if(self.advertisements.handle(change, now))
             }
-            Event::BgpPeer(change) => Changes::all_if(self.bgp_objects.set_peer(change)),
+            Event::BgpPeer(change) => Changes::all_if(self.bgp_objects.set_peer(change, now)),
             Event::BgpAdvertisement(change) => {
-                Changes::all_if(apply(&mut self.bgp_objects.advertisements, change, Some))
+                Changes::all_if(self.bgp_objects.advertisements.handle(change, now))
             }
             Event::Community(change) => {
-                Changes::all_if(apply(&mut self.bgp_objects.communities, change, Some))
+                Changes::all_if(self.bgp_objects.communities.handle(change, now))
             }
             Event::BfdProfile(change) => {
-                Changes::other_if(apply(&mut self.bgp_objects.profiles, change, Some))
+                Changes::other_if(self.bgp_objects.profiles.handle(change, now))
             }
             Event::Password(change) => Changes::other_if(self.bgp_objects.set_password(change)),
             Event::Keys(change) => Changes::other_if(self.set_keys(change)),
@@ -314,43 +321,38 @@ impl State {
             LinkFailure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
     }
 
-    /// Applies the change of a pool. A deleted pool may be created again in a moment, so this node
-    /// keeps it for [`StateConfig::pool_grace`]. Returns whether the pools have changed.
-    fn set_pool(&mut self, change: Change<Pool>, now: Instant) -> bool {
+    /// Applies the change of a pool. Returns whether the pools have changed.
+    fn set_pool(&mut self, change: Change<Pool>) -> bool {
         let change = self.keep_unreadable(change);
         if let Change::Apply(pool) = &change {
-            self.deleted_pools.remove(&pool.name);
+            self.deleted_pools.retain(|name| *name != pool.name);
         }
-        let removes = matches!(change, Change::Delete(_) | Change::ResyncDone);
         let was_complete = self.pools.was_ever_complete();
-        let changed = self.pools.handle(change, Some);
-        if !removes {
-            return !changed.is_empty();
-        }
-        for (name, before) in changed {
-            let Some(pool) = before else { continue };
-            let until = *self
-                .deleted_pools
-                .entry(name.clone())
-                .or_insert_with(|| now + self.config.pool_grace);
-            if now < until {
-                self.pools.put(name, pool);
+        let mut has_changed = false;
+        for (name, before) in self.pools.handle(change, Some) {
+            match before.filter(|_| self.pools.get(&name).is_none()) {
+                Some(pool) => self.keep_deleted(name, pool),
+                None => has_changed = true,
             }
         }
-        was_complete != self.pools.was_ever_complete() || self.forget_deleted_pools(now)
+        has_changed || was_complete != self.pools.was_ever_complete()
     }
 
-    /// Forgets the pools that were deleted longer than [`StateConfig::pool_grace`] ago. Returns
-    /// whether there were any.
-    fn forget_deleted_pools(&mut self, now: Instant) -> bool {
-        let over: Vec<_> = self.deleted_pools.extract_if(.., |_, until| now >= *until).collect();
-        over.iter().for_each(|(name, _)| drop(self.pools.remove(name)));
-        !over.is_empty()
+    /// Keeps a deleted pool, whose Services may still have their addresses.
+    fn keep_deleted(&mut self, name: Box<str>, pool: Pool) {
+        self.pools.put(name.clone(), pool);
+        self.deleted_pools.retain(|other| *other != name);
+        self.deleted_pools.push_back(name);
+        if self.deleted_pools.len() > DELETED_POOLS_MAX {
+            self.deleted_pools.pop_front().map(|oldest| self.pools.remove(&oldest));
+        }
     }
 
     /// Handles what is due at `now`. Returns the parts of the plan that this can change.
     pub fn expire(&mut self, now: Instant) -> Changes {
-        let mut changes = Changes::all_if(self.forget_deleted_pools(now));
+        let grace = self.config.pool_grace;
+        let mut changes = Changes::all_if(self.advertisements.expire(now, grace));
+        changes.add(Changes::all_if(self.bgp_objects.expire(now, grace)));
         changes.add(self.end_expired_holds(now));
         changes.add(self.end_waits(now));
         changes
@@ -359,8 +361,10 @@ impl State {
     /// Returns the time at which [`Self::expire`] is due next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let pools = self.deleted_pools.values().min().copied();
-        [pools, self.held.deadline(), self.new_addresses.deadline()].into_iter().flatten().min()
+        let grace = self.config.pool_grace;
+        let objects = [self.advertisements.deadline(grace), self.bgp_objects.deadline(grace)];
+        let addresses = [self.held.deadline(), self.new_addresses.deadline()];
+        objects.into_iter().chain(addresses).flatten().min()
     }
 
     /// Converts the change of a pool that cannot be decoded into a pool with a problem. The pool's

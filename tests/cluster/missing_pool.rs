@@ -1,5 +1,5 @@
-//! A pool that is deleted and created again, as by `kubectl replace --force`: its Services keep
-//! their addresses, and clients notice nothing.
+//! A pool and its advertisement that are deleted and created again, as by `kubectl replace
+//! --force`: the Services keep their addresses, and clients notice nothing.
 
 use crate::node_failure::{probe_during, serve_from_other_node};
 use crate::pools;
@@ -43,6 +43,7 @@ fn check_absence(lab: &Lab, address: IpAddr, absence: Duration) -> Result<()> {
     let name = format!("pool missing for {absence:?}");
     let report = probe_during(lab, address, &name, absence + AFTER, || {
         delete_pool(lab)?;
+        lab.kubectl(&["-n", NAMESPACE, "delete", "l2advertisements.ferrolb.io", "all"])?;
         wait_reason(lab, "PoolMissing")?;
         wait::during(absence, || {
             let service = services::get(lab, "web")?;
@@ -51,6 +52,7 @@ fn check_absence(lab: &Lab, address: IpAddr, absence: Duration) -> Result<()> {
             Ok(())
         })?;
         create_pool(lab)?;
+        lab.apply_objects(&[pools::advertisement()])?;
         wait_reason(lab, "Assigned")
     })?;
     ensure!(report.lost == 0, "connections were lost: {report:#?}");

@@ -56,11 +56,11 @@ impl<'a> BgpAdvertisements<'a> {
         service: &ServiceView<'_>,
         address: IpAddr,
     ) -> Vec<usize> {
-        let Some(pool) = view.pool_of(service.from_pool, address) else { return Vec::new() };
+        let Some(pool) = view.selected_pool(service, address) else { return Vec::new() };
         let announces = |index: &usize| {
             let ad = self.0[*index].of;
-            ad.selects_pool(pool)
-                && too_wide_prefix(ad, pool).is_none()
+            ad.selects_pool(&pool)
+                && too_wide_prefix(ad, &pool).is_none()
                 && ad.selects_service(|| service.labels())
         };
         (0..self.0.len()).filter(announces).collect()

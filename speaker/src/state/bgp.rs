@@ -2,32 +2,57 @@
 //! only on nodes that have a gobgpd.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, PASSWORD_MAX};
 use ferrolb_proto::store::Change;
 use ferrolb_proto::store::Store;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::apply;
+use super::held_objects::HeldObjects;
 use super::last_passwords::LastPasswords;
 use crate::event::{BASIC_AUTH, PASSWORD_ENTRY, PasswordProblem};
 
 /// Custom resources and Secrets that configure BGP.
 #[derive(Debug, Default)]
 pub(crate) struct BgpObjects {
-    pub(crate) peers: Store<Box<str>, BgpPeer>,
-    pub(crate) advertisements: Store<Box<str>, BgpAdvertisement>,
-    pub(crate) communities: Store<Box<str>, Community>,
-    pub(crate) profiles: Store<Box<str>, BfdProfile>,
+    pub(crate) peers: HeldObjects<BgpPeer>,
+    pub(crate) advertisements: HeldObjects<BgpAdvertisement>,
+    pub(crate) communities: HeldObjects<Community>,
+    pub(crate) profiles: HeldObjects<BfdProfile>,
     pub(crate) passwords: Store<Box<str>, PasswordSecret>,
     last_passwords: LastPasswords,
 }
 
 impl BgpObjects {
     /// Applies a change of a BGPPeer. Returns whether anything changed.
-    pub(super) fn set_peer(&mut self, change: Change<BgpPeer>) -> bool {
-        let changed = apply(&mut self.peers, change, Some);
+    pub(super) fn set_peer(&mut self, change: Change<BgpPeer>, now: Instant) -> bool {
+        let changed = self.peers.handle(change, now);
         self.update_last_passwords(changed)
+    }
+
+    /// Forgets the deleted objects that are not held any more. Returns whether there were any.
+    pub(super) fn expire(&mut self, now: Instant, grace: Duration) -> bool {
+        let peers = self.peers.expire(now, grace);
+        let others = [
+            self.advertisements.expire(now, grace),
+            self.communities.expire(now, grace),
+            self.profiles.expire(now, grace),
+        ];
+        self.update_last_passwords(peers) || others.contains(&true)
+    }
+
+    /// Returns the time at which [`Self::expire`] is due next.
+    pub(super) fn deadline(&self, grace: Duration) -> Option<Instant> {
+        let all = [
+            self.peers.deadline(grace),
+            self.advertisements.deadline(grace),
+            self.communities.deadline(grace),
+            self.profiles.deadline(grace),
+        ];
+        all.into_iter().flatten().min()
     }
 
     /// Applies a change of a Secret. Returns whether anything changed.

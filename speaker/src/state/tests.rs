@@ -143,32 +143,26 @@ fn deletions_are_matched_by_name() {
 }
 
 #[test]
-fn a_deleted_pool_is_kept_for_the_grace() {
-    let at = Instant::from_millis;
-    let lan = || Pool { name: "lan".into(), generation: 1, ..Pool::default() };
-    let deletions: [fn() -> Vec<Change<Pool>>; 2] = [
-        || vec![Change::Delete(Key::new("ferrolb-system", "lan"))],
-        || vec![Change::ResyncStarted, Change::ResyncDone],
-    ];
-    for (deletion, returns) in [(0, false), (0, true), (1, false), (1, true)] {
-        let mut state = state();
-        let mut handle = |change, millis| state.handle(Event::Pool(change), at(millis)).is_empty();
-        for change in [Change::ResyncStarted, Change::Apply(lan()), Change::ResyncDone] {
-            handle(change, 0);
-        }
-        for millis in [1_000, 2_000] {
-            let mut changes = deletions[deletion]().into_iter();
-            assert!(changes.all(|change| handle(change, millis)), "the pool is kept");
-        }
-        if returns {
-            assert!(handle(Change::Apply(lan()), 60_999), "nothing has changed");
-        }
-        let deadline = Some(at(61_000)).filter(|_| !returns);
-        assert_eq!(state.deadline(), deadline, "the second deletion does not extend the time");
-        assert!(state.expire(at(60_999)).is_empty());
-        assert_eq!(state.expire(at(61_000)).is_empty(), returns);
-        assert_eq!((state.pools.values().count(), state.deadline()), (usize::from(returns), None));
+fn deleted_pools_are_kept_and_their_number_is_limited() {
+    let pool = |n: usize| Pool { name: format!("p{n:02}").into(), ..Pool::default() };
+    let delete = |n: usize| Change::Delete(Key::new("ferrolb-system", &pool(n).name));
+    let mut state = state();
+    let mut handle = |change| state.handle(Event::Pool(change), Instant::ZERO).is_empty();
+    handle(Change::ResyncStarted);
+    assert!((0..=DELETED_POOLS_MAX).all(|n| !handle(Change::Apply(pool(n)))));
+    handle(Change::ResyncDone);
+    assert!(handle(delete(0)) && handle(Change::Apply(pool(0))), "nothing has changed");
+    for change in [Change::ResyncStarted, Change::ResyncDone] {
+        assert!(handle(change), "all pools are kept, as many as possible");
     }
+    assert_eq!(state.deadline(), None, "the controller decides");
+    let first = state.pools.keys().next().map(|name| &**name);
+    assert_eq!((state.pools.len(), first), (DELETED_POOLS_MAX, Some("p01")));
+    // A pool that returns makes room for another one.
+    state.handle(Event::Pool(Change::Apply(pool(5))), Instant::ZERO);
+    state.handle(Event::Pool(Change::Apply(pool(0))), Instant::ZERO);
+    state.handle(Event::Pool(delete(0)), Instant::ZERO);
+    assert_eq!(state.pools.len(), DELETED_POOLS_MAX + 1);
 }
 
 #[test]

@@ -90,6 +90,34 @@ fn advertisement(spec: serde_json::Value) -> L2Advertisement {
 }
 
 #[test]
+fn an_address_of_a_missing_pool_is_selected_by_the_name_of_the_pool() {
+    let nodes = [node("a")];
+    let address = IpAddr::from([10, 0, 0, 1]);
+    let pool = |name: &str, range: &str| Pool {
+        name: name.into(),
+        ranges: vec![range.parse().expect("range")],
+        ..Pool::default()
+    };
+    let (other, same) = (pool("other", "10.1.0.0/24"), pool("same", "10.0.0.0/24"));
+    for (from_pool, spec, pools, is_selected) in [
+        (Some("lan"), json!({}), vec![], true),
+        (Some("lan"), json!({"ipAddressPools": ["lan"]}), vec![&other], true),
+        (Some("lan"), json!({"ipAddressPools": ["other"]}), vec![&other], false),
+        (Some("lan"), json!({"ipAddressPools": ["lan"]}), vec![&same], false),
+        (Some("other"), json!({}), vec![&other], false),
+        (None, json!({}), vec![&other], false),
+    ] {
+        let ad = advertisement(spec.clone());
+        let view = ClusterView::new(nodes.iter(), pools.into_iter(), [&ad].into_iter(), false);
+        let assigned = [address];
+        let endpoints = [ready("a", Family::V4)];
+        let service = ServiceView { from_pool, ..local(&assigned, &endpoints) };
+        let found = Layer2Address::new(&view, address, [&service]);
+        assert_eq!(found.is_some(), is_selected, "{from_pool:?} {spec}");
+    }
+}
+
+#[test]
 fn each_family_has_its_own_candidates_in_the_same_order() {
     let nodes = [node("a"), node("b"), node("c")];
     let pool = |name: &str, range: &str| Pool {
