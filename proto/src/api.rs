@@ -258,9 +258,9 @@ pub fn pool_annotation(group: &str) -> String {
 /// FerroLB replaces the address by one of its pools.
 pub const ADOPT_ANNOTATION: &str = "ferrolb.io/adopt";
 
-/// Annotation that the controller writes on every Service that has an address and allows others to
-/// share it: a digest of the sharing parameters at the time of the assignment.
-pub const SHARING_PARAMETERS_ANNOTATION: &str = "ferrolb.io/sharing-parameters";
+/// Annotation in which the controller records the addresses of a Service, see
+/// [`crate::facts::AddressRecord`].
+pub const ASSIGNED_ANNOTATION: &str = "ferrolb.io/assigned";
 
 /// Returns the resource of a kind under an API group, for typed access through [`Object`].
 #[must_use]

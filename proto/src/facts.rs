@@ -21,6 +21,7 @@ mod namespace;
 mod node;
 mod pod;
 mod pool;
+mod record;
 mod selectors;
 mod service;
 mod speaker;
@@ -56,6 +57,7 @@ pub use namespace::{Namespace, NamespaceObject};
 pub use node::{DrainReason, Node, NodeObject};
 pub use pod::{Component, PODS_SELECTOR, Pod, PodObject};
 pub use pool::{Pool, PoolProblem, RememberedAddresses, STICKY_FOR, ServiceRestriction};
+pub use record::AddressRecord;
 pub use service::{
     AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,
     ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,

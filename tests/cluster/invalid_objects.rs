@@ -18,6 +18,7 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
         bad["metadata"]["annotations"] = json!({
             "ferrolb.io/loadBalancerIPs": "oops", "ferrolb.io/address-pool": "no such pool", "ferrolb.io/ip-mode": "vip",
             "ferrolb.io/allow-shared-ip": "", "ferrolb.io/ip-allocated-from-pool": "nowhere", "ferrolb.io/health-check": "?",
+            "ferrolb.io/assigned": "{",
         });
         lab.apply_objects(&[
             bad,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use ferrolb_lab::cluster::ferrolb;
 use ferrolb_lab::topology::{CLIENT, CONTROL_PLANE};
 use ferrolb_lab::{Lab, Signal, wait};
-use ferrolb_proto::api::{CustomResourceKind, pool_annotation, resource};
+use ferrolb_proto::api::{ASSIGNED_ANNOTATION, CustomResourceKind, pool_annotation, resource};
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject};
 use serde_json::{Value, json};
@@ -167,7 +167,8 @@ fn get_object(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<Dynamic
 }
 
 /// Waits until a Service has these addresses, MetalLB's annotation names this pool, and the
-/// condition that FerroLB sets reports the assignment.
+/// condition that FerroLB sets reports the assignment. Of FerroLB's annotations, the Service has
+/// only the record.
 fn wait_assigned(lab: &Lab, name: &str, addresses: &[IpAddr], pool: &str) -> Result<()> {
     services::wait_for(lab, name, &format!("{addresses:?} of pool {pool}"), |service| {
         let condition = services::condition(service, ADDRESS_ASSIGNED)?;
@@ -177,9 +178,9 @@ fn wait_assigned(lab: &Lab, name: &str, addresses: &[IpAddr], pool: &str) -> Res
         let annotations = service.annotations();
         let named =
             annotations.get("metallb.io/ip-allocated-from-pool").is_some_and(|from| from == pool);
-        let own_annotation = annotations.keys().any(|key| key.starts_with("ferrolb.io/"));
-        (services::addresses(service) == addresses && reported && named && !own_annotation)
-            .then_some(())
+        let mut own_annotations = annotations.keys().filter(|key| key.starts_with("ferrolb.io/"));
+        let has_record = own_annotations.all(|key| key == ASSIGNED_ANNOTATION);
+        (services::addresses(service) == addresses && reported && named && has_record).then_some(())
     })
 }
 

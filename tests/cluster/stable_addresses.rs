@@ -139,6 +139,9 @@ fn lose_pool(lab: &Lab) -> Result<()> {
     delete_pool(lab)?;
     services::wait_refused(lab, "web", "NoPoolMatches")?;
     services::wait_refused(lab, "c", "NoPoolMatches")?;
+    // A new leader knows the former addresses from the records only.
+    lab.stop("controller", Signal::TERM)?;
+    lab.restart("controller")?;
     create_pool(lab)?;
     wait_all_addresses(lab, &before)
 }

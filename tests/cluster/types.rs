@@ -7,7 +7,7 @@ use crate::scenario::step;
 use crate::services::{self, service};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::Lab;
-use ferrolb_proto::api::{CustomResourceKind, GROUP, pool_annotation};
+use ferrolb_proto::api::{ASSIGNED_ANNOTATION, CustomResourceKind, GROUP, pool_annotation};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -64,7 +64,7 @@ fn serve(lab: &Lab, object: &Value) -> Result<Ipv4Addr> {
 }
 
 /// Checks that the spec of the Service is as in `before`, and that FerroLB owns only the status and
-/// one annotation.
+/// its annotations.
 fn check_spec_unchanged(lab: &Lab, before: &Service) -> Result<()> {
     let now =
         services::get(lab, before.metadata.name.as_deref().context("the Service has no name")?)?;
@@ -88,7 +88,9 @@ fn check_spec_unchanged(lab: &Lab, before: &Service) -> Result<()> {
         map.remove("f:status");
         let metadata = map.remove("f:metadata").unwrap_or(json!({"f:annotations": {}}));
         ensure!(map.is_empty(), "FerroLB has written {map:?}");
-        let expected = json!({"f:annotations": {format!("f:{}", pool_annotation(GROUP)): {}}});
+        let pool = format!("f:{}", pool_annotation(GROUP));
+        let record = format!("f:{ASSIGNED_ANNOTATION}");
+        let expected = json!({"f:annotations": {pool: {}, record: {}}});
         ensure!(metadata == expected, "FerroLB has written {metadata}");
     }
     Ok(())

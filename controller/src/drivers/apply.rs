@@ -11,8 +11,8 @@
 use std::time::Duration;
 
 use ferrolb_proto::api::{
-    self, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED, CONDITION_ESTABLISHED, CONDITION_VALID,
-    SHARING_PARAMETERS_ANNOTATION,
+    self, ASSIGNED_ANNOTATION, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED,
+    CONDITION_ESTABLISHED, CONDITION_VALID,
 };
 use ferrolb_proto::facts::{Key, Service, ServiceConditionType, ServiceObject};
 use ferrolb_runtime::clock::Clock;
@@ -269,18 +269,13 @@ impl Applier {
         let current = Service::read(written.clone(), &self.group);
         let mut patch = json!({"metadata": {"resourceVersion": written.metadata.resource_version}});
         let annotations = [
-            (
-                api::pool_annotation(&self.group),
-                current.pool_annotation.is_some() && status.pool.is_none(),
-            ),
-            (
-                SHARING_PARAMETERS_ANNOTATION.to_owned(),
-                current.sharing_parameters.is_some() && status.sharing_parameters.is_none(),
-            ),
+            (api::pool_annotation(&self.group), status.pool.is_none()),
+            (ASSIGNED_ANNOTATION.to_owned(), status.record.is_none()),
         ];
+        let present = |name: &String| written.annotations().contains_key(name);
         let removed: Map<_, _> = annotations
             .into_iter()
-            .filter(|(_, is_leftover)| *is_leftover)
+            .filter(|(name, is_omitted)| *is_omitted && present(name))
             .map(|(name, _)| (name, Value::Null))
             .collect();
         let has_annotations = !removed.is_empty();
@@ -371,10 +366,9 @@ fn service_body(key: &Key, status: &ServiceStatus, group: &str, now: &str) -> Va
         "status": {"loadBalancer": {"ingress": ingress}},
     });
     let pool = status.pool.iter().map(|pool| (api::pool_annotation(group), json!(pool)));
-    let sharing = status.sharing_parameters.iter();
-    let sharing = sharing
-        .map(|digest| (SHARING_PARAMETERS_ANNOTATION.to_owned(), json!(format!("{digest:016x}"))));
-    let annotations: Map<_, _> = pool.chain(sharing).collect();
+    let record = status.record.iter();
+    let record = record.map(|record| (ASSIGNED_ANNOTATION.to_owned(), json!(record.text(key))));
+    let annotations: Map<_, _> = pool.chain(record).collect();
     if !annotations.is_empty() {
         body["metadata"]["annotations"] = annotations.into();
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::Instant;
 use crate::api::{ConditionMessage, ConditionStatus, CustomResourceKind, IpMode};
-use crate::facts::{Key, RememberedAddresses};
+use crate::facts::{AddressRecord, Key, RememberedAddresses};
 use crate::node_failure::failures::FailuresOutput;
 use serde::Serialize;
 
@@ -173,9 +173,8 @@ pub struct ServiceStatus {
     pub mode: IpMode,
     /// Value of the annotation that names the pool; `None`: no annotation.
     pub pool: Option<Box<str>>,
-    /// Digest of the sharing parameters for the annotation `ferrolb.io/sharing-parameters`; `None`:
-    /// no annotation.
-    pub sharing_parameters: Option<u64>,
+    /// Record for the annotation `ferrolb.io/assigned`; `None`: no annotation.
+    pub record: Option<Box<AddressRecord>>,
     /// Condition `ferrolb.io/AddressAssigned`; `None`: no condition.
     pub condition: Option<Condition>,
     /// Condition `ferrolb.io/Announced`; `None`: no condition.
@@ -353,12 +352,12 @@ impl Hash for ServiceStatus {
             addresses,
             mode,
             pool,
-            sharing_parameters,
+            record,
             condition,
             announced,
             notices: _,
         } = self;
-        (uid, ingress, addresses, mode, pool, sharing_parameters, condition, announced).hash(state);
+        (uid, ingress, addresses, mode, pool, record, condition, announced).hash(state);
     }
 }
 
@@ -414,7 +413,7 @@ mod tests {
             addresses: Vec::new(),
             mode: IpMode::Vip,
             pool: None,
-            sharing_parameters: None,
+            record: None,
             condition: None,
             announced: None,
             notices: Vec::new(),
@@ -436,13 +435,14 @@ mod tests {
             message: ConditionMessage::default(),
             since: None,
         };
+        let record = || Box::new(AddressRecord { addresses: Box::default(), sharing: None });
         let changed = [
             ("uid", hash(|status| status.uid = "new".into())),
             ("ingress", hash(|status| status.ingress = IngressChange::Release)),
             ("addresses", hash(|status| status.addresses.push([10, 0, 0, 1].into()))),
             ("mode", hash(|status| status.mode = IpMode::Proxy)),
             ("pool", hash(|status| status.pool = Some("lan".into()))),
-            ("sharing_parameters", hash(|status| status.sharing_parameters = Some(1))),
+            ("record", hash(|status| status.record = Some(record()))),
             ("condition", hash(|status| status.condition = Some(condition("Assigned")))),
             ("announced", hash(|status| status.announced = Some(condition("Announced")))),
         ];

@@ -129,7 +129,7 @@ pub(crate) fn store(service: &mut Service, status: &ServiceStatus) {
     }
     service.has_own_fields = status.ingress == IngressChange::Assign || status.condition.is_some();
     service.pool_annotation.clone_from(&status.pool);
-    service.sharing_parameters = status.sharing_parameters;
+    service.record.clone_from(&status.record);
     let fact = |kind| {
         move |condition: &Condition| ServiceCondition {
             kind,

@@ -25,6 +25,7 @@ mod objects;
 mod outlook;
 mod pool_addresses;
 mod pools;
+mod record_repair;
 mod service;
 mod service_addresses;
 mod sharing;
@@ -46,13 +47,14 @@ use crate::store::Change;
 use crate::store::Store;
 
 use crate::controller::desired::{MetricValues, PoolMetricValues, Status, Target, Usage, Write};
-use crate::controller::event::{Event, Leadership, Outcome};
+use crate::controller::event::{Event, Outcome};
 
 use alloc::Allocator;
 use announced::{Reason, RecheckQueue};
 use custom_resources::CustomResources;
 use messages::pool::PoolFault;
 use node_failure::NodeFailures;
+use record_repair::RecordRepairs;
 use slices::Slices;
 use stale_speakers::StaleSpeakers;
 use write_queue::WriteQueue;
@@ -141,6 +143,7 @@ pub struct State {
     missing_pools: BTreeMap<Box<str>, Instant>,
     /// Time at which the Services of the next missing pool lose their addresses.
     pool_grace_end: Option<Instant>,
+    record_repairs: RecordRepairs,
     /// Contested Services, each with the time at which the contest ends.
     contest_ends: BTreeSet<(Instant, Key)>,
     /// Wall-clock time at [`Instant::ZERO`], in seconds since 1970.
@@ -194,6 +197,7 @@ impl State {
             ranges_outside: BTreeMap::new(),
             missing_pools: BTreeMap::new(),
             pool_grace_end: None,
+            record_repairs: RecordRepairs::default(),
             contest_ends: BTreeSet::new(),
             unix_time_at_zero: 0,
             allocator: Allocator::default(),
@@ -335,6 +339,7 @@ impl State {
             .chain(self.pool_grace_end)
             .chain(self.next_expiry(now))
             .chain(self.contest_ends.first().map(|(end, _)| *end))
+            .chain(self.record_repairs.deadline())
             .chain(self.announced_deadline(now))
             .chain(self.node_failures_deadline())
             .min()
@@ -433,21 +438,6 @@ impl State {
         self.custom_resources.mark_incomplete();
     }
 
-    fn handle_leadership(&mut self, leadership: Leadership) {
-        match leadership {
-            Leadership::Held(until) => {
-                self.lease_expiry = until;
-                if std::mem::replace(&mut self.leading, true) {
-                    return;
-                }
-                self.term_count += 1;
-                self.mark_lists_incomplete();
-            }
-            Leadership::Lost => self.leading = false,
-        }
-        self.step_down();
-    }
-
     fn handle_write_result(
         &mut self,
         target: &Target,
@@ -461,6 +451,7 @@ impl State {
                 // The writer executes the writes of one object one after the other.
                 let all_done = outcome == Outcome::Done && entry.pending_status.is_latest(attempt);
                 if all_done {
+                    entry.repair.end_attempt();
                     entry.queued_addresses = Vec::new();
                 }
                 if self

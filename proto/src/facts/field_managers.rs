@@ -12,8 +12,8 @@ use crate::api::FIELD_MANAGER_PREFIX;
 /// Maximum number of entries of `managedFields` that are decoded from a Service.
 const MANAGERS_MAX: usize = 16;
 
-/// `metadata.managedFields`, reduced to the entries of FerroLB's controllers, and to those with
-/// `status.loadBalancer.ingress`. Of the fields, only this one remains.
+/// `metadata.managedFields`, reduced to the entries with a status of FerroLB's controllers, and to
+/// those with `status.loadBalancer.ingress`. Of the fields, only this one remains.
 #[derive(Deserialize, Default)]
 #[serde(transparent)]
 pub(super) struct ManagedFields(Option<Vec<Entry>>);
@@ -47,6 +47,11 @@ struct LoadBalancerFields {
 }
 
 impl Entry {
+    fn is_status_of_ferrolb(&self) -> bool {
+        let has_status = self.fields_v1.as_ref().is_some_and(|fields| fields.status.is_some());
+        has_status && self.manager.starts_with(FIELD_MANAGER_PREFIX)
+    }
+
     fn has_ingress(&self) -> bool {
         let status = self.fields_v1.as_ref().and_then(|fields| fields.status.as_ref());
         let load_balancer = status.and_then(|status| status.load_balancer.as_ref());
@@ -59,7 +64,8 @@ impl Entry {
 pub(super) struct FieldOwners {
     /// The owner of `status.loadBalancer.ingress`, unless this controller owns it.
     pub(super) ingress: Option<Box<str>>,
-    /// True if this controller owns any field.
+    /// True if this controller owns a part of the status. The record of addresses remains when
+    /// FerroLB does not serve a Service any more.
     pub(super) includes_own: bool,
 }
 
@@ -86,8 +92,7 @@ impl FieldOwners {
 impl From<ManagedFields> for Vec<ManagedFieldsEntry> {
     fn from(ManagedFields(entries): ManagedFields) -> Self {
         let entries = entries.unwrap_or_default().into_iter();
-        let relevant =
-            entries.filter(|it| it.has_ingress() || it.manager.starts_with(FIELD_MANAGER_PREFIX));
+        let relevant = entries.filter(|it| it.has_ingress() || it.is_status_of_ferrolb());
         let ingress = json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
         let entry = |entry: Entry| ManagedFieldsEntry {
             fields_v1: entry.has_ingress().then(|| FieldsV1(ingress.clone())),
@@ -124,6 +129,7 @@ mod tests {
             (json!([entry("k3s", ingress())]), Some("k3s"), false),
             (json!([entry("k3s", empty()), entry("kubectl", json!({"f:spec": {}}))]), None, false),
             (json!([entry(own, empty())]), None, true),
+            (json!([entry(own, json!({"f:metadata": {}}))]), None, false),
             (json!([entry(own, empty()), entry("k3s", ingress())]), Some("k3s"), true),
             (json!([entry(own, ingress()), entry("k3s", ingress())]), None, true),
             (

@@ -14,7 +14,7 @@ use super::address_request::OBJECT_NAME_MAX;
 use super::field_managers::FieldOwners;
 use super::metadata::{self, Labels};
 use super::{
-    AddressRequest, EndpointCondition, EndpointConditionProblem, EndpointProblem,
+    AddressRecord, AddressRequest, EndpointCondition, EndpointConditionProblem, EndpointProblem,
     HEALTH_CHECK_ANNOTATION, HealthCheck, HealthCheckProblem, Key,
 };
 use crate::api::{self, IpMode};
@@ -210,9 +210,9 @@ pub struct Service {
     pub adopt: bool,
     /// The pool in the annotation [`api::pool_annotation`], which the controller writes.
     pub pool_annotation: Option<Box<str>>,
-    /// The digest in the annotation [`api::SHARING_PARAMETERS_ANNOTATION`]. `None` if the
-    /// annotation is missing, or if its text is no digest.
-    pub sharing_parameters: Option<u64>,
+    /// The record in the annotation [`api::ASSIGNED_ANNOTATION`]. `None` if the annotation is
+    /// missing, or if its text is no record of this Service.
+    pub record: Option<Box<AddressRecord>>,
     /// The annotation by which MetalLB records that it assigned the addresses, if present. Always
     /// `None` if FerroLB uses MetalLB's own API group.
     pub metallb_annotation: Option<&'static str>,
@@ -321,8 +321,8 @@ impl Service {
             Some(_) | None => TrafficPolicy::Cluster,
         };
         let (endpoint_condition, endpoint_condition_problem) = EndpointCondition::read(annotations);
+        let key = Key::of(&metadata);
         Self {
-            key: Key::of(&metadata),
             uid: metadata.uid.clone().unwrap_or_default().into(),
             deleting: metadata.deletion_timestamp.is_some(),
             load_balancer,
@@ -349,7 +349,8 @@ impl Service {
                 .and_then(|all| all.get(api::ADOPT_ANNOTATION))
                 .is_some_and(|it| it == "true"),
             pool_annotation: pool_annotation(annotations, group),
-            sharing_parameters: sharing_parameters(annotations),
+            record: record(annotations, &key),
+            key,
             conditions: conditions.filter_map(RawCondition::read).collect(),
         }
     }
@@ -375,8 +376,11 @@ fn pool_annotation(
     Some(name.chars().take(OBJECT_NAME_MAX + 1).collect())
 }
 
-fn sharing_parameters(annotations: Option<&BTreeMap<String, String>>) -> Option<u64> {
-    u64::from_str_radix(annotations?.get(api::SHARING_PARAMETERS_ANNOTATION)?, 16).ok()
+fn record(
+    annotations: Option<&BTreeMap<String, String>>,
+    service: &Key,
+) -> Option<Box<AddressRecord>> {
+    AddressRecord::read(annotations?.get(api::ASSIGNED_ANNOTATION)?, service).map(Box::new)
 }
 
 fn metallb_annotation(annotations: Option<&BTreeMap<String, String>>) -> Option<&'static str> {

@@ -1,12 +1,13 @@
 //! Tests of status writes with a scripted API server, which logs the requests that it receives.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{ConditionMessage, ConditionStatus, IpMode};
-use ferrolb_proto::facts::RememberedAddresses;
+use ferrolb_proto::facts::{AddressRecord, RememberedAddresses};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Response};
@@ -82,14 +83,16 @@ pub(in crate::drivers) fn service_write(addresses: &[&str]) -> Write {
         message: ConditionMessage::new("m"),
         since: Some(1_767_323_045),
     };
+    let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    let record = AddressRecord { addresses: addresses.as_slice().into(), sharing: Some(0xab) };
     let status = ServiceStatus {
         uid: "u1".into(),
         ingress: IngressChange::Assign,
         seen: Vec::new(),
-        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        addresses: addresses.clone(),
         mode: IpMode::Vip,
         pool: (!addresses.is_empty()).then(|| "lan".into()),
-        sharing_parameters: (!addresses.is_empty()).then_some(0xab),
+        record: (!addresses.is_empty()).then(|| Box::new(record)),
         condition: (!addresses.is_empty()).then_some(condition),
         announced: None,
         notices: Vec::new(),
@@ -103,6 +106,7 @@ pub(in crate::drivers) fn service_write(addresses: &[&str]) -> Write {
 
 #[tokio::test]
 async fn one_request_writes_addresses_conditions_and_annotations() {
+    let record = r#"{"addresses":["10.0.0.1","fd00::1"],"service":"default/web","sharingParameters":"00000000000000ab"}"#;
     let (applier, requests) = scripted(vec![service_response("u1", None)]);
     applier.write(&service_write(&["10.0.0.1", "fd00::1"])).await.unwrap();
     let requests = requests.lock().unwrap();
@@ -115,7 +119,7 @@ async fn one_request_writes_addresses_conditions_and_annotations() {
         json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"namespace": "default", "name": "web", "uid": "u1",
-                "annotations": {"ferrolb.io/ip-allocated-from-pool": "lan", "ferrolb.io/sharing-parameters": "00000000000000ab"}},
+                "annotations": {"ferrolb.io/ip-allocated-from-pool": "lan", "ferrolb.io/assigned": record}},
             "status": {
                 "loadBalancer": {"ingress": [{"ip": "10.0.0.1", "ipMode": "VIP"}, {"ip": "fd00::1", "ipMode": "VIP"}]},
                 "conditions": [{"type": "ferrolb.io/AddressAssigned", "status": "True", "reason": "Assigned",
@@ -137,7 +141,7 @@ async fn releasing_a_service_clears_addresses_and_annotations() {
 #[tokio::test]
 async fn co_owned_annotations_are_removed_at_the_written_version() {
     let (code, mut leftover) = service_response("u1", None);
-    let annotations = |value: &Value| json!({"ferrolb.io/ip-allocated-from-pool": value, "ferrolb.io/sharing-parameters": value});
+    let annotations = |value: &Value| json!({"ferrolb.io/ip-allocated-from-pool": value, "ferrolb.io/assigned": value});
     leftover["metadata"]["annotations"] = annotations(&json!("ab"));
     let (applier, requests) = scripted(vec![(code, leftover), service_response("u1", None)]);
     applier.write(&service_write(&[])).await.unwrap();

@@ -10,11 +10,13 @@ use crate::facts::{Key, Pool, Service};
 
 use super::alloc::{Allocator, Requester, UnmanagedSource};
 use super::announced::{Reason, RecheckQueue};
+use super::record_repair::Repair;
 use super::service::{self, CounterLabels, Role, ServiceEntry};
 use super::service_addresses::{self, Present};
 use super::sharing::SharingParameters;
 use super::{LATENCIES_MAX, RETRY_INTERVAL, ServiceCounters, State, pools};
 use crate::controller::desired::{NOT_WRITTEN, Status};
+use crate::controller::event::Leadership;
 
 impl State {
     /// Makes the decisions that remain after the last event of a pass of the main loop.
@@ -24,6 +26,7 @@ impl State {
         }
         self.allocator.forget_expired(self.unix_time(now));
         self.end_contests(now);
+        self.repair_record(now);
         if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
             self.decide_all(now);
         }
@@ -51,7 +54,8 @@ impl State {
     ///
     /// First, every Service keeps the addresses that it may still have. Services whose sharing
     /// parameters equal those in their annotation precede the others, and each group is ordered by
-    /// name. Then the Services that lack addresses get new ones.
+    /// name. Then Services that lack addresses get those in their records, first of all those whose
+    /// status another client has cleared. Then the others get new ones.
     fn decide_all(&mut self, now: Instant) {
         self.all_services_dirty = false;
         self.recheck_all_services();
@@ -86,6 +90,9 @@ impl State {
         };
         keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(has_recorded_sharing));
         keys.iter().for_each(|key| self.keep_addresses(key, now));
+        let is_assigned = |entry: &ServiceEntry| service::is_assigned(&entry.service);
+        keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(is_assigned));
+        keys.iter().for_each(|key| self.adopt_record(key));
         // Clear the flag of freed addresses, because the code below tries all Services that lack
         // addresses. Only an address that becomes free from here on requires another attempt.
         self.allocator.take_freed();
@@ -217,6 +224,7 @@ impl State {
         self.rechecks.remove(key, &mut entry.recheck);
         self.waiting.remove(key);
         self.remove_contest(key, &mut entry);
+        self.record_repairs.remove(key, &mut entry.repair);
         if let Some(assignment) = entry.assignment.take() {
             assignment.addresses.iter().for_each(|it| self.allocator.release(*it, key));
             if !assignment.addresses.is_empty() {
@@ -260,6 +268,21 @@ impl State {
         }
     }
 
+    pub(super) fn handle_leadership(&mut self, leadership: Leadership) {
+        match leadership {
+            Leadership::Held(until) => {
+                self.lease_expiry = until;
+                if std::mem::replace(&mut self.leading, true) {
+                    return;
+                }
+                self.term_count += 1;
+                self.mark_lists_incomplete();
+            }
+            Leadership::Lost => self.leading = false,
+        }
+        self.step_down();
+    }
+
     /// Discards all decisions and pending writes, because this replica has lost the lease or starts
     /// a new leadership term. The active leader decides again from the objects' statuses.
     pub(super) fn step_down(&mut self) {
@@ -279,9 +302,10 @@ impl State {
             (entry.announced, entry.recheck) = (None, None);
             entry.lost.clear();
             entry.queued_addresses = Vec::new();
-            entry.contest = None;
+            (entry.contest, entry.repair) = (None, Repair::None);
         }
         self.contest_ends.clear();
+        self.record_repairs.clear();
         self.write_queue.remove_all_custom_resources();
     }
 
@@ -334,6 +358,18 @@ impl State {
             entry.pending_status.reset_delay();
         }
         self.update_unmanaged(key);
+    }
+
+    /// Assigns the addresses in a Service's record, as far as it lacks addresses and requests none.
+    fn adopt_record(&mut self, key: &Key) {
+        let Some(entry) = self.services.get_mut(key) else { return };
+        let Some(assignment) = &mut entry.assignment else { return };
+        let namespace_labels = self.namespaces.get(key.namespace());
+        let sharing = SharingParameters::of(&entry.service);
+        let requester = Requester { service: &entry.service, sharing, namespace_labels };
+        if service_addresses::adopt_record(&mut self.allocator, &requester, assignment) {
+            entry.pending_status.reset_delay();
+        }
     }
 
     /// Assigns the addresses that a Service lacks, as far as the pools have free ones.
@@ -391,9 +427,11 @@ impl State {
         if let Some(wanted) = &wanted {
             entry.queue_addresses(&wanted.addresses);
         }
+        let is_written = wanted.is_some();
         let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
         self.write_queue.set(&mut entry.pending_status, wanted, now);
         self.counters.count(entry);
+        self.update_record_repair(key, is_written, now);
     }
 }
 

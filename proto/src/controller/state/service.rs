@@ -1,11 +1,12 @@
 //! Desired status of a Service. Pure functions of one Service, called by the state.
 //!
-//! The condition `AddressAssigned` is for users. An annotation records the sharing parameters under
-//! which the Service received its address.
+//! The condition `AddressAssigned` is for users. An annotation records the addresses, and the
+//! sharing parameters under which the Service received them.
 //!
-//! After a restart of the controller, Services whose parameters still match this record are the
-//! first to keep their addresses. If two Services can no longer share an address, the Service with
-//! changed parameters loses it.
+//! After a restart of the controller, Services whose sharing parameters still match the record are
+//! the first to keep their addresses. If two Services can no longer share an address, the Service
+//! with changed parameters loses it. A Service whose status has been cleared gets the recorded
+//! addresses again, before any other Service can get them.
 
 use std::net::IpAddr;
 
@@ -19,6 +20,7 @@ use super::messages::Message;
 use super::messages::assigned::{
     AssignedMessage, SERVED_BY_METALLB, SERVED_BY_OTHER, STATUS_CONTESTED, with_released,
 };
+use super::record_repair::{Repair, has_record, record};
 use super::service_addresses::{Assignment, LostAddresses};
 use super::sharing::SharingParameters;
 use super::write_queue::PendingStatus;
@@ -65,6 +67,8 @@ pub(super) struct ServiceEntry {
     /// [`QUEUED_ADDRESSES_MAX`]. Each of these writes may still be on its way, so no other Service
     /// gets the addresses.
     pub(super) queued_addresses: Vec<IpAddr>,
+    /// Repair of the record in the Service's annotation.
+    pub(super) repair: Repair,
     /// Changes of the addresses in the status by other clients, if there were any.
     pub(super) contest: Option<Box<Contest>>,
     /// Desired `Announced` condition, if the controller has decided it and the watch has not
@@ -234,10 +238,16 @@ pub(super) fn has_condition(service: &Service) -> bool {
     condition(service).is_some()
 }
 
+/// Returns whether another client has cleared the addresses of a Service that has none in its
+/// status: the condition, which only the controller writes, is still true.
+pub(super) fn is_assigned(service: &Service) -> bool {
+    condition(service).is_some_and(|condition| condition.status == ConditionStatus::True)
+}
+
 /// Returns true if the Service's sharing parameters still equal those under which it received its
-/// addresses.
+/// addresses, as its record states.
 pub(super) fn has_recorded_sharing(service: &Service, sharing: &SharingParameters) -> bool {
-    condition(service).is_some() && service.sharing_parameters == sharing.digest()
+    service.record.as_ref().is_some_and(|record| record.sharing == sharing.digest())
 }
 
 /// Returns the status that a Service should have, or `None` if there is nothing to write. While a
@@ -272,7 +282,8 @@ fn empty_status(service: &Service) -> ServiceStatus {
         addresses: Vec::new(),
         mode: IpMode::Vip,
         pool: None,
-        sharing_parameters: None,
+        // The user may change the type back.
+        record: service.record.clone().filter(|_| !service.load_balancer),
         condition: None,
         announced: None,
         notices: Vec::new(),
@@ -349,13 +360,12 @@ fn assigned_status(
     let is_cleared = service.assigned.is_empty() && pool_matches;
     let (announced, announced_matches) =
         announced(entry, (addresses_match || is_cleared) && !assignment.addresses.is_empty());
-    let sharing_parameters =
-        SharingParameters::of(service).digest().filter(|_| !assignment.addresses.is_empty());
+    let record_matches = entry.repair != Repair::Due || has_record(entry);
     if condition_matches
         && ingress_matches
         && pool_matches
         && announced_matches
-        && service.sharing_parameters == sharing_parameters
+        && record_matches
         && !entry.has_outdated_addresses()
     {
         return None;
@@ -380,7 +390,7 @@ fn assigned_status(
         addresses: assignment.addresses.clone(),
         mode: assignment.mode,
         pool: assignment.pool.clone(),
-        sharing_parameters,
+        record: record(service, assignment),
         condition: Some(with_transition_time(current, desired)),
         announced,
         notices,

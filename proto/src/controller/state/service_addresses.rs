@@ -117,6 +117,7 @@ pub(super) fn assign(
     let service = requester.service;
     let demand = &service.demand;
     let prefers_dual_stack = demand.family_policy == FamilyPolicy::Prefer;
+    adopt_record(allocator, requester, assignment);
     let mut lost = Vec::new();
     let outcome = match (
         demand.request.problem.as_deref(),
@@ -192,6 +193,34 @@ fn assign_requested(
     }
     assignment.pool = Some(pool);
     Ok(())
+}
+
+/// Assigns the addresses in the Service's record for the families that it lacks, as far as a
+/// request for them would be met. A request replaces the record. Returns whether the Service has
+/// got an address.
+pub(super) fn adopt_record(
+    allocator: &mut Allocator,
+    requester: &Requester<'_>,
+    assignment: &mut Assignment,
+) -> bool {
+    let service = requester.service;
+    let request = &service.demand.request;
+    let is_replaced = request.problem.is_some() || !request.addresses.is_empty();
+    let before = assignment.addresses.len();
+    let recorded = service.record.iter().flat_map(|record| &record.addresses);
+    for address in recorded.filter(|_| !is_replaced && !service.deleting) {
+        if !assignment.missing(&service.families).contains(&Family::of(*address)) {
+            continue;
+        }
+        let Ok(pool) = allocator.check_requested(requester, &[*address]) else { continue };
+        let required = assignment.pool.as_deref().or(request.pool.as_deref());
+        if required.is_none_or(|required| *required == *pool) {
+            allocator.assign(*address, &service.key, &requester.sharing, &pool);
+            assignment.addresses.push(*address);
+            assignment.pool = Some(pool);
+        }
+    }
+    assignment.addresses.len() > before
 }
 
 /// Assigns addresses to a Service that has none and requests no specific ones.

@@ -9,6 +9,7 @@ mod messages;
 mod model;
 mod node_failure;
 mod properties;
+mod record;
 mod rules;
 mod script;
 mod sticky;

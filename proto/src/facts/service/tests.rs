@@ -144,16 +144,15 @@ fn the_pool_annotation_follows_the_api_group() {
 }
 
 #[test]
-fn the_digest_of_sharing_parameters_is_sixteen_hexadecimal_digits() {
-    let read = |text: &str| {
-        service(json!({"metadata": {"annotations": {"ferrolb.io/sharing-parameters": text}}}))
-            .sharing_parameters
+fn the_record_of_another_service_is_none() {
+    let record = |name: &str| {
+        let text = format!(r#"{{"service":"default/{name}","addresses":["10.0.0.1"]}}"#);
+        let annotations = json!({"ferrolb.io/assigned": text});
+        let metadata = json!({"namespace": "default", "name": "web", "annotations": annotations});
+        service(json!({"metadata": metadata})).record
     };
-    assert_eq!(read("00000000000000ab"), Some(0xab));
-    assert_eq!(read("ffffffffffffffff"), Some(u64::MAX));
-    for other in ["", "shared", "10000000000000000", "-1"] {
-        assert_eq!(read(other), None, "{other} is no digest");
-    }
+    assert_eq!(*record("web").unwrap().addresses, [IpAddr::from([10, 0, 0, 1])]);
+    assert_eq!(record("copied"), None);
 }
 
 #[test]

@@ -9,7 +9,7 @@ fn lan() -> Cluster {
 }
 
 impl Cluster {
-    fn clear_status(&mut self, name: &str) {
+    pub(super) fn clear_status(&mut self, name: &str) {
         self.change(name, |service| service.assigned.clear());
     }
 

@@ -76,10 +76,10 @@ fn a_service_keeps_the_address_of_a_missing_pool_for_the_grace() {
         cluster.apply(service("b"));
         let (reason, address) = state_after(&mut cluster, Duration::from_secs(2));
         assert_eq!((&*reason, &*address), ("NoPoolMatches", "a="));
-        // After the grace, the address is free.
+        // After the grace, the Service gets its former address before others.
         cluster.apply_pool(lan());
         cluster.settle();
-        assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.2"]);
+        assert_eq!(cluster.statuses(), ["a=10.0.0.2", "b=10.0.0.1"]);
     }
 }
 

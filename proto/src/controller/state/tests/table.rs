@@ -54,7 +54,7 @@ impl Cluster {
                     Some(Service {
                         assigned,
                         pool_annotation: from_pool,
-                        sharing_parameters,
+                        record,
                         conditions,
                         ingress_manager,
                         has_own_fields,
@@ -64,7 +64,7 @@ impl Cluster {
                         has_own_fields: *has_own_fields,
                         assigned: assigned.clone(),
                         pool_annotation: from_pool.clone(),
-                        sharing_parameters: *sharing_parameters,
+                        record: record.clone(),
                         conditions: conditions.clone(),
                         ..service
                     },

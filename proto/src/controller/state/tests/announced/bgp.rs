@@ -345,9 +345,10 @@ fn a_bgp_peer_counts_no_session_of_a_speaker_that_does_not_run() {
     let mut sessions = |event: Event| {
         cluster.now = cluster.now + CONDITION_DELAY;
         cluster.handle(event);
-        let written = cluster.writes().into_iter().find_map(|write| match write.status {
-            Status::CustomResource(_, CustomResourceStatus::Peer(status)) => status.sessions,
-            _ => None,
+        let written = cluster.writes().into_iter().find_map(|write| {
+            let Status::CustomResource(_, status) = write.status else { return None };
+            let CustomResourceStatus::Peer(status) = status else { return None };
+            status.sessions
         });
         cluster.settle();
         written.as_deref().map(str::to_owned)
