@@ -10,7 +10,6 @@
 mod interfaces;
 mod layer2_address;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -86,6 +85,14 @@ impl<'a> ServicesByAddress<'a> {
         let indexes = self.by_address.get(&address).into_iter().flatten();
         indexes.map(|index| &self.services[*index])
     }
+}
+
+/// The pool by which advertisements select an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SelectedPool<'a> {
+    Exists(&'a Pool),
+    /// Only the name is known, so no label selects the pool.
+    Missing(&'a str),
 }
 
 /// Nodes, pools and advertisements of the cluster, prepared once for all Services.
@@ -180,17 +187,16 @@ impl<'a> ClusterView<'a> {
     }
 
     /// Returns the pool by which advertisements select an address: the one of [`Self::pool_of`], or
-    /// if the Service names a pool that does not exist, an empty pool of this name. The controller
-    /// decides how long the Service keeps the address.
-    pub(crate) fn selected_pool(
-        &self,
-        service: &ServiceView<'_>,
+    /// the pool that the Service names, if it does not exist. The controller decides how long the
+    /// Service keeps the address.
+    pub(crate) fn selected_pool<'s>(
+        &'s self,
+        service: &'s ServiceView<'_>,
         address: IpAddr,
-    ) -> Option<Cow<'a, Pool>> {
+    ) -> Option<SelectedPool<'s>> {
         let missing = service.from_pool.filter(|name| !self.pools.contains_key(name));
-        let missing = missing.map(|name| Pool { name: name.into(), ..Pool::default() });
-        let pool = self.pool_of(service.from_pool, address).map(Cow::Borrowed);
-        pool.or_else(|| missing.map(Cow::Owned))
+        let pool = self.pool_of(service.from_pool, address).map(SelectedPool::Exists);
+        pool.or_else(|| missing.map(SelectedPool::Missing))
     }
 
     /// Returns the advertisements that announce an address of a Service.
@@ -201,7 +207,11 @@ impl<'a> ClusterView<'a> {
     ) -> Vec<&'a L2Advertisement> {
         let Some(pool) = self.selected_pool(served, address) else { return Vec::new() };
         let selects = |ad: &&&L2Advertisement| {
-            ad.selects_pool(&pool) && ad.selects_service(|| served.labels())
+            let selects_pool = match pool {
+                SelectedPool::Exists(pool) => ad.selects_pool(pool),
+                SelectedPool::Missing(name) => ad.names_pool(name),
+            };
+            selects_pool && ad.selects_service(|| served.labels())
         };
         self.advertisements.iter().filter(selects).copied().collect()
     }

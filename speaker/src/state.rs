@@ -321,31 +321,42 @@ impl State {
             LinkFailure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
     }
 
-    /// Applies the change of a pool. Returns whether the pools have changed.
+    /// Applies the change of a pool. Returns whether the pools have changed, or
+    /// which of them exist.
     fn set_pool(&mut self, change: Change<Pool>) -> bool {
         let change = self.keep_unreadable(change);
+        let was_complete = self.pools.was_ever_complete();
+        let deleted_before = self.deleted_pools.len();
         if let Change::Apply(pool) = &change {
             self.deleted_pools.retain(|name| *name != pool.name);
         }
-        let was_complete = self.pools.was_ever_complete();
-        let mut has_changed = false;
+        let mut has_changed = deleted_before != self.deleted_pools.len();
         for (name, before) in self.pools.handle(change, Some) {
             match before.filter(|_| self.pools.get(&name).is_none()) {
-                Some(pool) => self.keep_deleted(name, pool),
+                Some(pool) => has_changed |= self.keep_deleted(name, pool),
                 None => has_changed = true,
             }
         }
         has_changed || was_complete != self.pools.was_ever_complete()
     }
 
-    /// Keeps a deleted pool, whose Services may still have their addresses.
-    fn keep_deleted(&mut self, name: Box<str>, pool: Pool) {
+    /// Keeps a deleted pool, whose Services may still have their addresses. Returns whether it has
+    /// existed until now.
+    fn keep_deleted(&mut self, name: Box<str>, pool: Pool) -> bool {
         self.pools.put(name.clone(), pool);
-        self.deleted_pools.retain(|other| *other != name);
+        if self.deleted_pools.contains(&name) {
+            return false;
+        }
         self.deleted_pools.push_back(name);
         if self.deleted_pools.len() > DELETED_POOLS_MAX {
             self.deleted_pools.pop_front().map(|oldest| self.pools.remove(&oldest));
         }
+        true
+    }
+
+    /// Returns the pools that exist.
+    pub(crate) fn existing_pools(&self) -> impl Iterator<Item = &Pool> + Clone {
+        self.pools.values().filter(|pool| !self.deleted_pools.contains(&pool.name))
     }
 
     /// Handles what is due at `now`. Returns the parts of the plan that this can change.

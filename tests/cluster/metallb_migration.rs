@@ -178,8 +178,8 @@ fn wait_assigned(lab: &Lab, name: &str, addresses: &[IpAddr], pool: &str) -> Res
         let annotations = service.annotations();
         let named =
             annotations.get("metallb.io/ip-allocated-from-pool").is_some_and(|from| from == pool);
-        let mut own_annotations = annotations.keys().filter(|key| key.starts_with("ferrolb.io/"));
-        let has_record = own_annotations.all(|key| key == ASSIGNED_ANNOTATION);
+        let own_annotations = annotations.keys().filter(|key| key.starts_with("ferrolb.io/"));
+        let has_record = own_annotations.eq([ASSIGNED_ANNOTATION]);
         (services::addresses(service) == addresses && reported && named && has_record).then_some(())
     })
 }

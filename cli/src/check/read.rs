@@ -197,10 +197,12 @@ fn kube_proxy_config(text: &str) -> Option<KubeProxyConfig> {
 
 /// Returns the addresses of a host, which may have a port. A name that cannot be resolved has none.
 async fn resolve(host: &str) -> Vec<IpAddr> {
-    let with_port = if host.parse::<IpAddr>().is_ok() { None } else { host.rsplit_once(':') };
-    let (name, _) = with_port.unwrap_or((host, ""));
-    let name = name.trim_matches(['[', ']']);
-    let found = tokio::time::timeout(RESOLVE_MAX, tokio::net::lookup_host((name, 0))).await;
+    let without_brackets = |host: &str| host.trim_matches(['[', ']']).to_owned();
+    if let Ok(address) = without_brackets(host).parse() {
+        return vec![address];
+    }
+    let name = without_brackets(host.rsplit_once(':').map_or(host, |(name, _)| name));
+    let found = tokio::time::timeout(RESOLVE_MAX, tokio::net::lookup_host((&*name, 0))).await;
     found.into_iter().flatten().flatten().map(|address| address.ip()).collect()
 }
 

@@ -238,9 +238,18 @@ impl<'a> MetalLb<'a> {
     fn other_frr_configurations(&self) -> Vec<Problem> {
         let all = self.objects.of(FRR_K8S, "FRRConfiguration");
         let others = all.filter(|it| !self.is_own_frr(it));
+        let has_nodes = self.objects.of(objects::CORE, "Node").next().is_some();
         let problem = |object| {
-            let text = "FerroLB has no equivalent: configure its peers and routes in another BGP \
-                daemon, or in the router";
+            let text = match has_nodes || !name(object).starts_with("metallb-") {
+                true => {
+                    "FerroLB has no equivalent: configure its peers and routes in another BGP \
+                     daemon, or in the router"
+                }
+                false => {
+                    "MetalLB's own have the names of Nodes: with --from, add the output of kubectl \
+                     get nodes -o yaml"
+                }
+            };
             Problem::of(objects::label(object), text)
         };
         others.map(problem).collect()

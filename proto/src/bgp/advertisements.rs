@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::announce::{ClusterView, ServiceView};
+use crate::announce::{ClusterView, SelectedPool, ServiceView};
 use crate::facts::{BgpAdvertisement, Community, CommunityRef, CommunityValue, Pool};
 use crate::range::{AddressRange, Family};
 
@@ -59,9 +59,14 @@ impl<'a> BgpAdvertisements<'a> {
         let Some(pool) = view.selected_pool(service, address) else { return Vec::new() };
         let announces = |index: &usize| {
             let ad = self.0[*index].of;
-            ad.selects_pool(&pool)
-                && too_wide_prefix(ad, &pool).is_none()
-                && ad.selects_service(|| service.labels())
+            let selects_pool = match pool {
+                SelectedPool::Exists(pool) => {
+                    ad.selects_pool(pool) && too_wide_prefix(ad, pool).is_none()
+                }
+                // The ranges are unknown, so a prefix could be too wide.
+                SelectedPool::Missing(name) => ad.names_pool(name) && !ad.aggregates(),
+            };
+            selects_pool && ad.selects_service(|| service.labels())
         };
         (0..self.0.len()).filter(announces).collect()
     }

@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use crate::Instant;
 use crate::api::{self, CustomResourceKind, StatusFields};
-use crate::facts::{Key, Node, Pod, Service, Speaker};
+use crate::facts::{Key, Node, Pod, RunningSpeakers, Service, Speaker};
 use crate::node_failure::failures::MarkScope;
 use crate::range::AddressRange;
 use crate::store::Change;
@@ -162,6 +162,8 @@ pub struct State {
     write_queue: WriteQueue,
     /// Services whose condition `Announced` needs a recheck.
     rechecks: RecheckQueue,
+    /// The nodes whose speaker has a Ready pod, as the list of the pods says.
+    running_speakers: RunningSpeakers,
     stale_speakers: StaleSpeakers,
     node_failures: NodeFailures,
     counters: ServiceCounters,
@@ -207,6 +209,7 @@ impl State {
             retry_at: Instant::ZERO,
             write_queue: WriteQueue::default(),
             rechecks: RecheckQueue::default(),
+            running_speakers: RunningSpeakers::UNKNOWN,
             stale_speakers: StaleSpeakers::default(),
             node_failures: NodeFailures::default(),
             counters: ServiceCounters::default(),

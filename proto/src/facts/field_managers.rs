@@ -9,11 +9,13 @@ use serde_json::json;
 
 use crate::api::FIELD_MANAGER_PREFIX;
 
+/// JSON pointer of the addresses in the fields of an entry.
+const INGRESS: &str = "/f:status/f:loadBalancer/f:ingress";
 /// Maximum number of entries of `managedFields` that are decoded from a Service.
 const MANAGERS_MAX: usize = 16;
 
-/// `metadata.managedFields`, reduced to the entries with a status of FerroLB's controllers, and to
-/// those with `status.loadBalancer.ingress`. Of the fields, only this one remains.
+/// `metadata.managedFields`, reduced to the entries of FerroLB's controllers, and to those with
+/// `status.loadBalancer.ingress`. Of the fields, only this one remains.
 #[derive(Deserialize, Default)]
 #[serde(transparent)]
 pub(super) struct ManagedFields(Option<Vec<Entry>>);
@@ -47,9 +49,8 @@ struct LoadBalancerFields {
 }
 
 impl Entry {
-    fn is_status_of_ferrolb(&self) -> bool {
-        let has_status = self.fields_v1.as_ref().is_some_and(|fields| fields.status.is_some());
-        has_status && self.manager.starts_with(FIELD_MANAGER_PREFIX)
+    fn has_status(&self) -> bool {
+        self.fields_v1.as_ref().is_some_and(|fields| fields.status.is_some())
     }
 
     fn has_ingress(&self) -> bool {
@@ -64,9 +65,10 @@ impl Entry {
 pub(super) struct FieldOwners {
     /// The owner of `status.loadBalancer.ingress`, unless this controller owns it.
     pub(super) ingress: Option<Box<str>>,
-    /// True if this controller owns a part of the status. The record of addresses remains when
-    /// FerroLB does not serve a Service any more.
+    /// True if this controller owns any field.
     pub(super) includes_own: bool,
+    /// True if this controller owns a part of the status.
+    pub(super) includes_own_status: bool,
 }
 
 impl FieldOwners {
@@ -76,9 +78,11 @@ impl FieldOwners {
         let mut own_ingress = false;
         for entry in metadata.managed_fields.iter().flatten() {
             let manager = entry.manager.as_deref().unwrap_or_default();
-            let has_ingress = entry.fields_v1.is_some();
+            let fields = entry.fields_v1.as_ref();
+            let has_ingress = fields.is_some_and(|fields| fields.0.pointer(INGRESS).is_some());
             if manager == own {
                 owners.includes_own = true;
+                owners.includes_own_status |= fields.is_some();
                 own_ingress |= has_ingress;
             } else if has_ingress {
                 owners.ingress = Some(manager.into());
@@ -92,10 +96,16 @@ impl FieldOwners {
 impl From<ManagedFields> for Vec<ManagedFieldsEntry> {
     fn from(ManagedFields(entries): ManagedFields) -> Self {
         let entries = entries.unwrap_or_default().into_iter();
-        let relevant = entries.filter(|it| it.has_ingress() || it.is_status_of_ferrolb());
+        let relevant =
+            entries.filter(|it| it.has_ingress() || it.manager.starts_with(FIELD_MANAGER_PREFIX));
         let ingress = json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
+        let status = json!({"f:status": {}});
+        let fields = |entry: &Entry| match entry.has_ingress() {
+            true => Some(ingress.clone()),
+            false => entry.has_status().then(|| status.clone()),
+        };
         let entry = |entry: Entry| ManagedFieldsEntry {
-            fields_v1: entry.has_ingress().then(|| FieldsV1(ingress.clone())),
+            fields_v1: fields(&entry).map(FieldsV1),
             manager: Some(entry.manager),
             ..ManagedFieldsEntry::default()
         };
@@ -129,7 +139,7 @@ mod tests {
             (json!([entry("k3s", ingress())]), Some("k3s"), false),
             (json!([entry("k3s", empty()), entry("kubectl", json!({"f:spec": {}}))]), None, false),
             (json!([entry(own, empty())]), None, true),
-            (json!([entry(own, json!({"f:metadata": {}}))]), None, false),
+            (json!([entry(own, json!({"f:metadata": {}}))]), None, true),
             (json!([entry(own, empty()), entry("k3s", ingress())]), Some("k3s"), true),
             (json!([entry(own, ingress()), entry("k3s", ingress())]), None, true),
             (
@@ -140,8 +150,11 @@ mod tests {
             (json!([{"manager": "old"}, {}]), None, false),
         ];
         for (fields, ingress, includes_own) in cases {
-            let expected = FieldOwners { ingress: ingress.map(Into::into), includes_own };
-            assert_eq!(owners(fields.clone()), expected, "{fields}");
+            let found = owners(fields.clone());
+            let ingress = ingress.map(Into::into);
+            assert_eq!((&found.ingress, found.includes_own), (&ingress, includes_own), "{fields}");
+            let is_metadata = fields.to_string().contains("f:metadata");
+            assert_eq!(found.includes_own_status, includes_own && !is_metadata, "{fields}");
         }
     }
 }

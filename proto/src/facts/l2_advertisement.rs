@@ -50,11 +50,14 @@ impl L2Advertisement {
     /// Returns whether the advertisement allows nodes to announce addresses of this pool.
     #[must_use]
     pub fn selects_pool(&self, pool: &Pool) -> bool {
+        let selects = || any_matches(&self.pool_selectors, &pool.labels);
+        self.names_pool(&pool.name) || self.problem.is_none() && selects()
+    }
+
+    /// Returns whether the advertisement selects a pool of this name, whatever its labels are.
+    pub(crate) fn names_pool(&self, name: &str) -> bool {
         let all = self.pools.is_empty() && self.pool_selectors.is_empty();
-        self.problem.is_none()
-            && (all
-                || self.pools.iter().any(|name| **name == *pool.name)
-                || any_matches(&self.pool_selectors, &pool.labels))
+        self.problem.is_none() && (all || self.pools.iter().any(|pool| **pool == *name))
     }
 
     /// Returns whether the advertisement selects a node with these labels.

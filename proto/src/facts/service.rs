@@ -204,7 +204,8 @@ pub struct Service {
     /// The field manager that owns `status.loadBalancer.ingress`, if it is not this controller.
     /// `None` also if nobody owns the field, or in a speaker.
     pub ingress_manager: Option<Box<str>>,
-    /// True if this controller owns a field of the Service. Always false in a speaker.
+    /// True if this controller owns a field of the Service; without a load balancer, a field of the
+    /// status, because the record remains. Always false in a speaker.
     pub has_own_fields: bool,
     /// True if the annotation [`api::ADOPT_ANNOTATION`] is `true`.
     pub adopt: bool,
@@ -285,11 +286,12 @@ impl Service {
     #[must_use]
     pub fn read_with_owners(object: ServiceObject, group: &str, own: &str) -> Self {
         let owners = FieldOwners::read(&object.metadata, own);
-        Self {
-            ingress_manager: owners.ingress,
-            has_own_fields: owners.includes_own,
-            ..Self::read(object, group)
-        }
+        let service = Self::read(object, group);
+        let has_own_fields = match service.load_balancer {
+            true => owners.includes_own,
+            false => owners.includes_own_status,
+        };
+        Self { ingress_manager: owners.ingress, has_own_fields, ..service }
     }
 
     /// Returns the fact of an object. `group` is the API group that FerroLB uses (`--api-group`).

@@ -30,7 +30,7 @@ pub(super) fn usable_interfaces(state: &State) -> Vec<&Link> {
 /// owner of every address.
 pub(super) fn may_announce(state: &State, link: &Link) -> bool {
     let has_subnet = || {
-        let pools = || state.pools.values().flat_map(|pool| &pool.ranges);
+        let pools = || state.existing_pools().flat_map(|pool| &pool.ranges);
         link.subnets().any(|subnet| {
             // A pool that is temporarily invalid has no ranges, but its Services still have their
             // addresses.

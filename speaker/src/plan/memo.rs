@@ -91,7 +91,7 @@ impl Memo {
         self.has_routes = has_routes;
         if changes.all {
             self.addresses.clear_selections();
-            self.received_ranges.set_pools(state.pools.values());
+            self.received_ranges.set_pools(state.existing_pools());
         }
         if all_routes {
             self.routes.clear();

@@ -393,7 +393,8 @@ fn a_service_without_endpoints_does_not_block_services_that_share_its_address() 
 #[test]
 fn an_invalid_pool_withdraws_no_address() {
     let invalid_pool = Pool { problem: Some(PoolProblem::Empty), ..pool("a", &[]) };
-    for (annotation, expect) in [(Some("a"), 2), (None, 0), (Some("missing"), 0)] {
+    // While a named pool does not exist, the controller decides how long the address stays.
+    for (annotation, expect) in [(Some("a"), 2), (None, 0), (Some("missing"), 2)] {
         let services = vec![Service {
             pool_annotation: annotation.map(Into::into),
             ..service("web", &["172.30.0.200"])

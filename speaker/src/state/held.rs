@@ -95,7 +95,7 @@ impl State {
     fn may_hold(&self, service: &Service, address: IpAddr) -> bool {
         let family = Family::of(address);
         let is_in_pool = |address: IpAddr| {
-            let mut ranges = self.pools.values().flat_map(|pool| &pool.ranges);
+            let mut ranges = self.existing_pools().flat_map(|pool| &pool.ranges);
             ranges.any(|range| range.overlaps(&AddressRange::single(address)))
         };
         let mut shown = service.assigned.iter().map(|shown| shown.address);
@@ -213,6 +213,7 @@ mod tests {
         apply(&mut state, changed(), 1_000);
         assert_eq!(owners(&state), Vec::<String>::new(), "the Service has another address");
 
+        state.handle(Event::Service(Change::Delete(Key::new("default", "a"))), Instant::ZERO);
         let single = Service { families: vec![Family::V6], ..cleared("b") };
         apply(&mut state, Service { assigned: vec![address(205)], ..assigned("b") }, 4_000);
         apply(&mut state, single, 5_000);

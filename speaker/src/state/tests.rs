@@ -131,10 +131,9 @@ fn deletions_are_matched_by_name() {
     let pool = Pool { name: "lan".into(), ..Pool::default() };
     state.handle(Event::Pool(Change::Apply(pool)), Instant::ZERO);
     state.handle(Event::Pool(Change::Delete(Key::new("ferrolb-system", "other"))), Instant::ZERO);
-    assert_eq!(state.pools.values().count(), 1);
+    assert!(state.deleted_pools.is_empty());
     state.handle(Event::Pool(Change::Delete(Key::new("ferrolb-system", "lan"))), Instant::ZERO);
-    let _: Changes = state.expire(Instant::from_millis(60_000));
-    assert_eq!(state.pools.values().count(), 0);
+    assert_eq!(state.deleted_pools, [Box::from("lan")]);
     let node = Node { name: "node1".into(), ..Node::default() };
     state.handle(Event::Node(Change::Apply(node)), Instant::ZERO);
     assert!(state.own_node().is_some());
@@ -151,15 +150,19 @@ fn deleted_pools_are_kept_and_their_number_is_limited() {
     handle(Change::ResyncStarted);
     assert!((0..=DELETED_POOLS_MAX).all(|n| !handle(Change::Apply(pool(n)))));
     handle(Change::ResyncDone);
-    assert!(handle(delete(0)) && handle(Change::Apply(pool(0))), "nothing has changed");
-    for change in [Change::ResyncStarted, Change::ResyncDone] {
-        assert!(handle(change), "all pools are kept, as many as possible");
-    }
+    assert!(!handle(delete(0)), "the pool does not exist any more");
+    assert!(handle(delete(0)) && !handle(Change::Apply(pool(0))));
+    handle(Change::ResyncStarted);
+    assert!(!handle(Change::ResyncDone), "as many as possible are kept");
+    handle(Change::ResyncStarted);
+    assert!(handle(Change::ResyncDone), "another list changes nothing");
     assert_eq!(state.deadline(), None, "the controller decides");
     let first = state.pools.keys().next().map(|name| &**name);
     assert_eq!((state.pools.len(), first), (DELETED_POOLS_MAX, Some("p01")));
+    assert_eq!(state.existing_pools().count(), 0);
     // A pool that returns makes room for another one.
     state.handle(Event::Pool(Change::Apply(pool(5))), Instant::ZERO);
+    assert_eq!(state.existing_pools().count(), 1);
     state.handle(Event::Pool(Change::Apply(pool(0))), Instant::ZERO);
     state.handle(Event::Pool(delete(0)), Instant::ZERO);
     assert_eq!(state.pools.len(), DELETED_POOLS_MAX + 1);

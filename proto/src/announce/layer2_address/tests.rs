@@ -98,12 +98,15 @@ fn an_address_of_a_missing_pool_is_selected_by_the_name_of_the_pool() {
         ranges: vec![range.parse().expect("range")],
         ..Pool::default()
     };
+    let not_private = json!({"matchExpressions": [
+        {"key": "tier", "operator": "NotIn", "values": ["private"]}]});
     let (other, same) = (pool("other", "10.1.0.0/24"), pool("same", "10.0.0.0/24"));
     for (from_pool, spec, pools, is_selected) in [
         (Some("lan"), json!({}), vec![], true),
         (Some("lan"), json!({"ipAddressPools": ["lan"]}), vec![&other], true),
         (Some("lan"), json!({"ipAddressPools": ["other"]}), vec![&other], false),
         (Some("lan"), json!({"ipAddressPools": ["lan"]}), vec![&same], false),
+        (Some("lan"), json!({"ipAddressPoolSelectors": [not_private]}), vec![], false),
         (Some("other"), json!({}), vec![&other], false),
         (None, json!({}), vec![&other], false),
     ] {

@@ -90,8 +90,8 @@ impl State {
         };
         keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(has_recorded_sharing));
         keys.iter().for_each(|key| self.keep_addresses(key, now));
-        let is_assigned = |entry: &ServiceEntry| service::is_assigned(&entry.service);
-        keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(is_assigned));
+        let is_cleared = |entry: &ServiceEntry| service::is_cleared(&entry.service);
+        keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(is_cleared));
         keys.iter().for_each(|key| self.adopt_record(key));
         // Clear the flag of freed addresses, because the code below tries all Services that lack
         // addresses. Only an address that becomes free from here on requires another attempt.
@@ -360,7 +360,7 @@ impl State {
         self.update_unmanaged(key);
     }
 
-    /// Assigns the addresses in a Service's record, as far as it lacks addresses and requests none.
+    /// Assigns the addresses in a Service's record, as far as it lacks addresses.
     fn adopt_record(&mut self, key: &Key) {
         let Some(entry) = self.services.get_mut(key) else { return };
         let Some(assignment) = &mut entry.assignment else { return };

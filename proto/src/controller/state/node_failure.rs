@@ -107,7 +107,7 @@ impl State {
         let failures = &self.node_failures.failures;
         if changed && (!failures.is_idle() || Evidence::is_possible(self.speakers.values())) {
             let reporting = self.reporting_speakers();
-            let mut evidence = Evidence::new(reporting.into_iter(), |node| failures.concerns(node));
+            let mut evidence = Evidence::new(reporting, |node| failures.concerns(node));
             // The node of this controller works. Reports that say otherwise are outdated.
             evidence.silent.remove(&self.config.node);
             let nodes = self.nodes.values().map(|node| ((*node.name).into(), node.ready));
@@ -162,11 +162,11 @@ impl State {
     }
 
     /// Returns the speakers whose reports count: those that run on Ready Nodes.
-    fn reporting_speakers(&self) -> Vec<&Speaker> {
+    fn reporting_speakers(&self) -> impl Iterator<Item = &Speaker> + Clone {
         let running = self.running_speakers();
         let is_ready = |node: &str| self.nodes.get(node).is_some_and(|node| node.ready);
-        let reports = |speaker: &&Speaker| is_ready(&speaker.node) && !running.lack(&speaker.node);
-        self.speakers.values().filter(reports).collect()
+        let speakers = self.speakers.values();
+        speakers.filter(move |it| is_ready(&it.node) && !running.lack(&it.node))
     }
 
     /// Returns the kubelets that the active leader may have to probe: those of a cluster in which
@@ -174,7 +174,8 @@ impl State {
     #[must_use]
     pub fn kubelets(&self) -> Vec<SocketAddr> {
         let is_on = self.config.node_failure_endpoints != MarkScope::Off;
-        let speakers = self.reporting_speakers();
+        let speakers: Vec<_> =
+            self.reporting_speakers().take(SPEAKERS_WITHOUT_SECOND_REPORT + 1).collect();
         if !is_on || speakers.len() != SPEAKERS_WITHOUT_SECOND_REPORT {
             return Vec::new();
         }

@@ -238,10 +238,11 @@ pub(super) fn has_condition(service: &Service) -> bool {
     condition(service).is_some()
 }
 
-/// Returns whether another client has cleared the addresses of a Service that has none in its
-/// status: the condition, which only the controller writes, is still true.
-pub(super) fn is_assigned(service: &Service) -> bool {
-    condition(service).is_some_and(|condition| condition.status == ConditionStatus::True)
+/// Returns whether another client has cleared the status of a Service: it has no address, but the
+/// condition, which only the controller writes, is still true.
+pub(super) fn is_cleared(service: &Service) -> bool {
+    let is_true = |condition: &ServiceCondition| condition.status == ConditionStatus::True;
+    service.assigned.is_empty() && condition(service).is_some_and(is_true)
 }
 
 /// Returns true if the Service's sharing parameters still equal those under which it received its

@@ -196,8 +196,8 @@ fn assign_requested(
 }
 
 /// Assigns the addresses in the Service's record for the families that it lacks, as far as a
-/// request for them would be met. A request replaces the record. Returns whether the Service has
-/// got an address.
+/// request for them would be met. A valid request excludes other addresses. Returns whether the
+/// Service has got an address.
 pub(super) fn adopt_record(
     allocator: &mut Allocator,
     requester: &Requester<'_>,
@@ -205,10 +205,13 @@ pub(super) fn adopt_record(
 ) -> bool {
     let service = requester.service;
     let request = &service.demand.request;
-    let is_replaced = request.problem.is_some() || !request.addresses.is_empty();
+    let is_allowed = |address: &&IpAddr| {
+        let is_free = request.problem.is_some() || request.addresses.is_empty();
+        !service.deleting && (is_free || request.addresses.contains(address))
+    };
     let before = assignment.addresses.len();
     let recorded = service.record.iter().flat_map(|record| &record.addresses);
-    for address in recorded.filter(|_| !is_replaced && !service.deleting) {
+    for address in recorded.filter(is_allowed) {
         if !assignment.missing(&service.families).contains(&Family::of(*address)) {
             continue;
         }

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::State;
-use crate::facts::{RunningSpeakers, stale_speakers};
+use crate::facts::{Pod, RunningSpeakers, stale_speakers};
+use crate::store::Change;
 
 /// The latest answer.
 #[derive(Debug, Default)]
@@ -19,14 +20,23 @@ impl State {
     #[must_use]
     pub fn stale(&self) -> BTreeSet<Box<str>> {
         let node = |name: &str| self.nodes.get(name);
-        stale_speakers(self.speakers.values(), node, &self.running_speakers())
+        stale_speakers(self.speakers.values(), node, self.running_speakers())
     }
 
     /// Returns the nodes whose speaker has a Ready pod, as far as the pods are known.
-    pub(super) fn running_speakers(&self) -> RunningSpeakers {
-        match self.pods.is_complete() {
-            true => RunningSpeakers::of(self.pods.values()),
-            false => RunningSpeakers::UNKNOWN,
+    pub(super) const fn running_speakers(&self) -> &RunningSpeakers {
+        const UNKNOWN: &RunningSpeakers = &RunningSpeakers::UNKNOWN;
+        if self.pods.is_complete() { &self.running_speakers } else { UNKNOWN }
+    }
+
+    /// Stores a change of a pod, which may concern all Services.
+    pub(super) fn handle_pod(&mut self, change: Change<Pod>) {
+        let is_list_complete = matches!(change, Change::ResyncDone);
+        let changed = self.pods.handle(change.or_delete(), Some);
+        if is_list_complete || !changed.is_empty() {
+            self.running_speakers = RunningSpeakers::of(self.pods.values());
+            self.node_failures.evidence_changed();
+            self.recheck_all_services();
         }
     }
 

@@ -432,21 +432,25 @@ fn a_session_keeps_its_last_password_while_its_secret_has_none() {
 }
 
 #[test]
-fn a_recreated_bgppeer_does_not_keep_the_last_password() {
+fn a_bgppeer_that_is_recreated_late_does_not_keep_the_last_password() {
     let spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "passwordSecret": {"name": "tor"}});
-    let mut state = state(&Cluster::default(), &[peer(&spec)]);
     let data = json!({"password": ByteString("hush".into())});
     let secret =
         json!({"metadata": {"name": "tor"}, "type": "kubernetes.io/basic-auth", "data": data});
     let secret: PasswordSecret = serde_json::from_value::<Secret>(secret).expect("a Secret").into();
     let key = Key::new("ferrolb-system", "tor");
-    for event in [
-        Event::Password(Change::Apply(secret)),
-        Event::Password(Change::Delete(key.clone())),
-        Event::BgpPeer(Change::Delete(key)),
-        Event::BgpPeer(Change::Apply(peer(&spec))),
-    ] {
-        state.handle(event, Instant::ZERO);
+    for (seconds, password) in [(59, Some("hush")), (60, None)] {
+        let mut state = state(&Cluster::default(), &[peer(&spec)]);
+        for event in [
+            Event::Password(Change::Apply(secret.clone())),
+            Event::Password(Change::Delete(key.clone())),
+            Event::BgpPeer(Change::Delete(key.clone())),
+        ] {
+            state.handle(event, Instant::ZERO);
+        }
+        let now = Instant::from_millis(seconds * 1_000);
+        let _: Changes = state.expire(now);
+        state.handle(Event::BgpPeer(Change::Apply(peer(&spec))), now);
+        assert_eq!(session_password(&state).0.as_deref(), password, "after {seconds} s");
     }
-    assert_eq!(session_password(&state).0, None);
 }

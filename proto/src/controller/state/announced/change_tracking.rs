@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::Instant;
-use crate::facts::{EndpointSlice, Key, Pod, Service, ServiceConditionType, Speaker};
+use crate::facts::{EndpointSlice, Key, Service, ServiceConditionType, Speaker};
 use crate::range::AddressRange;
 use crate::store::Change;
 
@@ -87,16 +87,6 @@ impl State {
                 self.custom_resources.statuses_dirty = true;
                 self.recheck_all_services();
             }
-        }
-    }
-
-    /// Stores a change of a pod, which may concern all Services.
-    pub(in crate::controller::state) fn handle_pod(&mut self, change: Change<Pod>) {
-        let is_list_complete = matches!(change, Change::ResyncDone);
-        let changed = self.pods.handle(change.or_delete(), Some);
-        if is_list_complete || !changed.is_empty() {
-            self.node_failures.evidence_changed();
-            self.recheck_all_services();
         }
     }
 

@@ -4,7 +4,7 @@ mod histories;
 
 use super::*;
 use crate::controller::state::record_repair::{REPAIR_DELAY, REPAIR_INTERVAL};
-use crate::facts::{AddressRecord, ServiceRestriction};
+use crate::facts::{AddressRecord, AddressRequestProblem, ServiceRestriction};
 
 /// A pool without a memory of released addresses.
 fn lan() -> Vec<Pool> {
@@ -70,6 +70,35 @@ fn a_record_comes_before_new_requests_and_after_statuses() {
 }
 
 #[test]
+fn the_record_of_a_service_with_a_request_comes_before_others_with_the_same_address() {
+    let mut requesting = service("b");
+    requesting.demand.request.addresses = vec![[10, 0, 0, 2].into()];
+    let mut cluster = Cluster::new(vec![requesting.clone()], lan());
+    assert_eq!(cluster.statuses(), ["b=10.0.0.2"]);
+    cluster.clear_status("b");
+    cluster.state = State::new(config());
+    cluster.apply(Service { record: record(&["10.0.0.2"]), ..service("0") });
+    cluster.apply(Service { key: key("a"), uid: "other".into(), ..requesting });
+    cluster.restart();
+    cluster.settle();
+    assert_eq!(cluster.statuses(), ["0=10.0.0.1", "a=", "b=10.0.0.2"]);
+}
+
+#[test]
+fn an_invalid_request_does_not_hide_the_record() {
+    let mut cluster = second_address();
+    cluster.change("b", |service| {
+        let problem = AddressRequestProblem::Mode("vip".into());
+        service.demand.request.problem = Some(Box::new(problem));
+    });
+    cluster.settle();
+    cluster.clear_status("b");
+    cluster.restart();
+    cluster.settle();
+    assert_eq!(cluster.statuses(), ["b=10.0.0.2"]);
+}
+
+#[test]
 fn a_record_counts_no_more_than_a_request() {
     let mut of_others = pool("others", &["10.0.1.1"]);
     let mut allocation = ServiceRestriction::default();
@@ -122,7 +151,13 @@ fn the_record_outlives_a_change_of_the_type_and_ends_with_the_class() {
         assert_eq!(cluster.log.len(), written, "a restart writes nothing");
     }
     assert_eq!(cluster.statuses(), ["b=10.0.0.2"]);
-    cluster.change("b", |service| service.class = Some("other.example/lb".into()));
+    // The API server accepts another class only together with a change of the type.
+    cluster.change("b", |service| service.load_balancer = false);
+    cluster.settle();
+    cluster.change("b", |service| {
+        service.class = Some("other.example/lb".into());
+        (service.load_balancer, service.has_own_fields) = (true, true);
+    });
     cluster.settle();
     assert_eq!(cluster.services[&key("b")].record, None);
 }

@@ -4,12 +4,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::controller::state::service::is_assigned;
+use crate::controller::state::service::is_cleared;
 
 /// The Services whose addresses must stay. Those of other users are in the namespace [`OTHERS`],
 /// whose name precedes theirs.
 const OWNERS: usize = 4;
 const OTHERS: &str = "a-team";
+const REQUESTING: usize = 2;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -83,7 +84,13 @@ fn the_pool() -> Pool {
 impl History {
     fn new() -> Self {
         let first = service("first");
-        let owners = (0..OWNERS).map(|n| service(&format!("s{n}")));
+        let owners = (0..OWNERS).map(|n| {
+            let mut owner = service(&format!("s{n}"));
+            // One of them requests the address that it has.
+            let requested = (n == REQUESTING).then_some([10, 0, 0, 9].into());
+            owner.demand.request.addresses = requested.into_iter().collect();
+            owner
+        });
         let mut cluster =
             Cluster::new([first].into_iter().chain(owners).collect(), vec![the_pool()]);
         // A lower address is free, so that a Service without a memory gets another one.
@@ -154,7 +161,7 @@ impl History {
             let has_status = !fact.assigned.is_empty();
             let no_trace = is_forgotten && !has_status && fact.record.is_none();
             // After the pool was missing, no status tells a record from a forged one.
-            let is_known = has_status || is_assigned(fact);
+            let is_known = has_status || is_cleared(fact);
             let is_forged = !is_known && forged.is_some() && forged == self.expected[n];
             if no_trace || is_forged {
                 self.expected[n] = None;
