@@ -293,7 +293,7 @@ impl Reader<'_> {
     /// endpoints of its Service, and `controlPlaneEndpoint` of kubeadm.
     async fn api_servers(&mut self, server: &str) -> Result<Vec<(&'static str, IpAddr)>> {
         let slices = Api::<EndpointSlice>::namespaced(self.client.clone(), "default");
-        let of_service = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
+        let of_service = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}=kubernetes"));
         let slices = self.permitted(Category::Pools, slices.list(&of_service).await)?;
         let endpoints =
             slices.into_iter().flatten().flat_map(|slice| slice.endpoints.unwrap_or_default());

@@ -59,7 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
 /// A cluster, and the addresses that must stay.
 struct History {
     cluster: Cluster,
-    /// The address of each owner; `None` if its user has given it up.
+    /// The address of each owner; `None` if the address may change.
     expected: Vec<Option<IpAddr>>,
     /// The owners that did not exist for a moment.
     restored: Vec<bool>,
@@ -150,8 +150,8 @@ impl History {
         }
     }
 
-    /// Gives up the addresses of which no trace is left: neither a status, nor a record.
-    fn give_up_lost(&mut self, op: &Op) {
+    /// Forgets the expected addresses that neither a status nor a record has.
+    fn forget_lost(&mut self, op: &Op) {
         let is_forgotten =
             matches!(op, Op::Restart(_) | Op::Crash | Op::Restore(_)) || !self.has_pool();
         let forged = self.cluster.services.get(&Key::new(OTHERS, "forged"));
@@ -196,7 +196,7 @@ proptest! {
         let mut history = History::new();
         for op in &ops {
             history.execute(op);
-            history.give_up_lost(op);
+            history.forget_lost(op);
         }
         history.execute(&Op::CreatePool);
         history.check()?;
