@@ -28,6 +28,7 @@ mod pools;
 mod record_repair;
 mod service;
 mod service_addresses;
+mod service_counters;
 mod sharing;
 mod slices;
 mod stale_speakers;
@@ -50,11 +51,12 @@ use crate::controller::desired::{MetricValues, PoolMetricValues, Status, Target,
 use crate::controller::event::{Event, Outcome};
 
 use alloc::Allocator;
-use announced::{Reason, RecheckQueue};
+use announced::RecheckQueue;
 use custom_resources::CustomResources;
 use messages::pool::PoolFault;
 use node_failure::NodeFailures;
 use record_repair::RecordRepairs;
+use service_counters::ServiceCounters;
 use slices::Slices;
 use stale_speakers::StaleSpeakers;
 use write_queue::WriteQueue;
@@ -96,19 +98,6 @@ pub struct Config {
     pub node_failure_endpoints: MarkScope,
     /// Name of the Node on which this controller runs; empty: not known.
     pub node: Box<str>,
-}
-
-/// Counters of Services, for the metrics.
-#[derive(Debug, Default)]
-struct ServiceCounters {
-    /// Number of Services by the reason of their condition `AddressAssigned`, or by
-    /// [`NOT_WRITTEN`](crate::controller::desired::NOT_WRITTEN) while the API server rejects their
-    /// status.
-    reasons: BTreeMap<&'static str, i64>,
-    /// Number of Services by the reason of their condition `Announced`.
-    announced: BTreeMap<Reason, i64>,
-    /// Number of Services by the pool of their addresses.
-    pools: BTreeMap<Box<str>, u64>,
 }
 
 /// State of the controller. See the module documentation.

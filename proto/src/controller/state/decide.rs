@@ -9,13 +9,14 @@ use crate::api::CustomResourceKind;
 use crate::facts::{Key, Pool, Service};
 
 use super::alloc::{Allocator, Requester, UnmanagedSource};
-use super::announced::{Reason, RecheckQueue};
+use super::announced::RecheckQueue;
 use super::record_repair::Repair;
 use super::service::{self, CounterLabels, Role, ServiceEntry};
 use super::service_addresses::{self, Present};
+use super::service_counters::ServiceCounters;
 use super::sharing::SharingParameters;
-use super::{LATENCIES_MAX, RETRY_INTERVAL, ServiceCounters, State, pools};
-use crate::controller::desired::{NOT_WRITTEN, Status};
+use super::{LATENCIES_MAX, RETRY_INTERVAL, State, pools};
+use crate::controller::desired::Status;
 use crate::controller::event::Leadership;
 
 impl State {
@@ -432,39 +433,5 @@ impl State {
         self.write_queue.set(&mut entry.pending_status, wanted, now);
         self.counters.count(entry);
         self.update_record_repair(key, is_written, now);
-    }
-}
-
-impl ServiceCounters {
-    /// Removes a Service from the counters of its previous state, and adds it to those of its
-    /// current state.
-    pub(super) fn count(&mut self, entry: &mut ServiceEntry) {
-        let assignment = entry.assignment.as_ref();
-        let with_addresses = assignment.filter(|assignment| !assignment.addresses.is_empty());
-        let current = CounterLabels {
-            reason: service::decided_reason(entry)
-                .map(|reason| if entry.pending_status.is_refused() { NOT_WRITTEN } else { reason }),
-            announced: assignment.and_then(|_| Reason::of(entry)),
-            pool: with_addresses.and_then(|assignment| assignment.pool.clone()),
-        };
-        if entry.counted == current {
-            return;
-        }
-        let previous = std::mem::replace(&mut entry.counted, current.clone());
-        if let Some(count) = previous.reason.and_then(|reason| self.reasons.get_mut(reason)) {
-            *count -= 1;
-        }
-        if let Some(count) = previous.announced.and_then(|reason| self.announced.get_mut(&reason)) {
-            *count -= 1;
-        }
-        if let Some(count) = previous.pool.and_then(|pool| self.pools.get_mut(&pool)) {
-            *count = count.saturating_sub(1);
-        }
-        current.reason.into_iter().for_each(|reason| *self.reasons.entry(reason).or_default() += 1);
-        current
-            .announced
-            .into_iter()
-            .for_each(|reason| *self.announced.entry(reason).or_default() += 1);
-        current.pool.into_iter().for_each(|pool| *self.pools.entry(pool).or_default() += 1);
     }
 }
