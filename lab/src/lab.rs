@@ -150,8 +150,7 @@ impl Lab {
                 .iter()
                 .try_for_each(|node| bgp::start(&self.state, gobgp, node).map(drop))?;
         }
-        self.api(async |client| api::wait_ready(&client).await)
-            .with_context(|| self.log_tail("kube-apiserver"))?;
+        self.wait_api_ready()?;
         control_plane::start_controller_manager(&self.state, &self.facts)?;
         let version = self.facts.version.name()?;
         self.api(async |client| nodes::register(&client, &self.facts, &version).await)?;
@@ -269,6 +268,16 @@ impl Lab {
         })?
         .and_then(|alive| if alive { Ok(()) } else { bail!("{process} has ended") })
         .with_context(|| self.log_tail(process))
+    }
+
+    /// Waits until the API server reports that it is ready.
+    ///
+    /// # Errors
+    /// If the API server is not ready within a minute, or has ended; with the end of its log.
+    pub fn wait_api_ready(&self) -> Result<()> {
+        let server = self.record("kube-apiserver")?;
+        self.api(async |client| api::wait_ready(&client, &server).await)
+            .with_context(|| self.log_tail("kube-apiserver"))
     }
 
     /// Sends a signal to a process of the lab: `controller`, `speaker-node1`, `kube-proxy-node1`,

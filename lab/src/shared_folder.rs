@@ -39,24 +39,30 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    /// Number of folders to create. Without the lock, one of the first hundred fails.
+    const RACES: usize = 500;
+
     #[test]
     fn a_folder_is_created_while_another_lab_removes_the_shared_one() {
-        let root = std::env::temp_dir().join(format!("ferrolb-shared-{}", std::process::id()));
+        let parent = std::env::temp_dir().join(format!("ferrolb-shared-{}", std::process::id()));
+        fs::create_dir(&parent).expect("the parent can be created");
+        let root = parent.join("labs");
         let ended = AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let result = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !ended.load(Ordering::Relaxed) {
                     remove_if_empty(&root).expect("the folder can be removed");
                 }
             });
-            let result = (0..5_000).try_for_each(|_| {
+            let result = (0..RACES).try_for_each(|_| {
                 create(&root, &root.join("lab/images"))?;
                 fs::remove_dir(root.join("lab/images"))?;
                 fs::remove_dir(root.join("lab"))
             });
             ended.store(true, Ordering::Relaxed);
-            result.expect("the folder is created each time");
+            result
         });
-        remove_if_empty(&root).expect("the folder can be removed");
+        fs::remove_dir_all(&parent).expect("the parent can be removed");
+        result.expect("the folder is created each time");
     }
 }

@@ -7,7 +7,6 @@ use crate::node_failure::{PROBE_TIME, check_longest_gap, probe_during, serve_fro
 use crate::scenario::{run_scenario, step};
 use crate::segment;
 use anyhow::{Result, ensure};
-use ferrolb_lab::cluster::api;
 use ferrolb_lab::topology::CONTROL_PLANE;
 use ferrolb_lab::{Lab, Options, Signal, wait};
 use std::time::Duration;
@@ -119,7 +118,7 @@ fn logged_outage(lab: &Lab, programs: &[(String, String)], times: usize) -> Resu
 
 /// Waits until the API server and all components are ready.
 fn wait_ready(lab: &Lab, programs: &[(String, String)]) -> Result<()> {
-    lab.api(async |client| api::wait_ready(&client).await)?;
+    lab.wait_api_ready()?;
     programs.iter().try_for_each(|(program, host)| {
         wait::until(&format!("{program} is ready"), READY_MAX, || {
             let (status, body) = readyz(lab, host)?;

@@ -7,7 +7,6 @@ use crate::scenario::{print_measured, run_scenario, step, without_proxy};
 use crate::services::{self, ADDRESS_ASSIGNED, ANNOUNCED};
 use anyhow::{Context, Result, bail, ensure};
 use ferrolb_lab::bench::services as bench;
-use ferrolb_lab::cluster::api;
 use ferrolb_lab::cluster::ferrolb::CONTROLLER;
 use ferrolb_lab::topology::CONTROL_PLANE;
 use ferrolb_lab::{Lab, Signal, wait};
@@ -171,7 +170,7 @@ fn advance_version(lab: &Lab, name: &str) -> Result<()> {
 /// Starts the API server and waits until it is ready.
 fn start_api_server(lab: &Lab) -> Result<()> {
     lab.restart("kube-apiserver")?;
-    lab.api(async |client| api::wait_ready(&client).await)
+    lab.wait_api_ready()
 }
 
 /// Returns the name of a Service with an address.

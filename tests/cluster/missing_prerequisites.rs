@@ -6,7 +6,7 @@ use crate::scenario::{one_node, print_measured, run_scenario, step};
 use crate::segment;
 use crate::services;
 use anyhow::{Context, Result, ensure};
-use ferrolb_lab::cluster::{api, ferrolb};
+use ferrolb_lab::cluster::ferrolb;
 use ferrolb_lab::setup::repository;
 use ferrolb_lab::topology::CONTROL_PLANE;
 use ferrolb_lab::{Lab, Signal, wait};
@@ -149,7 +149,7 @@ fn remove_permissions_at_run_time(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     // ends the connections, and with them the watches.
     lab.stop("kube-apiserver", Signal::KILL)?;
     lab.restart("kube-apiserver")?;
-    lab.api(async |client| api::wait_ready(&client).await)?;
+    lab.wait_api_ready()?;
     wait::until("each component logs a new refusal", RETRIED_MAX, || {
         let now = refusals(lab);
         let has_new = |process| {

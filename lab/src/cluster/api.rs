@@ -1,10 +1,11 @@
 //! Access to the lab's API server. It is reachable only inside the lab, so each client runs on a
 //! thread in the client's namespace.
 
+use crate::process::ProcessRecord;
 use crate::state::LabState;
 use crate::topology::CLIENT;
 use crate::{netns, wait};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kube::api::{GetParams, Request};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -41,14 +42,19 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// Waits until the API server reports that it is ready.
+/// Waits until the API server, whose process is `server`, reports that it is ready.
 ///
 /// # Errors
-/// If the API server is not ready within a minute, with its reason.
-pub async fn wait_ready(client: &Client) -> Result<()> {
-    wait::until_async("the API server's /readyz", READY_MAX, async || {
+/// If the API server is not ready within a minute, with its reason, or has ended.
+pub async fn wait_ready(client: &Client, server: &ProcessRecord) -> Result<()> {
+    let is_ready = wait::until_async("the API server's /readyz", READY_MAX, async || {
+        if !server.is_alive() {
+            return Ok(Some(false));
+        }
         let request = Request::new("").get("readyz", &GetParams::default())?;
-        Ok((client.request_text(request).await? == "ok").then_some(()))
+        Ok((client.request_text(request).await? == "ok").then_some(true))
     })
-    .await
+    .await?;
+    ensure!(is_ready, "the API server has ended");
+    Ok(())
 }
