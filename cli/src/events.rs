@@ -40,7 +40,7 @@ pub fn leading_state(
 
 /// Returns the events with which the lists of all kinds begin, or with `at_end`, those with which
 /// they end.
-fn list_limits(at_end: bool) -> [Event; 12] {
+fn list_limits(at_end: bool) -> [Event; 13] {
     const fn limit<F>(at_end: bool) -> Change<F> {
         if at_end { Change::ResyncDone } else { Change::ResyncStarted }
     }
@@ -49,6 +49,7 @@ fn list_limits(at_end: bool) -> [Event; 12] {
         Event::Slice(limit(at_end)),
         Event::Node(limit(at_end)),
         Event::Namespace(limit(at_end)),
+        Event::AddressMemory(limit(at_end)),
         Event::Pool(limit(at_end)),
         Event::Advertisement(limit(at_end)),
         Event::Community(limit(at_end)),

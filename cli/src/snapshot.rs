@@ -6,8 +6,8 @@ use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
-    EndpointSliceObject, Key, NamespaceObject, NodeObject, PODS_SELECTOR, PodObject,
-    SERVICE_SLICES_SELECTOR, Service, ServiceObject,
+    AddressMemoryObject, EndpointSliceObject, Key, NamespaceObject, NodeObject, PODS_SELECTOR,
+    PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,
 };
 use ferrolb_proto::store::Change;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -98,10 +98,11 @@ impl Snapshot {
         let deployment = permitted(deployments.get_opt(installation::CONTROLLER).await)?.flatten();
         let config = installation::config(namespace, deployment.as_ref());
         let reader = Reader { client, namespace, config: &config };
-        let (cluster, namespaces, custom, pods, speaker, lease) = futures::try_join!(
+        let (cluster, namespaces, custom, memory, pods, speaker, lease) = futures::try_join!(
             reader.cluster_objects(),
             permission_of(reader.namespaces()),
             reader.custom_resources(),
+            permission_of(reader.address_memory()),
             permission_of(reader.pods()),
             permission_of(reader.speaker()),
             reader.lease(),
@@ -123,7 +124,14 @@ impl Snapshot {
             },
             namespaces_denied,
             speaker_denied,
-            events: [cluster, namespaces, custom, pods.unwrap_or_default()].concat(),
+            events: [
+                cluster,
+                namespaces,
+                custom,
+                memory.unwrap_or_default(),
+                pods.unwrap_or_default(),
+            ]
+            .concat(),
         })
     }
 
@@ -161,6 +169,15 @@ impl Reader<'_> {
         let url = NamespaceObject::url_path(&(), None);
         let list = self.list(url, ListParams::default(), NamespaceObject::into).await?;
         Ok(events(list, Event::Namespace).collect())
+    }
+
+    /// Reads the ConfigMap with the addresses of deleted Services.
+    async fn address_memory(&self) -> Result<Vec<Event>> {
+        let url = AddressMemoryObject::url_path(&(), Some(&self.config.names.namespace));
+        let name = format!("metadata.name={}", api::ADDRESS_MEMORY);
+        let params = ListParams::default().fields(&name);
+        let list = self.list(url, params, AddressMemoryObject::into).await?;
+        Ok(events(list, Event::AddressMemory).collect())
     }
 
     /// Reads FerroLB's pods.

@@ -150,6 +150,8 @@ fn leader_state(range: &str, now: Instant) -> State {
         Event::Node(Change::ResyncDone),
         Event::Namespace(Change::ResyncStarted),
         Event::Namespace(Change::ResyncDone),
+        Event::AddressMemory(Change::ResyncStarted),
+        Event::AddressMemory(Change::ResyncDone),
         Event::Advertisement(Change::ResyncStarted),
         Event::Advertisement(Change::ResyncDone),
         Event::Service(Change::ResyncStarted),

@@ -67,10 +67,7 @@ pub use community::{Community, CommunityAlias, CommunitySpec, CommunityStatus};
 pub use l2_advertisement::{
     L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodes,
 };
-pub use pool::{
-    IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, REMEMBERED_SERVICES_MAX,
-    RememberedService, ServiceAllocation,
-};
+pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, ServiceAllocation};
 pub(crate) use selectors::{LABEL_PREFIX_MAX, LABEL_VALUE_MAX};
 
 pub use condition_message::{ConditionMessage, MESSAGE_LENGTH_MAX};
@@ -106,6 +103,14 @@ pub fn field_manager(namespace: &str) -> String {
 /// entry is a number, and its value has 32 bytes. The highest number is the newest key; receivers
 /// accept the two newest.
 pub const HELLO_SECRET: &str = "ferrolb-hello";
+
+/// The ConfigMap in FerroLB's namespace with the addresses of deleted Services. Each entry is a
+/// Service: its name is `NAMESPACE.NAME`, and its value is JSON with `addresses`, `releasedAt` and
+/// `expiresAt`.
+pub const ADDRESS_MEMORY: &str = "ferrolb-address-memory";
+
+/// Maximum number of Services in the ConfigMap [`ADDRESS_MEMORY`].
+pub const REMEMBERED_SERVICES_MAX: usize = 1_024;
 
 /// The Lease in FerroLB's namespace that the active leader of the controllers holds.
 pub const LEASE: &str = "ferrolb-controller";

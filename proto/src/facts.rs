@@ -4,6 +4,7 @@
 //! while its event is decoded. The module `watch` of the crate `runtime` converts it into the fact,
 //! and the state stores only facts.
 
+mod address_memory;
 mod address_request;
 mod bfd_profile;
 mod bgp_advertisement;
@@ -30,6 +31,7 @@ mod stale_speakers;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+pub use address_memory::{AddressMemory, AddressMemoryObject, RememberedAddresses};
 pub use address_request::{
     ALLOW_SHARED_IP_ANNOTATION, AddressRequest, AddressRequestProblem, IP_MODE_ANNOTATION,
 };
@@ -56,7 +58,7 @@ pub use l2_advertisement::{L2Advertisement, L2AdvertisementProblem};
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{DrainReason, Node, NodeObject};
 pub use pod::{Component, PODS_SELECTOR, Pod, PodObject};
-pub use pool::{Pool, PoolProblem, RememberedAddresses, STICKY_FOR, ServiceRestriction};
+pub use pool::{Pool, PoolProblem, STICKY_FOR, ServiceRestriction};
 pub use record::AddressRecord;
 pub use service::{
     AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,
@@ -95,6 +97,7 @@ keyed! {
     Namespace.name: Box<str>,
     Pod.key: Key,
     Speaker.node: Box<str>,
+    AddressMemory.name: Box<str>,
     Pool.name: Box<str>,
     L2Advertisement.name: Box<str>,
     BgpAdvertisement.name: Box<str>,

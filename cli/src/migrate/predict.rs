@@ -125,7 +125,7 @@ pub fn predict(
 /// Returns the problems that the statuses of the custom resources would report.
 fn invalid(state: &State) -> Vec<Problem> {
     let problem = |write: Write| match write.status {
-        Status::Service(..) => None,
+        Status::Service(..) | Status::AddressMemory(_) => None,
         Status::CustomResource(name, status) => problem(&name, &status),
     };
     let mut invalid: Vec<Problem> = state.due(LATER).filter_map(problem).collect();

@@ -8,15 +8,19 @@
 //! Service is read again. If the Service is still FerroLB's, a second request forces ownership, but
 //! only for exactly the version that was read.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferrolb_proto::api::{
     self, ASSIGNED_ANNOTATION, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED,
     CONDITION_ESTABLISHED, CONDITION_VALID,
 };
-use ferrolb_proto::facts::{Key, Service, ServiceConditionType, ServiceObject};
+use ferrolb_proto::facts::{
+    Key, RememberedAddresses, Service, ServiceConditionType, ServiceObject,
+};
 use ferrolb_runtime::clock::Clock;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, Status as ApiStatus};
@@ -153,6 +157,7 @@ impl Applier {
         match &write.status {
             Status::Service(key, status) => self.write_service(key, status).await,
             Status::CustomResource(name, status) => self.write_custom_resource(name, status).await,
+            Status::AddressMemory(services) => self.write_address_memory(services).await,
         }
     }
 
@@ -325,6 +330,29 @@ impl Applier {
         .await
         .map(drop)
     }
+
+    /// Writes the ConfigMap with the addresses of deleted Services. Forces ownership, because no
+    /// other manager owns its data.
+    async fn write_address_memory(&self, services: &[RememberedAddresses]) -> Result<(), Failure> {
+        let data: BTreeMap<_, _> = services.iter().map(RememberedAddresses::entry).collect();
+        let body = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": self.namespace, "name": api::ADDRESS_MEMORY},
+            "data": data,
+        });
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.0.clone(), &self.namespace);
+        let (name, params) = (api::ADDRESS_MEMORY, PatchParams::apply(&self.field_manager).force());
+        let written = self.send(maps.patch(name, &params, &Patch::Apply(&body))).await?;
+        // Apply keeps the entries of another field manager, as after a restoration from a backup.
+        let present = written.data.unwrap_or_default().into_keys();
+        let leftovers: Map<_, _> =
+            present.filter(|it| !data.contains_key(it)).map(|it| (it, Value::Null)).collect();
+        if leftovers.is_empty() {
+            return Ok(());
+        }
+        let patch = Patch::Merge(json!({"data": leftovers}));
+        self.send(maps.patch(name, &PatchParams::default(), &patch)).await.map(drop)
+    }
 }
 
 /// Returns the wall-clock time in the format of conditions: whole seconds, as the API server stores
@@ -419,7 +447,7 @@ fn custom_resource_status(status: &CustomResourceStatus, now: &str) -> Value {
 }
 
 /// Returns the status of an IPAddressPool. Omits each field that is `None`, because the CRD does
-/// not have the field or the number does not fit into an `i64`, and an empty list.
+/// not have the field or the number does not fit into an `i64`.
 fn pool_status(status: &PoolStatus, now: &str) -> Value {
     let mut body =
         status.valid.as_ref().map_or_else(|| json!({}), |valid| valid_status(valid, now));
@@ -432,9 +460,6 @@ fn pool_status(status: &PoolStatus, now: &str) -> Value {
     }
     if let Some(text) = &status.text {
         body["available"] = json!(text);
-    }
-    if let Some(remembered) = status.remembered.as_ref().filter(|it| !it.is_empty()) {
-        body["remembered"] = json!(remembered);
     }
     body
 }

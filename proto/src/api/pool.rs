@@ -1,6 +1,6 @@
 //! IPAddressPool: addresses for Services.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -130,40 +130,14 @@ pub struct IPAddressPoolSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub routed: bool,
 
-    /// The time for which the controller remembers the addresses of a Service that has lost them,
-    /// for example because it was deleted. A Service with the same namespace and name gets them
-    /// back if they are free, unless a pool with a `serviceAllocation` selects it first. Other
-    /// Services get them only if no other address is free. 0s turns this off, and 8760h is the
-    /// maximum. Default: 24h.
+    /// The time for which the controller remembers the addresses of a deleted Service. A Service
+    /// with the same namespace and name gets them back if they are free, unless a pool with a
+    /// `serviceAllocation` selects it first. Other Services get them only if no other address is
+    /// free. 0s turns this off, and 8760h is the maximum. Default: 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('8760h')").message("spec.stickyFor must be a duration from 0s to 8760h, such as 24h"))]
     pub sticky_for: Option<String>,
-}
-
-/// Maximum number of Services in `status.remembered` of all pools together.
-pub const REMEMBERED_SERVICES_MAX: usize = 1_024;
-
-/// A Service that has lost its addresses of a pool.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct RememberedService {
-    /// The namespace of the Service.
-    #[serde(default)]
-    #[schemars(length(max = 253))]
-    pub namespace: String,
-    /// The name of the Service.
-    #[serde(default)]
-    #[schemars(length(max = 253))]
-    pub name: String,
-    /// The addresses that the Service had: at most one of each family.
-    #[serde(default)]
-    #[schemars(length(max = 2))]
-    #[schemars(inner(length(max = 45)))]
-    pub addresses: Vec<String>,
-    /// The time at which the Service lost the addresses.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub released_at: Option<Time>,
 }
 
 /// The state of an IPAddressPool. Written by the controller.
@@ -197,11 +171,6 @@ pub struct IPAddressPoolStatus {
     /// The `metadata.generation` to which this status applies.
     #[serde(default)]
     pub observed_generation: i64,
-    /// The Services that have lost their addresses of this pool within `spec.stickyFor`. The
-    /// controller remembers at most 1024 Services in all pools, and forgets the earliest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1024))]
-    pub remembered: Vec<RememberedService>,
 }
 
 /// CEL rule for the syntax of an entry: an address, a CIDR, or two addresses of one family with a

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::Instant;
-use crate::api::{ConditionMessage, ConditionStatus, CustomResourceKind, IpMode};
+use crate::api::{self, ConditionMessage, ConditionStatus, CustomResourceKind, IpMode};
 use crate::facts::{AddressRecord, Key, RememberedAddresses};
 use crate::node_failure::failures::FailuresOutput;
 use serde::Serialize;
@@ -23,6 +23,8 @@ pub enum Target {
     Service(Key),
     /// A custom resource in the controller's namespace, by kind and name.
     CustomResource(CustomResourceKind, Box<str>),
+    /// The ConfigMap [`api::ADDRESS_MEMORY`].
+    AddressMemory,
 }
 
 /// Writes that the drivers execute, and the leadership term to which the writes belong.
@@ -110,6 +112,7 @@ impl Write {
             Status::CustomResource(name, status) => {
                 Target::CustomResource(status.kind(), name.clone())
             }
+            Status::AddressMemory(_) => Target::AddressMemory,
         }
     }
 }
@@ -121,6 +124,8 @@ pub enum Status {
     Service(#[serde(serialize_with = "crate::controller::desired::as_text")] Key, ServiceStatus),
     /// A custom resource in the controller's namespace: its name and its status.
     CustomResource(Box<str>, CustomResourceStatus),
+    /// The addresses of all deleted Services, for the ConfigMap [`api::ADDRESS_MEMORY`].
+    AddressMemory(Vec<RememberedAddresses>),
 }
 
 /// Status of a custom resource. The variant determines the kind.
@@ -206,8 +211,6 @@ pub struct PoolStatus {
     /// Text for the field `available`: the exact numbers of available addresses, which may exceed
     /// an `i64`.
     pub text: Option<Box<str>>,
-    /// Services that have lost their addresses of the pool, for the field `remembered`.
-    pub remembered: Option<Vec<RememberedAddresses>>,
     /// Condition `Valid` and the field `observedGeneration`.
     pub valid: Option<ValidStatus>,
 }
@@ -387,6 +390,7 @@ impl std::fmt::Display for Target {
         match self {
             Self::Service(key) => write!(f, "Service {key}"),
             Self::CustomResource(kind, name) => write!(f, "{} {name}", kind.name()),
+            Self::AddressMemory => write!(f, "ConfigMap {}", api::ADDRESS_MEMORY),
         }
     }
 }

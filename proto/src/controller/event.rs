@@ -4,8 +4,8 @@
 use crate::Instant;
 use crate::api::{CustomResourceKind, StatusFields};
 use crate::facts::{
-    BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement,
-    Namespace, Node, Pod, Pool, Service, Speaker,
+    AddressMemory, BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key,
+    L2Advertisement, Namespace, Node, Pod, Pool, Service, Speaker,
 };
 use crate::node_failure::failures::ActionResult;
 use crate::store::Change;
@@ -27,6 +27,8 @@ pub enum Event {
     Node(Change<Node>),
     /// A Namespace changed.
     Namespace(Change<Namespace>),
+    /// The ConfigMap with the addresses of deleted Services changed.
+    AddressMemory(Change<AddressMemory>),
     /// An IPAddressPool changed.
     Pool(Change<Pool>),
     /// An L2Advertisement changed.
@@ -98,6 +100,7 @@ impl Event {
             Self::Pod(change) => change.unreadable("Pod"),
             Self::Node(change) => change.unreadable("Node"),
             Self::Namespace(change) => change.unreadable("Namespace"),
+            Self::AddressMemory(change) => change.unreadable("ConfigMap"),
             Self::Pool(change) => change.unreadable("IPAddressPool"),
             Self::Advertisement(change) => change.unreadable("L2Advertisement"),
             Self::Community(change) => change.unreadable("Community"),

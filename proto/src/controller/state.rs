@@ -10,6 +10,7 @@
 //! The controller reserves an address as soon as it has decided to assign it, whatever the result
 //! of the status write.
 
+mod address_memory;
 mod alloc;
 mod announced;
 mod bgp;
@@ -41,7 +42,7 @@ use std::time::Duration;
 
 use crate::Instant;
 use crate::api::{self, CustomResourceKind, StatusFields};
-use crate::facts::{Key, Node, Pod, RunningSpeakers, Service, Speaker};
+use crate::facts::{AddressMemory, Key, Node, Pod, RunningSpeakers, Service, Speaker};
 use crate::node_failure::failures::MarkScope;
 use crate::range::AddressRange;
 use crate::store::Change;
@@ -68,6 +69,8 @@ pub use outlook::{Outlook, OwnerOutlook, ServiceOutlook};
 /// Minimum time between two status writes of one custom resource. The limit is necessary because
 /// the counts in a pool's status change with each Service.
 pub const RESOURCE_STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Minimum time between two writes of the ConfigMap with the addresses of deleted Services.
+pub const ADDRESS_MEMORY_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval at which the controller again tries to assign addresses to the Services that lack some,
 /// unless an event causes an earlier attempt.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(30);
@@ -120,6 +123,10 @@ pub struct State {
     nodes: Store<Arc<str>, Node>,
     /// Labels of each Namespace, by its name.
     namespaces: Store<Box<str>, BTreeMap<String, String>>,
+    /// The ConfigMap with the addresses of deleted Services, if it exists.
+    address_memory: Store<Box<str>, AddressMemory>,
+    /// True if the ConfigMap must be compared with the allocator's memory again.
+    address_memory_dirty: bool,
     custom_resources: CustomResources,
     /// Status fields that the CRD of each kind defines in this cluster. A kind without an entry is
     /// not known yet, and its objects' statuses are not written.
@@ -182,6 +189,8 @@ impl State {
             pods: Store::default(),
             nodes: Store::default(),
             namespaces: Store::default(),
+            address_memory: Store::default(),
+            address_memory_dirty: false,
             custom_resources: CustomResources::default(),
             status_fields: kinds.iter().map(|kind| (*kind, StatusFields::All)).collect(),
             pool_faults: BTreeMap::new(),
@@ -206,8 +215,8 @@ impl State {
         }
     }
 
-    /// Sets the wall-clock time, in seconds since 1970. The pools' statuses contain such times,
-    /// because they must be valid in every replica.
+    /// Sets the wall-clock time, in seconds since 1970. The memory of addresses contains such
+    /// times, because they must be valid in every replica.
     pub fn set_unix_time(&mut self, unix_time: i64, now: Instant) {
         self.unix_time_at_zero = unix_time.saturating_sub(whole_seconds(now));
     }
@@ -229,6 +238,7 @@ impl State {
                 Event::Pod(change) => self.handle_pod(change),
                 Event::Node(change) => self.handle_node(change),
                 Event::Namespace(change) => self.handle_namespace(change),
+                Event::AddressMemory(change) => self.handle_address_memory(change),
                 Event::Pool(change) => {
                     self.handle_custom_resource(|resources| &mut resources.pools, change)
                 }
@@ -266,6 +276,7 @@ impl State {
         }
         if self.leading && !self.is_active_leader && self.is_complete() {
             (self.is_active_leader, self.all_services_dirty) = (true, true);
+            self.restore_address_memory();
         }
         self.decide_remaining(now);
         self.update_node_failures(now);
@@ -293,6 +304,7 @@ impl State {
         self.services.is_complete()
             && self.nodes.is_complete()
             && self.namespaces.is_complete()
+            && self.address_memory.is_complete()
             && self.custom_resources.pools.is_complete()
             && self.custom_resources.advertisements.is_complete()
     }
@@ -304,6 +316,7 @@ impl State {
             ("Services", self.services.was_ever_complete()),
             ("Nodes", self.nodes.was_ever_complete()),
             ("Namespaces", self.namespaces.was_ever_complete()),
+            ("ConfigMaps", self.address_memory.was_ever_complete()),
             ("IPAddressPools", self.custom_resources.pools.was_ever_complete()),
             ("L2Advertisements", self.custom_resources.advertisements.was_ever_complete()),
         ];
@@ -427,6 +440,7 @@ impl State {
         self.pods.mark_incomplete();
         self.nodes.mark_incomplete();
         self.namespaces.mark_incomplete();
+        self.address_memory.mark_incomplete();
         self.custom_resources.mark_incomplete();
     }
 
@@ -463,12 +477,13 @@ impl State {
                     self.update_unmanaged(key);
                 }
             }
-            Target::CustomResource(..) => {
-                let written = self
-                    .write_queue
-                    .complete_custom_resource_attempt(target, attempt, outcome, now);
-                if let Some(Status::CustomResource(name, status)) = written {
-                    self.custom_resources.record_written(&name, &status);
+            Target::CustomResource(..) | Target::AddressMemory => {
+                match self.write_queue.complete_resource_attempt(target, attempt, outcome, now) {
+                    Some(Status::CustomResource(name, status)) => {
+                        self.custom_resources.record_written(&name, &status);
+                    }
+                    Some(Status::AddressMemory(services)) => self.record_address_memory(services),
+                    Some(Status::Service(..)) | None => {}
                 }
             }
         }

@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::Selector;
-use serde::Serialize;
 
+use super::ObservedStatus;
 use super::selectors::{any_matches, decode as read_selectors};
-use super::{Key, ObservedStatus};
 use crate::api::{self, IpMode};
 use crate::duration::parse_go_seconds;
 use crate::range::{AddressRange, ParseRangeError};
@@ -135,42 +133,6 @@ pub struct Pool {
     pub problem: Option<PoolProblem>,
     /// The status as read from the API server.
     pub status: ObservedStatus<api::IPAddressPoolStatus>,
-}
-
-/// The addresses of a pool that a Service has lost (`status.remembered` of the pool).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(into = "api::RememberedService")]
-pub struct RememberedAddresses {
-    /// Namespace and name of the Service.
-    pub key: Key,
-    /// The addresses that it had: at most one of each family.
-    pub addresses: Vec<IpAddr>,
-    /// The time at which the Service lost the addresses, in seconds since 1970.
-    pub released_at: i64,
-}
-
-impl Pool {
-    /// Returns `status.remembered`, without entries that have no address.
-    pub fn remembered(&self) -> impl Iterator<Item = RememberedAddresses> {
-        let entry = |entry: &api::RememberedService| RememberedAddresses {
-            key: Key::new(&entry.namespace, &entry.name),
-            addresses: entry.addresses.iter().filter_map(|text| text.parse().ok()).collect(),
-            released_at: entry.released_at.as_ref().map_or(0, |time| time.0.as_second()),
-        };
-        let entries = self.status.remembered.iter().take(api::REMEMBERED_SERVICES_MAX).map(entry);
-        entries.filter(|entry| !entry.addresses.is_empty())
-    }
-}
-
-impl From<RememberedAddresses> for api::RememberedService {
-    fn from(fact: RememberedAddresses) -> Self {
-        Self {
-            namespace: fact.key.namespace().to_owned(),
-            name: fact.key.name().to_owned(),
-            addresses: fact.addresses.iter().map(ToString::to_string).collect(),
-            released_at: k8s_openapi::jiff::Timestamp::from_second(fact.released_at).ok().map(Time),
-        }
-    }
 }
 
 impl From<api::IPAddressPoolObject> for Pool {

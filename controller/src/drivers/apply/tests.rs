@@ -364,11 +364,6 @@ async fn a_pool_status_omits_counts_that_do_not_fit() {
         assigned: [1, 2],
         available: [Some(3), None],
         text: Some("3 IPv4, many".into()),
-        remembered: Some(vec![RememberedAddresses {
-            key: Key::new("shop", "web"),
-            addresses: vec![[10, 0, 0, 1].into()],
-            released_at: 1_767_323_045,
-        }]),
         valid,
     };
     let write = Write {
@@ -390,11 +385,32 @@ async fn a_pool_status_omits_counts_that_do_not_fit() {
         (&json!(1), &json!(3), None)
     );
     assert_eq!(status["observedGeneration"], 4);
-    let remembered = json!([{"namespace": "shop", "name": "web", "addresses": ["10.0.0.1"],
-        "releasedAt": "2026-01-02T03:04:05Z"}]);
-    assert_eq!(status["remembered"], remembered);
     let time = status["conditions"][0]["lastTransitionTime"].as_str().unwrap();
     assert!(time.ends_with('Z') && time.len() == 20, "{time}");
+}
+
+#[tokio::test]
+async fn the_address_memory_replaces_the_data_of_its_config_map() {
+    let stored = json!({"metadata": {"name": "memory"}, "data": {"shop.web": "", "old.web": ""}});
+    let (applier, requests) = scripted(vec![(200, stored.clone()), (200, stored)]);
+    let services = vec![RememberedAddresses {
+        key: Key::new("shop", "web"),
+        addresses: vec![[10, 0, 0, 1].into()],
+        released_at: 1_767_323_045,
+        expires_at: 1_767_323_105,
+    }];
+    let status = Status::AddressMemory(services);
+    applier.write(&Write { attempt: 1, reports_refusal: false, status }).await.unwrap();
+    let requests = requests.lock().unwrap();
+    let (_, uri, body) = &requests[0];
+    let path = "/api/v1/namespaces/ferrolb-system/configmaps/ferrolb-address-memory?";
+    assert!(uri.starts_with(path) && uri.contains("force=true"), "{uri}");
+    let times = r#""expiresAt":"2026-01-02T03:05:05Z","releasedAt":"2026-01-02T03:04:05Z""#;
+    let entry = format!(r#"{{"addresses":["10.0.0.1"],{times}}}"#);
+    assert_eq!(body["data"], json!({"shop.web": entry}));
+    assert_eq!(body["metadata"]["name"], api::ADDRESS_MEMORY);
+    let (_, _, body) = &requests[1];
+    assert_eq!(body, &json!({"data": {"old.web": null}}), "the entry of another field manager");
 }
 
 #[tokio::test]

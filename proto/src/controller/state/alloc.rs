@@ -57,7 +57,7 @@ pub(super) struct Allocator {
     /// Pools that do not exist, and whose addresses their Services keep for this time.
     pools_in_grace: BTreeMap<Box<str>, Duration>,
     memory: Memory,
-    /// Pools whose counts or remembered addresses have changed since the previous call of
+    /// Pools whose counts have changed since the previous call of
     /// [`Self::take_changed_pools`].
     changed_pools: BTreeSet<Box<str>>,
     /// True if an address may have become available for a waiting Service since the previous call

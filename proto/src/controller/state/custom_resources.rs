@@ -132,8 +132,7 @@ impl State {
         let changed = objects.handle(change, Some);
         for (name, _) in &changed {
             if objects.get(name).is_none() {
-                self.write_queue
-                    .remove_custom_resource(&Target::CustomResource(K::KIND, name.clone()));
+                self.write_queue.remove_resource(&Target::CustomResource(K::KIND, name.clone()));
             }
         }
         if !changed.is_empty() {
@@ -246,11 +245,7 @@ impl StatusComparison<'_> {
             let status = object.status(inputs, fields);
             let status =
                 status.map(|status| Status::CustomResource(name.clone(), K::STATUS(status)));
-            self.write_queue.set_custom_resource(
-                Target::CustomResource(K::KIND, name),
-                status,
-                self.now,
-            );
+            self.write_queue.set_resource(Target::CustomResource(K::KIND, name), status, self.now);
         }
     }
 }

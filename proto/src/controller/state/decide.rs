@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::Instant;
-use crate::api::CustomResourceKind;
 use crate::facts::{Key, Pool, Service};
 
 use super::alloc::{Allocator, Requester, UnmanagedSource};
@@ -25,12 +24,12 @@ impl State {
         if !self.is_active_leader {
             return;
         }
-        self.allocator.forget_expired(self.unix_time(now));
         self.end_contests(now);
         self.repair_record(now);
         if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
             self.decide_all(now);
         }
+        self.allocator.forget_expired(self.unix_time(now));
         if now >= self.retry_at {
             self.retry_waiting(now);
         }
@@ -47,6 +46,7 @@ impl State {
             deferred.iter().for_each(|key| self.decide(key, now));
         }
         self.update_stale_speakers();
+        self.update_address_memory(now);
         self.update_custom_resources(now);
     }
 
@@ -76,9 +76,6 @@ impl State {
                 self.config.unmanaged_addresses(service, None),
             )
         });
-        let pool_fields = self.status_fields.get(&CustomResourceKind::IPAddressPool);
-        let has_memory = pool_fields.is_some_and(|fields| fields.has("remembered"));
-        self.allocator.enable_memory(has_memory, self.custom_resources.pools.values());
         self.allocator.set_pools(pools, self.nodes.values(), unmanaged);
         self.allocator.forget_expired(self.unix_time(now));
         self.update_missing_pools(now);
@@ -90,7 +87,7 @@ impl State {
             service::has_recorded_sharing(&entry.service, &SharingParameters::of(&entry.service))
         };
         keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(has_recorded_sharing));
-        keys.iter().for_each(|key| self.keep_addresses(key, now));
+        keys.iter().for_each(|key| self.keep_addresses(key));
         let is_cleared = |entry: &ServiceEntry| service::is_cleared(&entry.service);
         keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(is_cleared));
         keys.iter().for_each(|key| self.adopt_record(key));
@@ -143,7 +140,7 @@ impl State {
             // A Service keeps the addresses in its status, even if another load balancer wrote
             // them. Assign them before waiting Services can get them.
             if had.iter().any(|address| !has.contains(address)) {
-                self.keep_addresses(key, now);
+                self.keep_addresses(key);
             }
             self.update_unmanaged(key);
         }
@@ -159,7 +156,7 @@ impl State {
             self.waiting.insert(key.clone());
             return;
         }
-        self.keep_addresses(key, now);
+        self.keep_addresses(key);
         self.assign_addresses(key, now);
         self.update_pending_status(key, now);
     }
@@ -228,10 +225,7 @@ impl State {
         self.record_repairs.remove(key, &mut entry.repair);
         if let Some(assignment) = entry.assignment.take() {
             assignment.addresses.iter().for_each(|it| self.allocator.release(*it, key));
-            if !assignment.addresses.is_empty() {
-                let pool = assignment.pool.unwrap_or_default();
-                self.allocator.remember(key, &pool, assignment.addresses, self.unix_time(now));
-            }
+            self.allocator.remember(key, assignment.addresses, self.unix_time(now));
         }
         entry.role = Role::Foreign;
         self.counters.count(&mut entry);
@@ -307,13 +301,12 @@ impl State {
         }
         self.contest_ends.clear();
         self.record_repairs.clear();
-        self.write_queue.remove_all_custom_resources();
+        self.write_queue.remove_all_resources();
     }
 
     /// Keeps the addresses that a Service has and may use, and releases its other ones. Releases
     /// all addresses of a Service that FerroLB does not serve.
-    fn keep_addresses(&mut self, key: &Key, now: Instant) {
-        let unix_time = self.unix_time(now);
+    fn keep_addresses(&mut self, key: &Key) {
         let Some(entry) = self.services.get_mut(key) else { return };
         entry.role = self.config.role(&entry.service, |it| self.allocator.is_own(it));
         if entry.role != Role::ServedByFerroLb {
@@ -322,8 +315,6 @@ impl State {
                     .addresses
                     .iter()
                     .for_each(|address| self.allocator.release(*address, key));
-                let pool = assignment.pool.unwrap_or_default();
-                self.allocator.remember(key, &pool, assignment.addresses, unix_time);
                 entry.pending_status.reset_delay();
             }
             return self.update_unmanaged(key);
@@ -340,9 +331,6 @@ impl State {
         let (assignment, lost) = service_addresses::keep(&mut self.allocator, &requester, present);
         if !lost.is_empty() {
             entry.lost = lost;
-        }
-        if assignment.addresses.is_empty() && is_own {
-            self.allocator.remember(key, &pool.unwrap_or_default(), addresses, unix_time);
         }
         let before = entry.assignment.replace(assignment);
         // `service_addresses::keep` decides only the addresses and the pool. If the addresses are

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::api::{CustomResourceKind, RememberedService, StatusFields};
-use crate::facts::{Pool, PoolProblem, RememberedAddresses};
+use crate::api::{CustomResourceKind, StatusFields};
+use crate::facts::{Pool, PoolProblem};
 use crate::range::{AddressRange, AddressSet};
 
 use super::alloc::{Allocator, SkipReason};
@@ -80,13 +80,11 @@ pub(super) fn valid_message<'a>(
 }
 
 /// Returns the status that a pool should have, or `None` if the pool has it already or its CRD has
-/// no field for it. `counts` has the counts for IPv4 and for IPv6, and `remembered` has the
-/// Services that have lost their addresses of the pool.
+/// no field for it. `counts` has the counts for IPv4 and for IPv6.
 pub(super) fn pool_status(
     pool: &Pool,
     message: &PoolMessage<'_>,
     counts: [AddressCounts; 2],
-    remembered: Vec<RememberedAddresses>,
     fields: &StatusFields,
 ) -> Option<PoolStatus> {
     let status = &pool.status;
@@ -100,16 +98,12 @@ pub(super) fn pool_status(
         assigned: counts.map(|count| i64::try_from(count.used).unwrap_or(i64::MAX)),
         available: [v4, v6].map(|available| i64::try_from(available).ok().or(largest)),
         text: fields.has("available").then(|| format!("{v4} IPv4, {v6} IPv6").into()),
-        remembered: fields.has("remembered").then_some(remembered),
         valid: fields.has("conditions").then_some(valid),
     };
     let counts_match = desired.assigned == [status.assigned_ipv4, status.assigned_ipv6]
         && desired.available == [status.available_ipv4, status.available_ipv6]
         && desired.text.as_deref()
             == status.available.as_deref().filter(|_| desired.text.is_some());
-    let remembered_match =
-        desired.remembered.as_ref().is_none_or(|all| pool.remembered().eq(all.iter().cloned()));
-    let counts_match = counts_match && remembered_match;
     let same = (counts_match || !fields.has("assignedIPv4")) && (same || desired.valid.is_none());
     (!same).then_some(desired)
 }
@@ -144,17 +138,13 @@ impl StatusResource for Pool {
                 valid_message(inputs.allocator.skipped(&self.name), outside)
             }
         };
-        let (counts, remembered) =
-            (inputs.allocator.counts(&self.name), inputs.allocator.remembered(&self.name));
-        pool_status(self, &message, counts, remembered, fields)
+        pool_status(self, &message, inputs.allocator.counts(&self.name), fields)
     }
 
     fn record_written(&mut self, written: &PoolStatus) {
         let status = &mut self.status.0;
         [status.assigned_ipv4, status.assigned_ipv6] = written.assigned;
         [status.available_ipv4, status.available_ipv6] = written.available;
-        let remembered = written.remembered.iter().flatten().cloned();
-        status.remembered = remembered.map(RememberedService::from).collect();
         status.available = written.text.as_deref().map(str::to_owned);
         if let Some(valid) = &written.valid {
             validity::record_status(&mut status.conditions, &mut status.observed_generation, valid);

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use crate::api::{CustomResourceKind, IpMode};
 use crate::facts::{
-    AssignedAddress, Key, L2Advertisement, Namespace, Node, Pool, Service, ServiceCondition,
-    ServiceConditionType,
+    AddressMemory, AssignedAddress, Key, L2Advertisement, Namespace, Node, Pool, Service,
+    ServiceCondition, ServiceConditionType,
 };
 use crate::node_failure::failures::MarkScope;
 use crate::range::Family;
@@ -45,6 +45,8 @@ struct Cluster {
     pools: BTreeMap<Box<str>, Pool>,
     nodes: BTreeMap<Arc<str>, Node>,
     namespaces: BTreeMap<Box<str>, Namespace>,
+    /// The ConfigMap with the addresses of deleted Services.
+    address_memory: Option<AddressMemory>,
     /// Every Service status that was written, as a short text.
     log: Vec<String>,
     notices: Vec<Notice>,
@@ -155,6 +157,7 @@ impl Cluster {
             pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
             nodes: [("n1".into(), node("n1", "192.0.2.1"))].into(),
             namespaces: BTreeMap::new(),
+            address_memory: None,
             log: Vec::new(),
             notices: Vec::new(),
         }
@@ -191,6 +194,7 @@ impl Cluster {
                 .cloned()
                 .map(|namespace| Event::Namespace(Change::Apply(namespace))),
         );
+        events.extend(self.address_memory.clone().map(Change::Apply).map(Event::AddressMemory));
         match order {
             Order::ByName => {}
             Order::Reversed => events.reverse(),
@@ -198,6 +202,7 @@ impl Cluster {
         }
         let kinds = [
             [Event::Service(Change::ResyncStarted), Event::Service(Change::ResyncDone)],
+            [Event::AddressMemory(Change::ResyncStarted), Event::AddressMemory(Change::ResyncDone)],
             [Event::Pool(Change::ResyncStarted), Event::Pool(Change::ResyncDone)],
             [Event::Node(Change::ResyncStarted), Event::Node(Change::ResyncDone)],
             [Event::Namespace(Change::ResyncStarted), Event::Namespace(Change::ResyncDone)],
@@ -315,7 +320,20 @@ impl Cluster {
                 }
             }
             Status::CustomResource(..) => {}
+            Status::AddressMemory(services) => {
+                let name = api::ADDRESS_MEMORY.into();
+                self.address_memory = Some(AddressMemory { name, services: services.clone() });
+                self.report_address_memory();
+            }
         }
+    }
+
+    fn report_address_memory(&mut self) {
+        let change = match self.address_memory.clone() {
+            Some(memory) => Change::Apply(memory),
+            None => Change::Delete(Key::new(api::NAMESPACE, api::ADDRESS_MEMORY)),
+        };
+        self.handle(Event::AddressMemory(change));
     }
 
     fn apply_status(&mut self, pool: Pool) {

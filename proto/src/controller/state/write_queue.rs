@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::Instant;
 
-use super::RESOURCE_STATUS_INTERVAL;
+use super::{ADDRESS_MEMORY_INTERVAL, RESOURCE_STATUS_INTERVAL};
 use crate::controller::desired::{Status, Target, Write};
 use crate::controller::event::Outcome;
 
@@ -34,9 +34,9 @@ pub(super) struct WriteQueue {
     /// The pending writes by slot: the due time and a sequence number. Writes are boxed to save
     /// memory, because the nodes of a `BTreeMap` are about half empty.
     due: BTreeMap<(Instant, u64), Box<Write>>,
-    /// Pending statuses of the custom resources. The pending status of a Service is stored with the
-    /// Service.
-    custom_resources: BTreeMap<Target, PendingStatus>,
+    /// Pending statuses of the custom resources, and the pending contents of the ConfigMap. The
+    /// pending status of a Service is stored with the Service.
+    resources: BTreeMap<Target, PendingStatus>,
     /// Counter of slots and attempts, so that the number of each is unique.
     sequence: u64,
 }
@@ -57,8 +57,8 @@ pub(super) struct PendingStatus {
     /// Hash of the status that was most recently passed to [`WriteQueue::set`].
     desired_digest: u64,
     not_before: Instant,
-    /// Earliest time of the next write to a custom resource, because of
-    /// [`RESOURCE_STATUS_INTERVAL`]; zero for a Service.
+    /// Earliest time of the next write to a custom resource or the ConfigMap, because of their
+    /// minimum interval; zero for a Service.
     quiet_until: Instant,
 }
 
@@ -196,50 +196,54 @@ impl WriteQueue {
         None
     }
 
-    /// Queues the status that a custom resource should have, like [`Self::set`].
+    /// Queues the status that a custom resource should have, or the contents of the ConfigMap, like
+    /// [`Self::set`].
     ///
-    /// The status depends on other objects: the counts of a pool change with every Service. A
-    /// repeated status therefore does not indicate a conflict with another writer. Instead,
-    /// [`RESOURCE_STATUS_INTERVAL`] limits how often a status is written.
-    pub(super) fn set_custom_resource(
-        &mut self,
-        target: Target,
-        status: Option<Status>,
-        now: Instant,
-    ) {
-        let mut pending = self.custom_resources.remove(&target).unwrap_or_default();
+    /// They depend on other objects: the counts of a pool change with every Service. A repeated
+    /// status therefore does not indicate a conflict with another writer. Instead, a minimum
+    /// interval limits how often it is written.
+    pub(super) fn set_resource(&mut self, target: Target, status: Option<Status>, now: Instant) {
+        let mut pending = self.resources.remove(&target).unwrap_or_default();
         pending.reset_delay();
         self.set(&mut pending, status, now);
-        self.custom_resources.insert(target, pending);
+        self.resources.insert(target, pending);
     }
 
-    /// Handles the outcome of a write to a custom resource, like [`Self::complete_attempt`].
-    pub(super) fn complete_custom_resource_attempt(
+    /// Handles the outcome of a write to a custom resource or the ConfigMap, like
+    /// [`Self::complete_attempt`].
+    pub(super) fn complete_resource_attempt(
         &mut self,
         target: &Target,
         attempt: u64,
         outcome: Outcome,
         now: Instant,
     ) -> Option<Status> {
-        let (target, mut pending) = self.custom_resources.remove_entry(target)?;
-        pending.quiet_until = now + RESOURCE_STATUS_INTERVAL;
+        let (target, mut pending) = self.resources.remove_entry(target)?;
+        pending.quiet_until = now + interval(&target);
         let written = self.complete_attempt(&mut pending, attempt, outcome, now);
-        self.custom_resources.insert(target, pending);
+        self.resources.insert(target, pending);
         written
     }
 
     /// Removes the pending status of a deleted custom resource, and its pending write.
-    pub(super) fn remove_custom_resource(&mut self, target: &Target) {
-        if let Some(mut pending) = self.custom_resources.remove(target) {
+    pub(super) fn remove_resource(&mut self, target: &Target) {
+        if let Some(mut pending) = self.resources.remove(target) {
             self.remove_pending(&mut pending);
         }
     }
 
-    /// Removes the pending statuses of all custom resources, and their pending writes.
-    pub(super) fn remove_all_custom_resources(&mut self) {
-        for mut pending in std::mem::take(&mut self.custom_resources).into_values() {
+    /// Removes the pending statuses of all custom resources and of the ConfigMap, and their pending
+    /// writes.
+    pub(super) fn remove_all_resources(&mut self) {
+        for mut pending in std::mem::take(&mut self.resources).into_values() {
             self.remove_pending(&mut pending);
         }
+    }
+
+    /// Returns whether a write to this custom resource, or to the ConfigMap, is due at `now`.
+    pub(super) fn is_due(&self, target: &Target, now: Instant) -> bool {
+        let slot = self.resources.get(target).and_then(|pending| pending.slot);
+        slot.is_some_and(|(at, _)| at <= now)
     }
 
     /// Returns the writes that are due at `now`, the longest overdue first.
@@ -250,6 +254,14 @@ impl WriteQueue {
     /// Returns the time after `now` at which the next write becomes due.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         self.due.range((now, u64::MAX)..).next().map(|((at, _), _)| *at)
+    }
+}
+
+/// Returns the minimum time between two writes of an object.
+const fn interval(target: &Target) -> Duration {
+    match target {
+        Target::AddressMemory => ADDRESS_MEMORY_INTERVAL,
+        Target::Service(_) | Target::CustomResource(..) => RESOURCE_STATUS_INTERVAL,
     }
 }
 

@@ -49,7 +49,7 @@ struct World {
 }
 
 /// The events of the list of each kind of object.
-type Lists = [Vec<ControllerEvent>; 11];
+type Lists = [Vec<ControllerEvent>; 12];
 
 /// Nodes that advertise a prefix to the router of a BGPPeer; true for a de-preferred route.
 type WorldRoutes = BTreeMap<(Box<str>, Prefix), BTreeMap<Box<str>, bool>>;
@@ -131,6 +131,7 @@ impl World {
             list(self.slices.values(), ControllerEvent::Slice),
             list(self.nodes.values(), ControllerEvent::Node),
             list([&namespace].into_iter(), ControllerEvent::Namespace),
+            list(std::iter::empty(), ControllerEvent::AddressMemory),
             list(Self::pools().iter(), ControllerEvent::Pool),
             list(self.layer2.values(), ControllerEvent::Advertisement),
             list(std::iter::empty(), ControllerEvent::Community),

@@ -1,36 +1,38 @@
-//! Addresses that Services have lost. A Service of the same name gets them back if they are free
+//! Addresses of deleted Services. A Service of the same name gets them back if they are free
 //! (`spec.stickyFor` of the pools). Methods of the [`Allocator`], and the memory that it owns.
 //!
-//! The statuses of the pools preserve the memory: a new leader reads it from there. While a pool
-//! does not exist, only the leader has the memory of its addresses.
+//! A ConfigMap preserves the memory: a new leader reads it from there. A Service that exists needs
+//! no memory, because it has a record of its addresses itself.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
 
 use crate::api::REMEMBERED_SERVICES_MAX;
-use crate::facts::{Key, Pool, RememberedAddresses, STICKY_FOR};
+use crate::facts::{Key, RememberedAddresses, STICKY_FOR};
 use crate::range::Family;
 
 use super::{Allocator, Requester};
 use crate::controller::state::pool_addresses::{PoolAddresses, is_router_anycast};
 
-/// Services that have lost all their addresses, and these addresses. All times are in seconds since
-/// 1970.
+/// Deleted Services and their addresses. All times are in seconds since 1970.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// True if the CRD of the pools can preserve the memory. Otherwise the allocator remembers
-    /// nothing.
-    enabled: bool,
     services: BTreeMap<Key, Remembered>,
     /// Remembered addresses, each with the Services that had it.
     addresses: BTreeMap<IpAddr, BTreeSet<Key>>,
     /// The remembered Services by the time at which the allocator forgets them.
     by_expiry: BTreeSet<(i64, Key)>,
+    /// True if the Services have changed since the previous call of
+    /// [`Allocator::take_memory_changed`].
+    changed: bool,
 }
 
 #[derive(Debug)]
 struct Remembered {
-    pool: Box<str>,
     addresses: Vec<IpAddr>,
     released_at: i64,
     expires_at: i64,
@@ -38,6 +40,7 @@ struct Remembered {
 
 impl Memory {
     fn insert(&mut self, key: Key, remembered: Remembered) {
+        self.changed = true;
         for address in &remembered.addresses {
             self.addresses.entry(*address).or_default().insert(key.clone());
         }
@@ -45,16 +48,24 @@ impl Memory {
         self.services.insert(key, remembered);
     }
 
-    /// Returns the Service that lost its addresses first.
-    fn earliest(&self) -> Option<&Key> {
-        let released_at = |(_, it): &(&Key, &Remembered)| it.released_at;
-        self.services.iter().min_by_key(released_at).map(|(key, _)| key)
+    /// Returns the Service to forget when the memory is full: the earliest one of the namespace
+    /// with the most Services, so that no namespace ends the memory of the others.
+    fn first_to_forget(&self) -> Option<&Key> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for key in self.services.keys() {
+            *counts.entry(key.namespace()).or_default() += 1;
+        }
+        let rank = |(key, it): &(&Key, &Remembered)| {
+            (Reverse(counts.get(key.namespace()).copied()), it.released_at)
+        };
+        self.services.iter().min_by_key(rank).map(|(key, _)| key)
     }
 
-    /// Removes a Service. The second value has those of its addresses that the memory does not
-    /// contain for another Service.
-    fn remove(&mut self, key: &Key) -> Option<(Remembered, Vec<IpAddr>)> {
-        let removed = self.services.remove(key)?;
+    /// Removes a Service. Returns those of its addresses that the memory does not contain for
+    /// another Service.
+    fn remove(&mut self, key: &Key) -> Vec<IpAddr> {
+        let Some(removed) = self.services.remove(key) else { return Vec::new() };
+        self.changed = true;
         self.by_expiry.remove(&(removed.expires_at, key.clone()));
         let mut forgotten = Vec::new();
         for address in &removed.addresses {
@@ -65,46 +76,30 @@ impl Memory {
                 forgotten.push(*address);
             }
         }
-        Some((removed, forgotten))
+        forgotten
     }
 }
 
 impl Allocator {
-    /// Turns the memory on or off. When the memory is turned on for the first time, reads it from
-    /// the statuses of the pools.
-    pub(in crate::controller::state) fn enable_memory<'a>(
+    /// Replaces the memory by that of the previous leader. The allocator has no pools yet.
+    pub(in crate::controller::state) fn restore_memory(
         &mut self,
-        enabled: bool,
-        pools: impl Iterator<Item = &'a Pool>,
+        services: impl Iterator<Item = RememberedAddresses>,
     ) {
-        if enabled == self.memory.enabled {
-            return;
-        }
-        self.memory = Memory { enabled, ..Memory::default() };
-        for pool in pools.filter(|_| enabled) {
-            for RememberedAddresses { key, addresses, released_at } in pool.remembered() {
-                let known = self.memory.services.get(&key).map(|known| known.released_at);
-                if known.is_some_and(|known| known >= released_at) {
-                    continue;
-                }
-                self.memory.remove(&key);
-                let pool = pool.name.clone();
-                let remembered = Remembered { pool, addresses, released_at, expires_at: 0 };
-                self.memory.insert(key, remembered);
-            }
+        self.memory = Memory::default();
+        for RememberedAddresses { key, addresses, released_at, expires_at } in services {
+            self.memory.insert(key, Remembered { addresses, released_at, expires_at });
         }
     }
 
-    /// Adapts the memory to new pools. They decide for how long the allocator remembers an address.
+    /// Adapts the memory to new pools, which decide for how long the allocator remembers their
+    /// addresses. A pool that is missing for a moment does not shorten the time.
     pub(super) fn update_memory(&mut self) {
         for (key, mut remembered) in std::mem::take(&mut self.memory.services) {
-            let present = remembered.addresses.iter().find_map(|it| self.pool_containing(*it));
-            if let Some(pool) = present.filter(|pool| **pool != *remembered.pool) {
-                remembered.pool = pool.into();
-            }
-            // A pool that is missing for a moment does not shorten the time.
-            if self.pools.contains_key(&remembered.pool) || remembered.expires_at == 0 {
-                remembered.expires_at = self.expiry(&remembered.pool, remembered.released_at);
+            if let Some(sticky_for) = self.sticky_for(&remembered.addresses) {
+                let expires_at = after(remembered.released_at, sticky_for);
+                self.memory.changed |= remembered.expires_at != expires_at;
+                remembered.expires_at = expires_at;
             }
             self.memory.services.insert(key, remembered);
         }
@@ -123,35 +118,29 @@ impl Allocator {
         }
     }
 
-    fn expiry(&self, pool: &str, released_at: i64) -> i64 {
-        let sticky_for = self.pools.get(pool).map_or(STICKY_FOR, PoolAddresses::sticky_for);
-        released_at.saturating_add(i64::try_from(sticky_for.as_secs()).unwrap_or(i64::MAX))
+    /// Returns the time for which the pool of these addresses remembers them, if the pool exists.
+    fn sticky_for(&self, addresses: &[IpAddr]) -> Option<Duration> {
+        let pool = addresses.iter().find_map(|address| self.pool_containing(*address))?;
+        self.pools.get(pool).map(PoolAddresses::sticky_for)
     }
 
-    /// Remembers addresses of a pool that a Service has lost. `now` is in seconds since 1970. If
-    /// there are more than [`REMEMBERED_SERVICES_MAX`] Services, forgets the one that lost its
-    /// addresses first.
+    /// Remembers the addresses of a deleted Service. `now` is in seconds since 1970. If there are
+    /// more than [`REMEMBERED_SERVICES_MAX`] Services, forgets one of them.
     pub(in crate::controller::state) fn remember(
         &mut self,
         key: &Key,
-        pool: &str,
         addresses: Vec<IpAddr>,
         now: i64,
     ) {
-        if !self.memory.enabled || addresses.is_empty() {
-            return;
-        }
         self.forget(key);
-        let expires_at = self.expiry(pool, now);
-        if expires_at <= now {
+        let expires_at = after(now, self.sticky_for(&addresses).unwrap_or(STICKY_FOR));
+        if addresses.is_empty() || expires_at <= now {
             return;
         }
         addresses.iter().for_each(|address| self.set_aside(*address));
-        let remembered = Remembered { pool: pool.into(), addresses, released_at: now, expires_at };
-        self.memory.insert(key.clone(), remembered);
-        self.changed_pools.insert(pool.into());
+        self.memory.insert(key.clone(), Remembered { addresses, released_at: now, expires_at });
         if self.memory.services.len() > REMEMBERED_SERVICES_MAX
-            && let Some(first) = self.memory.earliest().cloned()
+            && let Some(first) = self.memory.first_to_forget().cloned()
         {
             self.forget(&first);
         }
@@ -159,9 +148,7 @@ impl Allocator {
 
     /// Forgets the addresses that a Service had.
     pub(in crate::controller::state) fn forget(&mut self, key: &Key) {
-        let Some((removed, addresses)) = self.memory.remove(key) else { return };
-        self.changed_pools.insert(removed.pool);
-        for address in addresses {
+        for address in self.memory.remove(key) {
             if !self.is_assigned(address)
                 && !self.is_skipped(address)
                 && let Some(pool_addresses) = self.pool_addresses_containing(address)
@@ -184,15 +171,20 @@ impl Allocator {
         self.memory.by_expiry.first().map(|(at, _)| *at)
     }
 
-    /// Returns the Services that have lost their addresses of this pool, for its status.
-    pub(in crate::controller::state) fn remembered(&self, pool: &str) -> Vec<RememberedAddresses> {
-        let of_pool = self.memory.services.iter().filter(|(_, it)| *it.pool == *pool);
+    /// Returns whether the memory has changed since the previous call.
+    pub(in crate::controller::state) const fn take_memory_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.memory.changed, false)
+    }
+
+    /// Returns the memory, in the order of the Services' keys.
+    pub(in crate::controller::state) fn remembered(&self) -> Vec<RememberedAddresses> {
         let fact = |(key, it): (&Key, &Remembered)| RememberedAddresses {
             key: key.clone(),
             addresses: it.addresses.clone(),
             released_at: it.released_at,
+            expires_at: it.expires_at,
         };
-        of_pool.map(fact).collect()
+        self.memory.services.iter().map(fact).collect()
     }
 
     pub(super) fn is_remembered(&self, address: IpAddr) -> bool {
@@ -237,4 +229,11 @@ impl Allocator {
         let (address, _) = free.min_by_key(|(address, keys)| (lost_at(keys), **address))?;
         Some(*address)
     }
+}
+
+/// Returns the time, in seconds since 1970, that is `duration` after `start`, at the latest the end
+/// of the year 9999, as no later time can be written.
+fn after(start: i64, duration: Duration) -> i64 {
+    let end = start.saturating_add(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX));
+    end.min(Timestamp::MAX.as_second())
 }

@@ -79,7 +79,7 @@ fn a_changed_pool_status_is_written_with_its_transition_time() {
     let mut pool = Pool { generation: 3, ..pool("lan", &["10.0.0.0/24"]) };
     let status = |pool: &Pool, fault: Option<&PoolFault>, counts| {
         let message = fault.map_or(VALID_POOL, PoolMessage::Fault);
-        pool_status(pool, &message, counts, Vec::new(), &StatusFields::All)
+        pool_status(pool, &message, counts, &StatusFields::All)
     };
     let huge_counts = counts((256, 2), (u128::MAX, 0));
     let first = status(&pool, None, huge_counts).unwrap();
@@ -124,17 +124,14 @@ fn only_the_fields_of_another_crd_are_written() {
             .collect(),
     );
     let huge_counts = counts((256, 2), (u128::MAX, 0));
-    let status = pool_status(&pool, &VALID_POOL, huge_counts, Vec::new(), &count_fields).unwrap();
+    let status = pool_status(&pool, &VALID_POOL, huge_counts, &count_fields).unwrap();
     assert_eq!(
         (status.available, &status.text, &status.valid),
         ([Some(254), Some(i64::MAX)], &None, &None)
     );
     pool.record_written(&status);
-    assert_eq!(pool_status(&pool, &VALID_POOL, huge_counts, Vec::new(), &count_fields), None);
-    assert_eq!(
-        pool_status(&pool, &VALID_POOL, huge_counts, Vec::new(), &StatusFields::Only([].into())),
-        None
-    );
+    assert_eq!(pool_status(&pool, &VALID_POOL, huge_counts, &count_fields), None);
+    assert_eq!(pool_status(&pool, &VALID_POOL, huge_counts, &StatusFields::Only([].into())), None);
 }
 
 #[test]

@@ -292,7 +292,7 @@ fn the_condition_is_removed_with_its_address() {
     let writes = cluster.writes();
     let moved = writes.iter().find_map(|write| match &write.status {
         Status::Service(_, status) => Some(status),
-        Status::CustomResource(..) => None,
+        Status::CustomResource(..) | Status::AddressMemory(_) => None,
     });
     assert_eq!(
         moved.map(|status| (joined(&status.addresses), &status.announced)),

@@ -77,7 +77,9 @@ fn pending_writes(cluster: &Cluster) -> Vec<String> {
             assert!(status.generation == 7, "{status:?}");
             Some(format!("{} {}", write.target(), status.condition.reason))
         }
-        Status::CustomResource(_, CustomResourceStatus::Pool(_)) | Status::Service(..) => None,
+        Status::CustomResource(_, CustomResourceStatus::Pool(_))
+        | Status::AddressMemory(_)
+        | Status::Service(..) => None,
     });
     statuses.collect()
 }

@@ -29,7 +29,7 @@ impl<'a> AssignmentModel<'a> {
         Self {
             cluster,
             assigned: assignments.map(|(key, assignment)| (key, assignment.addresses)).collect(),
-            remembered: cluster.pools.values().flat_map(Pool::remembered).collect(),
+            remembered: cluster.address_memory.iter().flat_map(|it| it.services.clone()).collect(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Tests of remembered addresses (`spec.stickyFor`): a Service of the same name gets back the
 //! addresses that it had, and nothing is refused because of them.
 
-use crate::api::{REMEMBERED_SERVICES_MAX, StatusFields};
+use crate::api::REMEMBERED_SERVICES_MAX;
 use crate::facts::RememberedAddresses;
 
 use super::*;
@@ -13,10 +13,11 @@ fn sticky_pool(name: &str, ranges: &[&str]) -> Pool {
 }
 
 impl Cluster {
-    /// Returns the entries of a pool's `status.remembered` as `name=addresses`.
-    fn remembered(&self, pool: &str) -> Vec<String> {
-        let text = |it: RememberedAddresses| format!("{}={}", it.key.name(), joined(&it.addresses));
-        self.pools[pool].remembered().map(text).collect()
+    /// Returns the entries of the ConfigMap as `name=addresses`.
+    fn remembered(&self) -> Vec<String> {
+        let text =
+            |it: &RememberedAddresses| format!("{}={}", it.key.name(), joined(&it.addresses));
+        self.address_memory.iter().flat_map(|memory| &memory.services).map(text).collect()
     }
 
     fn wait(&mut self, time: Duration) {
@@ -32,7 +33,7 @@ fn a_service_that_is_created_again_gets_its_former_addresses() {
     let mut cluster = Cluster::new(vec![dual_stack_service("a"), service("b")], pools);
     cluster.delete("a");
     cluster.settle();
-    assert_eq!(cluster.remembered("lan"), ["a=fd00::1,10.0.0.1"]);
+    assert_eq!(cluster.remembered(), ["a=fd00::1,10.0.0.1"]);
     let status = &cluster.pools["lan"].status;
     assert_eq!((status.assigned_ipv4, status.available_ipv4), (1, Some(8)));
     cluster.apply(service("c"));
@@ -42,7 +43,7 @@ fn a_service_that_is_created_again_gets_its_former_addresses() {
     cluster.apply(dual_stack_service("a"));
     cluster.settle();
     assert_eq!(cluster.statuses(), ["a=fd00::1,10.0.0.1", "b=10.0.0.2", "c=10.0.0.3"]);
-    assert_eq!(cluster.remembered("lan"), Vec::<String>::new());
+    assert_eq!(cluster.remembered(), Vec::<String>::new());
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn services_that_are_created_again_in_another_order_get_their_former_addresses()
     let mut after = cluster.statuses();
     after.retain(|status| !status.starts_with("newcomer="));
     assert_eq!(after, before);
-    assert_eq!(cluster.remembered("lan"), Vec::<String>::new());
+    assert_eq!(cluster.remembered(), Vec::<String>::new());
 }
 
 #[test]
@@ -126,10 +127,10 @@ fn an_address_is_remembered_for_the_time_of_its_pool() {
     let mut cluster = Cluster::new(vec![service("a"), service("b")], pools);
     cluster.delete("a");
     cluster.wait(HOUR - QUIET_TIME - Duration::from_secs(2));
-    assert_eq!(cluster.remembered("lan"), ["a=10.0.0.1"]);
+    assert_eq!(cluster.remembered(), ["a=10.0.0.1"]);
     cluster.restart();
     cluster.wait(Duration::from_secs(10));
-    assert_eq!(cluster.remembered("lan"), Vec::<String>::new());
+    assert_eq!(cluster.remembered(), Vec::<String>::new());
     cluster.apply(service("c"));
     cluster.settle();
     assert_eq!(cluster.statuses(), ["b=10.0.0.2", "c=10.0.0.1"]);
@@ -159,18 +160,6 @@ fn a_pool_that_returns_after_the_grace_gives_the_same_addresses() {
 }
 
 #[test]
-fn a_service_that_stops_being_a_load_balancer_gets_its_address_back() {
-    let pools = vec![sticky_pool("lan", &["10.0.0.1-10.0.0.9"])];
-    let mut cluster = Cluster::new(vec![service("a")], pools);
-    cluster.change("a", |service| service.load_balancer = false);
-    cluster.settle();
-    cluster.apply(service("b"));
-    cluster.change("a", |service| service.load_balancer = true);
-    cluster.settle();
-    assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.2"]);
-}
-
-#[test]
 fn services_that_shared_an_address_share_it_again() {
     let sharing = |name: &str| {
         let mut service = service(name);
@@ -197,24 +186,12 @@ fn the_memory_is_bounded_and_forgets_the_earliest_first() {
         cluster.now = cluster.now + Duration::from_secs(1);
     }
     cluster.settle();
-    let remembered = cluster.remembered("lan");
+    let remembered = cluster.remembered();
     assert_eq!(remembered.len(), REMEMBERED_SERVICES_MAX);
     for (name, is_remembered) in [("s0", false), ("s9", false), ("s10", true)] {
         let found = remembered.iter().any(|entry| entry.starts_with(&format!("{name}=")));
         assert_eq!(found, is_remembered, "{name}");
     }
-}
-
-#[test]
-fn a_crd_without_the_field_turns_the_memory_off() {
-    let pools = vec![sticky_pool("lan", &["10.0.0.1-10.0.0.9"])];
-    let mut cluster = Cluster::new(vec![service("a")], pools);
-    let fields = StatusFields::Only(["assignedIPv4".into()].into());
-    cluster.handle(Event::StatusFieldsRead(CustomResourceKind::IPAddressPool, fields));
-    cluster.delete("a");
-    cluster.apply(service("b"));
-    cluster.settle();
-    assert_eq!(cluster.statuses(), ["b=10.0.0.1"]);
 }
 
 #[test]
@@ -249,28 +226,120 @@ fn a_missing_pool_and_other_clients_do_not_end_the_memory() {
     cluster.apply_pool(lan);
     cluster.settle();
     assert_eq!(cluster.statuses(), before);
-    assert_eq!(cluster.remembered("lan"), ["old=10.0.0.3"]);
+    assert_eq!(cluster.remembered(), ["old=10.0.0.3"]);
 }
 
 #[test]
-fn a_pool_with_a_long_memory_does_not_end_that_of_others() {
-    let long = Pool { sticky_for: HOUR * 8_760, ..pool("long", &["10.1.0.0/16"]) };
-    let count = REMEMBERED_SERVICES_MAX + 10;
-    let request = |n: usize| {
-        let mut service = service(&format!("s{n}"));
-        service.demand.request.pool = Some("long".into());
-        service
+fn a_namespace_with_many_deleted_services_does_not_end_the_memory_of_others() {
+    let of =
+        |namespace: &str, name: &str| Service { key: Key::new(namespace, name), ..service(name) };
+    let mut cluster = Cluster::new(
+        vec![of("shop", "web"), of("shop", "old")],
+        vec![sticky_pool("lan", &["10.0.0.0/16"])],
+    );
+    let delete = |cluster: &mut Cluster, key: Key| {
+        cluster.services.remove(&key);
+        cluster.handle(Event::Service(Change::Delete(key)));
+        cluster.now = cluster.now + Duration::from_secs(1);
     };
-    let mut services: Vec<_> = (0..count).map(request).collect();
-    services.push(service("web"));
-    let mut cluster =
-        Cluster::new(services, vec![sticky_pool("lan", &["10.0.0.1-10.0.0.9"]), long]);
-    for n in 0..count {
-        cluster.delete(&format!("s{n}"));
+    delete(&mut cluster, Key::new("shop", "web"));
+    delete(&mut cluster, Key::new("shop", "old"));
+    for n in 0..REMEMBERED_SERVICES_MAX + 10 {
+        let job = of("ci", &format!("job{n}"));
+        cluster.apply(job.clone());
+        delete(&mut cluster, job.key);
     }
-    cluster.now = cluster.now + Duration::from_secs(2);
-    cluster.delete("web");
     cluster.settle();
-    assert_eq!(cluster.remembered("lan"), ["web=10.0.0.1"]);
-    assert_eq!(cluster.remembered("long").len(), REMEMBERED_SERVICES_MAX - 1);
+    let remembered = cluster.remembered();
+    assert_eq!(remembered.len(), REMEMBERED_SERVICES_MAX);
+    for (entry, is_remembered) in [
+        ("web=10.0.0.1", true),
+        ("old=10.0.0.0", true),
+        ("job11=10.0.0.13", false),
+        ("job12=10.0.0.14", true),
+    ] {
+        assert_eq!(remembered.contains(&entry.to_owned()), is_remembered, "{entry}");
+    }
+}
+
+#[test]
+fn a_new_leader_remembers_for_as_long_as_the_pool_says_also_while_it_is_missing() {
+    let week = Pool { sticky_for: HOUR * 168, ..pool("lan", &["10.0.0.1-10.0.0.9"]) };
+    for is_missing in [false, true] {
+        let mut cluster = Cluster::new(vec![service("a")], vec![week.clone()]);
+        cluster.delete("a");
+        cluster.wait(HOUR * 48);
+        if is_missing {
+            cluster.delete_pool("lan");
+        }
+        cluster.restart();
+        cluster.wait(HOUR * 48);
+        cluster.apply_pool(week.clone());
+        cluster.apply(service("b"));
+        cluster.apply(service("a"));
+        cluster.settle();
+        assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.2"], "missing: {is_missing}");
+        cluster.delete("a");
+        cluster.wait(HOUR * 169);
+        assert_eq!(cluster.remembered(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_memory_is_written_once_in_five_seconds_whatever_changes() {
+    let mut cluster = Cluster::new(vec![], vec![sticky_pool("lan", &["10.0.0.0/16"])]);
+    let (start, mut writes) = (cluster.now, Vec::new());
+    for n in 0..300 {
+        let name = format!("s{n}");
+        cluster.apply(service(&name));
+        cluster.delete(&name);
+        cluster.now = start + Duration::from_millis(100 * (n + 1));
+        cluster.handle(Event::Tick);
+        for write in cluster.writes() {
+            if write.target() == Target::AddressMemory {
+                writes.push(cluster.now.since(start).as_secs());
+            }
+            cluster.write(&write);
+        }
+    }
+    assert_eq!(writes, [0, 5, 10, 15, 20, 25]);
+    cluster.settle();
+    assert_eq!(cluster.remembered().len(), 300);
+}
+
+#[test]
+fn a_change_during_a_write_of_the_memory_waits_for_five_seconds_too() {
+    let services = vec![service("a"), service("b")];
+    let mut cluster = Cluster::new(services, vec![sticky_pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    let of_memory = |cluster: &Cluster| {
+        cluster.writes().into_iter().find(|write| write.target() == Target::AddressMemory)
+    };
+    cluster.delete("a");
+    let write = of_memory(&cluster).expect("the write is due");
+    cluster.delete("b");
+    assert_eq!(of_memory(&cluster).as_ref(), Some(&write), "no second write begins");
+    cluster.write(&write);
+    cluster.now = cluster.now + Duration::from_secs(4);
+    assert_eq!(of_memory(&cluster), None);
+    cluster.wait(Duration::from_secs(2));
+    assert_eq!(cluster.remembered().len(), 2);
+}
+
+#[test]
+fn the_memory_is_written_again_after_another_client_has_changed_or_deleted_it() {
+    let mut cluster =
+        Cluster::new(vec![service("a")], vec![sticky_pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    cluster.delete("a");
+    cluster.settle();
+    for is_deleted in [true, false] {
+        match cluster.address_memory.as_mut().filter(|_| !is_deleted) {
+            Some(memory) => memory.services.clear(),
+            None => cluster.address_memory = None,
+        }
+        cluster.report_address_memory();
+        cluster.settle();
+        assert_eq!(cluster.remembered(), ["a=10.0.0.1"], "deleted: {is_deleted}");
+    }
+    cluster.restart();
+    assert_eq!(cluster.writes(), [], "a new leader has the same memory");
 }

@@ -29,6 +29,7 @@ impl Cluster {
         let mut copy = Self::without_leader(vec![], vec![]);
         (copy.services, copy.pools) = (self.services.clone(), self.pools.clone());
         (copy.nodes, copy.namespaces) = (self.nodes.clone(), self.namespaces.clone());
+        copy.address_memory.clone_from(&self.address_memory);
         copy.now = self.now;
         copy
     }
