@@ -30,7 +30,7 @@ fn each_finding_has_a_cause() {
             })?;
             ensure!(found.json["problems"] == 0, "{:#}", found.json);
             let text = lab.shell("kubectl ferrolb check --strict")?;
-            ensure!(text.contains("✓ 55 of 55"), "{text}");
+            ensure!(text.contains("✓ 59 of 59"), "{text}");
             Ok(())
         })?;
         let mut seen: BTreeSet<_> = WITHOUT_CASE.into();
