@@ -16,6 +16,7 @@ mod bgp_refusals;
 mod check;
 mod conflicting_writers;
 mod controller_outage;
+mod controller_policies;
 mod drain;
 mod explained;
 mod false_evidence;

@@ -1,6 +1,7 @@
 //! Least privilege: the components run as their own ServiceAccounts, which have exactly the
 //! permissions that the components use.
 
+use crate::controller_policies;
 use crate::scenario::{one_node, run_scenario, step};
 use crate::segment;
 use crate::services;
@@ -18,12 +19,12 @@ use std::fs;
 use std::time::Duration;
 
 /// FerroLB's namespace, another namespace, and all namespaces.
-const FERROLB: &str = "ferrolb-system";
+pub(crate) const FERROLB: &str = "ferrolb-system";
 const OTHER: &str = "default";
 const ANY: &str = "";
 
 /// Maximum time until an API server enforces a new admission policy.
-const POLICY_MAX: Duration = Duration::from_secs(30);
+pub(crate) const POLICY_MAX: Duration = Duration::from_secs(30);
 
 /// ServiceAccount, verb, group, resource (with its subresource), name (empty: any), namespace, and
 /// whether the request is allowed.
@@ -245,6 +246,13 @@ fn components_run_as_their_own_accounts_with_least_privilege() {
         step("a speaker may write only the SpeakerStatus of its own node", || {
             lab.api(async |client| check_own_status_only(&client).await)
         })?;
+        services::apply_pool_and_pod(lab, "node1")?;
+        step("the controller may change only the condition Ready of pods, by its reason", || {
+            lab.api(async |client| controller_policies::check_conditions(&client).await)
+        })?;
+        step("the controller may create only its own Lease and Secret", || {
+            lab.api(async |client| controller_policies::check_created(&client).await)
+        })?;
         for (component, account) in [("controller", "controller"), ("speaker-node1", "speaker")] {
             step(
                 &format!("{component} runs as its own ServiceAccount with limited permissions"),
@@ -252,7 +260,6 @@ fn components_run_as_their_own_accounts_with_least_privilege() {
             )?;
         }
         step("these permissions suffice to serve a Service", || {
-            services::apply_pool_and_pod(lab, "node1")?;
             let address = services::serve(lab, "web")?;
             segment::wait_owner(lab, address)?;
             for component in ["controller", "speaker-node1"] {

@@ -11,6 +11,7 @@ use ferrolb_lab::{Lab, wait};
 use ferrolb_proto::api::NAMESPACE;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ fn install_upgrade_drain_and_uninstall_under_load() {
     run_scenario_alone(&three_nodes("kubeadm"), |lab| {
         let servers = install(lab)?;
         let web = [("IPv4", servers[0]), ("IPv6", servers[1])];
+        step("the controllers run on two nodes, and one of them is the control plane", || {
+            check_controller_nodes(lab)
+        })?;
         step("processes in the pods have exactly the privileges of the manifests", || {
             container_privileges::check(lab)
         })?;
@@ -95,6 +99,17 @@ fn install(lab: &Lab) -> Result<Vec<SocketAddr>> {
         Ok(())
     })?;
     Ok(servers)
+}
+
+/// Checks the nodes of the controllers. They prefer the control plane, and even more, different
+/// nodes.
+fn check_controller_nodes(lab: &Lab) -> Result<()> {
+    let selector = "app.kubernetes.io/component=controller";
+    let nodes = "jsonpath={.items[*].spec.nodeName}";
+    let nodes = lab.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", selector, "-o", nodes])?;
+    let nodes: BTreeSet<&str> = nodes.split_whitespace().collect();
+    ensure!(nodes.len() == 2 && nodes.contains("node1"), "the controllers run on {nodes:?}");
+    Ok(())
 }
 
 /// Returns the pod of the active leader: the holder identity of the lease contains the pod's name.

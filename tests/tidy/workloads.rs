@@ -9,6 +9,9 @@ use crate::tree::assert_none;
 /// Field by which the scheduler prefers different nodes for the controllers.
 const ANTI_AFFINITY: &str = "/spec/template/spec/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm";
 
+/// Field by which it prefers control-plane nodes for them.
+const NODE_AFFINITY: &str = "/spec/template/spec/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/preference/matchExpressions/0/key";
+
 /// Returns the expected fields of a container: restricted privileges, and no CPU limit, which would
 /// throttle the container while the node is idle.
 fn container_fields(name: &str) -> Vec<(&'static str, Value)> {
@@ -25,8 +28,8 @@ fn container_fields(name: &str) -> Vec<(&'static str, Value)> {
 }
 
 /// Returns the expected fields of an object of this kind. The pods of DaemonSets run on every node,
-/// are replaced one by one and have loopback probes. Two controllers run on different nodes, with a
-/// PodDisruptionBudget and a NetworkPolicy.
+/// are replaced one by one and have loopback probes. Two controllers run on different nodes, one of
+/// them on a control-plane node, with a PodDisruptionBudget and a NetworkPolicy.
 fn object_fields(kind: &str) -> Vec<(&'static str, Value)> {
     let controller =
         json!({"app.kubernetes.io/name": "ferrolb", "app.kubernetes.io/component": "controller"});
@@ -47,8 +50,13 @@ fn object_fields(kind: &str) -> Vec<(&'static str, Value)> {
             ("/spec/template/metadata/labels", controller.clone()),
             (
                 ANTI_AFFINITY,
-                json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": controller}}),
+                json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": controller}, "matchLabelKeys": ["pod-template-hash"]}),
             ),
+            (
+                "/spec/template/spec/topologySpreadConstraints/0/whenUnsatisfiable",
+                json!("ScheduleAnyway"),
+            ),
+            (NODE_AFFINITY, json!("node-role.kubernetes.io/control-plane")),
             ("/spec/template/spec/priorityClassName", json!("system-cluster-critical")),
             ("/spec/template/spec/securityContext/runAsNonRoot", json!(true)),
             ("/spec/template/spec/securityContext/seccompProfile/type", json!("RuntimeDefault")),
