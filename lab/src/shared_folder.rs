@@ -39,7 +39,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// Number of folders to create. Without the lock, one of the first hundred fails.
+    /// Number of folders to create. Without the lock, one of them fails.
     const RACES: usize = 500;
 
     #[test]
