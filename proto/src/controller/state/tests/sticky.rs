@@ -286,6 +286,20 @@ fn a_new_leader_remembers_for_as_long_as_the_pool_says_also_while_it_is_missing(
 }
 
 #[test]
+fn a_changed_time_of_the_pool_applies_to_addresses_that_are_already_remembered() {
+    let minute = || Pool { sticky_for: Duration::from_secs(60), ..pool("lan", &["10.0.0.0/24"]) };
+    let mut cluster = Cluster::new(vec![service("a")], vec![sticky_pool("lan", &["10.0.0.0/24"])]);
+    cluster.delete("a");
+    cluster.wait(Duration::from_secs(10));
+    let before = cluster.address_memory.clone();
+    cluster.apply_pool(minute());
+    cluster.settle();
+    assert_ne!(cluster.address_memory, before, "the ConfigMap has the new time");
+    cluster.wait(Duration::from_secs(60));
+    assert_eq!(cluster.remembered(), Vec::<String>::new());
+}
+
+#[test]
 fn the_memory_is_written_once_in_five_seconds_whatever_changes() {
     let mut cluster = Cluster::new(vec![], vec![sticky_pool("lan", &["10.0.0.0/16"])]);
     let (start, mut writes) = (cluster.now, Vec::new());
