@@ -6,8 +6,8 @@ use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::controller::event::Event;
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
-    AddressMemoryObject, EndpointSliceObject, Key, NamespaceObject, NodeObject, PODS_SELECTOR,
-    PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,
+    ADDRESS_MEMORY_SELECTOR, AddressMemoryObject, EndpointSliceObject, Key, NamespaceObject,
+    NodeObject, PODS_SELECTOR, PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,
 };
 use ferrolb_proto::store::Change;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -174,8 +174,7 @@ impl Reader<'_> {
     /// Reads the ConfigMap with the addresses of deleted Services.
     async fn address_memory(&self) -> Result<Vec<Event>> {
         let url = AddressMemoryObject::url_path(&(), Some(&self.config.names.namespace));
-        let name = format!("metadata.name={}", api::ADDRESS_MEMORY);
-        let params = ListParams::default().fields(&name);
+        let params = ListParams::default().fields(ADDRESS_MEMORY_SELECTOR);
         let list = self.list(url, params, AddressMemoryObject::into).await?;
         Ok(events(list, Event::AddressMemory).collect())
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::facts::{
-    AddressMemoryObject, EndpointSliceObject, NamespaceObject, NodeObject, PODS_SELECTOR,
-    PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,
+    ADDRESS_MEMORY_SELECTOR, AddressMemoryObject, EndpointSliceObject, NamespaceObject, NodeObject,
+    PODS_SELECTOR, PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,
 };
 use ferrolb_proto::lease;
 use ferrolb_proto::node_failure::failures::FailuresOutput;
@@ -81,8 +81,7 @@ impl Watches {
         starter.start_all::<NamespaceObject, _>("Namespaces", Event::Namespace);
         let maps = Api::namespaced(client.clone(), &flags.namespace);
         let memory = Watch::new("ConfigMaps", maps, AddressMemoryObject::into);
-        let name = format!("metadata.name={}", api::ADDRESS_MEMORY);
-        starter.start(memory.fields(&name), Event::AddressMemory);
+        starter.start(memory.fields(ADDRESS_MEMORY_SELECTOR), Event::AddressMemory);
         starter.start_custom_resources::<api::IPAddressPoolObject, _>(
             "IPAddressPools",
             CustomResourceKind::IPAddressPool,

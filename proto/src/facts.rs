@@ -31,7 +31,9 @@ mod stale_speakers;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-pub use address_memory::{AddressMemory, AddressMemoryObject, RememberedAddresses};
+pub use address_memory::{
+    ADDRESS_MEMORY_SELECTOR, AddressMemory, AddressMemoryObject, RememberedAddresses,
+};
 pub use address_request::{
     ALLOW_SHARED_IP_ANNOTATION, AddressRequest, AddressRequestProblem, IP_MODE_ANNOTATION,
 };

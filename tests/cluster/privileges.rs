@@ -56,6 +56,8 @@ const CASES: &[PermissionCase] = &[
     ("speaker", "get", "", "secrets", "ferrolb-hello", OTHER, false),
     ("speaker", "update", "", "secrets", "ferrolb-hello", FERROLB, false),
     ("speaker", "create", "", "secrets", "", FERROLB, false),
+    ("speaker", "list", "", "configmaps", "ferrolb-address-memory", FERROLB, false),
+    ("speaker", "patch", "", "configmaps", "ferrolb-address-memory", FERROLB, false),
     ("speaker", "patch", "", "services", "", OTHER, false),
     ("speaker", "update", "", "services", "", OTHER, false),
     ("speaker", "patch", "", "services/status", "", OTHER, false),

@@ -125,7 +125,7 @@ pub enum Status {
     /// A custom resource in the controller's namespace: its name and its status.
     CustomResource(Box<str>, CustomResourceStatus),
     /// The addresses of all deleted Services, for the ConfigMap [`api::ADDRESS_MEMORY`].
-    AddressMemory(Vec<RememberedAddresses>),
+    AddressMemory(#[serde(serialize_with = "as_entries")] Vec<RememberedAddresses>),
 }
 
 /// Status of a custom resource. The variant determines the kind.
@@ -393,6 +393,14 @@ impl std::fmt::Display for Target {
             Self::AddressMemory => write!(f, "ConfigMap {}", api::ADDRESS_MEMORY),
         }
     }
+}
+
+/// Serializes the addresses of deleted Services as the data of their ConfigMap.
+fn as_entries<S: serde::Serializer>(
+    services: &[RememberedAddresses],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(services.iter().map(RememberedAddresses::entry))
 }
 
 /// Serializes a value as its `Display` text.

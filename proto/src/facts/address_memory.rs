@@ -14,6 +14,8 @@ use serde_json::json;
 use super::{Key, metadata};
 use crate::api::REMEMBERED_SERVICES_MAX;
 
+/// Field selector of the ConfigMap.
+pub const ADDRESS_MEMORY_SELECTOR: &str = "metadata.name=ferrolb-address-memory";
 /// Maximum number of addresses of a Service: one of each family.
 const ADDRESSES_MAX: usize = 2;
 
@@ -38,10 +40,9 @@ pub struct AddressMemory {
 }
 
 /// The addresses of a deleted Service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RememberedAddresses {
     /// Namespace and name of the Service.
-    #[serde(serialize_with = "crate::controller::desired::as_text")]
     pub key: Key,
     /// The addresses that it had: at most one of each family.
     pub addresses: Vec<IpAddr>,
@@ -111,6 +112,14 @@ mod tests {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let key = Key::new(namespace, name);
         RememberedAddresses { key, addresses, released_at: 1_000, expires_at: 1_060 }
+    }
+
+    #[test]
+    fn the_selector_has_the_name_of_the_config_map() {
+        assert_eq!(
+            ADDRESS_MEMORY_SELECTOR,
+            format!("metadata.name={}", crate::api::ADDRESS_MEMORY)
+        );
     }
 
     #[test]

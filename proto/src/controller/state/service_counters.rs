@@ -10,8 +10,7 @@ use crate::controller::desired::NOT_WRITTEN;
 #[derive(Debug, Default)]
 pub(super) struct ServiceCounters {
     /// Number of Services by the reason of their condition `AddressAssigned`, or by
-    /// [`NOT_WRITTEN`] while the API server rejects their
-    /// status.
+    /// [`NOT_WRITTEN`] while the API server rejects their status.
     pub(super) reasons: BTreeMap<&'static str, i64>,
     /// Number of Services by the reason of their condition `Announced`.
     pub(super) announced: BTreeMap<Reason, i64>,
