@@ -71,7 +71,7 @@ pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, Se
 pub(crate) use selectors::{LABEL_PREFIX_MAX, LABEL_VALUE_MAX};
 
 pub use condition_message::{ConditionMessage, MESSAGE_LENGTH_MAX};
-pub use speaker_limits::SUBNETS_MAX;
+pub use speaker_limits::{GATEWAYS_MAX, HOST_ADDRESSES_MAX, SUBNETS_MAX};
 pub use speaker_status::{
     BfdState, BgpSessionState, BgpSessionStatus, BgpStatus, FailingService, InterfaceIssue,
     InterfaceIssueReason, InterfaceStatus, KubeProxyState, KubeProxyStatus, PASSWORD_UNAVAILABLE,

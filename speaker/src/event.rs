@@ -57,6 +57,8 @@ pub enum Event {
     Keys(Change<HelloKeyRing>),
     /// All interfaces of this node, after a change of any of them.
     Links(Vec<Link>),
+    /// The default gateways of this node, ascending, after a change of any of them.
+    Gateways(Box<[IpAddr]>),
     /// The report of an interface's thread changed.
     Report {
         /// Index of the interface.
@@ -131,6 +133,7 @@ impl Event {
             Self::Keys(change) => change.unreadable("Secret"),
             Self::Speaker(change) => change.unreadable("SpeakerStatus"),
             Self::Links(_)
+            | Self::Gateways(_)
             | Self::Report { .. }
             | Self::LinkFailed { .. }
             | Self::GroupsNotJoined { .. }

@@ -14,7 +14,8 @@
 //!   ARP and NDP replies.
 //! - [`health`]: checks kube-proxy and endpoints.
 //! - [`bgp`]: configures gobgpd.
-//! - [`links`]: reports this node's interfaces, read from netlink.
+//! - [`links`], [`gateways`]: report this node's interfaces and default gateways, read from
+//!   netlink.
 //! - [`status`], [`speaker_statuses`]: write this node's SpeakerStatus, and read those of all
 //!   nodes.
 //! - [`run`], [`watches`]: the main loop, and the watches that it starts.
@@ -25,6 +26,7 @@
 pub mod bgp;
 pub mod event;
 pub mod flags;
+pub mod gateways;
 pub mod health;
 pub mod link;
 pub mod links;

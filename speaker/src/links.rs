@@ -2,8 +2,8 @@
 //! loop's `JoinSet` owns the task; cancelling the task is safe.
 //!
 //! The task follows the kernel's messages and never polls. If a connection loses messages (an
-//! overrun) or ends, the task opens a new one and lists all interfaces again. This is the only
-//! module that uses the netlink crates.
+//! overrun) or ends, the task opens a new one and lists all interfaces again. Only this module and
+//! [`crate::gateways`] use the netlink crates.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,15 +28,16 @@ use crate::event::{Event, Link};
 /// Maximum number of addresses of one interface; further addresses are ignored.
 pub const ADDRESSES_PER_LINK_MAX: usize = 4_096;
 
-type NetlinkMessages =
+/// Messages of a connection, each with the sender's address.
+pub(crate) type NetlinkMessages =
     UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>;
 
 /// Reasons why a netlink connection ends.
 #[derive(Debug, thiserror::Error)]
-enum NetlinkError {
+pub(crate) enum NetlinkError {
     #[error("no netlink socket: {0}")]
     Socket(#[source] std::io::Error),
-    #[error("the kernel does not list its interfaces: {0}")]
+    #[error("the kernel does not list its interfaces or routes: {0}")]
     Dump(#[source] rtnetlink::Error),
     #[error("messages were lost")]
     Overrun,

@@ -30,7 +30,6 @@ use crate::flags::Flags;
 use crate::health::proxy::ProxyHealthDriver;
 use crate::health::{probes, rules};
 use crate::link::{ClaimSettings, LinkSet, SecondPath};
-use crate::links;
 use crate::metrics::probes::ProbeMetrics;
 use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics, SecondPathMetrics};
 use crate::node_lock::NodeLock;
@@ -39,6 +38,7 @@ use crate::plan::{BgpConfig, Desired, HealthChecks, Memo, NodeWatchConfig, Proxy
 use crate::state::{Changes, State, StateConfig};
 use crate::status::{self, StatusWriter};
 use crate::watches::start_watches;
+use crate::{gateways, links};
 
 /// Maximum number of events that are handled before the next plan is computed. A burst of events
 /// thus costs few plans, and no event waits long for its plan.
@@ -91,14 +91,13 @@ async fn run_instance(
     let mut tasks = JoinSet::new();
     start_watches(&flags, &client, &sender, &mut tasks, &watchdog);
     tasks.spawn(links::run(sender.clone()));
+    tasks.spawn(gateways::run(sender.clone()));
     let (status, statuses) = watch::channel(status::DesiredStatus::default());
-    let common = &flags.common;
     // Only FerroLB's own API group has the kind SpeakerStatus.
-    let has_own_kinds = common.api_group == api::GROUP;
+    let has_own_kinds = flags.common.api_group == api::GROUP;
     if has_own_kinds {
-        tasks.spawn(
-            StatusWriter::new(client.clone(), &common.namespace, &flags.node_name).run(statuses),
-        );
+        let (namespace, node) = (&flags.common.namespace, &flags.node_name);
+        tasks.spawn(StatusWriter::new(client.clone(), namespace, node).run(statuses));
     }
     let (proxy_targets, probes) =
         spawn_health_checks(&flags, &sender, &mut tasks, proxy_metrics, probe_metrics);
@@ -393,6 +392,7 @@ impl MainLoop {
             | Event::Password(_)
             | Event::Keys(_)
             | Event::Links(_)
+            | Event::Gateways(_)
             | Event::GroupsNotJoined { .. }
             | Event::ProxyHealth(_)
             | Event::RuleUpdate { .. }

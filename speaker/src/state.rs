@@ -22,7 +22,7 @@ mod reduced;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +128,8 @@ pub struct State {
     keys_listed: bool,
     /// This node's interfaces, by index. None: not known yet.
     pub(crate) links: Option<BTreeMap<u32, Link>>,
+    /// This node's default gateways, ascending.
+    pub(crate) gateways: Box<[IpAddr]>,
     pub(crate) reports: BTreeMap<u32, LinkReport>,
     pub(crate) link_failures: BTreeMap<u32, LinkFailure>,
     /// Interfaces on which this node has ever received another speaker, even if that speaker has
@@ -170,6 +172,7 @@ impl State {
             keys: HelloKeyRing::default(),
             keys_listed: false,
             links: None,
+            gateways: Box::default(),
             reports: BTreeMap::new(),
             link_failures: BTreeMap::new(),
             speaker_ever_received: BTreeSet::new(),
@@ -214,6 +217,7 @@ impl State {
             Event::Password(change) => Changes::other_if(self.bgp_objects.set_password(change)),
             Event::Keys(change) => Changes::other_if(self.set_keys(change)),
             Event::Links(links) => Changes::all_if(self.set_links(links)),
+            Event::Gateways(gateways) => Changes::other_if(replace(&mut self.gateways, gateways)),
             Event::Report { link, report } => self.set_report(link, report),
             Event::LinkFailed { link, why: _ } => {
                 self.record_failure(link, now);

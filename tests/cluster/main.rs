@@ -24,6 +24,7 @@ mod families;
 mod frame_log;
 mod guide;
 mod health_checks;
+mod host_addresses;
 mod hostile_frames;
 mod init;
 mod installed;

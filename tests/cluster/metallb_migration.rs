@@ -10,7 +10,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 use ferrolb_lab::cluster::ferrolb;
 use ferrolb_lab::topology::{CLIENT, CONTROL_PLANE};
 use ferrolb_lab::{Lab, Signal, wait};
-use ferrolb_proto::api::{ASSIGNED_ANNOTATION, CustomResourceKind, pool_annotation, resource};
+use ferrolb_proto::api::{
+    ADDRESS_MEMORY, ASSIGNED_ANNOTATION, CustomResourceKind, pool_annotation, resource,
+};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject};
 use serde_json::{Value, json};
@@ -95,8 +98,24 @@ fn metallbs_layer_2_objects_are_served_unchanged() {
             ensure!(refused.is_empty(), "the speaker logged {refused:#?}");
             Ok(())
         })?;
-        step("without the CRD Community, Services get addresses", || without_communities(lab))
+        step("without the CRD Community, Services get addresses", || without_communities(lab))?;
+        step("the address of a deleted Service is remembered in MetalLB's namespace", || {
+            remember(lab, "later")
+        })
     });
+}
+
+/// Deletes a Service, and waits until the ConfigMap of deleted Services has it.
+fn remember(lab: &Lab, name: &str) -> Result<()> {
+    services::delete(lab, name)?;
+    wait::until("the ConfigMap has the Service", STATE_MAX, || {
+        let remembered = lab.api(async |client| {
+            let maps: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
+            Ok(maps.get_opt(ADDRESS_MEMORY).await?)
+        })?;
+        let data = remembered.and_then(|map| map.data).unwrap_or_default();
+        Ok(data.contains_key(&format!("default.{name}")).then_some(()))
+    })
 }
 
 /// Creates MetalLB's CRDs, its namespace, the objects of its manual, and a Service with an address

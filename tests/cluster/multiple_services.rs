@@ -1,11 +1,11 @@
 //! Several Services at once: assignment and release of addresses as Services are created, changed
 //! and deleted, Services without node ports, and Services of another class.
 
-use crate::pools;
 use crate::scenario::{run_scenario, step};
 use crate::segment::{self, SegmentSocket};
 use crate::served::wait_page;
 use crate::services::{self, http};
+use crate::{host_addresses, pools};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options};
 use ferrolb_proto::api::CustomResourceKind;
@@ -27,7 +27,8 @@ fn services_get_and_release_addresses_and_another_class_is_never_written() {
         lab.apply_objects(&[pools::object(CustomResourceKind::IPAddressPool, "lan", spec)])?;
         released_addresses(lab)?;
         without_node_ports(lab)?;
-        other_class(lab)
+        other_class(lab)?;
+        host_addresses::check(lab)
     })
 }
 

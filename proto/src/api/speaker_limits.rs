@@ -32,6 +32,10 @@ pub(super) const SESSIONS_MAX: usize = 1_024;
 pub(super) const BGP_ISSUES_MAX: usize = 16;
 /// Maximum number of nodes that a node watches.
 pub(super) const WATCHED_MAX: usize = 16;
+/// Maximum number of addresses of the node's interfaces.
+pub const HOST_ADDRESSES_MAX: usize = 64;
+/// Maximum number of default gateways of the node.
+pub const GATEWAYS_MAX: usize = 8;
 /// Maximum length of a message, in characters.
 pub(super) const MESSAGE_MAX: usize = 1_024;
 /// Maximum length of a version, a time, a count or a reason.
@@ -60,6 +64,8 @@ impl SpeakerStatusStatus {
         }
         self.watched_nodes.truncate(WATCHED_MAX);
         self.watched_nodes.iter_mut().for_each(|watched| cut(&mut watched.node, NAME_MAX));
+        self.host_addresses.truncate(HOST_ADDRESSES_MAX);
+        self.gateways.truncate(GATEWAYS_MAX);
         self
     }
 }

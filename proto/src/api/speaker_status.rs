@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::speaker_limits::{
-    ADDRESSES_MAX, BGP_ISSUES_MAX, ENDPOINT_LENGTH_MAX, FAILING_MAX, INTERFACE_ISSUES_MAX,
-    INTERFACE_NAME_MAX, INTERFACES_MAX, MAC_LENGTH, MESSAGE_MAX, NAME_MAX, NODES_MAX, SESSIONS_MAX,
-    SUBNET_LENGTH_MAX, SUBNETS_MAX, WATCHED_MAX, WORD_MAX,
+    ADDRESSES_MAX, BGP_ISSUES_MAX, ENDPOINT_LENGTH_MAX, FAILING_MAX, GATEWAYS_MAX,
+    HOST_ADDRESSES_MAX, INTERFACE_ISSUES_MAX, INTERFACE_NAME_MAX, INTERFACES_MAX, MAC_LENGTH,
+    MESSAGE_MAX, NAME_MAX, NODES_MAX, SESSIONS_MAX, SUBNET_LENGTH_MAX, SUBNETS_MAX, WATCHED_MAX,
+    WORD_MAX,
 };
 
 /// Always empty; the status holds everything.
@@ -87,6 +88,18 @@ pub struct SpeakerStatusStatus {
     #[schemars(length(max = WATCHED_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub watched_nodes: Vec<WatchedNode>,
+    /// The addresses of all interfaces of the node, ascending, without loopback and link-local
+    /// ones, and without those of interfaces that hold addresses of Services: `kube-ipvs0`,
+    /// `kube-dummy-if` and `kube-lb0`. At most 64. They are never assigned to a Service
+    /// automatically.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>", length(max = HOST_ADDRESSES_MAX))]
+    pub host_addresses: Vec<IpAddr>,
+    /// The default gateways of the node, ascending, without link-local ones. At most 8. They are
+    /// never assigned to a Service automatically.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>", length(max = GATEWAYS_MAX))]
+    pub gateways: Vec<IpAddr>,
 }
 
 /// A node that another node watches.

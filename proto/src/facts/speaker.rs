@@ -38,6 +38,10 @@ pub struct Speaker {
     pub incomplete: bool,
     /// The nodes that the node watches, to detect their failure.
     pub watched: Box<[WatchedNode]>,
+    /// The addresses of the node's interfaces.
+    pub host_addresses: Box<[IpAddr]>,
+    /// The default gateways of the node.
+    pub gateways: Box<[IpAddr]>,
 }
 
 /// A BGP session of a node.
@@ -169,6 +173,8 @@ impl From<api::SpeakerStatusObject> for Speaker {
             incomplete: has_bgp_issues || is_truncated,
             bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
             watched: status.watched_nodes.into(),
+            host_addresses: status.host_addresses.into(),
+            gateways: status.gateways.into(),
         }
     }
 }

@@ -1,6 +1,11 @@
 //! Selection of the interfaces that the speaker uses, and of those on which it announces addresses
 //! while no other speaker is there. Pure.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ferrolb_proto::api::HOST_ADDRESSES_MAX;
+
 use crate::event::Link;
 use crate::state::State;
 
@@ -22,6 +27,31 @@ pub(super) fn usable_interfaces(state: &State) -> Vec<&Link> {
         state.links.iter().flat_map(|links| links.values()).filter(is_usable).collect();
     let is_used = |index: u32| links.iter().any(|link| link.index == index);
     links.iter().copied().filter(|link| !link.parent.is_some_and(is_used)).collect()
+}
+
+/// Interfaces that hold addresses of Services: those of kube-proxy in the mode `ipvs`, of
+/// kube-router and of PureLB.
+const SERVICE_INTERFACES: [&str; 3] = ["kube-ipvs0", "kube-dummy-if", "kube-lb0"];
+
+/// Returns the addresses of this node's interfaces, ascending, without loopback and link-local ones
+/// and without those of [`SERVICE_INTERFACES`]. At most [`HOST_ADDRESSES_MAX`], of the interfaces
+/// with the lowest indexes.
+pub(super) fn host_addresses(state: &State) -> Vec<IpAddr> {
+    let links = state.links.iter().flat_map(|links| links.values());
+    let own = links.filter(|link| !SERVICE_INTERFACES.contains(&&*link.name));
+    let is_local = |address: &&IpAddr| match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+    };
+    let addresses = own.flat_map(|link| &link.addresses).filter(|address| !is_local(address));
+    let mut found = BTreeSet::new();
+    for address in addresses {
+        if found.len() == HOST_ADDRESSES_MAX {
+            break;
+        }
+        found.insert(*address);
+    }
+    found.into_iter().collect()
 }
 
 /// Returns whether Services are announced on an interface: another speaker was received there, or

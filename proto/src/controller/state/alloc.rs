@@ -5,6 +5,7 @@
 //! [`Allocator::assign`] and [`Allocator::release`] change assignments, and they update the pools'
 //! counts. [`super::choose`] selects the addresses of a Service.
 
+mod host_uses;
 mod memory;
 mod refusal;
 mod requester;
@@ -12,15 +13,15 @@ mod uses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::IpMode;
-use crate::facts::{Key, Node, Pool};
+use crate::facts::{Key, Pool};
 use crate::range::Family;
 
 use super::pool_addresses::{AddressCounts, PoolAddresses, family_index, is_router_anycast};
 use super::sharing::{SharingConflict, SharingParameters};
+pub(super) use host_uses::{HostUses, of_node};
 use memory::Memory;
 pub(super) use refusal::{Refusal, SkipReason};
 pub(super) use requester::Requester;
@@ -66,8 +67,8 @@ pub(super) struct Allocator {
 }
 
 impl Allocator {
-    /// Replaces the pools, the addresses of all Nodes, and those that Services use although FerroLB
-    /// did not assign them. The bool of each pool is true if the pool is valid.
+    /// Replaces the pools, the addresses of hosts, and those that Services use although FerroLB did
+    /// not assign them. The bool of each pool is true if the pool is valid.
     ///
     /// Existing assignments remain. The caller checks each of them with [`Self::check_address`],
     /// and releases the address if `check_address` rejects it. The cost is proportional to the
@@ -75,7 +76,7 @@ impl Allocator {
     pub(super) fn set_pools<'a>(
         &mut self,
         pools: impl Iterator<Item = (&'a Pool, bool)>,
-        nodes: impl Iterator<Item = &'a Node>,
+        hosts: impl Iterator<Item = (AddressUser, HostUses)>,
         unmanaged: impl Iterator<Item = (Requester<'a>, Vec<(IpAddr, UnmanagedSource)>)>,
     ) {
         let new_entry =
@@ -95,7 +96,7 @@ impl Allocator {
                 self.assign(address, &key, &sharing, &pool);
             }
         }
-        nodes.for_each(|node| self.set_node_addresses(&node.name, &node.addresses));
+        hosts.for_each(|(host, uses)| drop(self.set_host_uses(host, &uses)));
         unmanaged.for_each(|(requester, addresses)| self.set_unmanaged(&requester, &addresses));
         self.update_memory();
     }
@@ -131,6 +132,11 @@ impl Allocator {
     /// Returns the use of an address of a pool by a Node, if a Node has it.
     pub(super) fn node_with(&self, address: IpAddr) -> Option<&UnmanagedUse> {
         self.uses.of(address).find(|it| it.source == UnmanagedSource::NodeAddress)
+    }
+
+    /// Returns the use of an address by a host of which a Service with the address has a warning.
+    pub(super) fn host_with(&self, address: IpAddr) -> Option<&UnmanagedUse> {
+        self.uses.of(address).find(|it| it.source.is_warned_of())
     }
 
     fn pool_addresses_containing(&mut self, address: IpAddr) -> Option<&mut PoolAddresses> {
@@ -180,7 +186,7 @@ impl Allocator {
             let pool = self
                 .check_address(requester, *address, None)
                 .map_err(|refusal| (*address, refusal))?;
-            if let Some(other) = self.uses_by_others(requester, *address).next() {
+            if let Some(other) = self.first_refusing_use(requester, *address) {
                 return Err((*address, Refusal::Unmanaged(other.clone())));
             }
             if common_pool.get_or_insert_with(|| pool.clone()) != &pool {
@@ -190,18 +196,15 @@ impl Allocator {
         common_pool.ok_or_else(|| unreachable!("the caller passes at least one address"))
     }
 
-    /// Returns the uses of an address, which FerroLB did not assign, except by this Service.
-    fn uses_by_others(
+    /// Returns the first use of an address, which FerroLB did not assign, because of which this
+    /// Service cannot get it.
+    fn first_refusing_use(
         &self,
         requester: &Requester<'_>,
         address: IpAddr,
-    ) -> impl Iterator<Item = &UnmanagedUse> {
+    ) -> Option<&UnmanagedUse> {
         let own_key = &requester.service.key;
-        let by_other = move |it: &&UnmanagedUse| match &it.user {
-            AddressUser::Node(_) => true,
-            AddressUser::Service(key) => key != own_key,
-        };
-        self.uses.of(address).filter(by_other)
+        self.uses.of(address).find(|it| !it.is_by(own_key) && it.source.refuses_request())
     }
 
     /// Returns the first Service, by key, that has the address and cannot share it with
@@ -329,12 +332,17 @@ impl Allocator {
         self.set_uses(&AddressUser::Service(requester.service.key.clone()), current);
     }
 
-    /// Replaces the list of a Node's addresses.
-    pub(super) fn set_node_addresses(&mut self, name: &Arc<str>, addresses: &[IpAddr]) {
-        let in_pool = |address: &&IpAddr| self.pool_containing(**address).is_some();
-        let current: BTreeSet<_> = addresses.iter().filter(in_pool).copied().collect();
-        let current = current.into_iter().map(|it| (it, UnmanagedSource::NodeAddress)).collect();
-        self.set_uses(&AddressUser::Node(name.clone()), current);
+    /// Replaces the addresses that a host uses. Returns the Services that have an address of which
+    /// a use has begun or ended.
+    pub(super) fn set_host_uses(&mut self, host: AddressUser, uses: &HostUses) -> BTreeSet<Key> {
+        let in_pool = |(address, _): &&(IpAddr, _)| self.pool_containing(*address).is_some();
+        let current: HostUses = uses.iter().filter(in_pool).copied().collect();
+        let before = self.uses.by(&host).iter().copied().collect();
+        let changed = current.symmetric_difference(&before);
+        let services = changed.flat_map(|(address, _)| self.services_of(*address)).cloned();
+        let services = services.collect();
+        self.set_uses(&host, current.into_iter().collect());
+        services
     }
 
     fn set_uses(&mut self, user: &AddressUser, current: Vec<(IpAddr, UnmanagedSource)>) {
@@ -394,11 +402,7 @@ impl Allocator {
     ) -> Option<IpAddr> {
         let Self { pools, assignments, shared, uses, .. } = self;
         let shared = requester.sharing.key().and_then(|key| shared.get(key));
-        let is_blocked = |address| {
-            uses.of(address).any(|it| {
-                matches!(it.source, UnmanagedSource::StillInStatus | UnmanagedSource::NodeAddress)
-            })
-        };
+        let is_blocked = |address| uses.of(address).any(|it| it.source.prevents_sharing());
         let can_share = |address: IpAddr| {
             if is_blocked(address) {
                 return false;

@@ -1,13 +1,10 @@
 //! Decisions of the state: the addresses of each Service, and the statuses to write. The state
 //! makes them only while this replica is the active leader.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
 use crate::Instant;
 use crate::facts::{Key, Pool, Service};
 
-use super::alloc::{Allocator, Requester, UnmanagedSource};
+use super::alloc::{AddressUser, Allocator, HostUses, Requester, UnmanagedSource, of_node};
 use super::announced::RecheckQueue;
 use super::record_repair::Repair;
 use super::service::{self, CounterLabels, Role, ServiceEntry};
@@ -76,7 +73,8 @@ impl State {
                 self.config.unmanaged_addresses(service, None),
             )
         });
-        self.allocator.set_pools(pools, self.nodes.values(), unmanaged);
+        let hosts = self.hosts().collect::<Vec<_>>().into_iter();
+        self.allocator.set_pools(pools, hosts, unmanaged);
         self.allocator.forget_expired(self.unix_time(now));
         self.update_missing_pools(now);
         self.deferred.clear();
@@ -182,17 +180,36 @@ impl State {
         self.allocator.set_unmanaged(&requester, &addresses);
     }
 
-    /// Reports to the allocator the addresses of a Node, and decides the Services again that have
-    /// an address which the Node has begun or ceased to list. They keep it, with a warning.
-    pub(super) fn update_node_addresses(&mut self, name: &Arc<str>, before: &[IpAddr]) {
+    /// Returns all hosts whose addresses are known, each with these addresses.
+    fn hosts(&self) -> impl Iterator<Item = (AddressUser, HostUses)> {
+        let without_node = self.speakers.keys().filter(|name| self.nodes.get(&***name).is_none());
+        let names = self.nodes.keys().map(|name| &**name).chain(without_node.map(|name| &**name));
+        let nodes = names.map(AddressUser::node);
+        nodes.chain([AddressUser::ApiServer]).map(|host| {
+            let uses = self.host_uses(&host);
+            (host, uses)
+        })
+    }
+
+    fn host_uses(&self, host: &AddressUser) -> HostUses {
+        match host {
+            AddressUser::Node(name) => of_node(self.nodes.get(name), self.speakers.get(&**name)),
+            AddressUser::ApiServer => {
+                let addresses = self.slices.api_server_addresses();
+                addresses.map(|it| (it, UnmanagedSource::ApiServer)).collect()
+            }
+            AddressUser::Service(_) => HostUses::default(),
+        }
+    }
+
+    /// Reports to the allocator the addresses that a host uses, and decides the Services again that
+    /// have an address which the host has begun or ceased to use. They keep it, with a warning.
+    pub(super) fn update_host(&mut self, host: AddressUser) {
         if !self.is_active_leader || self.all_services_dirty {
             return;
         }
-        let listed = self.nodes.get(name).map_or(&[][..], |node| &node.addresses);
-        self.allocator.set_node_addresses(name, listed);
-        let changed = (before.iter().filter(|it| !listed.contains(it)))
-            .chain(listed.iter().filter(|it| !before.contains(it)));
-        self.deferred.extend(changed.flat_map(|it| self.allocator.services_of(*it)).cloned());
+        let uses = self.host_uses(&host);
+        self.deferred.extend(self.allocator.set_host_uses(host, &uses));
     }
 
     fn has_no_assignment(&self, key: &Key) -> bool {

@@ -9,6 +9,7 @@ use crate::controller::event::Event;
 use crate::facts::{BgpPeer, Key, Namespace, Node, Pool, Service, Speaker};
 use crate::store::Change;
 
+use super::alloc::AddressUser;
 use super::{Names, State};
 
 impl State {
@@ -92,7 +93,7 @@ impl State {
         for (name, before) in self.nodes.handle(change, Some) {
             self.custom_resources.statuses_dirty |= before.as_ref().map(|node| &node.labels)
                 != self.nodes.get(&name).map(|node| &node.labels);
-            self.update_node_addresses(&name, &before.unwrap_or_default().addresses);
+            self.update_host(AddressUser::Node(name));
             self.recheck_all_services();
         }
     }

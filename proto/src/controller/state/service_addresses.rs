@@ -21,8 +21,8 @@ pub(super) struct Assignment {
     /// Time for which the Service keeps its addresses although their pool does not exist; `None` if
     /// the pool exists.
     pub(super) pool_grace: Option<Duration>,
-    /// Nodes that have one of the addresses too, each with the address.
-    pub(super) nodes: Vec<(IpAddr, UnmanagedUse)>,
+    /// Uses of the addresses by hosts, each with the address.
+    pub(super) hosts: Vec<(IpAddr, UnmanagedUse)>,
     /// `ipMode` of all the addresses.
     pub(super) mode: IpMode,
     /// Reason why the Service lacks addresses that it requests.
@@ -148,8 +148,8 @@ pub(super) fn assign(
     );
     assignment.satisfied = assignment.shortage.is_none()
         || (prefers_dual_stack && lacks_preferred_family && !assignment.addresses.is_empty());
-    let node_with = |address: &IpAddr| Some((*address, allocator.node_with(*address)?.clone()));
-    assignment.nodes = assignment.addresses.iter().filter_map(node_with).collect();
+    let host_with = |address: &IpAddr| Some((*address, allocator.host_with(*address)?.clone()));
+    assignment.hosts = assignment.addresses.iter().filter_map(host_with).collect();
     assignment.pool_grace = assignment.pool.as_deref().and_then(|pool| allocator.grace_of(pool));
     let written = || service.assigned.iter().find_map(|assigned| assigned.mode);
     // An invalid `ipMode` in the request must not change the current mode, so the mode in the

@@ -1,6 +1,7 @@
 //! The endpoints of Services, from their EndpointSlices, in a compact form. Owned by the state.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::facts::{Endpoint, EndpointSlice, Key};
 use crate::store::Change;
@@ -13,7 +14,14 @@ struct StoredSlice {
     /// EndpointSlice.
     list_number: u32,
     endpoints: Box<[Endpoint]>,
+    /// The addresses of the endpoints, if the Service is [`API_SERVER`]; otherwise empty.
+    addresses: Box<[IpAddr]>,
 }
+
+/// Namespace and name of the Service whose endpoints are the API servers.
+pub(super) const API_SERVER: (&str, &str) = ("default", "kubernetes");
+/// Maximum number of addresses of the API servers; further addresses are ignored.
+const API_SERVER_ADDRESSES_MAX: usize = 64;
 
 /// All EndpointSlices that have endpoints, by Service.
 ///
@@ -43,6 +51,12 @@ impl Slices {
     /// Returns the endpoints of a Service, eligible or not.
     pub(super) fn of(&self, service: &Key) -> impl Iterator<Item = &Endpoint> {
         self.services.get(service).into_iter().flatten().flat_map(|slice| &slice.endpoints)
+    }
+
+    /// Returns the addresses of the API servers.
+    pub(super) fn api_server_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let slices = self.services.get(&Key::new(API_SERVER.0, API_SERVER.1)).into_iter().flatten();
+        slices.flat_map(|slice| slice.addresses.iter().copied()).take(API_SERVER_ADDRESSES_MAX)
     }
 
     /// Returns the EndpointSlices of a Service that have endpoints.
@@ -85,7 +99,7 @@ impl Slices {
     }
 
     fn apply(&mut self, slice: EndpointSlice) -> Vec<Key> {
-        let EndpointSlice { key, service, endpoints, endpoint_addresses: _, ports: _ } = slice;
+        let EndpointSlice { key, service, endpoints, endpoint_addresses, ports: _ } = slice;
         let before = self.owner(&key);
         let mut changed = Vec::new();
         if before.is_some() && before != service {
@@ -99,14 +113,21 @@ impl Slices {
         if !has_service_prefix(key.name(), service.name()) {
             self.service_names.insert(key.clone(), service.name().into());
         }
+        let is_api_server = (service.namespace(), service.name()) == API_SERVER;
+        let addresses = endpoint_addresses.into_iter().filter(|_| is_api_server);
+        let addresses = addresses.take(API_SERVER_ADDRESSES_MAX);
         let stored = StoredSlice {
             name: key.name().into(),
             list_number: self.list_number,
             endpoints: endpoints.into(),
+            addresses: addresses.map(|endpoint| endpoint.address).collect(),
         };
         let all = self.services.entry(service.clone()).or_insert_with(|| Vec::with_capacity(1));
         match all.iter_mut().find(|slice| slice.name == stored.name) {
-            Some(current) if current.endpoints == stored.endpoints => {
+            Some(current)
+                if (&current.endpoints, &current.addresses)
+                    == (&stored.endpoints, &stored.addresses) =>
+            {
                 current.list_number = stored.list_number
             }
             Some(current) => {

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use crate::api::{CustomResourceKind, IpMode};
 use crate::facts::{
-    AddressMemory, AssignedAddress, Key, L2Advertisement, Namespace, Node, Pool, Service,
-    ServiceCondition, ServiceConditionType,
+    AddressMemory, AssignedAddress, EndpointSlice, Key, L2Advertisement, Namespace, Node, Pool,
+    Service, ServiceCondition, ServiceConditionType, Speaker,
 };
 use crate::node_failure::failures::MarkScope;
 use crate::range::Family;
@@ -44,6 +44,9 @@ struct Cluster {
     services: BTreeMap<Key, Service>,
     pools: BTreeMap<Box<str>, Pool>,
     nodes: BTreeMap<Arc<str>, Node>,
+    speakers: BTreeMap<Box<str>, Speaker>,
+    /// The EndpointSlice of the API servers.
+    api_server: Option<EndpointSlice>,
     namespaces: BTreeMap<Box<str>, Namespace>,
     /// The ConfigMap with the addresses of deleted Services.
     address_memory: Option<AddressMemory>,
@@ -156,11 +159,22 @@ impl Cluster {
             services: services.into_iter().map(|service| (service.key.clone(), service)).collect(),
             pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
             nodes: [("n1".into(), node("n1", "192.0.2.1"))].into(),
+            speakers: BTreeMap::new(),
+            api_server: None,
             namespaces: BTreeMap::new(),
             address_memory: None,
             log: Vec::new(),
             notices: Vec::new(),
         }
+    }
+
+    /// Copies the objects on which the addresses of Services depend.
+    fn copy_inputs(&mut self, other: &Self) {
+        self.pools.clone_from(&other.pools);
+        self.nodes.clone_from(&other.nodes);
+        self.namespaces.clone_from(&other.namespaces);
+        self.speakers.clone_from(&other.speakers);
+        self.api_server.clone_from(&other.api_server);
     }
 
     fn handle(&mut self, event: Event) {
@@ -188,6 +202,8 @@ impl Cluster {
             self.services.values().cloned().map(|s| Event::Service(Change::Apply(s))).collect();
         events.extend(self.pools.values().cloned().map(|pool| Event::Pool(Change::Apply(pool))));
         events.extend(self.nodes.values().cloned().map(|node| Event::Node(Change::Apply(node))));
+        events.extend(self.speakers.values().cloned().map(Change::Apply).map(Event::Speaker));
+        events.extend(self.api_server.clone().map(Change::Apply).map(Event::Slice));
         events.extend(
             self.namespaces
                 .values()

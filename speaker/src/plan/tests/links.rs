@@ -33,6 +33,36 @@ fn interfaces_are_selected_by_type_name_and_internal_ip() {
 }
 
 #[test]
+fn the_status_has_the_addresses_of_all_interfaces_and_the_gateways() {
+    let with = |index, name, texts: &[&str]| Link {
+        addresses: addresses(texts).into(),
+        ..link(index, name)
+    };
+    let many: Vec<_> = (0..100).map(|n| format!("10.9.0.{n}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let links = vec![
+        with(1, "lo", &["127.0.0.1", "192.0.2.7", "::1"]),
+        with(2, "eth0", &["172.30.0.9", "fd30::9", "fe80::9"]),
+        with(3, "kube-ipvs0", &["172.30.0.200"]),
+        with(4, "kube-dummy-if", &["172.30.0.201"]),
+        with(5, "kube-lb0", &["172.30.0.202"]),
+        with(6, "cni0", &["10.244.0.1"]),
+    ];
+    let status = |links: &[Link]| {
+        let mut state = Cluster { links: links.to_vec(), ..Cluster::default() }.state();
+        state.handle(Event::Gateways(addresses(&["172.30.0.1"])), Instant::ZERO);
+        plan(&state, Instant::ZERO).status.as_ref().clone()
+    };
+    let found = status(&links);
+    let expect = addresses(&["10.244.0.1", "172.30.0.9", "192.0.2.7", "fd30::9"]);
+    assert_eq!(found.host_addresses, *expect);
+    assert_eq!(found.gateways, *addresses(&["172.30.0.1"]));
+    let found = status(&[links, vec![with(7, "eth1", &many)]].concat()).host_addresses;
+    assert_eq!(found.len(), 64);
+    assert!(expect.iter().all(|address| found.contains(address)), "the first interfaces count");
+}
+
+#[test]
 fn a_pods_end_of_a_veth_pair_is_not_used() {
     let into_namespace = |prefixes: &[(&str, u8)]| Link {
         into_namespace: true,

@@ -15,7 +15,7 @@ use crate::api::REMEMBERED_SERVICES_MAX;
 use crate::facts::{Key, RememberedAddresses, STICKY_FOR};
 use crate::range::Family;
 
-use super::{Allocator, Requester};
+use super::{Allocator, Requester, UnmanagedSource, UnmanagedUse};
 use crate::controller::state::pool_addresses::{PoolAddresses, is_router_anycast};
 
 /// Deleted Services and their addresses. All times are in seconds since 1970.
@@ -203,7 +203,11 @@ impl Allocator {
         let mut in_pool = former
             .filter(|it| Family::of(*it) == family && self.pool_containing(*it) == Some(pool));
         in_pool.find(|address| {
-            self.uses_by_others(requester, *address).next().is_none()
+            // The interface of a node may still have the address for the Service.
+            let prevents = |it: &UnmanagedUse| {
+                !it.is_by(own_key) && it.source != UnmanagedSource::InterfaceAddress
+            };
+            !self.uses.of(*address).any(prevents)
                 && !is_router_anycast(*address)
                 && self.first_conflict(requester, *address).is_none()
         })

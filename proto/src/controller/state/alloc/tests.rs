@@ -5,7 +5,7 @@ use crate::range::AddressRange;
 use proptest::prelude::*;
 
 use super::super::choose::{Shortage, UnusablePools};
-use crate::facts::Service;
+use crate::facts::{Node, Service};
 
 use super::*;
 
@@ -31,8 +31,12 @@ fn pool(name: &str, ranges: &[&str], excluded: &[&str]) -> Pool {
 fn allocator(pools: &[Pool], nodes: &[&str]) -> Allocator {
     let mut allocator = Allocator::default();
     let nodes = [node(nodes)];
-    allocator.set_pools(pools.iter().map(|pool| (pool, true)), nodes.iter(), [].into_iter());
+    allocator.set_pools(pools.iter().map(|pool| (pool, true)), hosts(&nodes), [].into_iter());
     allocator
+}
+
+fn hosts(nodes: &[Node]) -> impl Iterator<Item = (AddressUser, HostUses)> {
+    nodes.iter().map(|node| (AddressUser::node(&node.name), of_node(Some(node), None)))
 }
 
 fn node(addresses: &[&str]) -> Node {
@@ -421,7 +425,7 @@ proptest! {
                 AllocatorOp::Pools(count, buggy) => {
                     let pools = pool_set(count, buggy);
                     let nodes = [node(&NODE_ADDRESSES)];
-                    allocator.set_pools(pools.iter().map(|(pool, _)| (pool, true)), nodes.iter(), [].into_iter());
+                    allocator.set_pools(pools.iter().map(|(pool, _)| (pool, true)), hosts(&nodes), [].into_iter());
                     model.pools = pools.into_iter().map(|(pool, assignable)| (pool.name, assignable)).collect();
                     // Like the state, checks every assignment again, and releases the rejected
                     // addresses.

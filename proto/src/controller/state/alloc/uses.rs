@@ -1,5 +1,5 @@
-//! Uses of addresses which FerroLB did not assign: addresses of Nodes, cluster IPs, external IPs,
-//! and statuses that other load balancers write. Owned by the allocator.
+//! Uses of addresses which FerroLB did not assign: addresses of Nodes, gateways and the API server,
+//! cluster IPs, external IPs, and statuses that other load balancers write. Owned by the allocator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -16,6 +16,8 @@ pub(in crate::controller::state) enum AddressUser {
     Node(Arc<str>),
     /// The Service with this key.
     Service(Key),
+    /// The API server.
+    ApiServer,
 }
 
 /// A use of an address which FerroLB did not assign to its user. `Display` renders the rest of a
@@ -40,6 +42,48 @@ pub(in crate::controller::state) enum UnmanagedSource {
     /// The Service has lost the address, but the API server still reports the address in its
     /// status: the write that removes it has not succeeded, or the Service is being deleted.
     StillInStatus,
+    /// An interface of the Node has the address, which the Node does not list.
+    InterfaceAddress,
+    /// The address is an endpoint of the Service `default/kubernetes`.
+    ApiServer,
+    /// The address is a default gateway of the Node.
+    Gateway,
+    /// The address is the first one of an IPv4 subnet of the Node, so that no host can have it.
+    NetworkAddress,
+    /// The address is the last one of an IPv4 subnet of the Node (RFC 919).
+    BroadcastAddress,
+}
+
+impl UnmanagedSource {
+    /// Returns whether a Service that requests the address does not get it.
+    pub(super) const fn refuses_request(self) -> bool {
+        !matches!(self, Self::NetworkAddress | Self::BroadcastAddress)
+    }
+
+    /// Returns whether a Service with the address has a warning. An interface is no reason for one,
+    /// because it can have the address for the Service.
+    pub(super) const fn is_warned_of(self) -> bool {
+        matches!(
+            self,
+            Self::NodeAddress
+                | Self::ApiServer
+                | Self::Gateway
+                | Self::NetworkAddress
+                | Self::BroadcastAddress
+        )
+    }
+
+    /// Returns whether a Service without a request cannot share the address.
+    pub(super) const fn prevents_sharing(self) -> bool {
+        matches!(self, Self::StillInStatus | Self::InterfaceAddress) || self.is_warned_of()
+    }
+}
+
+impl UnmanagedUse {
+    /// Returns whether the user is this Service.
+    pub(super) fn is_by(&self, service: &Key) -> bool {
+        matches!(&self.user, AddressUser::Service(key) if key == service)
+    }
 }
 
 /// The uses of all addresses of pools.
@@ -88,6 +132,11 @@ impl Uses {
         changed
     }
 
+    /// Returns the addresses that an object uses, ascending.
+    pub(super) fn by(&self, user: &AddressUser) -> &[(IpAddr, UnmanagedSource)] {
+        self.by_user.get(user).map_or(&[], Vec::as_slice)
+    }
+
     pub(super) fn contains(&self, address: IpAddr) -> bool {
         self.by_address.contains_key(&address)
     }
@@ -107,11 +156,19 @@ impl Uses {
     }
 }
 
+impl AddressUser {
+    /// Returns the Node of this name.
+    pub(in crate::controller::state) fn node(name: &str) -> Self {
+        Self::Node(name.into())
+    }
+}
+
 impl Display for AddressUser {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(name) => write!(f, "Node {name}"),
             Self::Service(key) => write!(f, "Service {key}"),
+            Self::ApiServer => f.write_str("the API server"),
         }
     }
 }
@@ -120,7 +177,17 @@ impl Display for UnmanagedUse {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let user = &self.user;
         match self.source {
-            UnmanagedSource::NodeAddress => write!(f, "an address of {user}"),
+            UnmanagedSource::NodeAddress | UnmanagedSource::ApiServer => {
+                write!(f, "an address of {user}")
+            }
+            UnmanagedSource::InterfaceAddress => write!(f, "on an interface of {user}"),
+            UnmanagedSource::Gateway => write!(f, "a default gateway of {user}"),
+            UnmanagedSource::NetworkAddress => {
+                write!(f, "the network address of a subnet of {user}")
+            }
+            UnmanagedSource::BroadcastAddress => {
+                write!(f, "the broadcast address of a subnet of {user}")
+            }
             UnmanagedSource::ExternalIps => write!(f, "in spec.externalIPs of {user}"),
             UnmanagedSource::OtherLoadBalancer => {
                 write!(f, "assigned to {user} by another load balancer")

@@ -10,6 +10,8 @@ use crate::range::AddressRange;
 use crate::store::Change;
 
 use super::super::State;
+use super::super::alloc::AddressUser;
+use super::super::slices::API_SERVER;
 
 impl State {
     /// Starts a round of checks through all Services, after a change that may concern every
@@ -54,6 +56,9 @@ impl State {
     ) {
         let listed = matches!(change, Change::ResyncDone);
         for key in self.slices.handle(change) {
+            if (key.namespace(), key.name()) == API_SERVER {
+                self.update_host(AddressUser::ApiServer);
+            }
             let assigned =
                 self.services.get(&key).into_iter().flat_map(|entry| &entry.service.assigned);
             let addresses: Vec<_> = assigned.map(|assigned| assigned.address).collect();
@@ -78,6 +83,7 @@ impl State {
         // An unreadable SpeakerStatus counts as deleted, because the version that was read earlier
         // is outdated.
         for (node, before) in self.speakers.handle(change.or_delete(), Some) {
+            self.update_host(AddressUser::node(&node));
             if let Some(speaker) = self.speakers.get(&node).cloned() {
                 let before = before.unwrap_or_default();
                 self.custom_resources.statuses_dirty |= before.bgp != speaker.bgp

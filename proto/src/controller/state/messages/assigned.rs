@@ -112,7 +112,7 @@ fn decided(
         );
         parts.extend(proxy(service, assignment));
         parts.extend(missing_pool(assignment));
-        parts.extend(assignment.nodes.iter().map(also_of_node));
+        parts.extend(assignment.hosts.iter().map(also_of_host));
         parts.extend(contest.map(contested));
     }
     parts.join(SEPARATOR)
@@ -140,12 +140,25 @@ fn missing_pool(assignment: &Assignment) -> Option<String> {
     ))
 }
 
-/// Returns the part of the message about a Node that has the Service's address too.
-fn also_of_node((address, node): &(IpAddr, UnmanagedUse)) -> String {
-    format!(
-        "{address} is also {node}, and the Service keeps it: remove it from that node (kubelet flag \
-         --node-ip), or request another address"
-    )
+/// Returns the part of the message about a host that uses the Service's address too.
+fn also_of_host((address, host): &(IpAddr, UnmanagedUse)) -> String {
+    match host.source {
+        UnmanagedSource::NetworkAddress | UnmanagedSource::BroadcastAddress => {
+            format!("{address} is {host}, and hosts there cannot use it: request another address")
+        }
+        UnmanagedSource::Gateway | UnmanagedSource::ApiServer => {
+            format!("{address} is also {host}, and the Service keeps it: request another address")
+        }
+        UnmanagedSource::NodeAddress
+        | UnmanagedSource::InterfaceAddress
+        | UnmanagedSource::ExternalIps
+        | UnmanagedSource::OtherLoadBalancer
+        | UnmanagedSource::ClusterIp
+        | UnmanagedSource::StillInStatus => format!(
+            "{address} is also {host}, and the Service keeps it: remove it from that node (kubelet \
+             flag --node-ip), or request another address"
+        ),
+    }
 }
 
 /// Load balancers that write `status.loadBalancer` of Services without a class: the field manager,

@@ -82,9 +82,37 @@ impl<'a> AssignmentModel<'a> {
         all.filter(|address| !excluded.contains(address) && !buggy(address)).collect()
     }
 
-    /// Returns true if a Node lists the address.
-    fn of_node(&self, address: IpAddr) -> bool {
+    /// Returns true if a host uses the address, so that it is not assigned automatically.
+    fn of_host(&self, address: IpAddr) -> bool {
+        self.refuses(address) || self.limits_subnet(address)
+    }
+
+    /// Returns true if a host has the address, so that not even a request gets it.
+    fn refuses(&self, address: IpAddr) -> bool {
+        let on_interface = |speaker: &Speaker| speaker.host_addresses.contains(&address);
+        self.surely_of_host(address) || self.cluster.speakers.values().any(on_interface)
+    }
+
+    /// Returns true if a Node lists the address, or a router or an API server has it.
+    fn surely_of_host(&self, address: IpAddr) -> bool {
+        let is_api_server = |slice: &EndpointSlice| {
+            slice.endpoint_addresses.iter().any(|endpoint| endpoint.address == address)
+        };
         self.cluster.nodes.values().any(|node| node.addresses.contains(&address))
+            || self.cluster.api_server.as_ref().is_some_and(is_api_server)
+            || self.cluster.speakers.values().any(|it| it.gateways.contains(&address))
+    }
+
+    /// Returns true if the address is the first or the last one of a subnet.
+    fn limits_subnet(&self, address: IpAddr) -> bool {
+        let interfaces = self.cluster.speakers.values().flat_map(|it| &it.interfaces);
+        let mut subnets = interfaces.flat_map(|it| &it.subnets);
+        subnets.any(|subnet| [subnet.first(), subnet.last()].contains(&address))
+    }
+
+    /// Returns true if not even the Service that had the address gets it again automatically.
+    fn prevents_return(&self, address: IpAddr) -> bool {
+        self.surely_of_host(address) || self.limits_subnet(address)
     }
 
     fn may_use(&self, pool: &Pool, service: &Service) -> bool {
@@ -167,7 +195,7 @@ impl<'a> AssignmentModel<'a> {
         });
         candidates
             .into_iter()
-            .find(|address| self.is_free_for(*address, service, true) && !self.of_node(*address))
+            .find(|address| self.is_free_for(*address, service, true) && !self.of_host(*address))
     }
 
     /// Returns true if another Service has the address among its external IPs.
@@ -185,7 +213,7 @@ impl<'a> AssignmentModel<'a> {
             Family::of(*address) == family && self.addresses(pool).contains(address)
         });
         in_pool.into_iter().find(|address| {
-            !(of_routers(address) || self.of_node(*address))
+            !(of_routers(address) || self.prevents_return(*address))
                 && self.is_free_for(*address, service, false)
                 && !self.is_external_ip_of_others(*address, service)
         })
@@ -202,7 +230,7 @@ impl<'a> AssignmentModel<'a> {
         let free = self.addresses(pool).into_iter().filter(|address| {
             Family::of(*address) == family
                 && lost_at(address).is_some()
-                && !(of_routers(address) || self.of_node(*address))
+                && !(of_routers(address) || self.of_host(*address))
                 && self.services_with(*address).next().is_none()
                 && self.is_free_for(*address, service, true)
         });
@@ -289,7 +317,7 @@ impl<'a> AssignmentModel<'a> {
             service.demand.request.pool.as_ref().is_none_or(|name| *name == pool.name)
         };
         let others = |address: &IpAddr| {
-            self.of_node(*address) || self.is_external_ip_of_others(*address, service)
+            self.refuses(*address) || self.is_external_ip_of_others(*address, service)
         };
         self.pools().into_iter().filter(named).any(|pool| {
             let has = self.addresses(pool);
@@ -315,8 +343,14 @@ impl<'a> AssignmentModel<'a> {
                 return Some(format!("{key} has {addresses:?} for {:?}", service.families));
             }
             let had = |address: &IpAddr| before.get(key).is_some_and(|it| it.contains(address));
-            if let Some(address) = addresses.iter().find(|it| self.of_node(**it) && !had(it)) {
-                return Some(format!("{key} has got {address}, which a Node has"));
+            // The record of a Service may give back an address that is the limit of a subnet, and
+            // its entry in the memory one that an interface has.
+            let is_taken = |address: &&IpAddr| {
+                let requests = service.demand.request.addresses.contains(*address);
+                if requests { self.refuses(**address) } else { self.surely_of_host(**address) }
+            };
+            if let Some(address) = addresses.iter().find(|it| is_taken(it) && !had(it)) {
+                return Some(format!("{key} has got {address}, which a host uses"));
             }
             // A Service may keep addresses of a pool that became invalid, if it had these before.
             let was = before

@@ -7,6 +7,8 @@
 //!                                           ns=A,B nssel=K:V svcsel=K:V,K:V
 //! ns NAME K=V...                            labels of a Namespace
 //! node NAME ADDRESS,ADDRESS
+//! speaker NAME WORD...                      hosts=A,B (interfaces) gateways=A,B subnets=RANGE
+//! apiserver ADDRESS,ADDRESS
 //! svc [NAMESPACE/]NAME WORD...              v4 v6 (in order) prefer require type=T class=C
 //!                                           ports=TCP/80,… local sel=A key=K
 //!                                           ips=A,B lbip=A pool=P mode=M at:K=V (any annotation)
@@ -14,7 +16,7 @@
 //!                                           has=A,B from=P (status; a later svc line keeps it)
 //!                                           by=M (field manager that wrote the addresses, or own)
 //!                                           headless leaving
-//! gone svc|pool|ns|node NAME
+//! gone svc|pool|ns|node|speaker NAME
 //! => [NAMESPACE/]NAME ADDRESS,…|- REASON WORD...
 //!                                           pool=P mode=M says TEXT to the end of the line
 //! => NAME cleared | untouched
@@ -25,7 +27,7 @@
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::facts::ServiceObject;
+use crate::facts::{EndpointSliceObject, ServiceObject};
 
 /// Row of the rule table.
 pub(super) struct Row {
@@ -50,6 +52,8 @@ pub(super) enum Op {
     Pool(Pool),
     Namespace(Namespace),
     Node(Node),
+    Speaker(Speaker),
+    Slice(EndpointSlice),
     Delete(String, String),
 }
 
@@ -104,6 +108,8 @@ fn parse_change(line: &str) -> Op {
             addresses: addresses.split(',').map(|text| text.parse().expect(text)).collect(),
             ..Node::default()
         }),
+        ["speaker", name, words @ ..] => Op::Speaker(speaker(name, words)),
+        ["apiserver", addresses] => Op::Slice(api_server(&comma_list(addresses))),
         ["gone", kind, name] => Op::Delete((*kind).to_owned(), (*name).to_owned()),
         _ => panic!("{line:?} is not a valid change"),
     }
@@ -161,6 +167,35 @@ fn pool(name: &str, ranges: &str, words: &[&str]) -> Pool {
         .expect("the pool is valid JSON")
         .into();
     Pool { created, ..pool }
+}
+
+fn speaker(name: &str, words: &[&str]) -> Speaker {
+    let (mut status, mut interface) = (json!({}), json!({"name": "eth0", "mac": "", "up": true}));
+    for (word, value) in words.iter().map(|word| split(word, "=")) {
+        match word {
+            "hosts" => status["hostAddresses"] = json!(comma_list(value)),
+            "gateways" => status["gateways"] = json!(comma_list(value)),
+            "subnets" => interface["subnets"] = json!(comma_list(value)),
+            _ => panic!("{word:?} is not a valid word of a speaker"),
+        }
+    }
+    status["interfaces"] = json!([interface]);
+    let object = json!({"metadata": {"name": name}, "status": status});
+    let object = serde_json::from_value::<api::SpeakerStatusObject>(object);
+    object.expect("the SpeakerStatus is valid JSON").into()
+}
+
+/// Returns the EndpointSlice of the API servers, as the API servers write it.
+fn api_server(addresses: &[&str]) -> EndpointSlice {
+    let endpoints: Vec<_> = addresses.iter().map(|it| json!({"addresses": [it]})).collect();
+    let labels = json!({"kubernetes.io/service-name": "kubernetes"});
+    let object = json!({
+        "metadata": {"namespace": "default", "name": "kubernetes", "labels": labels},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+    });
+    let object = serde_json::from_value::<EndpointSliceObject>(object);
+    object.expect("the EndpointSlice is valid JSON").into()
 }
 
 fn service(name: &str, words: &[&str]) -> Service {

@@ -9,8 +9,9 @@ use super::script::{Op, Row, rows, service_key};
 use super::*;
 
 /// Files with the rows: every rule of address assignment that users can observe.
-const ROW_FILES: [(&str, &str); 6] = [
+const ROW_FILES: [(&str, &str); 7] = [
     ("pools", include_str!("rows/pools.txt")),
+    ("hosts", include_str!("rows/hosts.txt")),
     ("requests", include_str!("rows/requests.txt")),
     ("sharing", include_str!("rows/sharing.txt")),
     ("families", include_str!("rows/families.txt")),
@@ -88,6 +89,14 @@ impl Cluster {
                 self.nodes.insert(node.name.clone(), node.clone());
                 Event::Node(Change::Apply(node))
             }
+            Op::Speaker(speaker) => {
+                self.speakers.insert(speaker.node.clone(), speaker.clone());
+                Event::Speaker(Change::Apply(speaker))
+            }
+            Op::Slice(slice) => {
+                self.api_server = Some(slice.clone());
+                Event::Slice(Change::Apply(slice))
+            }
             Op::Delete(kind, name) => self.remove(&kind, &name),
         }
     }
@@ -106,6 +115,10 @@ impl Cluster {
             "node" => {
                 assert!(self.nodes.remove(name).is_some(), "{name}");
                 Event::Node(Change::Delete(Key::new("", name)))
+            }
+            "speaker" => {
+                assert!(self.speakers.remove(name).is_some(), "{name}");
+                Event::Speaker(Change::Delete(Key::new(api::NAMESPACE, name)))
             }
             "ns" => {
                 assert!(self.namespaces.remove(name).is_some(), "{name}");

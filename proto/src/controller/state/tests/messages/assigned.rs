@@ -18,7 +18,11 @@ fn used_by_web(source: UnmanagedSource) -> UnmanagedUse {
 }
 
 fn of_node() -> UnmanagedUse {
-    UnmanagedUse { user: AddressUser::Node("n1".into()), source: UnmanagedSource::NodeAddress }
+    used_by_node(UnmanagedSource::NodeAddress)
+}
+
+fn used_by_node(source: UnmanagedSource) -> UnmanagedUse {
+    UnmanagedUse { user: AddressUser::node("n1"), source }
 }
 
 fn assigned_to_web(conflict: SharingConflict) -> Refusal {
@@ -116,6 +120,18 @@ fn every_refusal_of_a_requested_address_has_its_message() {
         Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::StillInStatus, .. }) => [
             (Refusal::Unmanaged(used_by_web(UnmanagedSource::StillInStatus)), "RequestedAddressInUse", "requested address 192.0.2.7 is still in the status of Service default/web, which has lost it: this Service gets it when that status is written, or when that Service is gone")
         ],
+        Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::InterfaceAddress, .. }) => [
+            (Refusal::Unmanaged(used_by_node(UnmanagedSource::InterfaceAddress)), "RequestedAddressInUse", "requested address 192.0.2.7 is on an interface of Node n1: request another address, or remove it there")
+        ],
+        Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::Gateway, .. }) => [
+            (Refusal::Unmanaged(used_by_node(UnmanagedSource::Gateway)), "RequestedAddressInUse", "requested address 192.0.2.7 is a default gateway of Node n1: request another address, or remove it there")
+        ],
+        Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::ApiServer, .. }) => [
+            (Refusal::Unmanaged(UnmanagedUse { user: AddressUser::ApiServer, source: UnmanagedSource::ApiServer }), "RequestedAddressInUse", "requested address 192.0.2.7 is an address of the API server: request another address, or remove it there")
+        ],
+        Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::NetworkAddress | UnmanagedSource::BroadcastAddress, .. }) => [
+            (Refusal::Unmanaged(used_by_node(UnmanagedSource::NetworkAddress)), "RequestedAddressInUse", "requested address 192.0.2.7 is the network address of a subnet of Node n1: request another address, or remove it there")
+        ],
         Refusal::AssignedTo(_, SharingConflict::NoKey) => [(assigned_to_web(SharingConflict::NoKey), "RequestedAddressInUse", "requested address 192.0.2.7 is assigned to Service default/web: request another address, or share it with the same annotation ferrolb.io/allow-shared-ip on both")],
         Refusal::AssignedTo(_, SharingConflict::Key) => [(assigned_to_web(SharingConflict::Key), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: set their annotations ferrolb.io/allow-shared-ip to the same value")],
         Refusal::AssignedTo(_, SharingConflict::Port(_)) => [(assigned_to_web(SharingConflict::Port(port())), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: both have port TCP/80. Change one of them")],
@@ -193,12 +209,26 @@ fn decision_message(change: Change) -> (String, String) {
 }
 
 /// Cases of [`decision_message`]: the change, and the expected reason and message.
-const DECISIONS: [(Change, &str, &str); 8] = [
+const DECISIONS: [(Change, &str, &str); 10] = [
     (|_, _| {}, "Assigned", "192.0.2.7 from pool lan"),
     (
-        |_, assignment| assignment.nodes = vec![(ADDRESS, of_node())],
+        |_, assignment| assignment.hosts = vec![(ADDRESS, of_node())],
         "Assigned",
         "192.0.2.7 from pool lan; 192.0.2.7 is also an address of Node n1, and the Service keeps it: remove it from that node (kubelet flag --node-ip), or request another address",
+    ),
+    (
+        |_, assignment| {
+            assignment.hosts = vec![(ADDRESS, used_by_node(UnmanagedSource::Gateway))];
+        },
+        "Assigned",
+        "192.0.2.7 from pool lan; 192.0.2.7 is also a default gateway of Node n1, and the Service keeps it: request another address",
+    ),
+    (
+        |_, assignment| {
+            assignment.hosts = vec![(ADDRESS, used_by_node(UnmanagedSource::BroadcastAddress))];
+        },
+        "Assigned",
+        "192.0.2.7 from pool lan; 192.0.2.7 is the broadcast address of a subnet of Node n1, and hosts there cannot use it: request another address",
     ),
     (
         |_, assignment| {

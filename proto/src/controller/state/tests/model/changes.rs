@@ -20,6 +20,10 @@ pub(super) fn line() -> impl Strategy<Value = String> {
         4 => pool,
         12 => service,
         1 => (0..9u8).prop_map(|last| format!("node n 10.0.0.{last}")),
+        1 => (0..9u8, 0..9u8, prop_oneof![Just(30), Just(29)]).prop_map(|(host, gateway, length)| {
+            format!("speaker n hosts=10.0.0.{host} gateways=10.0.0.{gateway} subnets=10.0.0.0/{length}")
+        }),
+        1 => (0..9u8).prop_map(|last| format!("apiserver 10.0.0.{last}")),
         1 => any::<bool>().prop_map(|warm| format!("ns red colour={}", if warm { "warm" } else { "cold" })),
         3 => (0..10u8).prop_map(|name| format!("gone svc {}/s{name}", ["red", "blue"][usize::from(name % 2)])),
         1 => (0..4u8).prop_map(|name| format!("gone pool p{name}")),
@@ -75,7 +79,12 @@ impl Cluster {
                 self.services.contains_key(&service_key(name))
             }
             Op::Delete(_, name) => self.pools.contains_key(name.as_str()),
-            Op::Service(_) | Op::Pool(_) | Op::Namespace(_) | Op::Node(_) => true,
+            Op::Service(_)
+            | Op::Pool(_)
+            | Op::Namespace(_)
+            | Op::Node(_)
+            | Op::Speaker(_)
+            | Op::Slice(_) => true,
         }
     }
 }
@@ -96,18 +105,20 @@ fn apply_and_check(cluster: &mut Cluster, op: &Op) -> Result<(), TestCaseError> 
                 ..Cluster::without_leader(vec![], vec![])
             };
             cluster_with_service.services.insert(service.key.clone(), service.clone());
-            (
-                cluster_with_service.pools,
-                cluster_with_service.nodes,
-                cluster_with_service.namespaces,
-            ) = (cluster.pools.clone(), cluster.nodes.clone(), cluster.namespaces.clone());
+            cluster_with_service.copy_inputs(cluster);
             let remembered = AssignmentModel::new(cluster).remembered;
             let assigned = before.clone();
             let model = AssignmentModel { cluster: &cluster_with_service, assigned, remembered };
             (!has_request && !external)
                 .then(|| (service.key.clone(), model.expected_addresses(service)))
         }
-        Op::Service(_) | Op::Pool(_) | Op::Namespace(_) | Op::Node(_) | Op::Delete(..) => None,
+        Op::Service(_)
+        | Op::Pool(_)
+        | Op::Namespace(_)
+        | Op::Node(_)
+        | Op::Speaker(_)
+        | Op::Slice(_)
+        | Op::Delete(..) => None,
     };
     cluster.apply_change(op, true);
     cluster.settle();
@@ -117,11 +128,11 @@ fn apply_and_check(cluster: &mut Cluster, op: &Op) -> Result<(), TestCaseError> 
     if let Some((key, expected_addresses)) = expected {
         prop_assert_eq!(model.assigned.get(&key), Some(&expected_addresses), "{}", key);
     }
-    // A change of one Service or of a Node must not remove another one's addresses, unless that one
+    // A change of one Service or of a host must not remove another one's addresses, unless that one
     // gets more.
     let changed = match op {
         Op::Service(service) => Some(Some(&service.key)),
-        Op::Node(_) => Some(None),
+        Op::Node(_) | Op::Speaker(_) | Op::Slice(_) => Some(None),
         Op::Pool(_) | Op::Namespace(_) | Op::Delete(..) => None,
     };
     if let Some(changed) = changed {

@@ -27,8 +27,8 @@ impl Cluster {
     /// Returns a cluster with the same objects and a new controller.
     fn copy(&self) -> Self {
         let mut copy = Self::without_leader(vec![], vec![]);
-        (copy.services, copy.pools) = (self.services.clone(), self.pools.clone());
-        (copy.nodes, copy.namespaces) = (self.nodes.clone(), self.namespaces.clone());
+        copy.services = self.services.clone();
+        copy.copy_inputs(self);
         copy.address_memory.clone_from(&self.address_memory);
         copy.now = self.now;
         copy
