@@ -60,7 +60,7 @@ pub use l2_advertisement::{L2Advertisement, L2AdvertisementProblem};
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{DrainReason, Node, NodeObject};
 pub use pod::{Component, PODS_SELECTOR, Pod, PodObject};
-pub use pool::{Pool, PoolProblem, STICKY_FOR, ServiceRestriction};
+pub use pool::{Pool, PoolProblem, STICKY_FOR, ServiceRestriction, WidenedCidr};
 pub use record::AddressRecord;
 pub use service::{
     AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,

@@ -3,10 +3,12 @@
 //!
 //! The task reads all routes after each change of a default route, and never polls. It has a
 //! connection of its own, because a node with many routes can lose messages about them, and no
-//! message about an interface may be lost with these.
+//! message about an interface may be lost with these. Linux sends no message about IPv4 routes that
+//! it removes with their interface, so such a gateway stays until the next change.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ferrolb_proto::api::GATEWAYS_MAX;
 use ferrolb_runtime::backoff::Backoff;
@@ -21,6 +23,9 @@ use tracing::debug;
 
 use crate::event::Event;
 use crate::links::{NetlinkError, NetlinkMessages};
+
+/// Minimum time between two lists of the routes.
+const LIST_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Sends the default gateways as an event after each change, until the receiver of `events` is
 /// dropped.
@@ -55,6 +60,7 @@ async fn follow_changes(
         if events.send(Event::Gateways(gateways)).await.is_err() {
             return Ok(());
         }
+        tokio::time::sleep(LIST_INTERVAL_MIN).await;
         let mut changed = false;
         while !changed {
             let (message, _) = messages.next().await.ok_or(NetlinkError::Ended)?;

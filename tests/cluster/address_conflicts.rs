@@ -4,7 +4,7 @@
 
 use crate::frame_log::{self, FrameLog, RecordedFrame};
 use crate::metrics::metric;
-use crate::pools::STATE_MAX;
+use crate::pools::{STATE_MAX, wait_reason};
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::segment::{self, SegmentSocket};
 use crate::services::{self, service};
@@ -14,14 +14,17 @@ use ferrolb_lab::{Lab, Options, wait};
 use ferrolb_proto::api::{CustomResourceKind, GROUP, NAMESPACE, resource};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::HelloKeyRing;
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DynamicObject};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// The first two addresses of the pool.
+/// The first addresses of the pool.
 const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
 const SECOND_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
+const THIRD_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 202);
+const FOURTH_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 203);
 /// Time for which a foreign host announces the address.
 const CONFLICT_TIME: Duration = Duration::from_secs(11);
 /// Maximum number of the owner's gratuitous ARP frames during the conflict: one defense every 10 s
@@ -66,6 +69,10 @@ fn the_owner_defends_its_address_and_reports_the_foreign_host() {
             "a node reports an assigned address that a foreign host already uses, and nobody takes it",
             || already_in_use(lab, &keys),
         )?;
+        step(
+            "a Service without a request gets another address than that of a foreign host",
+            || replaced(lab),
+        )?;
         step("the owner reports another node whose kernel replies for the first address", || {
             kernel_replies(lab, address)
         })
@@ -94,9 +101,11 @@ fn already_in_use(lab: &Lab, keys: &HelloKeyRing) -> Result<()> {
     let (cp, prefix) = (Host::control_plane(), format!("{SECOND_ADDRESS}/32"));
     lab.exec(CONTROL_PLANE, &["ip", "address", "add", &prefix, "dev", "eth0"])?;
     let ((), evidence) = FrameLog::of(lab, keys, || {
-        lab.apply_objects(&[service("web2", json!({}))])?;
-        let address = services::address(lab, "web2")?;
-        ensure!(address == SECOND_ADDRESS, "the second address is {address}");
+        let mut web2 = service("web2", json!({}));
+        let requested = json!({"ferrolb.io/loadBalancerIPs": SECOND_ADDRESS.to_string()});
+        web2["metadata"]["annotations"] = requested;
+        lab.apply_objects(&[web2])?;
+        services::wait_addresses(lab, "web2", &[&SECOND_ADDRESS.to_string()])?;
         wait::until("a node reports the foreign host", STATE_MAX, || {
             let has_conflict = |node: &String| {
                 has_issue(lab, node, SECOND_ADDRESS, "AddressConflict", &cp.mac(), None)
@@ -125,6 +134,31 @@ fn already_in_use(lab: &Lab, keys: &HelloKeyRing) -> Result<()> {
         removed_at.elapsed()
     ));
     Ok(())
+}
+
+/// Creates a Service whose first address a foreign host already uses. Checks that it gets the next
+/// one, that a node announces it, and that an Event and the pool name the address that it left.
+fn replaced(lab: &Lab) -> Result<()> {
+    let prefix = format!("{THIRD_ADDRESS}/32");
+    lab.exec(CONTROL_PLANE, &["ip", "address", "add", &prefix, "dev", "eth0"])?;
+    let start = wait::now();
+    lab.apply_objects(&[service("web3", json!({}))])?;
+    services::wait_addresses(lab, "web3", &[&FOURTH_ADDRESS.to_string()])?;
+    segment::wait_owner(lab, FOURTH_ADDRESS)?;
+    print_measured(&format!(
+        "new address in use by a foreign host: another one is announced after {:?}",
+        start.elapsed()
+    ));
+    let left = format!("{THIRD_ADDRESS} was released: another host replied for it");
+    wait::until("an Event names the address", STATE_MAX, || {
+        let events = services::events(lab, "web3")?;
+        let names = |event: &Event| event.note.as_ref().is_some_and(|it| it.contains(&left));
+        Ok(events.iter().any(names).then_some(()))
+    })?;
+    let named =
+        format!("{THIRD_ADDRESS} (in use by another host, as Service default/web3 has found)");
+    wait_reason(lab, CustomResourceKind::IPAddressPool, "lan", "Valid", &named)?;
+    lab.exec(CONTROL_PLANE, &["ip", "address", "delete", &prefix, "dev", "eth0"]).map(drop)
 }
 
 /// Adds the address to the loopback interface of a node that does not own it, and checks that the

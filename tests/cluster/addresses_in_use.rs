@@ -52,7 +52,7 @@ fn no_node_announces_a_new_address_that_a_foreign_host_has() {
         })?;
         let ((), frames) = step("Services get these addresses", || {
             FrameLog::of(lab, &keys, || {
-                (0..COUNT).try_for_each(|number| create(lab, number))?;
+                (0..usize::from(COUNT)).try_for_each(|number| create(lab, number))?;
                 wait::during(SETTLED, || Ok(()))
             })
         })?;
@@ -68,9 +68,16 @@ fn addresses() -> impl Iterator<Item = IpAddr> {
     v4.chain((0..COUNT).map(|last| Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 1, last).into()))
 }
 
-fn create(lab: &Lab, number: u16) -> Result<()> {
-    let dual = json!({"ipFamilyPolicy": "RequireDualStack"});
-    lab.apply_objects(&[service(&format!("used{number}"), dual)])?;
+/// Creates a Service that requests an address of each family. Without a request, it would get
+/// another one.
+fn create(lab: &Lab, number: usize) -> Result<()> {
+    let mut service =
+        service(&format!("used{number}"), json!({"ipFamilyPolicy": "RequireDualStack"}));
+    let of_family = |is_ipv4| addresses().filter(move |it| it.is_ipv4() == is_ipv4).nth(number);
+    let requested: Vec<_> = [of_family(true), of_family(false)].into_iter().flatten().collect();
+    let requested = requested.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    service["metadata"]["annotations"] = json!({"ferrolb.io/loadBalancerIPs": requested});
+    lab.apply_objects(&[service])?;
     wait::during(PAUSE, || Ok(()))
 }
 

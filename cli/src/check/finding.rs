@@ -158,6 +158,8 @@ codes! {
     PoolOutsideSubnets = "FLB033", Pools, Warning;
     /// Addresses of a pool belong to Nodes.
     NodeAddressInPool = "FLB034", Pools, Warning;
+    /// An entry of a pool is a CIDR that begins with another address than its network.
+    WidenedCidr = "FLB035", Pools, Warning;
     /// A node lists another one as a contact, but not the other way round.
     OneWayContact = "FLB041", Layer2, Problem;
     /// Hellos of a running speaker do not arrive.

@@ -40,7 +40,9 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
             .map(|text| Finding::new(Code::PoolOutsideSubnets, vec![object()], text));
         let nodes = node_addresses(pool, &objects.nodes)
             .map(|text| Finding::new(Code::NodeAddressInPool, vec![object()], text));
-        [service, pods, outside, nodes].into_iter().flatten()
+        let widened =
+            widened(pool).map(|text| Finding::new(Code::WidenedCidr, vec![object()], text));
+        [service, pods, outside, nodes, widened].into_iter().flatten()
     };
     objects.pools.iter().flat_map(per_pool).collect()
 }
@@ -77,6 +79,16 @@ fn outside(pool: &Pool, objects: &Objects) -> Option<String> {
         first_names(ranges),
         pool.name
     ))
+}
+
+fn widened(pool: &Pool) -> Option<String> {
+    (!pool.widened.is_empty()).then(|| {
+        format!(
+            "IPAddressPool {}: {}. Write the network, or a range with the addresses that you want",
+            pool.name,
+            first_names(&pool.widened)
+        )
+    })
 }
 
 fn node_addresses(pool: &Pool, nodes: &[Node]) -> Option<String> {

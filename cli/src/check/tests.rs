@@ -201,7 +201,7 @@ fn bad() -> ClusterFacts {
     objects.nodes.push(Node { excluded: true, ..node("node4", "192.168.1.13") });
     objects.stale = ["node4".into()].into();
     objects.nodes[1].pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
-    objects.pools = vec![pool("lan", &["192.168.1.0/24", "10.96.0.0/28", "10.244.1.64/26"])];
+    objects.pools = vec![pool("lan", &["192.168.1.0/24", "10.96.0.0/28", "10.244.1.70/26"])];
     objects.ranges_outside = [("lan".into(), vec!["10.96.0.0/28".parse().unwrap()])].into();
     objects.peers = vec![
         serde_json::from_value::<api::BgpPeerObject>(json!({

@@ -119,7 +119,7 @@ pub(crate) fn store(service: &mut Service, status: &ServiceStatus) {
         IngressChange::Assign => {
             let assigned = |address: &IpAddr| AssignedAddress { address: *address, mode };
             service.assigned = status.addresses.iter().map(assigned).collect();
-            (service.has_non_ip_ingress, service.ingress_manager) = (false, None);
+            (service.has_foreign_ingress, service.ingress_manager) = (false, None);
         }
         // The API server clears the addresses of a Service that is no load balancer.
         IngressChange::Release if !service.load_balancer || service.ingress_manager.is_none() => {

@@ -15,6 +15,7 @@ mod alloc;
 mod announced;
 mod bgp;
 mod choose;
+mod conflicts;
 mod contest;
 mod custom_resources;
 mod decide;

@@ -75,7 +75,8 @@ pub enum AddressRequestProblem {
     },
     /// The requested addresses are not exactly one of each family of the Service.
     #[error(
-        "{field} requests {requested}, and the Service has cluster IPs of {service_families}: request one address of each of these families"
+        "{field} requests {requested}, and the Service has cluster IPs of {service_families}: request one address of each of these families{}",
+        if *both { ", or set spec.ipFamilyPolicy to PreferDualStack" } else { "" }
     )]
     Families {
         /// The name of the field or annotation.
@@ -84,6 +85,8 @@ pub enum AddressRequestProblem {
         requested: String,
         /// The families of the Service.
         service_families: String,
+        /// True if the Service has one family, and requests both.
+        both: bool,
     },
     /// The text of the requested pool cannot be the name of a pool.
     #[error(
@@ -161,6 +164,7 @@ impl AddressRequest {
                 field,
                 requested: names(&requested),
                 service_families: names(&expected),
+                both: requested.len() == 2 && requested[0] != requested[1] && expected.len() == 1,
             });
         }
         self.addresses = addresses;

@@ -1,6 +1,7 @@
 //! The fact of an IPAddressPool: its address ranges, or the reason why it is invalid.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -101,6 +102,33 @@ impl ServiceRestriction {
     }
 }
 
+/// A CIDR that begins with another address than its network, such as `192.168.1.200/28`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WidenedCidr {
+    /// The text in the specification.
+    pub text: Box<str>,
+    /// The whole network.
+    pub network: AddressRange,
+}
+
+/// Maximum number of [`Pool::widened`]: one more than a message lists.
+const WIDENED_MAX: usize = 6;
+
+impl WidenedCidr {
+    fn read(text: &str) -> Option<Self> {
+        let (address, _) = text.split_once('/')?;
+        let network: AddressRange = text.parse().ok()?;
+        let is_first = address.trim().parse() == Ok(network.first());
+        (!is_first).then(|| Self { text: text.trim().into(), network })
+    }
+}
+
+impl Display for WidenedCidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} stands for {}", self.text, self.network)
+    }
+}
+
 /// The fact of an IPAddressPool.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pool {
@@ -117,6 +145,9 @@ pub struct Pool {
     pub ranges: Vec<AddressRange>,
     /// `spec.excludeAddresses`.
     pub excluded: Vec<AddressRange>,
+    /// The first entries of `spec.addresses` and `spec.excludeAddresses` that are larger than they
+    /// look.
+    pub widened: Box<[WidenedCidr]>,
     /// `spec.autoAssign`.
     pub auto_assign: bool,
     /// `spec.avoidBuggyIPs`.
@@ -142,6 +173,8 @@ impl From<api::IPAddressPoolObject> for Pool {
             Err(problem) => (Vec::new(), Vec::new(), None, Some(problem)),
         };
         let sticky_for = sticky_for(&object.spec).unwrap_or(STICKY_FOR);
+        let texts = object.spec.addresses.iter().chain(&object.spec.exclude_addresses);
+        let widened = texts.filter_map(|text| WidenedCidr::read(text)).take(WIDENED_MAX).collect();
         Self {
             name: object.metadata.name.unwrap_or_default().into(),
             generation: object.metadata.generation.unwrap_or(0),
@@ -149,6 +182,7 @@ impl From<api::IPAddressPoolObject> for Pool {
             labels: object.metadata.labels.unwrap_or_default(),
             ranges,
             excluded,
+            widened,
             auto_assign: object.spec.auto_assign,
             avoid_buggy: object.spec.avoid_buggy_ips,
             ip_mode: object.spec.ip_mode,
@@ -305,6 +339,18 @@ mod tests {
         ] {
             assert_eq!(pool(&[text], &[]).problem, None, "{text} is valid");
         }
+    }
+
+    #[test]
+    fn a_cidr_with_host_bits_is_larger_than_it_looks() {
+        let entries = ["10.0.0.0/28", "10.0.1.200/28", "10.0.2.5/32", "10.0.3.1-10.0.3.2"];
+        let pool = pool(&entries, &["fd00::5/64", "fd01::/64"]);
+        let texts: Vec<_> = pool.widened.iter().map(ToString::to_string).collect();
+        let expect = [
+            "10.0.1.200/28 stands for 10.0.1.192-10.0.1.207",
+            "fd00::5/64 stands for fd00::-fd00::ffff:ffff:ffff:ffff",
+        ];
+        assert_eq!(texts, expect);
     }
 
     #[test]

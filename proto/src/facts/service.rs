@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::address_request::OBJECT_NAME_MAX;
 use super::field_managers::FieldOwners;
@@ -96,6 +97,7 @@ struct Ingress {
     ip: Option<String>,
     ip_mode: Option<String>,
     hostname: Option<String>,
+    ports: Option<Vec<IgnoredAny>>,
 }
 
 /// `Service.spec.externalTrafficPolicy`.
@@ -198,9 +200,9 @@ pub struct Service {
     pub demand: AllocationDemand,
     /// The addresses in `status.loadBalancer.ingress`, in order.
     pub assigned: Vec<AssignedAddress>,
-    /// True if `status.loadBalancer.ingress` has entries that are no addresses: host names or other
-    /// text.
-    pub has_non_ip_ingress: bool,
+    /// True if `status.loadBalancer.ingress` has entries that FerroLB does not write: host names,
+    /// other text, or addresses with `ports`.
+    pub has_foreign_ingress: bool,
     /// The field manager that owns `status.loadBalancer.ingress`, if it is not this controller.
     /// `None` also if nobody owns the field, or in a speaker.
     pub ingress_manager: Option<Box<str>>,
@@ -300,8 +302,10 @@ impl Service {
         let ServiceObject { metadata, mut spec, status } = object;
         let ingress = status.load_balancer.ingress.unwrap_or_default();
         let assigned: Vec<_> = ingress.iter().filter_map(Ingress::read).collect();
-        let has_non_ip_ingress =
-            assigned.len() != ingress.len() || ingress.iter().any(|entry| entry.hostname.is_some());
+        let is_foreign = |entry: &Ingress| {
+            entry.hostname.is_some() || entry.ports.as_ref().is_some_and(|ports| !ports.is_empty())
+        };
+        let has_foreign_ingress = assigned.len() != ingress.len() || ingress.iter().any(is_foreign);
         let cluster_ips = spec
             .cluster_ips
             .take()
@@ -342,7 +346,7 @@ impl Service {
             },
             families,
             assigned,
-            has_non_ip_ingress,
+            has_foreign_ingress,
             health_check_annotation,
             metallb_annotation: metallb_annotation(annotations).filter(|_| group != METALLB_GROUP),
             ingress_manager: None,

@@ -250,6 +250,17 @@ spec: {addresses: [172.30.0.11-172.30.0.12]}
 EOF",
         "kubectl -n ferrolb-system delete fpool nodes",
     ),
+    case(
+        Code::WidenedCidr,
+        "IPAddressPool ferrolb-system/wide",
+        "kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: wide, namespace: ferrolb-system}
+spec: {addresses: [172.30.0.130/30]}
+EOF",
+        "kubectl -n ferrolb-system delete fpool wide",
+    ),
     case(Code::KubeProxyUnhealthy, "Node node9", MAKE_NODE, UNDO_NODE),
     case(Code::OneWayContact, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
     case(Code::HellosFiltered, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),

@@ -336,19 +336,26 @@ impl Allocator {
     /// a use has begun or ended.
     pub(super) fn set_host_uses(&mut self, host: AddressUser, uses: &HostUses) -> BTreeSet<Key> {
         let in_pool = |(address, _): &&(IpAddr, _)| self.pool_containing(*address).is_some();
-        let current: HostUses = uses.iter().filter(in_pool).copied().collect();
-        let before = self.uses.by(&host).iter().copied().collect();
-        let changed = current.symmetric_difference(&before);
-        let services = changed.flat_map(|(address, _)| self.services_of(*address)).cloned();
-        let services = services.collect();
-        self.set_uses(&host, current.into_iter().collect());
-        services
+        let current = uses.iter().filter(in_pool).copied().collect();
+        let changed = self.set_uses(&host, current);
+        changed.into_iter().flat_map(|address| self.services_of(address)).cloned().collect()
     }
 
-    fn set_uses(&mut self, user: &AddressUser, current: Vec<(IpAddr, UnmanagedSource)>) {
+    /// Replaces the addresses that an object uses. Returns those whose uses have changed.
+    fn set_uses(
+        &mut self,
+        user: &AddressUser,
+        current: Vec<(IpAddr, UnmanagedSource)>,
+    ) -> BTreeSet<IpAddr> {
         let changed = self.uses.replace(user, current);
         changed.ended.into_iter().for_each(|address| self.unblock(address));
         changed.begun.into_iter().for_each(|address| self.block(address));
+        for address in &changed.all {
+            // The message of the pool names the first use.
+            let pool = self.pool_containing(*address).map(Box::from);
+            self.changed_pools.extend(pool);
+        }
+        changed.all
     }
 
     fn is_assigned(&self, address: IpAddr) -> bool {
@@ -456,10 +463,7 @@ impl Allocator {
 
     /// Returns the `ipMode` of a pool's addresses; `None` if the pool is absent or invalid.
     pub(super) fn mode(&self, pool: &str) -> Option<IpMode> {
-        self.pools
-            .get(pool)
-            .filter(|pool_addresses| pool_addresses.valid)
-            .map(|pool_addresses| pool_addresses.mode)
+        self.pools.get(pool).filter(|it| it.valid).map(|it| it.mode)
     }
 
     /// Returns the counts of a pool's addresses for IPv4 and IPv6.

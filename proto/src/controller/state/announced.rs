@@ -33,10 +33,11 @@ use crate::facts::{Key, Service, ServiceConditionType};
 use crate::{Instant, api};
 
 use super::State;
+use super::conflicts::ReportedAddresses;
 use super::service::{self, ServiceEntry};
 use crate::controller::desired::Condition;
 use bgp_export::BgpContext;
-use finding::DiagnosisInput;
+use finding::{DesiredCondition, DiagnosisInput};
 use live_speakers::LiveSpeakers;
 
 pub(super) use reason::Reason;
@@ -128,8 +129,8 @@ impl State {
         let stale = &self.stale_speakers.nodes;
         let checked =
             self.with_check_context(stale, |context| self.check_due_services(context, now));
-        for (key, in_round, result) in checked {
-            self.apply_check(&key, in_round, result, now);
+        for (key, in_round, result, reported) in checked {
+            self.apply_check(&key, in_round, result, &reported, now);
         }
     }
 
@@ -169,21 +170,21 @@ impl State {
         &self,
         context: &CheckContext<'_>,
         now: Instant,
-    ) -> Vec<(Key, bool, CheckResult)> {
+    ) -> Vec<(Key, bool, CheckResult, ReportedAddresses)> {
         let due = self.rechecks.due(now).map(|key| (key, false));
         let (last, left) = self.rechecks.round();
         let round = self.services.keys_after(last).take(left).map(|key| (key, true));
         let (mut results, mut allowed_writes) = (Vec::new(), self.rechecks.allowed_writes());
         for (key, in_round) in due.chain(round).take(CHECKS_PER_PASS_MAX) {
             let Some(entry) = self.services.get(key) else { continue };
-            let result = self.check_service(entry, context, now);
+            let (result, reported) = self.check_service(entry, context, now);
             if matches!(result, CheckResult::Write(_)) {
                 if allowed_writes == 0 {
                     break;
                 }
                 allowed_writes -= 1;
             }
-            results.push((key.clone(), in_round, result));
+            results.push((key.clone(), in_round, result, reported));
         }
         results
     }
@@ -193,21 +194,22 @@ impl State {
         entry: &ServiceEntry,
         context: &CheckContext<'_>,
         now: Instant,
-    ) -> CheckResult {
-        let service = &entry.service;
+    ) -> (CheckResult, ReportedAddresses) {
+        let (service, none) = (&entry.service, ReportedAddresses::default());
         if service.assigned.is_empty() || entry.assignment.is_none() {
-            return CheckResult::UpToDate;
+            return (CheckResult::UpToDate, none);
         }
         let since = entry.recheck.as_ref().and_then(|recheck| recheck.since);
         if entry.pending_status.is_pending() {
-            return CheckResult::RecheckAt(now + CONDITION_INTERVAL, since);
+            return (CheckResult::RecheckAt(now + CONDITION_INTERVAL, since), none);
         }
-        let desired = self.with_diagnosis_input(entry, context, |input| {
-            input.desired_condition(&self.config.names)
-        });
+        let DesiredCondition { condition, delay, reported } =
+            self.with_diagnosis_input(entry, context, |input| {
+                input.desired_condition(&self.config.names)
+            });
         let current = service.condition(ServiceConditionType::Announced);
-        if current.is_some_and(|current| service::matches(current, &desired.condition)) {
-            return CheckResult::UpToDate;
+        if current.is_some_and(|current| service::matches(current, &condition)) {
+            return (CheckResult::UpToDate, reported);
         }
         if let Some(until) = entry
             .pending_status
@@ -215,17 +217,18 @@ impl State {
             .map(|at| at + CONDITION_INTERVAL)
             .filter(|until| *until > now)
         {
-            return CheckResult::RecheckAt(until, since);
+            return (CheckResult::RecheckAt(until, since), reported);
         }
         let since = since.unwrap_or(now);
         // Until the list of pods is complete, stopped speakers may look like running ones.
         let was_stopped = !self.pods.is_complete()
             && current.is_some_and(|it| *it.reason == *Reason::SpeakersNotRunning.name());
-        let delay = if was_stopped { RESTART_DELAY } else { desired.delay };
+        let delay = if was_stopped { RESTART_DELAY } else { delay };
         if now < since + delay {
-            return CheckResult::RecheckAt(since + delay, Some(since));
+            return (CheckResult::RecheckAt(since + delay, Some(since)), reported);
         }
-        CheckResult::Write(Box::new(service::with_transition_time(current, desired.condition)))
+        let condition = service::with_transition_time(current, condition);
+        (CheckResult::Write(Box::new(condition)), reported)
     }
 
     /// Calls `f` with the facts that decide the condition of a Service.
@@ -291,12 +294,20 @@ impl State {
         }
     }
 
-    fn apply_check(&mut self, key: &Key, in_round: bool, result: CheckResult, now: Instant) {
+    fn apply_check(
+        &mut self,
+        key: &Key,
+        in_round: bool,
+        result: CheckResult,
+        reported: &ReportedAddresses,
+        now: Instant,
+    ) {
         let Some(entry) = self.services.get_mut(key) else { return };
         if in_round {
             self.rechecks.advance_round(key);
         }
         self.rechecks.remove(key, &mut entry.recheck);
+        reported.announced.iter().for_each(|address| entry.new_addresses.announced(*address));
         match result {
             CheckResult::UpToDate => {
                 entry.announced = None;
@@ -305,8 +316,11 @@ impl State {
             CheckResult::RecheckAt(at, since) => {
                 self.rechecks.queue(key, &mut entry.recheck, at, since)
             }
+            // The new address has another condition.
+            CheckResult::Write(_) if self.leave_conflicts(key, &reported.foreign, now) => {}
             CheckResult::Write(condition) => {
                 self.rechecks.count_write();
+                let Some(entry) = self.services.get_mut(key) else { return };
                 entry.announced = Some(condition);
                 self.update_pending_status(key, now);
             }

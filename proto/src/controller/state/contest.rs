@@ -64,7 +64,7 @@ impl State {
         if service.deleting || shows_assignment(entry, service) {
             return;
         }
-        let is_cleared = service.assigned.is_empty() && !service.has_non_ip_ingress;
+        let is_cleared = service.assigned.is_empty() && !service.has_foreign_ingress;
         let contest = entry.contest.get_or_insert_default();
         self.contest_ends.remove(&(contest.end().unwrap_or_default(), key.clone()));
         contest.record(entry.service.ingress_manager.clone(), now);
@@ -101,6 +101,6 @@ fn shows_assignment(entry: &ServiceEntry, service: &Service) -> bool {
     let Some(assignment) = &entry.assignment else { return false };
     let shown = service.assigned.iter().map(|assigned| assigned.address);
     !assignment.addresses.is_empty()
-        && !service.has_non_ip_ingress
+        && !service.has_foreign_ingress
         && shown.eq(assignment.addresses.iter().copied())
 }

@@ -6,6 +6,7 @@ use crate::facts::{Key, Pool, Service};
 
 use super::alloc::{AddressUser, Allocator, HostUses, Requester, UnmanagedSource, of_node};
 use super::announced::RecheckQueue;
+use super::conflicts::NewAddresses;
 use super::record_repair::Repair;
 use super::service::{self, CounterLabels, Role, ServiceEntry};
 use super::service_addresses::{self, Present};
@@ -169,6 +170,8 @@ impl State {
             self.config.unmanaged_addresses(&entry.service, entry.assignment.as_ref());
         let outdated = entry.outdated_addresses();
         addresses.extend(outdated.map(|address| (address, UnmanagedSource::StillInStatus)));
+        let left = entry.new_addresses.left().iter();
+        addresses.extend(left.map(|address| (*address, UnmanagedSource::ForeignHost)));
         addresses.sort_unstable();
         addresses.dedup();
         let namespace_labels = self.namespaces.get(key.namespace());
@@ -182,9 +185,7 @@ impl State {
 
     /// Returns all hosts whose addresses are known, each with these addresses.
     fn hosts(&self) -> impl Iterator<Item = (AddressUser, HostUses)> {
-        let without_node = self.speakers.keys().filter(|name| self.nodes.get(&***name).is_none());
-        let names = self.nodes.keys().map(|name| &**name).chain(without_node.map(|name| &**name));
-        let nodes = names.map(AddressUser::node);
+        let nodes = self.nodes.keys().map(|name| AddressUser::node(name));
         nodes.chain([AddressUser::ApiServer]).map(|host| {
             let uses = self.host_uses(&host);
             (host, uses)
@@ -193,7 +194,10 @@ impl State {
 
     fn host_uses(&self, host: &AddressUser) -> HostUses {
         match host {
-            AddressUser::Node(name) => of_node(self.nodes.get(name), self.speakers.get(&**name)),
+            AddressUser::Node(name) => {
+                let speaker = self.speakers.get(&**name);
+                self.nodes.get(name).map_or_else(HostUses::default, |node| of_node(node, speaker))
+            }
             AddressUser::ApiServer => {
                 let addresses = self.slices.api_server_addresses();
                 addresses.map(|it| (it, UnmanagedSource::ApiServer)).collect()
@@ -313,6 +317,7 @@ impl State {
                 (None, CounterLabels::default(), None);
             (entry.announced, entry.recheck) = (None, None);
             entry.lost.clear();
+            entry.new_addresses = NewAddresses::default();
             entry.queued_addresses = Vec::new();
             (entry.contest, entry.repair) = (None, Repair::None);
         }
@@ -379,7 +384,7 @@ impl State {
     }
 
     /// Assigns the addresses that a Service lacks, as far as the pools have free ones.
-    fn assign_addresses(&mut self, key: &Key, now: Instant) {
+    pub(super) fn assign_addresses(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
         let Some(mut assignment) = entry.assignment.clone() else {
             self.waiting.remove(key);
@@ -391,6 +396,7 @@ impl State {
             sharing: SharingParameters::of(&entry.service),
             namespace_labels,
         };
+        let kept = assignment.addresses.clone();
         entry.lost.extend(service_addresses::assign(
             &mut self.allocator,
             &requester,
@@ -411,6 +417,7 @@ impl State {
             entry.pending_status.reset_delay();
         }
         entry.assignment = Some(assignment);
+        self.record_new_addresses(key, &kept);
         self.update_unmanaged(key);
     }
 

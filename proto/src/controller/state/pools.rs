@@ -72,11 +72,12 @@ pub(super) fn ranges_outside(pool: &Pool, subnets: &BTreeSet<AddressRange>) -> V
 /// Returns the message of a valid pool, with addresses that it does not assign automatically, and
 /// ranges outside the subnets of the announcing interfaces.
 pub(super) fn valid_message<'a>(
+    pool: &'a Pool,
     skipped: impl Iterator<Item = (IpAddr, SkipReason<'a>)>,
     outside: &'a [AddressRange],
 ) -> PoolMessage<'a> {
     let skipped = skipped.take(SKIPPED_MAX).map(|(address, why)| SkippedAddress(address, why));
-    PoolMessage::Valid { skipped: skipped.collect(), outside }
+    PoolMessage::Valid { skipped: skipped.collect(), outside, widened: &pool.widened }
 }
 
 /// Returns the status that a pool should have, or `None` if the pool has it already or its CRD has
@@ -135,7 +136,7 @@ impl StatusResource for Pool {
             None => {
                 let outside = inputs.ranges_outside.get(&self.name);
                 let outside = outside.map_or(&[][..], Vec::as_slice);
-                valid_message(inputs.allocator.skipped(&self.name), outside)
+                valid_message(self, inputs.allocator.skipped(&self.name), outside)
             }
         };
         pool_status(self, &message, inputs.allocator.counts(&self.name), fields)

@@ -15,6 +15,7 @@ use crate::facts::{Service, ServiceCondition, ServiceConditionType};
 
 use super::alloc::UnmanagedSource;
 use super::announced::{QueuedRecheck, Reason};
+use super::conflicts::NewAddresses;
 use super::contest::Contest;
 use super::messages::Message;
 use super::messages::assigned::{
@@ -78,6 +79,7 @@ pub(super) struct ServiceEntry {
     pub(super) recheck: Option<Box<QueuedRecheck>>,
     /// Counters in which the Service is counted at present.
     pub(super) counted: CounterLabels,
+    pub(super) new_addresses: NewAddresses,
     /// Time at which the Service got its first address; `None` after the status with the address
     /// has been written.
     pub(super) first_assigned_at: Option<crate::Instant>,
@@ -226,7 +228,7 @@ fn is_assigned_by_other(service: &Service) -> bool {
         && !service.adopt
         && service.pool_annotation.is_none()
         && service.ingress_manager.is_some()
-        && (service.has_non_ip_ingress || !service.assigned.is_empty())
+        && (service.has_foreign_ingress || !service.assigned.is_empty())
 }
 
 fn condition(service: &Service) -> Option<&ServiceCondition> {
@@ -354,7 +356,7 @@ fn assigned_status(
         .map(|assigned| assigned.address)
         .eq(assignment.addresses.iter().copied());
     let ingress_matches = addresses_match
-        && !service.has_non_ip_ingress
+        && !service.has_foreign_ingress
         && service.assigned.iter().all(|current| current.mode == mode);
     let pool_matches = service.pool_annotation == assignment.pool;
     // The speakers still announce addresses that another client has removed from the status.

@@ -169,6 +169,30 @@ pub(super) fn assign(
     lost
 }
 
+/// Replaces an address by another one of the same family, from the same pool if the Service has
+/// addresses of both families. Returns whether a pool has another one.
+pub(super) fn replace(
+    allocator: &mut Allocator,
+    requester: &Requester<'_>,
+    assignment: &mut Assignment,
+    address: IpAddr,
+) -> bool {
+    let service = requester.service;
+    let Some(at) = assignment.addresses.iter().position(|it| *it == address) else { return false };
+    let only = match assignment.addresses.len() {
+        1 => service.demand.request.pool.as_deref(),
+        _ => assignment.pool.as_deref(),
+    };
+    let families = [Family::of(address)];
+    let Ok((pool, others)) = allocator.assign_from_pools(requester, &families, false, only) else {
+        return false;
+    };
+    allocator.release(address, &service.key);
+    assignment.addresses.splice(at..=at, others);
+    assignment.pool = Some(pool);
+    true
+}
+
 /// Assigns the requested addresses that the Service does not have yet.
 fn assign_requested(
     allocator: &mut Allocator,

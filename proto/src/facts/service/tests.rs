@@ -21,7 +21,7 @@ fn a_dual_stack_service_keeps_the_order_of_its_families() {
                 {"type": "other.io/X", "status": "True", "reason": "r", "message": "", "lastTransitionTime": "t"}]}
     }));
     assert_eq!(service.families, [Family::V6, Family::V4]);
-    assert!(service.load_balancer && !service.has_non_ip_ingress);
+    assert!(service.load_balancer && !service.has_foreign_ingress);
     assert_eq!(service.policy, TrafficPolicy::Local);
     assert_eq!(
         service.assigned.iter().map(|a| a.mode).collect::<Vec<_>>(),
@@ -71,12 +71,19 @@ fn only_load_balancers_of_a_known_class_are_served() {
 }
 
 #[test]
-fn an_ingress_that_is_not_an_address_is_detected() {
+fn an_ingress_that_ferrolb_does_not_write_is_detected() {
+    let with_ingress = |ingress| {
+        service(json!({"metadata": {}, "status": {"loadBalancer": {"ingress": ingress}}}))
+    };
     for ingress in [json!([{"hostname": "lb.example.com"}]), json!([{"ip": "not-an-address"}])] {
-        let service =
-            service(json!({"metadata": {}, "status": {"loadBalancer": {"ingress": ingress}}}));
-        assert!(service.has_non_ip_ingress);
+        let service = with_ingress(ingress);
+        assert!(service.has_foreign_ingress);
         assert_eq!(service.assigned, []);
+    }
+    for (ports, is_foreign) in [(json!(null), false), (json!([]), false), (json!([{}]), true)] {
+        let service = with_ingress(json!([{"ip": "10.0.0.1", "ports": ports}]));
+        assert_eq!(service.has_foreign_ingress, is_foreign, "{ports}");
+        assert_eq!(service.assigned.len(), 1);
     }
 }
 

@@ -24,6 +24,8 @@ pub(in crate::controller::state) enum Refusal {
     /// FerroLB has assigned the address to this other Service, and the two Services cannot share
     /// it.
     AssignedTo(Key, SharingConflict),
+    /// Another host replied for the address before any node announced it.
+    ForeignHost,
     /// The Service requests specific addresses, and this address is not one of them.
     NotRequested,
     /// The Service has no cluster IP of the address's family, or already has another address of

@@ -36,7 +36,7 @@ fn allocator(pools: &[Pool], nodes: &[&str]) -> Allocator {
 }
 
 fn hosts(nodes: &[Node]) -> impl Iterator<Item = (AddressUser, HostUses)> {
-    nodes.iter().map(|node| (AddressUser::node(&node.name), of_node(Some(node), None)))
+    nodes.iter().map(|node| (AddressUser::node(&node.name), of_node(node, None)))
 }
 
 fn node(addresses: &[&str]) -> Node {

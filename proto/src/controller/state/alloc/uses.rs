@@ -52,12 +52,14 @@ pub(in crate::controller::state) enum UnmanagedSource {
     NetworkAddress,
     /// The address is the last one of an IPv4 subnet of the Node (RFC 919).
     BroadcastAddress,
+    /// The Service has left the address, because another host replied for it.
+    ForeignHost,
 }
 
 impl UnmanagedSource {
     /// Returns whether a Service that requests the address does not get it.
     pub(super) const fn refuses_request(self) -> bool {
-        !matches!(self, Self::NetworkAddress | Self::BroadcastAddress)
+        !matches!(self, Self::NetworkAddress | Self::BroadcastAddress | Self::ForeignHost)
     }
 
     /// Returns whether a Service with the address has a warning. An interface is no reason for one,
@@ -75,7 +77,7 @@ impl UnmanagedSource {
 
     /// Returns whether a Service without a request cannot share the address.
     pub(super) const fn prevents_sharing(self) -> bool {
-        matches!(self, Self::StillInStatus | Self::InterfaceAddress) || self.is_warned_of()
+        matches!(self, Self::StillInStatus | Self::ForeignHost) || self.is_warned_of()
     }
 }
 
@@ -94,9 +96,12 @@ pub(super) struct Uses {
     by_user: BTreeMap<AddressUser, Vec<(IpAddr, UnmanagedSource)>>,
 }
 
-/// Addresses whose first use has begun, and those whose last use has ended.
+/// Addresses whose uses have changed.
 #[derive(Debug, Default)]
 pub(super) struct ChangedUses {
+    /// All of them.
+    pub(super) all: BTreeSet<IpAddr>,
+    /// Those whose first use has begun, and those whose last use has ended.
     pub(super) begun: Vec<IpAddr>,
     pub(super) ended: Vec<IpAddr>,
 }
@@ -113,6 +118,7 @@ impl Uses {
         let before = self.by_user.remove(user).unwrap_or_default();
         for (address, source) in before.iter().filter(|entry| current.binary_search(entry).is_err())
         {
+            changed.all.insert(*address);
             let Some(uses) = self.by_address.get_mut(address) else { continue };
             uses.remove(&use_from(*source));
             if uses.is_empty() {
@@ -124,17 +130,14 @@ impl Uses {
             if !self.by_address.contains_key(address) {
                 changed.begun.push(*address);
             }
-            self.by_address.entry(*address).or_default().insert(use_from(*source));
+            if self.by_address.entry(*address).or_default().insert(use_from(*source)) {
+                changed.all.insert(*address);
+            }
         }
         if !current.is_empty() {
             self.by_user.insert(user.clone(), current);
         }
         changed
-    }
-
-    /// Returns the addresses that an object uses, ascending.
-    pub(super) fn by(&self, user: &AddressUser) -> &[(IpAddr, UnmanagedSource)] {
-        self.by_user.get(user).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn contains(&self, address: IpAddr) -> bool {
@@ -187,6 +190,9 @@ impl Display for UnmanagedUse {
             }
             UnmanagedSource::BroadcastAddress => {
                 write!(f, "the broadcast address of a subnet of {user}")
+            }
+            UnmanagedSource::ForeignHost => {
+                write!(f, "in use by another host, as {user} has found")
             }
             UnmanagedSource::ExternalIps => write!(f, "in spec.externalIPs of {user}"),
             UnmanagedSource::OtherLoadBalancer => {

@@ -135,6 +135,12 @@ impl State {
                 .collect()
         };
         let (had, has) = (addresses_of(before), addresses_of(speaker));
+        for (_, address) in has.difference(&had) {
+            for key in self.allocator.services_of(*address) {
+                let Some(entry) = self.services.get_mut(key) else { continue };
+                entry.new_addresses.announced(*address);
+            }
+        }
         let health =
             |speaker: &Speaker| (speaker.kube_proxy_issue().map(str::to_owned), speaker.draining);
         if health(before) == health(speaker) {

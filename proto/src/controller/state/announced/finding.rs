@@ -21,6 +21,7 @@ use super::reason::Reason;
 use super::{CONDITION_DELAY, RESTART_DELAY};
 use crate::controller::desired::Condition;
 use crate::controller::state::Names;
+use crate::controller::state::conflicts::ReportedAddresses;
 use crate::controller::state::messages::SEPARATOR;
 use crate::controller::state::messages::announced::{
     Depreferred, Diagnosis, Finding, OwnerIssue, Reporter, Senders,
@@ -33,6 +34,7 @@ pub(super) struct DesiredCondition {
     pub(super) condition: Condition,
     /// Time for which the facts must differ from the written condition before this one is written.
     pub(super) delay: Duration,
+    pub(super) reported: ReportedAddresses,
 }
 
 /// The facts that decide a Service's condition.
@@ -67,6 +69,14 @@ impl DiagnosisInput<'_> {
                 None => parts.push((diagnosis, vec![assigned.address])),
             }
         }
+        let mut reported = ReportedAddresses::default();
+        for (diagnosis, addresses) in &parts {
+            if diagnosis.is_announced() {
+                reported.announced.extend(addresses);
+            } else if diagnosis.is_foreign() {
+                reported.foreign.extend(addresses);
+            }
+        }
         // The worst diagnosis comes first, because its reason becomes the reason of the condition.
         parts.sort_by_key(|(diagnosis, _)| diagnosis.reason());
         let reason = parts.first().map_or(Reason::Pending, |(diagnosis, _)| diagnosis.reason());
@@ -88,7 +98,7 @@ impl DiagnosisInput<'_> {
         } else {
             CONDITION_DELAY
         };
-        DesiredCondition { condition, delay }
+        DesiredCondition { condition, delay, reported }
     }
 
     /// Returns the problems of the Service that do not prevent its announcement.

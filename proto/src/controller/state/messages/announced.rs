@@ -337,6 +337,37 @@ impl Finding<'_> {
 const STATE_COMMAND: &str = "`curl -s http://127.0.0.1:7472/state` on a node";
 
 impl Diagnosis<'_> {
+    /// Returns whether another host replies for the address, and no node announces it.
+    pub(in crate::controller::state) fn is_foreign(&self) -> bool {
+        let is_foreign =
+            matches!(&self.first, Finding::Conflict { owners, .. } if owners.is_empty());
+        is_foreign && self.second.is_none()
+    }
+
+    /// Returns whether a node announces the address, on any path.
+    pub(in crate::controller::state) fn is_announced(&self) -> bool {
+        let is_announced = |finding: &Finding<'_>| match finding {
+            Finding::Owned { .. } | Finding::Routed { .. } => true,
+            Finding::Conflict { owners, .. } | Finding::KernelReplies { owners, .. } => {
+                !owners.is_empty()
+            }
+            Finding::ProxyMode
+            | Finding::NoEndpoint { .. }
+            | Finding::NoAdvertisement { .. }
+            | Finding::NoPool
+            | Finding::NoNode(_)
+            | Finding::NotRunning { .. }
+            | Finding::NoSpeaker { .. }
+            | Finding::Isolated { .. }
+            | Finding::Unclaimed { .. }
+            | Finding::OwnerUnknown { .. }
+            | Finding::NoSession { .. }
+            | Finding::NoRoute(_)
+            | Finding::RouteUnknown => false,
+        };
+        is_announced(&self.first) || self.second.as_ref().is_some_and(is_announced)
+    }
+
     /// Returns the reason of the condition for this diagnosis.
     pub(in crate::controller::state) const fn reason(&self) -> Reason {
         self.first.reason()

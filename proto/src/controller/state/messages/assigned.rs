@@ -154,7 +154,8 @@ fn also_of_host((address, host): &(IpAddr, UnmanagedUse)) -> String {
         | UnmanagedSource::ExternalIps
         | UnmanagedSource::OtherLoadBalancer
         | UnmanagedSource::ClusterIp
-        | UnmanagedSource::StillInStatus => format!(
+        | UnmanagedSource::StillInStatus
+        | UnmanagedSource::ForeignHost => format!(
             "{address} is also {host}, and the Service keeps it: remove it from that node (kubelet \
              flag --node-ip), or request another address"
         ),
@@ -297,6 +298,7 @@ impl Refusal {
                 _,
                 SharingConflict::Key | SharingConflict::Port(_) | SharingConflict::Local,
             ) => SHARING_CONFLICT,
+            Self::ForeignHost => REQUESTED_IN_USE,
             Self::NotRequested | Self::Family => BAD_ANNOTATION,
         }
     }
@@ -334,6 +336,9 @@ impl Refusal {
             Self::AssignedTo(key, conflict) => {
                 format!("{requested} cannot be shared with Service {key}: {conflict}")
             }
+            Self::ForeignHost => {
+                format!("{requested} is in use by another host: request another address")
+            }
             Self::NotRequested | Self::Family => format!(
                 "{requested} is not of an IP family of the Service: request one address of each \
                  family"
@@ -358,6 +363,9 @@ impl Refusal {
             }
             Self::AssignedTo(key, conflict) => {
                 format!("it cannot be shared with Service {key}: {conflict}")
+            }
+            Self::ForeignHost => {
+                "another host replied for it before any node announced it".to_owned()
             }
             Self::NotRequested => "the Service requests another address".to_owned(),
             Self::Family => {

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::net::IpAddr;
 
 use crate::api::ConditionStatus;
-use crate::facts::PoolProblem;
+use crate::facts::{PoolProblem, WidenedCidr};
 use crate::range::AddressRange;
 
 use super::{FirstNames, Message, SEPARATOR, VALID};
@@ -23,10 +23,12 @@ pub(in crate::controller::state) enum PoolFault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::controller::state) enum PoolMessage<'a> {
     /// The addresses of the pool can be assigned, except the `skipped` ones. The ranges in
-    /// `outside` are in no subnet of the interfaces that announce the pool.
+    /// `outside` are in no subnet of the interfaces that announce the pool. The entries in
+    /// `widened` are larger than they look.
     Valid {
         skipped: Vec<SkippedAddress<'a>>,
         outside: &'a [AddressRange],
+        widened: &'a [WidenedCidr],
     },
     Fault(&'a PoolFault),
 }
@@ -71,10 +73,13 @@ impl Message for PoolMessage<'_> {
 impl Display for PoolMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Valid { skipped, outside } => {
+            Self::Valid { skipped, outside, widened } => {
                 f.write_str("addresses of this pool can be assigned")?;
                 if !skipped.is_empty() {
                     write!(f, ", except {}", FirstNames(skipped))?;
+                }
+                if !widened.is_empty() {
+                    write!(f, "{SEPARATOR}{}", FirstNames(widened))?;
                 }
                 if outside.is_empty() {
                     return Ok(());

@@ -5,7 +5,8 @@ use crate::controller::state::alloc::{AddressUser, UnmanagedSource, UnmanagedUse
 use crate::controller::state::messages::Message;
 use crate::facts::{Key, PoolProblem};
 
-const VALID_POOL: PoolMessage<'_> = PoolMessage::Valid { skipped: Vec::new(), outside: &[] };
+const VALID_POOL: PoolMessage<'_> =
+    PoolMessage::Valid { skipped: Vec::new(), outside: &[], widened: &[] };
 
 fn pool(name: &str, ranges: &[&str]) -> Pool {
     Pool {
@@ -142,11 +143,12 @@ fn a_valid_pool_lists_the_addresses_that_it_skips() {
     let node = UnmanagedUse { user: node, source: UnmanagedSource::NodeAddress };
     let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
     assert_eq!(
-        valid_message([].into_iter(), &[]).to_string(),
+        valid_message(&Pool::default(), [].into_iter(), &[]).to_string(),
         "addresses of this pool can be assigned"
     );
     assert_eq!(
         valid_message(
+            &Pool::default(),
             [(ip(1), SkipReason::Unmanaged(&node)), (ip(2), SkipReason::Unmanaged(&owner))]
                 .into_iter(),
             &[],
@@ -156,7 +158,7 @@ fn a_valid_pool_lists_the_addresses_that_it_skips() {
          (in spec.externalIPs of Service default/x)"
     );
     let many = (1..7).map(|last| (ip(last), SkipReason::Unmanaged(&node)));
-    let many = valid_message(many, &[]).to_string();
+    let many = valid_message(&Pool::default(), many, &[]).to_string();
     assert!(many.ends_with("10.0.0.5 (an address of Node n1) and others"), "{many}");
 }
 

@@ -1,6 +1,7 @@
 //! The condition `Announced`: its content, and when it is written.
 
 mod bgp;
+mod conflicts;
 mod interfaces;
 mod reasons;
 mod stopped_speakers;

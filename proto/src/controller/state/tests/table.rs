@@ -50,7 +50,7 @@ impl Cluster {
                 let before = self
                     .services
                     .get(&service.key)
-                    .filter(|_| service.assigned.is_empty() && !service.has_non_ip_ingress);
+                    .filter(|_| service.assigned.is_empty() && !service.has_foreign_ingress);
                 let service = match before {
                     Some(Service {
                         assigned,

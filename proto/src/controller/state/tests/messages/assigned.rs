@@ -136,6 +136,10 @@ fn every_refusal_of_a_requested_address_has_its_message() {
         Refusal::AssignedTo(_, SharingConflict::Key) => [(assigned_to_web(SharingConflict::Key), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: set their annotations ferrolb.io/allow-shared-ip to the same value")],
         Refusal::AssignedTo(_, SharingConflict::Port(_)) => [(assigned_to_web(SharingConflict::Port(port())), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: both have port TCP/80. Change one of them")],
         Refusal::AssignedTo(_, SharingConflict::Local) => [(assigned_to_web(SharingConflict::Local), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: with externalTrafficPolicy Local both must be Local and have equal selectors. Change spec.externalTrafficPolicy or spec.selector of one")],
+        Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::ForeignHost, .. }) => [
+            (Refusal::Unmanaged(used_by_web(UnmanagedSource::ForeignHost)), "RequestedAddressInUse", "requested address 192.0.2.7 is in use by another host, as Service default/web has found: request another address, or remove it there")
+        ],
+        Refusal::ForeignHost => [(Refusal::ForeignHost, "RequestedAddressInUse", "requested address 192.0.2.7 is in use by another host: request another address")],
         Refusal::NotRequested | Refusal::Family => [(Refusal::Family, "BadAnnotation", "requested address 192.0.2.7 is not of an IP family of the Service: request one address of each family")],
     );
 }
@@ -153,6 +157,7 @@ fn every_released_address_has_its_message() {
         Refusal::Unmanaged(_) => [(Refusal::Unmanaged(used_by_web(UnmanagedSource::ExternalIps)), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is in spec.externalIPs of Service default/web")],
         Refusal::AssignedTo(_, SharingConflict::NoKey) => [(assigned_to_web(SharingConflict::NoKey), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is assigned to Service default/web")],
         Refusal::AssignedTo(..) => [(assigned_to_web(SharingConflict::Port(port())), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it cannot be shared with Service default/web: both have port TCP/80. Change one of them")],
+        Refusal::ForeignHost => [(Refusal::ForeignHost, "", "10.0.0.1 from pool lan; 192.0.2.7 was released: another host replied for it before any node announced it")],
         Refusal::NotRequested => [(Refusal::NotRequested, "", "10.0.0.1 from pool lan; 192.0.2.7 was released: the Service requests another address")],
         Refusal::Family => [(Refusal::Family, "", "10.0.0.1 from pool lan; 192.0.2.7 was released: the Service has no cluster IP of its family, or another address of that family")],
     );
@@ -181,7 +186,8 @@ fn every_request_problem_has_its_message() {
             (AddressRequestProblem::Address { field: field(), text: text("10.0.0.300") }, "BadAnnotation", "annotation ferrolb.io/loadBalancerIPs: \"10.0.0.300\" is not an address: write one address of each of the Service's families, comma separated")
         ],
         AddressRequestProblem::Families { .. } => [
-            (AddressRequestProblem::Families { field: field(), requested: text("IPv6"), service_families: text("IPv4") }, "BadAnnotation", "annotation ferrolb.io/loadBalancerIPs requests IPv6, and the Service has cluster IPs of IPv4: request one address of each of these families")
+            (AddressRequestProblem::Families { field: field(), requested: text("IPv6"), service_families: text("IPv4"), both: false }, "BadAnnotation", "annotation ferrolb.io/loadBalancerIPs requests IPv6, and the Service has cluster IPs of IPv4: request one address of each of these families"),
+            (AddressRequestProblem::Families { field: field(), requested: text("IPv4 and IPv6"), service_families: text("IPv4"), both: true }, "BadAnnotation", "annotation ferrolb.io/loadBalancerIPs requests IPv4 and IPv6, and the Service has cluster IPs of IPv4: request one address of each of these families, or set spec.ipFamilyPolicy to PreferDualStack")
         ],
         AddressRequestProblem::Pool { .. } => [
             (AddressRequestProblem::Pool { field: text("ferrolb.io/address-pool"), text: text("My Pool") }, "BadAnnotation", "annotation ferrolb.io/address-pool: \"My Pool\" is not the name of an IPAddressPool: write the name of one, or remove the annotation")

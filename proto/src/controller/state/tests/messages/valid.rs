@@ -80,7 +80,7 @@ fn a_valid_pool_lists_its_skipped_addresses() {
     let unmanaged = UnmanagedUse { user: service, source: UnmanagedSource::ExternalIps };
     let skipped_address = |last, why| SkippedAddress(IpAddr::from([10, 0, 0, last]), why);
     check(
-        condition(&PoolMessage::Valid { skipped: vec![], outside: &[] }),
+        condition(&PoolMessage::Valid { skipped: vec![], outside: &[], widened: &[] }),
         ("Valid", "addresses of this pool can be assigned"),
     );
     let skipped = vec![
@@ -88,7 +88,7 @@ fn a_valid_pool_lists_its_skipped_addresses() {
         skipped_address(3, SkipReason::RouterAnycast),
     ];
     check(
-        condition(&PoolMessage::Valid { skipped, outside: &[] }),
+        condition(&PoolMessage::Valid { skipped, outside: &[], widened: &[] }),
         (
             "Valid",
             "addresses of this pool can be assigned, except 10.0.0.2 (in spec.externalIPs of Service default/web), 10.0.0.3 (Subnet-Router anycast, assigned on request only)",
@@ -96,7 +96,7 @@ fn a_valid_pool_lists_its_skipped_addresses() {
     );
     let outside = [range("10.9.0.0/24")];
     check(
-        condition(&PoolMessage::Valid { skipped: vec![], outside: &outside }),
+        condition(&PoolMessage::Valid { skipped: vec![], outside: &outside, widened: &[] }),
         (
             "OutsideSubnets",
             "addresses of this pool can be assigned; addresses of 10.9.0.0-10.9.0.255 are in no subnet of the interfaces that announce this pool: correct spec.addresses, or set spec.routed to true if a router has a route",

@@ -21,7 +21,7 @@ pub(super) fn line() -> impl Strategy<Value = String> {
         12 => service,
         1 => (0..9u8).prop_map(|last| format!("node n 10.0.0.{last}")),
         1 => (0..9u8, 0..9u8, prop_oneof![Just(30), Just(29)]).prop_map(|(host, gateway, length)| {
-            format!("speaker n hosts=10.0.0.{host} gateways=10.0.0.{gateway} subnets=10.0.0.0/{length}")
+            format!("speaker n1 hosts=10.0.0.{host} gateways=10.0.0.{gateway} subnets=10.0.0.0/{length}")
         }),
         1 => (0..9u8).prop_map(|last| format!("apiserver 10.0.0.{last}")),
         1 => any::<bool>().prop_map(|warm| format!("ns red colour={}", if warm { "warm" } else { "cold" })),
