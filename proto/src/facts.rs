@@ -48,8 +48,8 @@ pub use endpoint_condition::{
 };
 pub use endpoint_problem::EndpointProblem;
 pub use endpoint_slice::{
-    Endpoint, EndpointAddress, EndpointSlice, EndpointSliceObject, SERVICE_NAME_LABEL,
-    SERVICE_SLICES_SELECTOR,
+    API_SERVERS_MAX, Endpoint, EndpointAddress, EndpointSlice, EndpointSliceObject,
+    SERVICE_NAME_LABEL, SERVICE_SLICES_SELECTOR, api_server, is_api_server,
 };
 pub use health_check::{
     CheckKind, CheckPort, HEALTH_CHECK_ANNOTATION, HEALTH_INTERVAL_RANGE, HealthCheck,

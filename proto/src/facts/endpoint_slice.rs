@@ -16,6 +16,24 @@ pub const SERVICE_SLICES_SELECTOR: &str =
 /// The label of an EndpointSlice with the name of its Service (`discovery.k8s.io/v1`).
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
+/// Namespace and name of the Service whose endpoints are the API servers.
+const API_SERVER: (&str, &str) = ("default", "kubernetes");
+/// The largest number of addresses of API servers that are stored. Without this limit, everybody
+/// who may write EndpointSlices could add any number.
+pub const API_SERVERS_MAX: usize = 64;
+
+/// Returns the key of the Service whose endpoints are the API servers.
+#[must_use]
+pub fn api_server() -> Key {
+    Key::new(API_SERVER.0, API_SERVER.1)
+}
+
+/// Returns whether the endpoints of a Service are the API servers.
+#[must_use]
+pub fn is_api_server(service: &Key) -> bool {
+    (service.namespace(), service.name()) == API_SERVER
+}
+
 /// A decoded EndpointSlice.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = "k8s_openapi::api::discovery::v1::EndpointSlice")]

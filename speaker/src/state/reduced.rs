@@ -6,15 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ferrolb_proto::facts::{
-    Endpoint, EndpointAddress, EndpointCondition, EndpointSlice, HealthCheck, Key, Service,
-    TrafficPolicy,
+    API_SERVERS_MAX, Endpoint, EndpointAddress, EndpointCondition, EndpointSlice, HealthCheck, Key,
+    Service, TrafficPolicy, is_api_server,
 };
-
-/// Maximum number of API server addresses that are stored for one EndpointSlice. Without this
-/// limit, everybody who may write EndpointSlices could add any number.
-const API_SERVERS_MAX: usize = 64;
-/// Namespace and name of the Service for the API server.
-const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
 /// Reduced Service. The state stores only Services that have addresses and whose load-balancer
 /// implementation is FerroLB.
@@ -85,7 +79,7 @@ impl ReducedSlice {
     ) -> Option<Self> {
         let EndpointSlice { service, endpoints, endpoint_addresses: targets, ports, .. } = slice;
         let service = service?;
-        let is_api_server = (service.namespace(), service.name()) == API_SERVER;
+        let is_api_server = is_api_server(&service);
         let at = |target: &EndpointAddress| {
             let address = target.address;
             ports.iter().map(move |(_, port)| SocketAddr::new(address, *port))

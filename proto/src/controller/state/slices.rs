@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::facts::{Endpoint, EndpointSlice, Key};
+use crate::facts::{API_SERVERS_MAX, Endpoint, EndpointSlice, Key, api_server, is_api_server};
 use crate::store::Change;
 
 /// An EndpointSlice that has endpoints.
@@ -14,14 +14,9 @@ struct StoredSlice {
     /// EndpointSlice.
     list_number: u32,
     endpoints: Box<[Endpoint]>,
-    /// The addresses of the endpoints, if the Service is [`API_SERVER`]; otherwise empty.
-    addresses: Box<[IpAddr]>,
+    /// The addresses of the API servers, at most [`API_SERVERS_MAX`], if these are the endpoints.
+    api_servers: Box<[IpAddr]>,
 }
-
-/// Namespace and name of the Service whose endpoints are the API servers.
-pub(super) const API_SERVER: (&str, &str) = ("default", "kubernetes");
-/// Maximum number of addresses of the API servers; further addresses are ignored.
-const API_SERVER_ADDRESSES_MAX: usize = 64;
 
 /// All EndpointSlices that have endpoints, by Service.
 ///
@@ -55,8 +50,8 @@ impl Slices {
 
     /// Returns the addresses of the API servers.
     pub(super) fn api_server_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let slices = self.services.get(&Key::new(API_SERVER.0, API_SERVER.1)).into_iter().flatten();
-        slices.flat_map(|slice| slice.addresses.iter().copied()).take(API_SERVER_ADDRESSES_MAX)
+        let slices = self.services.get(&api_server()).into_iter().flatten();
+        slices.flat_map(|slice| slice.api_servers.iter().copied()).take(API_SERVERS_MAX)
     }
 
     /// Returns the EndpointSlices of a Service that have endpoints.
@@ -113,20 +108,19 @@ impl Slices {
         if !has_service_prefix(key.name(), service.name()) {
             self.service_names.insert(key.clone(), service.name().into());
         }
-        let is_api_server = (service.namespace(), service.name()) == API_SERVER;
-        let addresses = endpoint_addresses.into_iter().filter(|_| is_api_server);
-        let addresses = addresses.take(API_SERVER_ADDRESSES_MAX);
+        let api_servers = endpoint_addresses.into_iter().filter(|_| is_api_server(&service));
+        let api_servers = api_servers.take(API_SERVERS_MAX).map(|it| it.address).collect();
         let stored = StoredSlice {
             name: key.name().into(),
             list_number: self.list_number,
             endpoints: endpoints.into(),
-            addresses: addresses.map(|endpoint| endpoint.address).collect(),
+            api_servers,
         };
         let all = self.services.entry(service.clone()).or_insert_with(|| Vec::with_capacity(1));
         match all.iter_mut().find(|slice| slice.name == stored.name) {
             Some(current)
-                if (&current.endpoints, &current.addresses)
-                    == (&stored.endpoints, &stored.addresses) =>
+                if (&current.endpoints, &current.api_servers)
+                    == (&stored.endpoints, &stored.api_servers) =>
             {
                 current.list_number = stored.list_number
             }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::UnmanagedSource;
 use crate::facts::{Node, Speaker};
-use crate::range::{AddressRange, Family};
+use crate::range::AddressRange;
 
 /// Addresses that a host uses, each with the origin.
 pub(in crate::controller::state) type HostUses = BTreeSet<(IpAddr, UnmanagedSource)>;
@@ -37,7 +37,7 @@ fn has_broadcast(subnet: &AddressRange) -> bool {
     let (IpAddr::V4(first), IpAddr::V4(last)) = (subnet.first(), subnet.last()) else {
         return false;
     };
-    subnet.family() == Family::V4 && last.to_bits() - first.to_bits() > 1
+    last.to_bits() - first.to_bits() > 1
 }
 
 #[cfg(test)]

@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::Instant;
-use crate::facts::{EndpointSlice, Key, Service, ServiceConditionType, Speaker};
+use crate::facts::{EndpointSlice, Key, Service, ServiceConditionType, Speaker, is_api_server};
 use crate::range::AddressRange;
 use crate::store::Change;
 
 use super::super::State;
 use super::super::alloc::AddressUser;
-use super::super::slices::API_SERVER;
 
 impl State {
     /// Starts a round of checks through all Services, after a change that may concern every
@@ -56,7 +55,7 @@ impl State {
     ) {
         let listed = matches!(change, Change::ResyncDone);
         for key in self.slices.handle(change) {
-            if (key.namespace(), key.name()) == API_SERVER {
+            if is_api_server(&key) {
                 self.update_host(AddressUser::ApiServer);
             }
             let assigned =
