@@ -198,7 +198,7 @@ impl State {
     pub fn handle(&mut self, event: Event, now: Instant) -> Changes {
         match event {
             Event::Service(change) => self.set_service(change, now),
-            Event::Slice(change) => self.services.set_slice(change, &self.config.node),
+            Event::Slice(change) => self.set_slice(change, now),
             Event::Node(change) => Changes::all_if(apply(&mut self.nodes, change, Some)),
             Event::Pool(change) => Changes::all_if(self.set_pool(change)),
             Event::Advertisement(change) => {

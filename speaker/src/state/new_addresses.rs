@@ -4,16 +4,18 @@
 //! A connection that arrives earlier fails, and its source port fails as long as the kernel
 //! remembers the connection. This node therefore announces a new address only when kube-proxy has
 //! made its rules ([`RuleUpdates`]). Until then, it only claims the address, so that the best node
-//! owns it from the beginning.
+//! owns it from the beginning. The rules need an endpoint, so the wait of a Service without one
+//! begins with its first endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::Service;
+use ferrolb_proto::facts::{EndpointCondition, EndpointSlice, Key, Service};
 use ferrolb_proto::health::kube_proxy::RuleUpdates;
 use ferrolb_proto::range::Family;
+use ferrolb_proto::store::Change;
 
 use super::State;
 use super::changes::Changes;
@@ -21,9 +23,11 @@ use super::changes::Changes;
 /// Addresses that this node does not announce yet.
 #[derive(Debug, Default)]
 pub(super) struct NewAddresses {
-    /// The addresses, each with the time at which it arrived. The threads of the interfaces share
-    /// them.
+    /// The addresses, each with the time at which its wait began. The threads of the interfaces
+    /// share them.
     withheld: Arc<BTreeMap<IpAddr, Instant>>,
+    /// Those of `withheld` whose wait has not begun, because their Services have had no endpoint.
+    without_endpoint: BTreeSet<IpAddr>,
     /// Updates of kube-proxy's rules: IPv4, then IPv6.
     updates: [RuleUpdates; 2],
 }
@@ -38,25 +42,42 @@ impl NewAddresses {
 
     /// Returns the time at which the next address is announced at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.withheld.iter().map(|(address, seen)| self.updates(*address).wait_end(*seen)).min()
+        self.waiting().map(|(address, since)| self.updates(address).wait_end(since)).min()
     }
 
-    /// Removes the addresses for which `ends` returns true, and returns them.
-    fn remove_if(&mut self, ends: impl Fn(&Self, IpAddr, Instant) -> bool) -> BTreeSet<IpAddr> {
-        let over = self.withheld.iter().filter(|(address, seen)| ends(self, **address, **seen));
-        let over: BTreeSet<_> = over.map(|(address, _)| *address).collect();
+    /// Returns the addresses whose wait has begun, each with the time at which it began.
+    fn waiting(&self) -> impl Iterator<Item = (IpAddr, Instant)> {
+        let all = self.withheld.iter().map(|(address, since)| (*address, *since));
+        all.filter(|(address, _)| !self.without_endpoint.contains(address))
+    }
+
+    /// Begins the wait of these addresses.
+    fn begin(&mut self, addresses: Vec<IpAddr>, now: Instant) {
+        if !addresses.is_empty() {
+            self.without_endpoint.retain(|address| !addresses.contains(address));
+            Arc::make_mut(&mut self.withheld).extend(addresses.into_iter().map(|it| (it, now)));
+        }
+    }
+
+    /// Removes these addresses.
+    fn remove(&mut self, over: &BTreeSet<IpAddr>) {
         if !over.is_empty() {
             Arc::make_mut(&mut self.withheld).retain(|address, _| !over.contains(address));
+            self.without_endpoint.retain(|address| !over.contains(address));
         }
-        over
     }
 }
 
 impl State {
-    /// Returns the addresses that this node does not announce yet, each with the time at which it
-    /// arrived.
+    /// Returns the addresses that this node does not announce yet, each with the time at which its
+    /// wait began.
     pub(crate) const fn withheld(&self) -> &Arc<BTreeMap<IpAddr, Instant>> {
         &self.new_addresses.withheld
+    }
+
+    /// Returns whether an address waits for the rules of kube-proxy.
+    pub(crate) fn waits_for_rules(&self) -> bool {
+        self.new_addresses.waiting().next().is_some()
     }
 
     /// Withholds the addresses of a Service that are new: no Service had them before. Those in the
@@ -70,29 +91,63 @@ impl State {
         }
         let is_new = |address: &IpAddr| self.services.with_address(*address).next().is_none();
         let new: Vec<_> = service.announceable().filter(is_new).collect();
-        if !new.is_empty() {
-            let withheld = Arc::make_mut(&mut self.new_addresses.withheld);
-            withheld.extend(new.into_iter().map(|address| (address, now)));
+        if new.is_empty() {
+            return;
         }
+        let key = Arc::new(service.key.clone());
+        let condition = service.endpoint_condition;
+        let (waiting, without): (Vec<_>, Vec<_>) =
+            new.into_iter().partition(|it| self.has_endpoint(&key, condition, *it));
+        self.new_addresses.without_endpoint.extend(&without);
+        self.new_addresses.begin(waiting, now);
+        Arc::make_mut(&mut self.new_addresses.withheld).extend(without.iter().map(|it| (*it, now)));
+    }
+
+    /// Returns whether a Service has an eligible endpoint of the family of an address.
+    fn has_endpoint(&self, key: &Arc<Key>, eligible: EndpointCondition, address: IpAddr) -> bool {
+        let endpoints = self.services.slices_of(key).flat_map(|slice| &slice.endpoints);
+        let mut of_family = endpoints.filter(|it| it.family == Family::of(address));
+        of_family.any(|endpoint| eligible.accepts(endpoint))
+    }
+
+    /// Applies the change of an EndpointSlice. The waits of new addresses begin that have got their
+    /// first endpoint.
+    pub(super) fn set_slice(&mut self, change: Change<EndpointSlice>, now: Instant) -> Changes {
+        let changes = self.services.set_slice(change, &self.config.node);
+        let waiting = &self.new_addresses.without_endpoint;
+        let listed = waiting.iter().filter(|_| changes.all);
+        let concerned = changes.addresses.iter().filter(|it| waiting.contains(*it)).chain(listed);
+        let has_endpoint = |address: &IpAddr| {
+            let mut services = self.services.with_address(*address);
+            services.any(|(key, service)| self.has_endpoint(key, service.eligible, *address))
+        };
+        let begun: Vec<_> = concerned.filter(|it| has_endpoint(it)).copied().collect();
+        self.new_addresses.begin(begun, now);
+        changes
     }
 
     /// Records the end of an update of kube-proxy's rules. Returns the addresses that this node now
     /// announces.
     pub(super) fn record_rule_update(&mut self, family: Family, end: Instant) -> Changes {
         let index = usize::from(family == Family::V6);
-        self.new_addresses.updates[index].record(end);
-        let served =
-            self.new_addresses.remove_if(|new, address, seen| new.updates(address).include(seen));
+        let new = &mut self.new_addresses;
+        new.updates[index].record(end);
+        let served = new.waiting().filter(|(address, since)| new.updates(*address).include(*since));
+        let served = served.map(|(address, _)| address).collect();
+        new.remove(&served);
         announced_from_now(served)
     }
 
     /// Ends the wait for addresses that have waited long enough, or that no Service has any more.
     pub(super) fn end_waits(&mut self, now: Instant) -> Changes {
-        let services = &self.services;
-        let ended = self.new_addresses.remove_if(|new, address, seen| {
-            now >= new.updates(address).wait_end(seen)
-                || services.with_address(address).next().is_none()
-        });
+        let new = &self.new_addresses;
+        let is_over =
+            |(address, since): &(IpAddr, Instant)| now >= new.updates(*address).wait_end(*since);
+        let over = new.waiting().filter(is_over).map(|(address, _)| address);
+        let is_gone = |address: &IpAddr| self.services.with_address(*address).next().is_none();
+        let gone = new.withheld.keys().copied().filter(is_gone);
+        let ended = over.chain(gone).collect();
+        self.new_addresses.remove(&ended);
         announced_from_now(ended)
     }
 }
@@ -106,8 +161,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    use ferrolb_proto::facts::Key;
-    use ferrolb_proto::store::Change;
+    use ferrolb_proto::facts::Endpoint;
 
     use super::super::tests::{service, state};
     use super::*;
@@ -127,12 +181,61 @@ mod tests {
         state.withheld().contains_key(&ADDRESS)
     }
 
-    /// Returns a state that has received the list of all Services: none.
+    /// Returns a state that has received the list of all Services: none. The Services of the tests
+    /// have an endpoint, except `late`.
     fn listed() -> State {
         let mut state = state();
         apply(&mut state, Change::ResyncStarted, 0);
         apply(&mut state, Change::ResyncDone, 0);
+        let names = ["a", "c"].map(str::to_owned).into_iter();
+        for name in names.chain((1..=50).map(|last| format!("s{last}"))) {
+            apply_endpoint(&mut state, &name, true, 0);
+        }
         state
+    }
+
+    fn apply_endpoint(state: &mut State, service: &str, ready: bool, millis: u64) {
+        let endpoint = Endpoint {
+            node: Some("node1".into()),
+            family: Family::V4,
+            ready,
+            serving: ready,
+            terminating: false,
+        };
+        let slice = EndpointSlice {
+            key: Key::new("default", &format!("{service}-1")),
+            service: Some(Key::new("default", service)),
+            endpoints: vec![endpoint],
+            ..EndpointSlice::default()
+        };
+        state.handle(Event::Slice(Change::Apply(slice)), at(millis));
+    }
+
+    #[test]
+    fn the_wait_begins_when_the_service_has_its_first_endpoint() {
+        let mut state = listed();
+        apply(&mut state, Change::Apply(service("late")), 10_000);
+        apply_endpoint(&mut state, "late", false, 10_100);
+        assert!(is_withheld(&state) && !state.waits_for_rules());
+        assert_eq!(state.deadline(), None, "no endpoint is ready");
+        assert!(update(&mut state, 15_000).is_empty() && state.expire(at(19_000)).is_empty());
+        apply_endpoint(&mut state, "late", true, 20_000);
+        assert!(state.waits_for_rules() && is_withheld(&state));
+        assert!(update(&mut state, 20_010).is_empty(), "the update began before the endpoint");
+        assert!(update(&mut state, 20_900).addresses.contains(&ADDRESS) && !is_withheld(&state));
+        // An endpoint that returns does not wait again.
+        apply_endpoint(&mut state, "late", false, 30_000);
+        apply_endpoint(&mut state, "late", true, 31_000);
+        assert!(!is_withheld(&state));
+    }
+
+    #[test]
+    fn a_service_without_endpoints_that_is_deleted_waits_no_more() {
+        let mut state = listed();
+        apply(&mut state, Change::Apply(service("late")), 10_000);
+        apply(&mut state, Change::Delete(Key::new("default", "late")), 11_000);
+        state.expire(at(11_000));
+        assert!(!is_withheld(&state) && state.new_addresses.without_endpoint.is_empty());
     }
 
     fn update(state: &mut State, millis: u64) -> Changes {
