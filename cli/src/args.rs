@@ -53,12 +53,15 @@ pub enum Command {
     /// Explain a Service: the nodes that announce each address, and the reasons of all others
     #[command(after_help = WHY_HELP)]
     Why {
-        /// Name of the Service, or NAMESPACE/NAME
+        /// Name of the Service, NAMESPACE/NAME, or svc/NAME
         #[arg(value_name = "SERVICE")]
         service: String,
         /// Namespace of the Service; default: the one of the context
         #[arg(long, short)]
         namespace: Option<String>,
+        /// Exit with 1 also if the Service is announced with a warning
+        #[arg(long)]
+        strict: bool,
         /// Format of the output
         #[arg(long, short, value_enum, value_name = "FORMAT")]
         output: Option<JsonOutput>,
@@ -151,8 +154,8 @@ const WHY_HELP: &str = "Examples:
   kubectl ferrolb why web
   kubectl ferrolb why shop/db
 
-Exit code: 0 if all addresses are announced, 1 if not, 2 if the Service does not exist or the objects
-cannot be read.";
+Exit code: 0 if all addresses are announced, 1 if not (with --strict, also if there is a warning), 2
+if the Service does not exist or the objects cannot be read.";
 
 const PLAN_HELP: &str = "Examples:
   kubectl ferrolb plan -f pools.yaml

@@ -20,7 +20,6 @@ use ferrolb_cli::status::Status;
 use ferrolb_cli::{check, completion, init, migrate, why};
 use ferrolb_proto::api::GROUP;
 use ferrolb_proto::controller::state::State;
-use ferrolb_proto::facts::Key;
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -64,8 +63,8 @@ async fn run(Args { connection, command }: Args) -> Result<ExitCode> {
     let connect = || Cluster::connect(&connection);
     match command {
         Command::Status { watch, output } => connect().await?.status(watch, output).await,
-        Command::Why { service, namespace, output } => {
-            connect().await?.why(namespace, &service, output.is_some()).await
+        Command::Why { service, namespace, strict, output } => {
+            connect().await?.why(namespace, &service, strict, output.is_some()).await
         }
         Command::Check { pre, strict, output } => connect().await?.check(pre, strict, output).await,
         Command::Init { pool, range, yes } => {
@@ -132,18 +131,18 @@ impl Cluster {
         &self,
         namespace: Option<String>,
         service: &str,
+        strict: bool,
         as_json: bool,
     ) -> Result<ExitCode> {
         let namespace = namespace.as_deref().unwrap_or(&self.default_namespace);
-        let key = service
-            .split_once('/')
-            .map_or_else(|| Key::new(namespace, service), |(of, name)| Key::new(of, name));
+        let key = why::key(service, namespace);
         let (_, state) = self.read(unix_time()).await?;
         let explanation = state.explain(&key).with_context(|| {
             format!("Service {key} does not exist: list all with `kubectl ferrolb status`")
         })?;
         print(&if as_json { json(&explanation)? } else { why::text(&explanation) })?;
-        Ok(code(explanation.row.announced))
+        let row = &explanation.row;
+        Ok(code(row.announced && (!strict || row.warnings.is_empty())))
     }
 
     async fn plan(

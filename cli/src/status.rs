@@ -9,7 +9,7 @@ use ferrolb_proto::facts::Speaker;
 use serde::Serialize;
 
 use crate::installation::Installation;
-use crate::table::{age, table};
+use crate::table::{GOOD, PROBLEM, WARNING, age, table};
 
 /// The status of an installation.
 #[derive(Debug, Serialize)]
@@ -87,14 +87,19 @@ impl Status {
 
     fn summary(&self) -> String {
         let speakers = self.nodes.iter().filter(|row| row.has_speaker).count();
-        let announced = self.services.iter().filter(|row| row.announced).count();
+        let served = || self.services.iter().filter(|row| row.served);
+        let announced = served().filter(|row| row.announced).count();
+        let warned = served().filter(|row| row.announced && !row.warnings.is_empty()).count();
         let mut text = format!("speakers {speakers} of {}", self.nodes.len());
         if let Some(Controllers { ready, wanted, leader }) = &self.controllers {
             let leader = leader.as_deref().unwrap_or("none");
             _ = write!(text, "   controllers {ready} of {wanted}, leader {leader}");
         }
-        let services = self.services.len();
-        _ = writeln!(text, "   Services {announced} of {services} announced");
+        _ = write!(text, "   Services {announced} of {} announced", served().count());
+        if warned > 0 {
+            _ = write!(text, ", {warned} with a warning");
+        }
+        text.push('\n');
         text
     }
 
@@ -102,9 +107,9 @@ impl Status {
         let row = |row: &NodeRow| {
             let contacts: Vec<_> = row.contacts.iter().map(String::as_str).collect();
             let speaker = match (row.has_speaker, row.stopped) {
-                (true, _) => "yes",
-                (false, true) => "stopped",
-                (false, false) => "none",
+                (true, _) => "✓ yes",
+                (false, true) => "✗ stopped",
+                (false, false) => "✗ none",
             };
             [
                 row.node.clone(),
@@ -125,7 +130,15 @@ impl Status {
             if total == 0 { String::new() } else { format!("{free} of {total}") }
         };
         let row = |row: &PoolRow| {
-            [row.pool.clone(), row.services.to_string(), free(row.v4), free(row.v6)]
+            let name =
+                if row.missing { format!("{PROBLEM} {}", row.pool) } else { row.pool.clone() };
+            let [v4, v6] = [row.v4, row.v6].map(free);
+            [
+                name,
+                row.services.to_string(),
+                if row.missing { "missing".to_owned() } else { v4 },
+                v6,
+            ]
         };
         table(["POOL", "SERVICES", "FREE IPV4", "FREE IPV6"], self.pools.iter().map(row))
     }
@@ -138,7 +151,7 @@ impl Status {
                 addresses.join(","),
                 row.nodes.join(","),
                 age(row.since, now),
-                row.reason.clone(),
+                format!("{} {}", sign(row), row.reason),
             ]
         };
         let columns = ["SERVICE", "ADDRESS", "NODE", "SINCE", "REASON"];
@@ -152,6 +165,17 @@ impl Status {
         };
         let columns = ["SERVICE", "ADDRESS", "POOL", "NODE", "SINCE", "REASON"];
         table(columns, self.services.iter().map(wide))
+    }
+}
+
+/// Returns the mark of a Service: announced, with a warning, not announced, or of another load
+/// balancer.
+fn sign(row: &ServiceRow) -> char {
+    match (row.served, row.announced) {
+        (false, _) => '-',
+        (true, false) => PROBLEM,
+        (true, true) if row.warnings.is_empty() => GOOD,
+        (true, true) => WARNING,
     }
 }
 
@@ -206,13 +230,21 @@ mod tests {
             since: Some(1_000),
             reason: reason.to_owned(),
             announced: !nodes.is_empty(),
+            served: true,
+            warnings: Vec::new(),
         }
     }
 
     #[test]
     fn the_tables_equal_the_golden_file() {
         let counts = |used: u64, total| PoolCounts { used, free: total - u128::from(used), total };
-        let pool = |pool: &str, v4, v6| PoolRow { pool: pool.to_owned(), services: 2, v4, v6 };
+        let pool = |pool: &str, v4, v6| PoolRow {
+            pool: pool.to_owned(),
+            services: 2,
+            missing: pool == "old",
+            v4,
+            v6,
+        };
         let status = Status {
             controllers: Some(Controllers { ready: 2, wanted: 2, leader: Some("c-1".to_owned()) }),
             nodes: vec![
@@ -222,11 +254,17 @@ mod tests {
             ],
             pools: vec![
                 pool("lan", counts(2, 16), counts(0, 1 << 64)),
+                pool("old", counts(0, 0), counts(0, 0)),
                 pool("six", counts(0, 0), counts(1, 256)),
             ],
             services: vec![
                 service("default/web", "Announced", &["node1", "node2"]),
+                ServiceRow {
+                    warnings: vec!["x".to_owned()],
+                    ..service("default/old", "PoolMissing", &["node1"])
+                },
                 service("shop/db", "NoEndpoints", &[]),
+                ServiceRow { served: false, ..service("shop/other", "OtherClass", &[]) },
             ],
         };
         let (narrow, wide) = (status.text(false, 1_090), status.text(true, 1_090));

@@ -9,6 +9,11 @@ const COLUMN_GAP: usize = 3;
 /// Number of names that a text lists.
 const NAMED_MAX: usize = 5;
 
+/// Marks of rows and findings: nothing to do, a warning, a problem.
+pub const GOOD: char = '✓';
+pub const WARNING: char = '!';
+pub const PROBLEM: char = '✗';
+
 /// Returns a table with these columns and rows. An empty cell shows `-`.
 #[must_use]
 pub fn table<const N: usize>(

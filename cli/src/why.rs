@@ -3,18 +3,20 @@
 use std::fmt::Write as _;
 
 use ferrolb_proto::controller::state::{AddressExplanation, Explanation, NodeVerdict, Verdict};
+use ferrolb_proto::facts::Key;
 
 use crate::table::table;
 
 /// Beginning of the addresses of pages.
 const PAGES: &str = "https://github.com/ferrolb/ferrolb/blob/main/";
 /// Sections that explain one reason.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("AddressConflict", "docs/reference/conditions.md#address-conflicts"),
     ("KernelAnswers", "docs/reference/conditions.md#replies-of-a-kernel"),
     ("NoCandidateNode", "docs/reference/conditions.md#causes-of-nocandidatenode"),
     ("NoPoolMatches", "docs/reference/conditions.md#causes-of-nopoolmatches"),
     ("NotServed", "docs/reference/conditions.md#missing-condition"),
+    ("OtherClass", "docs/reference/conditions.md#missing-condition"),
     ("NotWritten", "docs/reference/conditions.md#rejected-status-updates"),
     ("ServedByMetalLB", "docs/reference/conditions.md#services-of-metallb"),
     ("StatusContested", "docs/reference/conditions.md#second-controller"),
@@ -24,18 +26,27 @@ const ANNOUNCED: &str = "docs/reference/conditions.md#services-condition-ferrolb
 const ASSIGNED: &str = "docs/reference/conditions.md#services-condition-ferrolbioaddressassigned";
 const WARNINGS: &str = "docs/reference/conditions.md#warnings";
 
+/// Returns the key of a Service in an argument: its name in `namespace`, `NAMESPACE/NAME`, or, as
+/// for kubectl, `svc/NAME`.
+#[must_use]
+pub fn key(argument: &str, namespace: &str) -> Key {
+    match argument.split_once('/') {
+        None | Some(("svc" | "service" | "services", _)) => {
+            Key::new(namespace, argument.rsplit('/').next().unwrap_or_default())
+        }
+        Some((of, name)) => Key::new(of, name),
+    }
+}
+
 /// Returns the explanation as text.
 #[must_use]
 pub fn text(explanation: &Explanation) -> String {
     let row = &explanation.row;
-    let is_warned = row.announced && !explanation.warnings.is_empty();
+    let is_warned = row.announced && !row.warnings.is_empty();
     let warned = if is_warned { ", with a warning" } else { "" };
     let mut text = format!("{}: {}{warned}\n", row.service, row.reason);
     if explanation.assignment.is_empty() {
-        text.push_str(
-            "FerroLB does not serve this Service: its type is not LoadBalancer, or its class is \
-             another one\n",
-        );
+        _ = writeln!(text, "FerroLB does not serve this Service: {}", explanation.not_served);
         text.push_str(&next_steps(explanation));
         return text;
     }
@@ -43,7 +54,7 @@ pub fn text(explanation: &Explanation) -> String {
     for address in &explanation.explained {
         _ = write!(text, "\n{}", address_text(address));
     }
-    for warning in &explanation.warnings {
+    for warning in &row.warnings {
         _ = writeln!(text, "\nwarning: {warning}");
     }
     text.push_str(&next_steps(explanation));
@@ -52,7 +63,7 @@ pub fn text(explanation: &Explanation) -> String {
 
 /// Returns the next command, unless the messages contain it, and the link to the section that
 /// explains the reason.
-fn next_steps(Explanation { row, explained, warnings, .. }: &Explanation) -> String {
+fn next_steps(Explanation { row, explained, .. }: &Explanation) -> String {
     let (namespace, name) = row.service.split_once('/').unwrap_or(("default", &row.service));
     let next = match &*row.reason {
         "NoEndpoints" => Some(format!(
@@ -64,7 +75,7 @@ fn next_steps(Explanation { row, explained, warnings, .. }: &Explanation) -> Str
     let mut text = next.map(|it| format!("\nnext: {it}")).unwrap_or_default();
     let section = match SECTIONS.iter().find(|(reason, _)| row.reason == *reason) {
         Some((_, section)) => section,
-        None if row.announced && !warnings.is_empty() => WARNINGS,
+        None if row.announced && !row.warnings.is_empty() => WARNINGS,
         None if explained.iter().any(|it| it.reason == row.reason) => ANNOUNCED,
         None => ASSIGNED,
     };
@@ -145,6 +156,8 @@ mod tests {
                 since: None,
                 reason: "Announced".to_owned(),
                 announced: true,
+                served: true,
+                warnings: vec!["node1 announces it although it is draining".to_owned()],
             },
             assignment: "192.168.1.240 from pool lan".to_owned(),
             explained: vec![AddressExplanation {
@@ -156,7 +169,20 @@ mod tests {
                     node("node2", second, no("no session with tor1")),
                 ],
             }],
-            warnings: vec!["node1 announces it although it is draining".to_owned()],
+            not_served: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_service_is_named_as_for_kubectl() {
+        for (argument, expect) in [
+            ("web", "team/web"),
+            ("svc/web", "team/web"),
+            ("service/web", "team/web"),
+            ("services/web", "team/web"),
+            ("shop/web", "shop/web"),
+        ] {
+            assert_eq!(key(argument, "team").to_string(), expect, "{argument}");
         }
     }
 
@@ -165,11 +191,12 @@ mod tests {
         let both = explanation();
         let (mut layer2, mut bgp, mut none) = (explanation(), explanation(), explanation());
         layer2.explained[0].nodes.iter_mut().for_each(|it| it.bgp = None);
-        layer2.warnings.clear();
+        layer2.row.warnings.clear();
         bgp.explained[0].nodes.iter_mut().for_each(|it| it.layer2 = None);
         none.assignment.clear();
         none.row.reason = "NotServed".to_owned();
-        none.warnings.clear();
+        none.row.warnings.clear();
+        none.not_served = "its spec.type is not LoadBalancer".to_owned();
         let mut endpoints = explanation();
         (endpoints.row.reason, endpoints.row.announced) = ("NoEndpoints".to_owned(), false);
         endpoints.explained[0].reason = "NoEndpoints";

@@ -288,7 +288,20 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         with_optional_spec(Community::crd()),
         with_optional_spec(SpeakerStatus::crd()),
     ];
-    crds.into_iter().map(without_spec_defaults).collect()
+    crds.into_iter().map(without_spec_defaults).map(without_unknown_formats).collect()
+}
+
+/// Removes the formats of unsigned numbers. They are not part of OpenAPI: the API server does not
+/// check them, and prints a warning for each.
+fn without_unknown_formats(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let schemas = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
+    schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()).for_each(remove_formats);
+    crd
+}
+
+fn remove_formats(schema: &mut JSONSchemaProps) {
+    schema.format.take_if(|format| format.starts_with("uint"));
+    children(schema).for_each(remove_formats);
 }
 
 /// Removes the defaults of `spec`, which decoders apply as well. The API server would write them
@@ -303,10 +316,17 @@ fn without_spec_defaults(mut crd: CustomResourceDefinition) -> CustomResourceDef
 
 fn remove_defaults(schema: &mut JSONSchemaProps) {
     schema.default = None;
-    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        remove_defaults(items);
-    }
-    schema.properties.iter_mut().flatten().for_each(|(_, property)| remove_defaults(property));
+    children(schema).for_each(remove_defaults);
+}
+
+/// Returns the schemas of the items of an array, and of the properties of an object.
+fn children(schema: &mut JSONSchemaProps) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    let items = match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => Some(&mut **items),
+        Some(JSONSchemaPropsOrArray::Schemas(_)) | None => None,
+    };
+    let properties = schema.properties.iter_mut().flatten().map(|(_, property)| property);
+    items.into_iter().chain(properties)
 }
 
 /// Makes `spec` optional in a CRD, because the derive macro cannot.

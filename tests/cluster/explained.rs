@@ -39,7 +39,7 @@ fn the_commands_explain_what_the_controller_decides() {
                 &text,
                 &[
                     "NoCandidateNode",
-                    "Endpoints are on node1: change spec.nodeSelectors of an advertisement",
+                    "Endpoints are on node1: change spec.nodeSelectors of L2Advertisement ",
                     "node1   1           no: not selected by an advertisement",
                     "node2   0           no: without eligible endpoint (externalTrafficPolicy Local)",
                     "node3   0           no: labeled exclude-from-external-load-balancers",

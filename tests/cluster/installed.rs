@@ -2,6 +2,7 @@
 //! and removal. The lab has no kubelet, so the workloads start no pods.
 
 use crate::scenario::{run_scenario, step, without_proxy};
+use crate::second_installation;
 use anyhow::{Context, Result, bail, ensure};
 use ferrolb_lab::setup::{installers, repository};
 use ferrolb_lab::topology::CLIENT;
@@ -54,6 +55,8 @@ fn applying_an_install_file_again_changes_nothing() {
             );
             Ok(())
         })?;
+        second_installation::by_manifests(lab)?;
+        second_installation::by_helm(lab)?;
         step(
             "the commands of docs/install/uninstall.md keep the custom resources and pools",
             || {
@@ -126,7 +129,7 @@ fn run_documented_commands(lab: &Lab) -> Result<()> {
 }
 
 /// Returns the path of an install file.
-fn path(file: &str) -> String {
+pub(crate) fn path(file: &str) -> String {
     repository().join("deploy").join(file).display().to_string()
 }
 
@@ -135,7 +138,7 @@ fn kubectl_file(lab: &Lab, verb: &str, file: &str) -> Result<String> {
 }
 
 #[test]
-fn the_chart_installs_once_and_keeps_pools_on_uninstall() {
+fn the_chart_installs_once_per_namespace_and_keeps_pools_on_uninstall() {
     run_scenario(&without_proxy("helm"), |lab| {
         let pools =
             json!({"pools": [{"name": "first", "addresses": ["172.30.0.200-172.30.0.210"]}]});
@@ -150,7 +153,7 @@ fn the_chart_installs_once_and_keeps_pools_on_uninstall() {
                 helm(lab, &["install", "ferrolb"], NAMESPACE, &pools),
                 "a name that is still in use",
             )?;
-            let other = helm(lab, &["install", "other"], "elsewhere", &json!({}));
+            let other = helm(lab, &["install", "other"], NAMESPACE, &json!({}));
             check_refused(other, "cannot be imported into the current release")
         })?;
         step(
@@ -166,6 +169,7 @@ fn the_chart_installs_once_and_keeps_pools_on_uninstall() {
                 helm(lab, &["upgrade", "ferrolb"], NAMESPACE, &pools).map(drop)
             },
         )?;
+        second_installation::by_helm(lab)?;
         step("the uninstall removes the components and permissions and keeps the pools", || {
             helm(lab, &["uninstall", "ferrolb"], NAMESPACE, &Value::Null)?;
             let left = lab.kubectl(&["get", CLUSTER_SCOPED, "-l", FERROLB_LABEL, "-o", "name"])?;
@@ -189,7 +193,12 @@ fn names(lab: &Lab, types: &str) -> Result<String> {
 }
 
 /// Runs Helm. The command line contains the chart and the values unless `values` is null.
-fn helm(lab: &Lab, arguments: &[&str], namespace: &str, values: &Value) -> Result<String> {
+pub(crate) fn helm(
+    lab: &Lab,
+    arguments: &[&str],
+    namespace: &str,
+    values: &Value,
+) -> Result<String> {
     let mut helm = installers::helm()?;
     helm.args(arguments)
         .args(["--namespace", namespace, "--kubeconfig"])
@@ -208,7 +217,7 @@ fn helm(lab: &Lab, arguments: &[&str], namespace: &str, values: &Value) -> Resul
 }
 
 /// Checks that a command failed with an error that contains `message`.
-fn check_refused(result: Result<String>, message: &str) -> Result<()> {
+pub(crate) fn check_refused(result: Result<String>, message: &str) -> Result<()> {
     match result {
         Ok(output) => bail!("the command succeeded: {output}"),
         Err(error) if format!("{error:#}").contains(message) => Ok(()),

@@ -63,6 +63,7 @@ mod refusals;
 mod relay;
 mod rules;
 mod running_metallb;
+mod second_installation;
 mod segment;
 mod separate_families;
 mod served;

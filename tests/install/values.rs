@@ -2,6 +2,7 @@
 
 use crate::chart::{self, kind_and_name};
 use ferrolb_lab::setup::repository;
+use ferrolb_proto::api::NAMESPACE;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -350,7 +351,7 @@ fn the_permission_to_mark_pods_exists_only_if_pods_are_marked() {
         let objects = chart::objects(&values).unwrap();
         let kinds = ["ClusterRole", "ClusterRoleBinding"];
         kinds.map(|kind| {
-            let name = format!("{kind}/ferrolb:node-failure");
+            let name = format!("{kind}/ferrolb:node-failure:{NAMESPACE}");
             objects.iter().any(|object| kind_and_name(object) == name)
         })
     };

@@ -1,5 +1,5 @@
-//! Checks that deploy/image/Dockerfile builds each image of the manifests. A test of the lab
-//! compares the Dockerfile with the images that the lab builds.
+//! Checks that deploy/image/Dockerfile builds each image of the manifests, and that the pictures of
+//! pages are complete. A test of the lab compares the Dockerfile with the images that it builds.
 
 use crate::tree::{assert_none, files, root};
 use std::fs;
@@ -22,4 +22,24 @@ fn the_dockerfile_builds_every_image_of_the_manifests() {
         images.into_iter().filter(|(_, name)| !dockerfile.contains(&format!("-t {name} ")));
     let problems: Vec<_> = missing.map(|(path, name)| format!("{path}: {name}")).collect();
     assert_none(&problems, "deploy/image/Dockerfile does not build these images:");
+}
+
+/// The recording of a terminal, which is dark in any case.
+const RECORDING: &str = "docs/images/demo.svg";
+
+#[test]
+fn pictures_have_colors_for_dark_pages_and_a_head_on_each_arrow() {
+    let mut problems = Vec::new();
+    for picture in files(&[".svg"]).iter().filter(|file| file.path != RECORDING) {
+        if !picture.text.contains("prefers-color-scheme:dark") {
+            problems.push(format!("{} has no colors for dark pages", picture.path));
+        }
+        // SVG draws the head of an arrow only at the last point of a path.
+        for line in picture.text.lines().filter(|line| line.contains("marker-end")) {
+            if line.split("d=\"").nth(1).is_some_and(|path| path.matches('M').count() > 1) {
+                problems.push(format!("{}: write a path for each line: {line}", picture.path));
+            }
+        }
+    }
+    assert_none(&problems, "correct these pictures:");
 }

@@ -3,6 +3,7 @@
 //! functions.
 
 mod blocks;
+mod contributing;
 mod crds;
 mod dependencies;
 mod generated;

@@ -15,8 +15,8 @@ const OPENERS: [&str; 5] = ["What", "Whether", "Who", "Whoever", "That"];
 /// Words with a period that ends no sentence.
 const ABBREVIATIONS: [&str; 6] = ["e.g.", "i.e.", "vs.", "etc.", "approx.", "no."];
 
-/// Page whose headings may be questions.
-const QUESTIONS: &str = "docs/operate/faq.md";
+/// Pages whose headings may be questions.
+const QUESTIONS: [&str; 2] = ["docs/operate/faq.md", "docs/operate/faq-cluster.md"];
 
 /// Returns the words of each sentence of a text. A word has a letter or a digit.
 fn sentences(text: &str) -> Vec<Vec<&str>> {
@@ -69,6 +69,32 @@ fn sentences_are_short() {
     );
 }
 
+/// Returns whether a paragraph contains the number of a list item that a reflow has moved into it.
+fn has_joined_item(text: &str) -> bool {
+    let words: Vec<_> = text.split(' ').collect();
+    words.windows(3).any(|words| {
+        let number = words[1].strip_suffix('.').unwrap_or_default();
+        words[0].ends_with('.')
+            && !number.is_empty()
+            && number.chars().all(|c| c.is_ascii_digit())
+            && words[2].starts_with(char::is_uppercase)
+    })
+}
+
+#[test]
+fn list_items_begin_a_line() {
+    let mut problems = Vec::new();
+    for page in pages() {
+        for text in page.texts.iter().filter(|text| text.kind == TextKind::Prose) {
+            if has_joined_item(&text.text) {
+                problems.push(format!("{}:{}: {}", page.path, text.line, text.text));
+            }
+        }
+    }
+    assert_none(&problems, "begin a line with each number of a list:");
+    assert!(has_joined_item("Stop it. 2. Remove it.") && !has_joined_item("Version 2. Now"));
+}
+
 #[test]
 fn the_average_sentence_of_a_page_is_short() {
     let mut problems = Vec::new();
@@ -90,8 +116,9 @@ fn the_average_sentence_of_a_page_is_short() {
 fn no_sentence_begins_with_a_relative_clause() {
     let mut problems = Vec::new();
     for page in pages() {
-        let is_question =
-            |kind: TextKind| page.path == QUESTIONS && matches!(kind, TextKind::Heading(_));
+        let is_question = |kind: TextKind| {
+            QUESTIONS.contains(&&*page.path) && matches!(kind, TextKind::Heading(_))
+        };
         for text in page.texts.iter().filter(|text| !is_question(text.kind)) {
             for sentence in sentences(&text.text).iter().filter(|sentence| has_opener(sentence)) {
                 problems.push(format!("{}:{}: {}", page.path, text.line, shown(sentence)));
@@ -109,7 +136,7 @@ fn headings_are_noun_phrases() {
     let mut problems = Vec::new();
     for page in pages() {
         for heading in page.headings() {
-            let is_allowed = page.path == QUESTIONS && heading.text.ends_with('?');
+            let is_allowed = QUESTIONS.contains(&&*page.path) && heading.text.ends_with('?');
             if heading.text.ends_with(['?', '!', '.', ':', ',', ';']) && !is_allowed {
                 problems.push(format!("{}:{}: {}", page.path, heading.line, heading.text));
             }

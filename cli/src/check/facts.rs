@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrolb_proto::api::ConditionStatus;
-use ferrolb_proto::controller::state::ServiceRow;
+use ferrolb_proto::controller::state::{PoolRow, ServiceRow};
 use ferrolb_proto::facts::{BgpPeer, Key, Node, Pool, Service, Speaker};
 use ferrolb_proto::range::AddressRange;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -59,8 +59,10 @@ pub struct Objects {
     pub pools: Vec<Pool>,
     /// The BGPPeers.
     pub peers: Vec<BgpPeer>,
-    /// The Services that FerroLB serves.
+    /// The Services of type LoadBalancer.
     pub rows: Vec<ServiceRow>,
+    /// The pools, also those that do not exist any more and have Services.
+    pub pool_rows: Vec<PoolRow>,
     /// The Services that another load balancer serves.
     pub served_by_others: BTreeSet<Key>,
     /// Ranges of pools that are in no subnet of the interfaces that announce the pools.

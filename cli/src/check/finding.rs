@@ -144,8 +144,8 @@ codes! {
     LeftoverWebhook = "FLB022", LoadBalancers, Warning;
     /// ServiceLB of k3s runs.
     ServiceLb = "FLB023", LoadBalancers, Warning;
-    /// `minikube tunnel` has written addresses.
-    MinikubeTunnel = "FLB024", LoadBalancers, Warning;
+    /// Another client writes the statuses of Services, such as `minikube tunnel`.
+    StatusWriter = "FLB024", LoadBalancers, Warning;
     /// Another known load balancer runs.
     OtherLoadBalancer = "FLB025", LoadBalancers, Warning;
     /// Another load balancer serves Services that FerroLB would serve.
@@ -160,6 +160,8 @@ codes! {
     NodeAddressInPool = "FLB034", Pools, Warning;
     /// An entry of a pool is a CIDR that begins with another address than its network.
     WidenedCidr = "FLB035", Pools, Warning;
+    /// A pool does not exist, and Services still have its addresses.
+    PoolMissing = "FLB036", Pools, Problem;
     /// A node lists another one as a contact, but not the other way round.
     OneWayContact = "FLB041", Layer2, Problem;
     /// Hellos of a running speaker do not arrive.
@@ -180,6 +182,8 @@ codes! {
     NotChecked = "FLB063", Permissions, Warning;
     /// Services are not announced.
     NotAnnounced = "FLB071", Services, Problem;
+    /// Announced Services have warnings.
+    ServiceWarning = "FLB072", Services, Warning;
 }
 
 impl Code {

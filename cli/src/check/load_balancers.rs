@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use ferrolb_proto::api::ADOPT_ANNOTATION;
 use ferrolb_proto::facts::{Key, Service};
 
 use super::daemon_sets::{LoadBalancer, Product};
@@ -22,7 +23,12 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let shared = |finding: Finding| default_implementation.then_some(finding);
     let running = daemon_set_findings(facts).filter_map(shared);
     let webhooks = leftover_webhooks(facts);
-    running.chain(webhooks).chain(tunnel(facts)).chain(served_by_others(facts)).collect()
+    running
+        .chain(webhooks)
+        .chain(tunnel(facts))
+        .chain(contested(facts))
+        .chain(served_by_others(facts))
+        .collect()
 }
 
 /// Returns the line without findings.
@@ -100,15 +106,34 @@ fn service_objects<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<Object> {
     keys.map(|key| Object::namespaced("Service", key.namespace(), key.name())).collect()
 }
 
+/// Returns the finding about Services with an address of `minikube tunnel`, which may have ended.
 fn tunnel(facts: &ClusterFacts) -> Option<Finding> {
     let services = facts.objects.iter().flat_map(|objects| &objects.services);
     let keys: Vec<_> = services.filter(|it| is_tunneled(it)).map(|it| &it.key).collect();
+    let first = keys.first()?;
     let text = format!(
-        "minikube tunnel has written its own address into the status of {}: stop it with Ctrl+C",
-        first_names(&keys)
+        "minikube tunnel has written its own address into the status of {}: stop it with Ctrl+C. If \
+         it has ended, `kubectl -n {} annotate service {} {ADOPT_ANNOTATION}=true`",
+        first_names(&keys),
+        first.namespace(),
+        first.name()
     );
-    let objects = service_objects(keys.iter().copied());
-    (!keys.is_empty()).then(|| Finding::new(Code::MinikubeTunnel, objects, text))
+    Some(Finding::new(Code::StatusWriter, service_objects(keys.iter().copied()), text))
+}
+
+/// Returns the finding about Services whose status another client repeatedly changes.
+fn contested(facts: &ClusterFacts) -> Option<Finding> {
+    let objects = facts.objects.as_ref()?;
+    let rows = objects.rows.iter().filter(|row| row.reason == "StatusContested");
+    let names: Vec<_> = rows.map(|row| &row.service).collect();
+    let first = names.first()?;
+    let keys = objects.services.iter().map(|it| &it.key);
+    let keys = keys.filter(|key| names.iter().any(|name| **name == key.to_string()));
+    let text = format!(
+        "another client repeatedly changes the status of {}: `kubectl ferrolb why {first}` names it",
+        first_names(&names)
+    );
+    Some(Finding::new(Code::StatusWriter, service_objects(keys), text))
 }
 
 fn served_by_others(facts: &ClusterFacts) -> Option<Finding> {

@@ -1,5 +1,6 @@
 //! Rules about IPAddressPools. Pure.
 
+use ferrolb_proto::controller::state::Config;
 use ferrolb_proto::facts::{Node, Pool};
 use ferrolb_proto::range::{AddressRange, AddressSet};
 
@@ -44,7 +45,24 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
             widened(pool).map(|text| Finding::new(Code::WidenedCidr, vec![object()], text));
         [service, pods, outside, nodes, widened].into_iter().flatten()
     };
-    objects.pools.iter().flat_map(per_pool).collect()
+    objects.pools.iter().flat_map(per_pool).chain(missing(objects)).collect()
+}
+
+/// Returns one finding for each pool that does not exist, and whose Services still have their
+/// addresses.
+fn missing(objects: &Objects) -> impl Iterator<Item = Finding> {
+    let Config { names, pool_grace, .. } = &objects.installation.config;
+    objects.pool_rows.iter().filter(|row| row.missing).map(move |row| {
+        let text = format!(
+            "IPAddressPool {} does not exist: create it again within {} s after its deletion, or \
+             the Services with its addresses lose them: {}",
+            row.pool,
+            pool_grace.as_secs(),
+            row.services
+        );
+        let object = Object::namespaced("IPAddressPool", &names.namespace, &row.pool);
+        Finding::new(Code::PoolMissing, vec![object], text)
+    })
 }
 
 /// Returns the line without findings.
@@ -74,8 +92,8 @@ fn outside(pool: &Pool, objects: &Objects) -> Option<String> {
     let ranges = objects.ranges_outside.get(&pool.name).filter(|ranges| !ranges.is_empty())?;
     Some(format!(
         "addresses of {} in IPAddressPool {} are in no subnet of the interfaces that announce \
-         them, so clients cannot find them: correct spec.addresses, or set spec.routed to true if a \
-         router has a route to the nodes",
+         them, so clients do not find them or the nodes have no route back: correct \
+         spec.addresses, or set spec.routed to true if routes exist",
         first_names(ranges),
         pool.name
     ))

@@ -170,6 +170,7 @@ fn objects(snapshot: Snapshot, unix_time: i64) -> Objects {
     Objects {
         installation,
         rows: state.service_rows(),
+        pool_rows: state.pool_rows(),
         served_by_others: state.served_by_others().cloned().collect(),
         ranges_outside: state.ranges_outside().clone(),
         nodes: state.nodes().cloned().collect(),

@@ -1,16 +1,17 @@
-//! The rule about Services that are not announced. Pure.
+//! Rules about Services that are not announced, or are announced with a warning. Pure.
 
 use std::collections::BTreeMap;
+
+use ferrolb_proto::controller::state::ServiceRow;
 
 use super::facts::ClusterFacts;
 use super::finding::{Code, Finding, Object};
 
-/// Returns one finding for each reason.
+/// Returns one finding for each reason, and one for the warnings.
 #[must_use]
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let rows = facts.objects.iter().flat_map(|objects| &objects.rows);
-    for row in rows.filter(|row| !row.announced) {
+    for row in served(facts).filter(|row| !row.announced) {
         reasons.entry(&row.reason).or_default().push(&row.service);
     }
     let finding = |(reason, services): (&str, Vec<&str>)| {
@@ -21,14 +22,38 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
         );
         Finding::new(Code::NotAnnounced, services.iter().map(|it| object(it)).collect(), text)
     };
-    reasons.into_iter().map(finding).collect()
+    reasons.into_iter().map(finding).chain(warned(facts)).collect()
+}
+
+fn served(facts: &ClusterFacts) -> impl Iterator<Item = &ServiceRow> {
+    let rows = facts.objects.iter().flat_map(|objects| &objects.rows);
+    rows.filter(|row| row.served)
+}
+
+/// Returns the finding about announced Services with warnings. Other findings name those that a
+/// contested status or a missing pool concerns.
+fn warned(facts: &ClusterFacts) -> Option<Finding> {
+    let is_reported = |row: &ServiceRow| ["StatusContested", "PoolMissing"].contains(&&*row.reason);
+    let rows = served(facts).filter(|row| row.announced && !is_reported(row));
+    let rows: Vec<_> = rows.filter(|row| !row.warnings.is_empty()).collect();
+    let (first, warning) = rows.first().and_then(|row| Some((row, row.warnings.first()?)))?;
+    let text = format!(
+        "announced Services with a warning: {}. {}: {warning}. See `kubectl ferrolb why {}`",
+        rows.len(),
+        first.service,
+        first.service
+    );
+    let objects = rows.iter().map(|row| object(&row.service)).collect();
+    Some(Finding::new(Code::ServiceWarning, objects, text))
 }
 
 /// Returns the line without findings.
 #[must_use]
 pub fn summary(facts: &ClusterFacts) -> String {
-    let rows = facts.objects.as_ref().map(|objects| objects.rows.len()).unwrap_or_default();
-    if rows == 0 { "none".to_owned() } else { format!("{rows} of {rows} announced") }
+    let rows = served(facts).count();
+    let others = facts.objects.iter().flat_map(|it| &it.rows).filter(|row| !row.served).count();
+    let others = if others == 0 { String::new() } else { format!(", {others} of other classes") };
+    if rows == 0 { format!("none{others}") } else { format!("{rows} of {rows} announced{others}") }
 }
 
 fn object(service: &str) -> Object {

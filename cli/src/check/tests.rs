@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ferrolb_proto::api::{
     self, ConditionStatus, InterfaceIssue, InterfaceIssueReason, KubeProxyState, KubeProxyStatus,
 };
-use ferrolb_proto::controller::state::{Config, Names, ServiceRow};
+use ferrolb_proto::controller::state::{Config, Names, PoolRow, ServiceRow};
 use ferrolb_proto::facts::{
     AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, RunningSpeakers, Service, Speaker,
     SpeakerInterface, stale_speakers,
@@ -47,10 +47,8 @@ fn row(service: &str, reason: &str) -> ServiceRow {
         service: service.to_owned(),
         announced: reason == "Announced",
         reason: reason.to_owned(),
-        since: None,
-        addresses: Vec::new(),
-        pool: None,
-        nodes: Vec::new(),
+        served: true,
+        ..ServiceRow::default()
     }
 }
 
@@ -211,8 +209,19 @@ fn bad() -> ClusterFacts {
         .map(BgpPeer::from)
         .unwrap(),
     ];
+    objects.pool_rows =
+        vec![PoolRow { pool: "old".to_owned(), services: 2, missing: true, ..PoolRow::default() }];
+    let warned = |service, reason| ServiceRow {
+        announced: true,
+        warnings: vec!["node1 announces it although it is draining".to_owned()],
+        ..row(service, reason)
+    };
     objects.rows = vec![
         row("default/web", "Announced"),
+        warned("default/cleared", "StatusContested"),
+        warned("default/old", "PoolMissing"),
+        warned("default/draining", "Announced"),
+        ServiceRow { served: false, ..row("default/of-others", "OtherClass") },
         row("shop/cart", "NoEndpoints"),
         row("shop/db", "NoEndpoints"),
     ];

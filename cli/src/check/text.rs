@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 
 use super::finding::{Finding, PAGE, Severity};
 use super::report::Report;
+use crate::table::{GOOD, PROBLEM, WARNING};
 
 /// Width of the column with the categories.
 const COLUMN: usize = 17;
 
 const fn sign(severity: Severity) -> char {
     match severity {
-        Severity::Problem => '✗',
-        Severity::Warning => '!',
+        Severity::Problem => PROBLEM,
+        Severity::Warning => WARNING,
     }
 }
 
@@ -27,7 +28,7 @@ pub fn text(report: &Report) -> String {
     for category in &report.categories {
         let name = category.category.name();
         let mut lines: Vec<_> = category.findings.iter().map(line).collect();
-        lines.extend(category.summary.iter().map(|summary| format!("✓ {summary}")));
+        lines.extend(category.summary.iter().map(|summary| format!("{GOOD} {summary}")));
         for (index, line) in lines.iter().enumerate() {
             let name = if index == 0 { name } else { "" };
             _ = writeln!(text, "{name:COLUMN$}{line}");

@@ -205,17 +205,26 @@ pub fn helm_uninstall(ferrolb: &str) -> String {
 /// Returns the commands that delete an installation by manifests. CustomResourceDefinitions remain,
 /// because all pools would be deleted with them.
 #[must_use]
-pub fn uninstall(ferrolb: &str) -> [String; 2] {
-    let label = "-l app.kubernetes.io/name=ferrolb";
+pub fn uninstall(ferrolb: &str) -> [String; 3] {
+    let named = |kinds: &str, names: &[String]| {
+        let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
+        format!("kubectl delete {kinds} {} --ignore-not-found", names.join(" "))
+    };
+    let roles = ["controller", "node-failure", "speaker"];
+    let policies = ["namespace", "status", "condition", "objects"];
     [
         format!(
             "kubectl -n {} delete deployment,daemonset,networkpolicy,poddisruptionbudget,role,\
-             rolebinding,serviceaccount {label}",
+             rolebinding,serviceaccount -l app.kubernetes.io/name=ferrolb",
             quoted(ferrolb)
         ),
-        format!(
-            "kubectl delete clusterrole,clusterrolebinding,validatingadmissionpolicy,\
-             validatingadmissionpolicybinding {label}"
+        named(
+            "clusterrole,clusterrolebinding",
+            &roles.map(|role| format!("ferrolb:{role}:{ferrolb}")),
+        ),
+        named(
+            "validatingadmissionpolicy,validatingadmissionpolicybinding",
+            &policies.map(|policy| format!("ferrolb-own-{policy}.{ferrolb}")),
         ),
     ]
 }

@@ -107,6 +107,17 @@ impl Speaker {
         self.interfaces.iter().filter(move |link| link.addresses.binary_search(&address).is_ok())
     }
 
+    /// Returns whether `subnets` of the interfaces has all subnets of a family. It lacks those of a
+    /// node that reports none but has an address: IPv6 addresses by DHCPv6 have no prefix.
+    #[must_use]
+    pub fn knows_subnets(&self, family: Family) -> bool {
+        let is_of_family = |address: &IpAddr| Family::of(*address) == family;
+        let mut subnets = self.interfaces.iter().flat_map(|interface| &interface.subnets);
+        let has_no_address =
+            || !self.host_addresses.is_empty() && !self.host_addresses.iter().any(is_of_family);
+        subnets.any(|subnet| subnet.family() == family) || has_no_address()
+    }
+
     /// Returns whether the speaker receives the hellos of a node, on any interface.
     #[must_use]
     pub fn receives_hellos_of(&self, node: &str) -> bool {

@@ -242,20 +242,19 @@ fn session_issue(
         was_established: false,
     });
     let port = desired.transport.as_ref().map_or(0, |transport| transport.remote_port);
+    let own_asn = if conf.local_asn == 0 { own_asn } else { conf.local_asn };
     if was_established && received.open == 0 && received.notification > 0 {
         SessionIssue::EndedByRouter
     } else if was_established && received.open == 0 && sent.notification > 0 {
         SessionIssue::EndedByNode
     } else if received.notification > 0 {
-        SessionIssue::RejectedByRouter {
-            own_asn: if conf.local_asn == 0 { own_asn } else { conf.local_asn },
-        }
+        SessionIssue::RejectedByRouter { own_asn }
     } else if sent.notification > 0 && received.open == 0 {
         SessionIssue::NotBgp { port }
     } else if sent.notification > 0 {
         SessionIssue::OpenRejected { peer_asn: conf.peer_asn }
     } else if sent.open > 0 {
-        SessionIssue::NoOpen
+        SessionIssue::NoOpen { own_asn }
     } else {
         SessionIssue::NoConnection { port, password: !conf.auth_password.is_empty() }
     }

@@ -60,10 +60,14 @@ pub enum SessionIssue {
     },
     /// The peer accepts the TCP connection and sends nothing.
     #[error(
-        "the router accepts the connection and sends no OPEN: check that it knows this node, and \
-         that TTL security is configured at both ends or at neither"
+        "the router accepts the connection and sends no OPEN: check that it knows this node with \
+         the AS {own_asn} (spec.myASN), and that TTL security is configured at both ends or at \
+         neither"
     )]
-    NoOpen,
+    NoOpen {
+        /// The AS of this node in the session.
+        own_asn: u32,
+    },
     /// The TCP connection cannot be established.
     #[error(
         "no connection to the router: check the route to it, and that it listens on port {port}{}",
@@ -234,7 +238,7 @@ impl SessionIssue {
             Self::RejectedByRouter { .. } => "RejectedByRouter",
             Self::NotBgp { .. } => "NotBGP",
             Self::OpenRejected { .. } => "OpenRejected",
-            Self::NoOpen => "NoOpen",
+            Self::NoOpen { .. } => "NoOpen",
             Self::NoConnection { .. } => "NoConnection",
             Self::BfdPortInUse => "BFDPortInUse",
             Self::BfdNoPackets => "BFDNoPackets",

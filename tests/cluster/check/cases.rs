@@ -155,7 +155,7 @@ EOF",
         "kubectl -n kube-system delete daemonset svclb-web",
     ),
     case(
-        Code::MinikubeTunnel,
+        Code::StatusWriter,
         "Service default/tunneled",
         r#"kubectl apply -f - <<'EOF'
 apiVersion: v1
@@ -261,6 +261,24 @@ spec: {addresses: [172.30.0.130/30]}
 EOF",
         "kubectl -n ferrolb-system delete fpool wide",
     ),
+    case(
+        Code::PoolMissing,
+        "IPAddressPool ferrolb-system/gone",
+        "kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: gone, namespace: ferrolb-system}
+spec: {addresses: [172.30.0.140/32]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: gone, annotations: {ferrolb.io/address-pool: gone}}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+EOF
+kubectl wait service gone --for=jsonpath='{.status.loadBalancer.ingress[0].ip}'=172.30.0.140
+kubectl -n ferrolb-system delete fpool gone",
+        "kubectl delete service gone",
+    ),
     case(Code::KubeProxyUnhealthy, "Node node9", MAKE_NODE, UNDO_NODE),
     case(Code::OneWayContact, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
     case(Code::HellosFiltered, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
@@ -292,6 +310,37 @@ metadata: {name: web}
 spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
 EOF",
         "kubectl delete service web",
+    ),
+    case(
+        Code::ServiceWarning,
+        "Service default/warned",
+        "kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: warned, namespace: ferrolb-system}
+spec: {addresses: [172.30.0.141/32]}
+---
+apiVersion: ferrolb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: warned, namespace: ferrolb-system}
+spec: {ipAddressPools: [warned]}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: warned
+  annotations: {ferrolb.io/address-pool: warned, ferrolb.io/endpoint-condition: Ready}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: warned-1, labels: {kubernetes.io/service-name: warned}}
+addressType: IPv4
+endpoints: [{addresses: [172.30.0.100], nodeName: node1, conditions: {ready: true}}]
+ports: [{port: 80}]
+EOF",
+        "kubectl delete service/warned endpointslice/warned-1
+kubectl -n ferrolb-system delete fpool/warned fl2/warned",
     ),
 ];
 

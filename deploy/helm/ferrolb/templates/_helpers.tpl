@@ -1,4 +1,4 @@
-{{/* Labels that select a component's pods: `include "ferrolb.selector" "controller"`. A cluster has
+{{/* Labels that select a component's pods: `include "ferrolb.selector" "controller"`. A namespace has
 one FerroLB, so the release is not among them. */}}
 {{- define "ferrolb.selector" -}}
 app.kubernetes.io/name: ferrolb
@@ -22,10 +22,16 @@ labels:
   {{- include "ferrolb.release" $root | nindent 2 }}
 {{- end }}
 
-{{/* Metadata of a cluster-scoped object. */}}
+{{/* Name of a ClusterRole and of its binding: `include "ferrolb.clusterRole" (list . "speaker")`. */}}
+{{- define "ferrolb.clusterRole" -}}
+ferrolb:{{ index . 1 }}:{{ (index . 0).Release.Namespace }}
+{{- end }}
+
+{{/* Their metadata, from component and name:
+`include "ferrolb.clusterMetadata" (list . "controller" "node-failure")`. */}}
 {{- define "ferrolb.clusterMetadata" -}}
 {{- $root := index . 0 -}}
-name: {{ index . 2 }}
+name: {{ include "ferrolb.clusterRole" (list $root (index . 2)) }}
 labels:
   {{- include "ferrolb.selector" (index . 1) | nindent 2 }}
   {{- include "ferrolb.release" $root | nindent 2 }}
@@ -55,7 +61,7 @@ labels:
 {{- end }}
 
 {{/* Role and ServiceAccount of a binding:
-`include "ferrolb.binding" (list . "ClusterRole" "ferrolb:speaker" "speaker")`. */}}
+`include "ferrolb.binding" (list . "Role" "speaker-bgp" "speaker")`. */}}
 {{- define "ferrolb.binding" -}}
 {{- $root := index . 0 -}}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ index . 1 }}, name: {{ index . 2 | quote }}}

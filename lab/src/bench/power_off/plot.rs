@@ -19,6 +19,10 @@ const LOST_MAX: f64 = 100.0;
 const SERIES: [(&str, &str); 2] =
     [("#c0392b", "--node-failure-endpoints=off"), ("#1f6fb2", "--node-failure-endpoints=services")];
 
+/// Colors for readers whose browser prefers dark pages.
+const DARK_MODE: &str = "<style>@media (prefers-color-scheme:dark){svg{fill:#e6edf3}\
+                         [fill=\"#fff\"]{fill:#0d1117}[stroke=\"#ccc\"]{stroke:#3d444d}}</style>";
+
 /// A panel: its title, and the numbers of lost connections in each second, for both series.
 pub(super) type Panel<'a> = (&'a str, [&'a [f64]; 2]);
 
@@ -27,6 +31,7 @@ pub(super) fn svg(panels: &[Panel<'_>]) -> String {
     let height = MARGIN_TOP + PANEL_DISTANCE * panels.len() as f64 + MARGIN_BOTTOM;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <title>Connections lost per second after a node loses power</title>\n{DARK_MODE}\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n"
     );
     for (position, (color, label)) in SERIES.iter().enumerate() {

@@ -16,8 +16,11 @@ use super::service::{Role, ServiceEntry};
 /// Number of changes by other clients within [`CONTEST_TIME`] after which the status of a Service
 /// counts as contested.
 pub(super) const CONTEST_CHANGES_MIN: usize = 3;
+/// Time within which the changes count.
+const CONTEST_TIME: Duration = Duration::from_secs(600);
 /// Time without a change by another client after which the status is not contested any more.
-pub(super) const CONTEST_TIME: Duration = Duration::from_secs(600);
+/// Longer than the pause between two changes of a client that reacts to each restored status.
+pub(super) const CONTEST_END: Duration = Duration::from_secs(25);
 
 /// Changes of one Service's addresses by other clients.
 #[derive(Debug, Default)]
@@ -47,7 +50,7 @@ impl Contest {
     /// Returns the time at which the contest ends if the other client changes nothing more; `None`
     /// if the status is not contested.
     fn end(&self) -> Option<Instant> {
-        self.changes.back().filter(|_| self.is_active()).map(|at| *at + CONTEST_TIME)
+        self.changes.back().filter(|_| self.is_active()).map(|at| *at + CONTEST_END)
     }
 }
 
@@ -76,7 +79,7 @@ impl State {
         self.contest_ends.extend(contest.end().map(|end| (end, key.clone())));
     }
 
-    /// Ends the contests in which the other client has changed nothing for [`CONTEST_TIME`].
+    /// Ends the contests in which the other client has changed nothing for [`CONTEST_END`].
     pub(super) fn end_contests(&mut self, now: Instant) {
         while self.contest_ends.first().is_some_and(|(end, _)| now >= *end)
             && let Some((_, key)) = self.contest_ends.pop_first()

@@ -12,10 +12,11 @@ use crate::api::{CustomResourceKind, StatusFields};
 use crate::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, L2Advertisement, Pool, Speaker,
 };
-use crate::range::AddressRange;
+use crate::range::{AddressRange, Family};
 use crate::store::Change;
 use crate::store::Store;
 
+use super::pools::AnnouncingSubnets;
 use super::write_queue::WriteQueue;
 use super::{State, bgp, pools, validity};
 use crate::controller::desired::{CustomResourceStatus, Status, Target};
@@ -148,23 +149,30 @@ impl State {
     fn ranges_outside_subnets(&self) -> BTreeMap<Box<str>, Vec<AddressRange>> {
         let resources = &self.custom_resources;
         let outside = |pool: &Pool| {
+            let mut subnets = AnnouncingSubnets::default();
             let selecting = resources.advertisements.values().filter(|ad| ad.selects_pool(pool));
-            let subnets = selecting.flat_map(|ad| self.announcing_subnets(ad)).collect();
+            selecting.for_each(|ad| self.add_announcing_subnets(ad, &mut subnets));
             pools::ranges_outside(pool, &subnets)
         };
         let pools = resources.pools.values().map(|pool| (pool.name.clone(), outside(pool)));
         pools.filter(|(_, ranges)| !ranges.is_empty()).collect()
     }
 
-    /// Returns the subnets of all interfaces on which an L2Advertisement announces.
-    fn announcing_subnets(&self, ad: &L2Advertisement) -> impl Iterator<Item = AddressRange> {
+    /// Adds the subnets of all interfaces on which an L2Advertisement announces.
+    fn add_announcing_subnets(&self, ad: &L2Advertisement, all: &mut AnnouncingSubnets) {
         let is_selected = |speaker: &&Speaker| {
             self.nodes.get(&*speaker.node).is_some_and(|node| ad.selects_node(&node.labels))
         };
-        let speakers = self.speakers.values().filter(is_selected);
-        let interfaces = speakers.flat_map(|speaker| &speaker.interfaces);
-        let announcing = interfaces.filter(|it| it.up && ad.selects_interface(&it.name));
-        announcing.flat_map(|interface| interface.subnets.iter().copied())
+        for speaker in self.speakers.values().filter(is_selected) {
+            let interfaces = speaker.interfaces.iter();
+            let announcing = interfaces.filter(|it| it.up && ad.selects_interface(&it.name));
+            let mut announcing = announcing.peekable();
+            if announcing.peek().is_some() {
+                let families = [Family::V4, Family::V6].into_iter();
+                all.families.extend(families.filter(|family| speaker.knows_subnets(*family)));
+            }
+            all.ranges.extend(announcing.flat_map(|interface| interface.subnets.iter()));
+        }
     }
 
     /// Compares the statuses of custom resources with the desired ones, and queues the necessary

@@ -8,17 +8,17 @@ use serde::Serialize;
 
 use super::State;
 use super::announced::{CheckContext, NodeVerdict, Reason};
-use super::messages::assigned::STATUS_CONTESTED;
+use super::messages::assigned::{self, ASSIGNED, STATUS_CONTESTED};
 use super::messages::join;
 use super::pool_addresses::AddressCounts;
 use super::service::{self, Role, ServiceEntry};
 use crate::api::ConditionStatus;
 use crate::controller::desired::NOT_WRITTEN;
-use crate::facts::{AssignedAddress, Key, ServiceConditionType};
+use crate::facts::{AssignedAddress, Key, Service, ServiceCondition, ServiceConditionType};
 use crate::range::AddressRange;
 
 /// A Service of type LoadBalancer, with its addresses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRow {
     /// Namespace and name.
@@ -36,6 +36,10 @@ pub struct ServiceRow {
     pub pool: Option<String>,
     /// The nodes that announce any of these addresses on layer 2, ascending.
     pub nodes: Vec<String>,
+    /// True if FerroLB serves the Service.
+    pub served: bool,
+    /// Problems that do not prevent the announcement.
+    pub warnings: Vec<String>,
 }
 
 /// The state of a Service, and its reasons.
@@ -48,8 +52,8 @@ pub struct Explanation {
     /// The state of the assignment: the facts, and the command or the change that helps. Empty if
     /// FerroLB does not serve the Service.
     pub assignment: String,
-    /// Problems that do not prevent the announcement.
-    pub warnings: Vec<String>,
+    /// Why FerroLB does not serve the Service; empty if it does.
+    pub not_served: String,
     /// The state of each address.
     pub explained: Vec<AddressExplanation>,
 }
@@ -69,13 +73,16 @@ pub struct AddressExplanation {
 }
 
 /// An IPAddressPool and the number of its addresses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolRow {
     /// Name of the pool.
     pub pool: String,
     /// Number of Services with addresses of the pool.
     pub services: u64,
+    /// True if the pool does not exist, and its Services keep their addresses for the rest of
+    /// `--pool-grace`.
+    pub missing: bool,
     /// IPv4 addresses.
     pub v4: PoolCounts,
     /// IPv6 addresses.
@@ -83,7 +90,7 @@ pub struct PoolRow {
 }
 
 /// Numbers of addresses of an IPAddressPool, in one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PoolCounts {
     /// Addresses that Services use.
     pub used: u64,
@@ -95,6 +102,8 @@ pub struct PoolCounts {
 
 /// Reason of a Service that FerroLB does not serve.
 const NOT_SERVED: &str = "NotServed";
+/// Reason of a Service whose class FerroLB does not serve.
+const OTHER_CLASS: &str = "OtherClass";
 
 /// Returns the assigned addresses that the status of a Service does not contain: the controller has
 /// not written them.
@@ -105,14 +114,24 @@ fn unwritten(entry: &ServiceEntry) -> Vec<IpAddr> {
     assigned.filter(is_missing).copied().collect()
 }
 
+/// Returns the written condition of a Service whose status another client repeatedly changes, which
+/// only the controller knows.
+fn contested(entry: &ServiceEntry) -> Option<&ServiceCondition> {
+    let written = entry.service.condition(ServiceConditionType::AddressAssigned);
+    written.filter(|condition| *condition.reason == *STATUS_CONTESTED)
+}
+
+/// Warning about such a Service. The state of the assignment names the client.
+const CONTESTED_WARNING: &str = "another client repeatedly changes the addresses in the status";
+
 impl State {
-    /// Returns all Services that FerroLB serves, by namespace and name.
+    /// Returns all Services of type LoadBalancer, by namespace and name.
     #[must_use]
     pub fn service_rows(&self) -> Vec<ServiceRow> {
         let stale = self.stale();
         self.with_check_context(&stale, |context| {
             let entries = self.services.iter().map(|(_, entry)| entry);
-            let listed = entries.filter(|entry| entry.role == Role::ServedByFerroLb);
+            let listed = entries.filter(|entry| entry.service.load_balancer);
             listed.map(|entry| self.service_row(entry, context)).collect()
         })
     }
@@ -139,14 +158,15 @@ impl State {
                 Explanation {
                     row,
                     assignment: self.assignment_text(entry),
-                    warnings: input.warning_texts(),
+                    not_served: self.not_served_text(entry),
                     explained: own.map(explain).collect(),
                 }
             })
         }))
     }
 
-    /// Returns all pools, by name.
+    /// Returns all pools by name, also those that do not exist and whose Services still have their
+    /// addresses.
     #[must_use]
     pub fn pool_rows(&self) -> Vec<PoolRow> {
         let counts =
@@ -154,10 +174,26 @@ impl State {
         let row = |(name, [v4, v6]): (Box<str>, [AddressCounts; 2])| PoolRow {
             services: self.counters.pools.get(&name).copied().unwrap_or(0),
             pool: name.into(),
+            missing: false,
             v4: counts(v4),
             v6: counts(v6),
         };
-        self.allocator.usage().into_iter().map(row).collect()
+        let mut rows: Vec<_> = self.allocator.usage().into_iter().map(row).collect();
+        let kept = self.services.iter().filter_map(|(_, entry)| entry.assignment.as_ref());
+        let kept = kept.filter(|assignment| assignment.pool_grace.is_some());
+        for name in kept.filter_map(|assignment| assignment.pool.as_deref()) {
+            match rows.iter_mut().find(|row| *row.pool == *name) {
+                Some(row) => row.services += 1,
+                None => rows.push(PoolRow {
+                    pool: name.to_owned(),
+                    services: 1,
+                    missing: true,
+                    ..PoolRow::default()
+                }),
+            }
+        }
+        rows.sort_by(|a, b| a.pool.cmp(&b.pool));
+        rows
     }
 
     /// Returns the Services that FerroLB would serve without another load balancer, which serves
@@ -178,6 +214,10 @@ impl State {
     /// Returns the state of the assignment; empty if FerroLB does not serve the Service.
     fn assignment_text(&self, entry: &ServiceEntry) -> String {
         let names = &self.config.names;
+        // Only the controller knows about another client that repeatedly changes the status.
+        if let Some(contested) = contested(entry) {
+            return contested.message.to_string();
+        }
         let unwritten = unwritten(entry);
         if !unwritten.is_empty() {
             return format!(
@@ -187,18 +227,35 @@ impl State {
                 names.namespace
             );
         }
-        // The contest of two clients about the status is known only to the controller.
-        let written = entry.service.condition(ServiceConditionType::AddressAssigned);
-        match written.filter(|condition| *condition.reason == *STATUS_CONTESTED) {
-            Some(contested) => contested.message.to_string(),
-            None => service::assigned_text(entry, names).unwrap_or_default(),
+        service::assigned_text(entry, names).unwrap_or_default()
+    }
+
+    /// Returns why FerroLB does not serve a Service; empty if FerroLB serves it, or another load
+    /// balancer does and `assignment_text` names it.
+    fn not_served_text(&self, entry: &ServiceEntry) -> String {
+        let Service { load_balancer, class, .. } = &entry.service;
+        if !matches!(entry.role, Role::Foreign | Role::Left) {
+            return String::new();
         }
+        if !load_balancer {
+            return "its spec.type is not LoadBalancer".to_owned();
+        }
+        let mut served = self.config.classes.join(", ");
+        if self.config.default_implementation {
+            served.push_str(", and Services without a class");
+        }
+        let class = class.as_deref().unwrap_or("not set");
+        format!(
+            "its spec.loadBalancerClass is {class}, and FerroLB serves {served}. Kubernetes does not \
+             permit a change of the class: delete the Service, and create it with another one"
+        )
     }
 
     fn service_row(&self, entry: &ServiceEntry, context: &CheckContext<'_>) -> ServiceRow {
         let service = &entry.service;
         let written = |kind| service.condition(kind);
-        let row = |announced, reason: &str, kind, nodes| ServiceRow {
+        let assignment = entry.assignment.as_ref();
+        let row = |announced, reason: &str, kind, nodes, warnings: Vec<String>| ServiceRow {
             service: service.key.to_string(),
             announced,
             reason: reason.to_owned(),
@@ -206,28 +263,37 @@ impl State {
             addresses: service.assigned.iter().map(|assigned| assigned.address).collect(),
             pool: entry.pool_name().map(Into::into),
             nodes,
+            served: entry.role == Role::ServedByFerroLb,
+            warnings: assignment.into_iter().flat_map(assigned::warnings).chain(warnings).collect(),
         };
         let kind = ServiceConditionType::AddressAssigned;
+        let contest = contested(entry).map(|_| STATUS_CONTESTED);
         if !unwritten(entry).is_empty() {
-            return row(false, NOT_WRITTEN, kind, Vec::new());
+            return row(false, contest.unwrap_or(NOT_WRITTEN), kind, Vec::new(), Vec::new());
         }
-        let is_satisfied = entry.assignment.as_ref().is_some_and(|it| it.satisfied);
+        let is_satisfied = assignment.is_some_and(|it| it.satisfied);
         if service.assigned.is_empty() || !is_satisfied {
-            let reason = service::decided_reason(entry).unwrap_or(NOT_SERVED);
-            return row(false, reason, kind, Vec::new());
+            let other = if service.load_balancer { OTHER_CLASS } else { NOT_SERVED };
+            let reason = service::decided_reason(entry).unwrap_or(other);
+            return row(false, reason, kind, Vec::new(), Vec::new());
         }
         self.with_diagnosis_input(entry, context, |input| {
-            let reasons = service
-                .assigned
-                .iter()
-                .map(|assigned| input.diagnose(assigned.address, assigned.mode).0.reason());
-            let worst = reasons.min().unwrap_or(Reason::Pending);
-            row(
-                worst.status() == ConditionStatus::True,
-                worst.name(),
-                ServiceConditionType::Announced,
-                input.owning_nodes(),
-            )
+            let (diagnosed, _) = input.diagnoses();
+            let (mut warnings, _) = input.warning_texts(&diagnosed);
+            let worst = diagnosed.first().map_or(Reason::Pending, |(it, _)| it.reason());
+            let nodes = input.owning_nodes();
+            if worst != Reason::Announced {
+                let announced = ServiceConditionType::Announced;
+                let is_announced = worst.status() == ConditionStatus::True;
+                return row(is_announced, worst.name(), announced, nodes, warnings);
+            }
+            // The address is announced, but another client or the missing pool may end that.
+            warnings.extend(contest.map(|_| CONTESTED_WARNING.to_owned()));
+            let assigned = contest.or_else(|| service::decided_reason(entry));
+            match assigned.filter(|reason| *reason != ASSIGNED) {
+                Some(reason) => row(true, reason, kind, nodes, warnings),
+                None => row(true, worst.name(), ServiceConditionType::Announced, nodes, warnings),
+            }
         })
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::api::{CustomResourceKind, StatusFields};
 use crate::facts::{Pool, PoolProblem};
-use crate::range::{AddressRange, AddressSet};
+use crate::range::{AddressRange, AddressSet, Family};
 
 use super::alloc::{Allocator, SkipReason};
 use super::custom_resources::StatusResource;
@@ -57,15 +57,23 @@ pub(super) fn faults<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeMap<Box<
     faults
 }
 
+/// The subnets of the interfaces that announce a pool.
+#[derive(Debug, Default)]
+pub(super) struct AnnouncingSubnets {
+    pub(super) ranges: BTreeSet<AddressRange>,
+    /// The families whose subnets are known.
+    pub(super) families: BTreeSet<Family>,
+}
+
 /// Returns the ranges of a pool with addresses that are in none of these subnets, unless the pool
-/// is routed. Excluded addresses do not count, and ranges of a family without any subnet are left
-/// out.
-pub(super) fn ranges_outside(pool: &Pool, subnets: &BTreeSet<AddressRange>) -> Vec<AddressRange> {
-    let has_subnet = |range: &&AddressRange| subnets.iter().any(|it| it.family() == range.family());
-    let checked = || pool.ranges.iter().filter(|_| !pool.routed).filter(has_subnet);
+/// is routed. Excluded addresses do not count, and ranges of a family whose subnets are not known
+/// are left out.
+pub(super) fn ranges_outside(pool: &Pool, subnets: &AnnouncingSubnets) -> Vec<AddressRange> {
+    let is_known = |range: &&AddressRange| subnets.families.contains(&range.family());
+    let checked = || pool.ranges.iter().filter(|_| !pool.routed).filter(is_known);
     let mut outside = AddressSet::default();
     checked().for_each(|range| outside.insert(*range));
-    pool.excluded.iter().chain(subnets).for_each(|range| outside.remove(*range));
+    pool.excluded.iter().chain(&subnets.ranges).for_each(|range| outside.remove(*range));
     checked().filter(|range| outside.lowest_in(range).is_some()).copied().collect()
 }
 

@@ -90,7 +90,7 @@ fn message_counters_determine_the_issue_of_a_session() {
     for (sent, received, password, issue) in [
         (none, none, "", SessionIssue::NoConnection { port: 179, password: false }),
         (none, none, "hush", SessionIssue::NoConnection { port: 179, password: true }),
-        (open, none, "", SessionIssue::NoOpen),
+        (open, none, "", SessionIssue::NoOpen { own_asn: 64512 }),
         (refusal, open, "", SessionIssue::OpenRejected { peer_asn: 64513 }),
         (refusal, none, "", SessionIssue::NotBgp { port: 179 }),
         (open, refusal, "", SessionIssue::RejectedByRouter { own_asn: 64512 }),
@@ -152,7 +152,7 @@ fn an_issue_ends_with_the_next_session_or_a_timeout() {
     // Lower counters belong to a new session.
     assert_eq!(
         issue_at(observed_with_counters(GobgpState::Active, [1, 0], [0, 0]), 25),
-        Some(SessionIssue::NoOpen)
+        Some(SessionIssue::NoOpen { own_asn: 64512 })
     );
 }
 
@@ -164,13 +164,16 @@ fn each_transition_of_a_session_is_reported_once() {
     };
     let (up, down) = (
         report(BgpSessionState::Established, None),
-        report(BgpSessionState::Active, Some(SessionIssue::NoOpen)),
+        report(BgpSessionState::Active, Some(SessionIssue::NoOpen { own_asn: 64512 })),
     );
     assert_eq!(transitions(None, &down), [], "the session was never established");
     assert_eq!(transitions(Some(&down), &up), [("tor", None)]);
     assert_eq!(transitions(None, &up), [("tor", None)]);
     assert_eq!(transitions(Some(&up), &up), []);
-    assert_eq!(transitions(Some(&up), &down), [("tor", Some(SessionIssue::NoOpen.to_string()))]);
+    assert_eq!(
+        transitions(Some(&up), &down),
+        [("tor", Some(SessionIssue::NoOpen { own_asn: 64512 }.to_string()))]
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ const fn exhaustive(issue: &SessionIssue) {
         | SessionIssue::RejectedByRouter { .. }
         | SessionIssue::NotBgp { .. }
         | SessionIssue::OpenRejected { .. }
-        | SessionIssue::NoOpen
+        | SessionIssue::NoOpen { .. }
         | SessionIssue::NoConnection { .. }
         | SessionIssue::BfdPortInUse
         | SessionIssue::BfdNoPackets
@@ -74,9 +74,9 @@ fn router_issues() -> Vec<Row> {
             "this node rejected the router's OPEN, or the hold time expired: check that the router's AS is 64513, or correct spec.peerASN",
         ),
         (
-            Issue::NoOpen,
+            Issue::NoOpen { own_asn: 64500 },
             "NoOpen",
-            "the router accepts the connection and sends no OPEN: check that it knows this node, and that TTL security is configured at both ends or at neither",
+            "the router accepts the connection and sends no OPEN: check that it knows this node with the AS 64500 (spec.myASN), and that TTL security is configured at both ends or at neither",
         ),
         (
             Issue::NoConnection { port: 179, password: false },

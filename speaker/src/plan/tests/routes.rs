@@ -161,7 +161,7 @@ fn the_status_has_the_state_and_prefixes_of_each_session() {
         (session.state, session.prefixes, session.since, reasons(&session.issues))
     };
     assert_eq!(session(&state), (BgpSessionState::Idle, 0, None, String::new()));
-    let issue = Some(SessionIssue::NoOpen);
+    let issue = Some(SessionIssue::NoOpen { own_asn: 64500 });
     let failed_report =
         SessionReport { state: BgpSessionState::Active, issue, ..SessionReport::default() };
     report(&mut state, failed_report);

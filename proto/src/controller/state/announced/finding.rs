@@ -37,6 +37,9 @@ pub(super) struct DesiredCondition {
     pub(super) reported: ReportedAddresses,
 }
 
+/// A diagnosis, and the addresses to which it applies.
+pub(in crate::controller::state) type Diagnosed<'a> = (Diagnosis<'a>, Vec<IpAddr>);
+
 /// The facts that decide a Service's condition.
 pub(in crate::controller::state) struct DiagnosisInput<'a> {
     pub(super) service: &'a Service,
@@ -59,16 +62,7 @@ pub(in crate::controller::state) struct DiagnosisInput<'a> {
 impl DiagnosisInput<'_> {
     /// Returns the condition for the Service, which must have at least one address.
     pub(super) fn desired_condition(&self, names: &Names) -> DesiredCondition {
-        let mut parts: Vec<(Diagnosis<'_>, Vec<IpAddr>)> = Vec::new();
-        let mut all_settled = true;
-        for assigned in &self.service.assigned {
-            let (diagnosis, settled) = self.diagnose(assigned.address, assigned.mode);
-            all_settled &= settled;
-            match parts.iter_mut().find(|(same, _)| *same == diagnosis) {
-                Some((_, addresses)) => addresses.push(assigned.address),
-                None => parts.push((diagnosis, vec![assigned.address])),
-            }
-        }
+        let (parts, all_settled) = self.diagnoses();
         let mut reported = ReportedAddresses::default();
         for (diagnosis, addresses) in &parts {
             if diagnosis.is_announced() {
@@ -77,13 +71,11 @@ impl DiagnosisInput<'_> {
                 reported.foreign.extend(addresses);
             }
         }
-        // The worst diagnosis comes first, because its reason becomes the reason of the condition.
-        parts.sort_by_key(|(diagnosis, _)| diagnosis.reason());
         let reason = parts.first().map_or(Reason::Pending, |(diagnosis, _)| diagnosis.reason());
         let is_announced = reason == Reason::Announced;
-        let warnings = self.warnings(is_announced);
+        let (warnings, is_flawed) = self.warning_texts(&parts);
         let texts = parts.iter().map(|(diagnosis, addresses)| diagnosis.text(addresses, names));
-        let texts = texts.chain(warnings.all.iter().map(ToString::to_string));
+        let texts = texts.chain(warnings);
         let message = ConditionMessage::new(texts.collect::<Vec<_>>().join(SEPARATOR));
         let condition = Condition {
             status: reason.status(),
@@ -93,7 +85,7 @@ impl DiagnosisInput<'_> {
         };
         let delay = if reason == Reason::SpeakersNotRunning {
             RESTART_DELAY
-        } else if all_settled && is_announced && !warnings.flawed {
+        } else if all_settled && is_announced && !is_flawed {
             Duration::ZERO
         } else {
             CONDITION_DELAY
@@ -101,12 +93,35 @@ impl DiagnosisInput<'_> {
         DesiredCondition { condition, delay, reported }
     }
 
-    /// Returns the problems of the Service that do not prevent its announcement.
-    pub(in crate::controller::state) fn warning_texts(&self) -> Vec<String> {
-        let is_announced = self.service.assigned.iter().all(|assigned| {
-            self.diagnose(assigned.address, assigned.mode).0.reason() == Reason::Announced
-        });
-        self.warnings(is_announced).all.iter().map(ToString::to_string).collect()
+    /// Returns the diagnoses of all addresses, the worst first, each with its addresses. Also
+    /// returns whether all of them are settled.
+    pub(in crate::controller::state) fn diagnoses(&self) -> (Vec<Diagnosed<'_>>, bool) {
+        let mut all: Vec<Diagnosed<'_>> = Vec::new();
+        let mut all_settled = true;
+        for assigned in &self.service.assigned {
+            let (diagnosis, settled) = self.diagnose(assigned.address, assigned.mode);
+            all_settled &= settled;
+            match all.iter_mut().find(|(same, _)| *same == diagnosis) {
+                Some((_, addresses)) => addresses.push(assigned.address),
+                None => all.push((diagnosis, vec![assigned.address])),
+            }
+        }
+        all.sort_by_key(|(diagnosis, _)| diagnosis.reason());
+        (all, all_settled)
+    }
+
+    /// Returns the problems of the Service that do not prevent its announcement, and whether a node
+    /// with a [`Flaw`](crate::controller::state::messages::warning::Flaw) announces it.
+    pub(in crate::controller::state) fn warning_texts(
+        &self,
+        diagnosed: &[Diagnosed<'_>],
+    ) -> (Vec<String>, bool) {
+        let reason = diagnosed.first().map(|(diagnosis, _)| diagnosis.reason());
+        let general = self.warnings(reason == Some(Reason::Announced));
+        let mut texts: Vec<_> = diagnosed.iter().flat_map(|(it, _)| it.warnings()).collect();
+        texts.dedup();
+        texts.extend(general.all.iter().map(ToString::to_string));
+        (texts, general.flawed)
     }
 
     /// Returns the diagnosis of one address, and whether the diagnosis is settled: no owner and no
@@ -177,7 +192,13 @@ impl DiagnosisInput<'_> {
             InterfaceIssueReason::KernelAnswers => None,
             InterfaceIssueReason::HellosFiltered => filtered(node.as_deref().unwrap_or(mac)),
             InterfaceIssueReason::StaleNeighborProxy => {
-                Some(OwnerIssue::StaleNeighborProxy { mac })
+                let speaker = node.as_deref().and_then(|node| live_speakers?.of(node));
+                let has = |it: &&Speaker| it.host_addresses.contains(&issue.address);
+                Some(
+                    speaker.filter(has).map_or(OwnerIssue::StaleNeighborProxy { mac }, |speaker| {
+                        OwnerIssue::NodeHasAddress { node: &speaker.node, mac }
+                    }),
+                )
             }
             InterfaceIssueReason::MulticastJoinFailed => {
                 Some(OwnerIssue::MulticastJoinFailed { node: at.node, group: mac })
@@ -297,6 +318,10 @@ impl DiagnosisInput<'_> {
             }
         }
         if eligible.is_empty() {
+            if causes.counts.contains_key(&Cause::NotSelected) {
+                causes.advertisements =
+                    layer2.advertisements().iter().map(|it| &*it.name).collect();
+            }
             causes.endpoints = self.local_endpoints(layer2.address(), &causes, |node| match layer2
                 .eligibility(self.cluster, node)
             {

@@ -93,12 +93,15 @@ impl<'a> LiveSpeakers<'a> {
         self.interfaces().flat_map(issues_of).filter(move |(_, issue)| issue.address == address)
     }
 
-    /// Returns the subnets, in the family of an address, of all interfaces that announce it.
-    pub(super) fn subnets_around(&self, address: IpAddr) -> Vec<AddressRange> {
-        let announcing =
-            self.interfaces().filter(|(_, it)| it.addresses.binary_search(&address).is_ok());
-        let subnets = announcing.flat_map(|(_, interface)| interface.subnets.iter().copied());
-        subnets.filter(|subnet| subnet.family() == Family::of(address)).collect()
+    /// Returns the subnets, in the family of an address, of all interfaces that announce it. `None`
+    /// if no node that announces it knows its subnets of the family.
+    pub(super) fn subnets_around(&self, address: IpAddr) -> Option<Vec<AddressRange>> {
+        let family = Family::of(address);
+        let knowing = self.live.iter().filter(|speaker| speaker.knows_subnets(family));
+        let mut announcing = knowing.flat_map(|it| it.interfaces_with(address)).peekable();
+        announcing.peek()?;
+        let subnets = announcing.flat_map(|interface| interface.subnets.iter().copied());
+        Some(subnets.filter(|subnet| subnet.family() == family).collect())
     }
 
     /// Returns the node with an interface that has this hardware address.

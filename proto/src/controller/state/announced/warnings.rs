@@ -43,7 +43,10 @@ impl DiagnosisInput<'_> {
             .map(|(family, _)| *family)
             .collect();
         let flawed = self.flawed(&everywhere);
-        let label_ignored = self.cluster.ignores_label().then_some(Warning::LabelIgnored);
+        // A single node must ignore the label, so nothing could be better there.
+        let has_others = || self.cluster.nodes().nth(1).is_some();
+        let is_ignored = self.cluster.ignores_label() && has_others();
+        let label_ignored = is_ignored.then_some(Warning::LabelIgnored);
         let is_flawed = !flawed.is_empty();
         let flawed = is_flawed.then_some(Warning::Flawed(flawed));
         let first = failing.into_iter().map(|(_, warning)| warning);
@@ -69,8 +72,8 @@ impl DiagnosisInput<'_> {
             if pool.routed {
                 continue;
             }
-            let known = live_speakers.subnets_around(address);
-            if known.is_empty() || known.iter().any(|subnet| subnet.contains(address)) {
+            let Some(known) = live_speakers.subnets_around(address) else { continue };
+            if known.iter().any(|subnet| subnet.contains(address)) {
                 continue;
             }
             addresses.push(address);

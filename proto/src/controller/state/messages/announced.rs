@@ -92,6 +92,8 @@ pub(in crate::controller::state) enum OwnerIssue<'a> {
     },
     /// A device with this MAC still replies for the failed owner.
     StaleNeighborProxy { mac: &'a str },
+    /// This node, which does not announce the address, has it on an interface.
+    NodeHasAddress { node: &'a str, mac: &'a str },
     /// The owner could not join this multicast group.
     MulticastJoinFailed { node: &'a str, group: &'a str },
 }
@@ -134,8 +136,8 @@ impl Display for OwnerIssue<'_> {
             Self::HellosFiltered { at: Reporter { node, interface }, from, has_second_path } => {
                 write!(
                     f,
-                    ", but frames of EtherType 0x88B5 from {from} do not arrive at {node} \
-                     ({interface}, HellosFiltered): let packet filters and switches pass them"
+                    "frames of EtherType 0x88B5 from {from} do not arrive at {node} ({interface}, \
+                     HellosFiltered): let packet filters and switches pass them"
                 )?;
                 if *has_second_path {
                     return Ok(());
@@ -147,13 +149,18 @@ impl Display for OwnerIssue<'_> {
             }
             Self::StaleNeighborProxy { mac } => write!(
                 f,
-                ", but {mac} still replies for the failed owner: clear the neighbor table of that \
+                "{mac} still replies for the failed owner: clear the neighbor table of that \
                  device, or disable its proxy"
+            ),
+            Self::NodeHasAddress { node, mac } => write!(
+                f,
+                "{node} ({mac}) also replies, because an interface of it has the address: remove it \
+                 there"
             ),
             Self::MulticastJoinFailed { node, group } => write!(
                 f,
-                ", but {node} could not join multicast group {group}, so neighbor solicitations \
-                 may not reach it: see its speaker log"
+                "{node} could not join multicast group {group}, so neighbor solicitations may not \
+                 reach it: see its speaker log"
             ),
         }
     }
@@ -239,12 +246,24 @@ impl Finding<'_> {
         }
     }
 
+    /// Returns the problems of an address that is announced nevertheless.
+    fn warnings(&self) -> Vec<String> {
+        let Self::Owned { owners, partitioned, issue } = self else { return Vec::new() };
+        let nodes: Vec<_> = owners.iter().map(|owner| owner.node).collect();
+        let partition = partitioned.then(|| {
+            format!(
+                "the speakers of {} do not receive each other's hellos: check the network between \
+                 them",
+                list(&nodes)
+            )
+        });
+        partition.into_iter().chain(issue.as_ref().map(ToString::to_string)).collect()
+    }
+
     /// Returns where the address is announced; `None` if it is not announced.
     fn location(&self) -> Option<String> {
         match self {
-            Self::Owned { owners, partitioned, issue } => {
-                Some(owned(owners, *partitioned, issue.as_ref()))
-            }
+            Self::Owned { owners, .. } => Some(format!("from {}", owners_text(owners))),
             Self::Routed { from, to, depreferred, overridden } => {
                 Some(routed(from, to, depreferred, overridden))
             }
@@ -373,6 +392,12 @@ impl Diagnosis<'_> {
         self.first.reason()
     }
 
+    /// Returns the problems of an address that is announced nevertheless.
+    pub(in crate::controller::state) fn warnings(&self) -> Vec<String> {
+        let second = self.second.iter().flat_map(Finding::warnings);
+        self.first.warnings().into_iter().chain(second).collect()
+    }
+
     /// Returns the part of the message about these addresses.
     pub(in crate::controller::state) fn text(&self, addresses: &[IpAddr], names: &Names) -> String {
         let text = self.first.text(&join(addresses), names);
@@ -410,16 +435,6 @@ fn owned_by(owners: &[Owner<'_>]) -> String {
         return ", and no node announces it".to_owned();
     }
     format!(", announced from {}", owners_text(owners))
-}
-
-fn owned(owners: &[Owner<'_>], partitioned: bool, issue: Option<&OwnerIssue<'_>>) -> String {
-    let partition = if partitioned {
-        ", whose speakers do not receive each other's hellos: check the network between them"
-    } else {
-        ""
-    };
-    let issue = issue.map_or_else(String::new, ToString::to_string);
-    format!("from {}{partition}{issue}", owners_text(owners))
 }
 
 fn routed(

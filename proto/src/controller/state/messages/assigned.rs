@@ -111,11 +111,19 @@ fn decided(
             Some(SharingParameters::of(service).to_string()).filter(|text| !text.is_empty()),
         );
         parts.extend(proxy(service, assignment));
-        parts.extend(missing_pool(assignment));
-        parts.extend(assignment.hosts.iter().map(also_of_host));
+        parts.extend(warnings(assignment));
         parts.extend(contest.map(contested));
     }
     parts.join(SEPARATOR)
+}
+
+/// Returns the problems of addresses that the Service keeps: their pool does not exist, or a host
+/// has one of them, too.
+pub(in crate::controller::state) fn warnings(
+    assignment: &Assignment,
+) -> impl Iterator<Item = String> {
+    let hosts = assignment.hosts.iter().map(also_of_host);
+    missing_pool(assignment).into_iter().chain(hosts)
 }
 
 /// Returns the part of the message about `ipMode: Proxy`, if the addresses have this mode.

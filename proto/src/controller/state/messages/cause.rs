@@ -37,6 +37,8 @@ pub(in crate::controller::state) struct Causes<'a> {
     /// The first node that has the cause [`Cause::NoInterface`], and the interfaces that its
     /// speaker reports.
     pub(in crate::controller::state) interfaces: Option<(&'a str, Vec<&'a str>)>,
+    /// The L2Advertisements of the address; empty for BGP.
+    pub(in crate::controller::state) advertisements: Vec<&'a str>,
     /// With `externalTrafficPolicy: Local`, the place of the eligible endpoints.
     pub(in crate::controller::state) endpoints: Option<LocalEndpoints<'a>>,
 }
@@ -73,15 +75,29 @@ impl Causes<'_> {
                 return text + ". The eligible endpoints have no nodeName, so they are on no node";
             }
             Some(LocalEndpoints::On(node, cause)) => {
-                return format!("{text}. Endpoints are on {node}: {}", cause.remedy(names, node));
+                return format!(
+                    "{text}. Endpoints are on {node}: {}",
+                    self.remedy(cause, names, node)
+                );
             }
             None => {}
         }
         // The message ends with the remedy for the most frequent cause. If several causes are
         // equally frequent, the first one counts.
         let most = self.counts.iter().rev().max_by_key(|(_, count)| **count);
-        let remedy = |cause: &Cause| format!(": {}", cause.remedy(names, ANY_NODE));
+        let remedy = |cause: &Cause| format!(": {}", self.remedy(*cause, names, ANY_NODE));
         text + &most.map_or_else(String::new, |(cause, _)| remedy(cause))
+    }
+
+    /// Returns the command or the change that helps to make a node eligible.
+    fn remedy(&self, cause: Cause, names: &Names, node: &str) -> Cow<'static, str> {
+        match (cause, &*self.advertisements) {
+            (Cause::NotSelected, [_, ..]) => Cow::Owned(format!(
+                "change spec.nodeSelectors of L2Advertisement {}",
+                NamesWithCount(&self.advertisements, NAMED_MAX)
+            )),
+            _ => cause.remedy(names, node),
+        }
     }
 }
 

@@ -87,8 +87,8 @@ impl Display for PoolMessage<'_> {
                 write!(
                     f,
                     "{SEPARATOR}addresses of {} are in no subnet of the interfaces that announce \
-                     this pool: correct spec.addresses, or set spec.routed to true if a router has \
-                     a route",
+                     this pool, so clients do not find them or get no reply: correct \
+                     spec.addresses, or set spec.routed to true if routes exist",
                     FirstNames(outside)
                 )
             }

@@ -89,6 +89,13 @@ impl Display for Warning<'_> {
                      one eligible"
                 )
             }
+            Self::OutsideSubnets { addresses, pool, subnets } if subnets.is_empty() => write!(
+                f,
+                "no interface that announces {} has a subnet of this family, so the nodes have no \
+                 route back to clients there: give the interface an address, or set spec.routed of \
+                 IPAddressPool {pool} to true if the nodes have a route",
+                join(addresses)
+            ),
             Self::OutsideSubnets { addresses, pool, subnets } => write!(
                 f,
                 "no interface that announces {} has a subnet with it ({}): correct spec.addresses \

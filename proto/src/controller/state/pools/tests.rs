@@ -166,16 +166,19 @@ fn a_valid_pool_lists_the_addresses_that_it_skips() {
 fn ranges_outside_all_subnets_are_reported_unless_the_pool_is_routed() {
     let ranges = ["10.0.0.10-10.0.0.20", "10.0.0.200-10.0.1.9", "10.9.0.0/24", "fd00::/64"];
     let lan = pool("lan", &ranges);
-    let subnets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
     let outside = |pool: &Pool, texts: &[&str]| {
-        let ranges = ranges_outside(pool, &subnets(texts));
+        let ranges: BTreeSet<AddressRange> = texts.iter().map(|it| it.parse().unwrap()).collect();
+        let families = ranges.iter().map(AddressRange::family).collect();
+        let ranges = ranges_outside(pool, &AnnouncingSubnets { ranges, families });
         ranges.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let expected = ["10.0.0.200-10.0.1.9", "10.9.0.0-10.9.0.255"];
-    assert_eq!(outside(&lan, &["10.0.0.0/24"]), expected, "no interface has an IPv6 subnet");
+    assert_eq!(outside(&lan, &["10.0.0.0/24"]), expected, "IPv6 subnets are not known");
     assert_eq!(outside(&lan, &["10.0.0.0/16", "fd01::/64"]).len(), 2);
     assert_eq!(outside(&lan, &["10.0.0.0/8", "fd00::/64"]), Vec::<String>::new());
     assert_eq!(outside(&lan, &[]), Vec::<String>::new(), "the subnets are not known");
+    let without = AnnouncingSubnets { families: [Family::V4].into(), ..Default::default() };
+    assert_eq!(ranges_outside(&lan, &without), lan.ranges[..3], "no interface has an IPv4 subnet");
     let racks = pool("racks", &["10.0.0.0/23"]);
     assert_eq!(outside(&racks, &["10.0.0.0/24", "10.0.1.0/24"]), Vec::<String>::new());
     let excluded = vec!["10.0.1.0/24".parse().unwrap()];

@@ -1,7 +1,7 @@
 //! Tests of statuses that another client clears or replaces.
 
 use super::*;
-use crate::controller::state::contest::CONTEST_TIME;
+use crate::controller::state::contest::CONTEST_END;
 use crate::controller::state::write_queue::RESTORE_INTERVAL;
 
 fn lan() -> Cluster {
@@ -54,7 +54,7 @@ fn a_cleared_status_is_restored_at_once_and_the_condition_says_so() {
     assert_eq!(reasons, [("StatusContested", true)], "one Event tells it");
     assert_eq!(cluster.state.metric_values().services, [("Assigned", 0), ("StatusContested", 1)]);
 
-    cluster.advance(CONTEST_TIME - Duration::from_secs(1));
+    cluster.advance(CONTEST_END - Duration::from_secs(1));
     assert_eq!((cluster.write_services(), &*cluster.reason("a")), (0, "StatusContested"));
     cluster.advance(Duration::from_secs(2));
     assert_eq!((cluster.write_services(), &*cluster.reason("a")), (1, "Assigned"));

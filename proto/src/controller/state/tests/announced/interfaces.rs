@@ -38,6 +38,36 @@ fn an_address_outside_the_subnets_is_reported_unless_the_pool_is_routed() {
 }
 
 #[test]
+fn an_interface_without_a_subnet_of_the_family_is_reported_if_the_subnets_are_known() {
+    let hosts: [&[&str]; 3] = [&["fd00::5"], &["192.168.7.5", "fd00::5"], &[]];
+    for (host_addresses, reported) in hosts.into_iter().zip([true, false, false]) {
+        let mut cluster = with_subnets(&[]);
+        for (node, addresses) in [("n1", &["10.0.0.0"][..]), ("n2", &[]), ("n3", &[])] {
+            let hosts = host_addresses.iter().map(|text| text.parse().unwrap()).collect();
+            let reporting = Speaker { host_addresses: hosts, ..speaker(node, addresses) };
+            report_speaker(&mut cluster, reporting);
+        }
+        cluster.settle();
+        let (_, message) = reason_and_message(&cluster, "a");
+        let warning = "no interface that announces 10.0.0.0 has a subnet of this family";
+        assert_eq!(message.contains(warning), reported, "{host_addresses:?}: {message}");
+        assert_eq!(pool_reason(&cluster) == "OutsideSubnets", reported, "{host_addresses:?}");
+    }
+    // eth1 has no address, and eth0 shows that the subnets of the node are known.
+    let mut cluster = with_subnets(&[]);
+    let mut two = speaker("n1", &["10.0.0.0"]);
+    let mut eth0 = SpeakerInterface { name: "eth0".into(), ..two.interfaces[0].clone() };
+    two.interfaces[0].name = "eth1".into();
+    eth0.addresses = [].into();
+    eth0.subnets = ["192.168.7.0/24".parse().unwrap()].into();
+    two.interfaces = [eth0, two.interfaces[0].clone()].into();
+    report_speaker(&mut cluster, two);
+    cluster.settle();
+    let (_, message) = reason_and_message(&cluster, "a");
+    assert!(message.contains("so the nodes have no route back"), "{message}");
+}
+
+#[test]
 fn a_node_without_ipv6_is_no_candidate_for_an_ipv6_address() {
     let mut topology = Topology {
         services: vec![Service { families: vec![Family::V6], ..service("a") }],

@@ -344,14 +344,14 @@ fn issues() -> Vec<ReasonCase> {
             with_issue(&[ADDRESS], InterfaceIssueReason::StaleNeighborProxy, None),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but 02:00:00:00:00:99 still replies"],
+            &["from n2 (eth0); 02:00:00:00:00:99 still replies"],
         ),
         (
             "a failed multicast join",
             with_issue(&[ADDRESS], InterfaceIssueReason::MulticastJoinFailed, None),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but n2 could not join multicast group 02:00:00:00:00:99"],
+            &["from n2 (eth0); n2 could not join multicast group 02:00:00:00:00:99"],
         ),
     ]
 }
@@ -374,7 +374,7 @@ fn filtered_hellos() -> Vec<ReasonCase> {
             with_unknown_owner(),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, \
+            &["from n2 (eth0); frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, \
                  HellosFiltered)"],
         ),
         (
@@ -382,7 +382,7 @@ fn filtered_hellos() -> Vec<ReasonCase> {
             with_unheard(0, "n2"),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, \
+            &["from n2 (eth0); frames of EtherType 0x88B5 from n2 do not arrive at n1 (eth0, \
                  HellosFiltered)"],
         ),
         (
@@ -390,7 +390,7 @@ fn filtered_hellos() -> Vec<ReasonCase> {
             with_unheard(1, "n3"),
             ConditionStatus::True,
             "Announced",
-            &["from n2 (eth0), but frames of EtherType 0x88B5 from n3 do not arrive at n2 (eth0, \
+            &["from n2 (eth0); frames of EtherType 0x88B5 from n3 do not arrive at n2 (eth0, \
                  HellosFiltered)"],
         ),
     ]

@@ -28,7 +28,8 @@ fn render_with<'a>(
 ) -> (String, String) {
     let diagnosis = Diagnosis { first: first.clone(), second };
     let address = IpAddr::from([192, 0, 2, 7]);
-    (diagnosis.reason().name().to_owned(), diagnosis.text(&[address], names))
+    let texts = [vec![diagnosis.text(&[address], names)], diagnosis.warnings()].concat();
+    (diagnosis.reason().name().to_owned(), texts.join("; "))
 }
 
 fn causes(cause: Cause) -> Causes<'static> {
@@ -49,7 +50,7 @@ fn every_finding_has_its_message() {
     table!(Finding<'static>, |finding| render(finding, None);
         Finding::Owned { .. } => [
             (Finding::Owned { owners: owners(), partitioned: false, issue: None }, "Announced", "192.0.2.7 from n1 (eth0, eth1)"),
-            (Finding::Owned { owners: [owners(), owners()].concat(), partitioned: true, issue: None }, "Announced", "192.0.2.7 from n1 (eth0, eth1) and n1 (eth0, eth1), whose speakers do not receive each other's hellos: check the network between them"),
+            (Finding::Owned { owners: [owners(), owners()].concat(), partitioned: true, issue: None }, "Announced", "192.0.2.7 from n1 (eth0, eth1) and n1 (eth0, eth1); the speakers of n1, n1 do not receive each other's hellos: check the network between them"),
             (
                 Finding::Owned {
                     owners: owners(),
@@ -57,7 +58,7 @@ fn every_finding_has_its_message() {
                     issue: Some(OwnerIssue::MulticastJoinFailed { node: "n1", group: MAC }),
                 },
                 "Announced",
-                "192.0.2.7 from n1 (eth0, eth1), but n1 could not join multicast group 02:00:00:00:00:99, so neighbor solicitations may not reach it: see its speaker log"
+                "192.0.2.7 from n1 (eth0, eth1); n1 could not join multicast group 02:00:00:00:00:99, so neighbor solicitations may not reach it: see its speaker log"
             ),
             (
                 Finding::Owned {
@@ -66,7 +67,7 @@ fn every_finding_has_its_message() {
                     issue: Some(OwnerIssue::StaleNeighborProxy { mac: MAC }),
                 },
                 "Announced",
-                "192.0.2.7 from n1 (eth0, eth1), but 02:00:00:00:00:99 still replies for the failed owner: clear the neighbor table of that device, or disable its proxy"
+                "192.0.2.7 from n1 (eth0, eth1); 02:00:00:00:00:99 still replies for the failed owner: clear the neighbor table of that device, or disable its proxy"
             ),
         ],
         Finding::Conflict { .. } => [
@@ -114,7 +115,7 @@ fn every_finding_has_its_message() {
 
 #[test]
 fn filtered_hellos_are_reported_with_the_next_step() {
-    let start = "192.0.2.7 from n1 (eth0, eth1), but frames of EtherType 0x88B5 from n1 do not \
+    let start = "192.0.2.7 from n1 (eth0, eth1); frames of EtherType 0x88B5 from n1 do not \
                  arrive at n2 (eth0, HellosFiltered): let packet filters and switches pass them";
     let port = ", and the UDP port of --challenge-port (default 7473), by which speakers detect \
                 this loss";
@@ -319,6 +320,10 @@ fn every_warning_has_its_message() {
             },
             "",
             "no interface that announces 192.0.2.7 has a subnet with it (10.0.0.0-10.0.0.255): correct spec.addresses of IPAddressPool lan, or set its spec.routed to true if a router has a route"
+        ), (
+            Warning::OutsideSubnets { addresses: vec![IpAddr::from([192, 0, 2, 7])], pool: "lan", subnets: vec![] },
+            "",
+            "no interface that announces 192.0.2.7 has a subnet of this family, so the nodes have no route back to clients there: give the interface an address, or set spec.routed of IPAddressPool lan to true if the nodes have a route"
         )],
         Warning::SilentNodes(_) => [(Warning::SilentNodes(vec!["n1", "n2"]), "", "n1, n2 failed: the endpoints there serve no request until the node replies")],
         Warning::LabelIgnored => [(Warning::LabelIgnored, "", "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, so it is ignored: remove it from the nodes that should announce")],

@@ -99,7 +99,7 @@ fn a_valid_pool_lists_its_skipped_addresses() {
         condition(&PoolMessage::Valid { skipped: vec![], outside: &outside, widened: &[] }),
         (
             "OutsideSubnets",
-            "addresses of this pool can be assigned; addresses of 10.9.0.0-10.9.0.255 are in no subnet of the interfaces that announce this pool: correct spec.addresses, or set spec.routed to true if a router has a route",
+            "addresses of this pool can be assigned; addresses of 10.9.0.0-10.9.0.255 are in no subnet of the interfaces that announce this pool, so clients do not find them or get no reply: correct spec.addresses, or set spec.routed to true if routes exist",
         ),
     );
 }
