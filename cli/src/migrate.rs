@@ -32,7 +32,7 @@ pub mod translate;
 #[cfg(test)]
 mod tests;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::objects::Objects;
@@ -64,8 +64,19 @@ pub struct Migration {
 pub struct ManifestFile {
     /// Name of the file.
     pub name: &'static str,
-    /// The objects.
+    /// The objects. Serialized without passwords, which are only in the file.
+    #[serde(serialize_with = "without_passwords")]
     pub objects: Vec<Value>,
+}
+
+fn without_passwords<S: Serializer>(objects: &[Value], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut objects = objects.to_vec();
+    for password in objects.iter_mut().filter_map(|it| it.pointer_mut("/spec/password")) {
+        if password.as_str().is_some_and(|it| !it.is_empty()) {
+            *password = Value::from("(only in the file)");
+        }
+    }
+    objects.serialize(serializer)
 }
 
 /// A fact that affects the migration.

@@ -1,5 +1,6 @@
 //! Tables of text with aligned columns, lists of names, and ages. Pure.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::Write as _;
 
@@ -14,6 +15,17 @@ pub const GOOD: char = '✓';
 pub const WARNING: char = '!';
 pub const PROBLEM: char = '✗';
 
+/// Returns a text of the cluster in a form that changes nothing but its own place in a terminal: a
+/// control character becomes its escape sequence in Rust, such as `\\u{1b}`.
+#[must_use]
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escaped).collect())
+}
+
 /// Returns a table with these columns and rows. An empty cell shows `-`.
 #[must_use]
 pub fn table<const N: usize>(
@@ -22,7 +34,7 @@ pub fn table<const N: usize>(
 ) -> String {
     let mut writer = TabWriter::new(Vec::new()).padding(COLUMN_GAP);
     let mut line = |cells: [&str; N]| {
-        let cells = cells.map(|cell| if cell.is_empty() { "-" } else { cell });
+        let cells = cells.map(|cell| if cell.is_empty() { "-".into() } else { one_line(cell) });
         // Writing into memory cannot fail.
         _ = writeln!(writer, "{}", cells.join("\t"));
     };
@@ -63,6 +75,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_empty_cells_show_a_dash() {
+        assert_eq!(one_line("a\u{1b}[2Jb\n"), r"a\u{1b}[2Jb\n");
         let rows = [["web", "10.0.0.1"], ["database", ""]].map(|row| row.map(str::to_owned));
         assert_eq!(
             table(["SERVICE", "ADDRESS"], rows.into_iter()),

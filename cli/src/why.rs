@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ferrolb_proto::controller::state::{AddressExplanation, Explanation, NodeVerdict, Verdict};
 use ferrolb_proto::facts::Key;
 
-use crate::table::table;
+use crate::table::{one_line, table};
 
 /// Beginning of the addresses of pages.
 const PAGES: &str = "https://github.com/ferrolb/ferrolb/blob/main/";
@@ -50,12 +50,12 @@ pub fn text(explanation: &Explanation) -> String {
         text.push_str(&next_steps(explanation));
         return text;
     }
-    _ = writeln!(text, "addresses: {}", explanation.assignment);
+    _ = writeln!(text, "addresses: {}", one_line(&explanation.assignment));
     for address in &explanation.explained {
         _ = write!(text, "\n{}", address_text(address));
     }
     for warning in &row.warnings {
-        _ = writeln!(text, "\nwarning: {warning}");
+        _ = writeln!(text, "\nwarning: {}", one_line(warning));
     }
     text.push_str(&next_steps(explanation));
     text
@@ -85,7 +85,7 @@ fn next_steps(Explanation { row, explained, .. }: &Explanation) -> String {
 
 fn address_text(explained: &AddressExplanation) -> String {
     let AddressExplanation { reason, message, nodes, .. } = explained;
-    let mut text = format!("{reason}: {message}\n");
+    let mut text = format!("{reason}: {}\n", one_line(message));
     let has =
         |path: fn(&NodeVerdict) -> &Option<Verdict>| nodes.iter().any(|it| path(it).is_some());
     let cell = |verdict: &Option<Verdict>| verdict.as_ref().map(verdict_text).unwrap_or_default();
@@ -171,6 +171,19 @@ mod tests {
             }],
             not_served: String::new(),
         }
+    }
+
+    #[test]
+    fn messages_of_the_cluster_do_not_control_the_terminal() {
+        let mut forged = explanation();
+        forged.explained[0].message = "x\n\u{1b}[2J".to_owned();
+        forged.explained[0].nodes[0].layer2 =
+            Some(Verdict::Ineligible { why: "\u{1b}]0;y".to_owned() });
+        forged.row.warnings = vec!["\rz".to_owned()];
+        let is_control = |c: char| c.is_control() && c != '\n';
+        let printed = text(&forged);
+        assert!(!printed.contains(is_control), "{printed:?}");
+        assert!(printed.contains(r"Announced: x\n\u{1b}[2J"), "{printed}");
     }
 
     #[test]

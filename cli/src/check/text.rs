@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::finding::{Finding, PAGE, Severity};
 use super::report::Report;
-use crate::table::{GOOD, PROBLEM, WARNING};
+use crate::table::{GOOD, PROBLEM, WARNING, one_line};
 
 /// Width of the column with the categories.
 const COLUMN: usize = 17;
@@ -18,6 +18,7 @@ const fn sign(severity: Severity) -> char {
 
 fn line(finding: &Finding) -> String {
     let Finding { code, severity, text, .. } = finding;
+    let text = one_line(text);
     format!("{} {} {text}  -> checks.md#{}", sign(*severity), code.name(), code.anchor())
 }
 
@@ -46,7 +47,7 @@ pub fn text(report: &Report) -> String {
 pub fn short(report: &Report) -> String {
     report.findings().fold(String::new(), |mut text, finding| {
         let Finding { code, severity, text: fact, .. } = finding;
-        _ = writeln!(text, "{} {} {fact}", sign(*severity), code.name());
+        _ = writeln!(text, "{} {} {}", sign(*severity), code.name(), one_line(fact));
         text
     })
 }

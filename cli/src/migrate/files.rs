@@ -12,10 +12,15 @@ use super::{ManifestFile, Objects};
 /// Suffixes of the files that a directory contributes.
 const SUFFIXES: [&str; 3] = ["yaml", "yml", "json"];
 
+/// Maximum depth of the objects in a file. The schemas of CRDs are the deepest ones.
+const DEPTH_MAX: usize = 512;
+/// Maximum number of YAML aliases in a file.
+const ALIASES_MAX: usize = 100;
+
 /// Reads the objects in files, and in the files of directories.
 ///
 /// # Errors
-/// A file cannot be read, or is neither YAML nor JSON.
+/// A file cannot be read, is neither YAML nor JSON, or has an object with an invalid name.
 pub fn read(paths: &[PathBuf]) -> Result<Objects> {
     let mut values = Vec::new();
     for path in paths {
@@ -24,10 +29,24 @@ pub fn read(paths: &[PathBuf]) -> Result<Objects> {
             let text = fs::read_to_string(&file).with_context(|| format!("cannot read {name}"))?;
             let documents =
                 parse(&text).with_context(|| format!("{name} is neither YAML nor JSON"))?;
+            if let Some(name) = documents.iter().find_map(bad_name) {
+                bail!("{file:?} has an object with a control character in its name: {name:?}");
+            }
             values.extend(documents);
         }
     }
     Ok(Objects::new(values))
+}
+
+/// Returns the first name or namespace of an object, or of the objects of a list, that the API
+/// server would not accept, and that could add a line to a command.
+fn bad_name(object: &Value) -> Option<&str> {
+    let names = ["/metadata/name", "/metadata/namespace"];
+    let mut names = names.iter().filter_map(|path| object.pointer(path)?.as_str());
+    let items = object.get("items").and_then(Value::as_array);
+    names
+        .find(|name| name.contains(char::is_control))
+        .or_else(|| items.into_iter().flatten().find_map(bad_name))
 }
 
 /// Returns the documents of a file. JSON is also YAML, but its own parser is faster.
@@ -37,7 +56,15 @@ fn parse(text: &str) -> Result<Vec<Value>> {
         return Ok(documents);
     }
     // The output of kubectl has no aliases, and may be large.
-    let options = serde_saphyr::options! { budget: None };
+    let budget = serde_saphyr::budget! {
+        max_events: usize::MAX,
+        max_nodes: usize::MAX,
+        max_documents: usize::MAX,
+        max_total_scalar_bytes: usize::MAX,
+        max_depth: DEPTH_MAX,
+        max_aliases: ALIASES_MAX,
+    };
+    let options = serde_saphyr::options! { budget: budget };
     Ok(serde_saphyr::from_multiple_with_options(text, options)?)
 }
 

@@ -159,7 +159,7 @@ impl<'a> KubeVip<'a> {
     }
 
     /// Returns whether a variable is `true`.
-    fn is(&self, variable: &str) -> bool {
+    pub(super) fn is(&self, variable: &str) -> bool {
         self.env.get(variable).is_some_and(|value| *value == "true")
     }
 

@@ -94,7 +94,11 @@ impl Settings<'_> {
         let effect = "no node replies for the addresses until the next step; kube-proxy still serves \
             them, so clients that have the MAC address of the node cached continue. With BGP, the \
             routers withdraw the routes";
-        let mut step = Step::new("stop", "Stop kube-vip for Services", effect)
+        let has_control_plane = self.found.iter().any(|it| it.is("cp_enable"));
+        let restart = "The pods that restart also hold the control plane's address (cp_enable), so \
+            the API server is unreachable there for some seconds when the leader restarts";
+        let effect = if has_control_plane { format!("{effect}. {restart}") } else { effect.to_owned() };
+        let mut step = Step::new("stop", "Stop kube-vip for Services", &effect)
             .check(unchanged(self.directory));
         for provider in objects.of(APPS, "Deployment").filter(|it| name(it) == PROVIDER) {
             let scale = |replicas: u64| {
@@ -117,7 +121,9 @@ impl Settings<'_> {
         if self.found.iter().any(|it| it.daemonset.is_none()) {
             let path = "/etc/kubernetes/manifests/kube-vip.yaml";
             step = step
-                .run(format!("# on every node with {path}: set svc_enable to \"false\" there"))
+                .run(format!(
+                    "# on every node with {path}, the leader last: set svc_enable to \"false\" there"
+                ))
                 .undo("# set svc_enable to \"true\" there");
         }
         step

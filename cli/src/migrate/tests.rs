@@ -385,6 +385,15 @@ fn no_output_has_a_password_of_kube_vip() {
 }
 
 #[test]
+fn passwords_of_metallb_are_in_the_files_only() {
+    let peer = json!({"kind": "BGPPeer", "spec": {"password": "hush"}});
+    let file = ManifestFile { name: "peers.yaml", objects: vec![peer] };
+    let json = serde_json::to_string(&file).unwrap();
+    assert!(json.contains("(only in the file)") && !json.contains("hush"), "{json}");
+    assert!(file.yaml().unwrap().contains("hush"));
+}
+
+#[test]
 fn metallbs_namespace_must_be_unique() {
     let pool = |namespace: &str| {
         json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
@@ -434,6 +443,14 @@ fn existing_files_are_not_overwritten() {
     assert!(files::read(std::slice::from_ref(&directory)).is_ok(), "other files are ignored");
     fs::write(directory.join("d.yaml"), "{").unwrap();
     assert!(files::read(std::slice::from_ref(&directory)).is_err());
+    for (bad, message) in [
+        ("{kind: A, metadata: {name: a, namespace: \"b\\nrm x\"}}", "control character"),
+        (&*format!("a: &a x\nb: [{}]", "*a,".repeat(200)), "budget"),
+    ] {
+        fs::write(directory.join("d.yaml"), bad).unwrap();
+        let error = files::read(std::slice::from_ref(&directory)).err().unwrap();
+        assert!(format!("{error:#}").to_lowercase().contains(message), "{error:#}");
+    }
     fs::remove_dir_all(&directory).unwrap();
 }
 

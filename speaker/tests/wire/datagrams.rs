@@ -99,6 +99,25 @@ fn invalid_datagrams_are_dropped_and_counted() {
 }
 
 #[test]
+fn forged_datagrams_do_not_use_up_the_rate_of_their_source() {
+    let lan = Segment::new(&HOSTS);
+    runtime().block_on(async {
+        let (metrics, sender, _second_path) = start_receiver(&lan);
+        wait_until_open(&sender, &metrics).await;
+        let mut forged = datagram(&key());
+        *forged.last_mut().expect("a signature") ^= 0x40;
+        let before = metrics.received.get();
+        for _ in 0..2 * DATAGRAMS_PER_SECOND_MAX {
+            // The kernel may reject a datagram while its queue is full.
+            let _ = sender.send(&forged);
+        }
+        sender.send(&datagram(&key())).expect("an open port");
+        wait_for_count(|| u64::from(metrics.received.get() > before), 1).await;
+        assert_eq!(metrics.dropped(DatagramDrop::RateLimit).get(), 0);
+    });
+}
+
+#[test]
 fn a_port_that_another_program_uses_is_opened_once_it_is_free() {
     let lan = Segment::new(&HOSTS);
     add_internal_ip(&lan, 0, IPV4);
