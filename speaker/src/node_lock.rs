@@ -8,12 +8,17 @@
 use std::io::{self, ErrorKind};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::Duration;
 
 use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
 use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
 use tracing::warn;
+
+/// Time for which no connection to the owner of the socket succeeds, after which the owner is no
+/// speaker.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// The lock, which is released when this value is dropped. None: the speaker runs without the lock.
 #[derive(Debug)]
@@ -53,16 +58,25 @@ fn socket_name(namespace: &str, node: &str) -> String {
 async fn bind(name: &str) -> io::Result<UnixListener> {
     let address = SocketAddr::from_abstract_name(name)?;
     let mut backoff = Backoff::default();
+    let mut failing_since = None;
     loop {
         match UnixListener::bind_addr(&address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
             outcome => return outcome,
         }
-        // Connecting fails if the other process has just ended, or if its connection queue is full.
+        // Connecting fails if the other process has just ended, if its connection queue is full, or
+        // if it never listens. No speaker does the latter.
         let Ok(other) = UnixStream::connect(format!("\0{name}")).await else {
-            tokio::time::sleep(backoff.next_delay(Clock::now())).await;
+            let now = Clock::now();
+            if now.since(*failing_since.get_or_insert(now)) > CONNECT_MAX {
+                return Err(io::Error::other(format!(
+                    "the process with the socket @{name} accepts no connection"
+                )));
+            }
+            tokio::time::sleep(backoff.next_delay(now)).await;
             continue;
         };
+        failing_since = None;
         let (own, peer) = (UnixStream::pair()?.0.peer_cred()?.uid(), other.peer_cred()?.uid());
         if own != peer {
             return Err(io::Error::other(format!(

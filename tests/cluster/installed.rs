@@ -59,32 +59,7 @@ fn applying_an_install_file_again_changes_nothing() {
         second_installation::by_helm(lab)?;
         step(
             "the commands of docs/install/uninstall.md keep the custom resources and pools",
-            || {
-                lab.apply_file(&repository().join("examples/first-pool.yaml"))?;
-                run_documented_commands(lab)?;
-                let left =
-                    lab.kubectl(&["get", CLUSTER_SCOPED, "-l", FERROLB_LABEL, "-o", "name"])?;
-                ensure!(
-                    left.is_empty() && names(lab, WORKLOADS)?.is_empty(),
-                    "{left}{}",
-                    names(lab, WORKLOADS)?
-                );
-                ensure!(
-                    names(lab, "fpool,fl2")?.lines().count() == 2,
-                    "{}",
-                    names(lab, "fpool,fl2")?
-                );
-                let left = lab.kubectl(&[
-                    "get",
-                    "role,rolebinding",
-                    "-n",
-                    METALLB_NAMESPACE,
-                    "-o",
-                    "name",
-                ])?;
-                ensure!(left.is_empty(), "these objects are left:\n{left}");
-                Ok(())
-            },
+            || uninstall_except_pools(lab),
         )?;
         step("install.yaml is applied again, and its deletion removes everything", || {
             kubectl_file(lab, "apply", FILES[0])?;
@@ -98,6 +73,20 @@ fn applying_an_install_file_again_changes_nothing() {
             Ok(())
         })
     });
+}
+
+/// Uninstalls FerroLB by the documented commands, and checks that only custom resources remain.
+fn uninstall_except_pools(lab: &Lab) -> Result<()> {
+    lab.apply_file(&repository().join("examples/first-pool.yaml"))?;
+    run_documented_commands(lab)?;
+    let left = lab.kubectl(&["get", CLUSTER_SCOPED, "-l", FERROLB_LABEL, "-o", "name"])?;
+    let workloads = names(lab, WORKLOADS)?;
+    ensure!(left.is_empty() && workloads.is_empty(), "{left}{workloads}");
+    let kept = names(lab, "fpool,fl2")?;
+    ensure!(kept.lines().count() == 2, "{kept}");
+    let left = lab.kubectl(&["get", "role,rolebinding", "-n", METALLB_NAMESPACE, "-o", "name"])?;
+    ensure!(left.is_empty(), "these objects are left:\n{left}");
+    Ok(())
 }
 
 /// Returns a version of each object in a file: its generation, which status changes do not raise,

@@ -97,7 +97,8 @@ impl Settings<'_> {
         let has_control_plane = self.found.iter().any(|it| it.is("cp_enable"));
         let restart = "The pods that restart also hold the control plane's address (cp_enable), so \
             the API server is unreachable there for some seconds when the leader restarts";
-        let effect = if has_control_plane { format!("{effect}. {restart}") } else { effect.to_owned() };
+        let effect =
+            if has_control_plane { format!("{effect}. {restart}") } else { effect.to_owned() };
         let mut step = Step::new("stop", "Stop kube-vip for Services", &effect)
             .check(unchanged(self.directory));
         for provider in objects.of(APPS, "Deployment").filter(|it| name(it) == PROVIDER) {

@@ -35,6 +35,7 @@ mod sharing;
 mod slices;
 mod stale_speakers;
 mod validity;
+mod wall_clock;
 mod write_queue;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +62,7 @@ use record_repair::RecordRepairs;
 use service_counters::ServiceCounters;
 use slices::Slices;
 use stale_speakers::StaleSpeakers;
+use wall_clock::WallClock;
 use write_queue::WriteQueue;
 
 pub use announced::{NodeVerdict, Verdict};
@@ -143,8 +145,7 @@ pub struct State {
     record_repairs: RecordRepairs,
     /// Contested Services, each with the time at which the contest ends.
     contest_ends: BTreeSet<(Instant, Key)>,
-    /// Wall-clock time at [`Instant::ZERO`], in seconds since 1970.
-    unix_time_at_zero: i64,
+    wall_clock: WallClock,
     allocator: Allocator,
     /// True if all Services must be decided again, because a change may affect every Service.
     all_services_dirty: bool,
@@ -200,7 +201,7 @@ impl State {
             pool_grace_end: None,
             record_repairs: RecordRepairs::default(),
             contest_ends: BTreeSet::new(),
-            unix_time_at_zero: 0,
+            wall_clock: WallClock::default(),
             allocator: Allocator::default(),
             all_services_dirty: false,
             waiting: BTreeSet::new(),
@@ -216,15 +217,14 @@ impl State {
         }
     }
 
-    /// Sets the wall-clock time, in seconds since 1970. The memory of addresses contains such
-    /// times, because they must be valid in every replica.
+    /// Sets the wall-clock time, in seconds since 1970.
     pub fn set_unix_time(&mut self, unix_time: i64, now: Instant) {
-        self.unix_time_at_zero = unix_time.saturating_sub(whole_seconds(now));
+        self.wall_clock.set(unix_time, now);
     }
 
     /// Returns the wall-clock time in seconds since 1970.
     const fn unix_time(&self, now: Instant) -> i64 {
-        self.unix_time_at_zero.saturating_add(whole_seconds(now))
+        self.wall_clock.at(now)
     }
 
     /// Handles the events that have occurred until `now`, in order. From call to call, `now` never
@@ -489,11 +489,6 @@ impl State {
             }
         }
     }
-}
-
-/// Returns a time in whole seconds since the start of the clock.
-const fn whole_seconds(now: Instant) -> i64 {
-    now.since(Instant::ZERO).as_secs().cast_signed()
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::WatchedNodeState;
+use super::watcher::WATCHED_NODES;
+use crate::api::{WatchedNode, WatchedNodeState};
 use crate::facts::{Speaker, unconfirmed};
 
 /// Number of speakers that must report a node as silent.
@@ -43,9 +44,10 @@ impl Evidence {
     /// Ready, sorted by node. `concerns` selects further nodes of which [`Self::replying`] is
     /// needed.
     ///
-    /// A SpeakerStatus outlives its speaker. It is not credible if [`REPORTS_MIN`] others report
-    /// that the speaker does not reply, or if no other reports that it replies, and none of those
-    /// whose hellos it receives receives its own. In a cluster of two, neither is enough.
+    /// A SpeakerStatus outlives its speaker. It is not credible if [`REPORTS_MIN`] others, and more
+    /// than report the opposite, report that the speaker does not reply. Nor is it if no other
+    /// reports that it replies, and none of those whose hellos it receives receives its own. In a
+    /// cluster of two, neither is enough.
     pub fn new<'a>(
         speakers: impl Iterator<Item = &'a Speaker> + Clone,
         concerns: impl Fn(&str) -> bool,
@@ -54,7 +56,7 @@ impl Evidence {
         let count = all.len();
         let outdated = outdated(&all);
         let speakers = all.into_iter().filter(|speaker| !outdated.contains(&*speaker.node));
-        let watched = speakers.clone().flat_map(|speaker| &*speaker.watched);
+        let watched = speakers.clone().flat_map(watched_by);
         let mut nodes = BTreeMap::<&str, Reports>::new();
         for it in watched.clone() {
             if it.state == WatchedNodeState::Silent || concerns(&it.node) {
@@ -90,6 +92,12 @@ impl Evidence {
     }
 }
 
+/// Returns the reports of a speaker about other nodes. A speaker watches no more of them, so one
+/// that reports more cannot make more nodes count as silent.
+fn watched_by(speaker: &Speaker) -> impl Iterator<Item = &WatchedNode> + Clone {
+    speaker.watched.iter().take(WATCHED_NODES)
+}
+
 /// Returns the speakers whose reports are not credible. `speakers` are sorted by node.
 fn outdated<'a>(speakers: &[&'a Speaker]) -> BTreeSet<&'a str> {
     let mut unconfirmed: BTreeSet<&str> = if speakers.len() > REPORTS_MIN {
@@ -97,15 +105,17 @@ fn outdated<'a>(speakers: &[&'a Speaker]) -> BTreeSet<&'a str> {
     } else {
         BTreeSet::new()
     };
-    let mut reports = BTreeMap::<&str, usize>::new();
-    for watched in speakers.iter().flat_map(|speaker| &*speaker.watched) {
-        if watched.state == WatchedNodeState::Replies {
+    // Reports that a speaker does not reply, and reports that it does.
+    let mut reports = BTreeMap::<&str, [usize; 2]>::new();
+    for watched in speakers.iter().flat_map(|speaker| watched_by(speaker)) {
+        let replies = watched.state == WatchedNodeState::Replies;
+        if replies {
             unconfirmed.remove(&*watched.node);
-        } else {
-            *reports.entry(&watched.node).or_default() += 1;
         }
+        reports.entry(&watched.node).or_default()[usize::from(replies)] += 1;
     }
-    let refuted = reports.into_iter().filter(|(_, count)| *count >= REPORTS_MIN);
+    let is_refuted = |[against, for_it]: &[usize; 2]| *against >= REPORTS_MIN && against > for_it;
+    let refuted = reports.into_iter().filter(|(_, counts)| is_refuted(counts));
     unconfirmed.extend(refuted.map(|(node, _)| node));
     unconfirmed
 }

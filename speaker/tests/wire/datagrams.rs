@@ -31,8 +31,13 @@ const REPLY_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Returns a valid datagram of node2.
 fn datagram(key: &HelloKey) -> Vec<u8> {
+    datagram_of(HOSTS[1], key)
+}
+
+/// Returns a valid datagram of a node.
+fn datagram_of(node: &str, key: &HelloKey) -> Vec<u8> {
     let frame = Frame {
-        node: HOSTS[1].into(),
+        node: node.into(),
         epoch: 1,
         clock: 1,
         claim_set: ClaimSetSummary::default(),
@@ -95,6 +100,8 @@ fn invalid_datagrams_are_dropped_and_counted() {
             foreign_host.send_to(&valid, (IPV4[0], PORT)).expect("a route");
         });
         wait_for_count(|| metrics.dropped(DatagramDrop::UnknownSource).get(), 1).await;
+        sender.send(&datagram_of(HOSTS[0], &key())).expect("an open port");
+        wait_for_count(|| metrics.dropped(DatagramDrop::UnknownSource).get(), 2).await;
     });
 }
 
@@ -147,7 +154,7 @@ fn a_flood_of_datagrams_delays_no_reply() {
             client.parse_reply(frame).is_some_and(|reply| reply.mac == pair.owner.mac)
         };
         let flood = std::thread::spawn(move || {
-            let (valid, end) = (datagram(&key()), Clock::now() + FLOOD_TIME);
+            let (valid, end) = (datagram_of(HOSTS[peer], &key()), Clock::now() + FLOOD_TIME);
             while Clock::now() < end {
                 // The kernel may reject a datagram while its queue is full.
                 let _ = sender.send_to(&valid, (IPV4[own], PORT));

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
 use rustix::thread::{Uid, set_thread_res_uid};
 
 use crate::segment::Segment;
@@ -92,21 +93,38 @@ fn a_second_speaker_of_a_node_waits_until_the_first_has_ended() {
     assert_eq!(second.next_log_text().0, STARTED);
 }
 
+/// Returns the name of the socket of the speaker of `node1`.
+fn socket_name(lan: &Segment) -> String {
+    let first = SpeakerProcess::start(lan, "node1", "node1");
+    assert_eq!(first.next_log_text().0, STARTED);
+    let (_, line) = SpeakerProcess::start(lan, "node1", "node1").next_log_text();
+    let mut words = line.split(['@', '"', ' ']);
+    words.find(|word| word.starts_with("ferrolb-speaker-")).expect("the socket's name").to_owned()
+}
+
+#[test]
+fn a_process_that_accepts_no_connection_does_not_block_the_speaker() {
+    let lan = Segment::new(&["node1"]);
+    let name = socket_name(&lan);
+    let bound = lan.inside("node1", || {
+        let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+        let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("a name");
+        bind(&socket, &address).expect("a free name");
+        socket
+    });
+    let speaker = SpeakerProcess::start(&lan, "node1", "node1");
+    assert_eq!([speaker.next_log_text().0, speaker.next_log_text().0], [CANNOT_DETECT, STARTED]);
+    drop(bound);
+}
+
 #[test]
 fn a_process_of_another_user_does_not_block_the_speaker() {
     let lan = Segment::new(&["node1"]);
-    let first = SpeakerProcess::start(&lan, "node1", "node1");
-    assert_eq!(first.next_log_text().0, STARTED);
-    let (_, line) = SpeakerProcess::start(&lan, "node1", "node1").next_log_text();
-    drop(first);
-    let name = line
-        .split(['@', '"', ' '])
-        .find(|word| word.starts_with("ferrolb-speaker-"))
-        .expect("the socket's name");
+    let name = socket_name(&lan);
     let occupied_socket = lan.inside("node1", || {
         let nobody = Uid::from_raw(65_534);
         set_thread_res_uid(nobody, nobody, nobody).expect("root is needed");
-        UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).expect("a name"))
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("a name"))
             .expect("a socket")
     });
     let speaker = SpeakerProcess::start(&lan, "node1", "node1");

@@ -31,8 +31,8 @@ impl State {
         if now >= self.retry_at {
             self.retry_waiting(now);
         }
-        // Waiting Services come before those that changed in this pass. The loop ends, because a
-        // Service that moves to another pool frees addresses at most once.
+        // Waiting Services come before those that changed in this pass. The loop ends, because an
+        // assignment frees no address.
         loop {
             while self.allocator.take_freed() {
                 self.retry_waiting(now);
@@ -296,6 +296,7 @@ impl State {
             }
             Leadership::Lost => self.leading = false,
         }
+        self.wall_clock.set_leading(self.leading);
         self.step_down();
     }
 
@@ -397,11 +398,7 @@ impl State {
             namespace_labels,
         };
         let kept = assignment.addresses.clone();
-        entry.lost.extend(service_addresses::assign(
-            &mut self.allocator,
-            &requester,
-            &mut assignment,
-        ));
+        service_addresses::assign(&mut self.allocator, &requester, &mut assignment);
         if !assignment.addresses.is_empty() {
             self.allocator.forget(key);
         }

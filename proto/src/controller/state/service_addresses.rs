@@ -108,17 +108,16 @@ pub(super) fn keep(
 }
 
 /// Assigns the addresses that a Service lacks, and records in `shortage` why addresses are still
-/// missing. Returns the addresses that the Service loses because it moves to another pool.
+/// missing. The Service loses no address.
 pub(super) fn assign(
     allocator: &mut Allocator,
     requester: &Requester<'_>,
     assignment: &mut Assignment,
-) -> LostAddresses {
+) {
     let service = requester.service;
     let demand = &service.demand;
     let prefers_dual_stack = demand.family_policy == FamilyPolicy::Prefer;
     adopt_record(allocator, requester, assignment);
-    let mut lost = Vec::new();
     let outcome = match (
         demand.request.problem.as_deref(),
         demand.family_policy,
@@ -133,9 +132,7 @@ pub(super) fn assign(
         (None, ..) if assignment.addresses.is_empty() => {
             assign_new(allocator, requester, assignment, prefers_dual_stack)
         }
-        (None, ..) => {
-            assign_missing_families(allocator, requester, assignment, prefers_dual_stack, &mut lost)
-        }
+        (None, ..) => assign_missing_families(allocator, requester, assignment),
     };
     let rank = |address: &IpAddr| {
         service.families.iter().position(|family| *family == Family::of(*address))
@@ -166,7 +163,6 @@ pub(super) fn assign(
         .or_else(of_pool)
         .or_else(written)
         .unwrap_or(assignment.mode);
-    lost
 }
 
 /// Replaces an address by another one of the same family, from the same pool if the Service has
@@ -267,51 +263,23 @@ fn assign_new(
     (assignment.addresses, assignment.pool) = (addresses, Some(pool));
     // Try again to assign a preferred family that is still missing, because only this attempt
     // returns the reason.
-    assign_missing_families(allocator, requester, assignment, prefers_dual_stack, &mut Vec::new())
+    assign_missing_families(allocator, requester, assignment)
 }
 
 /// Assigns addresses of the missing families to a Service that has an address, from the pool of
-/// that address. If this fails, a Service that requires both families moves to a pool that has
-/// both.
+/// that address. Another pool with both families changes nothing: the Service keeps what it has.
 fn assign_missing_families(
     allocator: &mut Allocator,
     requester: &Requester<'_>,
     assignment: &mut Assignment,
-    prefers_dual_stack: bool,
-    lost: &mut LostAddresses,
 ) -> Result<(), Shortage> {
     let Requester { service, .. } = requester;
     let missing = assignment.missing(&service.families);
     if missing.is_empty() {
         return Ok(());
     }
-    let shortage =
-        match allocator.assign_from_pools(requester, &missing, false, assignment.pool.as_deref()) {
-            Ok((_, addresses)) => {
-                assignment.addresses.extend(addresses);
-                return Ok(());
-            }
-            Err(shortage) => shortage,
-        };
-    let new_addresses = if prefers_dual_stack {
-        None
-    } else {
-        allocator
-            .assign_from_pools(
-                requester,
-                &service.families,
-                false,
-                service.demand.request.pool.as_deref(),
-            )
-            .ok()
-    };
-    let Some((pool, addresses)) = new_addresses else { return Err(shortage) };
-    for address in std::mem::replace(&mut assignment.addresses, addresses) {
-        if !assignment.addresses.contains(&address) {
-            allocator.release(address, &service.key);
-            lost.push((address, Refusal::OtherPool(assignment.pool.take().unwrap_or_default())));
-        }
-    }
-    assignment.pool = Some(pool);
+    let pool = assignment.pool.as_deref();
+    let (_, addresses) = allocator.assign_from_pools(requester, &missing, false, pool)?;
+    assignment.addresses.extend(addresses);
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Tests of the evidence: each case is a table of reports.
 
 use super::*;
-use crate::api::WatchedNode;
 use crate::facts::SpeakerInterface;
 
 use WatchedNodeState::{Leaving, Replies, Silent, SpeakerSilent};
@@ -58,8 +57,20 @@ fn a_status_whose_speaker_does_not_reply_proves_nothing() {
     let b = speaker("b", &[("d", SpeakerSilent), ("c", Silent)], &[]);
     let d = speaker("d", &[("c", Replies), ("a", Silent)], &["c"]);
     assert_eq!(silent(&[a.clone(), b, d.clone()]), [("c".into(), Confirmation::Complete)]);
-    let b = speaker("b", &[("d", Replies), ("c", Silent)], &[]);
-    assert_eq!(silent(&[a, b, d]), [], "one report is not enough to discredit d");
+    let only_a = [a.clone(), speaker("b", &[("d", Replies), ("c", Silent)], &[]), d.clone()];
+    assert_eq!(silent(&only_a), [], "one report is not enough to discredit d");
+    let honest = ["e", "f"].map(|node| speaker(node, &[("d", Replies)], &["d"]));
+    let b = speaker("b", &[("d", SpeakerSilent), ("c", Silent)], &[]);
+    let all = [vec![a, b, d], honest.to_vec()].concat();
+    assert_eq!(silent(&all), [], "two speakers do not outweigh the two others that watch d");
+}
+
+#[test]
+fn reports_about_more_nodes_than_a_speaker_watches_do_not_count() {
+    let names = ["b", "c", "d", "e", "f"].map(|node| (node, Silent));
+    let liar = speaker("a", &names, &[]);
+    let evidence = Evidence::new([&liar].into_iter(), |_| false);
+    assert_eq!(evidence.suspected.len(), WATCHED_NODES);
 }
 
 #[test]

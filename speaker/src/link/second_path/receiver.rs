@@ -4,8 +4,9 @@
 //! It also replies to challenges of speakers that watch this node. A reply shows that the node
 //! runs; the threads of the interfaces show by their own frames that they do.
 //!
-//! A datagram must come from an InternalIP of another Node, have a valid signature, and be within
-//! the rate limit of its source. Reading takes at most half of one processor ([`CpuBudget`]).
+//! A datagram must come from an InternalIP of the Node that it names, have a valid signature, and
+//! be within the rate limit of its source. Reading takes at most half of one processor
+//! ([`CpuBudget`]).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -242,6 +243,10 @@ impl Receiver {
             return Err(DatagramDrop::UnknownSource);
         }
         let frame = Frame::decode_datagram(datagram, &config.keys)?;
+        let node = config.nodes.get(&*frame.node);
+        if !node.is_some_and(|node| node.addresses.contains(&source)) {
+            return Err(DatagramDrop::UnknownSource);
+        }
         // Only the node itself can sign, so a forged source costs it none of its datagrams.
         if !self.rates.admits(source, Clock::now()) {
             return Err(DatagramDrop::RateLimit);

@@ -253,8 +253,8 @@ impl Shortage {
             Self::NoPool(unusable) => no_pool(unusable, names),
             Self::Family(families) => match (families.as_slice(), &assignment.pool) {
                 (_, Some(pool)) if !assignment.addresses.is_empty() => format!(
-                    "IPAddressPool {pool} has no {} addresses: add a range to it, or set \
-                     spec.ipFamilyPolicy to SingleStack",
+                    "IPAddressPool {pool} has no {} addresses: add a range to it, request a pool \
+                     with both, or set spec.ipFamilyPolicy to SingleStack",
                     join(families)
                 ),
                 ([_, _, ..], _) => format!(

@@ -143,6 +143,22 @@ fn an_address_is_remembered_for_the_time_of_its_pool() {
 }
 
 #[test]
+fn a_clock_that_jumps_ends_no_memory() {
+    let day = Pool { sticky_for: 25 * HOUR, ..sticky_pool("lan", &["10.0.0.1-10.0.0.9"]) };
+    let mut cluster = Cluster::new(vec![service("a")], vec![day]);
+    cluster.delete("a");
+    for jump in [48 * 3_600, 0] {
+        cluster
+            .state
+            .set_unix_time(jump + cluster.now.since(Instant::ZERO).as_secs() as i64, cluster.now);
+        cluster.wait(Duration::from_secs(10));
+        assert_eq!(cluster.remembered(), ["a=10.0.0.1"], "after a jump of {jump} s");
+    }
+    cluster.wait(26 * HOUR);
+    assert_eq!(cluster.remembered(), Vec::<String>::new());
+}
+
+#[test]
 fn a_pool_that_returns_after_the_grace_gives_the_same_addresses() {
     let services = (0..9).map(|n| service(&format!("s{n}"))).collect();
     let lan = sticky_pool("lan", &["10.0.0.1-10.0.0.9"]);

@@ -241,7 +241,7 @@ const DECISIONS: [(Change, &str, &str); 10] = [
             assignment.shortage = Some(Box::new(Shortage::Family(vec![Family::V6])));
         },
         "Assigned",
-        "192.0.2.7 from pool lan; ipFamilyPolicy PreferDualStack: IPAddressPool lan has no IPv6 addresses: add a range to it, or set spec.ipFamilyPolicy to SingleStack",
+        "192.0.2.7 from pool lan; ipFamilyPolicy PreferDualStack: IPAddressPool lan has no IPv6 addresses: add a range to it, request a pool with both, or set spec.ipFamilyPolicy to SingleStack",
     ),
     (
         |_, assignment| {
@@ -249,7 +249,7 @@ const DECISIONS: [(Change, &str, &str); 10] = [
             assignment.satisfied = false;
         },
         "FamilyMissing",
-        "IPAddressPool lan has no IPv6 addresses: add a range to it, or set spec.ipFamilyPolicy to SingleStack; still assigned: 192.0.2.7 from pool lan",
+        "IPAddressPool lan has no IPv6 addresses: add a range to it, request a pool with both, or set spec.ipFamilyPolicy to SingleStack; still assigned: 192.0.2.7 from pool lan",
     ),
     (
         |_, assignment| {
