@@ -54,7 +54,8 @@ pub fn text(explanation: &Explanation) -> String {
     for address in &explanation.explained {
         _ = write!(text, "\n{}", address_text(address));
     }
-    for warning in &row.warnings {
+    let is_new = |warning: &&String| !explanation.assignment.contains(&***warning);
+    for warning in row.warnings.iter().filter(is_new) {
         _ = writeln!(text, "\nwarning: {}", one_line(warning));
     }
     text.push_str(&next_steps(explanation));

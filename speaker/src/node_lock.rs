@@ -16,9 +16,8 @@ use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
 use tracing::warn;
 
-/// Time for which no connection to the owner of the socket succeeds, after which the owner is no
-/// speaker.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Time after which the owner of a socket that refuses connections is no speaker.
+const REFUSED_MAX: Duration = Duration::from_secs(10);
 
 /// The lock, which is released when this value is dropped. None: the speaker runs without the lock.
 #[derive(Debug)]
@@ -58,25 +57,30 @@ fn socket_name(namespace: &str, node: &str) -> String {
 async fn bind(name: &str) -> io::Result<UnixListener> {
     let address = SocketAddr::from_abstract_name(name)?;
     let mut backoff = Backoff::default();
-    let mut failing_since = None;
+    let mut refused_since = None;
     loop {
         match UnixListener::bind_addr(&address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
             outcome => return outcome,
         }
-        // Connecting fails if the other process has just ended, if its connection queue is full, or
-        // if it never listens. No speaker does the latter.
-        let Ok(other) = UnixStream::connect(format!("\0{name}")).await else {
-            let now = Clock::now();
-            if now.since(*failing_since.get_or_insert(now)) > CONNECT_MAX {
-                return Err(io::Error::other(format!(
-                    "the process with the socket @{name} accepts no connection"
-                )));
+        let other = match UnixStream::connect(format!("\0{name}")).await {
+            Ok(other) => other,
+            Err(error) => {
+                let now = Clock::now();
+                // The other process has just ended, or it does not listen, as every speaker does.
+                // Any other error may be a full connection queue of a speaker.
+                let refused = error.kind() == ErrorKind::ConnectionRefused;
+                refused_since = refused.then_some(refused_since.unwrap_or(now));
+                if refused_since.is_some_and(|since| now.since(since) > REFUSED_MAX) {
+                    return Err(io::Error::other(format!(
+                        "the process with the socket @{name} does not listen"
+                    )));
+                }
+                tokio::time::sleep(backoff.next_delay(now)).await;
+                continue;
             }
-            tokio::time::sleep(backoff.next_delay(now)).await;
-            continue;
         };
-        failing_since = None;
+        refused_since = None;
         let (own, peer) = (UnixStream::pair()?.0.peer_cred()?.uid(), other.peer_cred()?.uid());
         if own != peer {
             return Err(io::Error::other(format!(

@@ -16,6 +16,8 @@ const IMAGES: &str = "docs/install/images.md";
 const TROUBLESHOOTING_BGP: &str = "docs/operate/troubleshooting-bgp.md";
 /// Part of the commands that install FerroLB again, or over another file.
 const APPLY: &str = "kubectl apply -f deploy/install.yaml";
+/// Part of the commands that delete objects whose names had no namespace.
+const OLD_NAMES: &str = "ferrolb-own-namespace ferrolb-own-status";
 /// Part of the commands after a change from `install-bgp.yaml` to `install.yaml`.
 const DELETE_GOBGPD: &str = "delete daemonset/gobgpd";
 
@@ -47,7 +49,7 @@ const ACTIONS: [Action; 33] = [
     Blocks(UPGRADE, &["-f deploy/base/namespace.yaml", APPLY]),
     Remove(uninstall::BY_FILE),
     AllBlocks(MANIFESTS, Some(DELETE_GOBGPD)),
-    Blocks(UPGRADE, &[APPLY, "kubectl get fspeaker", "custom-columns=POD:"]),
+    Blocks(UPGRADE, &[APPLY, OLD_NAMES, "kubectl get fspeaker", "custom-columns=POD:"]),
     Blocks("docs/operate/troubleshooting.md", &["grep announcing"]),
     Blocks("docs/reference/flags.md", &["HELLO_MISSES=5", "HELLO_MISSES-"]),
     Blocks("docs/cni.md", &["strictARP"]),

@@ -187,6 +187,11 @@ fn run_tunnel(lab: &Lab) -> Result<()> {
             "minikube tunnel: {writes} writes; {server} is back {:.1} s after the end",
             start.elapsed().as_secs_f64()
         ));
+        web::wait_reason(lab, OTHER, ASSIGNED, "Assigned")?;
+        print_measured(&format!(
+            "minikube tunnel: StatusContested clears {:.1} s after the end",
+            start.elapsed().as_secs_f64()
+        ));
         Ok(())
     })
     .map(drop)

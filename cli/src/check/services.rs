@@ -30,20 +30,21 @@ fn served(facts: &ClusterFacts) -> impl Iterator<Item = &ServiceRow> {
     rows.filter(|row| row.served)
 }
 
-/// Returns the finding about announced Services with warnings. Other findings name those that a
-/// contested status or a missing pool concerns.
+/// Returns the finding about announced Services with warnings. The first warning of a Service with
+/// a contested status or a missing pool has a finding of its own.
 fn warned(facts: &ClusterFacts) -> Option<Finding> {
     let is_reported = |row: &ServiceRow| ["StatusContested", "PoolMissing"].contains(&&*row.reason);
-    let rows = served(facts).filter(|row| row.announced && !is_reported(row));
-    let rows: Vec<_> = rows.filter(|row| !row.warnings.is_empty()).collect();
-    let (first, warning) = rows.first().and_then(|row| Some((row, row.warnings.first()?)))?;
+    let first = |row: &ServiceRow| row.warnings.get(usize::from(is_reported(row))).cloned();
+    let announced = served(facts).filter(|row| row.announced);
+    let rows: Vec<_> = announced.filter_map(|row| Some((row, first(row)?))).collect();
+    let (first, warning) = rows.first()?;
     let text = format!(
         "announced Services with a warning: {}. {}: {warning}. See `kubectl ferrolb why {}`",
         rows.len(),
         first.service,
         first.service
     );
-    let objects = rows.iter().map(|row| object(&row.service)).collect();
+    let objects = rows.iter().map(|(row, _)| object(&row.service)).collect();
     Some(Finding::new(Code::ServiceWarning, objects, text))
 }
 
@@ -52,7 +53,8 @@ fn warned(facts: &ClusterFacts) -> Option<Finding> {
 pub fn summary(facts: &ClusterFacts) -> String {
     let rows = served(facts).count();
     let others = facts.objects.iter().flat_map(|it| &it.rows).filter(|row| !row.served).count();
-    let others = if others == 0 { String::new() } else { format!(", {others} of other classes") };
+    let others =
+        if others == 0 { String::new() } else { format!(", {others} of other load balancers") };
     if rows == 0 { format!("none{others}") } else { format!("{rows} of {rows} announced{others}") }
 }
 

@@ -353,7 +353,8 @@ impl State {
 
     /// Returns the time at which the allocator forgets the next Service.
     fn next_expiry(&self, now: Instant) -> Option<Instant> {
-        let seconds = self.allocator.next_expiry()?.saturating_sub(self.unix_time(now));
+        let seconds =
+            self.allocator.next_expiry()?.saturating_sub(self.wall_clock.without_jump(now));
         Some(now + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 

@@ -107,15 +107,19 @@ impl Speaker {
         self.interfaces.iter().filter(move |link| link.addresses.binary_search(&address).is_ok())
     }
 
-    /// Returns whether `subnets` of the interfaces has all subnets of a family. It lacks those of a
-    /// node that reports none but has an address: IPv6 addresses by DHCPv6 have no prefix.
+    /// Returns whether `subnets` of an interface has all its subnets of a family. An IPv6 address
+    /// by DHCPv6 has no subnet, so an address of the node in none of its subnets may be of this
+    /// interface. A node without `hostAddresses` reports too little.
     #[must_use]
-    pub fn knows_subnets(&self, family: Family) -> bool {
-        let is_of_family = |address: &IpAddr| Family::of(*address) == family;
-        let mut subnets = self.interfaces.iter().flat_map(|interface| &interface.subnets);
-        let has_no_address =
-            || !self.host_addresses.is_empty() && !self.host_addresses.iter().any(is_of_family);
-        subnets.any(|subnet| subnet.family() == family) || has_no_address()
+    pub fn knows_subnets(&self, interface: &SpeakerInterface, family: Family) -> bool {
+        let is_of_family = |subnet: &&AddressRange| subnet.family() == family;
+        let of_node = || self.interfaces.iter().flat_map(|it| &it.subnets).filter(is_of_family);
+        let is_unexplained = |address: &IpAddr| {
+            Family::of(*address) == family
+                && !of_node().any(|subnet| family == Family::V4 || subnet.contains(*address))
+        };
+        interface.subnets.iter().any(|subnet| subnet.family() == family)
+            || (!self.host_addresses.is_empty() && !self.host_addresses.iter().any(is_unexplained))
     }
 
     /// Returns whether the speaker receives the hellos of a node, on any interface.

@@ -35,7 +35,7 @@ pub(super) fn proxy_targets(state: &State) -> ProxyTargets {
     ProxyTargets {
         servers: servers(state).into(),
         health_check_node_ports: health_check_node_ports(state).collect(),
-        waits_for_rules: state.waits_for_rules(),
+        waits_for_rules: !state.withheld().is_empty(),
         context: KubeProxyContext {
             ready: node.is_some_and(|node| node.ready),
             healthy_elsewhere: state.reports.values().any(|report| report.proxy_healthy_elsewhere),

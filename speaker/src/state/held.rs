@@ -47,6 +47,7 @@ impl State {
         let Change::Apply(service) = change else {
             let changes = self.services.set_service(change, &self.config);
             self.held.0.retain(|key, _| self.services.get(key).is_some());
+            self.begin_waits(&changes, now);
             return changes;
         };
         let takes = |(key, held): &(&Key, &HeldService)| {
@@ -59,6 +60,7 @@ impl State {
         let service = self.with_held_addresses(service, now);
         self.record_new_addresses(&service, now);
         changes.add(self.services.set_service(Change::Apply(service), &self.config));
+        self.begin_waits(&changes, now);
         changes
     }
 

@@ -26,45 +26,42 @@ pub(super) struct NewAddresses {
     /// The addresses, each with the time at which its wait began. The threads of the interfaces
     /// share them.
     withheld: Arc<BTreeMap<IpAddr, Instant>>,
-    /// Those of `withheld` whose wait has not begun, because their Services have had no endpoint.
+    /// New addresses of Services that have had no endpoint yet. No node announces them, and their
+    /// wait begins with the first endpoint.
     without_endpoint: BTreeSet<IpAddr>,
     /// Updates of kube-proxy's rules: IPv4, then IPv6.
     updates: [RuleUpdates; 2],
 }
 
 impl NewAddresses {
-    fn updates(&self, address: IpAddr) -> &RuleUpdates {
-        match Family::of(address) {
-            Family::V4 => &self.updates[0],
-            Family::V6 => &self.updates[1],
-        }
+    /// Returns the updates of kube-proxy's rules for the family of an address. kube-proxy updates
+    /// each family on its own.
+    const fn updates(&self, address: IpAddr) -> &RuleUpdates {
+        let [v4, v6] = &self.updates;
+        if address.is_ipv4() { v4 } else { v6 }
     }
 
     /// Returns the time at which the next address is announced at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.waiting().map(|(address, since)| self.updates(address).wait_end(since)).min()
-    }
-
-    /// Returns the addresses whose wait has begun, each with the time at which it began.
-    fn waiting(&self) -> impl Iterator<Item = (IpAddr, Instant)> {
-        let all = self.withheld.iter().map(|(address, since)| (*address, *since));
-        all.filter(|(address, _)| !self.without_endpoint.contains(address))
+        self.withheld.iter().map(|(address, since)| self.updates(*address).wait_end(*since)).min()
     }
 
     /// Begins the wait of these addresses.
     fn begin(&mut self, addresses: Vec<IpAddr>, now: Instant) {
         if !addresses.is_empty() {
-            self.without_endpoint.retain(|address| !addresses.contains(address));
-            Arc::make_mut(&mut self.withheld).extend(addresses.into_iter().map(|it| (it, now)));
+            let withheld = Arc::make_mut(&mut self.withheld);
+            withheld.extend(addresses.into_iter().map(|address| (address, now)));
         }
     }
 
-    /// Removes these addresses.
-    fn remove(&mut self, over: &BTreeSet<IpAddr>) {
+    /// Removes the addresses for which `ends` returns true, and returns them.
+    fn remove_if(&mut self, ends: impl Fn(&Self, IpAddr, Instant) -> bool) -> BTreeSet<IpAddr> {
+        let over = self.withheld.iter().filter(|(address, since)| ends(self, **address, **since));
+        let over: BTreeSet<_> = over.map(|(address, _)| *address).collect();
         if !over.is_empty() {
             Arc::make_mut(&mut self.withheld).retain(|address, _| !over.contains(address));
-            self.without_endpoint.retain(|address| !over.contains(address));
         }
+        over
     }
 }
 
@@ -73,11 +70,6 @@ impl State {
     /// wait began.
     pub(crate) const fn withheld(&self) -> &Arc<BTreeMap<IpAddr, Instant>> {
         &self.new_addresses.withheld
-    }
-
-    /// Returns whether an address waits for the rules of kube-proxy.
-    pub(crate) fn waits_for_rules(&self) -> bool {
-        self.new_addresses.waiting().next().is_some()
     }
 
     /// Withholds the addresses of a Service that are new: no Service had them before. Those in the
@@ -100,7 +92,6 @@ impl State {
             new.into_iter().partition(|it| self.has_endpoint(&key, condition, *it));
         self.new_addresses.without_endpoint.extend(&without);
         self.new_addresses.begin(waiting, now);
-        Arc::make_mut(&mut self.new_addresses.withheld).extend(without.iter().map(|it| (*it, now)));
     }
 
     /// Returns whether a Service has an eligible endpoint of the family of an address.
@@ -110,44 +101,49 @@ impl State {
         of_family.any(|endpoint| eligible.accepts(endpoint))
     }
 
-    /// Applies the change of an EndpointSlice. The waits of new addresses begin that have got their
-    /// first endpoint.
+    /// Applies the change of an EndpointSlice.
     pub(super) fn set_slice(&mut self, change: Change<EndpointSlice>, now: Instant) -> Changes {
         let changes = self.services.set_slice(change, &self.config.node);
+        self.begin_waits(&changes, now);
+        changes
+    }
+
+    /// Begins the waits of those new addresses that have got their first endpoint by a change, and
+    /// forgets those that no Service has any more.
+    pub(super) fn begin_waits(&mut self, changes: &Changes, now: Instant) {
         let waiting = &self.new_addresses.without_endpoint;
         let listed = waiting.iter().filter(|_| changes.all);
         let concerned = changes.addresses.iter().filter(|it| waiting.contains(*it)).chain(listed);
-        let has_endpoint = |address: &IpAddr| {
-            let mut services = self.services.with_address(*address);
-            services.any(|(key, service)| self.has_endpoint(key, service.eligible, *address))
-        };
-        let begun: Vec<_> = concerned.filter(|it| has_endpoint(it)).copied().collect();
+        let (mut begun, mut over) = (Vec::new(), Vec::new());
+        for address in concerned.copied() {
+            let mut services = self.services.with_address(address).peekable();
+            let is_gone = services.peek().is_none();
+            let has_endpoint =
+                services.any(|(key, service)| self.has_endpoint(key, service.eligible, address));
+            begun.extend(has_endpoint.then_some(address));
+            over.extend((is_gone || has_endpoint).then_some(address));
+        }
+        self.new_addresses.without_endpoint.retain(|address| !over.contains(address));
         self.new_addresses.begin(begun, now);
-        changes
     }
 
     /// Records the end of an update of kube-proxy's rules. Returns the addresses that this node now
     /// announces.
     pub(super) fn record_rule_update(&mut self, family: Family, end: Instant) -> Changes {
         let index = usize::from(family == Family::V6);
-        let new = &mut self.new_addresses;
-        new.updates[index].record(end);
-        let served = new.waiting().filter(|(address, since)| new.updates(*address).include(*since));
-        let served = served.map(|(address, _)| address).collect();
-        new.remove(&served);
+        self.new_addresses.updates[index].record(end);
+        let served =
+            self.new_addresses.remove_if(|new, address, since| new.updates(address).include(since));
         announced_from_now(served)
     }
 
     /// Ends the wait for addresses that have waited long enough, or that no Service has any more.
     pub(super) fn end_waits(&mut self, now: Instant) -> Changes {
-        let new = &self.new_addresses;
-        let is_over =
-            |(address, since): &(IpAddr, Instant)| now >= new.updates(*address).wait_end(*since);
-        let over = new.waiting().filter(is_over).map(|(address, _)| address);
-        let is_gone = |address: &IpAddr| self.services.with_address(*address).next().is_none();
-        let gone = new.withheld.keys().copied().filter(is_gone);
-        let ended = over.chain(gone).collect();
-        self.new_addresses.remove(&ended);
+        let services = &self.services;
+        let ended = self.new_addresses.remove_if(|new, address, since| {
+            now >= new.updates(address).wait_end(since)
+                || services.with_address(address).next().is_none()
+        });
         announced_from_now(ended)
     }
 }
@@ -199,7 +195,7 @@ mod tests {
             node: Some("node1".into()),
             family: Family::V4,
             ready,
-            serving: ready,
+            serving: true,
             terminating: false,
         };
         let slice = EndpointSlice {
@@ -216,11 +212,10 @@ mod tests {
         let mut state = listed();
         apply(&mut state, Change::Apply(service("late")), 10_000);
         apply_endpoint(&mut state, "late", false, 10_100);
-        assert!(is_withheld(&state) && !state.waits_for_rules());
-        assert_eq!(state.deadline(), None, "no endpoint is ready");
+        assert!(!is_withheld(&state) && state.deadline().is_none(), "no endpoint is ready");
         assert!(update(&mut state, 15_000).is_empty() && state.expire(at(19_000)).is_empty());
         apply_endpoint(&mut state, "late", true, 20_000);
-        assert!(state.waits_for_rules() && is_withheld(&state));
+        assert!(is_withheld(&state));
         assert!(update(&mut state, 20_010).is_empty(), "the update began before the endpoint");
         assert!(update(&mut state, 20_900).addresses.contains(&ADDRESS) && !is_withheld(&state));
         // An endpoint that returns does not wait again.
@@ -234,8 +229,25 @@ mod tests {
         let mut state = listed();
         apply(&mut state, Change::Apply(service("late")), 10_000);
         apply(&mut state, Change::Delete(Key::new("default", "late")), 11_000);
-        state.expire(at(11_000));
-        assert!(!is_withheld(&state) && state.new_addresses.without_endpoint.is_empty());
+        assert!(state.new_addresses.without_endpoint.is_empty());
+    }
+
+    #[test]
+    fn another_service_or_condition_with_an_endpoint_begins_the_wait() {
+        // Another Service that shares the address has an endpoint.
+        let mut state = listed();
+        apply(&mut state, Change::Apply(service("late")), 10_000);
+        apply(&mut state, Change::Apply(service("a")), 20_000);
+        assert!(is_withheld(&state));
+        assert!(update(&mut state, 20_900).addresses.contains(&ADDRESS) && !is_withheld(&state));
+        // The Service accepts its endpoint from now on.
+        let mut state = listed();
+        apply(&mut state, Change::Apply(service("late")), 10_000);
+        apply_endpoint(&mut state, "late", false, 10_100);
+        let condition = EndpointCondition::Serving;
+        let serving = Service { endpoint_condition: condition, ..service("late") };
+        apply(&mut state, Change::Apply(serving), 20_000);
+        assert!(is_withheld(&state));
     }
 
     fn update(state: &mut State, millis: u64) -> Changes {

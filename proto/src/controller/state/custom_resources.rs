@@ -165,13 +165,12 @@ impl State {
         };
         for speaker in self.speakers.values().filter(is_selected) {
             let interfaces = speaker.interfaces.iter();
-            let announcing = interfaces.filter(|it| it.up && ad.selects_interface(&it.name));
-            let mut announcing = announcing.peekable();
-            if announcing.peek().is_some() {
+            for interface in interfaces.filter(|it| it.up && ad.selects_interface(&it.name)) {
                 let families = [Family::V4, Family::V6].into_iter();
-                all.families.extend(families.filter(|family| speaker.knows_subnets(*family)));
+                let known = families.filter(|family| speaker.knows_subnets(interface, *family));
+                all.families.extend(known);
+                all.ranges.extend(&interface.subnets);
             }
-            all.ranges.extend(announcing.flat_map(|interface| interface.subnets.iter()));
         }
     }
 

@@ -27,12 +27,12 @@ impl State {
         if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
             self.decide_all(now);
         }
-        self.allocator.forget_expired(self.unix_time(now));
+        self.allocator.forget_expired(self.wall_clock.without_jump(now));
         if now >= self.retry_at {
             self.retry_waiting(now);
         }
         // Waiting Services come before those that changed in this pass. The loop ends, because an
-        // assignment frees no address.
+        // assignment frees addresses only once, for changed sharing parameters.
         loop {
             while self.allocator.take_freed() {
                 self.retry_waiting(now);
@@ -76,7 +76,7 @@ impl State {
         });
         let hosts = self.hosts().collect::<Vec<_>>().into_iter();
         self.allocator.set_pools(pools, hosts, unmanaged);
-        self.allocator.forget_expired(self.unix_time(now));
+        self.allocator.forget_expired(self.wall_clock.without_jump(now));
         self.update_missing_pools(now);
         self.deferred.clear();
         let (awaiting_namespace, mut keys): (Vec<_>, Vec<_>) =

@@ -253,47 +253,53 @@ impl State {
 
     fn service_row(&self, entry: &ServiceEntry, context: &CheckContext<'_>) -> ServiceRow {
         let service = &entry.service;
-        let written = |kind| service.condition(kind);
         let assignment = entry.assignment.as_ref();
-        let row = |announced, reason: &str, kind, nodes, warnings: Vec<String>| ServiceRow {
+        let served = entry.role == Role::ServedByFerroLb;
+        let contest = contested(entry).map(|_| STATUS_CONTESTED);
+        let diagnose = || {
+            self.with_diagnosis_input(entry, context, |input| {
+                let (diagnosed, _) = input.diagnoses();
+                let worst = diagnosed.first().map(|(diagnosis, _)| diagnosis.reason());
+                (worst, input.warning_texts(&diagnosed).0, input.owning_nodes())
+            })
+        };
+        let is_diagnosed = served && !service.assigned.is_empty();
+        let (worst, warnings, nodes) = is_diagnosed.then(diagnose).unwrap_or_default();
+        // The warnings of the assignment come first, because `check` has findings of their own.
+        let warnings = contest
+            .map(|_| CONTESTED_WARNING.to_owned())
+            .into_iter()
+            .chain(assignment.into_iter().flat_map(assigned::warnings))
+            .chain(warnings)
+            .collect();
+        let is_satisfied = assignment.is_some_and(|it| it.satisfied) && worst.is_some();
+        let decided = service::decided_reason(entry);
+        let (announced, reason, kind) = if !unwritten(entry).is_empty() {
+            (false, contest.unwrap_or(NOT_WRITTEN), ServiceConditionType::AddressAssigned)
+        } else if !is_satisfied {
+            let is_foreign = matches!(entry.role, Role::Foreign | Role::Left);
+            let other = if service.load_balancer && is_foreign { OTHER_CLASS } else { NOT_SERVED };
+            (false, decided.unwrap_or(other), ServiceConditionType::AddressAssigned)
+        } else {
+            let worst = worst.unwrap_or(Reason::Pending);
+            let is_announced = worst.status() == ConditionStatus::True;
+            // The address is announced, but another client or the missing pool may end that.
+            match contest.or(decided).filter(|it| is_announced && *it != ASSIGNED) {
+                Some(reason) => (true, reason, ServiceConditionType::AddressAssigned),
+                None => (is_announced, worst.name(), ServiceConditionType::Announced),
+            }
+        };
+        let condition = service.condition(kind).filter(|it| *it.reason == *reason);
+        ServiceRow {
             service: service.key.to_string(),
             announced,
             reason: reason.to_owned(),
-            since: written(kind).filter(|it| *it.reason == *reason).and_then(|it| it.since),
+            since: condition.and_then(|it| it.since),
             addresses: service.assigned.iter().map(|assigned| assigned.address).collect(),
             pool: entry.pool_name().map(Into::into),
             nodes,
-            served: entry.role == Role::ServedByFerroLb,
-            warnings: assignment.into_iter().flat_map(assigned::warnings).chain(warnings).collect(),
-        };
-        let kind = ServiceConditionType::AddressAssigned;
-        let contest = contested(entry).map(|_| STATUS_CONTESTED);
-        if !unwritten(entry).is_empty() {
-            return row(false, contest.unwrap_or(NOT_WRITTEN), kind, Vec::new(), Vec::new());
+            served,
+            warnings,
         }
-        let is_satisfied = assignment.is_some_and(|it| it.satisfied);
-        if service.assigned.is_empty() || !is_satisfied {
-            let other = if service.load_balancer { OTHER_CLASS } else { NOT_SERVED };
-            let reason = service::decided_reason(entry).unwrap_or(other);
-            return row(false, reason, kind, Vec::new(), Vec::new());
-        }
-        self.with_diagnosis_input(entry, context, |input| {
-            let (diagnosed, _) = input.diagnoses();
-            let (mut warnings, _) = input.warning_texts(&diagnosed);
-            let worst = diagnosed.first().map_or(Reason::Pending, |(it, _)| it.reason());
-            let nodes = input.owning_nodes();
-            if worst != Reason::Announced {
-                let announced = ServiceConditionType::Announced;
-                let is_announced = worst.status() == ConditionStatus::True;
-                return row(is_announced, worst.name(), announced, nodes, warnings);
-            }
-            // The address is announced, but another client or the missing pool may end that.
-            warnings.extend(contest.map(|_| CONTESTED_WARNING.to_owned()));
-            let assigned = contest.or_else(|| service::decided_reason(entry));
-            match assigned.filter(|reason| *reason != ASSIGNED) {
-                Some(reason) => row(true, reason, kind, nodes, warnings),
-                None => row(true, worst.name(), ServiceConditionType::Announced, nodes, warnings),
-            }
-        })
     }
 }

@@ -247,7 +247,8 @@ impl Receiver {
         if !node.is_some_and(|node| node.addresses.contains(&source)) {
             return Err(DatagramDrop::UnknownSource);
         }
-        // Only the node itself can sign, so a forged source costs it none of its datagrams.
+        // A host without a hello key can only replay, so a forged source alone costs the node none
+        // of its datagrams.
         if !self.rates.admits(source, Clock::now()) {
             return Err(DatagramDrop::RateLimit);
         }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::Instant;
 use crate::facts::{EndpointSlice, Key, Service, ServiceConditionType, Speaker, is_api_server};
-use crate::range::{AddressRange, Family};
+use crate::range::AddressRange;
 use crate::store::Change;
 
 use super::super::State;
@@ -86,7 +86,7 @@ impl State {
             if let Some(speaker) = self.speakers.get(&node).cloned() {
                 let before = before.unwrap_or_default();
                 self.custom_resources.statuses_dirty |= before.bgp != speaker.bgp
-                    || known_subnets(&before) != known_subnets(&speaker)
+                    || before.host_addresses != speaker.host_addresses
                     || !subnets_by_interface(&before).eq(subnets_by_interface(&speaker));
                 self.speaker_changed(&before, &speaker, now);
             } else {
@@ -123,7 +123,7 @@ impl State {
         if without_addresses(before) != without_addresses(speaker)
             || bgp_state(before) != bgp_state(speaker)
             || before.watched != speaker.watched
-            || known_subnets(before) != known_subnets(speaker)
+            || before.host_addresses != speaker.host_addresses
         {
             self.recheck_all_services();
         }
@@ -181,9 +181,4 @@ impl State {
 /// Returns the facts about interfaces on which the statuses of custom resources depend.
 fn subnets_by_interface(speaker: &Speaker) -> impl Iterator<Item = (&str, bool, &[AddressRange])> {
     speaker.interfaces.iter().map(|it| (&*it.name, it.up, &*it.subnets))
-}
-
-/// Returns whether the subnets of a node in IPv4 and in IPv6 are known.
-fn known_subnets(speaker: &Speaker) -> [bool; 2] {
-    [Family::V4, Family::V6].map(|family| speaker.knows_subnets(family))
 }

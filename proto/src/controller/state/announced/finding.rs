@@ -118,8 +118,12 @@ impl DiagnosisInput<'_> {
     ) -> (Vec<String>, bool) {
         let reason = diagnosed.first().map(|(diagnosis, _)| diagnosis.reason());
         let general = self.warnings(reason == Some(Reason::Announced));
-        let mut texts: Vec<_> = diagnosed.iter().flat_map(|(it, _)| it.warnings()).collect();
-        texts.dedup();
+        let mut texts: Vec<String> = Vec::new();
+        for text in diagnosed.iter().flat_map(|(it, addresses)| it.warnings(addresses)) {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
         texts.extend(general.all.iter().map(ToString::to_string));
         (texts, general.flawed)
     }

@@ -94,11 +94,14 @@ impl<'a> LiveSpeakers<'a> {
     }
 
     /// Returns the subnets, in the family of an address, of all interfaces that announce it. `None`
-    /// if no node that announces it knows its subnets of the family.
+    /// if those of none of them are known.
     pub(super) fn subnets_around(&self, address: IpAddr) -> Option<Vec<AddressRange>> {
         let family = Family::of(address);
-        let knowing = self.live.iter().filter(|speaker| speaker.knows_subnets(family));
-        let mut announcing = knowing.flat_map(|it| it.interfaces_with(address)).peekable();
+        let announcing = self.live.iter().flat_map(|speaker| {
+            let interfaces = speaker.interfaces_with(address);
+            interfaces.filter(move |interface| speaker.knows_subnets(interface, family))
+        });
+        let mut announcing = announcing.peekable();
         announcing.peek()?;
         let subnets = announcing.flat_map(|interface| interface.subnets.iter().copied());
         Some(subnets.filter(|subnet| subnet.family() == family).collect())

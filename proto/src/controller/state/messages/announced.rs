@@ -130,35 +130,31 @@ impl Display for Owner<'_> {
     }
 }
 
-impl Display for OwnerIssue<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl OwnerIssue<'_> {
+    /// Returns the warning about these addresses.
+    fn text(&self, addresses: &str) -> String {
         match self {
             Self::HellosFiltered { at: Reporter { node, interface }, from, has_second_path } => {
-                write!(
-                    f,
-                    "frames of EtherType 0x88B5 from {from} do not arrive at {node} ({interface}, \
-                     HellosFiltered): let packet filters and switches pass them"
-                )?;
-                if *has_second_path {
-                    return Ok(());
-                }
-                f.write_str(
+                let port = if *has_second_path {
+                    ""
+                } else {
                     ", and the UDP port of --challenge-port (default 7473), by which speakers detect \
-                     this loss",
+                     this loss"
+                };
+                format!(
+                    "frames of EtherType 0x88B5 from {from} do not arrive at {node} ({interface}, \
+                     HellosFiltered): let packet filters and switches pass them{port}"
                 )
             }
-            Self::StaleNeighborProxy { mac } => write!(
-                f,
-                "{mac} still replies for the failed owner: clear the neighbor table of that \
-                 device, or disable its proxy"
+            Self::StaleNeighborProxy { mac } => format!(
+                "{mac} still replies for {addresses} of the failed owner: clear the neighbor table \
+                 of that device, or disable its proxy"
             ),
-            Self::NodeHasAddress { node, mac } => write!(
-                f,
-                "{node} ({mac}) also replies, because an interface of it has the address: remove it \
-                 there"
+            Self::NodeHasAddress { node, mac } => format!(
+                "{node} ({mac}) also replies for {addresses}, because an interface of it has the \
+                 address: remove it there"
             ),
-            Self::MulticastJoinFailed { node, group } => write!(
-                f,
+            Self::MulticastJoinFailed { node, group } => format!(
                 "{node} could not join multicast group {group}, so neighbor solicitations may not \
                  reach it: see its speaker log"
             ),
@@ -246,8 +242,8 @@ impl Finding<'_> {
         }
     }
 
-    /// Returns the problems of an address that is announced nevertheless.
-    fn warnings(&self) -> Vec<String> {
+    /// Returns the problems of addresses that are announced nevertheless.
+    fn warnings(&self, addresses: &str) -> Vec<String> {
         let Self::Owned { owners, partitioned, issue } = self else { return Vec::new() };
         let nodes: Vec<_> = owners.iter().map(|owner| owner.node).collect();
         let partition = partitioned.then(|| {
@@ -257,7 +253,7 @@ impl Finding<'_> {
                 list(&nodes)
             )
         });
-        partition.into_iter().chain(issue.as_ref().map(ToString::to_string)).collect()
+        partition.into_iter().chain(issue.as_ref().map(|it| it.text(addresses))).collect()
     }
 
     /// Returns where the address is announced; `None` if it is not announced.
@@ -392,10 +388,11 @@ impl Diagnosis<'_> {
         self.first.reason()
     }
 
-    /// Returns the problems of an address that is announced nevertheless.
-    pub(in crate::controller::state) fn warnings(&self) -> Vec<String> {
-        let second = self.second.iter().flat_map(Finding::warnings);
-        self.first.warnings().into_iter().chain(second).collect()
+    /// Returns the problems of these addresses, which are announced nevertheless.
+    pub(in crate::controller::state) fn warnings(&self, addresses: &[IpAddr]) -> Vec<String> {
+        let addresses = join(addresses);
+        let second = self.second.iter().flat_map(|finding| finding.warnings(&addresses));
+        self.first.warnings(&addresses).into_iter().chain(second).collect()
     }
 
     /// Returns the part of the message about these addresses.
