@@ -61,6 +61,7 @@ fn an_interface_without_a_subnet_of_the_family_is_reported_if_the_subnets_are_kn
     eth0.addresses = [].into();
     eth0.subnets = ["192.168.7.0/24".parse().unwrap()].into();
     two.interfaces = [eth0, two.interfaces[0].clone()].into();
+    two.host_addresses = ["192.168.7.5".parse().unwrap()].into();
     report_speaker(&mut cluster, two);
     cluster.settle();
     let (_, message) = reason_and_message(&cluster, "a");
