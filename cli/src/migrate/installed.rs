@@ -235,6 +235,21 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn an_uninstallation_names_every_cluster_scoped_object_of_the_manifests() {
+        let manifests = include_str!("../../../deploy/install.yaml");
+        let commands = uninstall("ferrolb-system").join(" ");
+        let names = manifests.lines().filter_map(|line| line.strip_prefix("  name: "));
+        let scoped: Vec<_> = names.filter(|it| it.contains("ferrolb-system")).collect();
+        assert!(scoped.len() > 10, "{scoped:?}");
+        for name in scoped.iter().filter(|name| **name != "ferrolb-system") {
+            assert!(
+                commands.split(' ').any(|word| word == *name),
+                "{name} is in none of {commands}"
+            );
+        }
+    }
+
     fn find(labels: &Value, env: &Value) -> Installed {
         let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": "controller", "namespace": "lb", "labels": labels,

@@ -239,6 +239,7 @@ mod tests {
         apply(&mut state, Change::Apply(service("late")), 10_000);
         apply(&mut state, Change::Apply(service("a")), 20_000);
         assert!(is_withheld(&state));
+        assert!(update(&mut state, 20_010).is_empty(), "the update began before the endpoint");
         assert!(update(&mut state, 20_900).addresses.contains(&ADDRESS) && !is_withheld(&state));
         // The Service accepts its endpoint from now on.
         let mut state = listed();
@@ -287,6 +288,7 @@ mod tests {
         for name in ["a", "b"] {
             apply(&mut state, Change::Delete(Key::new("default", name)), 3_000);
         }
+        apply_endpoint(&mut state, "c", true, 3_500);
         apply(&mut state, Change::Apply(service("c")), 4_000);
         assert!(is_withheld(&state));
         apply(&mut state, Change::Delete(Key::new("default", "c")), 4_100);

@@ -50,11 +50,7 @@ fn every_finding_has_its_message() {
     table!(Finding<'static>, |finding| render(finding, None);
         Finding::Owned { .. } => [
             (Finding::Owned { owners: owners(), partitioned: false, issue: None }, "Announced", "192.0.2.7 from n1 (eth0, eth1)"),
-            (
-                Finding::Owned { owners: owners(), partitioned: false, issue: Some(OwnerIssue::NodeHasAddress { node: "n2", mac }) },
-                "Announced",
-                "192.0.2.7 from n1 (eth0, eth1); n2 (02:00:00:00:00:99) also replies for 192.0.2.7, because an interface of it has the address: remove it there"
-            ),
+            (Finding::Owned { owners: owners(), partitioned: false, issue: Some(OwnerIssue::NodeHasAddress { node: "n2", mac }) }, "Announced", "192.0.2.7 from n1 (eth0, eth1); n2 (02:00:00:00:00:99) also replies for 192.0.2.7, because an interface of it has the address: remove it there"),
             (Finding::Owned { owners: [owners(), owners()].concat(), partitioned: true, issue: None }, "Announced", "192.0.2.7 from n1 (eth0, eth1) and n1 (eth0, eth1); the speakers of n1, n1 do not receive each other's hellos: check the network between them"),
             (
                 Finding::Owned {
