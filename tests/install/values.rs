@@ -351,7 +351,7 @@ fn the_permission_to_mark_pods_exists_only_if_pods_are_marked() {
         let objects = chart::objects(&values).unwrap();
         let kinds = ["ClusterRole", "ClusterRoleBinding"];
         kinds.map(|kind| {
-            let name = format!("{kind}/ferrolb:node-failure:{NAMESPACE}");
+            let name = format!("{kind}/{NAMESPACE}:ferrolb-node-failure");
             objects.iter().any(|object| kind_and_name(object) == name)
         })
     };

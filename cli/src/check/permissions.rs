@@ -44,14 +44,16 @@ fn finding(facts: &ClusterFacts, account: &str, missing: &[Missing<'_>]) -> Find
         );
         return Finding::new(Code::InstallPermission, Vec::new(), text);
     }
-    let namespace =
-        facts.objects.as_ref().map(|it| &*it.installation.namespace).unwrap_or_default();
+    let namespace = facts.objects.as_ref().map_or(api::NAMESPACE, |it| &*it.installation.namespace);
     let object = Object::namespaced("ServiceAccount", namespace, account);
     let is_own_group =
         facts.objects.as_ref().is_none_or(|it| it.installation.config.names.group == api::GROUP);
     let file = if is_own_group { "base/rbac.yaml" } else { "install-metallb-takeover.yaml" };
-    let text =
-        format!("{count} for {object} ({named}): apply the RBAC objects of {MANIFESTS}/{file}");
+    let remedy = match namespace {
+        api::NAMESPACE => format!("apply the RBAC objects of {MANIFESTS}/{file}"),
+        _ => format!("apply the RBAC objects of the installation in {namespace} again"),
+    };
+    let text = format!("{count} for {object} ({named}): {remedy}");
     Finding::new(Code::ComponentPermission, vec![object], text)
 }
 

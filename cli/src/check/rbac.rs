@@ -13,7 +13,7 @@ const RBAC: &str = include_str!("../../../deploy/base/rbac.yaml");
 const TAKEOVER: &str = include_str!("../../../deploy/install-metallb-takeover.yaml");
 const INSTALL: &str = include_str!("../../../deploy/install.yaml");
 /// The role that only a controller needs which marks the pods of failed nodes.
-const NODE_FAILURE_ROLE: &str = "ferrolb:node-failure:ferrolb-system";
+const NODE_FAILURE_ROLE: &str = "ferrolb-system:ferrolb-node-failure";
 /// Verbs with which `kubectl apply` creates and changes objects.
 const APPLY_VERBS: [&str; 3] = ["get", "create", "patch"];
 

@@ -220,11 +220,11 @@ pub fn uninstall(ferrolb: &str) -> [String; 3] {
         ),
         named(
             "clusterrole,clusterrolebinding",
-            &roles.map(|role| format!("ferrolb:{role}:{ferrolb}")),
+            &roles.map(|role| format!("{ferrolb}:ferrolb-{role}")),
         ),
         named(
             "validatingadmissionpolicy,validatingadmissionpolicybinding",
-            &policies.map(|policy| format!("ferrolb-own-{policy}.{ferrolb}")),
+            &policies.map(|policy| format!("{ferrolb}.ferrolb-own-{policy}")),
         ),
     ]
 }

@@ -5,9 +5,9 @@ use super::{apply, bgp, control_plane};
 use crate::process::{self, Launch, ProcessRecord};
 use crate::setup;
 use crate::state::LabState;
-use crate::topology::CONTROL_PLANE;
+use crate::topology::{self, CONTROL_PLANE};
 use anyhow::{Context, Result, anyhow};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Client;
 use kube::api::{Api, PostParams};
@@ -38,9 +38,13 @@ const MIGRATION_MANIFEST: &str = "deploy/install-metallb-takeover.yaml";
 /// If the API server rejects an object, or an account is missing from `deploy/`.
 pub async fn install(client: &Client, state: &LabState) -> Result<()> {
     apply::apply(client, &without_workloads(rendered(state.facts()?.gobgp.is_some())?)).await?;
-    for account in ["controller", "speaker"] {
-        let token = token(client, account).await?;
-        control_plane::write_kubeconfig(state, &kubeconfig(state, account), &token)?;
+    let write = |process: &str, token: &str| {
+        control_plane::write_kubeconfig(state, &kubeconfig(state, process), token)
+    };
+    write(CONTROLLER, &token(client, "controller", None).await?)?;
+    for index in 1..=state.facts()?.nodes {
+        let node = topology::node_name(index);
+        write(&speaker_name(&node), &token(client, "speaker", Some(&node)).await?)?;
     }
     Ok(())
 }
@@ -78,10 +82,20 @@ fn without_workloads(mut objects: Vec<Value>) -> Vec<Value> {
     objects
 }
 
-async fn token(client: &Client, account: &str) -> Result<String> {
+/// Returns a token of a ServiceAccount. That of a speaker names its node, as that of a pod does.
+async fn token(client: &Client, account: &str, node: Option<&str>) -> Result<String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
-    let spec =
-        TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
+    let bound_object_ref = node.map(|node| BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node.to_owned()),
+        uid: None,
+    });
+    let spec = TokenRequestSpec {
+        expiration_seconds: Some(TOKEN_SECONDS),
+        bound_object_ref,
+        ..TokenRequestSpec::default()
+    };
     let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
     let response = accounts.create_token_request(account, &PostParams::default(), &request).await;
     let response = response
@@ -101,7 +115,7 @@ pub fn start_controller(
     extra_args: &[&str],
 ) -> Result<ProcessRecord> {
     let args = extra_args.iter().map(|arg| (*arg).to_owned()).collect();
-    process::start(state, launch(state, "controller", name, (CONTROL_PLANE, None), program, args))
+    process::start(state, launch(state, CONTROLLER, name, (CONTROL_PLANE, None), program, args))
 }
 
 /// Starts the speaker of a node, with the gobgpd of the node if there is one.
@@ -119,15 +133,13 @@ pub fn start_speaker(
         args.extend(["--gobgp".to_owned(), format!("unix:{}", bgp::socket(state, node).display())]);
     }
     args.extend(extra_args.iter().map(|arg| (*arg).to_owned()));
-    process::start(
-        state,
-        launch(state, "speaker", &speaker_name(node), (node, Some(node)), program, args),
-    )
+    let name = speaker_name(node);
+    process::start(state, launch(state, &name, &name, (node, Some(node)), program, args))
 }
 
 fn launch(
     state: &LabState,
-    account: &str,
+    credentials: &str,
     name: &str,
     location: (&str, Option<&str>),
     program: &Path,
@@ -142,7 +154,7 @@ fn launch(
         args,
         low_priority: false,
         env: [
-            ("KUBECONFIG".to_owned(), kubeconfig(state, account).display().to_string()),
+            ("KUBECONFIG".to_owned(), kubeconfig(state, credentials).display().to_string()),
             ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
         ]
         .into(),
@@ -154,9 +166,10 @@ pub fn speaker_name(node: &str) -> String {
     format!("speaker-{node}")
 }
 
-/// Returns the path of the kubeconfig with a component's own token.
-pub fn kubeconfig(state: &LabState, account: &str) -> PathBuf {
-    state.file(&format!("{account}.kubeconfig"))
+/// Returns the path of the kubeconfig with the token of the process: [`CONTROLLER`], which all
+/// controllers use, or a node's [`speaker_name`].
+pub fn kubeconfig(state: &LabState, process: &str) -> PathBuf {
+    state.file(&format!("{process}.kubeconfig"))
 }
 
 #[cfg(test)]

@@ -30,12 +30,12 @@ impl Lab {
     /// If `work` fails, or FerroLB is not installed.
     pub fn api_as<T: Send, F: Future<Output = Result<T>>>(
         &self,
-        account: &str,
+        process: &str,
         work: impl FnOnce(Client) -> F + Send,
     ) -> Result<T> {
         api::with_client(
             &self.state,
-            &crate::cluster::ferrolb::kubeconfig(&self.state, account),
+            &crate::cluster::ferrolb::kubeconfig(&self.state, process),
             work,
         )
     }

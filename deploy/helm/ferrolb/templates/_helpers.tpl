@@ -24,7 +24,7 @@ labels:
 
 {{/* Name of a ClusterRole and of its binding: `include "ferrolb.clusterRole" (list . "speaker")`. */}}
 {{- define "ferrolb.clusterRole" -}}
-ferrolb:{{ index . 1 }}:{{ (index . 0).Release.Namespace }}
+{{ (index . 0).Release.Namespace }}:ferrolb-{{ index . 1 }}
 {{- end }}
 
 {{/* Their metadata, from component and name:
