@@ -97,6 +97,18 @@ impl EligibleEndpoints {
         by_node.as_deref().filter(|_| *exist)
     }
 
+    /// Returns whether all endpoints of a family have left their nodes, of which `node` is one, and
+    /// only other nodes have endpoints now. Never true with the policy `Cluster`.
+    #[must_use]
+    pub fn have_left(&self, node: &str, now: &Self, family: Family) -> bool {
+        let before = self.local(family).unwrap_or_default();
+        let now = now.local(family).unwrap_or_default();
+        let stays = |(name, _): &(Box<str>, bool)| now.iter().any(|(other, _)| other == name);
+        before.iter().any(|(name, _)| **name == *node)
+            && !now.is_empty()
+            && !before.iter().any(stays)
+    }
+
     /// Returns how a node can serve the Service's addresses of a family. `failing` is true if the
     /// node reports that all its endpoints of the family fail their health check.
     ///

@@ -2,12 +2,13 @@
 //! Pure. The main loop owns the one [`State`] and feeds it events; [`crate::plan`] reads it.
 //!
 //! Events about the same object arrive in order. The order of events about different objects does
-//! not affect the state, with six exceptions:
+//! not affect the state, with seven exceptions:
 //!
 //! - the hello keys, see [`State::handle`];
 //! - the addresses that have left the status of a Service, see [`held`];
 //! - the custom resources that were deleted, see [`held_objects`];
 //! - the addresses that no Service had before, see [`new_addresses`];
+//! - the endpoints that have just left this node, see [`moved_endpoints`];
 //! - the last passwords of BGPPeers, see [`last_passwords`];
 //! - the interfaces on which this node has ever received another speaker.
 
@@ -17,6 +18,7 @@ mod dump;
 mod held;
 mod held_objects;
 mod last_passwords;
+mod moved_endpoints;
 mod new_addresses;
 mod reduced;
 mod services;
@@ -41,6 +43,7 @@ use crate::event::{BgpReport, Event, Link, LinkReport};
 use bgp::BgpObjects;
 use held::HeldServices;
 use held_objects::HeldObjects;
+use moved_endpoints::MovedEndpoints;
 use new_addresses::NewAddresses;
 use services::Services;
 
@@ -117,6 +120,8 @@ pub struct State {
     held: HeldServices,
     /// Addresses that this node does not announce yet.
     new_addresses: NewAddresses,
+    /// Services that have just moved from this node to others.
+    moved_endpoints: MovedEndpoints,
     pub(crate) nodes: Store<Arc<str>, Node>,
     /// Pools, also deleted ones: a Service of a deleted pool stays announced until the controller
     /// removes its address.
@@ -168,6 +173,7 @@ impl State {
             deleted_pools: VecDeque::new(),
             held: HeldServices::default(),
             new_addresses: NewAddresses::default(),
+            moved_endpoints: MovedEndpoints::default(),
             advertisements: HeldObjects::default(),
             keys: HelloKeyRing::default(),
             keys_listed: false,
@@ -370,6 +376,7 @@ impl State {
         changes.add(Changes::all_if(self.bgp_objects.expire(now, grace)));
         changes.add(self.end_expired_holds(now));
         changes.add(self.end_waits(now));
+        changes.add(self.end_moves(now));
         changes
     }
 
@@ -379,7 +386,8 @@ impl State {
         let grace = self.config.pool_grace;
         let objects = [self.advertisements.deadline(grace), self.bgp_objects.deadline(grace)];
         let addresses = [self.held.deadline(), self.new_addresses.deadline()];
-        objects.into_iter().chain(addresses).flatten().min()
+        let moved = self.moved_endpoints.deadline();
+        objects.into_iter().chain(addresses).chain([moved]).flatten().min()
     }
 
     /// Converts the change of a pool that cannot be decoded into a pool with a problem. The pool's

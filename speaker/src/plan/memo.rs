@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::SpeakerStatusStatus;
 use ferrolb_proto::bgp::{AlternateRoutes, RouteTable};
+use ferrolb_proto::range::Family;
 
 use super::bgp::BgpInput;
 use super::probes::HealthCheckMemo;
@@ -102,7 +103,7 @@ impl Memo {
             changes.addresses
         };
         for address in addresses {
-            let services: Vec<_> = state
+            let mut services: Vec<_> = state
                 .services
                 .with_address(address)
                 .map(|(key, service)| {
@@ -114,6 +115,12 @@ impl Memo {
             self.addresses.set_address(state, &view, address, &services);
             self.received_ranges.set_address(address, !services.is_empty());
             if let Some(input) = &route_input {
+                let keys = state.services.with_address(address).map(|(key, _)| key);
+                for (service, key) in services.iter_mut().zip(keys) {
+                    if let Some(former) = state.former_endpoints(key, Family::of(address)) {
+                        service.endpoints = former.clone();
+                    }
+                }
                 let is_withheld = state.withheld().contains_key(&address);
                 let services = if is_withheld { &[] } else { &*services };
                 self.routes.set_address(&view, input, address, services);

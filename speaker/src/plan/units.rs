@@ -10,7 +10,7 @@ use ferrolb_proto::announce::{
 };
 use ferrolb_proto::claim::Owned;
 use ferrolb_proto::election::{Candidate, Rank, Unit};
-use ferrolb_proto::eligibility::{EligibleEndpoints, Ineligible, Serving, serving};
+use ferrolb_proto::eligibility::{Ineligible, Serving, serving};
 use ferrolb_proto::facts::{Key, L2Advertisement};
 use ferrolb_proto::range::Family;
 use ferrolb_proto::shared_map::SharedMap;
@@ -342,12 +342,11 @@ pub(super) fn service_view<'a>(
     (key, service): (&Arc<Key>, &'a ReducedService),
     failing_on: Vec<(&'a str, Family)>,
 ) -> ServiceView<'a> {
-    let endpoints = state.services.slices_of(key).flat_map(|slice| &slice.endpoints);
     ServiceView {
         assigned: &service.assigned,
         from_pool: service.from_pool.as_deref(),
         labels: &service.labels,
-        endpoints: EligibleEndpoints::new(service.policy, service.eligible, endpoints),
+        endpoints: state.services.eligible_endpoints(key).unwrap_or_default(),
         failing_on,
     }
 }

@@ -12,10 +12,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{EndpointCondition, EndpointSlice, Key, Service};
+use ferrolb_proto::facts::{EndpointCondition, Key, Service};
 use ferrolb_proto::health::kube_proxy::RuleUpdates;
 use ferrolb_proto::range::Family;
-use ferrolb_proto::store::Change;
 
 use super::State;
 use super::changes::Changes;
@@ -101,13 +100,6 @@ impl State {
         of_family.any(|endpoint| eligible.accepts(endpoint))
     }
 
-    /// Applies the change of an EndpointSlice.
-    pub(super) fn set_slice(&mut self, change: Change<EndpointSlice>, now: Instant) -> Changes {
-        let changes = self.services.set_slice(change, &self.config.node);
-        self.begin_waits(&changes, now);
-        changes
-    }
-
     /// Begins the waits of those new addresses that have got their first endpoint by a change, and
     /// forgets those that no Service has any more.
     pub(super) fn begin_waits(&mut self, changes: &Changes, now: Instant) {
@@ -157,7 +149,9 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    use ferrolb_proto::facts::Endpoint;
+    use ferrolb_proto::facts::{Endpoint, EndpointSlice};
+
+    use ferrolb_proto::store::Change;
 
     use super::super::tests::{service, state};
     use super::*;

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use ferrolb_proto::facts::{EndpointSlice, Key, Service};
+use ferrolb_proto::eligibility::EligibleEndpoints;
+use ferrolb_proto::facts::{EndpointSlice, Key, Service, TrafficPolicy};
 use ferrolb_proto::health::kube_proxy::Families;
 use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::shared_map::SharedMap;
@@ -188,6 +189,19 @@ impl Services {
     pub(crate) fn slices_of(&self, service: &Arc<Key>) -> impl Iterator<Item = &ReducedSlice> {
         pairs_of(&self.slices_of, Arc::clone(service))
             .filter_map(|(_, key)| self.slices.get(&**key))
+    }
+
+    /// Returns the eligible endpoints of a Service with addresses and the policy `Local`.
+    pub(super) fn local_endpoints(&self, service: &Key) -> Option<EligibleEndpoints> {
+        let (_, found) = self.get(service)?;
+        (found.policy == TrafficPolicy::Local).then(|| self.eligible_endpoints(service))?
+    }
+
+    /// Returns the eligible endpoints of a Service with addresses.
+    pub(crate) fn eligible_endpoints(&self, service: &Key) -> Option<EligibleEndpoints> {
+        let (key, service) = self.get(service)?;
+        let endpoints = self.slices_of(key).flat_map(|slice| &slice.endpoints);
+        Some(EligibleEndpoints::new(service.policy, service.eligible, endpoints))
     }
 
     /// Returns the addresses and ports of the API servers.

@@ -352,11 +352,18 @@ fn random_state(random: &mut Random) -> State {
     state
 }
 
+/// Returns whether former endpoints count for a Service.
+fn is_held(state: &State, service: &str) -> bool {
+    let key = Key::new("default", service);
+    let mut families = [Family::V4, Family::V6].into_iter();
+    families.any(|family| state.former_endpoints(&key, family).is_some())
+}
+
 #[test]
 fn a_plan_with_a_memo_equals_a_plan_without_one() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut plans, mut skipped, mut with_alternates, mut with_withdrawal) = (0, 0, 0, 0);
-    let mut with_withheld = 0;
+    let (mut with_withheld, mut with_moved) = (0, 0);
     for _ in 0..STEPS / STEPS_PER_STATE {
         let mut state = random_state(&mut random);
         let mut now = Instant::from_millis(1_000_000);
@@ -374,6 +381,7 @@ fn a_plan_with_a_memo_equals_a_plan_without_one() {
                 is_changed |= !changes.is_empty();
                 memo.add(changes);
                 with_withheld += usize::from(!state.withheld().is_empty());
+                with_moved += usize::from(SERVICES.iter().any(|it| is_held(&state, it)));
                 if random.once_in(20) {
                     let changes = state.expire(now);
                     is_changed |= !changes.is_empty();
@@ -405,5 +413,6 @@ fn a_plan_with_a_memo_equals_a_plan_without_one() {
     assert!(plans > STEPS / 2 && skipped > STEPS / 20, "{plans} plans, {skipped} skipped");
     assert!(with_alternates > STEPS / 1_000, "{with_alternates} plans with alternates");
     assert!(with_withheld > STEPS / 20, "{with_withheld} plans with withheld addresses");
+    assert!(with_moved > STEPS / 1_000, "{with_moved} plans with moved endpoints");
     assert!(with_withdrawal > STEPS / 10_000, "{with_withdrawal} plans with withdrawn routes");
 }

@@ -95,6 +95,25 @@ fn a_new_address_is_claimed_at_once_and_announced_later() {
 }
 
 #[test]
+fn a_route_stays_for_a_moment_if_the_endpoints_move_to_another_node() {
+    let web = Service { policy: TrafficPolicy::Local, ..service("web", &["172.30.0.200"]) };
+    let (services, slices) = (vec![web], vec![slice("web", &["node1"])]);
+    let mut state = state(&Cluster { services, slices, ..Cluster::default() }, &[numbered()]);
+    let (mut memo, now) = (Memo::default(), Instant::from_millis(10_000));
+    let routes = |state: &State, memo: &mut Memo, now| {
+        let desired = crate::plan::plan(state, memo, now);
+        let can_serve = desired.links[&2].config.units.values().all(|unit| unit.can_serve_here);
+        (desired.bgp.expect("a BGP configuration").routes.len(), can_serve)
+    };
+    assert_eq!(routes(&state, &mut memo, now), (1, true));
+    memo.add(state.handle(Event::Slice(Change::Apply(slice("web", &["node2"]))), now));
+    assert_eq!(routes(&state, &mut memo, now), (1, false), "layer 2 moves at once");
+    let now = state.deadline().expect("the end of the hold");
+    memo.add(state.expire(now));
+    assert_eq!(routes(&state, &mut memo, now), (0, false));
+}
+
+#[test]
 fn a_node_that_stops_or_drains_has_a_no_restart_reason() {
     let ready = node("node1");
     let state_with_node = |node: &Node| {
