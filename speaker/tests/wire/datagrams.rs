@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ferrolb_proto::wire::arp;
 use ferrolb_proto::wire::hello::{
-    Body, ClaimSetSummary, DATAGRAM_MAX, Flags, Frame, HelloKey, KEY_LENGTH,
+    Body, ClaimSetSummary, DATAGRAM_MAX, Flags, Frame, HelloKey, HelloKeyRing, KEY_LENGTH,
+    NodeWatch,
 };
 use ferrolb_runtime::clock::Clock;
 use ferrolb_speaker::link::SecondPath;
@@ -36,16 +37,19 @@ fn datagram(key: &HelloKey) -> Vec<u8> {
 
 /// Returns a valid datagram of a node.
 fn datagram_of(node: &str, key: &HelloKey) -> Vec<u8> {
-    let frame = Frame {
+    frame_of(node, Body::Challenge { nonce: 1 }).encode_datagram(key)
+}
+
+fn frame_of(node: &str, body: Body) -> Frame {
+    Frame {
         node: node.into(),
         epoch: 1,
         clock: 1,
         claim_set: ClaimSetSummary::default(),
         interval: Duration::from_secs(1),
         flags: Flags::default(),
-        body: Body::Challenge { nonce: 1 },
-    };
-    frame.encode_datagram(key)
+        body,
+    }
 }
 
 /// Starts the second path of node1 alone, and returns its metrics with a socket of node2.
@@ -125,6 +129,24 @@ fn forged_datagrams_do_not_use_up_the_rate_of_their_source() {
         }
         assert!(metrics.received.get() > before, "valid datagrams are received");
         assert_eq!(metrics.dropped(DatagramDrop::RateLimit).get(), 0);
+    });
+}
+
+#[test]
+fn the_reply_to_a_challenge_from_another_port_reaches_the_speaker() {
+    let lan = Segment::new(&HOSTS);
+    runtime().block_on(async {
+        let (metrics, copier, _second_path) = start_receiver(&lan);
+        let speaker = lan.inside(HOSTS[1], || UdpSocket::bind((IPV4[1], PORT)).expect("a port"));
+        speaker.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        wait_until_open(&copier, &metrics).await;
+        let challenge = frame_of(HOSTS[1], Body::NodeWatch(NodeWatch::Challenge(7)));
+        copier.send(&challenge.encode_datagram(&key())).expect("an open port");
+        let mut reply = [0; DATAGRAM_MAX];
+        let length = speaker.recv(&mut reply).expect("a reply");
+        let keys = HelloKeyRing::new(vec![key()]);
+        let reply = Frame::decode_datagram(&reply[..length], &keys).expect("a valid datagram");
+        assert_eq!(reply.body, Body::NodeWatch(NodeWatch::Reply(7)));
     });
 }
 

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -57,7 +57,17 @@ struct NodeChallenge {
     nonce: u64,
     /// ID of the key that signs the challenge and its reply.
     key: u32,
-    port: u16,
+    /// Epoch and clock of the frame.
+    sent: (u64, u64),
+}
+
+impl NodeChallenge {
+    /// Returns whether this challenge replaces an earlier one of its source. A copy of an older
+    /// frame of the same epoch does not. Epochs are random, and have no order.
+    const fn replaces(&self, earlier: &Self) -> bool {
+        let ((epoch, clock), (earlier_epoch, earlier_clock)) = (self.sent, earlier.sent);
+        epoch != earlier_epoch || clock > earlier_clock
+    }
 }
 
 /// State of the socket of one family.
@@ -177,7 +187,7 @@ impl Receiver {
                 Ok(frame) => {
                     shared.metrics.received.inc();
                     let key = Frame::key_of_datagram(datagram);
-                    self.handle(frame, source, key.unwrap_or_default(), shared);
+                    self.handle(frame, source.ip(), key.unwrap_or_default(), shared);
                 }
                 Err(reason) => {
                     shared.metrics.dropped(reason).inc();
@@ -192,16 +202,18 @@ impl Receiver {
     }
 
     /// Passes a frame to its destination, and replies to a challenge at once.
-    fn handle(&mut self, frame: Frame, source: SocketAddr, key: u32, shared: &SecondPath) {
+    fn handle(&mut self, frame: Frame, source: IpAddr, key: u32, shared: &SecondPath) {
         match frame.body {
             Body::NodeWatch(NodeWatch::Challenge(nonce)) => {
-                let challenge = NodeChallenge { nonce, key, port: source.port() };
+                let challenge = NodeChallenge { nonce, key, sent: (frame.epoch, frame.clock) };
                 let sources = &shared.config.load().sources;
                 if self.challengers.len() > sources.len() {
                     self.challengers.retain(|source, _| sources.contains(source));
                 }
-                self.challengers.insert(source.ip(), challenge);
-                reply(source.ip(), challenge, shared);
+                if self.challengers.get(&source).is_none_or(|known| challenge.replaces(known)) {
+                    self.challengers.insert(source, challenge);
+                }
+                reply(source, challenge, shared);
             }
             Body::NodeWatch(NodeWatch::Reply(_)) => {
                 if shared.replies.try_send(frame).is_err() {
@@ -285,14 +297,15 @@ impl Port {
     }
 }
 
-/// Replies to a challenge, with the key that signs the challenge.
+/// Replies to a challenge, with the key that signs the challenge. All speakers have the same port,
+/// so the reply to a copy from another port reaches the speaker.
 fn reply(source: IpAddr, challenge: NodeChallenge, shared: &SecondPath) {
-    let NodeChallenge { nonce, key, port } = challenge;
+    let NodeChallenge { nonce, key, .. } = challenge;
     let config = shared.config.load();
     let socket = shared.sockets[position(Family::of(source))].load();
     let (Some(key), Some(socket)) = (config.keys.find(key), socket.as_ref()) else { return };
     let datagram = shared.message(NodeWatch::Reply(nonce)).encode_datagram(key);
-    let sent = match socket.send_to(&datagram, (source, port)) {
+    let sent = match socket.send_to(&datagram, (source, shared.port)) {
         Ok(_) => &shared.metrics.sent,
         Err(_) => shared.metrics.dropped(DatagramDrop::SendRejected),
     };
@@ -327,6 +340,17 @@ fn kernel_drops(socket: &UdpSocket) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_of_an_older_challenge_of_the_epoch_replaces_none() {
+        let challenge = |epoch, clock| NodeChallenge { nonce: 0, key: 0, sent: (epoch, clock) };
+        for (sent, replaces) in
+            [((7, 101), true), ((7, 100), false), ((7, 99), false), ((8, 1), true)]
+        {
+            let (epoch, clock) = sent;
+            assert_eq!(challenge(epoch, clock).replaces(&challenge(7, 100)), replaces, "{sent:?}");
+        }
+    }
 
     #[test]
     fn each_source_has_a_limit_of_its_own() {
