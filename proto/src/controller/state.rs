@@ -21,6 +21,7 @@ mod custom_resources;
 mod decide;
 mod dump;
 mod explanation;
+mod former_routes;
 mod messages;
 mod node_failure;
 mod objects;
@@ -56,6 +57,7 @@ use crate::controller::event::{Event, Outcome};
 use alloc::Allocator;
 use announced::RecheckQueue;
 use custom_resources::CustomResources;
+use former_routes::FormerRoutes;
 use messages::pool::PoolFault;
 use node_failure::NodeFailures;
 use record_repair::RecordRepairs;
@@ -145,6 +147,8 @@ pub struct State {
     record_repairs: RecordRepairs,
     /// Contested Services, each with the time at which the contest ends.
     contest_ends: BTreeSet<(Instant, Key)>,
+    /// Addresses that a node may still advertise for a deleted Service.
+    former_routes: FormerRoutes,
     wall_clock: WallClock,
     allocator: Allocator,
     /// True if all Services must be decided again, because a change may affect every Service.
@@ -201,6 +205,7 @@ impl State {
             pool_grace_end: None,
             record_repairs: RecordRepairs::default(),
             contest_ends: BTreeSet::new(),
+            former_routes: FormerRoutes::default(),
             wall_clock: WallClock::default(),
             allocator: Allocator::default(),
             all_services_dirty: false,
@@ -346,16 +351,10 @@ impl State {
             .chain(self.next_expiry(now))
             .chain(self.contest_ends.first().map(|(end, _)| *end))
             .chain(self.record_repairs.deadline())
+            .chain(self.former_routes.deadline())
             .chain(self.announced_deadline(now))
             .chain(self.node_failures_deadline())
             .min()
-    }
-
-    /// Returns the time at which the allocator forgets the next Service.
-    fn next_expiry(&self, now: Instant) -> Option<Instant> {
-        let seconds =
-            self.allocator.next_expiry()?.saturating_sub(self.wall_clock.without_jump(now));
-        Some(now + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 
     /// Returns the values of the metrics.

@@ -14,8 +14,8 @@ const INGRESS: &str = "/f:status/f:loadBalancer/f:ingress";
 /// Maximum number of entries of `managedFields` that are decoded from a Service.
 const MANAGERS_MAX: usize = 16;
 
-/// `metadata.managedFields`, reduced to the entries of FerroLB's controllers, and to those with
-/// `status.loadBalancer.ingress`. Of the fields, only this one remains.
+/// `metadata.managedFields`, reduced to the entries of FerroLB's controllers, and to those with a
+/// part of the status. Of the fields, only `status` and `status.loadBalancer.ingress` remain.
 #[derive(Deserialize, Default)]
 #[serde(transparent)]
 pub(super) struct ManagedFields(Option<Vec<Entry>>);
@@ -65,6 +65,8 @@ impl Entry {
 pub(super) struct FieldOwners {
     /// The owner of `status.loadBalancer.ingress`, unless this controller owns it.
     pub(super) ingress: Option<Box<str>>,
+    /// An owner of another part of the status, such as a condition, unless it is FerroLB.
+    pub(super) status: Option<Box<str>>,
     /// True if this controller owns any field.
     pub(super) includes_own: bool,
     /// True if this controller owns a part of the status.
@@ -86,6 +88,8 @@ impl FieldOwners {
                 own_ingress |= has_ingress;
             } else if has_ingress {
                 owners.ingress = Some(manager.into());
+            } else if fields.is_some() && !manager.starts_with(FIELD_MANAGER_PREFIX) {
+                owners.status = Some(manager.into());
             }
         }
         owners.ingress = owners.ingress.filter(|_| !own_ingress);
@@ -95,9 +99,11 @@ impl FieldOwners {
 
 impl From<ManagedFields> for Vec<ManagedFieldsEntry> {
     fn from(ManagedFields(entries): ManagedFields) -> Self {
-        let entries = entries.unwrap_or_default().into_iter();
-        let relevant =
-            entries.filter(|it| it.has_ingress() || it.manager.starts_with(FIELD_MANAGER_PREFIX));
+        let is_ours = |it: &Entry| it.manager.starts_with(FIELD_MANAGER_PREFIX);
+        let mut relevant = entries.unwrap_or_default();
+        relevant.retain(|it| it.has_status() || is_ours(it));
+        // The most important entries come first, so that the limit cuts off the others.
+        relevant.sort_by_key(|it| (!is_ours(it), !it.has_ingress()));
         let ingress = json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
         let status = json!({"f:status": {}});
         let fields = |entry: &Entry| match entry.has_ingress() {
@@ -109,7 +115,7 @@ impl From<ManagedFields> for Vec<ManagedFieldsEntry> {
             manager: Some(entry.manager),
             ..ManagedFieldsEntry::default()
         };
-        relevant.take(MANAGERS_MAX).map(entry).collect()
+        relevant.into_iter().take(MANAGERS_MAX).map(entry).collect()
     }
 }
 
@@ -156,5 +162,26 @@ mod tests {
             let is_metadata = fields.to_string().contains("f:metadata");
             assert_eq!(found.includes_own_status, includes_own && !is_metadata, "{fields}");
         }
+    }
+
+    #[test]
+    fn another_owner_of_a_part_of_the_status_is_named_and_ferrolbs_entries_are_never_cut_off() {
+        let condition = || json!({"f:status": {"f:conditions": {}}});
+        let ingress = json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
+        let own = "ferrolb-controller.x";
+        for (fields, status) in [
+            (json!([entry("cilium", condition())]), Some("cilium")),
+            (json!([entry("cilium", condition()), entry(own, condition())]), Some("cilium")),
+            (json!([entry("k3s", ingress.clone())]), None),
+            (json!([entry("kubectl", json!({"f:spec": {}}))]), None),
+            (json!([entry("ferrolb-controller.y", condition())]), None),
+        ] {
+            assert_eq!(owners(fields.clone()).status.as_deref(), status, "{fields}");
+        }
+        let mut all: Vec<_> =
+            (0..2 * MANAGERS_MAX).map(|it| entry(&format!("m{it}"), condition())).collect();
+        all.extend([entry("k3s", ingress), entry(own, condition())]);
+        let found = owners(json!(all));
+        assert!(found.includes_own && found.ingress.as_deref() == Some("k3s"), "{found:?}");
     }
 }

@@ -206,6 +206,9 @@ pub struct Service {
     /// The field manager that owns `status.loadBalancer.ingress`, if it is not this controller.
     /// `None` also if nobody owns the field, or in a speaker.
     pub ingress_manager: Option<Box<str>>,
+    /// Another field manager that owns a part of the status, such as a condition. `None` also in a
+    /// speaker.
+    pub status_manager: Option<Box<str>>,
     /// True if this controller owns a field of the Service; without a load balancer, a field of the
     /// status, because the record remains. Always false in a speaker.
     pub has_own_fields: bool,
@@ -293,7 +296,8 @@ impl Service {
             true => owners.includes_own,
             false => owners.includes_own_status,
         };
-        Self { ingress_manager: owners.ingress, has_own_fields, ..service }
+        let (ingress_manager, status_manager) = (owners.ingress, owners.status);
+        Self { ingress_manager, status_manager, has_own_fields, ..service }
     }
 
     /// Returns the fact of an object. `group` is the API group that FerroLB uses (`--api-group`).
@@ -350,6 +354,7 @@ impl Service {
             health_check_annotation,
             metallb_annotation: metallb_annotation(annotations).filter(|_| group != METALLB_GROUP),
             ingress_manager: None,
+            status_manager: None,
             has_own_fields: false,
             adopt: annotations
                 .and_then(|all| all.get(api::ADOPT_ANNOTATION))

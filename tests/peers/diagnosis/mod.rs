@@ -88,7 +88,7 @@ fn faults() -> [Fault<'static>; 5] {
         Fault {
             name: "BGPPeer with a wrong AS",
             code: "FLB052",
-            why: "no session with tor1",
+            why: "no session with tor1 (",
             inject: &|lab| lab.apply_objects(&[peer(lab, ROUTER_AS + 1)?]),
             remove: &|lab| lab.apply_objects(&[peer(lab, ROUTER_AS)?]),
         },

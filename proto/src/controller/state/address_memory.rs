@@ -1,6 +1,8 @@
 //! The ConfigMap with the addresses of deleted Services: a new leader reads it, and the active
 //! leader writes it. Part of the state, which the main loop owns.
 
+use std::time::Duration;
+
 use crate::Instant;
 use crate::api;
 use crate::facts::{AddressMemory, RememberedAddresses};
@@ -10,6 +12,13 @@ use super::State;
 use crate::controller::desired::{Status, Target};
 
 impl State {
+    /// Returns the time at which the allocator forgets the next Service.
+    pub(super) fn next_expiry(&self, now: Instant) -> Option<Instant> {
+        let seconds =
+            self.allocator.next_expiry()?.saturating_sub(self.wall_clock.without_jump(now));
+        Some(now + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    }
+
     /// Stores a change of the ConfigMap. If another client has changed it, the active leader writes
     /// it again.
     pub(super) fn handle_address_memory(&mut self, change: Change<AddressMemory>) {

@@ -251,6 +251,7 @@ impl State {
         let layer2 = service.announceable().filter_map(|address| {
             Some((address, Layer2Address::new(cluster, address, services.of(address))?))
         });
+        let taken_over = service.announceable().filter(|it| self.former_routes.contains(*it));
         f(&DiagnosisInput {
             service,
             endpoints: self.slices.of(&service.key).collect(),
@@ -260,6 +261,7 @@ impl State {
             live_speakers,
             bgp,
             silent_nodes,
+            taken_over: taken_over.collect(),
         })
     }
 

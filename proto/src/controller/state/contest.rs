@@ -30,16 +30,19 @@ pub(super) struct Contest {
     /// Field manager of the other client. `None` if the API server does not name it: a client that
     /// only removes a field does not own it.
     pub(super) manager: Option<Box<str>>,
+    /// Field manager of another part of the status, which may be the other client.
+    pub(super) suspect: Option<Box<str>>,
 }
 
 impl Contest {
-    fn record(&mut self, manager: Option<Box<str>>, now: Instant) {
+    fn record(&mut self, service: &Service, now: Instant) {
         self.changes.retain(|at| now.since(*at) < CONTEST_TIME);
         self.changes.push_back(now);
         if self.changes.len() > CONTEST_CHANGES_MIN {
             self.changes.pop_front();
         }
-        self.manager = manager.or(self.manager.take());
+        self.manager = service.ingress_manager.clone().or(self.manager.take());
+        self.suspect.clone_from(&service.status_manager);
     }
 
     /// Returns whether the status is contested.
@@ -70,7 +73,7 @@ impl State {
         let is_cleared = service.assigned.is_empty() && !service.has_foreign_ingress;
         let contest = entry.contest.get_or_insert_default();
         self.contest_ends.remove(&(contest.end().unwrap_or_default(), key.clone()));
-        contest.record(entry.service.ingress_manager.clone(), now);
+        contest.record(&entry.service, now);
         if is_cleared && contest.is_active() {
             entry.pending_status.limit_rate();
         } else if is_cleared {

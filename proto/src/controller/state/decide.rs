@@ -23,6 +23,7 @@ impl State {
             return;
         }
         self.end_contests(now);
+        self.expire_former_routes(now);
         self.repair_record(now);
         if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
             self.decide_all(now);
@@ -245,7 +246,12 @@ impl State {
         self.remove_contest(key, &mut entry);
         self.record_repairs.remove(key, &mut entry.repair);
         if let Some(assignment) = entry.assignment.take() {
-            assignment.addresses.iter().for_each(|it| self.allocator.release(*it, key));
+            for address in &assignment.addresses {
+                self.allocator.release(*address, key);
+                if self.allocator.services_of(*address).next().is_none() {
+                    self.former_routes.record(*address, now);
+                }
+            }
             self.allocator.remember(key, assignment.addresses, self.unix_time(now));
         }
         entry.role = Role::Foreign;

@@ -164,7 +164,11 @@ impl State {
         }
     }
 
-    fn queue_rechecks_at(&mut self, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {
+    pub(in crate::controller::state) fn queue_rechecks_at(
+        &mut self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        now: Instant,
+    ) {
         let services =
             addresses.into_iter().flat_map(|address| self.allocator.services_of(address));
         let keys: BTreeSet<Key> = services.cloned().collect();

@@ -39,7 +39,7 @@ pub enum Verdict {
         /// Position among the candidates on layer 2; the best has 1.
         #[serde(skip_serializing_if = "Option::is_none")]
         rank: Option<usize>,
-        /// Reasons why other nodes rank better.
+        /// Reasons why other nodes rank better, or why the node is about to stop.
         flaws: Vec<&'static str>,
     },
     /// The node announces the address if the nodes with a better rank fail.
@@ -69,6 +69,8 @@ const SOFT_RULES: [(SoftRules, &str); 6] = [
 /// Phrases for the routes of a node.
 const DE_PREFERRED: &str = "de-preferred";
 const WITHDRAWN: &str = "draining, and its routes are withdrawn because other nodes advertise them";
+/// Phrase for an owner that may not announce the address any more, or cannot.
+const LEAVING: &str = "no longer eligible, hands over";
 const UNKNOWN: &str = "unknown, because speakers with this --api-group write no SpeakerStatus";
 
 fn flaws(rules: SoftRules) -> Vec<&'static str> {
@@ -124,7 +126,7 @@ impl DiagnosisInput<'_> {
             if let Some(owner) = owners.iter().find(|owner| *owner.node == *node.name) {
                 let on = owner.interfaces.iter().map(ToString::to_string).collect();
                 let (rank, flaws) = ranked.unzip();
-                return Verdict::Announces { on, rank, flaws: flaws.unwrap_or_default() };
+                return Verdict::Announces { on, rank, flaws: flaws.unwrap_or(vec![LEAVING]) };
             }
             if let Some((rank, flaws)) = ranked {
                 return Verdict::Candidate { rank, flaws };
@@ -174,6 +176,21 @@ impl DiagnosisInput<'_> {
         self.without_interface(layer2, node).map(|(_, cause)| cause)
     }
 
+    /// Returns why a node has no session with these BGPPeers.
+    fn without_session(&self, node: &str, peers: &BTreeSet<&str>) -> String {
+        let sessions = self.live_speakers.and_then(|live| live.of(node)?.bgp.as_deref());
+        let sessions = sessions.unwrap_or_default();
+        let with_cause = |peer: &&str| {
+            let session = sessions.iter().find(|it| *it.peer == **peer);
+            match session.map(|it| &*it.message).filter(|cause| !cause.is_empty()) {
+                Some(cause) => format!("{peer} ({cause})"),
+                None => (*peer).to_owned(),
+            }
+        };
+        let peers: Vec<_> = peers.iter().map(with_cause).collect();
+        format!("no session with {}", peers.join(", "))
+    }
+
     /// Returns the relation of a node to an address by BGP.
     fn bgp_verdict(&self, address: IpAddr, node: &str) -> Option<Verdict> {
         let services = self.services.of(address);
@@ -189,8 +206,7 @@ impl DiagnosisInput<'_> {
                 Verdict::Announces { on: texts(peers), rank: None, flaws }
             }
             Ok((_, targets)) => {
-                let peers = targets.peers.iter().copied().collect::<Vec<_>>().join(", ");
-                Verdict::Ineligible { why: format!("no session with {peers}") }
+                Verdict::Ineligible { why: self.without_session(node, &targets.peers) }
             }
             Err(why) if self.live_speakers.is_none() && why == NotAdvertised::NoSpeaker => {
                 Verdict::Ineligible { why: UNKNOWN.to_owned() }

@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::facts::{Endpoint, FailingHealthCheck, Speaker, TrafficPolicy};
+use crate::bgp::NotAdvertised;
+use crate::facts::{Endpoint, FailingHealthCheck, Node, Speaker, TrafficPolicy};
 use crate::range::Family;
 
 use super::finding::DiagnosisInput;
@@ -31,6 +32,7 @@ impl DiagnosisInput<'_> {
         let silent: Vec<_> =
             self.silent_nodes.iter().copied().filter(|it| self.has_endpoint(it)).collect();
         problems.extend((!silent.is_empty()).then_some(Warning::SilentNodes(silent)));
+        problems.extend(self.former_routers());
         if !announced {
             return Warnings { all: problems, flawed: false };
         }
@@ -59,6 +61,31 @@ impl DiagnosisInput<'_> {
 
     fn has_endpoint(&self, node: &str) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.node.as_deref() == Some(node))
+    }
+
+    /// Returns the warning about nodes that may still advertise an address for a deleted Service:
+    /// the speaker that would withdraw it does not run.
+    fn former_routers(&self) -> Option<Warning<'_>> {
+        let (bgp, live_speakers) = (self.bgp?, self.live_speakers?);
+        let runs = |name: &&str| {
+            let is_node = |node: &Node| *node.name == **name && !node.ready_unknown;
+            self.cluster.nodes().any(is_node) && !self.silent_nodes.contains(name)
+        };
+        let should_advertise = |node: &str, address| {
+            let services = self.services.of(address);
+            let export = bgp.export_from(node, self.cluster, address, services);
+            matches!(export, Some((_, Err(NotAdvertised::NoSpeaker))))
+        };
+        let routers: Vec<&str> = live_speakers.stale_routers().into_iter().filter(runs).collect();
+        let (mut nodes, mut addresses) = (BTreeSet::new(), Vec::new());
+        for address in &self.taken_over {
+            let former = routers.iter().copied().filter(|it| !should_advertise(it, *address));
+            let mut former = former.peekable();
+            addresses.extend(former.peek().map(|_| *address));
+            nodes.extend(former);
+        }
+        let nodes: Vec<_> = nodes.into_iter().collect();
+        (!nodes.is_empty()).then_some(Warning::FormerRouters { addresses, nodes })
     }
 
     /// Returns the warning about addresses that are in no subnet of the interfaces that announce

@@ -184,16 +184,28 @@ const OTHER_LOAD_BALANCERS: [(&str, &str); 7] = [
 
 /// Returns the part of the message about another client that repeatedly changes the status.
 fn contested(contest: &Contest) -> String {
-    let Some(manager) = contest.manager.as_deref() else {
-        return "another client repeatedly removes the address from the status. Kubernetes does \
-                not name a client that only removes: stop ServiceLB of k3s, minikube tunnel, or \
-                the other load balancer of this cluster"
-            .to_owned();
+    let remedy = |manager: &str| {
+        let known = OTHER_LOAD_BALANCERS.iter().find(|(name, _)| manager == *name);
+        known.map_or("stop it, or set spec.loadBalancerClass of the Service", |(_, remedy)| remedy)
     };
-    let known = OTHER_LOAD_BALANCERS.iter().find(|(name, _)| manager == *name);
-    let remedy =
-        known.map_or("stop it, or set spec.loadBalancerClass of the Service", |(_, remedy)| remedy);
-    format!("field manager {manager:?} repeatedly changes the addresses in the status: {remedy}")
+    if let Some(manager) = contest.manager.as_deref() {
+        let remedy = remedy(manager);
+        return format!(
+            "field manager {manager:?} repeatedly changes the addresses in the status: {remedy}"
+        );
+    }
+    let removes = "another client repeatedly removes the address from the status";
+    match contest.suspect.as_deref() {
+        Some(manager) => format!(
+            "{removes}, perhaps field manager {manager:?}, which also writes this status: {}. Or \
+             stop ServiceLB, or minikube tunnel",
+            remedy(manager)
+        ),
+        None => format!(
+            "{removes}. Kubernetes does not name a client that only removes: stop ServiceLB of \
+             k3s, minikube tunnel, or the other load balancer of this cluster"
+        ),
+    }
 }
 
 impl Assignment {

@@ -35,6 +35,8 @@ pub(in crate::controller::state) enum Warning<'a> {
     Flawed(Vec<FlawedOwner<'a>>),
     /// These nodes are silent, and endpoints of the Service are on them.
     SilentNodes(Vec<&'a str>),
+    /// These nodes may still advertise these addresses by BGP for a deleted Service.
+    FormerRouters { addresses: Vec<IpAddr>, nodes: Vec<&'a str> },
     /// Every Node has the exclude label, so the label has no effect.
     LabelIgnored,
     /// These addresses are in none of these subnets, which are all subnets of the interfaces on
@@ -107,6 +109,13 @@ impl Display for Warning<'_> {
                 f,
                 "{} failed: the endpoints there serve no request until the node replies",
                 NamesWithCount(nodes, NAMED_MAX)
+            ),
+            Self::FormerRouters { addresses, nodes } => write!(
+                f,
+                "{} may still advertise {}, which another Service had before: no speaker runs there. \
+                 Start it, or stop gobgpd there",
+                NamesWithCount(nodes, NAMED_MAX),
+                join(addresses)
             ),
             Self::LabelIgnored => f.write_str(
                 "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, \

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controller::state::announced::CONDITION_DELAY;
+use crate::controller::state::{NodeVerdict, Verdict};
 pub(super) use stopped_speakers::report_running;
 
 const ADDRESS: &str = "10.0.0.1";
@@ -157,6 +158,12 @@ pub(super) fn reason_and_message(cluster: &Cluster, name: &str) -> (String, Stri
     announced_condition(cluster, name)
         .map(|is| (is.reason.to_string(), is.message.to_string()))
         .unwrap_or_default()
+}
+
+/// Returns the relation of each node to the first address of a Service.
+fn verdicts(cluster: &Cluster, name: &str) -> Vec<NodeVerdict> {
+    let explanation = cluster.state.explain(&key(name)).expect("a Service");
+    explanation.explained.into_iter().next().expect("an address").nodes
 }
 
 fn interface_issue(reason: InterfaceIssueReason, node: Option<&str>) -> InterfaceIssue {
@@ -340,4 +347,21 @@ fn endpoints_of_services_that_share_the_address_count() {
 
 fn cluster_scoped_key(name: &str) -> Key {
     Key::new("", name)
+}
+
+#[test]
+fn an_owner_that_may_not_announce_any_more_is_about_to_hand_over() {
+    let cluster = Topology {
+        services: vec![Service { policy: TrafficPolicy::Local, ..service("a") }],
+        slices: vec![endpoint_slice("a", &["n1"])],
+        speakers: vec![speaker("n1", &[]), speaker("n2", &["10.0.0.0"]), speaker("n3", &[])],
+        ..Topology::default()
+    };
+    let verdicts = verdicts(&cluster.settled_cluster(), "a");
+    let flaws = |node: usize| match &verdicts[node].layer2 {
+        Some(Verdict::Announces { flaws, .. } | Verdict::Candidate { flaws, .. }) => &**flaws,
+        _ => &["neither"],
+    };
+    assert_eq!(flaws(0), [""; 0]);
+    assert_eq!(flaws(1), ["no longer eligible, hands over"]);
 }

@@ -364,3 +364,59 @@ fn a_bgp_peer_counts_no_session_of_a_speaker_that_does_not_run() {
     let kubelet = sessions(Event::Node(Change::Apply(unknown)));
     assert_eq!(kubelet, None, "only the kubelet of n1 does not report");
 }
+
+#[test]
+fn a_node_without_a_session_has_the_cause_of_its_speaker() {
+    let mut cluster = bgp_cluster(vec![], ["tor!", "tor", "tor!"], None);
+    let mut speaker = bgp_speaker("n2", &[], &["tor"]);
+    let cause = "the router has AS 64513, not spec.peerASN";
+    speaker.bgp.iter_mut().flatten().for_each(|session| session.message = cause.into());
+    report_speaker(&mut cluster, speaker);
+    let expected = Verdict::Ineligible { why: format!("no session with tor ({cause})") };
+    assert_eq!(verdicts(&cluster, "a")[1].bgp, Some(expected));
+}
+
+/// Returns a cluster in which the Service `b` has taken the address of a deleted one over, with
+/// endpoints on these nodes. The speaker of n2 does not run.
+fn with_taken_over_address(nodes: &[&str]) -> Cluster {
+    let mut cluster = bgp_cluster(vec![], ["tor!", "tor!", "tor!"], None);
+    for node in ["n1", "n3"] {
+        let speaker = bgp_speaker(node, &[], &["tor!"]);
+        report_speaker(&mut cluster, without_hellos_of("n2", speaker));
+    }
+    cluster.delete("a");
+    cluster.handle(Event::Slice(Change::Apply(endpoint_slice("b", nodes))));
+    let policy = TrafficPolicy::Local;
+    cluster.apply(Service { policy, ..service_with_addresses("b", &[ADDRESS], "lan") });
+    (0..10).for_each(|_| advance(&mut cluster, Duration::from_secs(1)));
+    cluster
+}
+
+/// Lets this time pass, and executes the writes that are due then.
+fn advance(cluster: &mut Cluster, time: Duration) {
+    cluster.now = cluster.now + time;
+    cluster.handle(Event::Tick);
+    cluster.writes().iter().for_each(|write| cluster.write(write));
+}
+
+#[test]
+fn a_node_that_may_still_advertise_a_taken_over_address_is_named_for_three_minutes() {
+    let is_named = |cluster: &Cluster| reason_and_message(cluster, "b").1.contains("n2 may still");
+    let mut cluster = with_taken_over_address(&["n1"]);
+    assert!(is_named(&cluster), "{:?}", reason_and_message(&cluster, "b"));
+    let warnings = cluster.state.explain(&key("b")).expect("a Service").row.warnings;
+    assert!(warnings[0].starts_with("n2 may still advertise 10.0.0.1"), "{warnings:?}");
+    advance(&mut cluster, Duration::from_secs(160));
+    assert!(is_named(&cluster), "{:?}", reason_and_message(&cluster, "b"));
+    (0..2).for_each(|_| advance(&mut cluster, Duration::from_secs(10)));
+    assert!(!is_named(&cluster), "{:?}", reason_and_message(&cluster, "b"));
+
+    let cluster = with_taken_over_address(&["n1", "n2"]);
+    assert!(!is_named(&cluster), "the node should advertise the address");
+
+    let mut cluster = with_taken_over_address(&["n1"]);
+    let unknown = Node { ready_unknown: true, ..ready_node("n2") };
+    cluster.handle(Event::Node(Change::Apply(unknown)));
+    (0..10).for_each(|_| advance(&mut cluster, Duration::from_secs(1)));
+    assert!(!is_named(&cluster), "the node is off, and its sessions end");
+}

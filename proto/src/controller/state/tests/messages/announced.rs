@@ -327,6 +327,11 @@ fn every_warning_has_its_message() {
             "no interface that announces 192.0.2.7 has a subnet of this family, so the nodes have no route back to clients there: give the interface an address, or set spec.routed of IPAddressPool lan to true if the nodes have a route"
         )],
         Warning::SilentNodes(_) => [(Warning::SilentNodes(vec!["n1", "n2"]), "", "n1, n2 failed: the endpoints there serve no request until the node replies")],
+        Warning::FormerRouters { .. } => [(
+            Warning::FormerRouters { addresses: vec![IpAddr::from([192, 0, 2, 7])], nodes: vec!["n2"] },
+            "",
+            "n2 may still advertise 192.0.2.7, which another Service had before: no speaker runs there. Start it, or stop gobgpd there"
+        )],
         Warning::LabelIgnored => [(Warning::LabelIgnored, "", "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, so it is ignored: remove it from the nodes that should announce")],
     );
 }

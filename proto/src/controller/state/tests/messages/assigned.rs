@@ -300,22 +300,30 @@ fn every_decision_has_its_message() {
         ..Assignment::default()
     };
     let names = default_names();
-    for (manager, text) in [
+    for (manager, suspect, text) in [
         (
+            None,
+            Some("cilium-operator-generic".into()),
+            "192.0.2.7 from pool lan; another client repeatedly removes the address from the status, perhaps field manager \"cilium-operator-generic\", which also writes this status: remove Cilium's CiliumLoadBalancerIPPools. Or stop ServiceLB, or minikube tunnel",
+        ),
+        (
+            None,
             None,
             "192.0.2.7 from pool lan; another client repeatedly removes the address from the status. Kubernetes does not name a client that only removes: stop ServiceLB of k3s, minikube tunnel, or the other load balancer of this cluster",
         ),
         (
             Some("k3s".into()),
+            Some("mine".into()),
             "192.0.2.7 from pool lan; field manager \"k3s\" repeatedly changes the addresses in the status: start k3s with --disable=servicelb (ServiceLB)",
         ),
         (
             Some("mine".into()),
+            None,
             "192.0.2.7 from pool lan; field manager \"mine\" repeatedly changes the addresses in the status: stop it, or set spec.loadBalancerClass of the Service",
         ),
     ] {
         let mut contest = Contest::default();
-        contest.manager = manager;
+        (contest.manager, contest.suspect) = (manager, suspect);
         let message = AssignedMessage::Decided {
             service: &service,
             assignment: &assignment,
