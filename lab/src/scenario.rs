@@ -96,6 +96,11 @@ pub fn without_other_labs(work: impl FnOnce(&Tools) -> Result<()>) {
     with_lab_lock(None, Tools::ready, work);
 }
 
+/// Runs `work`, which starts a lab with these options, next to other labs.
+pub fn beside_other_labs(options: &Options, work: impl FnOnce(&Tools) -> Result<()>) {
+    with_lab_lock(Some(options), Tools::ready, work);
+}
+
 /// Runs `work` next to other labs, as far as the machine has room for a lab with the options
 /// `shared`; with `None`, runs it without other labs.
 fn with_lab_lock(

@@ -17,6 +17,7 @@ mod check;
 mod conflicting_writers;
 mod controller_outage;
 mod controller_policies;
+mod demo;
 mod drain;
 mod explained;
 mod false_evidence;

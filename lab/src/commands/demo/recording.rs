@@ -12,7 +12,7 @@ const CELL_WIDTH: f64 = 8.4;
 const CELL_HEIGHT: usize = 19;
 const MARGIN: usize = 14;
 /// Time between two lines of one text. A reader follows at this rate.
-const LINE_TIME: Duration = Duration::from_millis(120);
+const LINE_TIME: Duration = Duration::from_millis(350);
 /// Longest pause between two lines, however long the demo waits there.
 const PAUSE_MAX: Duration = Duration::from_millis(1500);
 /// Time for which the last screen remains before the recording starts again.
@@ -72,31 +72,30 @@ impl Recording {
             if line.is_empty() {
                 continue;
             }
-            let _ = writeln!(
-                svg,
-                "<text y=\"{}\"{}>{}<animate attributeName=\"opacity\" calcMode=\"discrete\" \
-                 values=\"0;1\" keyTimes=\"0;{:.4}\" {dur}/></text>",
-                (index + 1) * CELL_HEIGHT - 5,
-                color(line),
-                escape(line),
+            let appears = format!(
+                "<animate attributeName=\"opacity\" calcMode=\"discrete\" values=\"0;1\" \
+                 keyTimes=\"0;{:.4}\" {dur}/>",
                 fraction(*time),
             );
+            let appears = if time.is_zero() { "" } else { &appears };
+            let (y, color, line) = ((index + 1) * CELL_HEIGHT - 5, color(line), escape(line));
+            let _ = writeln!(svg, "<text y=\"{y}\"{color}>{line}{appears}</text>");
         }
         svg + "</g>\n</svg>\n</svg>\n"
     }
 }
 
-/// Returns the times at which the recording shows the lines: pauses are cut to [`PAUSE_MAX`], and
-/// lines of the same time follow each other after [`LINE_TIME`].
+/// Returns the times at which the recording shows the lines: the first one from the beginning,
+/// pauses are cut to [`PAUSE_MAX`], and lines of the same time follow each other after
+/// [`LINE_TIME`].
 fn shown_times(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
-    let (mut before, mut shown) = (Duration::ZERO, Duration::ZERO);
-    times
-        .map(|time| {
-            shown += time.saturating_sub(before).clamp(LINE_TIME, PAUSE_MAX);
-            before = time;
-            shown
-        })
-        .collect()
+    let (mut before, mut shown) = (None, Duration::ZERO);
+    let time_of = |time: Duration| {
+        let pause = before.replace(time).map(|before| time.saturating_sub(before));
+        shown += pause.map_or(Duration::ZERO, |pause| pause.clamp(LINE_TIME, PAUSE_MAX));
+        shown
+    };
+    times.map(time_of).collect()
 }
 
 /// Splits a line into lines of at most [`COLUMNS`] characters, at spaces where possible. Cuts a row
@@ -142,7 +141,7 @@ mod tests {
     fn pauses_are_cut_and_lines_of_one_text_follow_each_other() {
         let ms = Duration::from_millis;
         let times = [ms(100), ms(100), ms(60_000), ms(60_700)];
-        assert_eq!(shown_times(times.into_iter()), [ms(120), ms(240), ms(1740), ms(2440)]);
+        assert_eq!(shown_times(times.into_iter()), [ms(0), ms(350), ms(1850), ms(2550)]);
     }
 
     #[test]
@@ -164,6 +163,7 @@ mod tests {
         }
         let svg = recording.svg();
         assert_eq!(svg.matches("<text ").count(), ROWS + 1);
+        assert_eq!(svg.matches("<animate ").count(), ROWS, "the first line is always visible");
         assert!(svg.contains("line &lt;32&gt;") && svg.contains("values=\"0 0;0 -19\""), "{svg}");
     }
 }
