@@ -59,6 +59,9 @@ pub struct Options {
     /// True if the lab is for a test scenario: Kubernetes' own programs run at low priority unless
     /// a kubelet runs them.
     pub scenario: bool,
+    /// True if the scenario takes longest: its lab starts before those that wait, so that their
+    /// scenarios run next to it.
+    pub starts_first: bool,
 }
 
 impl Options {
@@ -78,6 +81,7 @@ impl Options {
             loopback_health: false,
             audit: false,
             scenario: false,
+            starts_first: false,
         }
     }
 }
