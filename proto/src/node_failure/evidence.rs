@@ -16,6 +16,9 @@ pub struct Evidence {
     /// Nodes that at least one credible speaker reports as silent, also if another one reports a
     /// reply or hello: while a network recovers, such reports are the last ones of a large failure.
     pub suspected: BTreeSet<Box<str>>,
+    /// Those of [`Self::suspected`] that [`REPORTS_MIN`] credible speakers, and more than report
+    /// silence, report as replying.
+    pub contradicted: BTreeSet<Box<str>>,
     /// Nodes for which all evidence holds.
     pub silent: BTreeMap<Box<str>, Confirmation>,
     /// Nodes of which a credible speaker reports a reply or hello, and none reports silence.
@@ -71,12 +74,15 @@ impl Evidence {
         add_hellos(speakers, &mut nodes);
         let mut evidence = Self::default();
         for (node, reports) in nodes {
-            let is_alive = reports.replies || reports.kubelet_replies;
+            let is_alive = reports.replies > 0 || reports.is_received || reports.kubelet_replies;
             if is_alive && reports.silent == 0 && concerns(node) {
                 evidence.replying.insert(node.into());
             }
             if reports.silent > 0 {
                 evidence.suspected.insert(node.into());
+                if reports.replies >= REPORTS_MIN.max(reports.silent + 1) {
+                    evidence.contradicted.insert(node.into());
+                }
             }
             if is_alive || reports.is_leaving {
                 continue;
@@ -124,7 +130,9 @@ fn outdated<'a>(speakers: &[&'a Speaker]) -> BTreeSet<&'a str> {
 #[derive(Default)]
 struct Reports {
     silent: usize,
-    replies: bool,
+    replies: usize,
+    /// True if a speaker receives hellos of the node.
+    is_received: bool,
     kubelet_replies: bool,
     is_leaving: bool,
 }
@@ -132,7 +140,7 @@ struct Reports {
 impl Reports {
     const fn add(&mut self, state: WatchedNodeState) {
         match state {
-            WatchedNodeState::Replies => self.replies = true,
+            WatchedNodeState::Replies => self.replies += 1,
             WatchedNodeState::SpeakerSilent => self.kubelet_replies = true,
             WatchedNodeState::Leaving => self.is_leaving = true,
             WatchedNodeState::Silent => self.silent += 1,
@@ -148,7 +156,7 @@ fn add_hellos<'a>(
     nodes: &mut BTreeMap<&str, Reports>,
 ) {
     let mut open: BTreeSet<&str> =
-        nodes.iter().filter(|(_, reports)| !reports.replies).map(|(node, _)| *node).collect();
+        nodes.iter().filter(|(_, reports)| reports.replies == 0).map(|(node, _)| *node).collect();
     for speaker in speakers {
         let own = &*speaker.node;
         let heard: Vec<&str> = if open.is_empty() {
@@ -162,7 +170,7 @@ fn add_hellos<'a>(
         for node in heard.into_iter().filter(|node| *node != own) {
             open.remove(node);
             if let Some(reports) = nodes.get_mut(node) {
-                reports.replies = true;
+                reports.is_received = true;
             }
         }
     }

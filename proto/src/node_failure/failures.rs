@@ -5,7 +5,8 @@
 //! A node must be silent for [`CONFIRMATION_TIME`] without a break. More than one node, and more
 //! than a tenth of all nodes, never count as failed at the same time, because then the network has
 //! failed, and not the nodes. They count again only after [`RECOVERY_TIME`] without that. A node
-//! whose failure Kubernetes has detected itself no longer counts.
+//! whose failure Kubernetes has detected itself no longer counts, nor does one whose silence
+//! more speakers have contradicted for this time than report it.
 //!
 //! The kubelet of a node that replies again sets its pods Ready itself. The controller restores
 //! those that are still marked after [`RESTORE_DELAY`]. The pods of a node are marked once, and not
@@ -34,7 +35,7 @@ pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub const ATTEMPTS_MAX: u32 = 10;
 /// Time for which a node that replies again counts as one that fails: its kubelet sets its pods
 /// Ready within this time. Also the time for which not too many nodes may be silent before an
-/// ignored one counts again.
+/// ignored one counts again, and for which a contradicted report counts.
 pub const RECOVERY_TIME: Duration = Duration::from_secs(10);
 
 /// Value of the flag `--node-failure-endpoints`: whose pods on a failed node are marked.
@@ -200,6 +201,9 @@ enum Phase {
 pub struct Failures {
     nodes: BTreeMap<Box<str>, Failure>,
     evidence: Evidence,
+    /// The nodes of [`Evidence::contradicted`], each with the time at which it does not count as
+    /// silent any more; `None` if that has passed.
+    contradicted: BTreeMap<Box<str>, Option<Instant>>,
     /// Nodes whose condition `Ready` is `True`.
     ready_nodes: BTreeSet<Box<str>>,
     /// Number of nodes that may fail at the same time.
@@ -252,6 +256,9 @@ impl Failures {
     }
 
     fn update(&mut self, now: Instant) {
+        for until in self.contradicted.values_mut() {
+            *until = until.filter(|at| now < *at);
+        }
         let candidates =
             self.evidence.silent.keys().filter(|node| self.ready_nodes.contains(*node));
         for node in candidates {
@@ -267,7 +274,9 @@ impl Failures {
 
     /// Returns the nodes that are silent at the same time.
     fn silent_at_once(&self) -> BTreeSet<&str> {
-        let all = self.failed().chain(self.evidence.suspected.iter().map(|node| &**node));
+        let counts = |node: &&str| self.contradicted.get(*node) != Some(&None);
+        let suspected = self.evidence.suspected.iter().map(|node| &**node).filter(counts);
+        let all = self.failed().chain(suspected);
         all.filter(|node| self.ready_nodes.contains(*node)).collect()
     }
 
@@ -425,6 +434,13 @@ impl Machine for Failures {
                 self.nodes.retain(|node, _| nodes.contains_key(node));
                 let ready = nodes.into_iter().filter(|(_, is_ready)| *is_ready);
                 self.ready_nodes = ready.map(|(node, _)| node).collect();
+                let since = |node: &str| match self.contradicted.get(node) {
+                    Some(known) => *known,
+                    None => Some(now + RECOVERY_TIME),
+                };
+                let contradicted =
+                    evidence.contradicted.iter().map(|it| (it.clone(), since(it.as_ref())));
+                self.contradicted = contradicted.collect();
                 self.evidence = evidence;
             }
             FailuresInput::Ended { attempt, result } => self.on_ended(attempt, result, now),
@@ -463,7 +479,8 @@ impl Machine for Failures {
         };
         let too_many = self.too_many_since.filter(|_| !self.too_many_reported);
         let nodes = self.nodes.iter().filter_map(|(node, failure)| of_node((node, failure)));
-        nodes.chain(too_many.map(|since| since + CONFIRMATION_TIME)).min()
+        let contradicted = self.contradicted.values().filter_map(|until| *until);
+        nodes.chain(too_many.map(|since| since + CONFIRMATION_TIME)).chain(contradicted).min()
     }
 }
 

@@ -39,6 +39,22 @@ fn two_reports_are_complete_and_one_is_not() {
 }
 
 #[test]
+fn two_replies_contradict_one_report_of_silence() {
+    let contradicted = |states: &[WatchedNodeState]| {
+        let names = ["a", "b", "c", "d"].into_iter();
+        let all: Vec<_> = names
+            .zip(states)
+            .map(|(node, state)| speaker(node, &[("x", *state)], &["a", "b", "c", "d"]))
+            .collect();
+        Evidence::new(all.iter(), |_| false).contradicted.contains("x")
+    };
+    assert!(contradicted(&[Silent, Replies, Replies]));
+    assert!(!contradicted(&[Silent, Replies]), "a cluster of three has one other watcher");
+    assert!(!contradicted(&[Silent, Silent, Replies, Replies]));
+    assert!(!contradicted(&[Replies, Replies, Replies]), "nobody reports silence");
+}
+
+#[test]
 fn hellos_an_announced_stop_and_a_kubelet_are_proof_of_life() {
     let reports = |third: Speaker| {
         let a = speaker("a", &[("b", Replies), ("c", Silent), ("d", Replies)], &["b"]);

@@ -36,7 +36,11 @@ impl Controller {
             silent.iter().map(|node| (Box::from(*node), confirmation)).collect();
         let others = self.nodes.keys().filter(|node| !silent.contains_key(*node));
         let replying = others.cloned().collect();
-        let evidence = Evidence { suspected: silent.keys().cloned().collect(), silent, replying };
+        let suspected = silent.keys().cloned().collect();
+        self.report(Evidence { suspected, silent, replying, ..Evidence::default() });
+    }
+
+    fn report(&mut self, evidence: Evidence) {
         let nodes = self.nodes.clone();
         self.failures.handle(FailuresInput::Evidence { evidence, nodes }, self.now);
         self.drive();
@@ -89,6 +93,38 @@ fn the_pods_of_a_silent_node_are_marked_once_and_restored_late() {
     assert_eq!(controller.executed[1..], [(70_150, ActionKind::Restore)]);
     controller.run(1);
     assert!(controller.failures.is_idle());
+}
+
+#[test]
+fn contradicted_reports_prevent_marks_for_a_moment_only() {
+    let set = |nodes: &[&str]| nodes.iter().map(|node| Box::from(*node)).collect::<BTreeSet<_>>();
+    let lies = |silent: &[&str], contradicted: &[&str]| Evidence {
+        suspected: set(&[silent, contradicted].concat()),
+        contradicted: set(contradicted),
+        silent: silent.iter().map(|node| (Box::from(*node), Confirmation::Complete)).collect(),
+        replying: BTreeSet::new(),
+    };
+    let mut controller = Controller::new(&["a", "b", "c", "d", "e"]);
+    controller.report(lies(&[], &["b", "c"]));
+    controller.run(9_000);
+    // The reports may be the last ones of a large failure.
+    controller.report(lies(&["d"], &["b", "c"]));
+    controller.run(500);
+    assert_eq!(controller.executed, []);
+    // Two false reports that remain do not count. The failed node counts again after a while.
+    controller.run(11_000);
+    assert_eq!(controller.executed.len(), 1, "{:?}", controller.outputs);
+    assert!(controller.outputs.contains(&FailuresOutput::Failed("d".into())));
+
+    let mut controller = Controller::new(&["a", "b", "c", "d", "e"]);
+    controller.report(lies(&[], &["b", "c"]));
+    controller.run(11_000);
+    controller.report(lies(&["d"], &["b", "c"]));
+    controller.run(150);
+    assert_eq!(controller.executed, [(11_150, ActionKind::Mark)]);
+    controller.report(lies(&["d"], &["b"]));
+    controller.report(lies(&["d"], &["b", "c"]));
+    assert_eq!(controller.failures.contradicted["c"], Some(controller.now + RECOVERY_TIME));
 }
 
 #[test]
