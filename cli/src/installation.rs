@@ -31,7 +31,7 @@ pub struct Installation {
     pub namespace: String,
     /// Configuration of the controller.
     pub config: Config,
-    /// True if the namespace contains a FerroLB: a Deployment, pools or SpeakerStatuses.
+    /// True if the namespace contains a FerroLB: a Deployment, a leader, pools or SpeakerStatuses.
     pub exists: bool,
     /// True if the controller marks the pods of failed nodes.
     pub marks_pods: bool,
@@ -42,6 +42,8 @@ pub struct Installation {
     pub controllers: Option<[i32; 2]>,
     /// Pod of the active leader, if there is one.
     pub leader: Option<String>,
+    /// True if the API server has no CustomResourceDefinition of FerroLB.
+    pub lacks_kinds: bool,
 }
 
 /// Returns the configuration of the controller in `namespace`. Without a Deployment, all flags have

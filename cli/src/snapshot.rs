@@ -98,7 +98,7 @@ impl Snapshot {
         let deployment = permitted(deployments.get_opt(installation::CONTROLLER).await)?.flatten();
         let config = installation::config(namespace, deployment.as_ref());
         let reader = Reader { client, namespace, config: &config };
-        let (cluster, namespaces, custom, memory, pods, speaker, lease) = futures::try_join!(
+        let (cluster, namespaces, custom, memory, pods, speaker, lease, lacks_kinds) = futures::try_join!(
             reader.cluster_objects(),
             permission_of(reader.namespaces()),
             reader.custom_resources(),
@@ -106,20 +106,23 @@ impl Snapshot {
             permission_of(reader.pods()),
             permission_of(reader.speaker()),
             reader.lease(),
+            reader.lacks_kinds(),
         )?;
         let (namespaces, namespaces_denied) = or_denied(namespaces);
         let (speaker, speaker_denied) = or_denied(speaker);
+        let leader = lease.and_then(|lease| leader(&lease, unix_time));
         let has_own = |event: &Event| {
             matches!(event, Event::Pool(Change::Apply(_)) | Event::Speaker(Change::Apply(_)))
         };
         Ok(Self {
             installation: Installation {
                 namespace: namespace.to_owned(),
-                exists: deployment.is_some() || custom.iter().any(has_own),
+                exists: deployment.is_some() || leader.is_some() || custom.iter().any(has_own),
                 marks_pods: installation::marks_pods(&config, deployment.as_ref()),
                 ignores_exclude_label: installation::ignores_exclude_label(speaker.as_ref()),
                 controllers: deployment.as_ref().map(ready_replicas),
-                leader: lease.and_then(|lease| leader(&lease, unix_time)),
+                leader,
+                lacks_kinds,
                 config,
             },
             namespaces_denied,
@@ -197,6 +200,14 @@ impl Reader<'_> {
         let namespace = &self.config.names.namespace;
         let leases = Api::<Lease>::namespaced(self.client.clone(), namespace);
         Ok(permitted(leases.get_opt(api::LEASE).await)?.flatten())
+    }
+
+    /// Returns whether the API server does not have the custom resources. False if the user may not
+    /// read the list of kinds.
+    async fn lacks_kinds(&self) -> Result<bool> {
+        let resource = api::resource(CustomResourceKind::IPAddressPool, &self.config.names.group);
+        let kinds = self.client.list_api_group_resources(&resource.api_version).await;
+        Ok(matches!(permitted(kinds), Ok(None)))
     }
 
     /// Reads FerroLB's custom resources.

@@ -231,6 +231,7 @@ mod tests {
             reason: reason.to_owned(),
             announced: !nodes.is_empty(),
             served: true,
+            contested: false,
             warnings: Vec::new(),
         }
     }

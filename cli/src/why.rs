@@ -158,6 +158,7 @@ mod tests {
                 reason: "Announced".to_owned(),
                 announced: true,
                 served: true,
+                contested: false,
                 warnings: vec!["node1 announces it although it is draining".to_owned()],
             },
             assignment: "192.168.1.240 from pool lan".to_owned(),

@@ -124,13 +124,14 @@ fn tunnel(facts: &ClusterFacts) -> Option<Finding> {
 /// Returns the finding about Services whose status another client repeatedly changes.
 fn contested(facts: &ClusterFacts) -> Option<Finding> {
     let objects = facts.objects.as_ref()?;
-    let rows = objects.rows.iter().filter(|row| row.reason == "StatusContested");
+    let rows = objects.rows.iter().filter(|row| row.contested);
     let names: Vec<_> = rows.map(|row| &row.service).collect();
     let first = names.first()?;
     let keys = objects.services.iter().map(|it| &it.key);
     let keys = keys.filter(|key| names.iter().any(|name| **name == key.to_string()));
     let text = format!(
-        "another client repeatedly changes the status of {}: `kubectl ferrolb why {first}` names it",
+        "another client repeatedly changes the status of {}: `kubectl ferrolb why {first}` has its \
+         name, if Kubernetes stores it, and the remedy",
         first_names(&names)
     );
     Some(Finding::new(Code::StatusWriter, service_objects(keys), text))

@@ -33,7 +33,7 @@ fn served(facts: &ClusterFacts) -> impl Iterator<Item = &ServiceRow> {
 /// Returns the finding about announced Services with warnings. The first warning of a Service with
 /// a contested status or a missing pool has a finding of its own.
 fn warned(facts: &ClusterFacts) -> Option<Finding> {
-    let is_reported = |row: &ServiceRow| ["StatusContested", "PoolMissing"].contains(&&*row.reason);
+    let is_reported = |row: &ServiceRow| row.contested || row.reason == "PoolMissing";
     let first = |row: &ServiceRow| row.warnings.get(usize::from(is_reported(row))).cloned();
     let announced = served(facts).filter(|row| row.announced);
     let rows: Vec<_> = announced.filter_map(|row| Some((row, first(row)?))).collect();

@@ -218,12 +218,12 @@ fn bad() -> ClusterFacts {
     };
     objects.rows = vec![
         row("default/web", "Announced"),
-        warned("default/cleared", "StatusContested"),
+        ServiceRow { contested: true, ..warned("default/cleared", "StatusContested") },
         warned("default/old", "PoolMissing"),
         warned("default/draining", "Announced"),
         ServiceRow { served: false, ..row("default/of-others", "OtherClass") },
         row("shop/cart", "NoEndpoints"),
-        row("shop/db", "NoEndpoints"),
+        ServiceRow { contested: true, ..row("shop/db", "NoEndpoints") },
     ];
     facts
 }

@@ -23,7 +23,7 @@ impl State {
             return;
         }
         self.end_contests(now);
-        self.expire_former_routes(now);
+        self.update_former_routes(now);
         self.repair_record(now);
         if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
             self.decide_all(now);
@@ -197,7 +197,13 @@ impl State {
         match host {
             AddressUser::Node(name) => {
                 let speaker = self.speakers.get(&**name);
-                self.nodes.get(name).map_or_else(HostUses::default, |node| of_node(node, speaker))
+                let node = self.nodes.get(name);
+                let mut uses = node.map_or_else(HostUses::default, |node| of_node(node, speaker));
+                if self.is_former_router(name) {
+                    let former = self.former_routes.addresses();
+                    uses.extend(former.map(|it| (it, UnmanagedSource::FormerRoute)));
+                }
+                uses
             }
             AddressUser::ApiServer => {
                 let addresses = self.slices.api_server_addresses();

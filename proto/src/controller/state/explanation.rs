@@ -38,6 +38,8 @@ pub struct ServiceRow {
     pub nodes: Vec<String>,
     /// True if FerroLB serves the Service.
     pub served: bool,
+    /// True if another client repeatedly changes the addresses in the status, whatever the reason.
+    pub contested: bool,
     /// Problems that do not prevent the announcement.
     pub warnings: Vec<String>,
 }
@@ -299,6 +301,7 @@ impl State {
             pool: entry.pool_name().map(Into::into),
             nodes,
             served,
+            contested: contest.is_some(),
             warnings,
         }
     }

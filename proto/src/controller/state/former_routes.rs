@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::State;
+use super::alloc::AddressUser;
 use crate::Instant;
+use crate::facts::Speaker;
 
 /// Maximum time for which routers have the routes of a node without a speaker: the liveness probe
 /// ends gobgpd within a minute, and graceful restart keeps its routes for up to two more.
@@ -20,6 +22,8 @@ pub(super) struct FormerRoutes {
     freed_at: BTreeMap<IpAddr, Instant>,
     /// The same addresses, the earliest first. One that has become free again is in it twice.
     by_time: VecDeque<(Instant, IpAddr)>,
+    /// True if the addresses have changed since the latest [`State::update_former_routes`].
+    has_changed: bool,
 }
 
 impl FormerRoutes {
@@ -27,6 +31,7 @@ impl FormerRoutes {
     pub(super) fn record(&mut self, address: IpAddr, now: Instant) {
         self.freed_at.insert(address, now);
         self.by_time.push_back((now, address));
+        self.has_changed = true;
         if self.by_time.len() > ADDRESSES_MAX {
             self.pop();
         }
@@ -34,6 +39,11 @@ impl FormerRoutes {
 
     pub(super) fn contains(&self, address: IpAddr) -> bool {
         self.freed_at.contains_key(&address)
+    }
+
+    /// Returns the addresses, ascending.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.freed_at.keys().copied()
     }
 
     /// Returns the time at which the next address is forgotten.
@@ -53,16 +63,30 @@ impl FormerRoutes {
     /// Forgets the earliest address, unless it has become free again since.
     fn pop(&mut self) -> Option<IpAddr> {
         let (at, address) = self.by_time.pop_front()?;
+        self.has_changed = true;
         (self.freed_at.get(&address) == Some(&at)).then(|| self.freed_at.remove(&address))?;
         Some(address)
     }
 }
 
 impl State {
-    /// Ends the warnings about addresses that no node can advertise any more.
-    pub(super) fn expire_former_routes(&mut self, now: Instant) {
+    /// Ends the warnings about addresses that no node can advertise any more, and reports to the
+    /// allocator those that nodes without a speaker may still advertise.
+    pub(super) fn update_former_routes(&mut self, now: Instant) {
         let ended = self.former_routes.expire(now);
         self.queue_rechecks_at(ended, now);
+        if std::mem::take(&mut self.former_routes.has_changed) {
+            for node in self.stale_speakers.nodes.clone() {
+                self.update_host(AddressUser::node(&node));
+            }
+        }
+    }
+
+    /// Returns whether a node may still advertise addresses, because its speaker does not run.
+    pub(super) fn is_former_router(&self, node: &str) -> bool {
+        let has_session =
+            |speaker: &Speaker| speaker.bgp.iter().flatten().any(|session| session.established);
+        self.stale_speakers.nodes.contains(node) && self.speakers.get(node).is_some_and(has_session)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::State;
+use super::alloc::AddressUser;
 use crate::facts::{Pod, RunningSpeakers, stale_speakers};
 use crate::store::Change;
 
@@ -47,7 +48,10 @@ impl State {
             return;
         }
         let nodes = self.stale();
-        self.custom_resources.statuses_dirty |= nodes != self.stale_speakers.nodes;
+        let before = std::mem::take(&mut self.stale_speakers.nodes);
+        let changed: Vec<_> = before.symmetric_difference(&nodes).cloned().collect();
+        self.custom_resources.statuses_dirty |= !changed.is_empty();
         self.stale_speakers = StaleSpeakers { nodes, is_current: true };
+        changed.iter().for_each(|node| self.update_host(AddressUser::node(node)));
     }
 }

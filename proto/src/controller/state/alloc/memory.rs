@@ -203,9 +203,11 @@ impl Allocator {
         let mut in_pool = former
             .filter(|it| Family::of(*it) == family && self.pool_containing(*it) == Some(pool));
         in_pool.find(|address| {
-            // The interface of a node may still have the address for the Service.
+            // The interface of a node may still have the address for the Service, or the node may
+            // still advertise it.
             let prevents = |it: &UnmanagedUse| {
-                !it.is_by(own_key) && it.source != UnmanagedSource::InterfaceAddress
+                use UnmanagedSource::{FormerRoute, InterfaceAddress};
+                !it.is_by(own_key) && ![FormerRoute, InterfaceAddress].contains(&it.source)
             };
             !self.uses.of(*address).any(prevents)
                 && !is_router_anycast(*address)

@@ -54,12 +54,17 @@ pub(in crate::controller::state) enum UnmanagedSource {
     BroadcastAddress,
     /// The Service has left the address, because another host replied for it.
     ForeignHost,
+    /// The Node may still advertise the address by BGP for a deleted Service.
+    FormerRoute,
 }
 
 impl UnmanagedSource {
     /// Returns whether a Service that requests the address does not get it.
     pub(super) const fn refuses_request(self) -> bool {
-        !matches!(self, Self::NetworkAddress | Self::BroadcastAddress | Self::ForeignHost)
+        !matches!(
+            self,
+            Self::NetworkAddress | Self::BroadcastAddress | Self::ForeignHost | Self::FormerRoute
+        )
     }
 
     /// Returns whether a Service with the address has a warning. An interface is no reason for one,
@@ -193,6 +198,9 @@ impl Display for UnmanagedUse {
             }
             UnmanagedSource::ForeignHost => {
                 write!(f, "in use by another host, as {user} has found")
+            }
+            UnmanagedSource::FormerRoute => {
+                write!(f, "perhaps still advertised by {user}, whose speaker does not run")
             }
             UnmanagedSource::ExternalIps => write!(f, "in spec.externalIPs of {user}"),
             UnmanagedSource::OtherLoadBalancer => {

@@ -159,6 +159,7 @@ fn also_of_host((address, host): &(IpAddr, UnmanagedUse)) -> String {
         }
         UnmanagedSource::NodeAddress
         | UnmanagedSource::InterfaceAddress
+        | UnmanagedSource::FormerRoute
         | UnmanagedSource::ExternalIps
         | UnmanagedSource::OtherLoadBalancer
         | UnmanagedSource::ClusterIp

@@ -420,3 +420,26 @@ fn a_node_that_may_still_advertise_a_taken_over_address_is_named_for_three_minut
     (0..10).for_each(|_| advance(&mut cluster, Duration::from_secs(1)));
     assert!(!is_named(&cluster), "the node is off, and its sessions end");
 }
+
+#[test]
+fn a_service_without_a_request_gets_no_address_that_a_node_may_still_advertise() {
+    let mut cluster = bgp_cluster(vec![], ["tor!", "tor!", "tor!"], None);
+    cluster.apply_pool(pool("lan", &["10.0.0.1-10.0.0.9"]));
+    for node in ["n1", "n3"] {
+        let speaker = bgp_speaker(node, &[], &["tor!"]);
+        report_speaker(&mut cluster, without_hellos_of("n2", speaker));
+    }
+    cluster.delete("a");
+    cluster.apply(service("b"));
+    advance(&mut cluster, Duration::from_secs(1));
+    assert_eq!(cluster.statuses(), ["b=10.0.0.2"]);
+    // The Service itself gets its address back if it requests it.
+    cluster.apply(service_with_addresses("a", &[ADDRESS], "lan"));
+    advance(&mut cluster, Duration::from_secs(1));
+    assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.2"]);
+    cluster.delete("a");
+    (0..2).for_each(|_| advance(&mut cluster, Duration::from_secs(180)));
+    cluster.apply(service("c"));
+    advance(&mut cluster, Duration::from_secs(1));
+    assert_eq!(cluster.statuses(), ["b=10.0.0.2", "c=10.0.0.1"]);
+}

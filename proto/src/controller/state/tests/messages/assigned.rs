@@ -139,6 +139,9 @@ fn every_refusal_of_a_requested_address_has_its_message() {
         Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::ForeignHost, .. }) => [
             (Refusal::Unmanaged(used_by_web(UnmanagedSource::ForeignHost)), "RequestedAddressInUse", "requested address 192.0.2.7 is in use by another host, as Service default/web has found: request another address, or remove it there")
         ],
+        Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::FormerRoute, .. }) => [
+            (Refusal::Unmanaged(used_by_node(UnmanagedSource::FormerRoute)), "RequestedAddressInUse", "requested address 192.0.2.7 is perhaps still advertised by Node n1, whose speaker does not run: request another address, or remove it there")
+        ],
         Refusal::ForeignHost => [(Refusal::ForeignHost, "RequestedAddressInUse", "requested address 192.0.2.7 is in use by another host: request another address")],
         Refusal::NotRequested | Refusal::Family => [(Refusal::Family, "BadAnnotation", "requested address 192.0.2.7 is not of an IP family of the Service: request one address of each family")],
     );
