@@ -59,9 +59,6 @@ pub struct Options {
     /// True if the lab is for a test scenario: Kubernetes' own programs run at low priority unless
     /// a kubelet runs them.
     pub scenario: bool,
-    /// True if the scenario takes longest: its lab starts before those that wait, so that their
-    /// scenarios run next to it.
-    pub starts_first: bool,
 }
 
 impl Options {
@@ -81,7 +78,6 @@ impl Options {
             loopback_health: false,
             audit: false,
             scenario: false,
-            starts_first: false,
         }
     }
 }

@@ -95,7 +95,6 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         loopback_health: false,
         audit: false,
         scenario: false,
-        starts_first: false,
     };
     let usual = if args.kubeadm { KUBEADM_CLUSTER_USUAL_TIME } else { CLUSTER_USUAL_TIME };
     let lab = steps.step(&cluster_title(&options), usual, || Lab::up(&tools, &options))?;

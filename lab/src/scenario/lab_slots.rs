@@ -12,22 +12,8 @@ const COST_MAX: u8 = 18;
 const CONTROL_PLANE_COST: u8 = 2;
 const CONTAINERS_COST: u8 = 2;
 
-static SLOTS: Mutex<Slots> = Mutex::new(Slots { taken: 0, first: 0 });
-static CHANGED: Condvar = Condvar::new();
-
-/// Use of the machine.
-struct Slots {
-    /// Cost of the labs that exist.
-    taken: u8,
-    /// Number of labs that wait and start before all others ([`Options::starts_first`]).
-    first: u8,
-}
-
-impl Slots {
-    fn have_room(&self, cost: u8, is_first: bool) -> bool {
-        self.taken + cost <= COST_MAX && (is_first || self.first == 0)
-    }
-}
+static TAKEN: Mutex<u8> = Mutex::new(0);
+static RELEASED: Condvar = Condvar::new();
 
 /// Share of the machine for one lab, released when dropped.
 pub(super) struct LabSlot(u8);
@@ -35,16 +21,13 @@ pub(super) struct LabSlot(u8);
 impl LabSlot {
     /// Waits until the machine has room for a lab with these options.
     pub(super) fn take(options: &Options) -> Self {
-        let (cost, is_first) = (cost(options), options.starts_first);
+        let cost = cost(options);
         // The sum is consistent even after a panic.
-        let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.first += u8::from(is_first);
-        let mut slots = CHANGED
-            .wait_while(slots, |slots| !slots.have_room(cost, is_first))
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = RELEASED
+            .wait_while(taken, |taken| *taken + cost > COST_MAX)
             .unwrap_or_else(PoisonError::into_inner);
-        slots.taken += cost;
-        slots.first -= u8::from(is_first);
-        CHANGED.notify_all();
+        *taken += cost;
         Self(cost)
     }
 }
@@ -56,8 +39,8 @@ fn cost(options: &Options) -> u8 {
 
 impl Drop for LabSlot {
     fn drop(&mut self) {
-        SLOTS.lock().unwrap_or_else(PoisonError::into_inner).taken -= self.0;
-        CHANGED.notify_all();
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        RELEASED.notify_all();
     }
 }
 
@@ -65,20 +48,6 @@ impl Drop for LabSlot {
 mod tests {
     use super::*;
     use crate::topology::NODES_MAX;
-
-    #[test]
-    fn a_lab_waits_for_room_and_for_the_first_one() {
-        for (taken, first, cost, is_first, expect) in [
-            (13, 0, 5, false, true),
-            (14, 0, 5, false, false),
-            (0, 1, 5, false, false),
-            (0, 1, 5, true, true),
-            (14, 1, 5, true, false),
-        ] {
-            let slots = Slots { taken, first };
-            assert_eq!(slots.have_room(cost, is_first), expect, "{taken} {first} {is_first}");
-        }
-    }
 
     #[test]
     fn so_many_labs_of_a_kind_have_room() {

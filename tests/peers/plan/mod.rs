@@ -32,8 +32,7 @@ const POOL_GRACE: &str = "--pool-grace=1s";
 
 #[test]
 fn predicted_changes_equal_the_results() {
-    let options = Options { bgp: true, starts_first: true, ..Options::named("plan") };
-    run_scenario(&options, |lab| {
+    run_scenario(&Options { bgp: true, ..Options::named("plan") }, |lab| {
         start(lab)?;
         let peering = Peering::with_nodes(lab, ROUTER)?;
         let config = RouterKind::Gobgp.config(&peering);
