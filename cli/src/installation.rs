@@ -42,8 +42,8 @@ pub struct Installation {
     pub controllers: Option<[i32; 2]>,
     /// Pod of the active leader, if there is one.
     pub leader: Option<String>,
-    /// True if the API server has no CustomResourceDefinition of FerroLB.
-    pub lacks_kinds: bool,
+    /// True if the API server does not have the kind IPAddressPool.
+    pub lacks_pools: bool,
 }
 
 /// Returns the configuration of the controller in `namespace`. Without a Deployment, all flags have

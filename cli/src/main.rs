@@ -31,9 +31,9 @@ const BAD_RESULT: u8 = 1;
 const FAILED: u8 = 2;
 /// Interval of `status --watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
-/// Note that precedes the output if the API server has none of the custom resources.
-const NO_KINDS: &str = "note: the CustomResourceDefinitions of FerroLB are missing (FLB006), so \
-                        pools and advertisements are unknown. See `kubectl ferrolb check`";
+/// Note that precedes the output if the API server does not have the kind IPAddressPool.
+const NO_POOLS: &str = "note: the CustomResourceDefinition of IPAddressPools is missing (FLB006), \
+                        so no pool is known. See `kubectl ferrolb check`";
 /// Clears the terminal and moves the cursor to its start (ECMA-48, ED and CUP).
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
@@ -105,8 +105,8 @@ impl Cluster {
     /// Returns the installation, and the state of its controller.
     async fn read(&self, unix_time: i64) -> Result<(Installation, State)> {
         let snapshot = Snapshot::read(&self.client, &self.installation, unix_time).await?;
-        if snapshot.installation.lacks_kinds {
-            eprintln!("{NO_KINDS}");
+        if snapshot.installation.lacks_pools {
+            eprintln!("{NO_POOLS}");
         }
         Ok(snapshot.into_state(unix_time))
     }

@@ -98,7 +98,7 @@ impl Snapshot {
         let deployment = permitted(deployments.get_opt(installation::CONTROLLER).await)?.flatten();
         let config = installation::config(namespace, deployment.as_ref());
         let reader = Reader { client, namespace, config: &config };
-        let (cluster, namespaces, custom, memory, pods, speaker, lease, lacks_kinds) = futures::try_join!(
+        let (cluster, namespaces, (custom, lacks_pools), memory, pods, speaker, lease) = futures::try_join!(
             reader.cluster_objects(),
             permission_of(reader.namespaces()),
             reader.custom_resources(),
@@ -106,7 +106,6 @@ impl Snapshot {
             permission_of(reader.pods()),
             permission_of(reader.speaker()),
             reader.lease(),
-            reader.lacks_kinds(),
         )?;
         let (namespaces, namespaces_denied) = or_denied(namespaces);
         let (speaker, speaker_denied) = or_denied(speaker);
@@ -122,7 +121,7 @@ impl Snapshot {
                 ignores_exclude_label: installation::ignores_exclude_label(speaker.as_ref()),
                 controllers: deployment.as_ref().map(ready_replicas),
                 leader,
-                lacks_kinds,
+                lacks_pools,
                 config,
             },
             namespaces_denied,
@@ -202,16 +201,9 @@ impl Reader<'_> {
         Ok(permitted(leases.get_opt(api::LEASE).await)?.flatten())
     }
 
-    /// Returns whether the API server does not have the custom resources. False if the user may not
-    /// read the list of kinds.
-    async fn lacks_kinds(&self) -> Result<bool> {
-        let resource = api::resource(CustomResourceKind::IPAddressPool, &self.config.names.group);
-        let kinds = self.client.list_api_group_resources(&resource.api_version).await;
-        Ok(matches!(permitted(kinds), Ok(None)))
-    }
-
-    /// Reads FerroLB's custom resources.
-    async fn custom_resources(&self) -> Result<Vec<Event>> {
+    /// Reads FerroLB's custom resources. Also returns whether the cluster does not have the kind
+    /// IPAddressPool.
+    async fn custom_resources(&self) -> Result<(Vec<Event>, bool)> {
         let (pools, advertisements, communities, peers, bgp_advertisements, profiles, speakers) = futures::try_join!(
             self.custom::<api::IPAddressPoolObject, _>(CustomResourceKind::IPAddressPool),
             self.custom::<api::L2AdvertisementObject, _>(CustomResourceKind::L2Advertisement),
@@ -221,18 +213,20 @@ impl Reader<'_> {
             self.custom::<api::BfdProfileObject, _>(CustomResourceKind::BFDProfile),
             self.custom::<api::SpeakerStatusObject, _>(CustomResourceKind::SpeakerStatus),
         )?;
-        Ok(events(pools, Event::Pool)
+        let lacks_pools = pools.is_none();
+        let events = events(pools, Event::Pool)
             .chain(events(advertisements, Event::Advertisement))
             .chain(events(communities, Event::Community))
             .chain(events(peers, Event::Peer))
             .chain(events(bgp_advertisements, Event::BgpAdvertisement))
             .chain(events(profiles, Event::BfdProfile))
             .chain(events(speakers, Event::Speaker))
-            .collect())
+            .collect();
+        Ok((events, lacks_pools))
     }
 
     /// Reads all custom resources of a kind in FerroLB's namespace.
-    async fn custom<K, F>(&self, kind: CustomResourceKind) -> Result<Vec<Change<F>>>
+    async fn custom<K, F>(&self, kind: CustomResourceKind) -> Result<Option<Vec<Change<F>>>>
     where
         K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
             + DeserializeOwned
@@ -243,33 +237,33 @@ impl Reader<'_> {
         let names = &self.config.names;
         // Only FerroLB's own API group has SpeakerStatuses.
         if kind == CustomResourceKind::SpeakerStatus && names.group != api::GROUP {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let resource = api::resource(kind, &names.group);
         let url = K::url_path(&resource, Some(&names.namespace));
         self.list(url, ListParams::default(), K::into).await
     }
 
-    /// Reads all objects. The result is empty if the cluster does not have the kind. An object that
-    /// cannot be decoded does not affect the others.
+    /// Reads all objects; `None` if the cluster does not have the kind. An object that cannot be
+    /// decoded does not affect the others.
     async fn list<K: DeserializeOwned, F: Send + 'static>(
         &self,
         url: String,
         params: ListParams,
         read: impl Fn(K) -> F + Send + 'static,
-    ) -> Result<Vec<Change<F>>> {
+    ) -> Result<Option<Vec<Change<F>>>> {
         // The API server replies from its cache.
         let request = Request::new(&url).list(&params.match_any())?;
         let text = permitted(self.client.request_text(request).await);
         let Some(text) = text.with_context(|| format!("cannot list {url}"))? else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         // A thread decodes the list while other lists arrive.
         let decoded = tokio::task::spawn_blocking(move || {
             let list: RawList<'_> = serde_json::from_str(&text)?;
             list.items.iter().map(|item| decode(item.get(), &read)).collect::<Result<_>>()
         });
-        decoded.await?.with_context(|| format!("cannot decode {url}"))
+        decoded.await?.map(Some).with_context(|| format!("cannot decode {url}"))
     }
 }
 
@@ -302,8 +296,11 @@ fn or_denied<T: Default>(read: Result<T, NoPermission>) -> (T, Option<String>) {
 }
 
 /// Returns the events of a list.
-fn events<F>(changes: Vec<Change<F>>, wrap: fn(Change<F>) -> Event) -> impl Iterator<Item = Event> {
-    changes.into_iter().map(wrap)
+fn events<F>(
+    changes: Option<Vec<Change<F>>>,
+    wrap: fn(Change<F>) -> Event,
+) -> impl Iterator<Item = Event> {
+    changes.into_iter().flatten().map(wrap)
 }
 
 fn ready_replicas(deployment: &Deployment) -> [i32; 2] {

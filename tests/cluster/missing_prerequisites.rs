@@ -59,6 +59,17 @@ fn missing_prerequisites_are_logged_once_and_used_when_they_appear() {
                 )
             })
         })?;
+        step("without CRDs, kubectl ferrolb names them, and not a missing installation", || {
+            wait::until("a controller leads", RETRIED_MAX, || {
+                let check = lab.shell("kubectl ferrolb check -o short || true")?;
+                ensure!(check.contains("FLB006") && !check.contains("FLB001"), "{check}");
+                Ok(Some(()))
+            })?;
+            let status = lab.shell("kubectl ferrolb status 2>&1")?;
+            let note = "the CustomResourceDefinition of IPAddressPools is missing";
+            ensure!(status.contains(note), "kubectl ferrolb status prints {status}");
+            Ok(())
+        })?;
         let address = step("with the CRDs, a Service is served", || {
             lab.kubectl(&["apply", "-f", &file("crds.yaml")])?;
             for_each_component(|component| wait_ready(lab, component))?;

@@ -283,6 +283,7 @@ impl State {
         if self.leading && !self.is_active_leader && self.is_complete() {
             (self.is_active_leader, self.all_services_dirty) = (true, true);
             self.restore_address_memory();
+            self.restore_former_routes(now);
         }
         self.decide_remaining(now);
         self.update_node_failures(now);

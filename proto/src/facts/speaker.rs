@@ -102,6 +102,12 @@ pub struct SpeakerInterface {
 }
 
 impl Speaker {
+    /// Returns whether the speaker reports an established BGP session.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        self.bgp.iter().flatten().any(|session| session.established)
+    }
+
     /// Returns the interfaces on which the node announces an address.
     pub fn interfaces_with(&self, address: IpAddr) -> impl Iterator<Item = &SpeakerInterface> {
         self.interfaces.iter().filter(move |link| link.addresses.binary_search(&address).is_ok())

@@ -346,7 +346,7 @@ pub(super) fn service_view<'a>(
         assigned: &service.assigned,
         from_pool: service.from_pool.as_deref(),
         labels: &service.labels,
-        endpoints: state.services.eligible_endpoints(key).unwrap_or_default(),
+        endpoints: state.services.eligible_endpoints(key, service),
         failing_on,
     }
 }

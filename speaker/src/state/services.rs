@@ -193,15 +193,18 @@ impl Services {
 
     /// Returns the eligible endpoints of a Service with addresses and the policy `Local`.
     pub(super) fn local_endpoints(&self, service: &Key) -> Option<EligibleEndpoints> {
-        let (_, found) = self.get(service)?;
-        (found.policy == TrafficPolicy::Local).then(|| self.eligible_endpoints(service))?
+        let (key, service) = self.get(service)?;
+        (service.policy == TrafficPolicy::Local).then(|| self.eligible_endpoints(key, service))
     }
 
     /// Returns the eligible endpoints of a Service with addresses.
-    pub(crate) fn eligible_endpoints(&self, service: &Key) -> Option<EligibleEndpoints> {
-        let (key, service) = self.get(service)?;
+    pub(crate) fn eligible_endpoints(
+        &self,
+        key: &Arc<Key>,
+        service: &ReducedService,
+    ) -> EligibleEndpoints {
         let endpoints = self.slices_of(key).flat_map(|slice| &slice.endpoints);
-        Some(EligibleEndpoints::new(service.policy, service.eligible, endpoints))
+        EligibleEndpoints::new(service.policy, service.eligible, endpoints)
     }
 
     /// Returns the addresses and ports of the API servers.

@@ -251,7 +251,9 @@ impl State {
         let layer2 = service.announceable().filter_map(|address| {
             Some((address, Layer2Address::new(cluster, address, services.of(address))?))
         });
-        let taken_over = service.announceable().filter(|it| self.former_routes.contains(*it));
+        let former_routers = service.announceable().flat_map(|address| {
+            self.allocator.former_routers(address).map(move |node| (address, node))
+        });
         f(&DiagnosisInput {
             service,
             endpoints: self.slices.of(&service.key).collect(),
@@ -261,7 +263,7 @@ impl State {
             live_speakers,
             bgp,
             silent_nodes,
-            taken_over: taken_over.collect(),
+            former_routers: former_routers.collect(),
         })
     }
 

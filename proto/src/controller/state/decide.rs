@@ -197,9 +197,9 @@ impl State {
         match host {
             AddressUser::Node(name) => {
                 let speaker = self.speakers.get(&**name);
-                let node = self.nodes.get(name);
-                let mut uses = node.map_or_else(HostUses::default, |node| of_node(node, speaker));
-                if self.is_former_router(name) {
+                let Some(node) = self.nodes.get(name) else { return HostUses::default() };
+                let mut uses = of_node(node, speaker);
+                if self.is_former_router(node) {
                     let former = self.former_routes.addresses();
                     uses.extend(former.map(|it| (it, UnmanagedSource::FormerRoute)));
                 }
@@ -254,9 +254,7 @@ impl State {
         if let Some(assignment) = entry.assignment.take() {
             for address in &assignment.addresses {
                 self.allocator.release(*address, key);
-                if self.allocator.services_of(*address).next().is_none() {
-                    self.former_routes.record(*address, now);
-                }
+                self.record_former_route(*address, now);
             }
             self.allocator.remember(key, assignment.addresses, self.unix_time(now));
         }

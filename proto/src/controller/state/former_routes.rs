@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::State;
 use super::alloc::AddressUser;
 use crate::Instant;
-use crate::facts::Speaker;
+use crate::facts::{Node, Speaker};
 
 /// Maximum time for which routers have the routes of a node without a speaker: the liveness probe
 /// ends gobgpd within a minute, and graceful restart keeps its routes for up to two more.
@@ -16,39 +16,36 @@ const ADVERTISED_MAX: Duration = Duration::from_secs(180);
 /// Maximum number of addresses; the earliest are forgotten.
 const ADDRESSES_MAX: usize = 4_096;
 
-/// Addresses that have become free within [`ADVERTISED_MAX`].
+/// Addresses that have become free, each for [`ADVERTISED_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct FormerRoutes {
-    freed_at: BTreeMap<IpAddr, Instant>,
-    /// The same addresses, the earliest first. One that has become free again is in it twice.
-    by_time: VecDeque<(Instant, IpAddr)>,
+    ends: BTreeMap<IpAddr, Instant>,
+    /// The same addresses, the first to end first. One that has become free again is in it twice.
+    by_end: VecDeque<(Instant, IpAddr)>,
     /// True if the addresses have changed since the latest [`State::update_former_routes`].
     has_changed: bool,
 }
 
 impl FormerRoutes {
-    /// Records an address that has become free.
-    pub(super) fn record(&mut self, address: IpAddr, now: Instant) {
-        self.freed_at.insert(address, now);
-        self.by_time.push_back((now, address));
+    /// Records an address that became free `age` ago. The caller records them in this order.
+    fn record(&mut self, address: IpAddr, age: Duration, now: Instant) {
+        let end = now + ADVERTISED_MAX.saturating_sub(age);
+        self.ends.insert(address, end);
+        self.by_end.push_back((end, address));
         self.has_changed = true;
-        if self.by_time.len() > ADDRESSES_MAX {
+        if self.by_end.len() > ADDRESSES_MAX {
             self.pop();
         }
     }
 
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
-        self.freed_at.contains_key(&address)
-    }
-
     /// Returns the addresses, ascending.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.freed_at.keys().copied()
+        self.ends.keys().copied()
     }
 
     /// Returns the time at which the next address is forgotten.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.by_time.front().map(|(at, _)| *at + ADVERTISED_MAX)
+        self.by_end.front().map(|(end, _)| *end)
     }
 
     /// Forgets the addresses whose time has ended, and returns them.
@@ -60,16 +57,38 @@ impl FormerRoutes {
         ended
     }
 
-    /// Forgets the earliest address, unless it has become free again since.
+    /// Forgets the first address, unless it has become free again since.
     fn pop(&mut self) -> Option<IpAddr> {
-        let (at, address) = self.by_time.pop_front()?;
+        let (end, address) = self.by_end.pop_front()?;
         self.has_changed = true;
-        (self.freed_at.get(&address) == Some(&at)).then(|| self.freed_at.remove(&address))?;
+        (self.ends.get(&address) == Some(&end)).then(|| self.ends.remove(&address))?;
         Some(address)
     }
 }
 
 impl State {
+    /// Records an address if no Service has it any more.
+    pub(super) fn record_former_route(&mut self, address: IpAddr, now: Instant) {
+        if self.allocator.services_of(address).next().is_none() {
+            self.former_routes.record(address, Duration::ZERO, now);
+        }
+    }
+
+    /// Records the addresses that became free under the previous leader, as far as the memory of
+    /// deleted Services has them.
+    pub(super) fn restore_former_routes(&mut self, now: Instant) {
+        let unix_time = self.wall_clock.at(now);
+        let age = |released_at: i64| u64::try_from(unix_time - released_at).unwrap_or(0);
+        let mut released: Vec<_> = self.allocator.remembered();
+        released.sort_by_key(|it| it.released_at);
+        for it in released {
+            let age = Duration::from_secs(age(it.released_at));
+            if age < ADVERTISED_MAX {
+                it.addresses.iter().for_each(|one| self.former_routes.record(*one, age, now));
+            }
+        }
+    }
+
     /// Ends the warnings about addresses that no node can advertise any more, and reports to the
     /// allocator those that nodes without a speaker may still advertise.
     pub(super) fn update_former_routes(&mut self, now: Instant) {
@@ -83,10 +102,10 @@ impl State {
     }
 
     /// Returns whether a node may still advertise addresses, because its speaker does not run.
-    pub(super) fn is_former_router(&self, node: &str) -> bool {
-        let has_session =
-            |speaker: &Speaker| speaker.bgp.iter().flatten().any(|session| session.established);
-        self.stale_speakers.nodes.contains(node) && self.speakers.get(node).is_some_and(has_session)
+    pub(super) fn is_former_router(&self, node: &Node) -> bool {
+        !node.ready_unknown
+            && self.stale_speakers.nodes.contains(&*node.name)
+            && self.speakers.get(&*node.name).is_some_and(Speaker::has_session)
     }
 }
 
@@ -98,20 +117,25 @@ mod tests {
     fn addresses_are_forgotten_after_their_time_and_beyond_the_limit() {
         let at = Instant::from_millis;
         let [one, two]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        let record = |routes: &mut FormerRoutes, address, millis| {
+            routes.record(address, Duration::ZERO, at(millis));
+        };
+        let contains = |routes: &FormerRoutes, address| routes.addresses().any(|it| it == address);
         let mut routes = FormerRoutes::default();
-        routes.record(one, at(0));
-        routes.record(two, at(1_000));
-        routes.record(one, at(2_000));
+        record(&mut routes, one, 0);
+        record(&mut routes, two, 1_000);
+        record(&mut routes, one, 2_000);
         assert_eq!(routes.deadline(), Some(at(0) + ADVERTISED_MAX));
         assert_eq!(routes.expire(at(0) + ADVERTISED_MAX), [] as [IpAddr; 0], "free again later");
         assert_eq!(routes.expire(at(1_000) + ADVERTISED_MAX), [two]);
-        assert!(routes.contains(one) && !routes.contains(two));
+        assert!(contains(&routes, one) && !contains(&routes, two));
         assert_eq!(routes.expire(at(2_000) + ADVERTISED_MAX), [one]);
         assert_eq!(routes.deadline(), None);
         for number in 0..=ADDRESSES_MAX {
-            routes.record([10, 1, (number / 256) as u8, (number % 256) as u8].into(), at(3_000));
+            let address = [10, 1, (number / 256) as u8, (number % 256) as u8];
+            record(&mut routes, address.into(), 3_000);
         }
-        assert_eq!((routes.freed_at.len(), routes.by_time.len()), (ADDRESSES_MAX, ADDRESSES_MAX));
-        assert!(!routes.contains([10, 1, 0, 0].into()));
+        assert_eq!((routes.ends.len(), routes.by_end.len()), (ADDRESSES_MAX, ADDRESSES_MAX));
+        assert!(!contains(&routes, [10, 1, 0, 0].into()));
     }
 }

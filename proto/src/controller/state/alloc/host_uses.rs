@@ -1,10 +1,10 @@
-//! Addresses that hosts use: those that a Node lists, and those that its speaker sees. Pure; the
-//! state passes them to the allocator.
+//! Addresses that hosts use: those that a Node lists, those that its speaker sees, and those that a
+//! node may still advertise. Pure; the state passes them to the allocator.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::UnmanagedSource;
+use super::{AddressUser, Allocator, UnmanagedSource, UnmanagedUse};
 use crate::facts::{Node, Speaker};
 use crate::range::AddressRange;
 
@@ -29,6 +29,20 @@ pub(in crate::controller::state) fn of_node(node: &Node, speaker: Option<&Speake
         uses.insert((subnet.last(), UnmanagedSource::BroadcastAddress));
     }
     uses
+}
+
+impl Allocator {
+    /// Returns the nodes that may still advertise an address for a deleted Service.
+    pub(in crate::controller::state) fn former_routers(
+        &self,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &str> {
+        let former = |it: &&UnmanagedUse| it.source == UnmanagedSource::FormerRoute;
+        self.uses.of(address).filter(former).filter_map(|it| match &it.user {
+            AddressUser::Node(name) => Some(&**name),
+            AddressUser::Service(_) | AddressUser::ApiServer => None,
+        })
+    }
 }
 
 /// Returns whether hosts cannot have the first and the last address of a subnet: it is IPv4, and

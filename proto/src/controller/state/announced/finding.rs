@@ -57,8 +57,8 @@ pub(in crate::controller::state) struct DiagnosisInput<'a> {
     pub(super) bgp: Option<&'a BgpContext<'a>>,
     /// The failed nodes whose pods are marked as not Ready.
     pub(super) silent_nodes: &'a [&'a str],
-    /// The addresses of this Service that a deleted Service had a moment ago.
-    pub(super) taken_over: Vec<IpAddr>,
+    /// Nodes that may still advertise an address of this Service for a deleted one.
+    pub(super) former_routers: Vec<(IpAddr, &'a str)>,
 }
 
 impl DiagnosisInput<'_> {

@@ -50,9 +50,8 @@ impl<'a> LiveSpeakers<'a> {
 
     /// Returns the nodes whose stale SpeakerStatus has an established BGP session.
     pub(super) fn stale_routers(&self) -> Vec<&'a str> {
-        let has_session =
-            |it: &&&Speaker| it.bgp.iter().flatten().any(|session| session.established);
-        self.stale.iter().filter(has_session).map(|speaker| &*speaker.node).collect()
+        let routers = self.stale.iter().filter(|it| it.has_session());
+        routers.map(|speaker| &*speaker.node).collect()
     }
 
     /// Returns the live speaker of a node.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::bgp::NotAdvertised;
-use crate::facts::{Endpoint, FailingHealthCheck, Node, Speaker, TrafficPolicy};
+use crate::facts::{Endpoint, FailingHealthCheck, Speaker, TrafficPolicy};
 use crate::range::Family;
 
 use super::finding::DiagnosisInput;
@@ -63,28 +63,19 @@ impl DiagnosisInput<'_> {
         self.endpoints.iter().any(|endpoint| endpoint.node.as_deref() == Some(node))
     }
 
-    /// Returns the warning about nodes that may still advertise an address for a deleted Service:
-    /// the speaker that would withdraw it does not run.
+    /// Returns the warning about nodes that may still advertise an address for a deleted Service,
+    /// and would not for this one.
     fn former_routers(&self) -> Option<Warning<'_>> {
-        let (bgp, live_speakers) = (self.bgp?, self.live_speakers?);
-        let runs = |name: &&str| {
-            let is_node = |node: &Node| *node.name == **name && !node.ready_unknown;
-            self.cluster.nodes().any(is_node) && !self.silent_nodes.contains(name)
+        let bgp = self.bgp?;
+        let should_not_advertise = |(address, node): &&(IpAddr, &str)| {
+            let services = self.services.of(*address);
+            let export = bgp.export_from(node, self.cluster, *address, services);
+            !matches!(export, Some((_, Err(NotAdvertised::NoSpeaker))))
         };
-        let should_advertise = |node: &str, address| {
-            let services = self.services.of(address);
-            let export = bgp.export_from(node, self.cluster, address, services);
-            matches!(export, Some((_, Err(NotAdvertised::NoSpeaker))))
-        };
-        let routers: Vec<&str> = live_speakers.stale_routers().into_iter().filter(runs).collect();
-        let (mut nodes, mut addresses) = (BTreeSet::new(), Vec::new());
-        for address in &self.taken_over {
-            let former = routers.iter().copied().filter(|it| !should_advertise(it, *address));
-            let mut former = former.peekable();
-            addresses.extend(former.peek().map(|_| *address));
-            nodes.extend(former);
-        }
-        let nodes: Vec<_> = nodes.into_iter().collect();
+        let former = self.former_routers.iter().filter(|(_, it)| !self.silent_nodes.contains(it));
+        let (addresses, nodes): (BTreeSet<_>, BTreeSet<_>) =
+            former.filter(should_not_advertise).copied().unzip();
+        let (addresses, nodes) = (addresses.into_iter().collect(), Vec::from_iter(nodes));
         (!nodes.is_empty()).then_some(Warning::FormerRouters { addresses, nodes })
     }
 

@@ -373,3 +373,21 @@ fn the_memory_is_written_again_after_another_client_has_changed_or_deleted_it() 
     cluster.restart();
     assert_eq!(cluster.writes(), [], "a new leader has the same memory");
 }
+
+#[test]
+fn a_new_leader_knows_the_addresses_that_were_released_a_moment_ago() {
+    let mut cluster = Cluster::new(vec![service("a")], vec![sticky_pool("lan", &["10.0.0.1/30"])]);
+    let known = |cluster: &Cluster| cluster.state.former_routes.addresses().count();
+    cluster.delete("a");
+    for _ in 0..10 {
+        cluster.now = cluster.now + Duration::from_secs(1);
+        cluster.handle(Event::Tick);
+        cluster.writes().iter().for_each(|write| cluster.write(write));
+    }
+    assert_eq!((cluster.remembered().len(), known(&cluster)), (1, 1));
+    cluster.restart();
+    assert_eq!(known(&cluster), 1);
+    cluster.now = cluster.now + Duration::from_secs(171);
+    cluster.handle(Event::Tick);
+    assert_eq!(known(&cluster), 0, "three minutes after the release, whoever leads");
+}
