@@ -1,7 +1,7 @@
 //! Objects as events of the controller, and the state that follows from all of them. Pure.
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
+use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::controller::event::{Event, Leadership};
 use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
@@ -30,11 +30,9 @@ pub fn leading_state(
 ) -> State {
     let mut state = State::new(config.clone());
     state.set_unix_time(unix_time, NOW);
-    let fields = CustomResourceKind::WITH_CONTROLLER_STATUS
-        .map(|kind| Event::StatusFieldsRead(kind, StatusFields::All));
     state.handle([Event::Lease(Leadership::Held(LEASE_END))], NOW);
     let lists = list_limits(false).into_iter().chain(events).chain(list_limits(true));
-    state.handle(fields.into_iter().chain(lists), NOW);
+    state.handle(lists, NOW);
     state
 }
 

@@ -61,6 +61,7 @@ pub fn config(namespace: &str, deployment: Option<&Deployment>) -> Config {
             namespace: flag("namespace").unwrap_or_else(|| namespace.to_owned()),
             group: flag("api-group").unwrap_or_else(|| GROUP.to_owned()),
         },
+        foreign_custom_resources: false,
         pool_grace: flag("pool-grace")
             .and_then(|text| parse_duration(&text).ok())
             .unwrap_or(POOL_GRACE),

@@ -131,6 +131,7 @@ fn leader_state(range: &str, now: Instant) -> State {
         classes,
         default_implementation: true,
         names,
+        foreign_custom_resources: false,
         pool_grace: Duration::from_secs(60),
         node_failure_endpoints: MarkScope::Off,
         node: "".into(),

@@ -7,5 +7,4 @@ pub mod hello_secret;
 pub mod lease;
 pub mod node_failure;
 pub mod notices;
-pub mod status_fields;
 pub mod writer;

@@ -28,7 +28,7 @@ use crate::drivers::apply::Applier;
 use crate::drivers::node_failure::NodeFailureDriver;
 use crate::drivers::notices::{self, EventObject, Notices};
 use crate::drivers::writer::Writer;
-use crate::drivers::{hello_secret, lease as lease_driver, status_fields};
+use crate::drivers::{hello_secret, lease as lease_driver};
 use crate::flags::Flags;
 use crate::metrics::Metrics;
 use ferrolb_proto::controller::desired::{Desired, NodeNotice};
@@ -158,15 +158,6 @@ pub async fn run(
     let (desired, reader) = watch::channel(Desired::default());
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();
-    // FerroLB's own CRDs have every status field that the controller writes. With another API
-    // group, the controller writes only the fields that the cluster's CRDs have.
-    if flags.common.api_group != api::GROUP {
-        tasks.spawn(status_fields::run(
-            client.clone(),
-            flags.common.api_group.clone(),
-            events.clone(),
-        ));
-    }
     let drivers = (&client, &flags.common, &events);
     let notices = spawn_writers(&mut tasks, drivers, reader, &metrics, &config.identity);
     let (stop_lease, lease_stopped) = oneshot::channel();
@@ -233,6 +224,7 @@ fn state_config(flags: &Flags) -> Config {
         classes: flags.load_balancer_class.clone(),
         default_implementation: flags.default_implementation,
         names: Names { namespace: flags.namespace.clone(), group: flags.api_group.clone() },
+        foreign_custom_resources: flags.api_group != api::GROUP,
         pool_grace: flags.pool_grace,
         node_failure_endpoints: *node_failure_endpoints,
         node: node_name.as_str().into(),

@@ -52,7 +52,6 @@ mod speaker_limits;
 )]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod speaker_status;
-mod status_fields;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -78,7 +77,6 @@ pub use speaker_status::{
     SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, WatchedNode,
     WatchedNodeState,
 };
-pub use status_fields::{OpenApiDocument, StatusFields};
 
 /// The default API group. With another one (`metallb.io`), FerroLB reads an existing MetalLB
 /// configuration (in-place migration).

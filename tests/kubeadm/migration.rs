@@ -6,11 +6,12 @@
 use crate::metallb::{self, LAN, ROUTED};
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::{bgp_migration, three_nodes, uninstall};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ferrolb_lab::topology::node_name;
 use ferrolb_lab::{Lab, Options, wait};
 use ferrolb_tests::run::Runner;
 use ferrolb_tests::{Block, Page, Topology, read_page};
+use serde_json::{Value, json};
 
 const PAGE: &str = "docs/migrate-from-metallb.md";
 const IN_PLACE: &str = "docs/migrate-in-place-from-metallb.md";
@@ -67,6 +68,15 @@ fn commands_of_the_migration_pages_run_with_a_stand_in_for_metallb() {
         step("FerroLB serves the Services with MetalLB's objects", || {
             metallb::wait_served(lab, LAN)?;
             metallb::wait_routes(&routers, ROUTED.1, &[1, 2, 3])
+        })?;
+        step("kubectl ferrolb shows the use of the pools", || {
+            let status = lab.shell("kubectl ferrolb status -o json")?;
+            let status: Value = serde_json::from_str(&status)?;
+            let used: Vec<_> = status["pools"].as_array().into_iter().flatten().collect();
+            let used: Vec<_> = used.iter().map(|it| (&it["pool"], &it["services"])).collect();
+            let expect = [(&json!(LAN.0), &json!(1)), (&json!(ROUTED.0), &json!(1))];
+            ensure!(used == expect, "the pools are {used:?}");
+            Ok(())
         })?;
         print_measured(&format!("{PAGE}: {} blocks in {took:.1} s", blocks.len()));
         step("the commands of docs/install/uninstall.md remove everything", || {

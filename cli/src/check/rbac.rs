@@ -191,13 +191,12 @@ mod tests {
         let all = texts(&of_components(&names("metallb.io"), false).unwrap());
         for expected in [
             "speaker lb metallb.io ipaddresspools  list",
-            "controller lb metallb.io ipaddresspools/status  patch",
             "controller lb coordination.k8s.io leases ferrolb-controller update",
         ] {
             assert!(all.iter().any(|it| it == expected), "{expected:?} is missing: {all:#?}");
         }
         let unused = |it: &String| {
-            ["speakerstatuses", "pods", "l2advertisements/status"].iter().any(|at| it.contains(at))
+            ["speakerstatuses", "pods", "ipaddresspools/status"].iter().any(|at| it.contains(at))
         };
         assert!(!all.iter().any(unused), "{all:#?}");
     }

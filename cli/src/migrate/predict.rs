@@ -168,7 +168,7 @@ fn own_pool(service: &Value) -> &str {
 fn problem(name: &str, status: &CustomResourceStatus) -> Option<Problem> {
     let kind = status.kind().name();
     let valid = match status {
-        CustomResourceStatus::Pool(pool) => pool.valid.as_ref()?,
+        CustomResourceStatus::Pool(pool) => &pool.valid,
         CustomResourceStatus::Peer(peer) => &peer.valid,
         CustomResourceStatus::Advertisement(valid)
         | CustomResourceStatus::Community(valid)

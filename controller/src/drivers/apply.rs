@@ -446,11 +446,9 @@ fn custom_resource_status(status: &CustomResourceStatus, now: &str) -> Value {
     }
 }
 
-/// Returns the status of an IPAddressPool. Omits each field that is `None`, because the CRD does
-/// not have the field or the number does not fit into an `i64`.
+/// Returns the status of an IPAddressPool. Omits a number that does not fit into an `i64`.
 fn pool_status(status: &PoolStatus, now: &str) -> Value {
-    let mut body =
-        status.valid.as_ref().map_or_else(|| json!({}), |valid| valid_status(valid, now));
+    let mut body = valid_status(&status.valid, now);
     let fields = ["assignedIPv4", "assignedIPv6"].into_iter().zip(status.assigned.map(Some));
     let fields = fields.chain(["availableIPv4", "availableIPv6"].into_iter().zip(status.available));
     for (field, number) in fields {
@@ -458,9 +456,7 @@ fn pool_status(status: &PoolStatus, now: &str) -> Value {
             body[field] = json!(number);
         }
     }
-    if let Some(text) = &status.text {
-        body["available"] = json!(text);
-    }
+    body["available"] = json!(status.text);
     body
 }
 

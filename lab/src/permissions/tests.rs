@@ -167,7 +167,7 @@ fn bgp_adds_permissions_only_to_the_speaker() {
 }
 
 #[test]
-fn migration_permissions_match_except_most_status_writes() {
+fn migration_permissions_match_except_status_writes() {
     let permissions = granted_by_deploy(false).unwrap();
     let (in_metallb, in_ferrolb): (Vec<_>, Vec<_>) = permissions
         .iter()
@@ -182,10 +182,8 @@ fn migration_permissions_match_except_most_status_writes() {
     let [in_metallb, in_ferrolb] = [in_metallb, in_ferrolb]
         .map(|permissions| permissions.iter().map(as_ferrolb).collect::<BTreeSet<_>>());
     let is_ferrolb_only = |permission: &&String| {
-        let status =
-            permission.contains("/status") && !permission.contains("ipaddresspools/status");
         // The pods only show which SpeakerStatuses are those of stopped speakers.
-        status
+        permission.contains("/status")
             || permission.contains("speakerstatuses")
             || permission.ends_with(" pods in ferrolb-system")
     };

@@ -200,19 +200,19 @@ pub enum IngressChange {
     Release,
 }
 
-/// Status of an IPAddressPool. `None` in a field means that the CRD does not have the field.
+/// Status of an IPAddressPool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct PoolStatus {
     /// Numbers of assigned addresses, for the fields `assignedIPv4` and `assignedIPv6`.
     pub assigned: [i64; 2],
-    /// Numbers of available addresses, for the fields `availableIPv4` and `availableIPv6`; also
+    /// Numbers of available addresses, for the fields `availableIPv4` and `availableIPv6`;
     /// `None` if the number does not fit into an `i64`.
     pub available: [Option<i64>; 2],
     /// Text for the field `available`: the exact numbers of available addresses, which may exceed
     /// an `i64`.
-    pub text: Option<Box<str>>,
+    pub text: Box<str>,
     /// Condition `Valid` and the field `observedGeneration`.
-    pub valid: Option<ValidStatus>,
+    pub valid: ValidStatus,
 }
 
 /// Status of a BGPPeer.
@@ -220,8 +220,8 @@ pub struct PoolStatus {
 pub struct PeerStatus {
     /// Condition `Valid` and the field `observedGeneration`.
     pub valid: ValidStatus,
-    /// Text for the field `sessions`, such as `2/3`; `None`: the spec is invalid, no selected node
-    /// runs gobgpd, or the CRD does not have the field.
+    /// Text for the field `sessions`, such as `2/3`; `None`: the spec is invalid, or no selected
+    /// node runs gobgpd.
     pub sessions: Option<Box<str>>,
     /// Condition `Established`; `None`: no condition.
     pub established: Option<Condition>,

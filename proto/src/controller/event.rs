@@ -2,7 +2,6 @@
 //! the main loop create events, and [`crate::controller::state`] alone handles them.
 
 use crate::Instant;
-use crate::api::{CustomResourceKind, StatusFields};
 use crate::facts::{
     AddressMemory, BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key,
     L2Advertisement, Namespace, Node, Pod, Pool, Service, Speaker,
@@ -41,8 +40,6 @@ pub enum Event {
     BgpAdvertisement(Change<BgpAdvertisement>),
     /// A BFDProfile changed.
     BfdProfile(Change<BfdProfile>),
-    /// A driver has read which status fields the CRD of this kind has in this cluster.
-    StatusFieldsRead(CustomResourceKind, StatusFields),
     /// This replica acquired, renewed, or lost the lease.
     Lease(Leadership),
     /// The writer attempted a desired write.
@@ -107,11 +104,9 @@ impl Event {
             Self::Peer(change) => change.unreadable("BGPPeer"),
             Self::BgpAdvertisement(change) => change.unreadable("BGPAdvertisement"),
             Self::BfdProfile(change) => change.unreadable("BFDProfile"),
-            Self::StatusFieldsRead(..)
-            | Self::Lease(_)
-            | Self::Written { .. }
-            | Self::NodeActionEnded { .. }
-            | Self::Tick => None,
+            Self::Lease(_) | Self::Written { .. } | Self::NodeActionEnded { .. } | Self::Tick => {
+                None
+            }
         }
     }
 }

@@ -44,7 +44,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Instant;
-use crate::api::{self, CustomResourceKind, StatusFields};
 use crate::facts::{AddressMemory, Key, Node, Pod, RunningSpeakers, Service, Speaker};
 use crate::node_failure::failures::MarkScope;
 use crate::range::AddressRange;
@@ -100,6 +99,9 @@ pub struct Config {
     pub default_implementation: bool,
     /// The namespace and the API group of the custom resources.
     pub names: Names,
+    /// True if the custom resources belong to another product, such as MetalLB. The controller
+    /// writes no status of them.
+    pub foreign_custom_resources: bool,
     /// Value of the flag `--pool-grace`.
     pub pool_grace: Duration,
     /// Value of the flag `--node-failure-endpoints`.
@@ -133,9 +135,6 @@ pub struct State {
     /// True if the ConfigMap must be compared with the allocator's memory again.
     address_memory_dirty: bool,
     custom_resources: CustomResources,
-    /// Status fields that the CRD of each kind defines in this cluster. A kind without an entry is
-    /// not known yet, and its objects' statuses are not written.
-    status_fields: BTreeMap<CustomResourceKind, StatusFields>,
     pool_faults: BTreeMap<Box<str>, PoolFault>,
     /// Ranges of pools that are in no subnet of the interfaces that announce the pools.
     ranges_outside: BTreeMap<Box<str>, Vec<AddressRange>>,
@@ -178,11 +177,6 @@ impl State {
     /// Creates an empty state.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let kinds = if config.names.group == api::GROUP {
-            CustomResourceKind::WITH_CONTROLLER_STATUS.as_slice()
-        } else {
-            &[]
-        };
         Self {
             config,
             term_count: 0,
@@ -198,7 +192,6 @@ impl State {
             address_memory: Store::default(),
             address_memory_dirty: false,
             custom_resources: CustomResources::default(),
-            status_fields: kinds.iter().map(|kind| (*kind, StatusFields::All)).collect(),
             pool_faults: BTreeMap::new(),
             ranges_outside: BTreeMap::new(),
             missing_pools: BTreeMap::new(),
@@ -265,10 +258,6 @@ impl State {
                 }
                 Event::BfdProfile(change) => {
                     self.handle_custom_resource(|resources| &mut resources.profiles, change)
-                }
-                Event::StatusFieldsRead(kind, fields) => {
-                    self.status_fields.insert(kind, fields);
-                    self.all_services_dirty = true;
                 }
                 Event::Lease(leadership) => self.handle_leadership(leadership),
                 Event::Written { target, attempt, outcome } => {

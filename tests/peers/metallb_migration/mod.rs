@@ -28,7 +28,8 @@ const ROUTER: &str = ROUTERS[0];
 /// Value of the named community in MetalLB's object.
 const COMMUNITY: &str = "64512:100";
 /// Objects that FerroLB only reads.
-const READ_ONLY_OBJECTS: [&str; 5] = [
+const READ_ONLY_OBJECTS: [&str; 6] = [
+    "ipaddresspool/first-pool",
     "bgppeer/tor-v4",
     "bgppeer/tor-v6",
     "bgpadvertisement/example",
@@ -83,7 +84,7 @@ fn metallbs_bgp_objects_are_served_unchanged() {
                 Ok(Some(()))
             })
         })?;
-        step("objects without a status are not written, and no write is refused", || {
+        step("MetalLB's objects are not written, and no write is refused", || {
             READ_ONLY_OBJECTS.into_iter().try_for_each(|object| check_not_written(lab, object))?;
             let errors =
                 admin::metric(lab, CONTROL_PLANE, "ferrolb_controller_write_errors_total")?;

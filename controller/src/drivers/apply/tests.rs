@@ -359,11 +359,11 @@ async fn a_pool_status_omits_counts_that_do_not_fit() {
         message: ConditionMessage::new("m"),
         since: None,
     };
-    let valid = Some(ValidStatus { condition: valid, generation: 4 });
+    let valid = ValidStatus { condition: valid, generation: 4 };
     let status = PoolStatus {
         assigned: [1, 2],
         available: [Some(3), None],
-        text: Some("3 IPv4, many".into()),
+        text: "3 IPv4, many".into(),
         valid,
     };
     let write = Write {

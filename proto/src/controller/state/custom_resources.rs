@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::Instant;
-use crate::api::{CustomResourceKind, StatusFields};
+use crate::api::CustomResourceKind;
 use crate::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, L2Advertisement, Pool, Speaker,
 };
@@ -39,13 +39,8 @@ pub(super) trait StatusResource: Keyed<Key = Box<str>> + PartialEq {
     /// or written.
     fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self;
 
-    /// Returns the status that the object should have, or `None` if the object has it already or
-    /// its CRD has no field for it.
-    fn status(
-        &self,
-        inputs: &Self::StatusInputs<'_>,
-        fields: &StatusFields,
-    ) -> Option<Self::Status>;
+    /// Returns the status that the object should have, or `None` if the object has it already.
+    fn status(&self, inputs: &Self::StatusInputs<'_>) -> Option<Self::Status>;
 
     /// Records a written status as the object's current status, until the watch reports the object.
     fn record_written(&mut self, written: &Self::Status);
@@ -175,7 +170,7 @@ impl State {
     }
 
     /// Compares the statuses of custom resources with the desired ones, and queues the necessary
-    /// writes.
+    /// writes. Custom resources of another product get no status.
     ///
     /// If no change may concern all objects, compares only the pools whose counts have changed.
     /// Skips a kind if a list of objects on which its statuses depend is incomplete.
@@ -183,11 +178,14 @@ impl State {
         let has_speakers = self.speakers.is_complete() || !self.has_speakers();
         let changed_pools = self.allocator.take_changed_pools();
         let all = std::mem::take(&mut self.custom_resources.statuses_dirty);
+        if self.config.foreign_custom_resources {
+            return;
+        }
         if all && has_speakers {
             self.ranges_outside = self.ranges_outside_subnets();
         }
-        let Self { custom_resources: resources, write_queue, status_fields: fields, .. } = self;
-        let mut comparison = StatusComparison { write_queue, fields, now };
+        let Self { custom_resources: resources, write_queue, .. } = self;
+        let mut comparison = StatusComparison { write_queue, now };
         let inputs = pools::PoolStatusInputs {
             faults: &self.pool_faults,
             allocator: &self.allocator,
@@ -236,7 +234,6 @@ impl State {
 /// Compares the statuses of custom resources with the desired ones, and queues the writes.
 struct StatusComparison<'a> {
     write_queue: &'a mut WriteQueue,
-    fields: &'a BTreeMap<CustomResourceKind, StatusFields>,
     now: Instant,
 }
 
@@ -246,10 +243,9 @@ impl StatusComparison<'_> {
         objects: impl Iterator<Item = &'o K>,
         inputs: &K::StatusInputs<'_>,
     ) {
-        let Some(fields) = self.fields.get(&K::KIND) else { return };
         for object in objects {
             let name = object.key();
-            let status = object.status(inputs, fields);
+            let status = object.status(inputs);
             let status =
                 status.map(|status| Status::CustomResource(name.clone(), K::STATUS(status)));
             self.write_queue.set_resource(Target::CustomResource(K::KIND, name), status, self.now);

@@ -50,7 +50,7 @@ impl State {
     }
 
     /// Decides the addresses and statuses of all Services again: when a leadership term begins, and
-    /// after a change of pools, Namespaces, or the status fields of a CRD.
+    /// after a change of pools or Namespaces.
     ///
     /// First, every Service keeps the addresses that it may still have. Services whose sharing
     /// parameters equal those in their annotation precede the others, and each group is ordered by

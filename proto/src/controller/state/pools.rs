@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::api::{CustomResourceKind, StatusFields};
+use crate::api::CustomResourceKind;
 use crate::facts::{Pool, PoolProblem};
 use crate::range::{AddressRange, AddressSet, Family};
 
@@ -11,7 +11,7 @@ use super::alloc::{Allocator, SkipReason};
 use super::custom_resources::StatusResource;
 use super::messages::pool::{PoolFault, PoolMessage, SkippedAddress};
 use super::pool_addresses::AddressCounts;
-use super::validity::{self, compare_status};
+use super::validity::{compare_status, record_status};
 use crate::controller::desired::{CustomResourceStatus, PoolStatus};
 
 /// Number of skipped addresses that are passed to a message: one more than the message lists, so
@@ -88,33 +88,27 @@ pub(super) fn valid_message<'a>(
     PoolMessage::Valid { skipped: skipped.collect(), outside, widened: &pool.widened }
 }
 
-/// Returns the status that a pool should have, or `None` if the pool has it already or its CRD has
-/// no field for it. `counts` has the counts for IPv4 and for IPv6.
+/// Returns the status that a pool should have, or `None` if the pool has it already. `counts` has
+/// the counts for IPv4 and for IPv6.
 pub(super) fn pool_status(
     pool: &Pool,
     message: &PoolMessage<'_>,
     counts: [AddressCounts; 2],
-    fields: &StatusFields,
 ) -> Option<PoolStatus> {
     let status = &pool.status;
     let current = (status.conditions.as_slice(), status.observed_generation);
     let (valid, same) = compare_status(message, pool.generation, current);
-    // With FerroLB's CRD, a count that does not fit into the field is omitted. MetalLB's CRD
-    // requires a number, so such a count becomes the largest number.
-    let largest = (*fields != StatusFields::All).then_some(i64::MAX);
     let [v4, v6] = counts.map(|count| count.available);
     let desired = PoolStatus {
         assigned: counts.map(|count| i64::try_from(count.used).unwrap_or(i64::MAX)),
-        available: [v4, v6].map(|available| i64::try_from(available).ok().or(largest)),
-        text: fields.has("available").then(|| format!("{v4} IPv4, {v6} IPv6").into()),
-        valid: fields.has("conditions").then_some(valid),
+        available: [v4, v6].map(|available| i64::try_from(available).ok()),
+        text: format!("{v4} IPv4, {v6} IPv6").into(),
+        valid,
     };
     let counts_match = desired.assigned == [status.assigned_ipv4, status.assigned_ipv6]
         && desired.available == [status.available_ipv4, status.available_ipv6]
-        && desired.text.as_deref()
-            == status.available.as_deref().filter(|_| desired.text.is_some());
-    let same = (counts_match || !fields.has("assignedIPv4")) && (same || desired.valid.is_none());
-    (!same).then_some(desired)
+        && Some(&*desired.text) == status.available.as_deref();
+    (!(counts_match && same)).then_some(desired)
 }
 
 /// Inputs of a pool's status, in addition to the pool itself.
@@ -138,7 +132,7 @@ impl StatusResource for Pool {
         Self { name, generation, created, status, problem, ..Self::default() }
     }
 
-    fn status(&self, inputs: &PoolStatusInputs<'_>, fields: &StatusFields) -> Option<PoolStatus> {
+    fn status(&self, inputs: &PoolStatusInputs<'_>) -> Option<PoolStatus> {
         let message = match inputs.faults.get(&self.name) {
             Some(fault) => PoolMessage::Fault(fault),
             None => {
@@ -147,17 +141,15 @@ impl StatusResource for Pool {
                 valid_message(self, inputs.allocator.skipped(&self.name), outside)
             }
         };
-        pool_status(self, &message, inputs.allocator.counts(&self.name), fields)
+        pool_status(self, &message, inputs.allocator.counts(&self.name))
     }
 
     fn record_written(&mut self, written: &PoolStatus) {
         let status = &mut self.status.0;
         [status.assigned_ipv4, status.assigned_ipv6] = written.assigned;
         [status.available_ipv4, status.available_ipv6] = written.available;
-        status.available = written.text.as_deref().map(str::to_owned);
-        if let Some(valid) = &written.valid {
-            validity::record_status(&mut status.conditions, &mut status.observed_generation, valid);
-        }
+        status.available = Some(written.text.to_string());
+        record_status(&mut status.conditions, &mut status.observed_generation, &written.valid);
     }
 }
 

@@ -63,6 +63,7 @@ fn config() -> Config {
         classes: vec![api::LOAD_BALANCER_CLASS.to_owned()],
         default_implementation: true,
         names: default_names(),
+        foreign_custom_resources: false,
         pool_grace: Duration::from_secs(60),
         node_failure_endpoints: MarkScope::Services,
         node: "".into(),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{CONDITION_VALID, ConditionMessage, CustomResourceKind, StatusFields};
+use crate::api::{CONDITION_VALID, ConditionMessage, CustomResourceKind};
 use crate::facts::{Community, CommunityProblem, L2Advertisement, L2AdvertisementProblem};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 
@@ -54,12 +54,11 @@ pub(super) struct L2StatusInputs<'a> {
     pub(super) interfaces: BTreeSet<&'a str>,
 }
 
-/// Returns the status that an L2Advertisement should have, or `None` if the object has it already
-/// or its CRD has no field for it.
+/// Returns the status that an L2Advertisement should have, or `None` if the object has it
+/// already.
 pub(super) fn advertisement_status(
     ad: &L2Advertisement,
     inputs: &L2StatusInputs<'_>,
-    fields: &StatusFields,
 ) -> Option<ValidStatus> {
     let unknown: Vec<_> =
         ad.pools.iter().filter(|name| !inputs.pools.contains(&***name)).map(|it| &**it).collect();
@@ -74,7 +73,7 @@ pub(super) fn advertisement_status(
     };
     let current = (ad.status.conditions.as_slice(), ad.status.observed_generation);
     let (desired, same) = compare_status(&message, ad.generation, current);
-    (!same && fields.has("conditions")).then_some(desired)
+    (!same).then_some(desired)
 }
 
 /// Returns, for each community name, the Community that defines the name. If several Communities
@@ -91,12 +90,10 @@ pub(super) fn alias_owners<'a>(
     owners
 }
 
-/// Returns the status that a Community should have, or `None` if the object has it already or its
-/// CRD has no field for it.
+/// Returns the status that a Community should have, or `None` if the object has it already.
 pub(super) fn community_status(
     community: &Community,
     owners: &BTreeMap<&str, &str>,
-    fields: &StatusFields,
 ) -> Option<ValidStatus> {
     let is_duplicate =
         |alias: &str| owners.get(alias).is_some_and(|owner| **owner != *community.name);
@@ -111,7 +108,7 @@ pub(super) fn community_status(
     };
     let current = (community.status.conditions.as_slice(), community.status.observed_generation);
     let (desired, same) = compare_status(&message, community.generation, current);
-    (!same && fields.has("conditions")).then_some(desired)
+    (!same).then_some(desired)
 }
 
 impl StatusResource for L2Advertisement {
@@ -126,8 +123,8 @@ impl StatusResource for L2Advertisement {
         ad
     }
 
-    fn status(&self, inputs: &L2StatusInputs<'_>, fields: &StatusFields) -> Option<ValidStatus> {
-        advertisement_status(self, inputs, fields)
+    fn status(&self, inputs: &L2StatusInputs<'_>) -> Option<ValidStatus> {
+        advertisement_status(self, inputs)
     }
 
     fn record_written(&mut self, written: &ValidStatus) {
@@ -148,8 +145,8 @@ impl StatusResource for Community {
         Self { name, problem, ..before.cloned().unwrap_or_default() }
     }
 
-    fn status(&self, owners: &BTreeMap<&str, &str>, fields: &StatusFields) -> Option<ValidStatus> {
-        community_status(self, owners, fields)
+    fn status(&self, owners: &BTreeMap<&str, &str>) -> Option<ValidStatus> {
+        community_status(self, owners)
     }
 
     fn record_written(&mut self, written: &ValidStatus) {
@@ -194,14 +191,12 @@ mod tests {
 
     use super::*;
 
-    const ALL: &StatusFields = &StatusFields::All;
-
     #[test]
     fn an_advertisement_with_unknown_pools_names_them() {
         let mut ad = L2Advertisement::default();
         ad.pools = vec!["lan".into(), "wan".into(), "dmz".into()];
         let lan = || L2StatusInputs { pools: ["lan"].into(), ..L2StatusInputs::default() };
-        let status = advertisement_status(&ad, &lan(), ALL).unwrap();
+        let status = advertisement_status(&ad, &lan()).unwrap();
         assert_eq!(
             (status.condition.status, &*status.condition.reason),
             (ConditionStatus::False, "UnknownPool")
@@ -211,13 +206,12 @@ mod tests {
             "{}",
             status.condition.message
         );
-        assert_eq!(advertisement_status(&ad, &lan(), &StatusFields::Only([].into())), None);
         ad.record_written(&status);
-        assert_eq!(advertisement_status(&ad, &lan(), ALL), None);
+        assert_eq!(advertisement_status(&ad, &lan()), None);
         let all = L2StatusInputs { pools: ["lan", "wan", "dmz"].into(), ..lan() };
-        assert_eq!(advertisement_status(&ad, &all, ALL).unwrap().condition.reason, "Valid");
+        assert_eq!(advertisement_status(&ad, &all).unwrap().condition.reason, "Valid");
         ad.problem = Some(L2AdvertisementProblem::Selector("spec.nodeSelectors: no".into()));
-        assert_eq!(advertisement_status(&ad, &lan(), ALL).unwrap().condition.reason, "BadSelector");
+        assert_eq!(advertisement_status(&ad, &lan()).unwrap().condition.reason, "BadSelector");
     }
 
     #[test]
@@ -229,7 +223,7 @@ mod tests {
         let reason = |interfaces: &[&'static str]| {
             let interfaces = interfaces.iter().copied().collect();
             let inputs = L2StatusInputs { interfaces, ..L2StatusInputs::default() };
-            let condition = advertisement_status(&ad, &inputs, ALL).unwrap().condition;
+            let condition = advertisement_status(&ad, &inputs).unwrap().condition;
             (condition.reason.into_owned(), condition.message)
         };
         let (unknown, message) = reason(&["eth0", "eth1"]);
@@ -253,7 +247,7 @@ mod tests {
             [community("a", &["x", "y"]), community("b", &["z"]), community("c", &["y", "w"])];
         let reasons = |all: &[Community]| {
             let owners = alias_owners(all.iter());
-            let status = |c| community_status(c, &owners, ALL).unwrap().condition;
+            let status = |c| community_status(c, &owners).unwrap().condition;
             all.iter().map(status).map(|condition| condition.reason).collect::<Vec<_>>()
         };
         assert_eq!(reasons(&all), ["Valid", "Valid", "DuplicateName"]);

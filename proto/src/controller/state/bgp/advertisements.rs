@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::api::{CustomResourceKind, StatusFields};
+use crate::api::CustomResourceKind;
 use crate::bgp::too_wide_prefix;
 use crate::facts::{BgpAdvertisement, BgpAdvertisementProblem, CommunityRef, Node, Pool};
 use crate::range::Family;
@@ -37,12 +37,8 @@ impl StatusResource for BgpAdvertisement {
         ad
     }
 
-    fn status(
-        &self,
-        inputs: &AdvertisementStatusInputs<'_>,
-        fields: &StatusFields,
-    ) -> Option<ValidStatus> {
-        inputs.status(self, fields)
+    fn status(&self, inputs: &AdvertisementStatusInputs<'_>) -> Option<ValidStatus> {
+        inputs.status(self)
     }
 
     fn record_written(&mut self, written: &ValidStatus) {
@@ -87,15 +83,11 @@ impl<'a> AdvertisementStatusInputs<'a> {
     }
 
     /// Returns the status to write to a BGPAdvertisement; `None` if the current status is up to
-    /// date, or the CRD has no field for conditions.
-    pub(super) fn status(
-        &self,
-        ad: &BgpAdvertisement,
-        fields: &StatusFields,
-    ) -> Option<ValidStatus> {
+    /// date.
+    pub(super) fn status(&self, ad: &BgpAdvertisement) -> Option<ValidStatus> {
         let current = (ad.status.conditions.as_slice(), ad.status.observed_generation);
         let (desired, same) = compare_status(&self.message(ad), ad.generation, current);
-        (!same && fields.has("conditions")).then_some(desired)
+        (!same).then_some(desired)
     }
 
     fn message<'s>(&'s self, ad: &'s BgpAdvertisement) -> BgpMessage<'s> {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::api::{CONDITION_ESTABLISHED, CustomResourceKind, StatusFields};
+use crate::api::{CONDITION_ESTABLISHED, CustomResourceKind};
 use crate::bgp::{PeerConflict, sessions};
 use crate::facts::{
     BfdProfile, BfdProfileProblem, BgpPeer, Node, PasswordSource, SessionParameters, Speaker,
@@ -94,13 +94,8 @@ pub(super) fn secrets<'a>(
     secrets
 }
 
-/// Returns the status to write to a BGPPeer; `None` if the current status is up to date, or the CRD
-/// has no field for conditions.
-pub(super) fn peer_status(
-    peer: &BgpPeer,
-    inputs: &PeerStatusInputs<'_>,
-    fields: &StatusFields,
-) -> Option<PeerStatus> {
+/// Returns the status to write to a BGPPeer; `None` if the current status is up to date.
+pub(super) fn peer_status(peer: &BgpPeer, inputs: &PeerStatusInputs<'_>) -> Option<PeerStatus> {
     let message = match &peer.session {
         Err(problem) => PeerMessage::Problem(problem),
         Ok(session) => inputs.message(&peer.name, session),
@@ -109,8 +104,7 @@ pub(super) fn peer_status(
     let current = (status.conditions.as_slice(), status.observed_generation);
     let (valid, same) = compare_status(&message, peer.generation, current);
     let count = peer.session.is_ok().then(|| inputs.count(peer)).flatten();
-    let sessions =
-        count.as_ref().filter(|_| fields.has("sessions")).map(|count| count.text.clone());
+    let sessions = count.as_ref().map(|count| count.text.clone());
     let sessions_match = sessions.as_deref() == status.sessions.as_deref();
     let compare = |count: SessionCount<'_>| {
         compare_condition(CONDITION_ESTABLISHED, &count.message, &status.conditions)
@@ -122,8 +116,11 @@ pub(super) fn peer_status(
             status.conditions.iter().all(|condition| condition.type_ != CONDITION_ESTABLISHED),
         ),
     };
-    (!(same && sessions_match && established_matches) && fields.has("conditions"))
-        .then_some(PeerStatus { valid, sessions, established })
+    (!(same && sessions_match && established_matches)).then_some(PeerStatus {
+        valid,
+        sessions,
+        established,
+    })
 }
 
 impl StatusResource for BgpPeer {
@@ -141,8 +138,8 @@ impl StatusResource for BgpPeer {
         peer
     }
 
-    fn status(&self, inputs: &PeerStatusInputs<'_>, fields: &StatusFields) -> Option<PeerStatus> {
-        peer_status(self, inputs, fields)
+    fn status(&self, inputs: &PeerStatusInputs<'_>) -> Option<PeerStatus> {
+        peer_status(self, inputs)
     }
 
     fn record_written(&mut self, written: &PeerStatus) {
@@ -172,8 +169,8 @@ impl StatusResource for BfdProfile {
         }
     }
 
-    fn status(&self, _: &(), fields: &StatusFields) -> Option<ValidStatus> {
-        profile_status(self, fields)
+    fn status(&self, _: &()) -> Option<ValidStatus> {
+        profile_status(self)
     }
 
     fn record_written(&mut self, written: &ValidStatus) {
@@ -242,16 +239,15 @@ impl<'a> PeerStatusInputs<'a> {
     }
 }
 
-/// Returns the status to write to a BFDProfile; `None` if the current status is up to date, or the
-/// CRD has no field for conditions.
-pub(super) fn profile_status(profile: &BfdProfile, fields: &StatusFields) -> Option<ValidStatus> {
+/// Returns the status to write to a BFDProfile; `None` if the current status is up to date.
+pub(super) fn profile_status(profile: &BfdProfile) -> Option<ValidStatus> {
     let message = match &profile.timers {
         Ok(_) => ProfileMessage::Valid,
         Err(problem) => ProfileMessage::Problem(problem),
     };
     let current = (profile.status.conditions.as_slice(), profile.status.observed_generation);
     let (desired, same) = compare_status(&message, profile.generation, current);
-    (!same && fields.has("conditions")).then_some(desired)
+    (!same).then_some(desired)
 }
 
 #[cfg(test)]

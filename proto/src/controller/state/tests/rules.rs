@@ -379,8 +379,7 @@ fn an_unreadable_object_changes_no_assignment() {
     let Status::CustomResource(_, CustomResourceStatus::Pool(status)) = &writes[0].status else {
         panic!("{writes:?}")
     };
-    let valid = status.valid.as_ref().map(|valid| valid.condition.reason.clone());
-    assert_eq!((valid.as_deref(), writes.len()), (Some("Unreadable"), 1));
+    assert_eq!((&*status.valid.condition.reason, writes.len()), ("Unreadable", 1));
     let (target, attempt) = (writes[0].target(), writes[0].attempt);
     cluster.handle(Event::Written { target, attempt, outcome: Outcome::Done });
     cluster.handle(Event::Pool(Change::Unreadable { key: lan, why: why() }));
@@ -389,6 +388,21 @@ fn an_unreadable_object_changes_no_assignment() {
         None,
         "Unreadable is written once, although the pool's status cannot be read"
     );
+}
+
+#[test]
+fn custom_resources_of_another_product_get_no_status() {
+    let mut cluster = Cluster::without_leader(vec![service("a")], vec![pool("lan", &["10.0.0.1"])]);
+    cluster.state = State::new(Config { foreign_custom_resources: true, ..config() });
+    cluster.become_leader();
+    let mut ad = L2Advertisement::default();
+    (ad.name, ad.pools) = ("l2".into(), vec!["wan".into()]);
+    cluster.handle(Event::Advertisement(Change::Apply(ad)));
+    let is_service = |write: &Write| matches!(write.status, Status::Service(..));
+    assert!(cluster.writes().iter().all(is_service), "{:?}", cluster.writes());
+    cluster.settle();
+    assert_eq!(cluster.statuses(), ["a=10.0.0.1"]);
+    assert!(cluster.writes().is_empty(), "{:?}", cluster.writes());
 }
 
 #[test]

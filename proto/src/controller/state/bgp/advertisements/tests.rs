@@ -35,8 +35,7 @@ fn condition_of(advertisements: &[BgpAdvertisement], racks: &[&str]) -> (String,
         [("near", "names")].into(),
         ["tor"].into(),
     );
-    let condition =
-        inputs.status(advertisements.last().unwrap(), &StatusFields::All).unwrap().condition;
+    let condition = inputs.status(advertisements.last().unwrap()).unwrap().condition;
     (condition.reason.into(), condition.message.to_string())
 }
 

@@ -50,8 +50,7 @@ fn valid_condition(spec: &Value, others: Vec<BgpPeer>, speakers: &[Speaker]) -> 
         stale: &BTreeSet::new(),
         profiles: profiles.iter().map(|profile| (&*profile.name, profile)).collect(),
     };
-    let condition =
-        peer_status(all.last().unwrap(), &inputs, &StatusFields::All).unwrap().valid.condition;
+    let condition = peer_status(all.last().unwrap(), &inputs).unwrap().valid.condition;
     assert_eq!(
         condition.status == ConditionStatus::True,
         ["Valid", RESTART_WITH_BFD].contains(&&*condition.reason)
@@ -176,19 +175,14 @@ fn a_peer_reports_the_node_that_cannot_use_its_secret() {
 }
 
 #[test]
-fn a_profile_reports_invalid_fields_if_the_crd_has_conditions() {
+fn a_profile_reports_invalid_fields() {
     for (spec, reason) in [
         (json!({}), "Valid"),
         (json!({"echoMode": true}), "Unsupported"),
         (json!({"receiveInterval": 1}), "BadTime"),
     ] {
         let profile = profile("p", &spec);
-        assert_eq!(
-            profile_status(&profile, &StatusFields::All).unwrap().condition.reason,
-            reason,
-            "{spec}"
-        );
-        assert_eq!(profile_status(&profile, &StatusFields::Only([].into())), None);
+        assert_eq!(profile_status(&profile).unwrap().condition.reason, reason, "{spec}");
     }
 }
 
@@ -301,13 +295,13 @@ fn a_peer_counts_its_sessions_and_names_nodes_without_one() {
         };
         let selects = json!({"nodeSelectors": [{"matchLabels": {"rack": "x"}}]});
         let mut tor = peer("tor", 1, &selects);
-        let status = peer_status(&tor, &inputs, &StatusFields::All).unwrap();
+        let status = peer_status(&tor, &inputs).unwrap();
         check_sessions(&status, expect, text);
         tor.record_written(&status);
-        assert_eq!(peer_status(&tor, &inputs, &StatusFields::All), None, "{text}");
+        assert_eq!(peer_status(&tor, &inputs), None, "{text}");
         // Without nodes, the desired status has neither the count nor the condition.
         let without_nodes = PeerStatusInputs { speakers: Vec::new(), ..inputs };
-        let status = peer_status(&tor, &without_nodes, &StatusFields::All);
+        let status = peer_status(&tor, &without_nodes);
         assert_eq!(
             status.map(|status| (status.sessions, status.established)),
             expect.map(|_| (None, None)),
