@@ -173,8 +173,8 @@ const DRAIN_HELP: &str = "Examples:
   kubectl ferrolb drain node1 --dry-run
   kubectl ferrolb drain node1 --dry-run -o json | jq -r '.addresses[].services[]'
 
-Exit code: 0 if the node announces nothing after the drain, 1 if it still does, 2 if the Node does
-not exist or the objects cannot be read.";
+Exit code: 0 if the node is not used after the drain, 1 if it is still used, 2 if the Node does not
+exist or the objects cannot be read.";
 
 const CHECK_HELP: &str = "Examples:
   kubectl ferrolb check --pre

@@ -94,7 +94,8 @@ impl Drain {
         }
     }
 
-    /// Returns whether the node announces nothing after the drain.
+    /// Returns whether no address uses the node after the drain, if routers honor the de-preference
+    /// of its routes.
     #[must_use]
     pub fn empties_node(&self) -> bool {
         self.addresses.iter().all(|it| !it.stays(&self.node))
@@ -119,14 +120,14 @@ impl Drain {
         if self.empties_node() {
             _ = writeln!(
                 text,
-                "{node} announces nothing afterwards. Start the drain: kubectl annotate node \
-                 {node} ferrolb.io/drain="
+                "{node} is not used afterwards. Start the drain: kubectl annotate node {node} \
+                 ferrolb.io/drain="
             );
         } else {
             _ = writeln!(
                 text,
-                "{node} still announces addresses afterwards: start pods of these Services on \
-                 other nodes, or accept an interruption"
+                "{node} is still used afterwards: start pods of these Services on other nodes, or \
+                 accept an interruption"
             );
         }
         text
@@ -151,9 +152,9 @@ impl DrainedAddress {
 impl DrainedRoute {
     fn row(&self) -> [String; 3] {
         let effect = if self.others.is_empty() {
-            "stays, de-preferred: no other node advertises it".to_owned()
+            "de-preferred, still used: no other node advertises it".to_owned()
         } else {
-            format!("withdrawn after the drain delay: {} advertise it", self.others.join(","))
+            format!("de-preferred: routers use {}", self.others.join(","))
         };
         [self.peer.clone(), self.prefix.clone(), effect]
     }
@@ -201,11 +202,11 @@ mod tests {
              10.0.0.2   default/s2   stays on node1: no other node can announce it\n\
              \n\
              BGPPEER   PREFIX        EFFECT\n\
-             tor       10.0.0.1/32   stays, de-preferred: no other node advertises it\n\
-             tor       10.0.0.2/32   stays, de-preferred: no other node advertises it\n\
+             tor       10.0.0.1/32   de-preferred, still used: no other node advertises it\n\
+             tor       10.0.0.2/32   de-preferred, still used: no other node advertises it\n\
              \n\
-             node1 still announces addresses afterwards: start pods of these Services on other \
-             nodes, or accept an interruption\n"
+             node1 is still used afterwards: start pods of these Services on other nodes, or \
+             accept an interruption\n"
         );
     }
 }

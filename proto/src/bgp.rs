@@ -6,14 +6,11 @@
 //! - [`RouteTable`] contains the routes that a node advertises in these sessions.
 //! - [`export_targets`] computes the routers to which a node should advertise one address, and
 //!   [`Advertiser`] the routers to which the node does advertise it.
-//! - [`AlternateNodes`] finds the routes that a draining node may withdraw, because other nodes
-//!   advertise them.
 //! - [`RouteClass`] contains all of a route except its prefix: the routers that receive the route,
 //!   and the attributes.
 
 mod advertisements;
 mod advertiser;
-mod drain;
 mod prefix;
 mod route_class;
 mod route_table;
@@ -22,7 +19,6 @@ mod sessions;
 
 pub use advertisements::{BgpAdvertisements, too_wide_prefix};
 pub use advertiser::{Advertiser, NotAdvertised};
-pub use drain::{AlternateNodes, AlternateRoutes, Withdrawable};
 pub use prefix::Prefix;
 pub use route_class::{RouteAttributes, RouteClass};
 pub use route_table::{ClassCounts, RouteTable, Routes};

@@ -14,7 +14,7 @@ use ferrolb_proto::api::{SUBNETS_MAX, WatchedNode};
 use ferrolb_proto::claim::{AddressConflict, Move, Owned};
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement, Node,
-    Pool, Service, Speaker,
+    Pool, Service,
 };
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use ferrolb_proto::health::prober::ProbeTarget;
@@ -104,10 +104,6 @@ pub enum Event {
     /// The BGP driver has read gobgpd's state for the first time since the speaker started. The
     /// value is the number of prefixes that gobgpd still had from an earlier run of the speaker.
     GobgpRead(usize),
-    /// The SpeakerStatus of a node changed.
-    Speaker(Change<Speaker>),
-    /// The watch of all SpeakerStatuses ended, so their current content is unknown.
-    SpeakersUnknown,
     /// The state of the nodes that this node watches changed. Sorted by name.
     WatchedNodes(Arc<[WatchedNode]>),
     /// The process received a signal to end, so this node must hand over its addresses.
@@ -131,7 +127,6 @@ impl Event {
             Self::BfdProfile(change) => change.unreadable("BFDProfile"),
             Self::Password(change) => change.unreadable("Secret"),
             Self::Keys(change) => change.unreadable("Secret"),
-            Self::Speaker(change) => change.unreadable("SpeakerStatus"),
             Self::Links(_)
             | Self::Gateways(_)
             | Self::Report { .. }
@@ -142,7 +137,6 @@ impl Event {
             | Self::EndpointHealth { .. }
             | Self::Bgp(_)
             | Self::GobgpRead(_)
-            | Self::SpeakersUnknown
             | Self::WatchedNodes(_)
             | Self::StopRequested => None,
         }

@@ -37,10 +37,6 @@ const HELLO_INTERVAL_MAX: Duration = Duration::from_secs(10);
 /// four seconds.
 const GRATUITOUS_INTERVAL_MIN: Duration = Duration::from_secs(10);
 
-/// Shortest drain delay. The API objects may show that another node advertises a route before its
-/// gobgpd has sent that route.
-const DRAIN_DELAY_MIN: Duration = Duration::from_secs(1);
-
 /// Announces this node's LoadBalancer addresses to the network
 #[derive(Parser, Debug, Clone)]
 #[command(name = "ferrolb-speaker", version, after_help = TIME_HELP)]
@@ -144,11 +140,6 @@ pub struct Flags {
     /// Unix socket of this node's gobgpd; BGP is off without this flag
     #[arg(long, env = "FERROLB_GOBGP", value_name = "unix:PATH", value_parser = gobgp)]
     pub gobgp: Option<String>,
-
-    /// Time for which other nodes must have advertised a route before a draining node withdraws its
-    /// own, de-preferred one (1s or more), or never
-    #[arg(long, env = "FERROLB_DRAIN_DELAY", value_name = "TIME|never", default_value = "1m", value_parser = drain_delay)]
-    pub drain_delay: TimeOrNever,
 }
 
 /// Value of a flag that takes a duration or the word `never`, which is `None`.
@@ -241,14 +232,6 @@ fn gratuitous_interval(text: &str) -> Result<TimeOrNever, String> {
         return Ok(interval);
     }
     Err("the gratuitous interval must be 10s or longer, or never".to_owned())
-}
-
-fn drain_delay(text: &str) -> Result<TimeOrNever, String> {
-    let delay: TimeOrNever = text.parse()?;
-    if delay.0.is_none_or(|delay| delay >= DRAIN_DELAY_MIN) {
-        return Ok(delay);
-    }
-    Err("the drain delay must be 1s or longer, or never".to_owned())
 }
 
 /// Parses the value `unix:PATH` of `--gobgp`, and returns the path.

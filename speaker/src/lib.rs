@@ -16,8 +16,7 @@
 //! - [`bgp`]: configures gobgpd.
 //! - [`links`], [`gateways`]: report this node's interfaces and default gateways, read from
 //!   netlink.
-//! - [`status`], [`speaker_statuses`]: write this node's SpeakerStatus, and read those of all
-//!   nodes.
+//! - [`status`]: writes this node's SpeakerStatus.
 //! - [`run`], [`watches`]: the main loop, and the watches that it starts.
 //! - [`node_watch`]: watches other nodes, to detect their failure.
 //! - [`node_lock`]: lock that admits one speaker process per node.
@@ -35,7 +34,6 @@ pub mod node_lock;
 pub mod node_watch;
 pub mod plan;
 pub mod run;
-pub mod speaker_statuses;
 pub mod state;
 pub mod status;
 pub mod watches;

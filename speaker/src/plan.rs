@@ -79,9 +79,6 @@ pub struct Desired {
     /// Number of prefixes that are not advertised, because this node's routes would need too many
     /// different sets of attributes.
     pub prefixes_over_limit: usize,
-    /// True if the SpeakerStatuses of all nodes are needed, because this node drains or is
-    /// cordoned, and may withdraw routes that other nodes advertise too.
-    pub watches_speakers: bool,
     /// Number of the Services' addresses, by how this node can serve them.
     pub addresses: AddressCounts,
     /// Reason for which the speaker is not ready. None: the speaker is ready.
@@ -164,23 +161,20 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
     };
     let mut is_reported = true;
     if state.missing_input().is_none() {
-        is_reported = memo.update(state, bgp_input.as_ref(), now);
+        is_reported = memo.update(state, bgp_input.as_ref());
         desired.addresses = memo.addresses.counts().clone();
     }
     plan_links(state, memo, &eligible, &mut desired, now);
-    let drains = draining || state.own_node().is_some_and(|node| node.cordoned);
-    desired.watches_speakers = state.config.gobgp && state.config.drain_delay.is_some() && drains;
     let mut bgp_status = None;
     if has_bgp {
         // If the Node is deleted, this speaker has nothing to advertise, and there are no labels
         // that a BGPPeer could select.
-        let bgp = bgp_input.map(|input| input.plan(state, memo, now)).unwrap_or_default();
+        let bgp = bgp_input.map(|input| input.plan(state, memo)).unwrap_or_default();
         // If gobgpd had no routes, as after a boot, the node's routes are de-preferred until
         // kube-proxy's health is known. So gobgpd must have been read first.
         desired.bgp = state.prefixes_at_start.map(|_| bgp.config);
         (desired.session_metrics, desired.prefixes_over_limit) =
             (bgp.session_metrics, bgp.prefixes_over_limit);
-        desired.replan_at = desired.replan_at.into_iter().chain(bgp.replan_at).min();
         bgp_status = Some(bgp.status);
     }
     if is_reported || memo.status.bgp != bgp_status {

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::bgp::tasks::{BgpReceivers, BgpTasks};
+use crate::bgp::tasks::BgpTasks;
 use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
 use crate::health::proxy::ProxyHealthDriver;
@@ -94,23 +94,17 @@ async fn run_instance(
     tasks.spawn(gateways::run(sender.clone()));
     let (status, statuses) = watch::channel(status::DesiredStatus::default());
     // Only FerroLB's own API group has the kind SpeakerStatus.
-    let has_own_kinds = flags.common.api_group == api::GROUP;
-    if has_own_kinds {
+    if flags.common.api_group == api::GROUP {
         let (namespace, node) = (&flags.common.namespace, &flags.node_name);
         tasks.spawn(StatusWriter::new(client.clone(), namespace, node).run(statuses));
     }
     let (proxy_targets, probes) =
         spawn_health_checks(&flags, &sender, &mut tasks, proxy_metrics, probe_metrics);
     let (bgp_config, bgp_config_receiver) = watch::channel(None);
-    let (watches_speakers, watches_receiver) = watch::channel(false);
     if let Some(bgp) = bgp {
-        let receivers =
-            BgpReceivers { bgp_config: bgp_config_receiver, watches_speakers: watches_receiver };
-        let api = (client, (health, Arc::clone(&watchdog)));
-        bgp.spawn(&flags, api, receivers, &sender, &mut tasks);
+        bgp.spawn(bgp_config_receiver, &sender, &mut tasks);
     }
 
-    let drain_delay = flags.drain_delay.0.filter(|_| has_own_kinds);
     let (second_path, node_watch) =
         start_second_path(&flags, second_path_metrics, &sender, &mut tasks)?;
     let links = LinkSet::new(
@@ -120,7 +114,7 @@ async fn run_instance(
         second_path.clone(),
         sender,
     );
-    let state = State::new(state_config(flags, drain_delay));
+    let state = State::new(state_config(flags));
     let main = MainLoop {
         state,
         memo: Memo::default(),
@@ -132,7 +126,6 @@ async fn run_instance(
         proxy_targets,
         probes,
         bgp_config,
-        watches_speakers,
         metrics,
         bgp_metrics,
         watchdog,
@@ -190,7 +183,7 @@ fn spawn_health_checks(
     (proxy_targets, probes)
 }
 
-fn state_config(flags: Flags, drain_delay: Option<Duration>) -> StateConfig {
+fn state_config(flags: Flags) -> StateConfig {
     StateConfig {
         node: flags.node_name.into(),
         classes: flags.common.load_balancer_class,
@@ -200,7 +193,6 @@ fn state_config(flags: Flags, drain_delay: Option<Duration>) -> StateConfig {
         exclude_interfaces: flags.exclude_interfaces,
         kube_proxy_address: flags.kube_proxy_address,
         gobgp: flags.gobgp.is_some(),
-        drain_delay,
         health_check_defaults: CheckDefaults {
             interval: flags.health_interval,
             fall: flags.health_fall,
@@ -235,8 +227,6 @@ struct MainLoop {
     probes: watch::Sender<HealthChecks>,
     /// Desired BGP configuration. None: not known yet.
     bgp_config: watch::Sender<Option<BgpConfig>>,
-    /// True if the SpeakerStatuses of all nodes must be watched.
-    watches_speakers: watch::Sender<bool>,
     metrics: Metrics,
     /// Metrics of BGP. None: this node has no gobgpd.
     bgp_metrics: Option<BgpMetrics>,
@@ -317,7 +307,6 @@ impl MainLoop {
         publish(&self.proxy_targets, &desired.proxy_targets);
         publish(&self.probes, &desired.probes);
         publish(&self.bgp_config, &desired.bgp);
-        publish(&self.watches_speakers, &desired.watches_speakers);
         if let Some(bgp) = &self.bgp_metrics {
             publish(&bgp.sessions, &desired.session_metrics);
             bgp.prefixes_over_limit
@@ -355,21 +344,8 @@ impl MainLoop {
             (Some(_), None) => info!("no longer draining"),
             (_, Some(_)) | (None, None) => {}
         }
-        self.log_withdrawals(&desired);
         self.desired = desired;
         Ok(())
-    }
-
-    /// Logs that prefixes are withdrawn while the node drains, and that they are advertised again.
-    fn log_withdrawals(&self, desired: &Desired) {
-        let count = |desired: &Desired| desired.status.bgp.as_ref().map_or(0, |bgp| bgp.withdrawn);
-        match (count(&self.desired), count(desired)) {
-            (0, prefixes @ 1..) => {
-                info!(prefixes, "draining: prefixes withdrawn, because other nodes advertise them")
-            }
-            (1.., 0) => info!("prefixes that were withdrawn for the drain are advertised again"),
-            _ => {}
-        }
     }
 
     /// Handles one event. Returns whether a new plan is needed.
@@ -399,8 +375,6 @@ impl MainLoop {
             | Event::EndpointHealth { .. }
             | Event::Bgp(_)
             | Event::GobgpRead(_)
-            | Event::Speaker(_)
-            | Event::SpeakersUnknown
             | Event::WatchedNodes(_)
             | Event::StopRequested => {}
         }

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::WatchedNode;
-use ferrolb_proto::facts::{Key, Keyed, L2Advertisement, Node, Pool, PoolProblem, Speaker};
+use ferrolb_proto::facts::{Key, Keyed, L2Advertisement, Node, Pool, PoolProblem};
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use ferrolb_proto::health::prober::{CheckDefaults, ProbeTarget};
 use ferrolb_proto::range::AddressRange;
@@ -81,9 +81,6 @@ pub struct StateConfig {
     pub kube_proxy_address: Option<SocketAddr>,
     /// True if this node has a gobgpd.
     pub gobgp: bool,
-    /// How long other nodes must have advertised an address by BGP before a draining node withdraws
-    /// its own route. None: a draining node never withdraws its routes.
-    pub drain_delay: Option<Duration>,
     /// Defaults for values that a Service's health check leaves out.
     pub health_check_defaults: CheckDefaults,
     /// Ranges of the endpoints that health checks may connect to, in addition to the InternalIPs
@@ -154,8 +151,6 @@ pub struct State {
     /// Number of prefixes that gobgpd had when this speaker started. None: gobgpd has not been read
     /// yet.
     pub(crate) prefixes_at_start: Option<usize>,
-    /// SpeakerStatuses of all nodes; known only while this node drains or is cordoned.
-    pub(crate) speakers: Store<Box<str>, Speaker>,
     /// The nodes that this node watches, sorted by name.
     pub(crate) watched_nodes: Arc<[WatchedNode]>,
     pub(crate) leaving: bool,
@@ -188,7 +183,6 @@ impl State {
             bgp_objects: BgpObjects::default(),
             bgp: BgpReport::default(),
             prefixes_at_start: None,
-            speakers: Store::default(),
             watched_nodes: Arc::default(),
             leaving: false,
         }
@@ -242,10 +236,6 @@ impl State {
             Event::Bgp(report) => Changes::other_if(replace(&mut self.bgp, report)),
             Event::GobgpRead(prefixes) => {
                 Changes::other_if(replace(&mut self.prefixes_at_start, Some(prefixes)))
-            }
-            Event::Speaker(change) => Changes::speakers_if(apply(&mut self.speakers, change, Some)),
-            Event::SpeakersUnknown => {
-                Changes::speakers_if(std::mem::take(&mut self.speakers).was_ever_complete())
             }
             Event::WatchedNodes(watched) => {
                 Changes::other_if(replace(&mut self.watched_nodes, watched))
@@ -306,8 +296,6 @@ impl State {
         let before = self.reports.insert(link, report);
         let (before, now) = (before.as_ref(), self.reports.get(&link));
         let mut changes = Changes::other_if(before != now);
-        changes.speakers =
-            before.map(|report| &report.speakers) != now.map(|report| &report.speakers);
         // Another interface then announces the addresses in the subnets of this one.
         let standby = |report: Option<&LinkReport>| report.is_some_and(|report| report.standby);
         changes.all = standby(before) != standby(now);

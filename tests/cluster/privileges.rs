@@ -173,8 +173,6 @@ const BGP_PERMISSIONS: &[[&str; 3]] = &[
     ["watch", "ferrolb.io", "communities"],
     ["list", "ferrolb.io", "bfdprofiles"],
     ["watch", "ferrolb.io", "bfdprofiles"],
-    ["list", "ferrolb.io", "speakerstatuses"],
-    ["watch", "ferrolb.io", "speakerstatuses"],
     ["list", "", "secrets"],
     ["watch", "", "secrets"],
 ];

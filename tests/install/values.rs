@@ -100,7 +100,7 @@ fn general_rows() -> Vec<ValueRow> {
 
 fn bgp_rows() -> Vec<ValueRow> {
     vec![
-        ("/bgp/enabled", json!(true), "Role/speaker-bgp", "/rules/2/resources", json!(["secrets"])),
+        ("/bgp/enabled", json!(true), "Role/speaker-bgp", "/rules/1/resources", json!(["secrets"])),
         (
             "/bgp/image",
             json!({"repository": "r/g", "tag": "t", "pullPolicy": "Never"}),

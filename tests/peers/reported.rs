@@ -13,7 +13,7 @@ pub(crate) const VALID: &str = "Valid";
 pub(crate) const ESTABLISHED: &str = "Established";
 
 /// Returns the status of an object of a FerroLB custom resource, such as `bgppeers`.
-pub(crate) fn status(lab: &Lab, resource: &str, name: &str) -> Result<Value> {
+fn status(lab: &Lab, resource: &str, name: &str) -> Result<Value> {
     Ok(lab.get(&format!("{}/{name}", objects::path(resource)))?["status"].take())
 }
 

@@ -26,9 +26,6 @@ use serde_json::json;
 const ROUTER: &str = ROUTERS[0];
 /// Pool of all addresses; no network of the lab contains it.
 const POOL: &str = "10.200.0.0/16";
-/// Flags that set the time for which a draining node is de-preferred. The default would make the
-/// run wait for a minute.
-const DRAIN_FLAGS: [&str; 2] = ["--drain-delay", "5s"];
 
 /// Runs this benchmark in a lab without kube-proxies. No client connects, so kube-proxies would
 /// only use processor time.
@@ -43,7 +40,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
         apply_config(lab)?;
         settle::wait_for_pools(lab)?;
         let nodes = lab.nodes();
-        nodes.iter().try_for_each(|node| lab.start_speaker(node, &DRAIN_FLAGS))?;
+        nodes.iter().try_for_each(|node| lab.start_speaker(node, &[]))?;
         settle::wait_settled(lab)?;
         let mut findings =
             with_router(lab, RouterKind::Bird, |_| withdraw::run(lab, &BGP_ENDPOINT_CHANGE))?;

@@ -186,14 +186,9 @@ pub struct BgpStatus {
     #[serde(default)]
     #[schemars(length(max = WORD_MAX))]
     pub established: String,
-    /// The number of prefixes that the node advertises to at least one router. A prefix that a
-    /// draining node has withdrawn from all routers is not included.
+    /// The number of prefixes that the node advertises to at least one router.
     #[serde(default)]
     pub announced: i64,
-    /// The number of prefixes that a draining node has withdrawn from at least one router, because
-    /// other nodes advertise them to that router.
-    #[serde(default)]
-    pub withdrawn: i64,
     /// The sessions that the node should have, by the name of their BGPPeer.
     #[serde(default)]
     #[schemars(length(max = SESSIONS_MAX))]

@@ -8,13 +8,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{
-    BgpAdvertisements, ExportTargets, RouteInput, Sessions, Withdrawable, export_targets, sessions,
-};
+use super::{BgpAdvertisements, ExportTargets, RouteInput, Sessions, export_targets, sessions};
 use crate::announce::{ClusterView, ServiceView};
 use crate::eligibility::Ineligible;
-use crate::facts::{BgpPeer, Node, PeerLocation, Speaker};
-use crate::range::Family;
+use crate::facts::{BgpPeer, Node, Speaker};
 
 /// A node, its sessions, and the status of its speaker.
 #[derive(Debug)]
@@ -59,9 +56,8 @@ impl<'a> Advertiser<'a> {
         address: IpAddr,
         services: impl IntoIterator<Item = &'v ServiceView<'v>>,
     ) -> Result<(BTreeSet<&'a str>, ExportTargets<'a>), NotAdvertised> {
-        let withdrawable = Withdrawable::default();
         let draining = self.speaker.is_some_and(|speaker| speaker.draining);
-        let input = self.route_input(advertisements, &withdrawable, draining);
+        let input = self.route_input(advertisements, draining);
         let targets =
             export_targets(view, &input, address, services).map_err(NotAdvertised::Ineligible)?;
         let bgp = self
@@ -82,7 +78,6 @@ impl<'a> Advertiser<'a> {
     pub fn route_input<'s>(
         &'s self,
         advertisements: &'s BgpAdvertisements<'a>,
-        withdrawable: &'s Withdrawable,
         draining: bool,
     ) -> RouteInput<'a, 's> {
         let is_unhealthy = |speaker: &Speaker| speaker.kube_proxy_issue().is_some();
@@ -91,7 +86,6 @@ impl<'a> Advertiser<'a> {
             sessions: &self.sessions,
             advertisements,
             unhealthy: draining || self.speaker.is_some_and(is_unhealthy),
-            withdrawable,
         }
     }
 
@@ -99,24 +93,5 @@ impl<'a> Advertiser<'a> {
     #[must_use]
     pub fn runs_gobgpd(&self) -> bool {
         self.speaker.is_some_and(|speaker| speaker.bgp.is_some())
-    }
-
-    /// Returns whether the speaker reports that it has withdrawn routes because its node drains and
-    /// other nodes advertise them.
-    #[must_use]
-    pub fn has_withdrawn(&self) -> bool {
-        self.speaker.is_some_and(|speaker| speaker.has_withdrawn)
-    }
-
-    /// Returns whether the node has a next hop for prefixes of a family towards one of its routers.
-    /// If the session runs over the other family, the next hop is an address of the Node.
-    pub(super) fn has_next_hop(&self, peer: &str, family: Family) -> bool {
-        let has_address =
-            || self.node.internal_addresses.iter().any(|address| Family::of(*address) == family);
-        let session = self.sessions.active.iter().find(|(of, _)| *of.name == *peer);
-        session.is_some_and(|(_, session)| match &session.location {
-            PeerLocation::Address(address) => Family::of(*address) == family || has_address(),
-            PeerLocation::Interface(_) => true,
-        })
     }
 }

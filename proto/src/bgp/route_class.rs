@@ -85,19 +85,6 @@ impl RouteClass {
         self.peers_by_attributes.entry(attributes).or_default().insert(peer.into());
     }
 
-    /// Removes these routers from those that receive the route. Returns whether any of them was
-    /// removed.
-    pub(super) fn remove_peers(&mut self, peers: &BTreeSet<Box<str>>) -> bool {
-        let mut removed = false;
-        self.peers_by_attributes.retain(|_, receivers| {
-            let before = receivers.len();
-            receivers.retain(|peer| !peers.contains(peer));
-            removed |= receivers.len() < before;
-            !receivers.is_empty()
-        });
-        removed
-    }
-
     /// Returns the names of the BGPPeers whose routers receive the route.
     pub fn peers(&self) -> impl Iterator<Item = &str> {
         self.peers_by_attributes.values().flatten().map(|name| &**name)

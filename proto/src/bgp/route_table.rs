@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::drain::PeerNames;
 use super::route_class::de_preferred_med;
 use super::routes::{RouteInput, class, served_address};
-use super::{Prefix, RouteClass, Withdrawable};
+use super::{Prefix, RouteClass};
 use crate::announce::{ClusterView, ServiceView};
 use crate::range::{AddressRange, Family};
 use crate::shared_map::SharedMap;
@@ -31,16 +30,13 @@ pub struct RouteTable {
     served: BTreeMap<IpAddr, ServedAddress>,
     /// The prefixes that must be computed again.
     stale: BTreeSet<Prefix>,
-    /// Each class that was computed since the latest [`RouteTable::clear`], with whether a router
-    /// was removed from it, because the route is withdrawn from that router. 10,000 prefixes have
+    /// Each class that was computed since the latest [`RouteTable::clear`]. 10,000 prefixes have
     /// only a handful of classes.
-    classes: BTreeMap<ClassKey, (Arc<RouteClass>, bool)>,
+    classes: BTreeMap<ClassKey, Arc<RouteClass>>,
     /// True if every route of the node was de-preferred at the latest update.
     is_de_preferred: bool,
-    withdrawable: Withdrawable,
     routes: Routes,
     counts: ClassCounts,
-    withdrawn: BTreeSet<Prefix>,
 }
 
 /// An address that the node may advertise.
@@ -54,15 +50,14 @@ struct ServedAddress {
 
 /// The key of a [`RouteClass`]: prefixes with the same family and the same properties share one
 /// class. The fields are the family, [`de_preferred_med`] if all addresses in the prefix that the
-/// node can serve are de-preferred, the BGPPeers from whose routers the node may withdraw all these
-/// addresses, and the indexes of the BGPAdvertisements that announce any of them.
-type ClassKey = (Family, Option<u32>, PeerNames, BTreeSet<usize>);
+/// node can serve are de-preferred, and the indexes of the BGPAdvertisements that announce any of
+/// them.
+type ClassKey = (Family, Option<u32>, BTreeSet<usize>);
 
 impl RouteTable {
     /// Drops everything that follows from sessions, advertisements, pools and nodes.
     pub fn clear(&mut self) {
         self.stale.extend(self.routes.keys());
-        self.stale.extend(&self.withdrawn);
         self.served.clear();
         self.classes.clear();
     }
@@ -101,15 +96,6 @@ impl RouteTable {
             self.stale.extend(prefixes.map(|(prefix, _)| *prefix));
             self.is_de_preferred = is_de_preferred;
         }
-        if *input.withdrawable != self.withdrawable {
-            let before = std::mem::replace(&mut self.withdrawable, input.withdrawable.clone());
-            let addresses = before.keys().chain(self.withdrawable.keys());
-            let changed =
-                addresses.filter(|address| before.get(*address) != self.withdrawable.get(*address));
-            let served = changed.filter_map(|address| self.served.get(address));
-            let prefixes = served.flat_map(|served| &served.prefixes);
-            self.stale.extend(prefixes.map(|(prefix, _)| *prefix));
-        }
         for prefix in std::mem::take(&mut self.stale) {
             self.update_prefix(input, prefix);
         }
@@ -117,12 +103,6 @@ impl RouteTable {
 
     fn update_prefix(&mut self, input: &RouteInput<'_, '_>, prefix: Prefix) {
         let class = self.class_key(prefix).map(|key| self.class(input, key));
-        if class.as_ref().is_some_and(|(_, is_withdrawn)| *is_withdrawn) {
-            self.withdrawn.insert(prefix);
-        } else {
-            self.withdrawn.remove(&prefix);
-        }
-        let class = class.map(|(class, _)| class);
         let now = class.filter(|class| !class.peers_by_attributes.is_empty());
         let before = self.routes.get(&prefix);
         if before == now.as_ref() {
@@ -149,40 +129,33 @@ impl RouteTable {
     /// serve; `None` if there is no such address.
     fn class_key(&self, prefix: Prefix) -> Option<ClassKey> {
         let range = AddressRange::network(prefix.network(), prefix.length());
-        let mut found: Option<(bool, PeerNames, BTreeSet<usize>)> = None;
-        for (address, served) in self.served.range(range.first()..=range.last()) {
+        let mut found: Option<(bool, BTreeSet<usize>)> = None;
+        for (_, served) in self.served.range(range.first()..=range.last()) {
             let indexes = served.prefixes.iter().filter(|(other, _)| *other == prefix);
             let indexes: BTreeSet<_> = indexes.map(|(_, index)| *index).collect();
             if indexes.is_empty() {
                 continue;
             }
             let is_de_preferred = self.is_de_preferred || served.failing;
-            let peers = self.withdrawable.get(address).cloned().unwrap_or_default();
             found = Some(match found {
-                None => (is_de_preferred, peers, indexes),
-                Some((all_de_preferred, withdrawable, all_indexes)) => (
-                    all_de_preferred && is_de_preferred,
-                    Arc::new(&*withdrawable & &*peers),
-                    &all_indexes | &indexes,
-                ),
+                None => (is_de_preferred, indexes),
+                Some((all_de_preferred, all_indexes)) => {
+                    (all_de_preferred && is_de_preferred, &all_indexes | &indexes)
+                }
             });
         }
-        let (is_de_preferred, withdrawable, indexes) = found?;
+        let (is_de_preferred, indexes) = found?;
         let med = is_de_preferred.then(|| de_preferred_med(prefix));
-        Some((prefix.family(), med, withdrawable, indexes))
+        Some((prefix.family(), med, indexes))
     }
 
-    fn class(&mut self, input: &RouteInput<'_, '_>, key: ClassKey) -> (Arc<RouteClass>, bool) {
-        let found = self.classes.entry(key).or_insert_with_key(
-            |(family, de_preferred, withdrawable, indexes)| {
-                let advertisements: Vec<_> =
-                    indexes.iter().map(|index| input.advertisements.get(*index)).collect();
-                let mut class = class(&advertisements, *family, input.sessions, *de_preferred);
-                let is_withdrawn = class.remove_peers(withdrawable);
-                (Arc::new(class), is_withdrawn)
-            },
-        );
-        found.clone()
+    fn class(&mut self, input: &RouteInput<'_, '_>, key: ClassKey) -> Arc<RouteClass> {
+        let compute = |(family, de_preferred, indexes): &ClassKey| {
+            let advertisements: Vec<_> =
+                indexes.iter().map(|index| input.advertisements.get(*index)).collect();
+            Arc::new(class(&advertisements, *family, input.sessions, *de_preferred))
+        };
+        Arc::clone(self.classes.entry(key).or_insert_with_key(compute))
     }
 
     /// Returns the routes that the node advertises.
@@ -195,12 +168,5 @@ impl RouteTable {
     #[must_use]
     pub const fn counts(&self) -> &ClassCounts {
         &self.counts
-    }
-
-    /// Returns the number of prefixes that are withdrawn from at least one router, because the node
-    /// drains or is cordoned, and other nodes advertise them.
-    #[must_use]
-    pub fn withdrawn(&self) -> usize {
-        self.withdrawn.len()
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::advertisements::{BgpAdvertisements, ResolvedAdvertisement};
-use super::{RouteAttributes, RouteClass, Sessions, Withdrawable};
+use super::{RouteAttributes, RouteClass, Sessions};
 use crate::announce::{ClusterView, ServiceView};
 use crate::eligibility::{Ineligible, Serving, eligibility};
 use crate::facts::{BgpAdvertisement, Node, SessionParameters};
@@ -29,9 +29,6 @@ pub struct RouteInput<'a, 's> {
     /// True if the routes must be de-preferred, because the node drains or its kube-proxy is
     /// unhealthy.
     pub unhealthy: bool,
-    /// The routes that the node may withdraw, because it drains or is cordoned, and other nodes
-    /// advertise them.
-    pub withdrawable: &'s Withdrawable,
 }
 
 impl RouteInput<'_, '_> {

@@ -1,6 +1,5 @@
 //! The fact of a SpeakerStatus: the state of one node's speaker, as that speaker reports it.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Key;
@@ -30,12 +29,6 @@ pub struct Speaker {
     pub draining: bool,
     /// The BGP sessions that the node should have; `None` if the node runs no gobgpd.
     pub bgp: Option<Box<[SpeakerSession]>>,
-    /// True if the node is in announcement drain and has withdrawn routes that other nodes
-    /// advertise.
-    pub has_withdrawn: bool,
-    /// True if the node may advertise fewer routes than the custom resources request, or if
-    /// `failing` is truncated.
-    pub incomplete: bool,
     /// The nodes that the node watches, to detect their failure.
     pub watched: Box<[WatchedNode]>,
     /// The addresses of the node's interfaces.
@@ -170,7 +163,6 @@ impl SpeakerInterface {
 impl From<api::SpeakerStatusObject> for Speaker {
     fn from(object: api::SpeakerStatusObject) -> Self {
         let status = object.status.unwrap_or_default().cut();
-        let has_bgp_issues = status.bgp.as_ref().is_some_and(|bgp| !bgp.issues.is_empty());
         // The speaker writes sorted lists. They are sorted again here, in case the object was
         // edited manually.
         let mut failing: Vec<FailingHealthCheck> =
@@ -179,8 +171,6 @@ impl From<api::SpeakerStatusObject> for Speaker {
         failing.dedup_by(|later, first| {
             (&later.service, later.family) == (&first.service, first.family)
         });
-        let listed = failing.iter().map(|failing| &failing.service).collect::<BTreeSet<_>>().len();
-        let is_truncated = status.failing_services > i64::try_from(listed).unwrap_or(i64::MAX);
         let kube_proxy = status
             .data_path
             .map(|path| KubeProxyStatus { message: truncated_message(&path.message), ..path });
@@ -190,8 +180,6 @@ impl From<api::SpeakerStatusObject> for Speaker {
             failing: failing.into(),
             kube_proxy: kube_proxy.map(Box::new),
             draining: status.draining,
-            has_withdrawn: status.bgp.as_ref().is_some_and(|bgp| bgp.withdrawn > 0),
-            incomplete: has_bgp_issues || is_truncated,
             bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
             watched: status.watched_nodes.into(),
             host_addresses: status.host_addresses.into(),

@@ -1,7 +1,7 @@
 //! Decides which SpeakerStatuses are stale: those of speakers that do not run any more. A stale
 //! SpeakerStatus does not change and still lists its addresses. Its age is no evidence, because the
-//! API server does not store an unchanged write. Pure; the controller, the speakers and
-//! `kubectl ferrolb` ask here.
+//! API server does not store an unchanged write. Pure; the controller and
+//! `kubectl ferrolb` use it.
 
 use std::collections::BTreeSet;
 

@@ -5,9 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ferrolb_runtime::admin::{Action, ActionRequest, Companion};
-use ferrolb_runtime::api_health::ApiHealth;
-use ferrolb_runtime::watchdog::Watchdog;
-use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -17,7 +14,6 @@ use crate::event::Event;
 use crate::flags::Flags;
 use crate::metrics::{BgpMetrics, GobgpMetrics, bgp_metrics};
 use crate::plan::BgpConfig;
-use crate::speaker_statuses;
 
 /// The inputs of the tasks, apart from the desired values that the main loop sends.
 pub(crate) struct BgpTasks {
@@ -38,12 +34,6 @@ pub(crate) struct BgpEndpoints {
     pub(crate) metrics: BgpMetrics,
 }
 
-/// The latest desired values, which the main loop sends to the tasks.
-pub(crate) struct BgpReceivers {
-    pub(crate) bgp_config: watch::Receiver<Option<BgpConfig>>,
-    pub(crate) watches_speakers: watch::Receiver<bool>,
-}
-
 impl BgpTasks {
     /// Returns the inputs of the tasks and the endpoints; `None` without the flag `--gobgp`.
     pub(crate) fn new(flags: &Flags, registry: &mut Registry) -> Option<(Self, BgpEndpoints)> {
@@ -57,27 +47,19 @@ impl BgpTasks {
         ))
     }
 
-    /// Starts the tasks.
+    /// Starts the task. `config` receives the latest desired configuration from the main loop.
     pub(crate) fn spawn(
         self,
-        flags: &Flags,
-        (client, api_health): (Client, (Arc<ApiHealth>, Arc<Watchdog>)),
-        receivers: BgpReceivers,
+        config: watch::Receiver<Option<BgpConfig>>,
         events: &mpsc::Sender<Event>,
         tasks: &mut JoinSet<()>,
     ) {
         tasks.spawn(driver::run(
             (self.socket, self.gobgp_responsive),
-            receivers.bgp_config,
+            config,
             self.handovers,
             events.clone(),
             self.metrics,
-        ));
-        tasks.spawn(speaker_statuses::run(
-            (client, flags.common.namespace.clone()),
-            api_health,
-            receivers.watches_speakers,
-            events.clone(),
         ));
     }
 }

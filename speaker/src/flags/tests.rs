@@ -23,7 +23,6 @@ fn the_defaults_are_the_documented_ones() {
         (flags.health_interval, flags.health_fall, flags.health_rise),
         (Duration::from_secs(1), 2, 3)
     );
-    assert_eq!(flags.drain_delay, TimeOrNever(Some(Duration::from_secs(60))));
     assert_eq!(flags.challenge_port, 7473);
 }
 
@@ -128,9 +127,7 @@ fn an_invalid_value_is_rejected_with_the_accepted_ones() {
         ("--health-interval=0s", "--health-interval"),
         ("--gobgp=/run/gobgp.sock", "unix:"),
         ("--gobgp=unix:gobgp.sock", "an absolute path"),
-        ("--drain-delay=5", "--drain-delay"),
         ("--health-checks=10.0.0.0/33", "write CIDR ranges, `node` or `off`"),
-        ("--drain-delay=999ms", "1s or longer, or never"),
     ];
     for (flag, expect) in cases {
         let error = parse(&[flag]).unwrap_err();

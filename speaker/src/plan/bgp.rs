@@ -1,18 +1,13 @@
 //! BGP in the plan: the desired BGP configuration, and the status of the sessions. Pure.
 
-mod alternates;
 mod bgp_config;
 mod export_groups;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, KubeProxyState};
-use ferrolb_proto::bgp::{
-    AlternateRoutes, BgpAdvertisements, RouteInput, Sessions, Withdrawable, sessions,
-};
+use ferrolb_proto::bgp::{BgpAdvertisements, RouteInput, Sessions, sessions};
 use ferrolb_proto::facts::{BgpPeer, Node, PeerLocation, SessionParameters};
 
 use super::Memo;
@@ -25,9 +20,6 @@ pub use export_groups::{
     ExportAttributes, ExportGroups, RouteReceiver, RouteReceivers, STATEMENTS_MAX, export_groups,
     limit_routes,
 };
-
-/// Withdrawable routes of a node that does not drain.
-static NOTHING_WITHDRAWABLE: Withdrawable = Withdrawable::new();
 
 /// Sessions for the metrics, by the names of their BGPPeers.
 pub type SessionMetrics = BTreeMap<Box<str>, SessionMetric>;
@@ -55,8 +47,6 @@ pub(super) struct BgpPlan {
     /// Number of prefixes that are not advertised because they need too many different sets of
     /// attributes.
     pub(super) prefixes_over_limit: usize,
-    /// Time at which the node may withdraw more routes even without an event.
-    pub(super) replan_at: Option<Instant>,
 }
 
 /// Returns whether this node has a gobgpd, and all inputs of its configuration have arrived.
@@ -74,9 +64,6 @@ pub(super) struct BgpInput<'a> {
     draining: bool,
     /// See [`RouteInput::unhealthy`].
     unhealthy: bool,
-    /// How long other nodes must have advertised an address before this node withdraws its route.
-    /// None: this node withdraws no route.
-    delay: Option<Duration>,
 }
 
 impl<'a> BgpInput<'a> {
@@ -101,40 +88,17 @@ impl<'a> BgpInput<'a> {
             ),
             draining,
             unhealthy,
-            delay: state.config.drain_delay.filter(|_| draining || node.cordoned),
         })
     }
 
-    /// Returns the input of the routes. `withdrawable` are the routes that the node may withdraw.
-    pub(super) const fn routes<'s>(&'s self, withdrawable: &'s Withdrawable) -> RouteInput<'a, 's> {
+    /// Returns the input of the routes.
+    pub(super) const fn routes(&self) -> RouteInput<'a, '_> {
         let Self { node, sessions, advertisements, unhealthy, .. } = self;
-        RouteInput { node, sessions, advertisements, unhealthy: *unhealthy, withdrawable }
-    }
-
-    /// Returns whether this node may withdraw routes that other nodes advertise in its place.
-    pub(super) const fn withdraws(&self) -> bool {
-        self.delay.is_some()
-    }
-
-    /// Updates the routers to which other nodes advertise each of these addresses, and since when.
-    pub(super) fn update_alternates(
-        &self,
-        alternates: &mut AlternateRoutes,
-        state: &'a State,
-        addresses: &BTreeSet<IpAddr>,
-        now: Instant,
-    ) {
-        let routes = self.routes(&NOTHING_WITHDRAWABLE);
-        alternates::update_alternates(alternates, state, &routes, addresses, now);
-    }
-
-    /// Returns the routes that the node may withdraw.
-    pub(super) fn withdrawable(&self, alternates: &AlternateRoutes, now: Instant) -> Withdrawable {
-        self.delay.map(|delay| alternates.withdrawable(delay, now)).unwrap_or_default()
+        RouteInput { node, sessions, advertisements, unhealthy: *unhealthy }
     }
 
     /// Computes the BGP part of the plan from the routes in `memo`.
-    pub(super) fn plan(&self, state: &State, memo: &Memo, now: Instant) -> BgpPlan {
+    pub(super) fn plan(&self, state: &State, memo: &Memo) -> BgpPlan {
         let (sessions, objects) = (&self.sessions, &state.bgp_objects);
         let discovered_router = |(peer, session): &(&BgpPeer, &'_ SessionParameters)| {
             let address = state.bgp.sessions.get(&peer.name)?.address?;
@@ -148,10 +112,8 @@ impl<'a> BgpInput<'a> {
             unnumbered_routers: sessions.active.iter().filter_map(discovered_router).collect(),
         };
         let outcome = plan_config(&context, sessions, (memo.routes.routes(), memo.routes.counts()));
-        let count = |prefixes: usize| i64::try_from(prefixes).unwrap_or(i64::MAX);
-        let announced = count(outcome.config.routes.len());
-        let withdrawn = count(memo.routes.withdrawn());
-        let status = BgpStatus { announced, withdrawn, ..status(state, sessions, &outcome) };
+        let announced = i64::try_from(outcome.config.routes.len()).unwrap_or(i64::MAX);
+        let status = BgpStatus { announced, ..status(state, sessions, &outcome) };
         let session_metrics = session_metrics(sessions, &status);
         let config = BgpConfig {
             no_restart_reason: no_restart_reason(state.leaving, self.draining, self.node),
@@ -162,7 +124,6 @@ impl<'a> BgpInput<'a> {
             status,
             session_metrics,
             prefixes_over_limit: outcome.prefixes_over_limit,
-            replan_at: self.delay.and_then(|delay| memo.alternates.deadline(delay, now)),
         }
     }
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_proto::Instant;
 use ferrolb_proto::api::SpeakerStatusStatus;
-use ferrolb_proto::bgp::{AlternateRoutes, RouteTable};
+use ferrolb_proto::bgp::RouteTable;
 use ferrolb_proto::range::Family;
 
 use super::bgp::BgpInput;
@@ -29,11 +28,6 @@ pub struct Memo {
     pub(super) routes: RouteTable,
     /// True if `routes` contains the routes of all addresses.
     has_routes: bool,
-    /// Addresses that other nodes advertise by BGP in place of this node, and the times of the
-    /// plans that first found this. Empty while the node does not drain.
-    pub(super) alternates: Arc<AlternateRoutes>,
-    /// True if `alternates` contains those of all addresses.
-    has_alternates: bool,
     pub(super) status: Arc<SpeakerStatusStatus>,
 }
 
@@ -48,8 +42,6 @@ impl Default for Memo {
             second_path: Arc::default(),
             routes: RouteTable::default(),
             has_routes: false,
-            alternates: Arc::default(),
-            has_alternates: false,
             status: Arc::default(),
         }
     }
@@ -75,15 +67,8 @@ impl Memo {
 
     /// Computes health checks, addresses and routes again, as far as they have changed. Without
     /// `bgp`, there are no routes. Returns whether the SpeakerStatus can differ.
-    pub(super) fn update<'a>(
-        &mut self,
-        state: &'a State,
-        bgp: Option<&BgpInput<'a>>,
-        now: Instant,
-    ) -> bool {
-        self.update_alternates(state, bgp, now);
-        let withdrawable = bgp.map(|bgp| bgp.withdrawable(&self.alternates, now));
-        let route_input = bgp.zip(withdrawable.as_ref()).map(|(bgp, routes)| bgp.routes(routes));
+    pub(super) fn update(&mut self, state: &State, bgp: Option<&BgpInput<'_>>) -> bool {
+        let route_input = bgp.map(BgpInput::routes);
         let changes = std::mem::take(&mut self.changes);
         let is_reported = self.health_checks.update(state, &changes);
         let view = units::cluster_view(state);
@@ -130,28 +115,5 @@ impl Memo {
             self.routes.update(input);
         }
         is_reported || changes.all || changes.other
-    }
-
-    /// Computes which addresses other nodes advertise by BGP in place of this node, as far as this
-    /// has changed. A change of another speaker can affect all of them.
-    fn update_alternates<'a>(
-        &mut self,
-        state: &'a State,
-        bgp: Option<&BgpInput<'a>>,
-        now: Instant,
-    ) {
-        let Some(bgp) = bgp.filter(|bgp| bgp.withdraws()) else {
-            self.alternates = Arc::default();
-            self.has_alternates = false;
-            return;
-        };
-        let alternates = Arc::make_mut(&mut self.alternates);
-        if self.changes.all || self.changes.speakers || !self.has_alternates {
-            let all = state.services.addresses().chain(alternates.addresses()).collect();
-            bgp.update_alternates(alternates, state, &all, now);
-        } else {
-            bgp.update_alternates(alternates, state, &self.changes.addresses, now);
-        }
-        self.has_alternates = true;
     }
 }

@@ -73,7 +73,6 @@ impl Cluster {
             exclude_interfaces: vec![Regex::new("^cni0$").unwrap()],
             kube_proxy_address: None,
             gobgp: false,
-            drain_delay: Some(Duration::from_secs(60)),
             health_check_defaults: CheckDefaults {
                 interval: Duration::from_secs(1),
                 fall: 2,

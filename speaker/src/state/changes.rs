@@ -17,9 +17,6 @@ pub struct Changes {
     /// True if all addresses and all health checks can change, because the change concerns a Node,
     /// a pool, an advertisement or another object on which they depend.
     pub(crate) all: bool,
-    /// True if the SpeakerStatus of another node has changed, or which speakers this node receives.
-    /// A node with BGP that drains or is cordoned then looks for other advertisers of each address.
-    pub(crate) speakers: bool,
     /// True if other parts can change, whose computation does not grow with the number of Services.
     pub(crate) other: bool,
 }
@@ -28,7 +25,7 @@ impl Changes {
     /// Returns the changes of all parts.
     #[must_use]
     pub fn everything() -> Self {
-        Self { all: true, speakers: true, other: true, ..Self::default() }
+        Self { all: true, other: true, ..Self::default() }
     }
 
     /// Returns the changes after an event that can change everything, if `changed` is true.
@@ -42,11 +39,6 @@ impl Changes {
         Self { other: changed, ..Self::default() }
     }
 
-    /// Returns the changes after an event that concerns other speakers, if `changed` is true.
-    pub(super) fn speakers_if(changed: bool) -> Self {
-        Self { speakers: changed, other: changed, ..Self::default() }
-    }
-
     /// Returns whether the plan stays the same.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -58,7 +50,6 @@ impl Changes {
         self.addresses.append(&mut later.addresses);
         self.services.append(&mut later.services);
         self.all |= later.all;
-        self.speakers |= later.speakers;
         self.other |= later.other;
     }
 }

@@ -20,7 +20,6 @@ pub(super) fn state() -> State {
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,
         gobgp: false,
-        drain_delay: None,
         health_check_defaults: CheckDefaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
         checked_ranges: Some(Vec::new()),
     })

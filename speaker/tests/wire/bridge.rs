@@ -27,7 +27,6 @@ fn wait_for_interfaces(lan: &Segment, host: &str, expect: &[&str]) {
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,
         gobgp: false,
-        drain_delay: None,
         health_check_defaults: CheckDefaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
         checked_ranges: Some(Vec::new()),
     };

@@ -1,26 +1,19 @@
-//! Drain of a node with BGP: its paths are first de-preferred, and withdrawn after a delay;
-//! README.md has the drawing.
+//! Drain of a node with BGP: routers use its de-preferred paths only without other ones; README.md
+//! has the drawing.
 
 use crate::expect;
-use crate::objects::{self, ADDRESSES, BGP_MAX, NAMESPACE, object};
-use crate::reported;
+use crate::objects::{self, ADDRESSES, BGP_MAX, object};
 use anyhow::{Context, Result, ensure};
-use ferrolb_lab::cluster::ferrolb;
 use ferrolb_lab::routers::{BgpRoute, Peering, Router, RouterKind};
 use ferrolb_lab::scenario::{print_measured, run_scenario, step};
 use ferrolb_lab::topology::routers::{NODE_AS, ROUTERS};
 use ferrolb_lab::topology::{CLIENT, Host};
-use ferrolb_lab::{Lab, Options, Signal, wait};
-use ferrolb_proto::wire::hello;
+use ferrolb_lab::{Lab, Options, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Time for which other nodes must announce an address before a draining node withdraws it: on a
-/// busy machine long enough for all checks before the withdrawal.
-const DRAIN_DELAY: Duration = Duration::from_secs(15);
-const DRAIN_DELAY_FLAG: &str = "--drain-delay=15s";
 /// Interval between the client's connections, the time for which the client connects before and
 /// after the event, and the maximum time for which the client connects.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
@@ -58,11 +51,11 @@ const DEPREFERRED_OUTPUT: [(&[&str], [&str; 3]); 3] = [
 ];
 
 #[test]
-fn paths_of_a_draining_node_are_depreferred_then_withdrawn() {
+fn paths_of_a_draining_node_are_depreferred() {
     run_scenario(&Options { bgp: true, ..Options::named("bgpdrain") }, |lab| {
         let nodes =
             lab.nodes().iter().map(|node| objects::host(lab, node)).collect::<Result<Vec<_>>>()?;
-        start_ferrolb(lab)?;
+        lab.start_ferrolb()?;
         let routers = step("FRR, BIRD and GoBGP start", || expect::start_one_of_each(lab))?;
         step("a Service has a pod on each node, and routers use the paths of all nodes", || {
             serve(lab, &nodes)?;
@@ -81,27 +74,23 @@ fn paths_of_a_draining_node_are_depreferred_then_withdrawn() {
 fn check_cordon(lab: &Lab, routers: &[Router], nodes: &[Host]) -> Result<()> {
     let [one, two, three] = three(nodes);
     let (healthy, depreferred) = ([one.clone(), three.clone()], [two]);
-    step("node2 is cordoned, and its paths are de-preferred and then withdrawn", || {
-        drain_node(lab, routers, (&healthy, &depreferred), &["cordon", "node2"], || {
-            wait_announced(
-                lab,
-                "by BGP from node1, node3 to tor1-v4, tor2-v4, tor3-v4, and de-preferred (RFC 8326) from node2",
-            )?;
-            routers
-                .iter()
-                .zip(DEPREFERRED_OUTPUT)
-                .try_for_each(|(router, (words, expect))| check_output(router, words, expect))
-        })?;
-        wait_announced(lab, "by BGP from node1, node3 to tor1-v4, tor2-v4, tor3-v4")
+    step("node2 is cordoned, and its paths are de-preferred", || {
+        drain_node(lab, routers, (&healthy, &depreferred), &["cordon", "node2"])?;
+        wait_announced(
+            lab,
+            "by BGP from node1, node3 to tor1-v4, tor2-v4, tor3-v4, and de-preferred (RFC 8326) from node2",
+        )?;
+        routers
+            .iter()
+            .zip(DEPREFERRED_OUTPUT)
+            .try_for_each(|(router, (words, expect))| check_output(router, words, expect))
     })?;
-    step("all nodes are cordoned, and all their paths are de-preferred and not withdrawn", || {
+    step("all nodes are cordoned, and all their paths are de-preferred and used", || {
         [&one, &three]
             .into_iter()
             .try_for_each(|node| lab.kubectl(&["cordon", &node.name]).map(drop))?;
         wait_used(routers, &[], nodes)?;
-        wait_announced(lab, "de-preferred (RFC 8326)")?;
-        wait::during(DRAIN_DELAY + PROBE_MARGIN, || Ok(()))?;
-        wait_used(routers, &[], nodes)
+        wait_announced(lab, "de-preferred (RFC 8326)")
     })?;
     step("all nodes are uncordoned, and routers use the paths of all nodes", || {
         nodes.iter().try_for_each(|node| lab.kubectl(&["uncordon", &node.name]).map(drop))?;
@@ -109,56 +98,26 @@ fn check_cordon(lab: &Lab, routers: &[Router], nodes: &[Host]) -> Result<()> {
     })
 }
 
-/// Runs the steps in which a node drains: by the annotation, by a cordon while other speakers fail,
-/// and by the autoscaler's taint.
+/// Runs the steps in which a node drains: by the annotation, and by the autoscaler's taint.
 fn check_annotation_and_taint(lab: &Lab, routers: &[Router], nodes: &[Host]) -> Result<()> {
     let [one, two, three] = three(nodes);
-    step(
-        "node1 drains by its annotation, and its paths are withdrawn until the drain ends",
-        || {
-            let (healthy, depreferred) = ([two.clone(), three.clone()], [one.clone()]);
-            drain_node(
-                lab,
-                routers,
-                (&healthy, &depreferred),
-                &["annotate", "node", "node1", "ferrolb.io/drain="],
-                || Ok(()),
-            )?;
-            lab.kubectl(&["annotate", "node", "node1", "ferrolb.io/drain-"])?;
-            wait_used(routers, nodes, &[])
-        },
-    )?;
-    step(
-        "the status of a failed speaker does not count, and statuses suffice without hellos",
-        || check_failed_speakers(lab, routers, nodes),
-    )?;
-    step("node3 drains by the autoscaler's taint, and its paths are withdrawn", || {
+    step("node1 drains by its annotation until the drain ends", || {
+        let (healthy, depreferred) = ([two.clone(), three.clone()], [one.clone()]);
+        let annotate = ["annotate", "node", "node1", "ferrolb.io/drain="];
+        drain_node(lab, routers, (&healthy, &depreferred), &annotate)?;
+        lab.kubectl(&["annotate", "node", "node1", "ferrolb.io/drain-"])?;
+        wait_used(routers, nodes, &[])
+    })?;
+    step("node3 drains by the autoscaler's taint", || {
         let (healthy, depreferred) = ([one.clone(), two.clone()], [three.clone()]);
         let taint = "ToBeDeletedByClusterAutoscaler=1:NoSchedule";
-        drain_node(
-            lab,
-            routers,
-            (&healthy, &depreferred),
-            &["taint", "node", "node3", taint],
-            || Ok(()),
-        )
+        drain_node(lab, routers, (&healthy, &depreferred), &["taint", "node", "node3", taint])
     })
 }
 
 /// Returns node1, node2 and node3.
 fn three(nodes: &[Host]) -> [Host; 3] {
     [0, 1, 2].map(|index| nodes[index].clone())
-}
-
-/// Starts FerroLB with a shorter drain delay.
-pub(crate) fn start_ferrolb(lab: &Lab) -> Result<()> {
-    lab.install_ferrolb()?;
-    lab.start_controller(&[])?;
-    let nodes = lab.nodes();
-    nodes.iter().try_for_each(|node| lab.start_speaker(node, &[DRAIN_DELAY_FLAG]))?;
-    nodes.iter().try_for_each(|node| {
-        lab.wait_healthy(&ferrolb::speaker_name(node), node, ferrolb::ADMIN_PORT, "/readyz")
-    })
 }
 
 /// Creates a Service with a pod on each node, and routes the client through the first router.
@@ -181,7 +140,7 @@ fn wait_used(routers: &[Router], healthy: &[Host], depreferred: &[Host]) -> Resu
     let expected = paths(healthy, false).chain(paths(depreferred, true)).collect::<BTreeSet<_>>();
     let used = if healthy.is_empty() { depreferred } else { healthy };
     for router in routers {
-        wait::until("the router has the paths", DRAIN_DELAY + BGP_MAX, || {
+        wait::until("the router has the paths", BGP_MAX, || {
             let routes =
                 router.routes()?.into_iter().map(|route| BgpRoute { local_pref: None, ..route });
             let routes: BTreeSet<_> = routes.collect();
@@ -207,15 +166,13 @@ fn paths(nodes: &[Host], depreferred: bool) -> impl Iterator<Item = BgpRoute> {
     })
 }
 
-/// Starts the drain of a node with the kubectl command `drain` while the client connects. Each
-/// router must first have de-preferred paths of the node, and after the drain delay no path of the
-/// node. `meanwhile` runs before the withdrawal.
+/// Starts the drain of a node with the kubectl command `drain` while the client connects, until
+/// each router has de-preferred paths of the node and uses the others.
 fn drain_node(
     lab: &Lab,
     routers: &[Router],
     (healthy, depreferred): (&[Host], &[Host]),
     drain: &[&str],
-    meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     run_without_loss(lab, &drain.join(" "), || {
         let start = wait::now();
@@ -226,64 +183,7 @@ fn drain_node(
             drain.join(" "),
             wait::now() - start
         ));
-        meanwhile()?;
-        wait_used(routers, healthy, &[])?;
-        let after = wait::now() - start;
-        print_measured(&format!(
-            "{}: withdrawn at three routers after {after:?}, at least {DRAIN_DELAY:?}",
-            drain.join(" ")
-        ));
-        ensure!(after >= DRAIN_DELAY, "the paths were withdrawn before the drain delay had ended");
-        healthy
-            .iter()
-            .map(|node| (node, ADDRESSES.len()))
-            .chain(depreferred.iter().map(|node| (node, 0)))
-            .try_for_each(|(node, announced)| {
-                let (speaker, number) = (
-                    format!("fspeaker/{}", node.name),
-                    format!("--for=jsonpath={{.status.bgp.announced}}={announced}"),
-                );
-                lab.kubectl(&["wait", "-n", NAMESPACE, &speaker, &number, "--timeout=30s"])
-                    .map(drop)
-            })
-    })
-}
-
-/// Drains node2 and then kills the speakers of the other nodes, while their gobgpds continue to
-/// run: the paths of node2 return. The speakers start again without receiving any hello, and their
-/// statuses are sufficient for the withdrawal.
-fn check_failed_speakers(lab: &Lab, routers: &[Router], nodes: &[Host]) -> Result<()> {
-    let [one, two, three] = three(nodes);
-    let (healthy, depreferred) = ([one, three], [two]);
-    drain_node(lab, routers, (&healthy, &depreferred), &["cordon", "node2"], || Ok(()))?;
-    let speakers = healthy.each_ref().map(|node| ferrolb::speaker_name(&node.name));
-    speakers.iter().try_for_each(|speaker| lab.stop(speaker, Signal::KILL))?;
-    let start = wait::now();
-    wait_used(routers, &healthy, &depreferred)?;
-    print_measured(&format!(
-        "speakers of the other nodes killed: de-preferred paths return after {:?}",
-        wait::now() - start
-    ));
-    lab.set_drops(&[format!("ether type {:#x} drop", hello::ETHER_TYPE)])?;
-    speakers.iter().try_for_each(|speaker| lab.restart(speaker))?;
-    nodes.iter().try_for_each(|node| wait_receives_from(lab, node, 0))?;
-    wait_used(routers, &healthy, &[])?;
-    lab.set_drops(&[])?;
-    nodes.iter().try_for_each(|node| wait_receives_from(lab, node, nodes.len() - 1))?;
-    lab.kubectl(&["uncordon", "node2"])?;
-    wait_used(routers, nodes, &[])
-}
-
-/// Waits until a node's speaker reports that it receives hello frames from this number of other
-/// speakers.
-fn wait_receives_from(lab: &Lab, node: &Host, others: usize) -> Result<()> {
-    wait::until(&format!("{} receives hellos of {others} speakers", node.name), BGP_MAX, || {
-        let status = reported::status(lab, "speakerstatuses", &node.name)?;
-        let interfaces = status["interfaces"].as_array().into_iter().flatten();
-        let senders =
-            interfaces.flat_map(|interface| interface["heard"].as_array().into_iter().flatten());
-        let senders = senders.filter_map(Value::as_str).collect::<BTreeSet<_>>();
-        Ok((senders.len() == others).then_some(()))
+        Ok(())
     })
 }
 
@@ -302,7 +202,7 @@ fn check_output(router: &Router, words: &[&str], expect: [&str; 3]) -> Result<()
 }
 
 /// Restarts FRR in the nodes' own AS, and checks that the paths of node3 are de-preferred by
-/// LOCAL_PREF 0 and then withdrawn.
+/// LOCAL_PREF 0.
 fn check_own_as(lab: &Lab, routers: Vec<Router>, nodes: &[Host]) -> Result<()> {
     let [host, ..] = ROUTERS;
     let mut peers = objects::peers(lab, host)?;
@@ -329,18 +229,9 @@ fn check_own_as(lab: &Lab, routers: Vec<Router>, nodes: &[Host]) -> Result<()> {
         &router,
         [internal_paths(healthy, false), internal_paths(depreferred, true)].concat(),
     )?;
-    let start = wait::now();
     print_measured(&format!(
         "output of {router}:\n{}",
         router.run_command(DEPREFERRED_OUTPUT[0].0)?
-    ));
-    wait::until("the de-preferred paths are withdrawn", DRAIN_DELAY + BGP_MAX, || {
-        Ok((router.routes()?.len() == internal_paths(healthy, false).len()).then_some(()))
-    })?;
-    expect::wait_exact_paths(&router, internal_paths(healthy, false))?;
-    print_measured(&format!(
-        "{router} in the nodes' own AS: withdrawn {:?} after the first path was received",
-        wait::now() - start
     ));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Commands of the documentation's pages on a cluster with a router; README.md has the drawing.
 
-use crate::{drain, expect};
+use crate::expect;
 use anyhow::{Context, Result};
 use ferrolb_lab::routers::{Router, RouterKind};
 use ferrolb_lab::topology::routers::ROUTERS;
@@ -35,12 +35,7 @@ const ROUTED: [&str; 2] = ["203.0.113.0/24", "2001:db8::/32"];
 fn commands_of_the_pages_print_the_outputs_of_the_pages() {
     let options = Options { bgp: true, ..Options::named("bgppage") };
     run_pages(Topology::Bgp, &options, |lab, page| {
-        // With the default drain delay, the commands of this page wait for two minutes.
-        if page.path == DRAIN_PAGE {
-            drain::start_ferrolb(lab)?
-        } else {
-            lab.start_ferrolb()?
-        }
+        lab.start_ferrolb()?;
         start_pods(lab)?;
         start_router(lab, page)?;
         let mut ranges = ROUTED.iter();

@@ -14,7 +14,7 @@
 //! - The three speakers are killed one after another, and restart. The lost routes are those that
 //!   the router's kernel removed meanwhile, and those that are missing 10 s after all speakers are
 //!   ready. The UPDATEs are the announcements and withdrawals that the router has processed.
-//! - A node is cordoned, until the router has none of its routes. `--drain-delay` is 5 s.
+//! - A node is cordoned, until the router has received all of its routes as de-preferred ones.
 //! - A gobgpd is killed. The time starts with its restart, and ends when the router has all routes.
 
 use super::routes::{self, RouteMonitor};
@@ -114,7 +114,8 @@ fn measure_restart(
     Ok(())
 }
 
-/// Cordons a node until the router has no route through it, uncordons it, and records the time.
+/// Cordons a node until the router has received all its routes as de-preferred ones, uncordons it,
+/// and records the time.
 fn measure_drain(
     lab: &Lab,
     router: &Router<'_>,
@@ -123,12 +124,19 @@ fn measure_drain(
     all: u64,
 ) -> Result<()> {
     wait_routes(router, all, wait::now())?;
-    let (draining, remaining) = ([node.to_owned()], all - u64::from(SERVICES));
+    let (draining, expected) = ([node.to_owned()], u64::from(SERVICES));
     let (before, start) = (plan_times::histogram(lab, &draining)?, wait::now());
     lab.kubectl(&["cordon", node])?;
-    findings.add(&targets::BGP_DRAINED_10000, wait_routes(router, remaining, start)?);
+    let elapsed = wait::until("the router has the de-preferred routes", ALL_ROUTES_MAX, || {
+        let received = routes::de_preferred_routes(router)?;
+        ensure!(received == expected, "the router has {received} of {expected} routes");
+        Ok(Some(start.elapsed().as_secs_f64() * 1000.0))
+    })?;
+    findings.add(&targets::BGP_DRAINED_10000, elapsed);
     let p99 = plan_times::quantile(&before, &plan_times::histogram(lab, &draining)?, 0.99)?;
     findings.add(&targets::BGP_DRAIN_PLAN, p99 * 1000.0);
     lab.kubectl(&["uncordon", node])?;
-    wait_routes(router, all, wait::now()).map(drop)
+    wait::until("the router has no de-preferred routes", ALL_ROUTES_MAX, || {
+        Ok((routes::de_preferred_routes(router)? == 0).then_some(()))
+    })
 }

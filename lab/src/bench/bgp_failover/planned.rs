@@ -1,8 +1,7 @@
 //! Rows of planned changes, and of crashes under graceful restart: no connection may be lost.
 //!
-//! The node is cordoned, and its routes are withdrawn after `--drain-delay` (2 s); or its speaker
-//! is stopped and restarted; or its gobgpd is killed, or replaced like by its DaemonSet, both with
-//! graceful restart.
+//! The node is cordoned; or its speaker is stopped and restarted; or its gobgpd is killed, or
+//! replaced like by its DaemonSet, both with graceful restart.
 
 use super::setup::{BgpFailoverSetup, RouterPath, SessionParameters};
 use crate::bench::report::Findings;
@@ -81,13 +80,11 @@ fn is_still_used(setup: &BgpFailoverSetup<'_>, kind: RouterKind) -> Result<f64> 
     })
 }
 
-/// Cordons the node. The node is de-preferred for `--drain-delay`; after that time, the router has
-/// no path through the node.
+/// Cordons the node, until the router does not use its de-preferred paths.
 fn drain_node(lab: &Lab, path: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
     let report = path.probe_during(|| {
         lab.kubectl(&["cordon", node])?;
-        path.wait_unused(node, SETTLE_MAX)?;
-        path.wait_withdrawn(node)
+        path.wait_unused(node, SETTLE_MAX)
     });
     lab.kubectl(&["uncordon", node])?;
     report

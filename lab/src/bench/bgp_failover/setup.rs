@@ -36,8 +36,6 @@ const UNCHANGED_MIN: Duration = Duration::from_secs(5);
 /// Command that sets the default of Linux (`fib_multipath_hash_policy`): the router's kernel
 /// selects a path by the addresses alone, so one client always uses one node.
 const HASH_BY_ADDRESS: &str = "echo 0 >/proc/sys/net/ipv4/fib_multipath_hash_policy";
-/// Flags that set the drain delay. The default would make every run wait for a minute.
-const DRAIN_FLAGS: [&str; 2] = ["--drain-delay", "2s"];
 
 /// Failure detection methods of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +74,7 @@ impl<'a> BgpFailoverSetup<'a> {
         lab.start_controller(&[])?;
         lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ADMIN_PORT, "/readyz")?;
         for node in lab.nodes() {
-            lab.start_speaker(&node, &DRAIN_FLAGS)?;
+            lab.start_speaker(&node, &[])?;
             lab.pod(&format!("web-{node}"), &node, &[("app", "web")])?;
         }
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
@@ -211,14 +209,6 @@ impl RouterPath<'_> {
 
     fn probe(&self) -> RunningProbe {
         self.lab.start_probe_from(OUTSIDE, server(), PROBE_MAX, PROBE_INTERVAL)
-    }
-
-    /// Waits until the router has no path through a node.
-    pub(super) fn wait_withdrawn(&self, node: &str) -> Result<()> {
-        let next_hop = next_hop(node)?;
-        wait::until(&format!("the paths through {node} are withdrawn"), SETTLE_MAX, || {
-            Ok((!self.next_hops()?.contains(&next_hop)).then_some(()))
-        })
     }
 
     /// Waits until the router has an established session with a node and uses the node.

@@ -83,7 +83,7 @@ pub const BGP_RESTART_UPDATES: MeasureSpec = without_target(
 );
 pub const BGP_DRAINED_10000: MeasureSpec = without_target(
     "bgp.drained.10000",
-    "10,000 Services: node cordoned until the router has none of its routes (de-preferred for 5 s)",
+    "10,000 Services: node cordoned until the router has de-preferred all of its routes",
     Milliseconds,
 );
 pub const BGP_DRAIN_PLAN: MeasureSpec = without_target(

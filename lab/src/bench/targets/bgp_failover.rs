@@ -101,11 +101,8 @@ pub static BGP_NODE_FAILURE_BIRD_BOTH: NodeFailureMeasures =
 pub static BGP_NODE_FAILURE_GOBGP_BOTH: NodeFailureMeasures =
     node_failure_measures!("gobgp.both", "GoBGP, BFD 100 ms x 3 and graceful restart");
 
-pub static BGP_DRAINED: PlannedMeasures = planned_measures!(
-    "drained",
-    "node is cordoned, and withdrawn after the drain delay",
-    Some(0.0)
-);
+pub static BGP_DRAINED: PlannedMeasures =
+    planned_measures!("drained", "node is cordoned", Some(0.0));
 pub static BGP_SPEAKER_RESTARTED: PlannedMeasures =
     planned_measures!("speaker", "speaker is stopped and restarted", Some(0.0));
 pub static BGP_GOBGPD_CRASHED: PlannedMeasures = planned_measures!(

@@ -1,8 +1,6 @@
 //! Routes in variants of one cluster: two nodes, a router of another AS, and a router of the nodes'
 //! own AS.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::*;
@@ -23,7 +21,6 @@ struct RouteCluster {
     advertisements: Vec<BgpAdvertisement>,
     communities: Vec<Community>,
     unhealthy: bool,
-    withdrawable: Withdrawable,
 }
 
 fn read<O: serde::de::DeserializeOwned, F: From<O>>(name: &str, created: usize, spec: &Value) -> F {
@@ -62,7 +59,6 @@ impl RouteCluster {
             advertisements,
             communities: vec![],
             unhealthy: false,
-            withdrawable: Withdrawable::default(),
         }
     }
 
@@ -77,7 +73,6 @@ impl RouteCluster {
             sessions: &sessions,
             advertisements: &advertisements,
             unhealthy: self.unhealthy,
-            withdrawable: &self.withdrawable,
         };
         let routes = routes(&view, &input, services);
         let lines = routes.iter().flat_map(|(prefix, class)| {
@@ -357,7 +352,6 @@ fn export_targets_match_the_routes_or_have_a_reason() {
             sessions: &sessions,
             advertisements: &advertisements,
             unhealthy: false,
-            withdrawable: &cluster.withdrawable,
         };
         let service = served(policy, &both, endpoints);
         let targets = export_targets(&view, &input, both[0], [&service]);
@@ -451,7 +445,6 @@ fn export_targets_name_the_yielding_advertisements() {
         sessions: &sessions,
         advertisements: &advertisements,
         unhealthy: false,
-        withdrawable: &cluster.withdrawable,
     };
     let targets =
         export_targets(&view, &input, both[0], [&served(TrafficPolicy::Cluster, &both, &on_node2)]);
@@ -461,38 +454,4 @@ fn export_targets_name_the_yielding_advertisements() {
         overridden: ["young"].into(),
     };
     assert_eq!(targets, Ok(expect));
-}
-
-#[test]
-fn routes_that_others_advertise_are_withdrawn_per_router() {
-    let (assigned, on_node1) =
-        (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("node1", Family::V4)]);
-    let routes_after = |spec: Value, withdrawable: &[(usize, &[&str])]| {
-        let mut cluster = RouteCluster::with(vec![ad("all", 0, &spec)]);
-        let entry = |(index, peers): &(usize, &[&str])| {
-            let peers: BTreeSet<Box<str>> = peers.iter().map(|peer| (*peer).into()).collect();
-            (assigned[*index], Arc::new(peers))
-        };
-        cluster.withdrawable = withdrawable.iter().map(entry).collect();
-        cluster.routes(vec![served(TrafficPolicy::Local, &assigned, &on_node1)])
-    };
-    let both = &["spine", "tor"][..];
-    assert_eq!(
-        routes_after(json!({}), &[(0, &["tor"])]),
-        ["10.0.0.7/32 spine", "10.0.0.9/32 spine+tor"]
-    );
-    assert_eq!(routes_after(json!({}), &[(0, both)]), ["10.0.0.9/32 spine+tor"]);
-    assert_eq!(
-        routes_after(json!({"peers": ["spine"]}), &[(0, &["tor"])]).len(),
-        2,
-        "the advertisement does not select tor"
-    );
-    let whole = || json!({"aggregationLength": 24});
-    assert_eq!(
-        routes_after(whole(), &[(0, both)]),
-        ["10.0.0.0/24 spine+tor"],
-        "the prefix has another address of this node"
-    );
-    assert_eq!(routes_after(whole(), &[(0, both), (1, &["tor"])]), ["10.0.0.0/24 spine"]);
-    assert_eq!(routes_after(whole(), &[(0, both), (1, both)]), [""; 0]);
 }

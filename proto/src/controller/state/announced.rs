@@ -27,7 +27,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
-use crate::bgp::{RouteInput, Withdrawable};
+use crate::bgp::RouteInput;
 use crate::eligibility::EligibleEndpoints;
 use crate::facts::{Key, Service, ServiceConditionType};
 use crate::{Instant, api};
@@ -85,15 +85,12 @@ pub(super) struct CheckContext<'a> {
 impl<'a> CheckContext<'a> {
     /// Returns the inputs of the routes of each node that runs gobgpd. The annotation or taint of a
     /// Node decides whether the node drains, even if its speaker does not report that yet.
-    pub(super) fn route_inputs<'s>(
-        &'s self,
-        withdrawable: &'s Withdrawable,
-    ) -> impl Iterator<Item = RouteInput<'a, 's>> {
+    pub(super) fn route_inputs(&self) -> impl Iterator<Item = RouteInput<'a, '_>> {
         let bgp = self.bgp.into_iter();
-        bgp.flat_map(move |bgp| {
-            bgp.advertisers().map(move |advertiser| {
+        bgp.flat_map(|bgp| {
+            bgp.advertisers().map(|advertiser| {
                 let draining = advertiser.node.drain.is_some();
-                advertiser.route_input(bgp.advertisements(), withdrawable, draining)
+                advertiser.route_input(bgp.advertisements(), draining)
             })
         })
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::State;
 use super::service::{self, Role, ServiceEntry};
-use crate::bgp::{Prefix, RouteTable, Withdrawable};
+use crate::bgp::{Prefix, RouteTable};
 use crate::facts::Key;
 
 /// The addresses, owners and routes that follow from the present objects.
@@ -48,8 +48,7 @@ impl State {
         let stale = self.stale();
         self.with_check_context(&stale, |context| {
             let mut outlook = Outlook::default();
-            let withdrawable = Withdrawable::default();
-            let inputs: Vec<_> = context.route_inputs(&withdrawable).collect();
+            let inputs: Vec<_> = context.route_inputs().collect();
             let mut tables: Vec<_> = inputs.iter().map(|_| RouteTable::default()).collect();
             let entries = self.services.iter();
             for (key, entry) in entries.filter(|(_, it)| it.role == Role::ServedByFerroLb) {

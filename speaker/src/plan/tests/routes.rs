@@ -4,7 +4,6 @@ use ferrolb_proto::api::{BgpSessionState, KubeProxyState, SpeakerIssue};
 use ferrolb_proto::bgp::RouteAttributes;
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, CommunityValue, DrainReason, PeerLocation,
-    Speaker, SpeakerSession,
 };
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use k8s_openapi::ByteString;
@@ -12,7 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::*;
 use crate::event::{BgpReport, SessionIssue, SessionReport};
-use crate::state::{Changes, PasswordSecret};
+use crate::state::PasswordSecret;
 
 fn peer(spec: &serde_json::Value) -> BgpPeer {
     let object = json!({"metadata": {"name": "tor", "namespace": "ferrolb-system", "generation": 1}, "spec": spec});
@@ -239,95 +238,23 @@ fn routes_of_a_draining_or_unhealthy_node_are_de_preferred() {
     assert_eq!(classes(&state), healthy_classes);
 }
 
-/// Computes a plan with the results of the previous one, as the main loop does. Returns the numbers
-/// of paths and of withdrawn prefixes.
-fn plan_at(state: &State, memo: &mut Memo, second: u64) -> (usize, i64) {
-    let desired = crate::plan::plan(state, memo, Instant::from_millis(second * 1_000));
-    (
-        desired.bgp.expect("a BGP configuration").routes.len(),
-        desired.status.bgp.clone().expect("a gobgpd").withdrawn,
-    )
-}
-
-/// Returns the SpeakerStatus of node2.
-fn other(established: bool) -> Speaker {
-    let session = SpeakerSession { peer: "tor".into(), established, ..SpeakerSession::default() };
-    Speaker { node: "node2".into(), bgp: Some([session].into()), ..Speaker::default() }
-}
-
 #[test]
-fn a_draining_node_withdraws_only_routes_with_alternates() {
-    let (mut state, memo) = (state(&Cluster::default(), &[numbered()]), &mut Memo::default());
-    let change = |state: &mut State, memo: &mut Memo, event| {
-        let changes = state.handle(event, Instant::ZERO);
-        assert!(!changes.is_empty());
-        memo.add(changes);
-    };
-    let cordoned = |cordoned| Event::Node(Change::Apply(Node { cordoned, ..node("node1") }));
-    apply_resync(&mut state, &[other(true)], Event::Speaker);
-    assert_eq!(
-        (plan_at(&state, memo, 0), plan(&state, Instant::ZERO).watches_speakers),
-        ((1, 0), false)
-    );
-    assert_eq!(plan_at(&state, memo, 100), (1, 0), "the node does not drain");
-    change(&mut state, memo, cordoned(true));
-    assert_eq!(
-        (plan_at(&state, memo, 100), plan(&state, Instant::ZERO).watches_speakers),
-        ((1, 0), true)
-    );
-    assert_eq!(plan_at(&state, memo, 159), (1, 0));
-    assert_eq!(
-        crate::plan::plan(&state, memo, Instant::from_millis(159_000)).replan_at,
-        Some(Instant::from_millis(160_000))
-    );
-    assert_eq!(plan_at(&state, memo, 160), (0, 1));
-    change(&mut state, memo, Event::Speaker(Change::Apply(other(false))));
-    assert_eq!(
-        plan_at(&state, memo, 161),
-        (1, 0),
-        "the node advertises its route again as soon as no other node does"
-    );
-    change(&mut state, memo, Event::Speaker(Change::Apply(other(true))));
-    assert_eq!(plan_at(&state, memo, 162), (1, 0));
-    assert_eq!(plan_at(&state, memo, 222), (0, 1));
-    let node2 =
-        |ready| Event::Node(Change::Apply(Node { ready, ready_unknown: !ready, ..node("node2") }));
-    change(&mut state, memo, node2(false));
-    assert_eq!(plan_at(&state, memo, 223), (1, 0), "the status of node2 is stale");
-    change(&mut state, memo, node2(true));
-    assert_eq!((plan_at(&state, memo, 223), plan_at(&state, memo, 283)), ((1, 0), (0, 1)));
-    change(&mut state, memo, Event::SpeakersUnknown);
-    assert_eq!(plan_at(&state, memo, 284), (1, 0), "unknown SpeakerStatuses are no alternates");
-    apply_resync(&mut state, &[other(true)], Event::Speaker);
-    memo.add(Changes::everything());
-    assert_eq!((plan_at(&state, memo, 300), plan_at(&state, memo, 400)), ((1, 0), (0, 1)));
-    change(&mut state, memo, cordoned(false));
-    assert_eq!(plan_at(&state, memo, 401), (1, 0), "the drain has ended");
-    change(&mut state, memo, cordoned(true));
-    assert_eq!(plan_at(&state, memo, 402), (1, 0), "a new drain starts the delay again");
-    state.config.drain_delay = None;
-    assert_eq!(
-        (plan_at(&state, memo, 900), plan(&state, Instant::ZERO).watches_speakers),
-        ((1, 0), false)
-    );
-}
-
-#[test]
-fn nothing_is_withdrawn_without_a_drain() {
-    let (mut state, memo) = (state(&Cluster::default(), &[numbered()]), &mut Memo::default());
-    apply_resync(&mut state, &[other(true)], Event::Speaker);
-    let unhealthy = KubeProxyHealth {
-        state: KubeProxyState::Unhealthy,
-        message: "why".into(),
-        ineligible: false,
-    };
-    state.handle(Event::ProxyHealth(unhealthy), Instant::ZERO);
-    state.handle(Event::Node(Change::Apply(Node { ready: false, ..node("node1") })), Instant::ZERO);
-    assert_eq!((plan_at(&state, memo, 0), plan_at(&state, memo, 1_000)), ((1, 0), (1, 0)));
-    let ineligible =
-        KubeProxyHealth { state: KubeProxyState::Healthy, message: "".into(), ineligible: true };
-    state.handle(Event::ProxyHealth(ineligible), Instant::ZERO);
-    assert_eq!((plan_at(&state, memo, 1_000), plan_at(&state, memo, 2_000)), ((1, 0), (0, 1)));
+fn a_draining_or_cordoned_node_keeps_all_its_routes() {
+    let cordoned = Event::Node(Change::Apply(Node { cordoned: true, ..node("node1") }));
+    let drains = Node { drain: Some(DrainReason::Annotation), ..node("node1") };
+    for event in [cordoned, Event::Node(Change::Apply(drains))] {
+        let mut state = state(&Cluster::default(), &[numbered()]);
+        state.handle(event, Instant::ZERO);
+        let memo = &mut Memo::default();
+        for minute in [0, 10] {
+            let now = Instant::from_millis(minute * 60_000);
+            let config = crate::plan::plan(&state, memo, now).bgp.expect("a BGP configuration");
+            let de_preferred = config.routes.iter().map(|(_, class)| {
+                class.peers_by_attributes.keys().all(RouteAttributes::is_de_preferred)
+            });
+            assert_eq!(de_preferred.collect::<Vec<_>>(), [true], "after {minute} minutes");
+        }
+    }
 }
 
 /// Returns the password of the one desired session, and the messages in its status.
@@ -468,7 +395,7 @@ fn a_bgppeer_that_is_recreated_late_does_not_keep_the_last_password() {
             state.handle(event, Instant::ZERO);
         }
         let now = Instant::from_millis(seconds * 1_000);
-        let _: Changes = state.expire(now);
+        let _ = state.expire(now);
         state.handle(Event::BgpPeer(Change::Apply(peer(&spec))), now);
         assert_eq!(session_password(&state).0.as_deref(), password, "after {seconds} s");
     }

@@ -77,22 +77,20 @@ impl<'a> BgpContext<'a> {
         self.nodes.iter().filter(|node| node.runs_gobgpd())
     }
 
-    /// Returns a node as an advertiser, and what [`Advertiser::exported_to`] returns for it.
-    /// Returns `None` if no BGPAdvertisement announces the address.
+    /// Returns what [`Advertiser::exported_to`] returns for a node, or `None` if no
+    /// BGPAdvertisement announces the address.
     pub(super) fn export_from<'v>(
         &self,
         node: &str,
         cluster: &ClusterView<'_>,
         address: IpAddr,
         services: impl Iterator<Item = &'v ServiceView<'v>> + Clone,
-    ) -> Option<(&Advertiser<'a>, Result<Export<'a>, NotAdvertised>)> {
+    ) -> Option<Result<Export<'a>, NotAdvertised>> {
         if !self.is_announced(cluster, address, services.clone()) {
             return None;
         }
         let index = self.nodes.binary_search_by(|it| (*it.node.name).cmp(node)).ok()?;
-        let advertiser = &self.nodes[index];
-        let exported = advertiser.exported_to(cluster, &self.advertisements, address, services);
-        Some((advertiser, exported))
+        Some(self.nodes[index].exported_to(cluster, &self.advertisements, address, services))
     }
 
     /// Returns whether a BGPAdvertisement announces an address.
@@ -119,20 +117,13 @@ impl<'a> BgpContext<'a> {
             return None;
         }
         let mut export = BgpExport::default();
-        let (mut leaving, mut preferred_peers) = (Vec::new(), BTreeSet::new());
         for advertiser in &self.nodes {
             match advertiser.exported_to(cluster, &self.advertisements, address, services.clone()) {
                 Ok((peers, targets)) if peers.is_empty() => {
                     export.nodes_without_session.push(&advertiser.node.name);
                     export.missing_peers.extend(targets.peers);
                 }
-                Ok((peers, targets)) if targets.de_preferred && advertiser.has_withdrawn() => {
-                    leaving.push((&advertiser.node.name, peers, targets));
-                }
                 Ok((peers, targets)) => {
-                    if !targets.de_preferred {
-                        preferred_peers.extend(&peers);
-                    }
                     let nodes = if targets.de_preferred {
                         &mut export.depreferred_nodes
                     } else {
@@ -143,16 +134,6 @@ impl<'a> BgpContext<'a> {
                     export.overridden.extend(targets.overridden);
                 }
                 Err(cause) => *export.not_advertised.entry(cause).or_default() += 1,
-            }
-        }
-        // A draining node withdraws a route from routers to which another node advertises a
-        // preferred route. The draining node continues to advertise the route to all other routers.
-        for (node, peers, targets) in leaving {
-            let peers: Vec<_> = peers.difference(&preferred_peers).copied().collect();
-            if !peers.is_empty() {
-                export.depreferred_nodes.push(node);
-                export.peers.extend(peers);
-                export.overridden.extend(targets.overridden);
             }
         }
         Some(export)

@@ -113,12 +113,7 @@ impl State {
         let bgp_state = |speaker: &Speaker| {
             let sessions = speaker.bgp.as_ref()?.iter().filter(|session| session.established);
             let sessions = sessions.map(|session| session.peer.clone()).collect::<BTreeSet<_>>();
-            Some((
-                sessions,
-                speaker.draining,
-                speaker.kube_proxy_issue().is_some(),
-                speaker.has_withdrawn,
-            ))
+            Some((sessions, speaker.draining, speaker.kube_proxy_issue().is_some()))
         };
         if without_addresses(before) != without_addresses(speaker)
             || bgp_state(before) != bgp_state(speaker)

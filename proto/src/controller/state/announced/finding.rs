@@ -256,8 +256,7 @@ impl DiagnosisInput<'_> {
         nodes.retain(|node| {
             let services = self.services.of(address);
             let export = self.bgp.map(|it| it.export_from(node, self.cluster, address, services));
-            let export = export.flatten().map(|(_, export)| export);
-            matches!(export, Some(Err(NotAdvertised::NoSpeaker)))
+            matches!(export.flatten(), Some(Err(NotAdvertised::NoSpeaker)))
         });
         if !nodes.is_empty() {
             return Finding::NotRunning { nodes, bgp: true };
@@ -269,7 +268,7 @@ impl DiagnosisInput<'_> {
         causes.endpoints = self.local_endpoints(address, &causes, |node| {
             let services = self.services.of(address);
             let export = self.bgp?.export_from(&node.name, self.cluster, address, services)?;
-            export.1.err().map(|why| self.cause_without_route(why))
+            export.err().map(|why| self.cause_without_route(why))
         });
         Finding::NoRoute(causes)
     }

@@ -66,9 +66,8 @@ const SOFT_RULES: [(SoftRules, &str); 6] = [
     (SoftRules::CORDONED, "cordoned or not Ready"),
 ];
 
-/// Phrases for the routes of a node.
+/// Phrase for the routes of a node.
 const DE_PREFERRED: &str = "de-preferred";
-const WITHDRAWN: &str = "draining, and its routes are withdrawn because other nodes advertise them";
 /// Phrase for an owner that may not announce the address any more, or cannot.
 const LEAVING: &str = "no longer eligible, hands over";
 const UNKNOWN: &str = "unknown, because speakers with this --api-group write no SpeakerStatus";
@@ -194,13 +193,9 @@ impl DiagnosisInput<'_> {
     /// Returns the relation of a node to an address by BGP.
     fn bgp_verdict(&self, address: IpAddr, node: &str) -> Option<Verdict> {
         let services = self.services.of(address);
-        let (advertiser, exported) =
-            self.bgp?.export_from(node, self.cluster, address, services)?;
+        let exported = self.bgp?.export_from(node, self.cluster, address, services)?;
         let texts = |names: BTreeSet<&str>| names.into_iter().map(ToOwned::to_owned).collect();
         Some(match exported {
-            Ok((_, targets)) if targets.de_preferred && advertiser.has_withdrawn() => {
-                Verdict::Ineligible { why: WITHDRAWN.to_owned() }
-            }
             Ok((peers, targets)) if !peers.is_empty() => {
                 let flaws = targets.de_preferred.then_some(DE_PREFERRED).into_iter().collect();
                 Verdict::Announces { on: texts(peers), rank: None, flaws }

@@ -270,31 +270,6 @@ fn routes_from_an_unhealthy_node_are_reported_as_de_preferred() {
 }
 
 #[test]
-fn a_node_that_has_withdrawn_its_routes_is_not_named() {
-    let mut cluster = bgp_cluster(vec![], ["tor!", "tor!", "tor!"], None);
-    let mut after_drain = |node: &str, draining: bool, has_withdrawn: bool| {
-        report_speaker(
-            &mut cluster,
-            Speaker { draining, has_withdrawn, ..bgp_speaker(node, &[], &["tor!"]) },
-        );
-        cluster.settle();
-        reason_and_message(&cluster, "a").1
-    };
-    assert_eq!(after_drain("n2", true, true), "10.0.0.1 by BGP from n1, n3 to tor");
-    assert_eq!(after_drain("n3", true, true), "10.0.0.1 by BGP from n1 to tor");
-    // No healthy node is left, so the nodes advertise the routes again that they had withdrawn.
-    assert_eq!(
-        after_drain("n1", true, false),
-        "10.0.0.1 by BGP from n1, n2, n3 to tor, de-preferred (RFC 8326)"
-    );
-    assert_eq!(after_drain("n1", false, false), "10.0.0.1 by BGP from n1 to tor");
-    assert_eq!(
-        after_drain("n2", true, false),
-        "10.0.0.1 by BGP from n1 to tor, and de-preferred (RFC 8326) from n2"
-    );
-}
-
-#[test]
 fn a_family_without_endpoints_is_not_announced_by_bgp() {
     let dual_stack = Service {
         families: vec![Family::V4, Family::V6],
