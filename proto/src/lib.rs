@@ -4,6 +4,7 @@
 //! - [`facts`]: the few fields of Services, EndpointSlices, Nodes, Namespaces and custom resources
 //!   that decisions need.
 //! - [`duration`]: the text formats of durations.
+//! - [`rate`]: delays that double, and token buckets.
 //! - [`range`]: address ranges and sets of free addresses.
 //! - [`store`]: the watched objects of one kind.
 //! - [`shared_map`]: sorted map whose clones share memory.
@@ -36,6 +37,7 @@ pub mod lease;
 pub mod node_failure;
 mod random;
 pub mod range;
+pub mod rate;
 pub mod shared_map;
 pub mod store;
 mod time;

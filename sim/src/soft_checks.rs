@@ -5,6 +5,7 @@ use super::checker::{Checker, Rule, UnitState};
 use super::world::SimWorld;
 use ferrolb_proto::Instant;
 use ferrolb_proto::claim::DOUBT_LIFETIME;
+use ferrolb_proto::rate::Doubling;
 use ferrolb_proto::wire::hello::{Body, Flags, Frame, Stretch};
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ const STATE_SPREAD_MAX: Duration = Duration::from_secs(5);
 /// release of the former owner, but not the claim of the new one, may take the unit as unowned.
 const CLAIM_SPREAD_MAX: Duration = Duration::from_millis(300);
 
-/// Number of moves after which the time of a doubt has reached its maximum of ten minutes.
-const DOUBLINGS_MAX: u32 = 6;
+/// Longest time for which a node respects a doubt.
+const DOUBT_MAX: Duration = Duration::from_secs(640);
 
 type AppliedSoftRules = [bool; 6];
 const NO_SOFT_RULE: AppliedSoftRules = [false; 6];
@@ -104,8 +105,8 @@ impl SimWorld {
     pub(super) fn check_best(&mut self, unit: usize) {
         let UnitState { taken, keep_until, move_count, doubted, .. } = self.checker.units[unit];
         // A better node may respect the doubt of another one. The time doubles with each move.
-        let doublings = u32::try_from(move_count).unwrap_or(u32::MAX).min(DOUBLINGS_MAX);
-        let doubt = DOUBT_LIFETIME * 2_u32.pow(doublings) * u32::from(doubted);
+        let moves = u32::try_from(move_count).unwrap_or(u32::MAX);
+        let doubt = Doubling::new(DOUBT_LIFETIME, DOUBT_MAX).delay(moves) * u32::from(doubted);
         let settle_time = doubt + STATE_SPREAD_MAX;
         let settled = self.now.since(self.checker.changed) >= settle_time
             && self.now.since(taken) >= settle_time;

@@ -34,6 +34,7 @@ use ferrolb_proto::facts::{Key, Keyed, L2Advertisement, Node, Pool, PoolProblem}
 use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
 use ferrolb_proto::health::prober::{CheckDefaults, ProbeTarget};
 use ferrolb_proto::range::AddressRange;
+use ferrolb_proto::rate::Doubling;
 use ferrolb_proto::store::Change;
 use ferrolb_proto::store::Store;
 use ferrolb_proto::wire::hello::HelloKeyRing;
@@ -51,11 +52,8 @@ pub use bgp::PasswordSecret;
 pub use changes::Changes;
 pub(crate) use reduced::{ReducedService, ReducedSlice};
 
-/// Delay before an interface's thread is started again after its first failure.
-pub const LINK_RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
-/// Upper limit of the delay before a thread is started again. The delay doubles with each
-/// consecutive failure.
-pub const LINK_RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// Delays before an interface's thread is started again after consecutive failures.
+const LINK_RETRY_DELAYS: Doubling = Doubling::new(Duration::from_secs(1), Duration::from_secs(30));
 /// Time without a failure after which the next failure of the thread is treated as its first one.
 pub const LINK_RETRY_FORGET_AFTER: Duration = Duration::from_secs(60);
 
@@ -101,9 +99,7 @@ impl LinkFailure {
     /// Returns the time at which the thread may be started again.
     #[must_use]
     pub fn retry_at(self) -> Instant {
-        let doubled =
-            LINK_RETRY_DELAY_MIN.saturating_mul(1 << self.count.saturating_sub(1).min(16));
-        self.at + doubled.min(LINK_RETRY_DELAY_MAX)
+        self.at + LINK_RETRY_DELAYS.delay(self.count.saturating_sub(1))
     }
 }
 

@@ -18,8 +18,10 @@ use std::time::Duration;
 use ferrolb_proto::api::{
     CustomResourceKind, GROUP, SpeakerStatusObject, SpeakerStatusStatus, VERSION, resource,
 };
+use ferrolb_proto::rate::TokenBucket;
 use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
+use ferrolb_runtime::log_once::LogOnce;
 use ferrolb_runtime::refusal::{CRDS_ARE_OLDER, lacks_field};
 use kube::api::{Patch, PatchParams};
 use kube::core::Status;
@@ -109,9 +111,8 @@ impl StatusWriter {
     pub async fn run(self, mut wanted: watch::Receiver<DesiredStatus>) {
         let mut backoff = Backoff::default();
         let mut written = DesiredStatus::default();
-        let mut rejection_logged = false;
-        // Time at which all writes that are allowed at once are available again.
-        let mut full_burst_at = Clock::now();
+        let mut rejection = LogOnce::default();
+        let mut allowed = TokenBucket::full(self.interval_min, WRITES_AT_ONCE_MAX);
         loop {
             match timeout(self.restore_interval, wanted.changed()).await {
                 Ok(Ok(())) => {}
@@ -127,22 +128,20 @@ impl StatusWriter {
                 }
                 match self.write(&latest, written.owner != latest.owner).await {
                     Ok(()) => {
-                        if std::mem::take(&mut rejection_logged) {
+                        if rejection.ends() {
                             info!("SpeakerStatus of this node is written again");
                         }
                         written = latest;
-                        full_burst_at = full_burst_at.max(Clock::now()) + self.interval_min;
+                        allowed.take(Clock::now());
                         break;
                     }
                     Err(error) => {
-                        log_rejection(&error, &mut rejection_logged);
+                        log_rejection(&error, &mut rejection);
                         tokio::time::sleep(backoff.next_delay(Clock::now())).await;
                     }
                 }
             }
-            let burst = self.interval_min * (WRITES_AT_ONCE_MAX - 1);
-            let pause = full_burst_at.since(Clock::now()).saturating_sub(burst);
-            tokio::time::sleep(pause).await;
+            Clock::sleep_until(Some(allowed.ready_at())).await;
         }
     }
 
@@ -205,15 +204,15 @@ fn apply_params() -> PatchParams {
 
 /// Logs that a write has failed: a warning with the remedy for the first of consecutive rejections,
 /// otherwise debug output. `ferrolb_runtime::api_health` logs an unreachable API server.
-fn log_rejection(error: &kube::Error, rejection_logged: &mut bool) {
+fn log_rejection(error: &kube::Error, rejection: &mut LogOnce<()>) {
     let kube::Error::Api(status) = error else {
         debug!(%error, "SpeakerStatus of this node is not written");
         return;
     };
-    if std::mem::replace(rejection_logged, true) {
-        debug!(%error, "SpeakerStatus of this node is not written");
-    } else {
+    if rejection.begins(()) {
         warn!(%error, "SpeakerStatus of this node is not written: {}", remedy(status));
+    } else {
+        debug!(%error, "SpeakerStatus of this node is not written");
     }
 }
 

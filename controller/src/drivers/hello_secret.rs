@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ferrolb_proto::api::HELLO_SECRET;
 use ferrolb_proto::wire::hello::{HelloKeyRing, KEY_LENGTH};
+use ferrolb_runtime::log_once::LogOnce;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
@@ -26,14 +27,14 @@ const FIRST_KEY: &str = "1";
 /// Checks the Secret while this replica holds the lease. Ends when the main loop drops `desired`.
 pub async fn run(client: Client, namespace: String, mut desired: watch::Receiver<Desired>) {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
-    let mut logged = LoggedSecretProblems::default();
+    let mut logged = LogOnce::default();
     loop {
         if desired.wait_for(|desired| desired.term.is_some()).await.is_err() {
             return;
         }
         match tokio::time::timeout(CHECK_TIMEOUT, check_secret(&secrets)).await {
-            Ok(Ok(check)) => logged.log_check(check),
-            Ok(Err(error)) => logged.log_failure(&error),
+            Ok(Ok(check)) => log_check(&mut logged, check),
+            Ok(Err(error)) => log_failure(&mut logged, &error),
             Err(_) => debug!("the request for Secret {HELLO_SECRET} failed, retrying"),
         }
         tokio::time::sleep(CHECK_INTERVAL).await;
@@ -82,44 +83,42 @@ fn secret(key: [u8; KEY_LENGTH]) -> Secret {
     }
 }
 
-/// Problems with the Secret that were already logged, so that each is logged only once.
-#[derive(Default)]
-struct LoggedSecretProblems {
-    no_key: bool,
-    refused: bool,
+/// A problem with the Secret.
+#[derive(PartialEq, Eq)]
+enum SecretProblem {
+    NoKey,
+    Refused,
 }
 
-impl LoggedSecretProblems {
-    fn log_check(&mut self, check: SecretCheck) {
-        self.refused = false;
-        if check == SecretCheck::Created {
+fn log_check(logged: &mut LogOnce<SecretProblem>, check: SecretCheck) {
+    match check {
+        SecretCheck::NoKey if logged.begins(SecretProblem::NoKey) => warn!(
+            "Secret {HELLO_SECRET} holds no key, so no speaker announces an address: add an entry \
+             with a number as its name and a value of {KEY_LENGTH} bytes, or delete the Secret to \
+             create it again"
+        ),
+        SecretCheck::NoKey => {}
+        SecretCheck::Created => {
+            logged.ends();
             info!("created Secret {HELLO_SECRET} with a key for the speakers");
         }
-        let no_key = check == SecretCheck::NoKey;
-        if no_key && !self.no_key {
-            warn!(
-                "Secret {HELLO_SECRET} holds no key, so no speaker announces an address: add an \
-                 entry with a number as its name and a value of {KEY_LENGTH} bytes, or delete the \
-                 Secret to create it again"
-            );
-        }
-        self.no_key = no_key;
+        SecretCheck::Keys => _ = logged.ends(),
     }
+}
 
-    fn log_failure(&mut self, error: &kube::Error) {
-        let kube::Error::Api(status) = error else {
-            debug!(%error, "the request for Secret {HELLO_SECRET} failed, retrying");
-            return;
-        };
-        if !std::mem::replace(&mut self.refused, true) {
-            let (code, why) = (status.code, &status.message);
-            warn!(
-                code,
-                why,
-                "access to Secret {HELLO_SECRET} rejected, retrying: apply FerroLB's RBAC rules, \
-                 as in deploy/install.yaml or the Helm chart"
-            );
-        }
+fn log_failure(logged: &mut LogOnce<SecretProblem>, error: &kube::Error) {
+    let kube::Error::Api(status) = error else {
+        debug!(%error, "the request for Secret {HELLO_SECRET} failed, retrying");
+        return;
+    };
+    if logged.begins(SecretProblem::Refused) {
+        let (code, why) = (status.code, &status.message);
+        warn!(
+            code,
+            why,
+            "access to Secret {HELLO_SECRET} rejected, retrying: apply FerroLB's RBAC rules, as in \
+             deploy/install.yaml or the Helm chart"
+        );
     }
 }
 

@@ -12,6 +12,7 @@ use ferrolb_proto::lease::{
     LeaderLease as LeaseMachine, LeaseConfig, LeaseInput, LeaseOutput, LeaseRecord, LeaseWrite,
 };
 use ferrolb_runtime::clock::Clock;
+use ferrolb_runtime::log_once::LogOnce;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -41,7 +42,7 @@ pub async fn run(
         leases: Api::namespaced(client, &namespace),
         config,
         latest_lease: None,
-        refusal_logged: false,
+        refusal: LogOnce::default(),
     };
     let mut request: Option<Pin<Box<dyn Future<Output = LeaseResponse> + Send>>> = None;
     let (mut leads, mut leaving) = (false, false);
@@ -106,9 +107,8 @@ struct LeaseClient {
     /// The Lease that was read or written most recently, so that a write preserves the fields of
     /// other clients.
     latest_lease: Option<Lease>,
-    /// True if a rejection was logged since the latest successful write, so that consecutive
-    /// rejections are logged only once.
-    refusal_logged: bool,
+    /// A rejection since the latest successful write.
+    refusal: LogOnce<()>,
 }
 
 impl LeaseClient {
@@ -151,14 +151,14 @@ impl LeaseClient {
 
     fn input_for(&mut self, response: LeaseResponse) -> LeaseInput {
         let refused = match response {
-            // Keep `refusal_logged`: permission to read the Lease does not imply permission to
-            // write it.
+            // The rejection has not ended: permission to read the Lease does not imply permission
+            // to write it.
             LeaseResponse::Read(Ok(found)) => {
                 self.latest_lease.clone_from(&found);
                 return LeaseInput::Read(found.as_ref().map(record));
             }
             LeaseResponse::Written(Ok(lease)) => {
-                self.refusal_logged = false;
+                self.refusal.ends();
                 let record = record(&lease);
                 self.latest_lease = Some(lease);
                 return LeaseInput::Written(record);
@@ -176,7 +176,7 @@ impl LeaseClient {
             }
             LeaseResponse::TimedOut => return LeaseInput::Failed,
         };
-        if !std::mem::replace(&mut self.refusal_logged, true) {
+        if self.refusal.begins(()) {
             let (code, why) = (refused.code, &refused.message);
             warn!(
                 code,

@@ -16,6 +16,7 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL};
 use ferrolb_proto::node_failure::NODE_SILENT;
 use ferrolb_proto::node_failure::failures::ActionResult;
+use ferrolb_proto::rate::TokenBucket;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::reach;
 use jiff::Timestamp;
@@ -56,8 +57,8 @@ pub struct NodeFailureDriver {
     client: Client,
     metrics: Arc<Metrics>,
     desired: watch::Receiver<Desired>,
-    /// Time of the latest patch, of any node.
-    latest_patch: Arc<Mutex<Instant>>,
+    /// Rate limit of the patches, for all nodes together.
+    patches: Arc<Mutex<TokenBucket>>,
     /// Limit of the requests in progress, for all nodes together.
     requests: Arc<Semaphore>,
 }
@@ -71,7 +72,8 @@ impl NodeFailureDriver {
     #[must_use]
     pub fn new(client: Client, metrics: Arc<Metrics>, desired: watch::Receiver<Desired>) -> Self {
         let requests = Arc::new(Semaphore::new(REQUESTS_AT_ONCE_MAX));
-        Self { client, metrics, desired, latest_patch: Arc::default(), requests }
+        let patches = Arc::new(Mutex::new(TokenBucket::full(PATCH_INTERVAL, 1)));
+        Self { client, metrics, desired, patches, requests }
     }
 
     /// Executes the tasks, and sends the result of each as an event. Ends when the main loop drops
@@ -248,10 +250,9 @@ impl NodeFailureDriver {
 
     /// Waits until the next patch is due, of any node.
     async fn wait_for_rate_limit(&self) {
-        let mut latest_patch = self.latest_patch.lock().await;
-        let next = *latest_patch + PATCH_INTERVAL;
-        Clock::sleep_until(Some(next)).await;
-        *latest_patch = Clock::now();
+        let mut patches = self.patches.lock().await;
+        Clock::sleep_until(Some(patches.ready_at())).await;
+        patches.take(Clock::now());
     }
 
     /// Sends a request while this replica holds the lease. Returns `None` if the object does not

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Key;
+use ferrolb_proto::rate::TokenBucket;
 use ferrolb_runtime::clock::Clock;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -97,27 +98,30 @@ pub struct Notices {
 /// Rate limit of the Events about each Service.
 #[derive(Debug, Default)]
 struct EventRateLimit {
-    /// For the UID of each Service, the time at which its full burst is available again. Each Event
-    /// moves this time later by one [`EVENT_INTERVAL`].
-    full_burst_at: BTreeMap<Box<str>, Instant>,
+    /// The Events that are allowed, by the UID of each Service.
+    allowed: BTreeMap<Box<str>, TokenBucket>,
 }
 
 impl EventRateLimit {
     /// Returns whether an Event about the Service may be sent now. If so, counts the Event.
     fn admits(&mut self, uid: &str, now: Instant) -> bool {
-        let at = self.full_burst_at.get(uid).copied().unwrap_or(now).max(now);
-        if at.since(now) > EVENT_INTERVAL * (EVENT_BURST_MAX - 1) {
+        let full = || TokenBucket::full(EVENT_INTERVAL, EVENT_BURST_MAX);
+        let allowed = self.allowed.entry(uid.into()).or_insert_with(full);
+        if allowed.tokens(now) == 0 {
             return false;
         }
-        self.full_burst_at.insert(uid.into(), at + EVENT_INTERVAL);
-        if self.full_burst_at.len() > RATE_LIMITED_SERVICES_MAX {
-            self.full_burst_at.retain(|_, at| *at > now);
+        allowed.take(now);
+        if self.allowed.len() > RATE_LIMITED_SERVICES_MAX {
+            self.allowed.retain(|_, allowed| allowed.full_at() > now);
         }
-        if self.full_burst_at.len() > RATE_LIMITED_SERVICES_MAX
-            && let Some(soonest) =
-                self.full_burst_at.iter().min_by_key(|(_, at)| **at).map(|(uid, _)| uid.clone())
+        if self.allowed.len() > RATE_LIMITED_SERVICES_MAX
+            && let Some(soonest) = self
+                .allowed
+                .iter()
+                .min_by_key(|(_, allowed)| allowed.full_at())
+                .map(|(uid, _)| uid.clone())
         {
-            self.full_burst_at.remove(&soonest);
+            self.allowed.remove(&soonest);
         }
         true
     }
@@ -241,13 +245,9 @@ mod tests {
         for n in 0..RATE_LIMITED_SERVICES_MAX + 99 {
             assert!(limit.admits(&n.to_string(), now));
         }
-        assert_eq!(limit.full_burst_at.len(), RATE_LIMITED_SERVICES_MAX);
+        assert_eq!(limit.allowed.len(), RATE_LIMITED_SERVICES_MAX);
         assert!(!limit.admits("flapping", now));
         limit.admits("later", now + EVENT_INTERVAL + EVENT_INTERVAL);
-        assert_eq!(
-            limit.full_burst_at.len(),
-            2,
-            "Services whose full burst is available are removed"
-        );
+        assert_eq!(limit.allowed.len(), 2, "Services whose full burst is available are removed");
     }
 }

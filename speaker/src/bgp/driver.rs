@@ -14,6 +14,7 @@ use ferrolb_proto::api::BgpSessionState;
 use ferrolb_proto::facts::PeerLocation;
 use ferrolb_runtime::admin::ActionRequest;
 use ferrolb_runtime::clock::Clock;
+use ferrolb_runtime::log_once::LogOnce;
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -69,7 +70,7 @@ pub async fn run(
     metrics: GobgpMetrics,
 ) {
     let mut wanted = ConfigReceiver::new(wanted);
-    let (mut logged_error, mut stale_socket) = (None, StaleSocket::default());
+    let (mut error_log, mut stale_socket) = (LogOnce::default(), StaleSocket::default());
     let first_read_done = AtomicBool::new(false);
     loop {
         let gobgpd = (&*path, &*responsive, &first_read_done);
@@ -93,11 +94,10 @@ pub async fn run(
         while let Ok(request) = handovers.try_recv() {
             request.respond(Err(why.clone()));
         }
-        if logged_error.as_ref() != Some(&why) {
+        let report = BgpReport { unusable: Some(why.as_str().into()), ..BgpReport::default() };
+        if error_log.begins(why.clone()) {
             warn!(why, "gobgpd is not available, retrying");
         }
-        let report = BgpReport { unusable: Some(why.as_str().into()), ..BgpReport::default() };
-        logged_error = Some(why);
         if events.send(Event::Bgp(report)).await.is_err() {
             return;
         }

@@ -7,15 +7,14 @@ use super::claims::ADDRESSES_PER_TURN_MAX;
 use super::{Ownership, View};
 use crate::Instant;
 use crate::claim::Output;
+use crate::rate::Doubling;
 
 /// Delay before an announcement of all owned addresses. Conflicts are settled first, because a node
 /// that is about to release addresses must not announce them.
 const REFRESH_ALL_AFTER: Duration = Duration::from_millis(60);
-/// Minimum interval between announcements of all owned addresses. The interval doubles with each
-/// announcement that follows soon, up to the maximum, because a peer may fail and return over and
-/// over.
-const REFRESH_ALL_EVERY: Duration = Duration::from_secs(1);
-const REFRESH_ALL_EVERY_MAX: Duration = Duration::from_secs(8);
+/// Minimum intervals between announcements of all owned addresses, one of which follows another
+/// soon, because a peer may fail and return over and over.
+const REFRESH_ALL_EVERY: Doubling = Doubling::new(Duration::from_secs(1), Duration::from_secs(8));
 
 /// Schedule of the repeated announcements of all owned addresses.
 #[derive(Debug, Default)]
@@ -58,8 +57,8 @@ impl Ownership {
         if let Some((_, series)) = self.announcements.next.take_if(|(at, _)| view.now >= *at) {
             let recent =
                 self.announcements.latest.filter(|(last, pause)| view.now < *last + *pause * 2);
-            let pause = recent.map_or(REFRESH_ALL_EVERY, |(_, pause)| pause * 2);
-            self.announcements.latest = Some((view.now, pause.min(REFRESH_ALL_EVERY_MAX)));
+            let pause = REFRESH_ALL_EVERY.next(recent.map(|(_, pause)| pause));
+            self.announcements.latest = Some((view.now, pause));
             self.announcements.in_progress = Some((None, series));
         }
         let Some((after, series)) = self.announcements.in_progress.take() else { return true };

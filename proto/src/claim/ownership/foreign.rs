@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::moves::Moves;
 use super::probes::PROBING_STAGGER;
-use super::unit::UnitState;
+use super::unit::{DEFEND_INTERVAL, DEFEND_INTERVALS_PEER, UnitState};
 use super::{Ownership, OwnershipEffect, View};
 use crate::Instant;
 use crate::claim::Output;
@@ -22,11 +22,6 @@ use crate::wire::Mac;
 pub(super) const CONTEST_WAIT: Duration = Duration::from_secs(10);
 /// Maximum random time that is added to [`CONTEST_WAIT`].
 const CONTEST_SPREAD: Duration = Duration::from_secs(1);
-/// Minimum interval between defenses of an address against a foreign host (DEFEND_INTERVAL of RFC
-/// 5227). Against a peer, the interval begins with [`DEFEND_INTERVAL_PEER`], and doubles with each
-/// defense up to this one.
-const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-const DEFEND_INTERVAL_PEER: Duration = Duration::from_millis(40);
 /// Time after a move of an address in which frames of peers about the address are no conflict. The
 /// former owner, or a peer that has just released its own claim, may still send such frames.
 const MOVE_GRACE: Duration = Duration::from_secs(1);
@@ -247,8 +242,7 @@ impl Ownership {
         }
         let interval = match (&seen.kind, seen.defended) {
             (ConflictKind::ForeignHost, _) => DEFEND_INTERVAL,
-            (_, Some((_, interval))) => (interval * 2).min(DEFEND_INTERVAL),
-            (_, None) => DEFEND_INTERVAL_PEER,
+            (_, before) => DEFEND_INTERVALS_PEER.next(before.map(|(_, interval)| interval)),
         };
         (seen.defended, seen.due) = (Some((view.now, interval)), None);
         if view.owned().contains_key(&address) {

@@ -13,6 +13,7 @@ use super::Ownership;
 use super::unit::UnitState;
 use crate::Instant;
 use crate::claim::DOUBT_LIFETIME;
+use crate::rate::Doubling;
 
 /// Time for which a move lengthens the preempt delay of its unit. Also the maximum preempt delay of
 /// a unit.
@@ -47,7 +48,7 @@ impl Moves {
     /// Returns `delay`, doubled with each move but the first, at most [`MOVES_WINDOW`].
     fn lengthen(&self, delay: Duration) -> Duration {
         let count = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        delay.saturating_mul(2_u32.saturating_pow(count.saturating_sub(1))).min(MOVES_WINDOW)
+        Doubling::new(delay, MOVES_WINDOW).delay(count.saturating_sub(1))
     }
 
     /// Returns the time of the latest move.

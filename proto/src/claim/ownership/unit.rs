@@ -8,13 +8,16 @@ use super::moves::Moves;
 use super::probes::ArpProbes;
 use crate::Instant;
 use crate::election::{Candidate, SoftRules, Unit};
+use crate::rate::Doubling;
 use crate::wire::hello::ClaimRank;
 
-/// Minimum interval at which an owner repeats its claim and its announcement while a peer claims
-/// the unit, too. The interval doubles with each repetition, up to the maximum (DEFEND_INTERVAL of
-/// RFC 5227).
-const CONFLICT_INTERVAL: Duration = Duration::from_millis(40);
-const CONFLICT_INTERVAL_MAX: Duration = Duration::from_secs(10);
+/// Minimum interval between defenses of an address against a foreign host (DEFEND_INTERVAL of RFC
+/// 5227).
+pub(super) const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// Minimum intervals at which a node defends an address against a peer, and an owner repeats its
+/// claim while a peer claims the unit, too.
+pub(super) const DEFEND_INTERVALS_PEER: Doubling =
+    Doubling::new(Duration::from_millis(40), DEFEND_INTERVAL);
 
 /// State of an election unit on this node. The type is small, because there may be 10,000 units.
 #[derive(Debug)]
@@ -83,7 +86,7 @@ impl PendingClaim {
         self.preempt_delay_until = None;
         self.conflict_hold_down_until = self.conflict_hold_down_until.filter(|until| now < *until);
         self.doubted_until = self.doubted_until.filter(|until| now < *until);
-        self.conflict = self.conflict.filter(|(at, _)| now < *at + CONFLICT_INTERVAL_MAX * 2);
+        self.conflict = self.conflict.filter(|(at, _)| now < *at + DEFEND_INTERVAL * 2);
         self.moves.take_if(|moves| moves.are_over(now));
     }
 
@@ -137,8 +140,8 @@ impl UnitState {
         if conflict.is_some_and(|(at, interval)| now < at + interval) {
             return false;
         }
-        let interval = conflict.map_or(CONFLICT_INTERVAL, |(_, interval)| interval * 2);
-        *conflict = Some((now, interval.min(CONFLICT_INTERVAL_MAX)));
+        let interval = DEFEND_INTERVALS_PEER.next(conflict.map(|(_, interval)| interval));
+        *conflict = Some((now, interval));
         true
     }
 }

@@ -171,7 +171,7 @@ impl State {
         let due = self.rechecks.due(now).map(|key| (key, false));
         let (last, left) = self.rechecks.round();
         let round = self.services.keys_after(last).take(left).map(|key| (key, true));
-        let (mut results, mut allowed_writes) = (Vec::new(), self.rechecks.allowed_writes());
+        let (mut results, mut allowed_writes) = (Vec::new(), self.rechecks.allowed_writes(now));
         for (key, in_round) in due.chain(round).take(CHECKS_PER_PASS_MAX) {
             let Some(entry) = self.services.get(key) else { continue };
             let (result, reported) = self.check_service(entry, context, now);
@@ -320,7 +320,7 @@ impl State {
             // The new address has another condition.
             CheckResult::Write(_) if self.leave_conflicts(key, &reported.foreign, now) => {}
             CheckResult::Write(condition) => {
-                self.rechecks.count_write();
+                self.rechecks.count_write(now);
                 let Some(entry) = self.services.get_mut(key) else { return };
                 entry.announced = Some(condition);
                 self.update_pending_status(key, now);

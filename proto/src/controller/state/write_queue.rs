@@ -8,15 +8,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use crate::Instant;
+use crate::rate::Doubling;
 
 use super::{ADDRESS_MEMORY_INTERVAL, RESOURCE_STATUS_INTERVAL};
 use crate::controller::desired::{Status, Target, Write};
 use crate::controller::event::Outcome;
 
-/// Delay of the next attempt after a first failure. Each further failure doubles the delay.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
-/// Upper limit of the delay after failures.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Delays of the next attempt after failures.
+const RETRY_DELAYS: Doubling = Doubling::new(Duration::from_millis(200), Duration::from_secs(10));
 /// Number of rejections by the API server, without a success between them, after which the failure
 /// is reported. Fewer rejections usually end without intervention, like conflicts with other
 /// writers.
@@ -101,7 +100,7 @@ impl PendingStatus {
     }
 
     fn record_failure(&mut self, now: Instant) {
-        let delay = RETRY_DELAY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_DELAY_MAX);
+        let delay = RETRY_DELAYS.delay(self.failures);
         self.failures += 1;
         self.not_before = self.not_before.max(now + delay);
     }

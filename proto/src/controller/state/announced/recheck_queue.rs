@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::Instant;
 use crate::facts::Key;
+use crate::rate::TokenBucket;
 
 use super::{CONDITIONS_AT_ONCE_MAX, CONDITIONS_PER_SECOND_MAX};
 use std::time::Duration;
@@ -16,13 +17,21 @@ const WRITE_SPACING: Duration = Duration::from_millis(1_000 / CONDITIONS_PER_SEC
 
 /// The queued checks of single Services, by time, and the position of the round, which checks all
 /// Services one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::controller::state) struct RecheckQueue {
     due: BTreeSet<(Instant, Key)>,
     /// The Service that the round has reached, and the number of Services that are left in the
     /// round.
     round: (Key, usize),
-    rate_limit: RateLimit,
+    /// Rate limit of condition writes.
+    rate_limit: TokenBucket,
+}
+
+impl Default for RecheckQueue {
+    fn default() -> Self {
+        let rate_limit = TokenBucket::full(WRITE_SPACING, CONDITIONS_AT_ONCE_MAX);
+        Self { due: BTreeSet::new(), round: (Key::default(), 0), rate_limit }
+    }
 }
 
 /// A queued check of a Service.
@@ -31,34 +40,6 @@ pub(in crate::controller::state) struct QueuedRecheck {
     at: Instant,
     /// Time since which the facts have differed from the written condition; `None` if they agree.
     pub(super) since: Option<Instant>,
-}
-
-/// Rate limit of condition writes (a token bucket).
-#[derive(Debug)]
-struct RateLimit {
-    tokens: u32,
-    since: Instant,
-}
-
-impl Default for RateLimit {
-    fn default() -> Self {
-        Self { tokens: CONDITIONS_AT_ONCE_MAX, since: Instant::ZERO }
-    }
-}
-
-impl RateLimit {
-    fn refill(&mut self, now: Instant) {
-        let new_tokens = now.since(self.since).as_nanos() / WRITE_SPACING.as_nanos();
-        let new_tokens = u32::try_from(new_tokens).unwrap_or(u32::MAX);
-        if new_tokens >= CONDITIONS_AT_ONCE_MAX - self.tokens {
-            *self = Self { tokens: CONDITIONS_AT_ONCE_MAX, since: now };
-        } else {
-            *self = Self {
-                tokens: self.tokens + new_tokens,
-                since: self.since + WRITE_SPACING * new_tokens,
-            };
-        }
-    }
 }
 
 impl RecheckQueue {
@@ -112,19 +93,18 @@ impl RecheckQueue {
     }
 
     /// Returns whether a check is due and the rate limit allows its write.
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
-        self.rate_limit.refill(now);
-        self.rate_limit.tokens > 0 && (self.round.1 > 0 || self.due(now).next().is_some())
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.allowed_writes(now) > 0 && (self.round.1 > 0 || self.due(now).next().is_some())
     }
 
     /// Returns the number of conditions that the rate limit allows now.
-    pub(super) const fn allowed_writes(&self) -> u32 {
-        self.rate_limit.tokens
+    pub(super) fn allowed_writes(&self, now: Instant) -> u32 {
+        self.rate_limit.tokens(now)
     }
 
     /// Counts one written condition for the rate limit.
-    pub(super) const fn count_write(&mut self) {
-        self.rate_limit.tokens = self.rate_limit.tokens.saturating_sub(1);
+    pub(super) fn count_write(&mut self, now: Instant) {
+        self.rate_limit.take(now);
     }
 
     /// Returns the time after `now` of the next check that the rate limit allows; `None` if no
@@ -132,12 +112,8 @@ impl RecheckQueue {
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let first = self.due.first().map(|(at, _)| *at);
         let next = if self.round.1 > 0 { now } else { first? };
-        let soonest = if self.rate_limit.tokens == 0 {
-            self.rate_limit.since + WRITE_SPACING
-        } else {
-            now + NEXT_PASS_DELAY
-        };
-        Some(next.max(soonest))
+        let soonest = self.rate_limit.ready_at();
+        Some(next.max(if soonest > now { soonest } else { now + NEXT_PASS_DELAY }))
     }
 }
 
@@ -156,9 +132,9 @@ mod tests {
         let mut written = 0;
         let mut now = at(5_000);
         while now < at(6_000) {
-            assert_eq!(rechecks.is_due(now), rechecks.allowed_writes() > 0);
-            while rechecks.allowed_writes() > 0 {
-                rechecks.count_write();
+            assert_eq!(rechecks.is_due(now), rechecks.allowed_writes(now) > 0);
+            while rechecks.allowed_writes(now) > 0 {
+                rechecks.count_write(now);
                 written += 1;
             }
             now = rechecks.deadline(now).unwrap();
