@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use ferrolb_proto::controller::desired::MetricValues;
+use ferrolb_runtime::metrics::{registered, with_metric};
 
 /// Labels of a per-pool series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -91,93 +92,80 @@ impl Metrics {
     /// Creates the metrics and registers them in `registry`.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            leader: Gauge::default(),
-            allocator: Default::default(),
-            services_allocated: Family::default(),
-            services: Family::default(),
-            announced: Family::default(),
-            // The buckets range from 1 ms to 16 s.
-            allocation_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
-            latest: Mutex::default(),
-            writes: Counter::default(),
-            write_errors: Counter::default(),
-            failed_nodes: Gauge::default(),
-            node_failures: Counter::default(),
-            too_many_silent: Counter::default(),
-            pods_marked: Counter::default(),
-            pods_restored: Counter::default(),
-            notices_dropped: Counter::default(),
-        };
-        let allocator = registry.sub_registry_with_prefix("allocator");
-        for ((total_name, total_help, used_name, used_help), (total, used)) in
-            POOL_SERIES.iter().zip(&metrics.allocator)
-        {
-            allocator.register(*total_name, *total_help, total.clone());
-            allocator.register(*used_name, *used_help, used.clone());
-        }
-        allocator.register(
-            "services_allocated_total",
-            "Services with addresses of a pool",
-            metrics.services_allocated.clone(),
-        );
-        metrics.register_own(registry.sub_registry_with_prefix("controller"));
-        metrics
+        let of_pools = registry.sub_registry_with_prefix("allocator");
+        let allocator = POOL_SERIES.map(|(total, total_help, used, used_help)| {
+            (registered(of_pools, total, total_help), registered(of_pools, used, used_help))
+        });
+        let services_allocated =
+            registered(of_pools, "services_allocated_total", "Services with addresses of a pool");
+        Self::with_pools(allocator, services_allocated, registry)
     }
 
-    fn register_own(&self, registry: &mut Registry) {
-        registry.register("leader", "1 if this replica is the leader", self.leader.clone());
-        registry.register(
-            "services",
-            "Services of FerroLB by the reason of their condition AddressAssigned; NotWritten: the API server rejects the status",
-            self.services.clone(),
-        );
-        registry.register(
-            "announced",
-            "Services of FerroLB by the reason of their condition Announced",
-            self.announced.clone(),
-        );
-        registry.register(
-            "allocation_seconds",
-            "Time from the assignment of a Service's first address to its status in the API server",
-            self.allocation_seconds.clone(),
-        );
-        registry.register("writes", "Status updates sent to the API server", self.writes.clone());
-        registry.register(
-            "write_errors",
-            "Status updates that the API server rejected or did not respond to",
-            self.write_errors.clone(),
-        );
-        registry.register(
-            "notices_dropped",
-            "Kubernetes events about Services and Nodes that were dropped or rejected",
-            self.notices_dropped.clone(),
-        );
-        registry.register(
-            "failed_nodes",
-            "Failed nodes whose pods are marked as not Ready at present",
-            self.failed_nodes.clone(),
-        );
-        registry.register(
-            "node_failures",
-            "Times that the pods of a failed node were marked as not Ready",
-            self.node_failures.clone(),
-        );
-        registry.register(
-            "node_failures_ignored",
-            "Times that too many nodes were silent at once, so that no pods were marked",
-            self.too_many_silent.clone(),
-        );
-        registry.register(
-            "pods_marked",
-            "Pods marked as not Ready, because their node failed",
-            self.pods_marked.clone(),
-        );
-        registry.register(
-            "pods_restored",
-            "Marked pods that the controller restored, because their kubelet did not",
-            self.pods_restored.clone(),
-        );
+    fn with_pools(
+        allocator: [(PerPool, PerPool); 3],
+        services_allocated: PerPool,
+        registry: &mut Registry,
+    ) -> Self {
+        let own = registry.sub_registry_with_prefix("controller");
+        Self {
+            allocator,
+            services_allocated,
+            latest: Mutex::default(),
+            leader: registered(own, "leader", "1 if this replica is the leader"),
+            services: registered(
+                own,
+                "services",
+                "Services of FerroLB by the reason of their condition AddressAssigned; NotWritten: the API server rejects the status",
+            ),
+            announced: registered(
+                own,
+                "announced",
+                "Services of FerroLB by the reason of their condition Announced",
+            ),
+            allocation_seconds: with_metric(
+                own,
+                "allocation_seconds",
+                "Time from the assignment of a Service's first address to its status in the API server",
+                // The buckets range from 1 ms to 16 s.
+                Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            ),
+            writes: registered(own, "writes", "Status updates sent to the API server"),
+            write_errors: registered(
+                own,
+                "write_errors",
+                "Status updates that the API server rejected or did not respond to",
+            ),
+            notices_dropped: registered(
+                own,
+                "notices_dropped",
+                "Kubernetes events about Services and Nodes that were dropped or rejected",
+            ),
+            failed_nodes: registered(
+                own,
+                "failed_nodes",
+                "Failed nodes whose pods are marked as not Ready at present",
+            ),
+            node_failures: registered(
+                own,
+                "node_failures",
+                "Times that the pods of a failed node were marked as not Ready",
+            ),
+            too_many_silent: registered(
+                own,
+                "node_failures_ignored",
+                "Times that too many nodes were silent at once, so that no pods were marked",
+            ),
+            pods_marked: registered(
+                own,
+                "pods_marked",
+                "Pods marked as not Ready, because their node failed",
+            ),
+            pods_restored: registered(
+                own,
+                "pods_restored",
+                "Marked pods that the controller restored, because their kubelet did not",
+            ),
+        }
     }
 
     /// Records how long each Service waited from the assignment of its first address until its

@@ -20,6 +20,7 @@ use tower::BoxError;
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
+use crate::metrics::registered;
 
 /// The time after the log line "the API server responds again" during which a new failure is logged
 /// only at DEBUG, because a starting API server refuses some requests.
@@ -50,18 +51,20 @@ impl ApiHealth {
     /// metrics in `registry`.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Arc<Self> {
-        let health = Self::default();
+        let health = Self {
+            availability: Mutex::default(),
+            failures: registered(
+                registry,
+                "api_failures",
+                "Requests to the API server without a response",
+            ),
+            responding: registered(
+                registry,
+                "api_answering",
+                "1 if the API server responded to the last request",
+            ),
+        };
         health.responding.set(1);
-        registry.register(
-            "api_failures",
-            "Requests to the API server without a response",
-            health.failures.clone(),
-        );
-        registry.register(
-            "api_answering",
-            "1 if the API server responded to the last request",
-            health.responding.clone(),
-        );
         Arc::new(health)
     }
 

@@ -10,6 +10,7 @@
 //! - [`api_health`]: logs once when the API server becomes unavailable, and once when it is
 //!   available again.
 //! - [`backoff`]: the delay before the next attempt after a failed request.
+//! - [`metrics`]: creation of a metric together with its registration.
 //! - [`log_once`]: a problem that lasts is logged once.
 //! - [`reach`]: whether a host replies to TCP.
 //! - [`refusal`]: explanations of status writes that the API server refuses.
@@ -36,6 +37,7 @@ pub mod connect;
 pub mod flags;
 pub mod log_once;
 pub mod logs;
+pub mod metrics;
 pub mod reach;
 pub mod refusal;
 pub mod signals;

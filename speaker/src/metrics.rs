@@ -8,11 +8,12 @@ mod proxy_health;
 mod second_path;
 
 use ferrolb_proto::claim::MoveCause;
+use ferrolb_runtime::metrics::registered;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::plan::{AddressCounts, SERVING_NAMES};
 
@@ -41,13 +42,32 @@ type MoveLabels = [(&'static str, String); 2];
 pub struct Metrics {
     addresses: Family<EndpointsLabel, Gauge>,
     owned: Family<LinkLabel, Gauge>,
-    speakers: Family<LinkLabel, Gauge>,
-    unheard_peers: Family<LinkLabel, Gauge>,
-    unheard: Family<LinkLabel, Counter>,
+    frames: FrameMetrics,
+    members: MemberMetrics,
+    /// Time that the main loop takes to compute a plan, in seconds.
+    pub plan: Histogram,
+}
+
+/// Numbers of frames that the interfaces send and receive.
+#[derive(Clone, Debug)]
+struct FrameMetrics {
     replies_sent: Family<LinkLabel, Counter>,
     announcements_sent: Family<LinkLabel, Counter>,
     hello_frames_sent: Family<LinkLabel, Counter>,
     dropped: Family<DropLabels, Counter>,
+    requests_sent: Family<LinkLabel, Counter>,
+    floods: Family<LinkLabel, Counter>,
+    receive_filter_open: Family<LinkLabel, Gauge>,
+    foreign_frames: Family<LinkLabel, Counter>,
+    foreign_kernel_frames: Family<LinkLabel, Counter>,
+}
+
+/// Metrics of the other speakers and of claims.
+#[derive(Clone, Debug)]
+struct MemberMetrics {
+    speakers: Family<LinkLabel, Gauge>,
+    unheard_peers: Family<LinkLabel, Gauge>,
+    unheard: Family<LinkLabel, Counter>,
     conflicts: Family<LinkLabel, Counter>,
     suspicions: Family<LinkLabel, Counter>,
     refuted_suspicions: Family<LinkLabel, Counter>,
@@ -55,172 +75,134 @@ pub struct Metrics {
     stalls: Family<LinkLabel, Counter>,
     isolations: Family<LinkLabel, Counter>,
     stale_proxies: Family<LinkLabel, Counter>,
-    foreign_frames: Family<LinkLabel, Counter>,
-    foreign_kernel_frames: Family<LinkLabel, Counter>,
-    requests_sent: Family<LinkLabel, Counter>,
-    floods: Family<LinkLabel, Counter>,
     standby: Family<LinkLabel, Gauge>,
-    receive_filter_open: Family<LinkLabel, Gauge>,
     failover: Family<LinkLabel, Histogram, fn() -> Histogram>,
     moves: Family<MoveLabels, Counter>,
-    /// Time that the main loop takes to compute a plan, in seconds.
-    pub plan: Histogram,
+}
+
+impl FrameMetrics {
+    fn new(all: &mut Registry) -> Self {
+        Self {
+            replies_sent: registered(
+                all,
+                "requests_answered",
+                "ARP replies and neighbor advertisements sent to requests",
+            ),
+            announcements_sent: registered(
+                all,
+                "gratuitous_sent",
+                "Gratuitous ARP frames and unsolicited neighbor advertisements sent",
+            ),
+            hello_frames_sent: registered(all, "frames_sent", "Hello protocol frames sent"),
+            dropped: registered(all, "frames_dropped", "Frames dropped, by reason"),
+            requests_sent: registered(
+                all,
+                "requests_sent",
+                "ARP requests and neighbor solicitations sent to probe an address or a node",
+            ),
+            floods: registered(
+                all,
+                "floods",
+                "Times the source limiter blocked a host that sent too much ARP or NDP",
+            ),
+            receive_filter_open: registered(
+                all,
+                "receive_filter_open",
+                "1 if the interface receives ARP and NDP about all addresses, 0 if only about \
+                 addresses of pools and Services",
+            ),
+            foreign_frames: registered(
+                all,
+                "strangers",
+                "Frames in which a foreign host claims an address that this node owns",
+            ),
+            foreign_kernel_frames: registered(
+                all,
+                "kernel_answers",
+                "Replies of a node's kernel for an address that another node announces",
+            ),
+        }
+    }
+}
+
+impl MemberMetrics {
+    fn new(all: &mut Registry) -> Self {
+        let buckets: fn() -> Histogram = || Histogram::new(FAILOVER_BUCKETS);
+        let failover = Family::new_with_constructor(buckets);
+        Self {
+            speakers: registered(all, "speakers_heard", "Other speakers in contact"),
+            unheard_peers: registered(
+                all,
+                "unheard_peers",
+                "Other speakers that run, but whose hello frames do not arrive on the interface",
+            ),
+            unheard: registered(
+                all,
+                "unheard",
+                "Times another speaker became unheard: it runs, but its hello frames do not arrive",
+            ),
+            conflicts: registered(
+                all,
+                "conflicts",
+                "Claims by other speakers for an address that this node owns",
+            ),
+            suspicions: registered(all, "suspicions", "Suspected node failures"),
+            refuted_suspicions: registered(
+                all,
+                "suspicions_refuted",
+                "Suspected node failures that proved wrong",
+            ),
+            node_failures: registered(all, "deaths", "Node failures detected"),
+            stalls: registered(
+                all,
+                "fences",
+                "Times this node released all addresses because it had stalled",
+            ),
+            isolations: registered(
+                all,
+                "deaf",
+                "Times this node became isolated: nothing received, although it had other speakers",
+            ),
+            stale_proxies: registered(
+                all,
+                "proxied_deaths",
+                "Node failures detected although another host still sends ARP replies for the node",
+            ),
+            standby: registered(
+                all,
+                "muted",
+                "1 if the interface is standby: another interface of this node is on the same segment",
+            ),
+            failover: in_seconds(
+                all,
+                "failover_duration",
+                "Time from the last frame of a failed node to the claim of one of its addresses",
+                failover,
+            ),
+            moves: registered(all, "moves", "Moves of addresses to this node, by their cause"),
+        }
+    }
 }
 
 impl Metrics {
     /// Creates empty metrics and registers them in `registry`, under the registry's prefix.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
-        let all = Self::unregistered();
-        registry.register(
-            "addresses",
-            "Addresses of Services, by the endpoints with which this node can serve them",
-            all.addresses.clone(),
-        );
-        registry.register("owned_addresses", "Addresses that this node owns", all.owned.clone());
-        all.register_frames(registry);
-        all.register_membership(registry);
-        registry.register_with_unit(
-            "plan",
-            "Time to compute the desired configuration of all interfaces and BGP sessions",
-            Unit::Seconds,
-            all.plan.clone(),
-        );
-        all
-    }
-
-    /// Registers counters of frames that the interfaces send and receive.
-    fn register_frames(&self, registry: &mut Registry) {
-        registry.register(
-            "requests_answered",
-            "ARP replies and neighbor advertisements sent to requests",
-            self.replies_sent.clone(),
-        );
-        registry.register(
-            "gratuitous_sent",
-            "Gratuitous ARP frames and unsolicited neighbor advertisements sent",
-            self.announcements_sent.clone(),
-        );
-        registry.register(
-            "frames_sent",
-            "Hello protocol frames sent",
-            self.hello_frames_sent.clone(),
-        );
-        registry.register("frames_dropped", "Frames dropped, by reason", self.dropped.clone());
-        registry.register(
-            "requests_sent",
-            "ARP requests and neighbor solicitations sent to probe an address or a node",
-            self.requests_sent.clone(),
-        );
-        registry.register(
-            "floods",
-            "Times the source limiter blocked a host that sent too much ARP or NDP",
-            self.floods.clone(),
-        );
-        registry.register(
-            "receive_filter_open",
-            "1 if the interface receives ARP and NDP about all addresses, 0 if only about addresses \
-             of pools and Services",
-            self.receive_filter_open.clone(),
-        );
-        registry.register(
-            "strangers",
-            "Frames in which a foreign host claims an address that this node owns",
-            self.foreign_frames.clone(),
-        );
-        registry.register(
-            "kernel_answers",
-            "Replies of a node's kernel for an address that another node announces",
-            self.foreign_kernel_frames.clone(),
-        );
-    }
-
-    /// Registers metrics of the other speakers and of claims.
-    fn register_membership(&self, registry: &mut Registry) {
-        registry.register("speakers_heard", "Other speakers in contact", self.speakers.clone());
-        registry.register(
-            "unheard_peers",
-            "Other speakers that run, but whose hello frames do not arrive on the interface",
-            self.unheard_peers.clone(),
-        );
-        registry.register(
-            "unheard",
-            "Times another speaker became unheard: it runs, but its hello frames do not arrive",
-            self.unheard.clone(),
-        );
-        registry.register(
-            "conflicts",
-            "Claims by other speakers for an address that this node owns",
-            self.conflicts.clone(),
-        );
-        registry.register("suspicions", "Suspected node failures", self.suspicions.clone());
-        registry.register(
-            "suspicions_refuted",
-            "Suspected node failures that proved wrong",
-            self.refuted_suspicions.clone(),
-        );
-        registry.register("deaths", "Node failures detected", self.node_failures.clone());
-        registry.register(
-            "fences",
-            "Times this node released all addresses because it had stalled",
-            self.stalls.clone(),
-        );
-        registry.register(
-            "deaf",
-            "Times this node became isolated: nothing received, although it had other speakers",
-            self.isolations.clone(),
-        );
-        registry.register(
-            "proxied_deaths",
-            "Node failures detected although another host still sends ARP replies for the node",
-            self.stale_proxies.clone(),
-        );
-        registry.register(
-            "muted",
-            "1 if the interface is standby: another interface of this node is on the same segment",
-            self.standby.clone(),
-        );
-        registry.register_with_unit(
-            "failover_duration",
-            "Time from the last frame of a failed node to the claim of one of its addresses",
-            Unit::Seconds,
-            self.failover.clone(),
-        );
-        registry.register(
-            "moves",
-            "Moves of addresses to this node, by their cause",
-            self.moves.clone(),
-        );
-    }
-
-    fn unregistered() -> Self {
-        let buckets: fn() -> Histogram = || Histogram::new(FAILOVER_BUCKETS);
         Self {
-            addresses: Family::default(),
-            owned: Family::default(),
-            speakers: Family::default(),
-            unheard_peers: Family::default(),
-            unheard: Family::default(),
-            replies_sent: Family::default(),
-            announcements_sent: Family::default(),
-            hello_frames_sent: Family::default(),
-            dropped: Family::default(),
-            conflicts: Family::default(),
-            suspicions: Family::default(),
-            refuted_suspicions: Family::default(),
-            node_failures: Family::default(),
-            stalls: Family::default(),
-            isolations: Family::default(),
-            stale_proxies: Family::default(),
-            foreign_frames: Family::default(),
-            foreign_kernel_frames: Family::default(),
-            requests_sent: Family::default(),
-            floods: Family::default(),
-            standby: Family::default(),
-            receive_filter_open: Family::default(),
-            failover: Family::new_with_constructor(buckets),
-            moves: Family::default(),
-            plan: Histogram::new(PLAN_BUCKETS),
+            addresses: registered(
+                registry,
+                "addresses",
+                "Addresses of Services, by the endpoints with which this node can serve them",
+            ),
+            owned: registered(registry, "owned_addresses", "Addresses that this node owns"),
+            frames: FrameMetrics::new(registry),
+            members: MemberMetrics::new(registry),
+            plan: in_seconds(
+                registry,
+                "plan",
+                "Time to compute the desired configuration of all interfaces and BGP sessions",
+                Histogram::new(PLAN_BUCKETS),
+            ),
         }
     }
 
@@ -237,32 +219,34 @@ impl Metrics {
     pub fn link(&self, name: &str) -> LinkMetrics {
         let label = [("link", name.to_owned())];
         let counter = |family: &Family<LinkLabel, Counter>| family.get_or_create(&label).clone();
+        let gauge = |family: &Family<LinkLabel, Gauge>| family.get_or_create(&label).clone();
+        let Self { frames, members, .. } = self;
         LinkMetrics {
-            owned: self.owned.get_or_create(&label).clone(),
-            speakers: self.speakers.get_or_create(&label).clone(),
-            unheard_peers: self.unheard_peers.get_or_create(&label).clone(),
-            unheard: counter(&self.unheard),
-            replies_sent: counter(&self.replies_sent),
-            announcements_sent: counter(&self.announcements_sent),
-            hello_frames_sent: counter(&self.hello_frames_sent),
+            owned: gauge(&self.owned),
+            speakers: gauge(&members.speakers),
+            unheard_peers: gauge(&members.unheard_peers),
+            unheard: counter(&members.unheard),
+            replies_sent: counter(&frames.replies_sent),
+            announcements_sent: counter(&frames.announcements_sent),
+            hello_frames_sent: counter(&frames.hello_frames_sent),
             dropped: DropReason::ALL
-                .map(|reason| self.dropped.get_or_create(&drop_labels(name, reason)).clone()),
-            conflicts: counter(&self.conflicts),
-            suspicions: counter(&self.suspicions),
-            refuted_suspicions: counter(&self.refuted_suspicions),
-            node_failures: counter(&self.node_failures),
-            stalls: counter(&self.stalls),
-            isolations: counter(&self.isolations),
-            stale_proxies: counter(&self.stale_proxies),
-            foreign_frames: counter(&self.foreign_frames),
-            foreign_kernel_frames: counter(&self.foreign_kernel_frames),
-            requests_sent: counter(&self.requests_sent),
-            floods: counter(&self.floods),
-            standby: self.standby.get_or_create(&label).clone(),
-            receive_filter_open: self.receive_filter_open.get_or_create(&label).clone(),
-            failover: self.failover.get_or_create(&label).clone(),
+                .map(|reason| frames.dropped.get_or_create(&drop_labels(name, reason)).clone()),
+            conflicts: counter(&members.conflicts),
+            suspicions: counter(&members.suspicions),
+            refuted_suspicions: counter(&members.refuted_suspicions),
+            node_failures: counter(&members.node_failures),
+            stalls: counter(&members.stalls),
+            isolations: counter(&members.isolations),
+            stale_proxies: counter(&members.stale_proxies),
+            foreign_frames: counter(&frames.foreign_frames),
+            foreign_kernel_frames: counter(&frames.foreign_kernel_frames),
+            requests_sent: counter(&frames.requests_sent),
+            floods: counter(&frames.floods),
+            standby: gauge(&members.standby),
+            receive_filter_open: gauge(&frames.receive_filter_open),
+            failover: members.failover.get_or_create(&label).clone(),
             moves: MoveCause::ALL
-                .map(|cause| self.moves.get_or_create(&move_labels(name, cause)).clone()),
+                .map(|cause| members.moves.get_or_create(&move_labels(name, cause)).clone()),
         }
     }
 
@@ -270,46 +254,52 @@ impl Metrics {
     /// while the speaker runs, and their metrics must not accumulate.
     pub fn remove_link(&self, name: &str) {
         let label = [("link", name.to_owned())];
+        let Self { frames, members, owned, .. } = self;
         let gauges = [
-            &self.owned,
-            &self.speakers,
-            &self.unheard_peers,
-            &self.standby,
-            &self.receive_filter_open,
+            owned,
+            &members.speakers,
+            &members.unheard_peers,
+            &members.standby,
+            &frames.receive_filter_open,
         ];
         let counters = [
-            &self.replies_sent,
-            &self.announcements_sent,
-            &self.hello_frames_sent,
-            &self.conflicts,
-            &self.suspicions,
-            &self.refuted_suspicions,
-            &self.unheard,
+            &frames.replies_sent,
+            &frames.announcements_sent,
+            &frames.hello_frames_sent,
+            &frames.floods,
+            &frames.foreign_frames,
+            &frames.foreign_kernel_frames,
+            &frames.requests_sent,
+            &members.conflicts,
+            &members.suspicions,
+            &members.refuted_suspicions,
+            &members.unheard,
+            &members.node_failures,
+            &members.stalls,
+            &members.isolations,
+            &members.stale_proxies,
         ];
-        for family in gauges {
-            family.remove(&label);
-        }
-        let more = [
-            &self.floods,
-            &self.node_failures,
-            &self.stalls,
-            &self.isolations,
-            &self.stale_proxies,
-            &self.foreign_frames,
-            &self.foreign_kernel_frames,
-            &self.requests_sent,
-        ];
-        self.failover.remove(&label);
-        for family in counters.into_iter().chain(more) {
-            family.remove(&label);
-        }
+        gauges.into_iter().for_each(|family| _ = family.remove(&label));
+        counters.into_iter().for_each(|family| _ = family.remove(&label));
+        members.failover.remove(&label);
         for reason in DropReason::ALL {
-            self.dropped.remove(&drop_labels(name, reason));
+            frames.dropped.remove(&drop_labels(name, reason));
         }
         for cause in MoveCause::ALL {
-            self.moves.remove(&move_labels(name, cause));
+            members.moves.remove(&move_labels(name, cause));
         }
     }
+}
+
+/// Registers a metric whose values are seconds, and returns it.
+fn in_seconds<M: Metric + Clone>(
+    registry: &mut Registry,
+    name: &'static str,
+    help: &'static str,
+    metric: M,
+) -> M {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
 }
 
 fn move_labels(name: &str, cause: MoveCause) -> MoveLabels {

@@ -181,11 +181,17 @@ fn rust_files(folder: PathBuf) -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|ending| ending == "rs")).collect()
 }
 
-/// Returns the names with which a file registers metrics, without prefixes.
+/// Returns the names with which a file registers metrics, without prefixes. The registry may be the
+/// first argument of the call.
 fn registered_names(source: &str) -> Vec<&str> {
-    let calls = ["register(", "register_with_unit("];
+    let calls = ["registered(", "with_metric(", "in_seconds(", "register(", "register_with_unit("];
     let arguments = calls.iter().flat_map(|call| source.split(call).skip(1));
-    let literals = arguments.filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    let is_name = |argument: &str| argument.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let after_registry = |rest| match str::split_once(rest, ',') {
+        Some((first, others)) if is_name(first.trim()) => others,
+        _ => rest,
+    };
+    let literals = arguments.filter_map(|it| after_registry(it).trim_start().strip_prefix('"'));
     literals.filter_map(|rest| rest.split('"').next()).collect()
 }
 

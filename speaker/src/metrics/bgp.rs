@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use ferrolb_runtime::metrics::registered;
 use gobgp_proto as api;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -158,31 +159,24 @@ pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, GobgpMetrics) {
         };
         registry.sub_registry_with_prefix(prefix).register_collector(Box::new(collector));
     }
-    let metrics = BgpMetrics { sessions, prefixes_over_limit: Gauge::default() };
-    let (usable, failures, rejections) = (Gauge::default(), Counter::default(), Counter::default());
-    let gobgp_metrics = GobgpMetrics { counts, scraped, usable, failures, rejections };
     let own = registry.sub_registry_with_prefix("speaker");
-    own.register(
-        "gobgp_usable",
-        "1 if gobgpd of this node is available",
-        gobgp_metrics.usable.clone(),
-    );
-    own.register(
-        "gobgp_failures",
-        "Times gobgpd became unavailable",
-        gobgp_metrics.failures.clone(),
-    );
-    own.register(
-        "bgp_sessions_refused",
-        "Sessions that gobgpd rejected, or ended because the router has this node's AS",
-        gobgp_metrics.rejections.clone(),
-    );
-    own.register(
+    let gobgp_metrics = GobgpMetrics {
+        counts,
+        scraped,
+        usable: registered(own, "gobgp_usable", "1 if gobgpd of this node is available"),
+        failures: registered(own, "gobgp_failures", "Times gobgpd became unavailable"),
+        rejections: registered(
+            own,
+            "bgp_sessions_refused",
+            "Sessions that gobgpd rejected, or ended because the router has this node's AS",
+        ),
+    };
+    let prefixes_over_limit = registered(
+        own,
         "bgp_prefixes_over_limit",
         "Prefixes that are not advertised because there are too many sets of attributes",
-        metrics.prefixes_over_limit.clone(),
     );
-    (metrics, gobgp_metrics)
+    (BgpMetrics { sessions, prefixes_over_limit }, gobgp_metrics)
 }
 
 impl Collector for SessionCollector {

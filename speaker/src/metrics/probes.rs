@@ -1,6 +1,7 @@
 //! Metrics of the endpoints' health checks. The main loop creates them once, and the probe driver
 //! updates them.
 
+use ferrolb_runtime::metrics::registered;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -68,49 +69,38 @@ impl ProbeMetrics {
     /// Creates metrics at zero and registers them in `registry`, under its prefix.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
-        let checks = Family::<[(&'static str, &'static str); 1], Counter>::default();
-        let all = Self {
+        let checks: Family<[(&'static str, &'static str); 1], Counter> =
+            registered(registry, "health_checks", "Health checks of endpoints, by outcome");
+        Self {
             checks: CheckOutcome::ALL
                 .map(|outcome| checks.get_or_create(&[("outcome", outcome.label())]).clone()),
-            targets: Gauge::default(),
-            failing: Gauge::default(),
-            over_limit: Gauge::default(),
-            disallowed: Gauge::default(),
-            slowed: Gauge::default(),
-            unlogged: Counter::default(),
-        };
-        registry.register("health_checks", "Health checks of endpoints, by outcome", checks);
-        registry.register(
-            "health_targets",
-            "Endpoints of this node with health checks",
-            all.targets.clone(),
-        );
-        registry.register(
-            "health_targets_failing",
-            "Checked endpoints that fail",
-            all.failing.clone(),
-        );
-        registry.register(
-            "health_targets_over_limit",
-            "Endpoints that are not checked because there are too many",
-            all.over_limit.clone(),
-        );
-        registry.register(
-            "health_targets_refused",
-            "Endpoints that are not checked because health checks may not connect to their addresses",
-            all.disallowed.clone(),
-        );
-        registry.register(
-            "health_targets_slowed",
-            "Endpoints that are checked less often than their Services request, because these Services have many endpoints",
-            all.slowed.clone(),
-        );
-        registry.register(
-            "health_changes_unsaid",
-            "Health changes of endpoints that were not logged, because there were too many at once",
-            all.unlogged.clone(),
-        );
-        all
+            targets: registered(
+                registry,
+                "health_targets",
+                "Endpoints of this node with health checks",
+            ),
+            failing: registered(registry, "health_targets_failing", "Checked endpoints that fail"),
+            over_limit: registered(
+                registry,
+                "health_targets_over_limit",
+                "Endpoints that are not checked because there are too many",
+            ),
+            disallowed: registered(
+                registry,
+                "health_targets_refused",
+                "Endpoints that are not checked because health checks may not connect to their addresses",
+            ),
+            slowed: registered(
+                registry,
+                "health_targets_slowed",
+                "Endpoints that are checked less often than their Services request, because these Services have many endpoints",
+            ),
+            unlogged: registered(
+                registry,
+                "health_changes_unsaid",
+                "Health changes of endpoints that were not logged, because there were too many at once",
+            ),
+        }
     }
 
     /// Returns the counter of checks with this result.

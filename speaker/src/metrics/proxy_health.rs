@@ -2,13 +2,14 @@
 //! checks kube-proxy owns them.
 
 use ferrolb_proto::health::kube_proxy::RoundOutcome;
+use ferrolb_runtime::metrics::registered;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// Metrics of kube-proxy's health.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ProxyHealthMetrics {
     /// 1 if kube-proxy of this node is healthy or is not checked. Otherwise 0, and this node ranks
     /// behind others.
@@ -20,18 +21,18 @@ impl ProxyHealthMetrics {
     /// Creates metrics at zero and registers them in `registry`, under its prefix.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
-        let all = Self::default();
-        registry.register(
-            "data_path_healthy",
-            "1 if kube-proxy of this node is healthy, or is not checked",
-            all.healthy.clone(),
-        );
-        registry.register(
-            "data_path_checks",
-            "Health checks of kube-proxy, by outcome",
-            all.checks.clone(),
-        );
-        all
+        Self {
+            healthy: registered(
+                registry,
+                "data_path_healthy",
+                "1 if kube-proxy of this node is healthy, or is not checked",
+            ),
+            checks: registered(
+                registry,
+                "data_path_checks",
+                "Health checks of kube-proxy, by outcome",
+            ),
+        }
     }
 
     /// Counts one round of health checks with this outcome.

@@ -2,6 +2,7 @@
 //! threads of the interfaces update them without a lock.
 
 use ferrolb_proto::wire::hello::HelloDecodeError;
+use ferrolb_runtime::metrics::registered;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -83,25 +84,21 @@ impl SecondPathMetrics {
     /// Creates metrics at zero and registers them in `registry`, under its prefix.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
-        let dropped: Family<[(&'static str, &'static str); 1], Counter> = Family::default();
-        let all = Self {
-            sent: Counter::default(),
-            received: Counter::default(),
-            dropped: DatagramDrop::ALL
-                .map(|reason| dropped.get_or_create(&[("reason", reason.label())]).clone()),
-        };
-        registry.register(
+        let sent = registered(
+            registry,
             "datagrams_sent",
             "Hello protocol frames sent by UDP: between a node and those that watch it, and to nodes whose hello frames are missing",
-            all.sent.clone(),
         );
-        registry.register(
+        let received = registered(
+            registry,
             "datagrams_received",
             "Valid hello protocol frames received by UDP",
-            all.received.clone(),
         );
-        registry.register("datagrams_dropped", "UDP datagrams dropped, by reason", dropped);
-        all
+        let dropped: Family<[(&'static str, &'static str); 1], Counter> =
+            registered(registry, "datagrams_dropped", "UDP datagrams dropped, by reason");
+        let dropped = DatagramDrop::ALL
+            .map(|reason| dropped.get_or_create(&[("reason", reason.label())]).clone());
+        Self { sent, received, dropped }
     }
 
     /// Returns the counter of datagrams dropped for this reason.
