@@ -223,10 +223,11 @@ impl LinkThread<'_> {
         for _ in 0..BURST_MAX {
             let Some(frame) = self.arp.receive(buffer)? else { break };
             let Some(arp) = Arp::decode(frame) else { continue };
-            self.record_sender(arp.sender_mac, arp.sender.into())?;
+            self.end_isolation()?;
             let is_probed = |address| self.neighbors.is_arp_probed(address, Clock::now);
             let classification = classify_arp(frame, &arp, self.setup.mac, &self.owned, is_probed);
             self.handle_frame(classification, |thread| &thread.arp.socket, buffer)?;
+            self.record_sender(arp.sender_mac, arp.sender.into());
             if arp.operation == Operation::Request {
                 self.on_request(arp.sender_mac, arp.target.into())?;
             }
@@ -241,10 +242,11 @@ impl LinkThread<'_> {
         for _ in 0..BURST_MAX {
             let Some(frame) = self.ndp.receive(buffer)? else { break };
             let Some(ndp) = Ndp::decode(frame) else { continue };
-            self.record_sender(ndp.source, ndp.sender.into())?;
+            self.end_isolation()?;
             let is_probed = |address| self.neighbors.is_arp_probed(address, Clock::now);
             let classification = classify_ndp(&ndp, self.setup.mac, &self.owned_v6, is_probed);
             self.handle_frame(classification, |thread| &thread.ndp.socket, buffer)?;
+            self.record_sender(ndp.source, ndp.sender.into());
             if ndp.kind == NdpKind::Solicitation {
                 self.on_request(ndp.source, ndp.target.into())?;
             }
@@ -252,16 +254,21 @@ impl LinkThread<'_> {
         self.ndp.end_burst(&mut self.request_budget, iter::empty(), &self.setup)
     }
 
-    /// Records the sender of a frame. If this ends isolation, the claim machine is informed before
-    /// the frame is handled, so that the frame gets a reply.
-    fn record_sender(&mut self, mac: Mac, sender: IpAddr) -> Result<(), LinkError> {
-        let is_witness = self.claims.is_witness(mac, sender) && !self.config.macs.contains(&mac);
-        self.neighbors.record(mac, sender, is_witness);
+    /// Informs the claim machine of a received frame if the node is isolated, before the frame is
+    /// handled, so that the frame gets a reply.
+    fn end_isolation(&mut self) -> Result<(), LinkError> {
         if self.claims.members().is_isolated() {
             self.handle_input(Input::FrameReceived, Clock::now())
         } else {
             Ok(())
         }
+    }
+
+    /// Records the sender of a frame, after its reply: the search among all members takes longer
+    /// than the reply.
+    fn record_sender(&mut self, mac: Mac, sender: IpAddr) {
+        let is_witness = self.claims.is_witness(mac, sender) && !self.config.macs.contains(&mac);
+        self.neighbors.record(mac, sender, is_witness);
     }
 
     /// Handles a classified frame. A reply is sent by the socket on which the frame arrived.
