@@ -46,8 +46,6 @@ pub struct Page {
     pub links: Vec<Link>,
     /// Code blocks, without those that are the output of another one.
     pub blocks: Vec<Block>,
-    /// Words of the source, counted like `wc -w`.
-    pub words: usize,
     /// Lines that prose may wrap: all but those of code blocks and tables, with their numbers.
     pub lines: Vec<(usize, String)>,
 }
@@ -130,7 +128,6 @@ mod tests {
         assert_eq!(block.marker, Some(Marker::Run(Place::Client(Topology::Lab))));
         let lines: Vec<_> = page.lines.iter().map(|(number, _)| *number).collect();
         assert_eq!(lines, [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 18]);
-        assert_eq!(page.words, text.split_whitespace().count());
     }
 
     #[test]

@@ -42,10 +42,9 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(path: &str, source: &'a str) -> Self {
-        let words = source.split_whitespace().count();
         Self {
             source,
-            page: Page { path: path.to_owned(), words, ..Page::default() },
+            page: Page { path: path.to_owned(), ..Page::default() },
             blocks: BlockReader::new(source),
             kind: TextKind::Prose,
             open: None,

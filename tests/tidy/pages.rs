@@ -1,5 +1,5 @@
-//! Checks of the pages of `docs/` as a whole: their length, the table of contents, and the way from
-//! the first page to each of them.
+//! Checks of the pages of `docs/` as a whole: the table of contents, and the way from the first
+//! page to each of them.
 
 use ferrolb_markdown::Page;
 use std::collections::BTreeSet;
@@ -7,34 +7,13 @@ use std::collections::BTreeSet;
 use crate::links::{CONTENTS, resolve};
 use crate::tree::{assert_none, pages};
 
-/// Maximum number of words of a guide page, with its tables and code.
-const GUIDE_WORDS_MAX: usize = 1500;
-
 /// The page from which a reader reaches all others.
 const FIRST_PAGE: &str = "docs/README.md";
-
-/// Returns whether a page explains how to do something, and is not a reference.
-fn is_guide(path: &str) -> bool {
-    let is_reference = ["docs/reference/", "docs/internals/"].iter().any(|it| path.starts_with(it));
-    matches!(path, "README.md" | "CONTRIBUTING.md") || path.starts_with("docs/") && !is_reference
-}
 
 /// Returns the paths of the pages to which a page has links, from the repository's root, in order.
 fn linked_pages(page: &Page) -> Vec<String> {
     let files = page.links.iter().map(|link| link.target.split('#').next().unwrap_or_default());
     files.filter(|file| file.ends_with(".md")).map(|file| resolve(&page.path, file)).collect()
-}
-
-#[test]
-fn guide_pages_are_short() {
-    let guides: Vec<_> = pages().into_iter().filter(|page| is_guide(&page.path)).collect();
-    for page in &guides {
-        println!("{:>6} words: {}", page.words, page.path);
-    }
-    let long = guides.iter().filter(|page| page.words > GUIDE_WORDS_MAX);
-    let problems: Vec<_> =
-        long.map(|page| format!("{}: {} words", page.path, page.words)).collect();
-    assert_none(&problems, &format!("shorten these guide pages, {GUIDE_WORDS_MAX} words at most:"));
 }
 
 #[test]

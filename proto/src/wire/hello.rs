@@ -1,5 +1,5 @@
 //! Hello protocol between speakers on a network segment: one signed frame format with its own
-//! EtherType (docs/internals/adr/0003-hello-frames.md). The types only contain values.
+//! EtherType (docs/internals/adr/0003-ownership.md). The types only contain values.
 //!
 //! Layout after the Ethernet header; all numbers are big endian, all lengths in bytes:
 //!

@@ -2,7 +2,7 @@
 //!
 //! A mark is a hash of the whole configuration. A restarted speaker compares marks alone to find
 //! out which parts of gobgpd's configuration are already as desired
-//! (docs/internals/adr/0010-routes-carry-a-mark.md).
+//! (docs/internals/adr/0010-routes.md).
 
 use std::fmt;
 
