@@ -191,20 +191,22 @@ fn owned_by_n1() -> Cluster {
 #[test]
 fn a_speaker_with_megabytes_in_its_status_causes_a_short_condition() {
     let long = "x".repeat(1_000_000);
+    let first = "10.0.0.0";
     let interface = |n| {
-        json!({"name": format!("{n}{long}"), "mac": "", "up": true, "addresses": [ADDRESS],
+        json!({"name": format!("{n}{long}"), "mac": "", "up": true, "addresses": [first],
             "heard": ["n2", "n3"]})
     };
     let interfaces: Vec<_> = (0..30).map(interface).collect();
     let conflict = json!({"name": "eth0", "mac": "", "up": true, "heard": ["n2", "n3"], "issues": [
-        {"address": ADDRESS, "reason": "AddressConflict", "mac": long, "node": long}]});
-    for interfaces in [interfaces, vec![conflict]] {
+        {"address": first, "reason": "AddressConflict", "mac": long, "node": long}]});
+    for (interfaces, expect) in [(interfaces, "Announced"), (vec![conflict], "AddressConflict")] {
         let object = json!({"metadata": {"name": "n1"}, "status": {"interfaces": interfaces}});
         let object: api::SpeakerStatusObject = serde_json::from_value(object).unwrap();
-        let speakers = vec![object.into(), speaker("n2", &[]), speaker("n3", &[])];
-        let cluster = Topology { speakers, ..Topology::default() }.settled_cluster();
+        let mut cluster = owned_by_n1();
+        report_speaker(&mut cluster, object.into());
+        cluster.settle();
         let (reason, message) = reason_and_message(&cluster, "a");
-        assert!(!reason.is_empty());
+        assert_eq!(reason, expect, "{} bytes", message.len());
         assert!(message.len() <= api::MESSAGE_LENGTH_MAX, "{} bytes", message.len());
     }
 }
