@@ -15,7 +15,7 @@ const STATE_SPREAD_MAX: Duration = Duration::from_secs(5);
 /// release of the former owner, but not the claim of the new one, may take the unit as unowned.
 const CLAIM_SPREAD_MAX: Duration = Duration::from_millis(300);
 
-/// Longest time for which a node respects a doubt.
+/// Upper limit of the time for which a node respects a doubt.
 const DOUBT_MAX: Duration = Duration::from_secs(640);
 
 type AppliedSoftRules = [bool; 6];

@@ -99,8 +99,8 @@ pub struct Config {
     pub default_implementation: bool,
     /// The namespace and the API group of the custom resources.
     pub names: Names,
-    /// True if the custom resources belong to another product, such as MetalLB. The controller
-    /// writes no status of them.
+    /// True if the custom resources belong to another product, such as MetalLB, so that the
+    /// controller writes no status of them. `kubectl ferrolb` writes nothing, and computes all.
     pub foreign_custom_resources: bool,
     /// Value of the flag `--pool-grace`.
     pub pool_grace: Duration,

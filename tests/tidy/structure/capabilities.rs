@@ -53,7 +53,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ),
     ("BGP statuses", &["proto/src/controller/state/bgp", "proto/src/controller/state/tests/bgp"]),
     (
-        "node failure (ctl state)",
+        "node failure in the controller",
         &[
             "proto/src/controller/state/node_failure",
             "proto/src/controller/state/tests/node_failure",
@@ -62,7 +62,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ),
     ("write queue", &["proto/src/controller/state/write_queue"]),
     (
-        "desired + statuses",
+        "desired writes, statuses",
         &[
             "proto/src/controller/desired",
             "proto/src/controller/state/service",
@@ -81,11 +81,11 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "eligibility+announce+election",
+        "eligibility, announcement, election",
         &["proto/src/eligibility", "proto/src/announce", "proto/src/election"],
     ),
     (
-        "claim second path",
+        "claim: second path",
         &[
             "proto/src/claim/membership/second_path",
             "proto/src/claim/ownership/unheard",
@@ -93,33 +93,33 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "claim self-check",
+        "claim: self-check",
         &["proto/src/claim/membership/self_check", "proto/src/claim/tests/self_check"],
     ),
     (
-        "claim newcomers+keys",
+        "claim: newcomers and keys",
         &[
             "proto/src/claim/membership/newcomers",
             "proto/src/claim/tests/newcomers",
             "proto/src/claim/tests/keys",
         ],
     ),
-    ("claim membership rest", &["proto/src/claim/membership"]),
-    ("claim_sets", &["proto/src/claim/claim_sets"]),
+    ("claim: other parts of the membership", &["proto/src/claim/membership"]),
+    ("claim: sets", &["proto/src/claim/claim_sets"]),
     (
-        "claim foreign hosts+probes",
+        "claim: foreign hosts and probes",
         &[
             "proto/src/claim/ownership/foreign",
             "proto/src/claim/ownership/probes",
             "proto/src/claim/tests/foreign",
         ],
     ),
-    ("claim ownership rest", &["proto/src/claim/ownership"]),
-    ("claim top + tests", &["proto/src/claim"]),
-    ("wire hello", &["proto/src/wire/hello"]),
-    ("wire arp ndp", &["proto/src/wire"]),
-    ("node failure proto", &["proto/src/node_failure", "proto/benches/node_watch"]),
-    ("node failure speaker", &["speaker/src/node_watch"]),
+    ("claim: other parts of the ownership", &["proto/src/claim/ownership"]),
+    ("claim: the machine", &["proto/src/claim"]),
+    ("frames: hello", &["proto/src/wire/hello"]),
+    ("frames: ARP and NDP", &["proto/src/wire"]),
+    ("node failure: machines", &["proto/src/node_failure", "proto/benches/node_watch"]),
+    ("node failure in the speaker", &["speaker/src/node_watch"]),
     (
         "endpoint probes",
         &[
@@ -134,7 +134,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "kube-proxy health + withheld",
+        "kube-proxy health, withheld addresses",
         &[
             "proto/src/health",
             "speaker/src/health",
@@ -148,7 +148,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ("BGP plan", &["speaker/src/plan/bgp", "speaker/src/plan/tests/routes"]),
     ("BGP gobgp driver", &["speaker/src/bgp"]),
     (
-        "BGP state+metrics",
+        "BGP state and metrics",
         &[
             "speaker/src/state/bgp",
             "speaker/src/state/last_passwords",
@@ -188,8 +188,8 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ("netlink links", &["speaker/src/links"]),
     ("speaker status writing", &["speaker/src/status"]),
     ("speaker metrics", &["speaker/src/metrics"]),
-    ("speaker plan (l2, memo)", &["speaker/src/plan", "speaker/benches"]),
-    ("speaker state+events", &["speaker/src/state", "speaker/src/event"]),
+    ("plan of layer 2, memo", &["speaker/src/plan", "speaker/benches"]),
+    ("state and events of the speaker", &["speaker/src/state", "speaker/src/event"]),
     (
         "speaker main loop, flags",
         &[
@@ -201,12 +201,12 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
             "speaker/src/node_lock",
         ],
     ),
-    ("controller apply/writer", &["controller/src/drivers/apply", "controller/src/drivers/writer"]),
+    ("controller: writer", &["controller/src/drivers/apply", "controller/src/drivers/writer"]),
     ("controller notices", &["controller/src/drivers/notices"]),
     ("controller secret", &["controller/src/drivers/hello_secret"]),
     ("controller metrics", &["controller/src/metrics"]),
     (
-        "controller run/flags/main",
+        "controller: main loop, flags",
         &[
             "controller/src/run",
             "controller/src/flags",
@@ -218,5 +218,5 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ),
     ("runtime watch", &["runtime/src/watch"]),
     ("runtime admin", &["runtime/src/admin"]),
-    ("runtime connect etc", &["runtime"]),
+    ("runtime: other parts", &["runtime"]),
 ];

@@ -12,8 +12,8 @@ use crate::rate::Doubling;
 /// Delay before an announcement of all owned addresses. Conflicts are settled first, because a node
 /// that is about to release addresses must not announce them.
 const REFRESH_ALL_AFTER: Duration = Duration::from_millis(60);
-/// Minimum intervals between announcements of all owned addresses, one of which follows another
-/// soon, because a peer may fail and return over and over.
+/// Minimum intervals between announcements of all owned addresses that follow each other soon. A
+/// peer may fail and return over and over.
 const REFRESH_ALL_EVERY: Doubling = Doubling::new(Duration::from_secs(1), Duration::from_secs(8));
 
 /// Schedule of the repeated announcements of all owned addresses.
