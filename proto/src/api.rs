@@ -123,6 +123,10 @@ pub const CONDITION_VALID: &str = "Valid";
 /// Condition on a BGPPeer: whether every selected node has its session, and which nodes do not.
 pub const CONDITION_ESTABLISHED: &str = "Established";
 
+/// Reason of the condition `Ready` of a pod that is marked as not Ready because its node failed,
+/// and of the Event about the Node.
+pub const NODE_SILENT: &str = "NodeSilent";
+
 /// `status` of a condition (meta/v1.Condition).
 #[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConditionStatus {

@@ -64,12 +64,6 @@ pub const DOUBT_LIFETIME: Duration = Duration::from_secs(10);
 pub const LISTEN_PHASE: Duration = Duration::from_secs(1);
 /// Maximum time that a leaving node waits for peers to take over its addresses.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum number of tracked peers on one segment. Frames of further peers are ignored, and counted
-/// in [`ClaimCounters::over_limit`].
-pub const PEERS_MAX: usize = 2048;
-/// Maximum number of tracked claims of one peer. Further claims are ignored, and counted in
-/// [`ClaimCounters::over_limit`].
-pub const CLAIMS_PER_PEER_MAX: usize = 65_536;
 /// Capacity, in outputs, that the output queue keeps when it is empty. A burst of thousands of
 /// addresses needs far more, but only for a moment.
 const OUTPUTS_KEPT: usize = 64;

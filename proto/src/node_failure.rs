@@ -19,7 +19,3 @@ pub mod evidence;
 pub mod failures;
 pub mod ring;
 pub mod watcher;
-
-/// Reason of the condition `Ready` of a pod that is marked as not Ready because its node failed,
-/// and of the Event about the Node.
-pub const NODE_SILENT: &str = "NodeSilent";

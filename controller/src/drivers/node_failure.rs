@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
+use ferrolb_proto::api::NODE_SILENT;
 use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL};
-use ferrolb_proto::node_failure::NODE_SILENT;
 use ferrolb_proto::node_failure::failures::ActionResult;
 use ferrolb_proto::rate::TokenBucket;
 use ferrolb_runtime::clock::Clock;

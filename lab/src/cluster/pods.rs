@@ -7,7 +7,7 @@ use crate::state::LabState;
 use crate::topology;
 use crate::{netns, run};
 use anyhow::{Context, Result, anyhow};
-use ferrolb_proto::node_failure::NODE_SILENT;
+use ferrolb_proto::api::NODE_SILENT;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};

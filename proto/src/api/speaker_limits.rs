@@ -3,6 +3,7 @@
 //! status, the CRD refuses a longer one, and the decoder cuts what an older CRD has accepted.
 
 use super::speaker_status::{BgpStatus, InterfaceStatus, SpeakerStatusStatus};
+use crate::wire::hello::{CLAIMS_PER_PEER_MAX, PEERS_MAX};
 
 /// Maximum number of interfaces of a node.
 pub(super) const INTERFACES_MAX: usize = 1_024;
@@ -11,11 +12,11 @@ pub(super) const INTERFACE_NAME_MAX: usize = 15;
 /// Length of a hardware address.
 pub(super) const MAC_LENGTH: usize = 17;
 /// Maximum number of nodes with which an interface is in contact.
-pub(super) const NODES_MAX: usize = crate::claim::PEERS_MAX;
+pub(super) const NODES_MAX: usize = PEERS_MAX;
 /// Maximum length of the name of an object.
 pub(super) const NAME_MAX: usize = 253;
 /// Maximum number of addresses that a node announces on an interface.
-pub(super) const ADDRESSES_MAX: usize = crate::claim::CLAIMS_PER_PEER_MAX;
+pub(super) const ADDRESSES_MAX: usize = CLAIMS_PER_PEER_MAX;
 /// Maximum number of subnets of an interface.
 pub const SUBNETS_MAX: usize = 64;
 /// Maximum length of a subnet.

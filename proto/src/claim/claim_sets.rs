@@ -23,9 +23,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::CLAIMS_PER_PEER_MAX;
 use crate::Instant;
-use crate::wire::hello::{Body, Claim, ClaimRank, Frame, Stretch};
+use crate::wire::hello::{Body, CLAIMS_PER_PEER_MAX, Claim, ClaimRank, Frame, Stretch};
 use claimants::Claimants;
 use copy::Change;
 

@@ -40,6 +40,11 @@ pub const GROUP: Mac = Mac([0x03, b'F', b'L', b'B', 0, 1]);
 pub const VERSION: u8 = 2;
 /// Maximum length of a node name in a frame, in bytes (`metadata.name` of a Node, RFC 1123).
 pub const NODE_NAME_MAX: usize = 253;
+/// Maximum number of other speakers that a speaker tracks on one segment. It ignores and counts the
+/// frames of further ones.
+pub const PEERS_MAX: usize = 2048;
+/// Maximum number of claims of one speaker that others track. They ignore and count further claims.
+pub const CLAIMS_PER_PEER_MAX: usize = 65_536;
 
 /// State of the sender, which every frame carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

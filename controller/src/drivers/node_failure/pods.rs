@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ferrolb_proto::api::NODE_SILENT;
 use ferrolb_proto::facts::Key;
-use ferrolb_proto::node_failure::NODE_SILENT;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 

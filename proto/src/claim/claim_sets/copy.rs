@@ -8,8 +8,7 @@ use std::time::Duration;
 use super::OwnSet;
 use super::claimants::Claimants;
 use crate::Instant;
-use crate::claim::CLAIMS_PER_PEER_MAX;
-use crate::wire::hello::{Body, Claim, ClaimRank, ClaimSetSummary};
+use crate::wire::hello::{Body, CLAIMS_PER_PEER_MAX, Claim, ClaimRank, ClaimSetSummary};
 
 /// Difference between two ends of one preempt delay that follows only from the time in transit.
 const DELAY_DRIFT_MAX: Duration = Duration::from_millis(100);

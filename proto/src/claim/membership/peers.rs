@@ -13,9 +13,9 @@ use super::second_path::SecondPath;
 use super::self_check::MinimumOffset;
 use super::{MemberEffect, Membership};
 use crate::Instant;
-use crate::claim::{ClaimConfig, PEERS_MAX};
+use crate::claim::ClaimConfig;
 use crate::wire::Mac;
-use crate::wire::hello::{Body, Flags, Frame};
+use crate::wire::hello::{Body, Flags, Frame, PEERS_MAX};
 
 /// Maximum number of key IDs that are stored as accepted by a peer. No speaker accepts more than
 /// two at a time.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::claim::NodeState;
+use crate::wire::hello::PEERS_MAX;
 
 #[test]
 fn a_failed_owner_is_replaced_within_200_ms() {

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use crate::node_failure::NODE_SILENT;
+use crate::api::NODE_SILENT;
 use crate::node_failure::failures::FailuresOutput;
 
 use super::NamesWithCount;
