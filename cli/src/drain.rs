@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::state::Outlook;
 use ferrolb_proto::bgp::Prefix;
-use ferrolb_proto::controller::event::Event;
-use ferrolb_proto::controller::state::Outlook;
 use ferrolb_proto::facts::{DrainReason, Node};
 use ferrolb_proto::store::Change;
 use serde::Serialize;
@@ -162,7 +162,7 @@ impl DrainedRoute {
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_proto::controller::state::{OwnerOutlook, ServiceOutlook};
+    use ferrolb_controller_core::state::{OwnerOutlook, ServiceOutlook};
     use ferrolb_proto::facts::Key;
 
     use super::*;

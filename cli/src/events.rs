@@ -1,9 +1,9 @@
 //! Objects as events of the controller, and the state that follows from all of them. Pure.
 
+use ferrolb_controller_core::event::{Event, Leadership};
+use ferrolb_controller_core::state::{Config, State};
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, CustomResourceKind};
-use ferrolb_proto::controller::event::{Event, Leadership};
-use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
     EndpointSliceObject, NamespaceObject, NodeObject, Service, ServiceObject,
 };

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
+use ferrolb_controller_core::node_failure::failures::MarkScope;
+use ferrolb_controller_core::state::{Config, Names};
 use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS};
-use ferrolb_proto::controller::state::{Config, Names};
 use ferrolb_proto::duration::parse_duration;
-use ferrolb_proto::node_failure::failures::MarkScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
 

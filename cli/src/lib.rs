@@ -5,7 +5,7 @@
 //! API server -> Snapshot -> State -> rows and explanations -> text or JSON
 //! ```
 //!
-//! The state is the one of the controller ([`ferrolb_proto::controller`]), so a command and the
+//! The state is the one of the controller ([`ferrolb_controller_core`]), so a command and the
 //! controller come to the same results. Two facts are only in the memory of the controller: changes
 //! of a status by other clients, and writes that the API server rejects. [`migrate`] has its own
 //! inputs: the objects of other load balancers, also from files. The documentation of each module

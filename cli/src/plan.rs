@@ -11,10 +11,10 @@ mod text;
 pub use changes::{Changes, Deletion};
 pub use effect::Effect;
 
+use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::simulation::Simulation;
+use ferrolb_controller_core::state::{Outlook, State};
 use ferrolb_proto::api::CustomResourceKind;
-use ferrolb_proto::controller::event::Event;
-use ferrolb_proto::controller::simulation::Simulation;
-use ferrolb_proto::controller::state::{Outlook, State};
 use ferrolb_proto::store::Change;
 
 use crate::events::NOW;

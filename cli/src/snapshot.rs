@@ -2,9 +2,9 @@
 //! Performs I/O.
 
 use anyhow::{Context as _, Result, bail};
+use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::state::{Config, State};
 use ferrolb_proto::api::{self, CustomResourceKind};
-use ferrolb_proto::controller::event::Event;
-use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::facts::{
     ADDRESS_MEMORY_SELECTOR, AddressMemoryObject, EndpointSliceObject, Key, NamespaceObject,
     NodeObject, PODS_SELECTOR, PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,

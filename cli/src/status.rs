@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use ferrolb_controller_core::state::{PoolCounts, PoolRow, ServiceRow, State};
 use ferrolb_proto::api::KubeProxyState;
-use ferrolb_proto::controller::state::{PoolCounts, PoolRow, ServiceRow, State};
 use ferrolb_proto::facts::Speaker;
 use serde::Serialize;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ferrolb_proto::controller::state::{AddressExplanation, Explanation, NodeVerdict, Verdict};
+use ferrolb_controller_core::state::{AddressExplanation, Explanation, NodeVerdict, Verdict};
 use ferrolb_proto::facts::Key;
 
 use crate::table::{one_line, table};
@@ -130,7 +130,7 @@ fn verdict_text(verdict: &Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_proto::controller::state::ServiceRow;
+    use ferrolb_controller_core::state::ServiceRow;
 
     use super::*;
     use crate::golden::golden;

@@ -1,5 +1,5 @@
 //! Drivers: tasks that apply the desired state and report results as events. They depend on
-//! [`ferrolb_proto::controller::desired`] and [`ferrolb_proto::controller::event`], never on the
+//! [`ferrolb_controller_core::desired`] and [`ferrolb_controller_core::event`], never on the
 //! state.
 
 pub mod apply;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use ferrolb_controller_core::node_failure::failures::MarkScope;
 use ferrolb_proto::duration::parse_interval;
-use ferrolb_proto::node_failure::failures::MarkScope;
 use ferrolb_runtime::flags::{CommonFlags, TIME_HELP};
 
 /// Shortest lease duration, because the API server stores it in whole seconds.

@@ -10,7 +10,7 @@
 //!                              +----------- Event::Written ----------+
 //! ```
 //!
-//! [`ferrolb_proto::controller`] is the pure core with events, state, plan and `Desired`.
+//! [`ferrolb_controller_core`] is the pure core with events, state, plan and `Desired`.
 //! [`drivers`] perform the I/O, and [`run`] connects all modules.
 
 pub mod drivers;

@@ -5,15 +5,14 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use ferrolb_controller_core::desired::MetricValues;
+use ferrolb_runtime::metrics::{registered, with_metric};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-
-use ferrolb_proto::controller::desired::MetricValues;
-use ferrolb_runtime::metrics::{registered, with_metric};
 
 /// Labels of a per-pool series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -231,8 +230,9 @@ fn update_reasons(series: &PerReason, before: &[(&'static str, i64)], now: &[(&'
 
 #[cfg(test)]
 mod tests {
+    use ferrolb_controller_core::desired::{PoolMetricValues, Usage};
+
     use super::*;
-    use ferrolb_proto::controller::desired::{PoolMetricValues, Usage};
 
     #[test]
     fn metrics_of_a_deleted_pool_are_removed() {

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ferrolb_controller_core::desired::{Desired, NodeNotice};
+use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::lease;
+use ferrolb_controller_core::node_failure::failures::FailuresOutput;
+use ferrolb_controller_core::plan::plan;
+use ferrolb_controller_core::state::{Config, Names, State};
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::facts::{
     ADDRESS_MEMORY_SELECTOR, AddressMemoryObject, EndpointSliceObject, NamespaceObject, NodeObject,
     PODS_SELECTOR, PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,
 };
-use ferrolb_proto::lease;
-use ferrolb_proto::node_failure::failures::FailuresOutput;
 use ferrolb_runtime::admin::StateRequest;
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::clock::Clock;
@@ -31,10 +35,6 @@ use crate::drivers::writer::Writer;
 use crate::drivers::{hello_secret, lease as lease_driver};
 use crate::flags::Flags;
 use crate::metrics::Metrics;
-use ferrolb_proto::controller::desired::{Desired, NodeNotice};
-use ferrolb_proto::controller::event::Event;
-use ferrolb_proto::controller::plan::plan;
-use ferrolb_proto::controller::state::{Config, Names, State};
 
 /// Maximum number of events that one pass of the main loop handles before it computes a new
 /// [`Desired`].

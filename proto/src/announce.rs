@@ -43,7 +43,7 @@ pub struct ServiceView<'a> {
 
 impl ServiceView<'_> {
     /// Returns the labels as the map that label selectors require.
-    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+    pub fn labels(&self) -> BTreeMap<String, String> {
         self.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
     }
 }
@@ -89,7 +89,8 @@ impl<'a> ServicesByAddress<'a> {
 
 /// The pool by which advertisements select an address.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum SelectedPool<'a> {
+pub enum SelectedPool<'a> {
+    /// A pool of the configuration.
     Exists(&'a Pool),
     /// Only the name is known, so no label selects the pool.
     Missing(&'a str),
@@ -143,7 +144,7 @@ impl<'a> ClusterView<'a> {
 
     /// Returns the reason why a node may not announce any address; `None` if there is no such
     /// reason.
-    pub(crate) fn ineligible(&self, node: &Node) -> Option<Ineligible> {
+    pub fn ineligible(&self, node: &Node) -> Option<Ineligible> {
         if node.unreachable {
             Some(Ineligible::Unreachable)
         } else {
@@ -189,7 +190,7 @@ impl<'a> ClusterView<'a> {
     /// Returns the pool by which advertisements select an address: the one of [`Self::pool_of`], or
     /// the pool that the Service names, if it does not exist. The controller decides how long the
     /// Service keeps the address.
-    pub(crate) fn selected_pool<'s>(
+    pub fn selected_pool<'s>(
         &'s self,
         service: &'s ServiceView<'_>,
         address: IpAddr,

@@ -92,7 +92,7 @@ impl EligibleEndpoints {
     /// Returns the nodes with eligible endpoints of a family, ascending, each with whether all its
     /// endpoints are terminating. Returns `None` if the Service excludes no node: its policy is
     /// `Cluster`, or it has no eligible endpoint of the family.
-    pub(crate) fn local(&self, family: Family) -> Option<&[(Box<str>, bool)]> {
+    pub fn local(&self, family: Family) -> Option<&[(Box<str>, bool)]> {
         let FamilyEndpoints { exist, by_node } = &self.0[family as usize];
         by_node.as_deref().filter(|_| *exist)
     }

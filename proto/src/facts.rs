@@ -67,7 +67,7 @@ pub use service::{
     ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,
 };
 pub use speaker::{FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession};
-pub(crate) use stale_speakers::unconfirmed;
+pub use stale_speakers::unconfirmed;
 pub use stale_speakers::{RunningSpeakers, stale_speakers};
 
 /// A fact that a store finds by its key.

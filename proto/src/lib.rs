@@ -12,9 +12,7 @@
 //! - [`eligibility`], [`announce`], [`bgp`] and [`election`]: decisions that more than one
 //!   component makes.
 //! - [`claim`]: the state machine that decides which speaker owns an address.
-//! - [`controller`]: assigns addresses to Services, and explains the state of every object.
 //! - [`health`]: the state machines for the health checks of endpoints and for kube-proxy health.
-//! - [`lease`]: the state machine that decides which replica of the controller may write.
 //! - [`node_failure`]: the state machines that detect a failed node before Kubernetes does.
 //!
 //! No code in this crate does I/O, reads a clock, starts a task or thread, takes a lock, or awaits.
@@ -27,13 +25,11 @@ pub mod announce;
 pub mod api;
 pub mod bgp;
 pub mod claim;
-pub mod controller;
 pub mod duration;
 pub mod election;
 pub mod eligibility;
 pub mod facts;
 pub mod health;
-pub mod lease;
 pub mod node_failure;
 mod random;
 pub mod range;

@@ -1,21 +1,8 @@
-//! Node failure: decides that a node has failed, long before Kubernetes does, so that its endpoints
-//! leave the Services. Pure.
+//! Node failure in the speakers: which nodes each speaker watches, and what it reports about them.
+//! The controller's half decides what follows from the reports.
 //!
 //! - [`ring`]: which nodes each speaker watches. Up to three others watch each node.
 //! - [`watcher`]: the state machine of a speaker that watches nodes.
-//! - [`evidence`]: the nodes that the reports of all speakers show to be silent.
-//! - [`failures`]: the state machine of the controller, which decides when the pods of a silent
-//!   node are marked, and when they are restored.
-//!
-//! The pods of a node are marked only if all of this holds:
-//!
-//! - At least two speakers watch it, and each of them reports that the node replies to no
-//!   challenge, neither on a segment nor by UDP, and that its kubelet, which it has reached before,
-//!   does not reply to TCP.
-//! - No other speaker that works receives its hellos, or a reply of it.
-//! - Its speaker did not report that it stops.
 
-pub mod evidence;
-pub mod failures;
 pub mod ring;
 pub mod watcher;

@@ -10,8 +10,8 @@
 //! an affected node or is itself on one; see `speaker` for the reason why this hides nothing.
 //!
 //! [`Watcher`]: ferrolb_proto::node_failure::watcher::Watcher
-//! [`Evidence`]: ferrolb_proto::node_failure::evidence::Evidence
-//! [`Failures`]: ferrolb_proto::node_failure::failures::Failures
+//! [`Evidence`]: ferrolb_controller_core::node_failure::evidence::Evidence
+//! [`Failures`]: ferrolb_controller_core::node_failure::failures::Failures
 
 mod checker;
 mod controller;

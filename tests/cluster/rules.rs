@@ -1,5 +1,5 @@
 //! Rules of address assignment that depend on a real API server, because the API server sets,
-//! allocates, drops or refuses fields. The table in `proto/src/controller/state/tests/rows` covers
+//! allocates, drops or refuses fields. The table in `controller/core/src/state/tests/rows` covers
 //! the rules themselves.
 
 use crate::pools::object;

@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ferrolb_controller_core::desired::{MetricValues, PoolMetricValues};
 use ferrolb_proto::Instant;
-use ferrolb_proto::controller::desired::{MetricValues, PoolMetricValues};
 use ferrolb_proto::health::kube_proxy::RoundOutcome;
 use ferrolb_runtime::admin::{self, ListenAddresses};
 use ferrolb_runtime::api_health::ApiHealth;

@@ -151,9 +151,8 @@ fn pages_use_the_terms_of_the_glossary() {
 #[test]
 fn messages_use_the_terms_of_the_glossary() {
     let is_component = |path: &str| {
-        ["proto/src/", "runtime/src/", "controller/src/", "speaker/src/"]
-            .iter()
-            .any(|part| path.starts_with(part))
+        ["proto/", "runtime/", "controller/", "speaker/"].iter().any(|part| path.starts_with(part))
+            && path.contains("/src/")
             && !path.contains("/tests")
     };
     let mut problems = Vec::new();

@@ -10,13 +10,13 @@ use crate::tree::{assert_none, root};
 
 /// Files that define the reasons.
 const SOURCES: [&str; 8] = [
-    "proto/src/controller/state/messages.rs",
-    "proto/src/controller/state/messages/assigned.rs",
-    "proto/src/controller/state/messages/bgp.rs",
-    "proto/src/controller/state/messages/peer.rs",
-    "proto/src/controller/state/messages/pool.rs",
-    "proto/src/controller/state/messages/valid.rs",
-    "proto/src/controller/state/announced/reason.rs",
+    "controller/core/src/state/messages.rs",
+    "controller/core/src/state/messages/assigned.rs",
+    "controller/core/src/state/messages/bgp.rs",
+    "controller/core/src/state/messages/peer.rs",
+    "controller/core/src/state/messages/pool.rs",
+    "controller/core/src/state/messages/valid.rs",
+    "controller/core/src/state/announced/reason.rs",
     "speaker/src/event/issue.rs",
 ];
 

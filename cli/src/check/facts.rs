@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ferrolb_controller_core::state::{PoolRow, ServiceRow};
 use ferrolb_proto::api::ConditionStatus;
-use ferrolb_proto::controller::state::{PoolRow, ServiceRow};
 use ferrolb_proto::facts::{BgpPeer, Key, Node, Pool, Service, Speaker};
 use ferrolb_proto::range::AddressRange;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

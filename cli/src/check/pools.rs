@@ -1,6 +1,6 @@
 //! Rules about IPAddressPools. Pure.
 
-use ferrolb_proto::controller::state::Config;
+use ferrolb_controller_core::state::Config;
 use ferrolb_proto::facts::{Node, Pool};
 use ferrolb_proto::range::{AddressRange, AddressSet};
 

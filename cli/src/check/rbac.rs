@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use ferrolb_controller_core::state::Names;
 use ferrolb_proto::api;
-use ferrolb_proto::controller::state::Names;
 use kube::core::{ApiResource, GroupVersionKind};
 use serde::Deserialize;
 

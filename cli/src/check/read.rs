@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ferrolb_controller_core::state::Names;
 use ferrolb_proto::api::{self, ConditionStatus, CustomResourceKind};
-use ferrolb_proto::controller::state::Names;
 use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL};
 use ferrolb_proto::range::AddressRange;
 use k8s_openapi::api::admissionregistration::v1::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ferrolb_proto::controller::state::ServiceRow;
+use ferrolb_controller_core::state::ServiceRow;
 
 use super::facts::ClusterFacts;
 use super::finding::{Code, Finding, Object};

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use ferrolb_controller_core::state::{Config, Names, PoolRow, ServiceRow};
 use ferrolb_proto::api::{
     self, ConditionStatus, InterfaceIssue, InterfaceIssueReason, KubeProxyState, KubeProxyStatus,
 };
-use ferrolb_proto::controller::state::{Config, Names, PoolRow, ServiceRow};
 use ferrolb_proto::facts::{
     AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, RunningSpeakers, Service, Speaker,
     SpeakerInterface, stale_speakers,

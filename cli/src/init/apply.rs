@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
+use ferrolb_controller_core::state::Names;
 use ferrolb_proto::api::{self, CustomResourceKind};
-use ferrolb_proto::controller::state::Names;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, Error};
 

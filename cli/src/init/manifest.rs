@@ -1,7 +1,7 @@
 //! The objects of a proposed pool, and their YAML. Pure.
 
+use ferrolb_controller_core::state::Names;
 use ferrolb_proto::api::CustomResourceKind;
-use ferrolb_proto::controller::state::Names;
 use serde_json::{Value, json};
 
 use super::propose::ProposedPool;

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use ferrolb_controller_core::state::{Config, Names};
 use ferrolb_proto::api;
-use ferrolb_proto::controller::state::{Config, Names};
 use ferrolb_proto::facts::{AssignedAddress, Key, Node, Pool, Service, Speaker, SpeakerInterface};
 use ferrolb_proto::range::AddressRange;
 use serde_json::json;

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ferrolb_controller_core::state::{Config, Names};
 use ferrolb_proto::api::{self, CustomResourceKind};
-use ferrolb_proto::controller::state::{Config, Names};
 use serde_json::{Value, json};
 
 use super::change::{Annotations, shared};

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ferrolb_controller_core::state::{Config, Names};
 use ferrolb_proto::api;
-use ferrolb_proto::controller::state::{Config, Names};
 use ferrolb_proto::facts::Key;
 use serde_json::Value;
 

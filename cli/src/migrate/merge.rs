@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::state::{Config, Names};
 use ferrolb_proto::api::{self, CustomResourceKind};
-use ferrolb_proto::controller::event::Event;
-use ferrolb_proto::controller::state::{Config, Names};
 use ferrolb_proto::range::AddressSet;
 use ferrolb_proto::store::Change;
 use serde_json::{Value, json};

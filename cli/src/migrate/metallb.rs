@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
+use ferrolb_controller_core::state::{Config, Names};
 use ferrolb_proto::api::{self, CustomResourceKind};
-use ferrolb_proto::controller::state::{Config, Names};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde::Deserialize as _;
 use serde_json::Value;

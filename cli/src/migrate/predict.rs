@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ferrolb_controller_core::desired::{CustomResourceStatus, Status, ValidStatus, Write};
+use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::simulation::Simulation;
+use ferrolb_controller_core::state::{Config, Outlook, State};
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, ConditionStatus};
-use ferrolb_proto::controller::desired::{CustomResourceStatus, Status, ValidStatus, Write};
-use ferrolb_proto::controller::event::Event;
-use ferrolb_proto::controller::simulation::Simulation;
-use ferrolb_proto::controller::state::{Config, Outlook, State};
 use ferrolb_proto::facts::Key;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -218,8 +218,8 @@ fn with_managers(service: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use ferrolb_controller_core::state::Names;
     use ferrolb_proto::api::CustomResourceKind;
-    use ferrolb_proto::controller::state::Names;
 
     use super::*;
 

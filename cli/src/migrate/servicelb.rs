@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ferrolb_controller_core::state::{Config, Names};
 use ferrolb_proto::api::{self, ADOPT_ANNOTATION, CustomResourceKind};
-use ferrolb_proto::controller::state::{Config, Names};
 use serde_json::Value;
 
 use super::change::set_annotation;

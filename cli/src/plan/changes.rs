@@ -1,8 +1,8 @@
 //! Changes of objects as events of the controller. Pure.
 
+use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::state::Config;
 use ferrolb_proto::api::CustomResourceKind;
-use ferrolb_proto::controller::event::Event;
-use ferrolb_proto::controller::state::Config;
 use serde_json::Value;
 
 use crate::events::event;
@@ -82,8 +82,8 @@ fn deletion(object: &Value, config: &Config) -> Option<Deletion> {
 
 #[cfg(test)]
 mod tests {
+    use ferrolb_controller_core::state::Names;
     use ferrolb_proto::api;
-    use ferrolb_proto::controller::state::Names;
     use serde_json::json;
 
     use super::*;

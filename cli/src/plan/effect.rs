@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::controller::state::{Outlook, OwnerOutlook, ServiceOutlook};
+use ferrolb_controller_core::state::{Outlook, OwnerOutlook, ServiceOutlook};
 use ferrolb_proto::facts::Key;
 use serde::Serialize;
 

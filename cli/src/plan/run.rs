@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::state::{Config, State};
 use ferrolb_proto::api::GROUP;
-use ferrolb_proto::controller::event::Event;
-use ferrolb_proto::controller::state::{Config, State};
 use ferrolb_proto::store::Change;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;

@@ -11,6 +11,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ferrolb_controller_core::desired::{
+    Condition, CustomResourceStatus, Desired, IngressChange, PeerStatus, PoolStatus, ServiceStatus,
+    Status, ValidStatus, Write,
+};
 use ferrolb_proto::api::{
     self, ASSIGNED_ANNOTATION, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED,
     CONDITION_ESTABLISHED, CONDITION_VALID,
@@ -27,11 +31,6 @@ use kube::core::{ApiResource, Status as ApiStatus};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
-
-use ferrolb_proto::controller::desired::{
-    Condition, CustomResourceStatus, Desired, IngressChange, PeerStatus, PoolStatus, ServiceStatus,
-    Status, ValidStatus, Write,
-};
 
 /// Timeout of one request. A write consists of up to four requests, one after the other.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);

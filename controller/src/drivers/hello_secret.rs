@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ferrolb_controller_core::desired::Desired;
 use ferrolb_proto::api::HELLO_SECRET;
 use ferrolb_proto::wire::hello::{HelloKeyRing, KEY_LENGTH};
 use ferrolb_runtime::log_once::LogOnce;
@@ -13,8 +14,6 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
-
-use ferrolb_proto::controller::desired::Desired;
 
 /// Interval between two checks of the Secret. If the Secret is deleted, the next check creates it
 /// again.

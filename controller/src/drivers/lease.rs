@@ -1,16 +1,16 @@
-//! Lease driver: one task that runs the state machine of [`ferrolb_proto::lease`] with the Lease in
-//! the controller's namespace. The task has at most one request in progress. It reports to the main
-//! loop whether and until when this replica may write.
+//! Lease driver: one task that runs the state machine of [`ferrolb_controller_core::lease`] with
+//! the Lease in the controller's namespace. The task has at most one request in progress. It
+//! reports to the main loop whether and until when this replica may write.
 
 use std::pin::Pin;
 use std::time::Duration;
 
-use ferrolb_proto::Machine;
-use ferrolb_proto::api::LEASE;
-use ferrolb_proto::controller::event::{Event, Leadership};
-use ferrolb_proto::lease::{
+use ferrolb_controller_core::event::{Event, Leadership};
+use ferrolb_controller_core::lease::{
     LeaderLease as LeaseMachine, LeaseConfig, LeaseInput, LeaseOutput, LeaseRecord, LeaseWrite,
 };
+use ferrolb_proto::Machine;
+use ferrolb_proto::api::LEASE;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::log_once::LogOnce;
 use jiff::Timestamp;
@@ -29,7 +29,8 @@ const REQUESTS_PER_DEADLINE: u32 = 2;
 
 /// Runs the lease driver until the receiver of `events` is dropped or `leave` completes. After
 /// `leave`, the task first tries to release the lease, for at most
-/// [`ferrolb_proto::lease::RELEASE_TIMEOUT`]. `leave` also completes if its sender is dropped.
+/// [`ferrolb_controller_core::lease::RELEASE_TIMEOUT`]. `leave` also completes if its sender is
+/// dropped.
 pub async fn run(
     client: Client,
     namespace: String,

@@ -12,10 +12,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_controller_core::desired::{Desired, NodeAction, NodeTask};
+use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::node_failure::failures::ActionResult;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::NODE_SILENT;
 use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL};
-use ferrolb_proto::node_failure::failures::ActionResult;
 use ferrolb_proto::rate::TokenBucket;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::reach;
@@ -31,8 +33,6 @@ use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
-use ferrolb_proto::controller::desired::{Desired, NodeAction, NodeTask};
-use ferrolb_proto::controller::event::Event;
 use pods::{Change, PodRef, Pods, is_restorable};
 
 /// Maximum number of requests that are in progress at the same time.

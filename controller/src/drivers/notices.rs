@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_controller_core::desired::Notice;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Key;
 use ferrolb_proto::rate::TokenBucket;
@@ -24,7 +25,6 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::metrics::Metrics;
-use ferrolb_proto::controller::desired::Notice;
 
 /// Maximum number of Events in the queue.
 pub const EVENTS_WAITING_MAX: usize = 2_048;

@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ferrolb_controller_core::desired::{Desired, Notice, RejectedStatus, Status, Target, Write};
+use ferrolb_controller_core::event::{Event, Outcome};
 use ferrolb_proto::facts::Key;
 use ferrolb_runtime::refusal::{CRDS_ARE_OLDER, lacks_field};
 use tokio::sync::{mpsc, watch};
@@ -17,8 +19,6 @@ use tracing::{debug, warn};
 use super::apply::{Applier, Failure};
 use super::notices::{EventObject, Notices};
 use crate::metrics::Metrics;
-use ferrolb_proto::controller::desired::{Desired, Notice, RejectedStatus, Status, Target, Write};
-use ferrolb_proto::controller::event::{Event, Outcome};
 
 /// Maximum number of writes that are in progress at the same time.
 pub const CONCURRENT_WRITES_MAX: usize = 16;

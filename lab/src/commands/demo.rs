@@ -7,20 +7,22 @@ mod presentation;
 mod recording;
 mod scenes;
 
-use super::up::{
-    CLUSTER_USUAL_TIME, FERROLB_USUAL_TIME, PREPARE_STEPS, cluster_title, example_commands, prepare,
-};
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::Result;
+use ferrolb_controller_core::node_failure::failures::RECOVERY_TIME;
 use ferrolb_lab::bench::settle;
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
 use ferrolb_lab::steps::{Steps, format_duration};
 use ferrolb_lab::topology::LabName;
 use ferrolb_lab::{Lab, Options, setup, wait};
-use ferrolb_proto::node_failure::failures::RECOVERY_TIME;
+
+use super::up::{
+    CLUSTER_USUAL_TIME, FERROLB_USUAL_TIME, PREPARE_STEPS, cluster_title, example_commands, prepare,
+};
 use presentation::Presentation;
 use scenes::ServedPage;
-use std::path::Path;
-use std::time::Duration;
 
 /// Default name of the lab of the demo.
 const DEFAULT_NAME: &str = "demo";

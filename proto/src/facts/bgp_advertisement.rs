@@ -94,13 +94,13 @@ impl BgpAdvertisement {
     }
 
     /// Returns whether the advertisement selects a pool of this name, whatever its labels are.
-    pub(crate) fn names_pool(&self, name: &str) -> bool {
+    pub fn names_pool(&self, name: &str) -> bool {
         let all = self.pools.is_empty() && self.pool_selectors.is_empty();
         self.problem.is_none() && (all || self.pools.iter().any(|pool| **pool == *name))
     }
 
     /// Returns whether the advertisement has prefixes with several addresses.
-    pub(crate) fn aggregates(&self) -> bool {
+    pub fn aggregates(&self) -> bool {
         [Family::V4, Family::V6]
             .iter()
             .any(|family| self.aggregation_length(*family) < family.width())

@@ -55,7 +55,7 @@ impl L2Advertisement {
     }
 
     /// Returns whether the advertisement selects a pool of this name, whatever its labels are.
-    pub(crate) fn names_pool(&self, name: &str) -> bool {
+    pub fn names_pool(&self, name: &str) -> bool {
         let all = self.pools.is_empty() && self.pool_selectors.is_empty();
         self.problem.is_none() && (all || self.pools.iter().any(|pool| **pool == *name))
     }

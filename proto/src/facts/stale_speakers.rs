@@ -27,7 +27,7 @@ impl RunningSpeakers {
     }
 
     /// Returns whether the pods show that no speaker runs on a node.
-    pub(crate) fn lack(&self, node: &str) -> bool {
+    pub fn lack(&self, node: &str) -> bool {
         self.0.as_ref().is_some_and(|running| !running.contains(node))
     }
 }
@@ -72,7 +72,7 @@ pub fn stale_speakers<'a>(
 
 /// Returns the speakers that receive hellos of others of which none receives theirs. `speakers` are
 /// sorted by node.
-pub(crate) fn unconfirmed<'a>(speakers: &[&'a Speaker]) -> impl Iterator<Item = &'a Speaker> {
+pub fn unconfirmed<'a>(speakers: &[&'a Speaker]) -> impl Iterator<Item = &'a Speaker> {
     debug_assert!(speakers.is_sorted_by(|one, next| one.node < next.node));
     let of = |node: &str| {
         let index = speakers.binary_search_by(|speaker| (*speaker.node).cmp(node)).ok()?;

@@ -1,19 +1,21 @@
 //! Process of the controller: computes the real evidence from the SpeakerStatuses that it has
 //! received, runs the real machine of failures, and executes its actions.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrolb_controller_core::node_failure::evidence::Evidence;
+use ferrolb_controller_core::node_failure::failures::{
+    ActionKind, ActionResult, Failures, FailuresInput, FailuresOutput, NodeAction,
+};
+use ferrolb_proto::facts::Speaker;
+use ferrolb_proto::{Instant, Machine};
+
 use super::Defect;
 use super::queue::Event;
 use super::world::World;
 use crate::scenario::ms;
-use ferrolb_proto::facts::Speaker;
-use ferrolb_proto::node_failure::evidence::Evidence;
-use ferrolb_proto::node_failure::failures::{
-    ActionKind, ActionResult, Failures, FailuresInput, FailuresOutput, NodeAction,
-};
-use ferrolb_proto::{Instant, Machine};
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// Time after which another replica takes the lease of a controller that does not renew it.
 const LEASE_TIME: Duration = ms(15_000);

@@ -1,5 +1,14 @@
 //! World: the state of one run, and its queue of events.
 
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrolb_controller_core::node_failure::failures::NODES_PER_FAILURE;
+use ferrolb_proto::Instant;
+use ferrolb_proto::facts::Speaker;
+use ferrolb_proto::node_failure::ring;
+
 use super::checker::{Checker, Outcome};
 use super::controller::Controller;
 use super::node::{Conditions, Node, Process};
@@ -7,13 +16,6 @@ use super::queue::{Event, Queue};
 use super::{Defect, Run};
 use crate::rng::Rng;
 use crate::scenario::ms;
-use ferrolb_proto::Instant;
-use ferrolb_proto::facts::Speaker;
-use ferrolb_proto::node_failure::failures::NODES_PER_FAILURE;
-use ferrolb_proto::node_failure::ring;
-use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// Number of nodes that share a rack, and its network segment.
 pub(super) const RACK_SIZE: usize = 20;

@@ -15,7 +15,7 @@ use source::Source;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Folders of the products' crates.
-const CRATES: [&str; 4] = ["proto", "controller", "speaker", "runtime"];
+const CRATES: [&str; 5] = ["proto", "controller/core", "controller", "speaker", "runtime"];
 /// Number of types with the most methods that are printed.
 const LARGEST_TYPES: usize = 8;
 

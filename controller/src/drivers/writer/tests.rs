@@ -1,12 +1,12 @@
 //! Tests of the results and Events for writes that the API server rejects.
 
+use ferrolb_controller_core::desired::Notice;
 use kube::core::Status as ApiStatus;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
 use super::super::apply::tests::{scripted, service_write};
 use super::*;
-use ferrolb_proto::controller::desired::Notice;
 
 /// Executes `write` once with an API server that rejects it. Returns the outcome, and the Event
 /// about the Service.

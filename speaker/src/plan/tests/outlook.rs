@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
+use ferrolb_controller_core::event::{Event as ControllerEvent, Leadership};
+use ferrolb_controller_core::state::{Config, Names, State as Controller};
 use ferrolb_proto::bgp::Prefix;
-use ferrolb_proto::controller::event::{Event as ControllerEvent, Leadership};
-use ferrolb_proto::controller::state::{Config, Names, State as Controller};
 use ferrolb_proto::election::Rank;
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, DrainReason, Namespace, Speaker,

@@ -1,0 +1,60 @@
+//! The ConfigMap with the addresses of deleted Services: a new leader reads it, and the active
+//! leader writes it. Part of the state, which the main loop owns.
+
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::api;
+use ferrolb_proto::facts::{AddressMemory, RememberedAddresses};
+use ferrolb_proto::store::{Change, Store};
+
+use super::State;
+use crate::desired::{Status, Target};
+
+impl State {
+    /// Returns the time at which the allocator forgets the next Service.
+    pub(super) fn next_expiry(&self, now: Instant) -> Option<Instant> {
+        let seconds =
+            self.allocator.next_expiry()?.saturating_sub(self.wall_clock.without_jump(now));
+        Some(now + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    }
+
+    /// Stores a change of the ConfigMap. If another client has changed it, the active leader writes
+    /// it again.
+    pub(super) fn handle_address_memory(&mut self, change: Change<AddressMemory>) {
+        let changed = self.address_memory.handle(change, Some);
+        self.address_memory_dirty |= !changed.is_empty();
+    }
+
+    /// Reads the memory of the previous leader.
+    pub(super) fn restore_address_memory(&mut self) {
+        let services = stored(&self.address_memory).to_vec();
+        self.allocator.restore_memory(services.into_iter());
+    }
+
+    /// Compares the memory with the ConfigMap, and queues the necessary write.
+    ///
+    /// A write that is due may already be on its way. Only its result permits the next one, so that
+    /// a change in between does not end the minimum interval.
+    pub(super) fn update_address_memory(&mut self, now: Instant) {
+        self.address_memory_dirty |= self.allocator.take_memory_changed();
+        if !self.address_memory_dirty || self.write_queue.is_due(&Target::AddressMemory, now) {
+            return;
+        }
+        self.address_memory_dirty = false;
+        let services = self.allocator.remembered();
+        let status =
+            (services != stored(&self.address_memory)).then_some(Status::AddressMemory(services));
+        self.write_queue.set_resource(Target::AddressMemory, status, now);
+    }
+
+    /// Records the written ConfigMap as the current one, until the watch reports it.
+    pub(super) fn record_address_memory(&mut self, services: Vec<RememberedAddresses>) {
+        let name: Box<str> = api::ADDRESS_MEMORY.into();
+        self.address_memory.put(name.clone(), AddressMemory { name, services });
+    }
+}
+
+fn stored(memory: &Store<Box<str>, AddressMemory>) -> &[RememberedAddresses] {
+    memory.get(api::ADDRESS_MEMORY).map_or(&[], |it| &it.services)
+}

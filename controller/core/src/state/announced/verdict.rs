@@ -1,0 +1,211 @@
+//! Decides for each node whether it announces an address, may announce it, or the reason why not.
+//! Pure; `kubectl ferrolb why` prints the result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ferrolb_proto::announce::Layer2Address;
+use ferrolb_proto::bgp::NotAdvertised;
+use ferrolb_proto::election::{Candidate, Rank, SoftRules, order};
+use ferrolb_proto::facts::Node;
+use ferrolb_proto::wire::hello::Flags;
+use serde::Serialize;
+
+use super::super::messages::cause::Cause;
+use super::finding::DiagnosisInput;
+
+/// The relation of one node to an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeVerdict {
+    /// Name of the Node.
+    pub node: String,
+    /// Number of eligible endpoints on the node, in the address's family.
+    pub endpoints: usize,
+    /// On layer 2; `None` if no L2Advertisement announces the address.
+    pub layer2: Option<Verdict>,
+    /// By BGP; `None` if no BGPAdvertisement announces the address.
+    pub bgp: Option<Verdict>,
+}
+
+/// The relation of one node to an address on one path: layer 2 or BGP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Verdict {
+    /// The node announces the address.
+    Announces {
+        /// The interfaces on layer 2, or the BGPPeers.
+        on: Vec<String>,
+        /// Position among the candidates on layer 2; the best has 1.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rank: Option<usize>,
+        /// Reasons why other nodes rank better, or why the node is about to stop.
+        flaws: Vec<&'static str>,
+    },
+    /// The node announces the address if the nodes with a better rank fail.
+    Candidate {
+        /// Position among the candidates; the best has 1.
+        rank: usize,
+        /// Reasons why other nodes rank better.
+        flaws: Vec<&'static str>,
+    },
+    /// The node may not announce the address, or cannot.
+    Ineligible {
+        /// The reason, as a phrase after the node's name.
+        why: String,
+    },
+}
+
+/// Soft rules, each with its phrase.
+const SOFT_RULES: [(SoftRules, &str); 6] = [
+    (SoftRules::ISOLATED, "isolated"),
+    (SoftRules::FAILING, "health checks fail"),
+    (SoftRules::DRAINING, "draining"),
+    (SoftRules::UNHEALTHY, "kube-proxy unhealthy"),
+    (SoftRules::TERMINATING, "endpoints terminating"),
+    (SoftRules::CORDONED, "cordoned or not Ready"),
+];
+
+/// Phrase for the routes of a node.
+const DE_PREFERRED: &str = "de-preferred";
+/// Phrase for an owner that may not announce the address any more, or cannot.
+const LEAVING: &str = "no longer eligible, hands over";
+const UNKNOWN: &str = "unknown, because speakers with this --api-group write no SpeakerStatus";
+
+fn flaws(rules: SoftRules) -> Vec<&'static str> {
+    SOFT_RULES.iter().filter(|(rule, _)| rules.has(*rule)).map(|(_, phrase)| *phrase).collect()
+}
+
+impl DiagnosisInput<'_> {
+    /// Returns the nodes that announce any address of the Service on layer 2, ascending.
+    pub(in crate::state) fn owning_nodes(&self) -> Vec<String> {
+        let Some(live_speakers) = self.live_speakers else { return Vec::new() };
+        let owners = self.service.announceable().flat_map(|it| live_speakers.owners(it).all);
+        let nodes: BTreeSet<_> = owners.map(|owner| owner.node).collect();
+        nodes.into_iter().map(ToOwned::to_owned).collect()
+    }
+
+    /// Returns the relation of each node to an address, sorted by node.
+    pub(in crate::state) fn verdicts(&self, address: IpAddr) -> Vec<NodeVerdict> {
+        let layer2 = self.layer2.get(&address).map(|layer2| self.layer2_verdicts(layer2));
+        let mut layer2 = layer2.map(Vec::into_iter);
+        let mut endpoints: BTreeMap<&str, usize> = BTreeMap::new();
+        for node in self.eligible_endpoints_for(address).filter_map(|it| it.node.as_deref()) {
+            *endpoints.entry(node).or_default() += 1;
+        }
+        let verdict = |node: &Node| NodeVerdict {
+            node: node.name.to_string(),
+            endpoints: endpoints.get(&*node.name).copied().unwrap_or_default(),
+            layer2: layer2.as_mut().and_then(Iterator::next),
+            bgp: self.bgp_verdict(address, &node.name),
+        };
+        self.cluster.nodes().map(verdict).collect()
+    }
+
+    /// Returns the relation of each node to an address on layer 2, sorted by node.
+    fn layer2_verdicts(&self, layer2: &Layer2Address<'_, '_>) -> Vec<Verdict> {
+        let owners = self.live_speakers.map(|live| live.owners(layer2.address()));
+        let owners = owners.unwrap_or_default().all;
+        let candidates = layer2.candidates(&self.cluster.select_nodes(layer2.advertisements()));
+        let rank = |node: &Node| {
+            let index = candidates.binary_search_by(|it| it.node.cmp(&node.name)).ok()?;
+            let is_able = self.cause_of_absence(layer2, node).is_none();
+            let draining = || self.live_speakers?.of(&node.name).map(|speaker| speaker.draining);
+            is_able.then(|| self.rank(layer2, &candidates[index], draining().unwrap_or(false)))
+        };
+        let mut ranks: Vec<_> = self.cluster.nodes().filter_map(rank).collect();
+        ranks.sort_unstable();
+        let ranks: BTreeMap<_, _> = ranks
+            .iter()
+            .zip(1..)
+            .map(|(rank, n)| (rank.node, (n, flaws(rank.soft_rules))))
+            .collect();
+        let verdict = |node: &Node| {
+            let ranked = ranks.get(&*node.name).cloned();
+            if let Some(owner) = owners.iter().find(|owner| *owner.node == *node.name) {
+                let on = owner.interfaces.iter().map(ToString::to_string).collect();
+                let (rank, flaws) = ranked.unzip();
+                return Verdict::Announces { on, rank, flaws: flaws.unwrap_or(vec![LEAVING]) };
+            }
+            if let Some((rank, flaws)) = ranked {
+                return Verdict::Candidate { rank, flaws };
+            }
+            let cause = match layer2.eligibility(self.cluster, node) {
+                Err(ineligible) => self.cause(ineligible),
+                Ok(_) => self.cause_of_absence(layer2, node).unwrap_or(Cause::NoSpeaker),
+            };
+            Verdict::Ineligible { why: cause.to_string() }
+        };
+        self.cluster.nodes().map(verdict).collect()
+    }
+
+    /// Returns the rank of a candidate, from the objects in the API. `draining` is true if the node
+    /// is in announcement drain.
+    pub(super) fn rank<'c>(
+        &self,
+        layer2: &Layer2Address<'_, '_>,
+        candidate: &'c Candidate,
+        draining: bool,
+    ) -> Rank<'c> {
+        let node = &*candidate.node;
+        let speaker = self.live_speakers.and_then(|live| live.of(node));
+        let flags = Flags {
+            draining,
+            unhealthy: speaker.is_some_and(|it| it.kube_proxy_issue().is_some()),
+            isolated: speaker.is_some_and(|it| it.interfaces.iter().all(|it| it.isolated)),
+            ..Flags::default()
+        };
+        let order = order(node, &layer2.ordered_by().to_string());
+        let mut rank = Rank::of_candidate(candidate, order, flags);
+        let failing = layer2.serving(node).is_ok_and(|serving| serving.failing);
+        rank.soft_rules = rank.soft_rules.and(SoftRules::FAILING.when(failing));
+        rank
+    }
+
+    /// Returns why a node that may announce an address cannot do so: it has no live speaker, or no
+    /// interface for the address. `None` if it can, or if speakers do not report their state.
+    pub(super) fn cause_of_absence(
+        &self,
+        layer2: &Layer2Address<'_, '_>,
+        node: &Node,
+    ) -> Option<Cause> {
+        if self.live_speakers?.of(&node.name).is_none() {
+            return Some(Cause::NoSpeaker);
+        }
+        self.without_interface(layer2, node).map(|(_, cause)| cause)
+    }
+
+    /// Returns why a node has no session with these BGPPeers.
+    fn without_session(&self, node: &str, peers: &BTreeSet<&str>) -> String {
+        let sessions = self.live_speakers.and_then(|live| live.of(node)?.bgp.as_deref());
+        let sessions = sessions.unwrap_or_default();
+        let with_cause = |peer: &&str| {
+            let session = sessions.iter().find(|it| *it.peer == **peer);
+            match session.map(|it| &*it.message).filter(|cause| !cause.is_empty()) {
+                Some(cause) => format!("{peer} ({cause})"),
+                None => (*peer).to_owned(),
+            }
+        };
+        let peers: Vec<_> = peers.iter().map(with_cause).collect();
+        format!("no session with {}", peers.join(", "))
+    }
+
+    /// Returns the relation of a node to an address by BGP.
+    fn bgp_verdict(&self, address: IpAddr, node: &str) -> Option<Verdict> {
+        let services = self.services.of(address);
+        let exported = self.bgp?.export_from(node, self.cluster, address, services)?;
+        let texts = |names: BTreeSet<&str>| names.into_iter().map(ToOwned::to_owned).collect();
+        Some(match exported {
+            Ok((peers, targets)) if !peers.is_empty() => {
+                let flaws = targets.de_preferred.then_some(DE_PREFERRED).into_iter().collect();
+                Verdict::Announces { on: texts(peers), rank: None, flaws }
+            }
+            Ok((_, targets)) => {
+                Verdict::Ineligible { why: self.without_session(node, &targets.peers) }
+            }
+            Err(why) if self.live_speakers.is_none() && why == NotAdvertised::NoSpeaker => {
+                Verdict::Ineligible { why: UNKNOWN.to_owned() }
+            }
+            Err(why) => Verdict::Ineligible { why: self.cause_without_route(why).to_string() },
+        })
+    }
+}

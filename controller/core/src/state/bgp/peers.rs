@@ -1,0 +1,254 @@
+//! Computes the conditions of BGPPeers and BFDProfiles, and how many sessions a BGPPeer has. Pure
+//! functions; called by the state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ferrolb_proto::api::{CONDITION_ESTABLISHED, CustomResourceKind};
+use ferrolb_proto::bgp::{PeerConflict, sessions};
+use ferrolb_proto::facts::{
+    BfdProfile, BfdProfileProblem, BgpPeer, Node, PasswordSource, SessionParameters, Speaker,
+};
+use ferrolb_proto::store::Store;
+
+use super::super::custom_resources::{CustomResources, StatusResource};
+use super::super::messages::peer::{NodeSession, PeerMessage, SessionIssue, SessionMessage};
+use super::super::messages::valid::ProfileMessage;
+use super::super::validity::{compare_condition, compare_status, record_condition, record_status};
+use crate::desired::{CustomResourceStatus, PeerStatus, ValidStatus};
+
+/// Inputs of a BGPPeer's status, in addition to the BGPPeer itself.
+pub(in crate::state) struct PeerStatusInputs<'a> {
+    /// The BGPPeers that have no session on a node because of another BGPPeer, from [`conflicts`].
+    pub(super) conflicts: BTreeMap<&'a str, PeerConflict>,
+    /// For each BGPPeer with an unusable password Secret, the first node whose speaker reports this
+    /// problem, and the cause; from [`secrets`].
+    pub(super) secrets: BTreeMap<&'a str, (&'a str, &'a str)>,
+    /// All BFDProfiles, by name.
+    pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
+    /// The nodes that have a SpeakerStatus, each with the content of its SpeakerStatus.
+    pub(super) speakers: Vec<(&'a Node, &'a Speaker)>,
+    /// The nodes whose SpeakerStatus is stale.
+    pub(super) stale: &'a BTreeSet<Box<str>>,
+}
+
+impl<'a> PeerStatusInputs<'a> {
+    /// Collects the inputs from the stores.
+    pub(in crate::state) fn of(
+        own: &'a CustomResources,
+        nodes: &'a Store<Arc<str>, Node>,
+        speakers: &'a Store<Box<str>, Speaker>,
+        stale: &'a BTreeSet<Box<str>>,
+    ) -> Self {
+        let labels: Vec<_> = nodes.values().map(|node| &node.labels).collect();
+        Self {
+            conflicts: conflicts(own.peers.values(), &labels),
+            secrets: secrets(speakers.values()),
+            profiles: own.profiles.iter().map(|(name, profile)| (&**name, profile)).collect(),
+            speakers: speakers
+                .values()
+                .filter_map(|current| Some((nodes.get(&*current.node)?, current)))
+                .collect(),
+            stale,
+        }
+    }
+}
+
+/// Returns the BGPPeers that have no session on a node because of another BGPPeer, each with the
+/// conflict on the first such node. If there are no nodes, assumes one node without labels.
+pub(super) fn conflicts<'a>(
+    peers: impl Iterator<Item = &'a BgpPeer> + Clone,
+    nodes: &[&BTreeMap<String, String>],
+) -> BTreeMap<&'a str, PeerConflict> {
+    let no_labels = [&BTreeMap::new()];
+    let nodes = if nodes.is_empty() { no_labels.as_slice() } else { nodes };
+    let mut conflicts = BTreeMap::new();
+    // Even if thousands of nodes exist, only few distinct sets of BGPPeers select them. Each set is
+    // checked once.
+    let mut seen = BTreeSet::new();
+    for labels in nodes {
+        let selecting: Vec<bool> = peers.clone().map(|peer| peer.selects_node(labels)).collect();
+        if !seen.insert(selecting) {
+            continue;
+        }
+        for (peer, conflict) in sessions(peers.clone(), labels).conflicts {
+            conflicts.entry(&*peer.name).or_insert(conflict);
+        }
+    }
+    conflicts
+}
+
+/// Returns, for each BGPPeer with an unusable password Secret, the first node whose speaker reports
+/// this problem, and the cause.
+pub(super) fn secrets<'a>(
+    speakers: impl Iterator<Item = &'a Speaker>,
+) -> BTreeMap<&'a str, (&'a str, &'a str)> {
+    let mut secrets = BTreeMap::new();
+    for speaker in speakers {
+        for session in speaker.bgp.iter().flatten() {
+            if let Some(why) = &session.password_unavailable {
+                secrets.entry(&*session.peer).or_insert((&*speaker.node, &**why));
+            }
+        }
+    }
+    secrets
+}
+
+/// Returns the status to write to a BGPPeer; `None` if the current status is up to date.
+pub(super) fn peer_status(peer: &BgpPeer, inputs: &PeerStatusInputs<'_>) -> Option<PeerStatus> {
+    let message = match &peer.session {
+        Err(problem) => PeerMessage::Problem(problem),
+        Ok(session) => inputs.message(&peer.name, session),
+    };
+    let status = &peer.status;
+    let current = (status.conditions.as_slice(), status.observed_generation);
+    let (valid, same) = compare_status(&message, peer.generation, current);
+    let count = peer.session.is_ok().then(|| inputs.count(peer)).flatten();
+    let sessions = count.as_ref().map(|count| count.text.clone());
+    let sessions_match = sessions.as_deref() == status.sessions.as_deref();
+    let compare = |count: SessionCount<'_>| {
+        compare_condition(CONDITION_ESTABLISHED, &count.message, &status.conditions)
+    };
+    let (established, established_matches) = match count.map(compare) {
+        Some((condition, established_matches)) => (Some(condition), established_matches),
+        None => (
+            None,
+            status.conditions.iter().all(|condition| condition.type_ != CONDITION_ESTABLISHED),
+        ),
+    };
+    (!(same && sessions_match && established_matches)).then_some(PeerStatus {
+        valid,
+        sessions,
+        established,
+    })
+}
+
+impl StatusResource for BgpPeer {
+    const KIND: CustomResourceKind = CustomResourceKind::BGPPeer;
+    type Status = PeerStatus;
+    const STATUS: fn(PeerStatus) -> CustomResourceStatus = CustomResourceStatus::Peer;
+    type StatusInputs<'a> = PeerStatusInputs<'a>;
+
+    fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
+        let mut peer = Self::unreadable(name, &why);
+        if let Some(before) = before {
+            (peer.generation, peer.created) = (before.generation, before.created);
+            peer.status = before.status.clone();
+        }
+        peer
+    }
+
+    fn status(&self, inputs: &PeerStatusInputs<'_>) -> Option<PeerStatus> {
+        peer_status(self, inputs)
+    }
+
+    fn record_written(&mut self, written: &PeerStatus) {
+        let status = &mut self.status.0;
+        record_status(&mut status.conditions, &mut status.observed_generation, &written.valid);
+        record_condition(
+            CONDITION_ESTABLISHED,
+            &mut status.conditions,
+            written.established.as_ref(),
+        );
+        status.sessions = written.sessions.as_deref().map(str::to_owned);
+    }
+}
+
+impl StatusResource for BfdProfile {
+    const KIND: CustomResourceKind = CustomResourceKind::BFDProfile;
+    type Status = ValidStatus;
+    const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::BfdProfile;
+    type StatusInputs<'a> = ();
+
+    fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
+        Self {
+            name,
+            generation: before.map_or(0, |before| before.generation),
+            timers: Err(BfdProfileProblem::Unreadable(why)),
+            status: before.map(|before| before.status.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn status(&self, _: &()) -> Option<ValidStatus> {
+        profile_status(self)
+    }
+
+    fn record_written(&mut self, written: &ValidStatus) {
+        let status = &mut self.status.0;
+        record_status(&mut status.conditions, &mut status.observed_generation, written);
+    }
+}
+
+/// The number of nodes that have a session with a router, as text for the status, and the content
+/// of the condition `Established`.
+struct SessionCount<'a> {
+    text: Box<str>,
+    message: SessionMessage<'a>,
+}
+
+impl<'a> PeerStatusInputs<'a> {
+    /// Counts the established sessions on the nodes that the BGPPeer selects and that run gobgpd;
+    /// `None` without such nodes.
+    fn count(&self, peer: &BgpPeer) -> Option<SessionCount<'a>> {
+        let (mut missing, mut without_bfd) = (Vec::new(), Vec::new());
+        let mut total = 0;
+        for (node, speaker) in
+            self.speakers.iter().filter(|(node, _)| peer.selects_node(&node.labels))
+        {
+            let Some(sessions) = &speaker.bgp else { continue };
+            total += 1;
+            let session = sessions.iter().find(|session| session.peer == peer.name);
+            let on = |why| NodeSession { node: &node.name, why };
+            let reported = session.map_or("", |session| &session.message);
+            if self.stale.contains(&*node.name) {
+                missing.push(on(SessionIssue::SpeakerNotRunning));
+            } else if session.is_none_or(|session| !session.established) {
+                missing.push(on(SessionIssue::Reported(reported)));
+            } else if session.is_some_and(|session| session.bfd_down) && !reported.is_empty() {
+                // While a BFD session is still coming up, the speaker reports no message, and the
+                // node is not listed.
+                without_bfd.push(on(SessionIssue::Reported(reported)));
+            }
+        }
+        let text = format!("{}/{total}", total - missing.len()).into();
+        let message = match (missing.is_empty(), without_bfd.is_empty()) {
+            (false, _) => SessionMessage::NoSession(missing),
+            (true, false) => SessionMessage::NoBfd(without_bfd),
+            (true, true) => SessionMessage::Established,
+        };
+        (total > 0).then_some(SessionCount { text, message })
+    }
+
+    /// Returns the message of a BGPPeer whose own specification is valid. Faults that prevent
+    /// sessions take precedence.
+    fn message(&self, name: &str, session: &SessionParameters) -> PeerMessage<'_> {
+        if let Some(conflict) = self.conflicts.get(name) {
+            return PeerMessage::Conflict(conflict);
+        }
+        let has_secret = matches!(session.password, Some(PasswordSource::Secret(_)));
+        if let Some((node, why)) = self.secrets.get(name).filter(|_| has_secret) {
+            return PeerMessage::Secret { node, why };
+        }
+        match session.bfd(|name| self.profiles.get(name).copied()) {
+            Err(fault) => PeerMessage::Bfd(fault),
+            Ok(_) if session.graceful_restart && session.bfd_profile.is_some() => {
+                PeerMessage::GracefulRestartWithBfd
+            }
+            Ok(_) => PeerMessage::Valid,
+        }
+    }
+}
+
+/// Returns the status to write to a BFDProfile; `None` if the current status is up to date.
+pub(super) fn profile_status(profile: &BfdProfile) -> Option<ValidStatus> {
+    let message = match &profile.timers {
+        Ok(_) => ProfileMessage::Valid,
+        Err(problem) => ProfileMessage::Problem(problem),
+    };
+    let current = (profile.status.conditions.as_slice(), profile.status.observed_generation);
+    let (desired, same) = compare_status(&message, profile.generation, current);
+    (!same).then_some(desired)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! Snapshot of the state that the admin listener returns at `/state`, for debugging. The main loop
+//! creates it on request.
+
+use std::net::IpAddr;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::facts::Key;
+use serde::Serialize;
+
+use super::State;
+use super::service::{self, ServiceEntry};
+use crate::desired::{Desired, MetricValues};
+use crate::plan::plan;
+
+/// Content of the HTTP response to `/state`.
+#[derive(Debug, Serialize)]
+pub struct Dump {
+    leading: bool,
+    in_office: bool,
+    waiting_for_lists: Vec<&'static str>,
+    figures: MetricValues,
+    services: Vec<ServiceRow>,
+    tenants: Vec<(IpAddr, Vec<String>)>,
+    desired: Desired,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceRow {
+    service: String,
+    assigned: Vec<IpAddr>,
+    given: Vec<IpAddr>,
+    pool: Option<Box<str>>,
+    reason: Option<&'static str>,
+}
+
+impl ServiceRow {
+    fn of(entry: &ServiceEntry) -> Self {
+        let assignment = entry.assignment.as_ref();
+        Self {
+            service: entry.service.key.to_string(),
+            assigned: entry.service.assigned.iter().map(|assigned| assigned.address).collect(),
+            given: assignment.map(|assignment| assignment.addresses.clone()).unwrap_or_default(),
+            pool: assignment.and_then(|assignment| assignment.pool.clone()),
+            reason: service::reason(entry),
+        }
+    }
+}
+
+impl State {
+    /// Returns the snapshot for `/state`. The list of Services contains those of type LoadBalancer,
+    /// and those to which FerroLB has assigned addresses.
+    #[must_use]
+    pub fn dump(&self, now: Instant) -> Dump {
+        let is_listed =
+            |entry: &&ServiceEntry| entry.assignment.is_some() || entry.service.load_balancer;
+        Dump {
+            leading: self.leading,
+            in_office: self.is_active_leader,
+            waiting_for_lists: self.never_listed(),
+            figures: self.metric_values(),
+            services: self
+                .services
+                .iter()
+                .map(|(_, entry)| entry)
+                .filter(is_listed)
+                .map(ServiceRow::of)
+                .collect(),
+            tenants: self
+                .allocator
+                .assignments()
+                .map(|(address, keys)| (address, keys.into_iter().map(Key::to_string).collect()))
+                .collect(),
+            desired: plan(self, now),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Node failure: passes the evidence of the speakers to the state machine [`Failures`], and turns
+//! its actions into tasks for the driver. Part of the state, which the main loop owns.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ferrolb_proto::facts::{Key, Speaker};
+use ferrolb_proto::{Instant, Machine as _};
+
+use super::State;
+use super::messages::node::NodeMessage;
+use crate::desired::{NodeAction, NodeNotice, NodeTask, Services};
+use crate::node_failure::evidence::Evidence;
+use crate::node_failure::failures::{
+    ActionKind, ActionResult, Failures, FailuresInput, FailuresOutput, MarkScope,
+};
+
+/// Number of speakers of which only one remains to report the failure of the other one.
+const SPEAKERS_WITHOUT_SECOND_REPORT: usize = 2;
+
+/// Minimum interval between two evaluations of the evidence. With 1,000 nodes on one segment, one
+/// takes several milliseconds, and the failure of a node changes all SpeakerStatuses.
+pub(super) const EVALUATION_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// The silent nodes, and the tasks that concern them.
+#[derive(Debug, Default)]
+pub(super) struct NodeFailures {
+    failures: Failures,
+    /// True if a SpeakerStatus or a Node has changed since the evidence was computed.
+    evidence_changed: bool,
+    /// Results of actions, which need the latest evidence.
+    ended: Vec<FailuresInput>,
+    /// Time before which the evidence is not evaluated again.
+    next_evaluation: Instant,
+    tasks: Vec<NodeTask>,
+    /// Events that the main loop has not read yet.
+    notices: VecDeque<NodeNotice>,
+}
+
+impl NodeFailures {
+    pub(super) const fn evidence_changed(&mut self) {
+        self.evidence_changed = true;
+    }
+
+    pub(super) fn end_action(&mut self, attempt: u64, result: ActionResult) {
+        self.ended.push(FailuresInput::Ended { attempt, result });
+    }
+
+    pub(super) fn failed(&self) -> impl Iterator<Item = &str> {
+        self.failures.failed()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let evaluation = self.evidence_changed.then_some(self.next_evaluation);
+        self.failures.deadline().into_iter().chain(evaluation).min()
+    }
+
+    /// Forgets all silent nodes.
+    pub(super) fn reset(&mut self) {
+        (self.failures, self.evidence_changed) = (Failures::default(), true);
+        (self.tasks, self.ended) = (Vec::new(), Vec::new());
+    }
+}
+
+impl State {
+    /// Returns the actions on silent nodes that the driver must execute.
+    #[must_use]
+    pub fn node_tasks(&self) -> &[NodeTask] {
+        &self.node_failures.tasks
+    }
+
+    /// Removes and returns the next Event about a Node.
+    pub fn next_node_notice(&mut self) -> Option<NodeNotice> {
+        self.node_failures.notices.pop_front()
+    }
+
+    /// Returns `metadata.uid` of a Node; empty if the Node does not exist.
+    #[must_use]
+    pub fn node_uid(&self, node: &str) -> &str {
+        self.nodes.get(node).map_or("", |node| &node.uid)
+    }
+
+    /// Returns whether this replica decides about silent nodes.
+    fn decides_about_nodes(&self) -> bool {
+        let is_on = self.config.node_failure_endpoints != MarkScope::Off && self.has_speakers();
+        let is_complete = self.speakers.is_complete() && self.slices.is_complete();
+        is_on && self.is_active_leader && is_complete
+    }
+
+    /// Returns the time at which [`Self::update_node_failures`] must be called again, if any.
+    pub(super) fn node_failures_deadline(&self) -> Option<Instant> {
+        if self.decides_about_nodes() { self.node_failures.deadline() } else { None }
+    }
+
+    /// Evaluates the evidence if it has changed, and updates the tasks.
+    pub(super) fn update_node_failures(&mut self, now: Instant) {
+        if !self.decides_about_nodes() {
+            return;
+        }
+        // A decision needs the latest evidence.
+        let ended = std::mem::take(&mut self.node_failures.ended);
+        let deadline = self.node_failures.failures.deadline();
+        let decides = !ended.is_empty() || deadline.is_some_and(|at| at <= now);
+        let is_due = decides || now >= self.node_failures.next_evaluation;
+        let changed = is_due && std::mem::take(&mut self.node_failures.evidence_changed);
+        let failures = &self.node_failures.failures;
+        if changed && (!failures.is_idle() || Evidence::is_possible(self.speakers.values())) {
+            let reporting = self.reporting_speakers();
+            let mut evidence = Evidence::new(reporting, |node| failures.concerns(node));
+            // The node of this controller works. Reports that say otherwise are outdated.
+            evidence.silent.remove(&self.config.node);
+            let nodes = self.nodes.values().map(|node| ((*node.name).into(), node.ready));
+            let input = FailuresInput::Evidence { evidence, nodes: nodes.collect() };
+            self.node_failures.failures.handle(input, now);
+            self.node_failures.next_evaluation = now + EVALUATION_INTERVAL_MIN;
+        } else {
+            self.node_failures.failures.tick(now);
+        }
+        ended.into_iter().for_each(|input| self.node_failures.failures.handle(input, now));
+        let mut failed_changed = false;
+        while let Some(output) = self.node_failures.failures.poll() {
+            failed_changed |= !matches!(output, FailuresOutput::TooMany { .. });
+            let notice = NodeMessage(output).into_notice();
+            self.node_failures.notices.push_back(notice);
+        }
+        if failed_changed {
+            self.recheck_all_services();
+        }
+        self.update_node_tasks();
+    }
+
+    /// Adds tasks for new actions, and removes those that have ended.
+    fn update_node_tasks(&mut self) {
+        let actions: Vec<_> = self.node_failures.failures.actions().collect();
+        let mut tasks = std::mem::take(&mut self.node_failures.tasks);
+        tasks.retain(|task| actions.iter().any(|action| action.attempt == task.attempt));
+        for action in actions {
+            if tasks.iter().any(|task| task.attempt == action.attempt) {
+                continue;
+            }
+            let services = || Services(self.marked_services(&action.node).cloned().collect());
+            let kind = match action.kind {
+                ActionKind::ProbeKubelet => NodeAction::ProbeKubelet(self.kubelet(&action.node)),
+                ActionKind::Mark => NodeAction::Mark(services()),
+                ActionKind::Restore => NodeAction::Restore(services()),
+            };
+            tasks.push(NodeTask { attempt: action.attempt, node: action.node, action: kind });
+        }
+        self.node_failures.tasks = tasks;
+    }
+
+    /// Returns the Services with an endpoint on a node whose pods are marked.
+    fn marked_services<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Key> {
+        let is_own = |key: &Key| {
+            self.services.get(key).is_some_and(|entry| {
+                entry.assignment.is_some() && !entry.service.assigned.is_empty()
+            })
+        };
+        let all = self.config.node_failure_endpoints == MarkScope::All;
+        self.slices.services_on(node).filter(move |key| all || is_own(key))
+    }
+
+    /// Returns the speakers whose reports count: those that run on Ready Nodes.
+    fn reporting_speakers(&self) -> impl Iterator<Item = &Speaker> + Clone {
+        let running = self.running_speakers();
+        let is_ready = |node: &str| self.nodes.get(node).is_some_and(|node| node.ready);
+        let speakers = self.speakers.values();
+        speakers.filter(move |it| is_ready(&it.node) && !running.lack(&it.node))
+    }
+
+    /// Returns the kubelets that the active leader may have to probe: those of a cluster in which
+    /// two speakers report. The other replicas probe them, too, because one may become the leader.
+    #[must_use]
+    pub fn kubelets(&self) -> Vec<SocketAddr> {
+        let is_on = self.config.node_failure_endpoints != MarkScope::Off;
+        let speakers: Vec<_> =
+            self.reporting_speakers().take(SPEAKERS_WITHOUT_SECOND_REPORT + 1).collect();
+        if !is_on || speakers.len() != SPEAKERS_WITHOUT_SECOND_REPORT {
+            return Vec::new();
+        }
+        speakers.iter().filter_map(|speaker| self.kubelet(&speaker.node)).collect()
+    }
+
+    fn kubelet(&self, node: &str) -> Option<SocketAddr> {
+        let node = self.nodes.get(node)?;
+        Some(SocketAddr::new(node.usable_addresses().next()?, node.kubelet_port()))
+    }
+}
