@@ -5,15 +5,14 @@
 //!   that decisions need.
 //! - [`duration`]: the text formats of durations.
 //! - [`rate`]: delays that double, and token buckets.
+//! - [`random`]: pseudo-random numbers of a machine.
 //! - [`range`]: address ranges and sets of free addresses.
 //! - [`store`]: the watched objects of one kind.
 //! - [`shared_map`]: sorted map whose clones share memory.
 //! - [`wire`]: frames on the network segment: Ethernet, ARP, NDP, and the hello protocol.
 //! - [`eligibility`], [`announce`], [`bgp`] and [`election`]: decisions that more than one
 //!   component makes.
-//! - [`claim`]: the state machine that decides which speaker owns an address.
-//! - [`health`]: the state machines for the health checks of endpoints and for kube-proxy health.
-//! - [`node_failure`]: the state machines that detect a failed node before Kubernetes does.
+//! - [`node_failure`]: numbers of node failure that speakers and the controller share.
 //!
 //! No code in this crate does I/O, reads a clock, starts a task or thread, takes a lock, or awaits.
 //! A test in the `tests` crate checks that no dependency of this crate does I/O.
@@ -24,14 +23,12 @@
 pub mod announce;
 pub mod api;
 pub mod bgp;
-pub mod claim;
 pub mod duration;
 pub mod election;
 pub mod eligibility;
 pub mod facts;
-pub mod health;
 pub mod node_failure;
-mod random;
+pub mod random;
 pub mod range;
 pub mod rate;
 pub mod shared_map;

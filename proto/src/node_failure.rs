@@ -1,8 +1,4 @@
-//! Node failure in the speakers: which nodes each speaker watches, and what it reports about them.
-//! The controller's half decides what follows from the reports.
-//!
-//! - [`ring`]: which nodes each speaker watches. Up to three others watch each node.
-//! - [`watcher`]: the state machine of a speaker that watches nodes.
+//! Numbers of node failure that the speakers and the controller share.
 
-pub mod ring;
-pub mod watcher;
+/// Number of nodes that each speaker watches.
+pub const WATCHED_NODES: usize = 3;

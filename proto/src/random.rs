@@ -3,16 +3,18 @@
 /// Generator of pseudorandom numbers (xorshift64). Delays from these numbers differ between nodes,
 /// and are the same again when a run is replayed.
 #[derive(Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) const fn new(seed: u64) -> Self {
+    /// Returns a generator whose numbers depend on `seed` alone.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
         // The value must not be zero, because xorshift would never leave zero.
         Self(seed | 1)
     }
 
     /// Returns a number less than `below`.
-    pub(crate) const fn below(&mut self, below: u64) -> u64 {
+    pub const fn below(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -20,7 +22,7 @@ impl Random {
     }
 
     /// Returns a nonce for a challenge.
-    pub(crate) const fn nonce(&mut self) -> u64 {
+    pub const fn nonce(&mut self) -> u64 {
         self.below(u64::MAX)
     }
 }

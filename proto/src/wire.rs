@@ -30,12 +30,7 @@ impl fmt::Display for Mac {
 pub const ETHERNET_HEADER_LENGTH: usize = 14;
 
 /// Writes an Ethernet header (IEEE 802.3) to the front of `frame`.
-pub(crate) fn write_ethernet_header(
-    frame: &mut [u8],
-    destination: Mac,
-    source: Mac,
-    ether_type: u16,
-) {
+pub fn write_ethernet_header(frame: &mut [u8], destination: Mac, source: Mac, ether_type: u16) {
     frame[..6].copy_from_slice(&destination.0);
     frame[6..12].copy_from_slice(&source.0);
     frame[12..ETHERNET_HEADER_LENGTH].copy_from_slice(&ether_type.to_be_bytes());

@@ -1,13 +1,15 @@
 //! True state of a run, and the checks of this state: the owners of every unit, the times without
 //! an owner or with two, and the rules that hold in every run.
 
-use super::bounds::ScenarioBounds;
-use super::node::SimNode;
-use super::world::SimWorld;
-use ferrolb_proto::Instant;
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
+
+use ferrolb_proto::Instant;
+
+use super::bounds::ScenarioBounds;
+use super::node::SimNode;
+use super::world::SimWorld;
 
 /// Window in which moves of one unit are counted.
 const BURST_WINDOW: Duration = Duration::from_secs(5);
@@ -238,7 +240,8 @@ impl SimWorld {
                             && !node.leaving
                             && self.api.is_candidate(unit, index)
                             && node.view.is_candidate(unit, index)
-                            && self.now.since(node.started) >= ferrolb_proto::claim::LISTEN_PHASE
+                            && self.now.since(node.started)
+                                >= ferrolb_speaker_core::claim::LISTEN_PHASE
                     };
                     let clients = self.clients.iter().any(|client| client.part == part);
                     if nodes_in_part().any(able) && (working > 1 || clients) {

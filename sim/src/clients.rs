@@ -1,12 +1,14 @@
 //! Clients on the network segment. A client's neighbor cache changes only by announcements, so that
 //! a run detects every move that is not announced.
 
+use std::time::Duration;
+
+use ferrolb_speaker_core::claim::Input;
+
 use super::checker::Rule;
 use super::event::Event;
 use super::node::DelayedRound;
 use super::world::SimWorld;
-use ferrolb_proto::claim::Input;
-use std::time::Duration;
 
 /// Number of clients: one for each part of a split segment, and one more.
 const CLIENT_COUNT: usize = 3;

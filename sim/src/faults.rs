@@ -1,17 +1,19 @@
 //! Faults of nodes, the network segment and the API. Each fault is one action on the simulated
 //! world; scenarios schedule the faults.
 
+use std::rc::Rc;
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing};
+use ferrolb_speaker_core::claim::{Input, NodeState};
+
 use super::checker::{Cause, FAILURE_DETECTION_MIN, Rule};
 use super::clients::FOREIGN_HOST;
 use super::node::Halt;
 use super::view::{ApiChange, node_flags};
 use super::world::{HELLO_INTERVAL, SimWorld};
-use ferrolb_proto::Instant;
-use ferrolb_proto::claim::{Input, NodeState};
-use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing};
-use std::rc::Rc;
-use std::time::Duration;
 
 /// Minimum length of a halt after which other nodes have taken the halted node's units: the times
 /// of suspicion and failure detection, the stagger of two candidates, and a margin.

@@ -1,13 +1,15 @@
 //! The real claim machine of one process. A deliberate defect of its inputs or outputs can be
 //! added, to verify that the checker detects the defect.
 
-use ferrolb_proto::claim::{ClaimConfig, ClaimCounters, ClaimMachine, Input, LISTEN_PHASE, Output};
 use ferrolb_proto::election::{Candidate, Unit};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{
     ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimRank, ClaimSetSummary, Frame, Stretch,
 };
 use ferrolb_proto::{Instant, Machine};
+use ferrolb_speaker_core::claim::{
+    ClaimConfig, ClaimCounters, ClaimMachine, Input, LISTEN_PHASE, Output,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -9,7 +9,7 @@
 //! The cost of a run grows with the number of affected nodes. A watcher runs only while it watches
 //! an affected node or is itself on one; see `speaker` for the reason why this hides nothing.
 //!
-//! [`Watcher`]: ferrolb_proto::node_failure::watcher::Watcher
+//! [`Watcher`]: ferrolb_speaker_core::node_failure::watcher::Watcher
 //! [`Evidence`]: ferrolb_controller_core::node_failure::evidence::Evidence
 //! [`Failures`]: ferrolb_controller_core::node_failure::failures::Failures
 

@@ -1,17 +1,19 @@
 //! Network segment between the nodes: frames arrive delayed, twice, reordered, or not at all. This
 //! module also executes the outputs of the nodes' claim machines.
 
-use super::checker::{Cause, Rule};
-use super::event::{Delivery, Event, Packet, Path};
-use super::node::SimNode;
-use super::world::SimWorld;
-use ferrolb_proto::claim::{Input, LISTEN_PHASE, Move, Output};
-use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, Claim, ClaimSetSummary, Frame, Stretch};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
+
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::{Body, Claim, ClaimSetSummary, Frame, Stretch};
+use ferrolb_speaker_core::claim::{Input, LISTEN_PHASE, Move, Output};
+
+use super::checker::{Cause, Rule};
+use super::event::{Delivery, Event, Packet, Path};
+use super::node::SimNode;
+use super::world::SimWorld;
 
 /// Minimum and maximum delay of a frame.
 const DELAY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(2));

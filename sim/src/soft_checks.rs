@@ -1,13 +1,15 @@
 //! Checks of the soft rules: no candidate is better than a unit's owner, and a candidate that is
 //! not better does not take the unit from its owner.
 
-use super::checker::{Checker, Rule, UnitState};
-use super::world::SimWorld;
+use std::time::Duration;
+
 use ferrolb_proto::Instant;
-use ferrolb_proto::claim::DOUBT_LIFETIME;
 use ferrolb_proto::rate::Doubling;
 use ferrolb_proto::wire::hello::{Body, Flags, Frame, Stretch};
-use std::time::Duration;
+use ferrolb_speaker_core::claim::DOUBT_LIFETIME;
+
+use super::checker::{Checker, Rule, UnitState};
+use super::world::SimWorld;
 
 /// Time within which all nodes have received each other's state, although some frames are lost.
 const STATE_SPREAD_MAX: Duration = Duration::from_secs(5);

@@ -1,6 +1,18 @@
 //! The simulated world: true time, event queue, nodes, network segment, clients, API. All its
 //! states depend only on the run's scenario, seed and size.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::election::Unit;
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
+use ferrolb_speaker_core::claim::{ClaimConfig, Input, LISTEN_PHASE};
+
 use super::bounds::ScenarioBounds;
 use super::checker::{Cause, Checker};
 use super::clients::Client;
@@ -13,16 +25,6 @@ use super::segment::{SecondPath, Segment};
 use super::view::{ApiView, UnitCatalog};
 use super::{PREEMPT_DELAY, Run};
 use crate::rng::Rng;
-use ferrolb_proto::Instant;
-use ferrolb_proto::claim::{ClaimConfig, Input, LISTEN_PHASE};
-use ferrolb_proto::election::Unit;
-use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// Default hello interval of the speakers. [`HELLO_MISSES`] is the default number of missed hellos.
 pub(super) const HELLO_INTERVAL: Duration = Duration::from_millis(50);

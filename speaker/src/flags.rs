@@ -12,9 +12,9 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser
 use clap::{ArgAction, Parser};
 use ferrolb_proto::duration::{parse_duration, parse_interval};
 use ferrolb_proto::facts::HEALTH_INTERVAL_RANGE;
-use ferrolb_proto::health::kube_proxy::KubeProxyMode;
 use ferrolb_proto::range::AddressRange;
 use ferrolb_runtime::flags::{CommonFlags, TIME_HELP};
+use ferrolb_speaker_core::health::kube_proxy::KubeProxyMode;
 use regex::Regex;
 
 /// Name patterns of interfaces that the speaker does not use by default: those of container

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ferrolb_proto::api::GATEWAYS_MAX;
 use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::event::Event;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -21,7 +22,6 @@ use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::event::Event;
 use crate::links::{NetlinkError, NetlinkMessages};
 
 /// Minimum time between two lists of the routes.

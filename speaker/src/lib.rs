@@ -8,8 +8,9 @@
 //!                                                                +-> SpeakerStatus
 //! ```
 //!
-//! - [`event`], [`state`], [`plan`]: code without input or output, for the events, the state that
-//!   results from them, and the desired configuration that the plan computes from the state.
+//! [`ferrolb_speaker_core`] has the events, the state, the plan and all machines, without input or
+//! output. This crate connects them with the node and the cluster:
+//!
 //! - [`link`]: one thread per interface, with its sockets, its state machine for claims, and the
 //!   ARP and NDP replies.
 //! - [`health`]: checks kube-proxy and endpoints.
@@ -23,7 +24,6 @@
 //! - [`flags`], [`metrics`]: command line flags, and Prometheus metrics.
 
 pub mod bgp;
-pub mod event;
 pub mod flags;
 pub mod gateways;
 pub mod health;
@@ -32,8 +32,6 @@ pub mod links;
 pub mod metrics;
 pub mod node_lock;
 pub mod node_watch;
-pub mod plan;
 pub mod run;
-pub mod state;
 pub mod status;
 pub mod watches;

@@ -40,15 +40,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ferrolb_proto::claim;
 use ferrolb_proto::wire::Mac;
 use ferrolb_runtime::watchdog::Watchdog;
+use ferrolb_speaker_core::claim;
+use ferrolb_speaker_core::event::LinkReport;
+use ferrolb_speaker_core::plan::LinkConfig;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::watch;
 
-use crate::event::LinkReport;
 use crate::metrics::LinkMetrics;
-use crate::plan::LinkConfig;
 
 pub use announce::GRATUITOUS_PER_SECOND_MAX;
 pub use link_set::{ClaimSettings, LinkSet};

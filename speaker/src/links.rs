@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use ferrolb_proto::wire::Mac;
 use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::event::{Event, Link};
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -22,8 +23,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
-
-use crate::event::{Event, Link};
 
 /// Maximum number of addresses of one interface; further addresses are ignored.
 pub const ADDRESSES_PER_LINK_MAX: usize = 4_096;

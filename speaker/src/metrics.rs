@@ -7,15 +7,14 @@ pub mod probes;
 mod proxy_health;
 mod second_path;
 
-use ferrolb_proto::claim::MoveCause;
 use ferrolb_runtime::metrics::registered;
+use ferrolb_speaker_core::claim::MoveCause;
+use ferrolb_speaker_core::plan::{AddressCounts, SERVING_NAMES};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
-
-use crate::plan::{AddressCounts, SERVING_NAMES};
 
 pub use bgp::{BfdCounts, BgpMetrics, GobgpMetrics, SessionCounts, bgp_metrics};
 pub use drop_reason::DropReason;

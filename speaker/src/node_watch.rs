@@ -1,21 +1,22 @@
-//! Driver that watches other nodes, to detect their failure ([`ferrolb_proto::node_failure`]). The
-//! main loop's `JoinSet` owns the task; cancelling the task is safe. The task runs the state
-//! machine [`Watcher`], sends its challenges by the second path, and connects to kubelets.
+//! Driver that watches other nodes, to detect their failure
+//! ([`ferrolb_speaker_core::node_failure`]). The main loop's `JoinSet` owns the task; cancelling
+//! the task is safe. The task runs the state machine [`Watcher`], sends its challenges by the
+//! second path, and connects to kubelets.
 
 use std::sync::Arc;
 
 use ferrolb_proto::Machine;
-use ferrolb_proto::node_failure::ring;
-use ferrolb_proto::node_failure::watcher::{Watcher, WatcherInput, WatcherOutput};
 use ferrolb_proto::wire::hello::{Body, Frame, NodeWatch};
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::reach;
+use ferrolb_speaker_core::event::Event;
+use ferrolb_speaker_core::node_failure::ring;
+use ferrolb_speaker_core::node_failure::watcher::{Watcher, WatcherInput, WatcherOutput};
+use ferrolb_speaker_core::plan::NodeWatchConfig;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::event::Event;
 use crate::link::SecondPath;
-use crate::plan::NodeWatchConfig;
 
 /// Maximum number of replies in the queue of the driver.
 pub const REPLIES_MAX: usize = 64;

@@ -9,9 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ferrolb_proto::Instant;
 use ferrolb_proto::api;
-use ferrolb_proto::claim::{HANDOVER_TIMEOUT, Move};
-use ferrolb_proto::health::kube_proxy;
-use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_runtime::admin::{self, StateRequest};
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::clock::Clock;
@@ -19,13 +16,20 @@ use ferrolb_runtime::connect::connect;
 use ferrolb_runtime::signals;
 use ferrolb_runtime::watch::{DecodeErrorLog, EVENT_QUEUE_MAX};
 use ferrolb_runtime::watchdog::{HEARTBEAT_INTERVAL, Watchdog};
+use ferrolb_speaker_core::claim::{HANDOVER_TIMEOUT, Move};
+use ferrolb_speaker_core::event::{Event, LinkReport};
+use ferrolb_speaker_core::health::kube_proxy;
+use ferrolb_speaker_core::health::prober::CheckDefaults;
+use ferrolb_speaker_core::plan::{
+    BgpConfig, Desired, HealthChecks, Memo, NodeWatchConfig, ProxyTargets, plan,
+};
+use ferrolb_speaker_core::state::{Changes, State, StateConfig};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::bgp::tasks::BgpTasks;
-use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
 use crate::health::proxy::ProxyHealthDriver;
 use crate::health::{probes, rules};
@@ -34,8 +38,6 @@ use crate::metrics::probes::ProbeMetrics;
 use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics, SecondPathMetrics};
 use crate::node_lock::NodeLock;
 use crate::node_watch::{NodeWatchDriver, REPLIES_MAX};
-use crate::plan::{BgpConfig, Desired, HealthChecks, Memo, NodeWatchConfig, ProxyTargets, plan};
-use crate::state::{Changes, State, StateConfig};
 use crate::status::{self, StatusWriter};
 use crate::watches::start_watches;
 use crate::{gateways, links};
@@ -242,8 +244,11 @@ impl MainLoop {
         mut requests: mpsc::Receiver<StateRequest>,
         mut tasks: JoinSet<()>,
     ) -> anyhow::Result<()> {
-        let node = &*self.state.config.node;
-        info!(node, version = env!("CARGO_PKG_VERSION"), "speaker started");
+        info!(
+            node = self.state.node_name(),
+            version = env!("CARGO_PKG_VERSION"),
+            "speaker started"
+        );
         let mut handover_deadline: Option<Instant> = None;
         let mut changed = true;
         loop {
@@ -299,7 +304,7 @@ impl MainLoop {
         }
         self.links.apply(&desired.links).context("the kernel returns no random numbers")?;
         // Before this node's interfaces are known, the status would list none of them.
-        if self.state.links.is_some() {
+        if self.state.links().is_some() {
             let owner = self.state.own_node().map_or("", |node| &node.uid);
             status::publish(&self.status, owner, &desired.status, &desired.owned);
         }
@@ -390,7 +395,7 @@ impl MainLoop {
     }
 
     fn link_name(&self, index: u32) -> &str {
-        self.state.links.as_ref().and_then(|links| links.get(&index)).map_or("?", |link| &link.name)
+        self.state.links().and_then(|links| links.get(&index)).map_or("?", |link| &link.name)
     }
 
     /// Logs the addresses that an interface started and stopped announcing, and the speakers that
@@ -398,7 +403,7 @@ impl MainLoop {
     fn log_report(&self, index: u32, report: &LinkReport) {
         let link = self.link_name(index);
         let empty = LinkReport::default();
-        let before = self.state.reports.get(&index).unwrap_or(&empty);
+        let before = self.state.report(index).unwrap_or(&empty);
         let list = |of: &LinkReport, without: &LinkReport| {
             let differences = of.owned.differences(&without.owned);
             let new: Vec<_> =
@@ -444,7 +449,7 @@ impl MainLoop {
     fn log_failure(&self, index: u32, why: &str) {
         let link = self.link_name(index);
         let in_use = self.desired.links.contains_key(&index);
-        if in_use && !self.state.link_failures.contains_key(&index) {
+        if in_use && !self.state.has_failed(index) {
             warn!(link, why, "interface cannot be used, retrying");
         } else {
             debug!(link, why, "interface cannot be used");

@@ -23,6 +23,7 @@ use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::log_once::LogOnce;
 use ferrolb_runtime::refusal::{CRDS_ARE_OLDER, lacks_field};
+use ferrolb_speaker_core::plan::{OwnedAddresses, with_addresses};
 use kube::api::{Patch, PatchParams};
 use kube::core::Status;
 use kube::{Api, Client};
@@ -31,8 +32,6 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
-
-use crate::plan::{OwnedAddresses, with_addresses};
 
 /// Field manager of the fields that the speaker writes.
 pub const FIELD_MANAGER: &str = "ferrolb-speaker";

@@ -10,12 +10,12 @@ use ferrolb_proto::facts::{
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_runtime::watch::{Watch, WatchStarter};
 use ferrolb_runtime::watchdog::Watchdog;
+use ferrolb_speaker_core::event::Event;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::event::Event;
 use crate::flags::Flags;
 
 /// Field selector that skips Helm release Secrets: they are up to 1 MB and never hold a BGP

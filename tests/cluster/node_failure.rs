@@ -1,16 +1,18 @@
 //! Failure of the owner: exactly one other node takes over, within three times the failover target.
 
-use crate::metrics::readyz;
-use crate::scenario::{print_measured, run_scenario, step};
-use crate::{pools, segment, services};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::topology::{CLIENT, Host};
 use ferrolb_lab::{Lab, Options, ProbeReport, wait};
-use ferrolb_proto::claim::LISTEN_PHASE;
 use ferrolb_proto::election::order;
+use ferrolb_speaker_core::claim::LISTEN_PHASE;
 use serde_json::json;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+
+use crate::metrics::readyz;
+use crate::scenario::{print_measured, run_scenario, step};
+use crate::{pools, segment, services};
 
 /// Maximum time without a successful connection when a node fails: three times the failover target
 /// of 300 ms, for a busy machine. The benchmark checks the target itself.

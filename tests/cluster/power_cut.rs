@@ -1,17 +1,19 @@
 //! Power cut of the whole cluster: each speaker listens before it claims, each address gets one
 //! owner, and clients get the pages again.
 
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use ferrolb_lab::topology::{CLIENT, CONTROL_PLANE};
+use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_speaker_core::claim::LISTEN_PHASE;
+
 use crate::frame_log::{self, FrameLog};
 use crate::metrics::metric;
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::segment;
 use crate::services::{self, WEB, http};
-use anyhow::{Result, ensure};
-use ferrolb_lab::topology::{CLIENT, CONTROL_PLANE};
-use ferrolb_lab::{Lab, Options, wait};
-use ferrolb_proto::claim::LISTEN_PHASE;
-use std::net::Ipv4Addr;
-use std::time::Duration;
 
 /// Number of Services.
 const SERVICES: usize = 6;

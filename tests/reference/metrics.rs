@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use ferrolb_controller_core::desired::{MetricValues, PoolMetricValues};
 use ferrolb_proto::Instant;
-use ferrolb_proto::health::kube_proxy::RoundOutcome;
 use ferrolb_runtime::admin::{self, ListenAddresses};
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::watchdog::Watchdog;
@@ -18,7 +17,8 @@ use ferrolb_speaker::metrics::probes::ProbeMetrics;
 use ferrolb_speaker::metrics::{
     self as speaker, BfdCounts, ProxyHealthMetrics, SecondPathMetrics, SessionCounts, bgp_metrics,
 };
-use ferrolb_speaker::plan::SessionMetric;
+use ferrolb_speaker_core::health::kube_proxy::RoundOutcome;
+use ferrolb_speaker_core::plan::SessionMetric;
 use prometheus_client::registry::Registry;
 
 use crate::generated::{self, code, head, one_line, paragraph, table};

@@ -17,7 +17,7 @@ const SOURCES: [&str; 8] = [
     "controller/core/src/state/messages/pool.rs",
     "controller/core/src/state/messages/valid.rs",
     "controller/core/src/state/announced/reason.rs",
-    "speaker/src/event/issue.rs",
+    "speaker/core/src/event/issue.rs",
 ];
 
 /// Returns the reasons in a source file: string literals of one capitalized word, before the tests.

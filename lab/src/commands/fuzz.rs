@@ -1,6 +1,7 @@
-//! `cargo lab fuzz`: runs coverage-guided fuzzing (libFuzzer) of the parsers for received frames.
+//! `cargo lab fuzz`: runs coverage-guided fuzzing (libFuzzer) of the parsers for received frames,
+//! and of the claim machine.
 //!
-//! The targets are a workspace of their own (`proto/fuzz`), because their build is instrumented.
+//! A workspace of its own (`tests/fuzz`) builds the targets, because their build is instrumented.
 //! New inputs that extend the coverage go to a directory in `target/`; the corpus in the repository
 //! only grows by hand.
 
@@ -11,9 +12,19 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-/// Targets: a file each in `proto/fuzz/targets`, and a directory each in `proto/fuzz/corpus`.
-const TARGETS: [&str; 7] =
-    ["arp", "ndp", "hello", "claims", "claim_sets", "membership", "ownership"];
+/// Workspace of the targets.
+const WORKSPACE: &str = "tests/fuzz";
+/// Targets, and the crates that they test. Each has a file in the folder `fuzz` of its crate, and a
+/// folder in `fuzz/corpus`.
+const TARGETS: [(&str, &str); 7] = [
+    ("arp", "proto"),
+    ("ndp", "proto"),
+    ("hello", "proto"),
+    ("claims", "speaker/core"),
+    ("claim_sets", "speaker/core"),
+    ("membership", "speaker/core"),
+    ("ownership", "speaker/core"),
+];
 /// Maximum input in bytes: a frame and a margin.
 const INPUT_MAX: usize = 1_600;
 /// Maximum time of an input, in seconds; a slower input is a finding. libFuzzer measures real time,
@@ -28,7 +39,7 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
 #[derive(Debug, clap::Args)]
 pub(crate) struct FuzzArgs {
     /// Targets to run: arp, ndp, hello, claims, claim_sets, membership, ownership; default: all.
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS.map(|(name, _)| name)))]
     targets: Vec<String>,
     /// Time for each target, in seconds.
     #[arg(long, default_value_t = 60)]
@@ -40,12 +51,14 @@ pub(crate) struct FuzzArgs {
 
 /// Builds the targets and runs them, at the same time as many as the machine has processors.
 pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
-    let folder = setup::repository().join("proto/fuzz");
     let built = ferrolb_lab_launcher::target_folder().join("fuzz");
     let triple = host_triple()?;
     // With a target triple, the instrumentation does not apply to build scripts and macros.
     let mut cargo = setup::cargo();
-    cargo.current_dir(&folder).env("CARGO_TARGET_DIR", &built).env("RUSTFLAGS", COVERAGE);
+    cargo
+        .current_dir(setup::repository().join(WORKSPACE))
+        .env("CARGO_TARGET_DIR", &built)
+        .env("RUSTFLAGS", COVERAGE);
     cargo.args(["build", "--quiet", "--locked", "--release", "--target", &triple]);
     let status = cargo.status().context("cannot start cargo")?;
     ensure!(
@@ -53,17 +66,14 @@ pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
         "the fuzz targets do not build (they need a C++ compiler: apt-get install g++)"
     );
     let programs = built.join(&triple).join("release");
-    let targets: Vec<&str> = if args.targets.is_empty() {
-        TARGETS.to_vec()
-    } else {
-        args.targets.iter().map(String::as_str).collect()
-    };
+    let chosen = |name: &str| args.targets.is_empty() || args.targets.iter().any(|it| it == name);
+    let targets: Vec<_> = TARGETS.into_iter().filter(|(name, _)| chosen(name)).collect();
     if let Some(input) = &args.input {
-        let [target] = targets[..] else { bail!("--input needs exactly one target") };
+        let [(target, _)] = targets[..] else { bail!("--input needs exactly one target") };
         let status = Command::new(programs.join(target)).arg(input).status();
         return check(target, status.context("cannot start the fuzz target")?);
     }
-    let run = |target: &&str| run(target, &programs, &folder, &built, args.seconds);
+    let run = |(target, of): &(&str, &str)| run(target, of, &programs, &built, args.seconds);
     let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
     targets.chunks(at_once).try_for_each(|targets| {
         std::thread::scope(|scope| {
@@ -83,7 +93,8 @@ fn host_triple() -> Result<String> {
     Ok(triple.to_owned())
 }
 
-fn run(target: &str, programs: &Path, folder: &Path, built: &Path, seconds: u32) -> Result<()> {
+fn run(target: &str, of: &str, programs: &Path, built: &Path, seconds: u32) -> Result<()> {
+    let corpus = setup::repository().join(of).join("fuzz/corpus").join(target);
     let (found, artifacts) = (built.join("corpus").join(target), built.join("findings"));
     for folder_to_create in [&found, &artifacts] {
         std::fs::create_dir_all(folder_to_create)
@@ -96,7 +107,7 @@ fn run(target: &str, programs: &Path, folder: &Path, built: &Path, seconds: u32)
         format!("-artifact_prefix={}/{target}-", artifacts.display()),
     ]);
     fuzzer.args(["-verbosity=0", "-print_final_stats=1"]);
-    fuzzer.arg(&found).arg(folder.join("corpus").join(target));
+    fuzzer.arg(&found).arg(corpus);
     let output = fuzzer.output().context("cannot start the fuzz target")?;
     // In one piece, because another target runs at the same time.
     let text = String::from_utf8_lossy(&output.stderr);

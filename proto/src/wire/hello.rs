@@ -140,6 +140,26 @@ pub struct PathReport {
     pub is_received: bool,
 }
 
+impl PathReport {
+    /// Returns the facts of two reports for the same challenge, which may arrive in any order.
+    #[must_use]
+    pub const fn merged_with(self, other: Self) -> Self {
+        Self {
+            receives: self.receives || other.receives,
+            has_replied: self.has_replied || other.has_replied,
+            is_received: self.is_received || other.is_received,
+        }
+    }
+
+    /// Returns whether a peer with this report still exchanges frames with the segment.
+    /// `arp_replied` is true if an ARP reply with the peer's MAC has arrived. A device may send
+    /// such a reply for an absent peer, so it counts only if the peer has sent one.
+    #[must_use]
+    pub const fn proves_exchange(self, arp_replied: bool) -> bool {
+        (self.receives && self.is_received) || (self.has_replied && arp_replied)
+    }
+}
+
 impl Body {
     /// Returns the claims in the frame.
     #[must_use]

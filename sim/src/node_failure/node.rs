@@ -1,10 +1,12 @@
 //! State of one node, and of the paths to other nodes.
 
-use super::queue::Arrival;
+use std::collections::{BTreeMap, BTreeSet};
+
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::WatchedNode;
-use ferrolb_proto::node_failure::watcher::Watcher;
-use std::collections::{BTreeMap, BTreeSet};
+use ferrolb_speaker_core::node_failure::watcher::Watcher;
+
+use super::queue::Arrival;
 
 /// Conditions of a node. Each is the number of faults that cause it, because faults may overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,19 +10,22 @@
 //! the fault is simulated with its losses, because a kubelet that it did not reach proves nothing
 //! later.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
+use ferrolb_proto::facts::{Speaker, SpeakerInterface};
+use ferrolb_proto::node_failure::WATCHED_NODES;
+use ferrolb_proto::{Instant, Machine};
+use ferrolb_speaker_core::node_failure::watcher::{
+    CHALLENGE_INTERVAL, Watcher, WatcherInput, WatcherOutput,
+};
+
 use super::node::Process;
 use super::queue::{Arrival, Event};
 use super::world::World;
 use crate::scenario::ms;
-use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
-use ferrolb_proto::facts::{Speaker, SpeakerInterface};
-use ferrolb_proto::node_failure::watcher::{
-    CHALLENGE_INTERVAL, WATCHED_NODES, Watcher, WatcherInput, WatcherOutput,
-};
-use ferrolb_proto::{Instant, Machine};
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// Number of following nodes that a watcher knows. A real one knows all, but watches only the first
 /// three that reply, and tries at most three others every 3 s.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ferrolb_controller_core::node_failure::failures::NODES_PER_FAILURE;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Speaker;
-use ferrolb_proto::node_failure::ring;
+use ferrolb_speaker_core::node_failure::ring;
 
 use super::checker::{Checker, Outcome};
 use super::controller::Controller;

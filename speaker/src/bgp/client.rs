@@ -8,6 +8,7 @@ use std::time::Duration;
 use ferrolb_proto::bgp::Prefix;
 use ferrolb_proto::facts::PeerLocation;
 use ferrolb_proto::range::Family;
+use ferrolb_speaker_core::plan::BgpIdentity;
 use futures::{Stream, StreamExt, TryStreamExt};
 use gobgp_proto as api;
 use gobgp_proto::GoBgpServiceClient;
@@ -19,7 +20,6 @@ use super::path::{mark, path, prefix};
 use super::peer_config::{RESTART_TIME_S, family};
 use super::policy_config::PolicyConfig;
 use super::steps::{BgpStep, ObservedSession, ObservedState};
-use crate::plan::BgpIdentity;
 
 /// Timeout of one call; listing ten thousand paths takes a second.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,10 +1,10 @@
 //! Receiving end of the channel through which the main loop sends the desired BGP configuration.
 //! The BGP driver's task owns the one [`ConfigReceiver`], which translates each configuration once.
 
+use ferrolb_speaker_core::plan::BgpConfig;
 use tokio::sync::watch;
 
 use super::gobgp_config::{GobgpConfig, Translation};
-use crate::plan::BgpConfig;
 
 /// Receiver of the desired configuration of gobgpd.
 pub(super) struct ConfigReceiver {

@@ -15,6 +15,8 @@ use ferrolb_proto::facts::PeerLocation;
 use ferrolb_runtime::admin::ActionRequest;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::log_once::LogOnce;
+use ferrolb_speaker_core::event::{BgpReport, Event, SessionIssue, SessionReport};
+use ferrolb_speaker_core::plan::BgpConfig;
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -27,9 +29,7 @@ use super::peer_config::PeerConfig;
 use super::report::{SessionCounters, session_counts, session_report, transitions};
 use super::stale_socket::StaleSocket;
 use super::steps::{BgpStep, ObservedState, next_step};
-use crate::event::{BgpReport, Event, SessionIssue, SessionReport};
 use crate::metrics::GobgpMetrics;
-use crate::plan::BgpConfig;
 
 /// Interval between attempts to use a gobgpd that is unavailable or unusable.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);

@@ -8,11 +8,11 @@ use ferrolb_proto::bgp::{Prefix, RouteClass, Routes};
 use ferrolb_proto::facts::PeerLocation;
 use ferrolb_proto::range::Family;
 use ferrolb_proto::shared_map::{Difference, SharedMap};
+use ferrolb_speaker_core::plan::{BgpConfig, BgpIdentity, RouteReceivers, export_groups};
 
 use super::content_hash::ContentHash;
 use super::peer_config::PeerConfig;
 use super::policy_config::PolicyConfig;
-use crate::plan::{BgpConfig, BgpIdentity, RouteReceivers, export_groups};
 
 /// Paths by prefix, each with the mark of its class. None: the path carries no mark of FerroLB, so
 /// it is in gobgpd but not desired.

@@ -2,11 +2,11 @@
 
 use ferrolb_proto::facts::{BfdTimers, PeerAsn, PeerLocation, SessionParameters};
 use ferrolb_proto::range::Family;
+use ferrolb_speaker_core::plan::SessionConfig;
 use gobgp_proto as api;
 use prost::Message;
 
 use super::content_hash::{ContentHash, NAME_PREFIX};
-use crate::plan::SessionConfig;
 
 /// TTL of packets to an external router that is more than one hop away.
 const MULTIHOP_TTL: u32 = 255;

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrolb_proto::facts::CommunityValue;
+use ferrolb_speaker_core::plan::{ExportAttributes, ExportGroups};
 use gobgp_proto as api;
 use prost::Message;
 
 use super::content_hash::{ContentHash, NAME_PREFIX};
-use crate::plan::{ExportAttributes, ExportGroups};
 
 /// Configuration of one class of routes of one family in gobgpd: the routers that receive paths
 /// with its mark, and with which attributes.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BfdState, BgpSessionState};
+use ferrolb_speaker_core::event::{BgpReport, PREFIXES_MAX, SessionIssue, SessionReport};
 use gobgp_proto as api;
 use gobgp_proto::peer_state::SessionState as GobgpState;
 
-use crate::event::{BgpReport, PREFIXES_MAX, SessionIssue, SessionReport};
 use crate::metrics::{BfdCounts, SessionCounts};
 
 /// Time without a change of the message counters after which the router counts as unreachable. The

@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use ferrolb_proto::bgp::Prefix;
 use ferrolb_proto::facts::PeerLocation;
+use ferrolb_speaker_core::plan::BgpIdentity;
 use gobgp_proto as api;
 
 use super::content_hash::ContentHash;
 use super::gobgp_config::{GobgpConfig, Paths};
 use super::peer_config::PeerConfig;
 use super::policy_config::PolicyConfig;
-use crate::plan::BgpIdentity;
 
 /// Maximum number of paths in one call to gobgpd.
 pub(super) const PATHS_MAX: usize = 1_000;

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ferrolb_runtime::admin::{Action, ActionRequest, Companion};
+use ferrolb_speaker_core::event::Event;
+use ferrolb_speaker_core::plan::BgpConfig;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::driver;
-use crate::event::Event;
 use crate::flags::Flags;
 use crate::metrics::{BgpMetrics, GobgpMetrics, bgp_metrics};
-use crate::plan::BgpConfig;
 
 /// The inputs of the tasks, apart from the desired values that the main loop sends.
 pub(crate) struct BgpTasks {

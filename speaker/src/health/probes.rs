@@ -10,20 +10,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ferrolb_proto::facts::CheckKind;
-use ferrolb_proto::health::prober::{
-    ProbeConfig, ProbeId, ProbeTarget, Prober, ProberInput, ProberOutput, TARGETS_MAX,
-};
 use ferrolb_proto::{Instant, Machine};
 use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::event::Event;
+use ferrolb_speaker_core::health::prober::{
+    ProbeConfig, ProbeId, ProbeTarget, Prober, ProberInput, ProberOutput, TARGETS_MAX,
+};
+use ferrolb_speaker_core::plan::HealthChecks;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::http::{HttpError, connect, get};
-use crate::event::Event;
 use crate::metrics::probes::{CheckOutcome, ProbeMetrics};
-use crate::plan::HealthChecks;
 
 /// Maximum number of log lines per second about endpoints whose health has changed.
 const LOG_LINES_PER_SECOND_MAX: u32 = 10;

@@ -9,19 +9,19 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use ferrolb_proto::health::kube_proxy::{
+use ferrolb_proto::{Instant, Machine};
+use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::event::Event;
+use ferrolb_speaker_core::health::kube_proxy::{
     CheckRound, KubeProxyConfig, KubeProxyHealth, KubeProxyInput, KubeProxyMode, KubeProxyMonitor,
     LivezResult,
 };
-use ferrolb_proto::{Instant, Machine};
-use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::plan::ProxyTargets;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use super::http::{HttpError, get};
-use crate::event::Event;
 use crate::metrics::ProxyHealthMetrics;
-use crate::plan::ProxyTargets;
 
 /// Timeout of one request. kube-proxy runs on this node, so a slower response means that kube-proxy
 /// is stalled.

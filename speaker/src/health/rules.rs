@@ -7,13 +7,13 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::range::Family;
 use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::event::Event;
+use ferrolb_speaker_core::plan::ProxyTargets;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::http::get;
 use super::proxy::{BODY_MAX, responses};
-use crate::event::Event;
-use crate::plan::ProxyTargets;
 
 /// Interval of the requests to kube-proxy while a new address waits, which takes 1.5 s at most.
 /// kube-proxy offers no notification.

@@ -15,13 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::wire::ndp;
+use ferrolb_speaker_core::event::Event;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
-
-use crate::event::Event;
 
 /// Maximum number of sockets of one interface: enough for ten thousand groups even with the
 /// kernel's smallest limit for a socket.

@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::claim;
 use ferrolb_proto::wire::Mac;
 use ferrolb_runtime::watchdog::Watchdog;
+use ferrolb_speaker_core::claim;
+use ferrolb_speaker_core::event::Event;
+use ferrolb_speaker_core::plan::{LinkConfig, LinkPlan};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::info;
 
 use super::groups::{self, DesiredGroups};
 use super::{LinkHandle, LinkSetup, SecondPath, Siblings, ThreadState};
-use crate::event::Event;
 use crate::metrics::Metrics;
-use crate::plan::{LinkConfig, LinkPlan};
 
 /// Settings shared by the claim machines of all interfaces.
 #[derive(Clone, Debug)]

@@ -48,7 +48,7 @@ impl NeighborTracker {
     /// ([`ClaimMachine::is_witness`]). A host has one slot, however many addresses it uses. A new
     /// host takes the slot of the host whose latest frame is the oldest.
     ///
-    /// [`ClaimMachine::is_witness`]: ferrolb_proto::claim::ClaimMachine::is_witness
+    /// [`ClaimMachine::is_witness`]: ferrolb_speaker_core::claim::ClaimMachine::is_witness
     pub(super) fn record(&mut self, mac: Mac, sender: IpAddr, is_witness: bool) {
         self.received = true;
         if sender.is_unspecified() || !is_witness {

@@ -20,8 +20,8 @@
 //! A silence that the first challenge ends does not open the filter. It is frequent if this node is
 //! the only owner, and the hellos of the others are further apart.
 //!
-//! [`LinkConfig::received_ranges`]: crate::plan::LinkConfig::received_ranges
-//! [`Membership::needs_evidence`]: ferrolb_proto::claim::Membership::needs_evidence
+//! [`LinkConfig::received_ranges`]: ferrolb_speaker_core::plan::LinkConfig::received_ranges
+//! [`Membership::needs_evidence`]: ferrolb_speaker_core::claim::Membership::needs_evidence
 
 use std::time::Duration;
 

@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ferrolb_proto::claim::{AddressConflict, ClaimCounters, ClaimMachine, Move};
+use ferrolb_speaker_core::claim::{AddressConflict, ClaimCounters, ClaimMachine, Move};
+use ferrolb_speaker_core::event::{LinkReport, MOVES_MAX};
 use tokio::sync::watch;
 
 use super::ThreadState;
-use crate::event::{LinkReport, MOVES_MAX};
 use crate::metrics::{DropReason, LinkMetrics};
 
 /// Sender of a thread's reports, with the thread's metrics and the counter values that were already
@@ -126,7 +126,7 @@ mod tests {
     use std::time::Duration;
 
     use ferrolb_proto::Instant;
-    use ferrolb_proto::claim::{ClaimConfig, MoveCause};
+    use ferrolb_speaker_core::claim::{ClaimConfig, MoveCause};
     use prometheus_client::registry::Registry;
 
     use super::*;

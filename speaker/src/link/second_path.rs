@@ -23,16 +23,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use ferrolb_proto::node_failure::watcher::CHALLENGE_INTERVAL;
 use ferrolb_proto::range::Family;
 use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Flags, Frame, NodeWatch};
 use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::node_failure::watcher::CHALLENGE_INTERVAL;
+use ferrolb_speaker_core::plan::SecondPathConfig;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 
 use super::ConfigMailbox;
 use crate::metrics::{DatagramDrop, SecondPathMetrics};
-use crate::plan::SecondPathConfig;
 
 /// Maximum number of datagrams in the queue of an interface's thread.
 pub(super) const LINK_QUEUE_MAX: usize = 64;

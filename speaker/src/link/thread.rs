@@ -18,7 +18,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use ferrolb_proto::claim::{ClaimMachine, Input, Output};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::arp::{self, Arp, Operation};
@@ -26,6 +25,8 @@ use ferrolb_proto::wire::hello::{self, Frame, HelloKeyRing};
 use ferrolb_proto::wire::ndp::{self, Ndp, NdpKind};
 use ferrolb_proto::{Instant, Machine};
 use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::claim::{ClaimMachine, Input, Output};
+use ferrolb_speaker_core::plan::{LinkConfig, Units};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 
@@ -40,7 +41,6 @@ use super::rx_queue::{BURST_MAX, RxQueue};
 use super::socket::{PacketSocket, send, wait_readable};
 use super::{ConfigMailbox, LinkError, LinkSetup, ThreadState};
 use crate::metrics::DropReason;
-use crate::plan::{LinkConfig, Units};
 
 /// Maximum time for which hellos are read before requests are handled. Each hello may carry the
 /// claims of 64 addresses.

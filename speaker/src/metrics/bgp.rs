@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ferrolb_runtime::metrics::registered;
+use ferrolb_speaker_core::plan::{SessionMetric, SessionMetrics};
 use gobgp_proto as api;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -18,8 +19,6 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
-
-use crate::plan::{SessionMetric, SessionMetrics};
 
 /// Counters of one session in gobgpd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Metrics of kube-proxy's health on this node. The main loop creates them, and the driver that
 //! checks kube-proxy owns them.
 
-use ferrolb_proto::health::kube_proxy::RoundOutcome;
 use ferrolb_runtime::metrics::registered;
+use ferrolb_speaker_core::health::kube_proxy::RoundOutcome;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::InterfaceStatus;
-use ferrolb_proto::claim::Owned;
 use ferrolb_proto::wire::hello::ClaimRank;
+use ferrolb_speaker_core::claim::Owned;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Response};

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_speaker::links;
-use ferrolb_speaker::plan::{Memo, plan};
-use ferrolb_speaker::state::{State, StateConfig};
+use ferrolb_speaker_core::health::prober::CheckDefaults;
+use ferrolb_speaker_core::plan::{Memo, plan};
+use ferrolb_speaker_core::state::{State, StateConfig};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::wire::{Mac, arp, ndp};
-use ferrolb_speaker::event::Event;
 use ferrolb_speaker::link::{ClaimSettings, LinkSet};
 use ferrolb_speaker::metrics::Metrics;
-use ferrolb_speaker::plan::{LinkConfig, LinkPlan, Units};
+use ferrolb_speaker_core::event::Event;
+use ferrolb_speaker_core::plan::{LinkConfig, LinkPlan, Units};
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio::time::timeout;

@@ -5,9 +5,9 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use ferrolb_proto::claim::{AddressConflict, ConflictKind};
 use ferrolb_proto::wire::{ETHERNET_HEADER_LENGTH, Mac, ndp};
 use ferrolb_speaker::metrics::DropReason;
+use ferrolb_speaker_core::claim::{AddressConflict, ConflictKind};
 
 use crate::raw_socket::{FRAME_LENGTH_MAX, RawSocket};
 use crate::segment::Segment;

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ferrolb_proto::claim;
 use ferrolb_proto::wire::{arp, ndp};
 use ferrolb_runtime::clock::Clock;
 use ferrolb_speaker::link::{LinkHandle, LinkSetup};
 use ferrolb_speaker::metrics::{LinkMetrics, Metrics};
+use ferrolb_speaker_core::claim;
 use prometheus_client::registry::Registry;
 
 use crate::raw_socket::RawSocket;

@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::claim::ConflictKind;
 use ferrolb_proto::election::order;
 use ferrolb_proto::wire::{arp, hello};
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::watchdog::Watchdog;
-use ferrolb_speaker::event::LinkReport;
 use ferrolb_speaker::link::Siblings;
 use ferrolb_speaker::metrics::DropReason;
-use ferrolb_speaker::plan::{LinkConfig, Units};
+use ferrolb_speaker_core::claim::ConflictKind;
+use ferrolb_speaker_core::event::LinkReport;
+use ferrolb_speaker_core::plan::{LinkConfig, Units};
 use tokio::time::timeout;
 
 use crate::raw_socket::{RawSocket, plain_replies};

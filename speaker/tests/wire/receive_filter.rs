@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use ferrolb_proto::wire::{Mac, arp, ndp};
 use ferrolb_runtime::clock::Clock;
-use ferrolb_speaker::plan::{IPV4_RANGES_MAX, IPV6_RANGES_MAX, LinkConfig};
+use ferrolb_speaker_core::plan::{IPV4_RANGES_MAX, IPV6_RANGES_MAX, LinkConfig};
 
 use crate::raw_socket::{RawSocket, plain_replies};
 use crate::segment::Segment;

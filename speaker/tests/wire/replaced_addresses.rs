@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ferrolb_proto::wire::{arp, ndp};
 use ferrolb_runtime::clock::Clock;
-use ferrolb_speaker::plan::LinkConfig;
+use ferrolb_speaker_core::plan::LinkConfig;
 
 use crate::raw_socket::RawSocket;
 use crate::segment::Segment;

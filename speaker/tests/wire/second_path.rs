@@ -10,7 +10,7 @@ use ferrolb_proto::wire::arp::{self, Arp, Operation};
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_speaker::link::SecondPath;
 use ferrolb_speaker::metrics::{DatagramDrop, SecondPathMetrics};
-use ferrolb_speaker::plan::{OtherNode, SecondPathConfig};
+use ferrolb_speaker_core::plan::{OtherNode, SecondPathConfig};
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 

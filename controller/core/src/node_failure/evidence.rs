@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
 use ferrolb_proto::facts::{Speaker, unconfirmed};
-use ferrolb_proto::node_failure::watcher::WATCHED_NODES;
+use ferrolb_proto::node_failure::WATCHED_NODES;
 
 /// Number of speakers that must report a node as silent.
 pub const REPORTS_MIN: usize = 2;

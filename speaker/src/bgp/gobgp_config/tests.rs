@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use ferrolb_proto::bgp::{ClassCounts, RouteAttributes};
 use ferrolb_proto::facts::BgpPeer;
+use ferrolb_speaker_core::plan::{RouteReceiver, STATEMENTS_MAX, SessionConfig, limit_routes};
 use serde_json::json;
 
 use super::*;
-use crate::plan::{RouteReceiver, STATEMENTS_MAX, SessionConfig, limit_routes};
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")

@@ -1,8 +1,8 @@
 //! Decoding of kube-proxy's JSON responses (`k8s.io/kubernetes/pkg/proxy/healthcheck`). The caller
 //! has limited the size of a response.
 
-use ferrolb_proto::health::kube_proxy::{FamilyRules, LivezResult};
 use ferrolb_proto::range::Family;
+use ferrolb_speaker_core::health::kube_proxy::{FamilyRules, LivezResult};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;

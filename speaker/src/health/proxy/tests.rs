@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use ferrolb_proto::api::KubeProxyState;
-use ferrolb_proto::health::kube_proxy::{Families, KubeProxyContext};
+use ferrolb_speaker_core::health::kube_proxy::{Families, KubeProxyContext};
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ferrolb_proto::wire::{arp, ndp};
+use ferrolb_speaker_core::plan::{IPV4_RANGES_MAX, IPV6_RANGES_MAX};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::plan::{IPV4_RANGES_MAX, IPV6_RANGES_MAX};
 
 const INDEX: u32 = 7;
 /// Maximum number of instructions into which the kernel translates a filter, so that a socket can

@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::claim::Input;
 use ferrolb_proto::wire::{Mac, arp, ndp};
 use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::claim::Input;
 
 use super::LinkThread;
 use crate::link::LinkError;

@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use ferrolb_proto::claim::Input;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::Frame;
 use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker_core::claim::Input;
 
 use super::LinkThread;
 use crate::link::second_path::LINK_QUEUE_MAX;

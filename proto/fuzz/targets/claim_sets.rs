@@ -1,5 +1,0 @@
-//! Fuzzes the claim sets alone, without the other parts of the claim machine.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ferrolb_proto::claim::fuzz::fuzz_claim_sets(bytes));

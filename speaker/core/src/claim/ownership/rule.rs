@@ -1,0 +1,268 @@
+//! The ownership rule: which node takes a unit and when, which of two owners keeps it, and when an
+//! owner releases it. Part of the ownership of one interface.
+//!
+//! Each owner states its own rank with its claim. Other nodes compare their own rank with the
+//! stated one, and never compute the rank of an owner themselves. Two owners of a unit therefore
+//! compare the same two ranks, and exactly one of them releases it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::election::{Rank, SoftRules, Unit};
+use ferrolb_proto::wire::hello::Flags;
+
+use super::probes::PROBING_STAGGER;
+use super::unit::{Pending, UnitState};
+use super::{Ownership, PeerRank, View};
+use crate::claim::{Move, MoveCause};
+
+/// Time for which an owner that is no longer a candidate keeps a unit that it cannot serve, if no
+/// peer takes the unit.
+const RELEASE_DELAY_NOT_SERVING: Duration = Duration::from_secs(1);
+/// Time for which an owner that is no longer a candidate keeps a unit that it can still serve, if
+/// no peer takes the unit. The time is longer, because the peers may not know of the change yet.
+const RELEASE_DELAY_SERVING: Duration = Duration::from_secs(10);
+/// A move counts as failover if at most this time passes between the latest frame of the failed
+/// owner and the claim of the new one. Before a later move, the new owner was unable to take the
+/// address.
+const FAILOVER_MAX: Duration = Duration::from_secs(60);
+/// Maximum number of staggers that a candidate waits for others.
+const POSITION_MAX: usize = 5;
+/// Maximum time that a candidate waits on its own if it may miss the claims of others. Within this
+/// time, the candidates begin their ARP probes one after another.
+const UNHEARD_SPREAD: Duration = Duration::from_secs(1);
+/// Minimum interval between two doubts of this node about an owner of a unit.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Action of this node on a unit that it does not own.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    None,
+    /// This node may not take the unit before this time, the end of the owner's preempt delay,
+    /// unless something else changes.
+    NotBefore(Instant),
+    /// This node takes the unit from its owner, if there is one.
+    Take(Option<PeerRank<'a>>),
+    /// In this node's view, the owner may not announce the unit. This node sends it a doubt.
+    Doubt(&'a str),
+}
+
+impl Ownership {
+    pub(super) fn evaluate(&mut self, address: IpAddr, state: &mut UnitState, view: View<'_>) {
+        if let Some(pending_claim) = &mut state.pending_claim {
+            pending_claim.expire(view.now);
+        }
+        if view.owned().contains_key(&address) {
+            self.evaluate_owned(state, view);
+        } else {
+            self.evaluate_free(state, view);
+        }
+        self.set_timer(address, state);
+        state.pending_claim.take_if(|pending_claim| pending_claim.is_over());
+    }
+
+    fn evaluate_free(&mut self, state: &mut UnitState, view: View<'_>) {
+        if let Some(pending_claim) = &mut state.pending_claim {
+            pending_claim.release_at = None;
+            if pending_claim.conflict_hold_down_until.is_some() {
+                (pending_claim.pending, pending_claim.probes) = (None, None);
+                return;
+            }
+        }
+        let step = self.next_step(state, view);
+        let position = match step {
+            Step::None => None,
+            Step::NotBefore(until) => {
+                state.pending_claim().preempt_delay_until = Some(until);
+                None
+            }
+            Step::Take(owner) => Some(self.position(&state.unit, owner, view)),
+            // The owner may learn of the same change in a moment.
+            Step::Doubt(_) => Some(self.position(&state.unit, None, view) + 1),
+        };
+        let Some(position) = position else {
+            if let Some(pending_claim) = &mut state.pending_claim {
+                (pending_claim.pending, pending_claim.probes) = (None, None);
+            }
+            return;
+        };
+        let is_doubt = matches!(step, Step::Doubt(_));
+        let pending = state.pending_claim.as_ref().and_then(|pending_claim| pending_claim.pending);
+        let same = pending.filter(|pending| pending.is_doubt == is_doubt);
+        let since = same.map_or(view.now, |pending| pending.since);
+        let due = since + self.wait(state, position, view);
+        if view.now < due {
+            // Earlier ARP probes are outdated. They start again when `due` is reached.
+            let pending_claim = state.pending_claim();
+            pending_claim.pending = Some(Pending { is_doubt, since, due });
+            pending_claim.probes = None;
+            return;
+        }
+        match step {
+            Step::Take(owner) => {
+                let moved = self.move_here(state, owner, view);
+                self.take_if_free(state, since, moved, view);
+            }
+            Step::Doubt(owner) => {
+                let owner = owner.to_owned();
+                let (since, wait) = (view.now + DOUBT_INTERVAL, self.wait(state, position, view));
+                state.pending_claim().pending =
+                    Some(Pending { is_doubt, since, due: since + wait });
+                self.decided.doubts.entry(owner).or_default().push(state.unit.address);
+            }
+            Step::None | Step::NotBefore(_) => {}
+        }
+    }
+
+    /// Takes a unit whose time has come, after ARP probes if it is not proven.
+    fn take_if_free(
+        &mut self,
+        state: &mut UnitState,
+        since: Instant,
+        moved: Option<Move>,
+        view: View<'_>,
+    ) {
+        if self.probes_first(state, view) && !self.found_free(state, view.now) {
+            // `since` stays the same while this node probes, so its wait does not start again.
+            let due = state.pending_claim().probes.map_or(view.now, |probes| probes.next);
+            state.pending_claim().pending = Some(Pending { is_doubt: false, since, due });
+            return;
+        }
+        if let Some(pending_claim) = &mut state.pending_claim {
+            (pending_claim.pending, pending_claim.probes) = (None, None);
+        }
+        state.record_own(view.now);
+        self.unowned.remove(&state.unit.address);
+        let rank = state.claim_rank(&self.config.node);
+        self.decided.take.push((state.unit.address, rank));
+        self.decided.moves.extend(moved);
+    }
+
+    /// Returns the move of a unit to this node; `None` if no other node has owned the unit since.
+    fn move_here(
+        &self,
+        state: &UnitState,
+        owner: Option<PeerRank<'_>>,
+        view: View<'_>,
+    ) -> Option<Move> {
+        let (address, to) = (state.unit.address, Arc::clone(&self.config.node));
+        if let Some((owner, _)) = owner {
+            let own = Rank::stated(
+                &self.config.node,
+                view.members.flags(),
+                state.claim_rank(&self.config.node),
+            );
+            let (from, cause) = (Some(owner.node.into()), MoveCause::between(&owner, &own));
+            return Some(Move { address, from, to, cause, silence: None });
+        }
+        if let Some((from, last_frame)) = self.unowned.get(&address) {
+            let silence =
+                Some(view.now.since(*last_frame)).filter(|silence| *silence < FAILOVER_MAX);
+            let (from, cause) = (Some(Arc::clone(from)), MoveCause::NodeFailed);
+            return Some(Move { address, from, to, cause, silence });
+        }
+        let is_move = state.is_proven && !state.owned_last;
+        let cause = MoveCause::Released;
+        is_move.then_some(Move { address, from: None, to, cause, silence: None })
+    }
+
+    /// Returns the time that this node waits until it acts on a unit, if it has this position among
+    /// the candidates. The others do not know whether the health checks of this node fail, so this
+    /// node waits longer on its own if they do.
+    fn wait(&self, state: &UnitState, position: usize, view: View<'_>) -> Duration {
+        let stagger = if state.is_proven { self.config.stagger() } else { PROBING_STAGGER };
+        let position = u32::try_from(position.min(POSITION_MAX)).unwrap_or(u32::MAX);
+        // Candidates that miss the claims of others do not know their positions. Each waits for
+        // another time, and replies to the probes of those that wait longer.
+        let order = f64::from(state.unit.order(&self.config.node)) / f64::from(u32::MAX);
+        let spread = if self.may_miss_owner(&state.unit, view) {
+            UNHEARD_SPREAD.mul_f64(order)
+        } else {
+            Duration::ZERO
+        };
+        let skew = if state.unit.failing { self.config.stagger() * 3 / 2 } else { Duration::ZERO };
+        stagger * position + skew + spread
+    }
+
+    fn evaluate_owned(&mut self, state: &mut UnitState, view: View<'_>) {
+        let address = state.unit.address;
+        let candidate = state.unit.own_candidate(&self.config.node).is_some();
+        if let Some(pending_claim) = &mut state.pending_claim {
+            pending_claim.pending = None;
+            pending_claim.release_at = pending_claim.release_at.filter(|_| !candidate);
+        }
+        let rank = state.claim_rank(&self.config.node);
+        if view.owned().get(&address).is_some_and(|owned| owned.rank != rank) {
+            self.decided.restate.push((address, rank));
+        }
+        if candidate {
+            return;
+        }
+        let delay = if state.unit.can_serve_here {
+            RELEASE_DELAY_SERVING
+        } else {
+            RELEASE_DELAY_NOT_SERVING
+        };
+        let release_at = &mut state.pending_claim().release_at;
+        if view.now >= *release_at.get_or_insert(view.now + delay) {
+            *release_at = None;
+            self.decided.hand_over.push(address);
+        }
+    }
+
+    /// Decides on a unit that this node does not own.
+    fn next_step<'a>(&self, state: &UnitState, view: View<'a>) -> Step<'a> {
+        let (unit, node) = (&state.unit, &*self.config.node);
+        if !view.members.claims() || unit.own_candidate(node).is_none() {
+            return Step::None;
+        }
+        let best = view.owners(unit.address).min();
+        let Some((owner, delay_end)) = best else {
+            let is_deaf = view.members.flags().isolated && !view.members.may_be_alone(view.now);
+            return if is_deaf { Step::None } else { Step::Take(None) };
+        };
+        let own = Rank::stated(node, view.members.flags(), state.claim_rank(node));
+        if own.may_take_from(&owner, view.now < delay_end) {
+            return Step::Take(Some((owner, delay_end)));
+        }
+        let is_doubtful = unit.candidate(owner.node).is_none();
+        let is_stated = owner.soft_rules.has(SoftRules::INELIGIBLE);
+        // After the doubt, a node to which a soft rule applies would lose the address again at
+        // once, and move it back and forth.
+        if is_doubtful && !is_stated && own.soft_rules == SoftRules::NONE {
+            return Step::Doubt(owner.node);
+        }
+        if own.may_take_from(&owner, false) {
+            return Step::NotBefore(delay_end);
+        }
+        Step::None
+    }
+
+    /// Returns the position of this node among the candidates that may take a unit from its owner,
+    /// if there is one: the number of better ones in this node's view.
+    ///
+    /// An isolated node does not receive the claims of better candidates, so it does not wait for
+    /// them.
+    fn position(&self, unit: &Unit, owner: Option<PeerRank<'_>>, view: View<'_>) -> usize {
+        let own_candidate = unit.own_candidate(&self.config.node);
+        let Some(candidate) = own_candidate.filter(|_| !view.members.flags().isolated) else {
+            return 0;
+        };
+        let own = Rank::of_candidate(candidate, unit.order(&candidate.node), view.members.flags());
+        let takes_from = |other: Rank<'_>, (owner, _): PeerRank<'_>| {
+            other.node != owner.node && other.may_take_from(&owner, false)
+        };
+        let is_better = |(name, flags): &(&Arc<str>, Option<Flags>)| {
+            let flags = flags.filter(|flags| !(flags.isolated || flags.leaving));
+            let other = unit.candidate(name).zip(flags).map(|(candidate, flags)| {
+                Rank::of_candidate(candidate, unit.order(&candidate.node), flags)
+            });
+            other.is_some_and(|other| {
+                other < own && owner.is_none_or(|owner| takes_from(other, owner))
+            })
+        };
+        view.members.peers().filter(is_better).count()
+    }
+}

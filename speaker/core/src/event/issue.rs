@@ -1,0 +1,267 @@
+//! Issues that SpeakerStatus publishes: why a BGP session is not established, or how it differs
+//! from its BGPPeer; which routes the node does not advertise; which endpoints it does not check.
+//! Plain values, which the BGP driver and the plan create.
+
+use ferrolb_proto::api::{PASSWORD_UNAVAILABLE, SpeakerIssue};
+use ferrolb_proto::bgp::BfdUnavailable;
+use ferrolb_proto::facts::{HEALTH_CHECK_ANNOTATION, PASSWORD_MAX};
+
+use crate::health::prober::ProbeTarget;
+
+/// Type of a Secret that holds a password (core/v1 SecretTypeBasicAuth).
+pub(crate) const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
+/// Key of the password in the Secret's data.
+pub(crate) const PASSWORD_ENTRY: &str = "password";
+
+/// Number of prefixes that a peer may send without causing an issue. gobgpd keeps all received
+/// prefixes in memory: 50,000 take about 40 MB.
+pub const PREFIXES_MAX: u64 = 50_000;
+
+/// Issue of one session. `Display` renders its message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionIssue {
+    /// The peer sent a NOTIFICATION in an established session.
+    #[error(
+        "the router ended the session and has not opened a new one: check its configuration and \
+         its log"
+    )]
+    EndedByRouter,
+    /// This node sent a NOTIFICATION in an established session.
+    #[error(
+        "this node ended the session, because the hold time expired or BFD reported the router as \
+         down: check the network to the router"
+    )]
+    EndedByNode,
+    /// The peer replied to this node's OPEN with a NOTIFICATION.
+    #[error(
+        "the router rejected or ended the session: check that it expects AS {own_asn} from this \
+         node"
+    )]
+    RejectedByRouter {
+        /// The AS in this node's OPEN.
+        own_asn: u32,
+    },
+    /// The first bytes from the peer were not a BGP OPEN.
+    #[error(
+        "the host on port {port} did not send a BGP OPEN: check that spec.peerAddress and \
+         spec.peerPort are those of a BGP router"
+    )]
+    NotBgp {
+        /// The TCP port of the peer.
+        port: u32,
+    },
+    /// This node replied to the peer's OPEN with a NOTIFICATION.
+    #[error(
+        "this node rejected the router's OPEN, or the hold time expired: check that the router's \
+         AS is {peer_asn}, or correct spec.peerASN"
+    )]
+    OpenRejected {
+        /// The AS that the BGPPeer expects of the peer.
+        peer_asn: u32,
+    },
+    /// The peer accepts the TCP connection and sends nothing.
+    #[error(
+        "the router accepts the connection and sends no OPEN: check that it knows this node with \
+         the AS {own_asn} (spec.myASN), and that TTL security is configured at both ends or at \
+         neither"
+    )]
+    NoOpen {
+        /// The AS of this node in the session.
+        own_asn: u32,
+    },
+    /// The TCP connection cannot be established.
+    #[error(
+        "no connection to the router: check the route to it, and that it listens on port {port}{}",
+        if *.password { " with this password" } else { " without a password" }
+    )]
+    NoConnection {
+        /// The TCP port of the peer.
+        port: u32,
+        /// True if the BGPPeer has a password. A connection attempt with a wrong password gets no
+        /// reply either (RFC 2385).
+        password: bool,
+    },
+    /// Another program on this node uses the UDP port of BFD.
+    #[error(
+        "BFD is not up: another program on this node uses UDP port 3784. Stop the BFD of that \
+         program (FRR's bfdd, BIRD)"
+    )]
+    BfdPortInUse,
+    /// No BFD packet was received.
+    #[error(
+        "BFD is not up: no packets from the router. Check that BFD is enabled there, that UDP port \
+         3784 is open, and that no other program on this node uses it (ss -ulnp)"
+    )]
+    BfdNoPackets,
+    /// BFD packets arrive from the peer, but the BFD session does not come up.
+    #[error(
+        "BFD is not up: the router receives no packets from this node. Check that UDP port 3784 is \
+         open there"
+    )]
+    BfdOneWay,
+    /// The peer sends more than [`PREFIXES_MAX`] prefixes. The message omits the exact number,
+    /// because each change of the message is a write to the API.
+    #[error(
+        "the router has sent more than {PREFIXES_MAX} prefixes, which gobgpd keeps in memory and \
+         FerroLB does not use: configure the router to send none (docs/configure/bgp.md)"
+    )]
+    TooManyPrefixes,
+    /// The BGPPeer requires a peer in another AS than this node's, and the peer has this node's AS.
+    #[error(
+        "the router has the AS of this node, {0}: set spec.dynamicASN to internal, or set \
+         spec.peerASN"
+    )]
+    OwnAsn(u32),
+    /// gobgpd rejected the session.
+    #[error(
+        "gobgpd rejected the session: {0}. Change the BGPPeer, or see the log of gobgpd on this \
+         node"
+    )]
+    RejectedByGobgp(Box<str>),
+    /// gobgpd rejected the session's BFD configuration.
+    #[error(
+        "BFD is off: gobgpd rejected it: {0}. Change the BFDProfile, or see the log of gobgpd on \
+         this node"
+    )]
+    BfdRejectedByGobgp(Box<str>),
+    /// gobgpd cannot be used, so no session of this node can be established.
+    #[error("{0}")]
+    GobgpUnavailable(Box<str>),
+    /// `spec.passwordSecret` names a Secret that does not exist or holds no usable password.
+    #[error(
+        "spec.passwordSecret: Secret {secret} {problem}{}",
+        if *.continues { "; until then the session continues with the last password" } else { "" }
+    )]
+    PasswordUnavailable {
+        /// Name of the Secret.
+        secret: Box<str>,
+        /// Why the Secret is unusable.
+        problem: PasswordProblem,
+        /// True if the session continues with the Secret's most recent password.
+        continues: bool,
+    },
+    /// `spec.bfdProfile` cannot be used.
+    #[error("{0}")]
+    BfdProfile(BfdUnavailable),
+}
+
+/// Why a Secret holds no usable password. `Display` renders the rest of a sentence that begins with
+/// the name of the Secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordProblem {
+    /// The Secret does not exist.
+    #[error("does not exist: create it with type {BASIC_AUTH}")]
+    NoSecret,
+    /// The Secret has this type, which is not for passwords.
+    #[error("is of type {0}: delete it, and create it with type {BASIC_AUTH}")]
+    Type(Box<str>),
+    /// The Secret has no entry with the key of a password.
+    #[error("has no entry `{PASSWORD_ENTRY}`: add it")]
+    NoEntry,
+    /// The password is not UTF-8.
+    #[error("has a password that is not UTF-8: write it as UTF-8 text")]
+    NotUtf8,
+    /// The password is longer than [`PASSWORD_MAX`].
+    #[error("has a password that is longer than {PASSWORD_MAX} bytes: write a shorter one")]
+    TooLong,
+    /// The password is empty.
+    #[error("has an empty password: write one into the entry `{PASSWORD_ENTRY}`")]
+    Empty,
+}
+
+/// Issue of the whole node. `Display` renders its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeIssue {
+    /// The node's routes need more than `limit` different sets of attributes, so some prefixes are
+    /// advertised to no router.
+    #[error(
+        "{prefixes} prefixes are not advertised: the BGPAdvertisements result in more than {limit} \
+         different sets of attributes on this node, counted once for all peers that receive the \
+         same. Use the same attributes for more prefixes or more peers"
+    )]
+    TooManyAttributes {
+        /// Number of prefixes that are not advertised.
+        prefixes: usize,
+        /// Maximum number of different sets of attributes on one node.
+        limit: usize,
+    },
+}
+
+impl NodeIssue {
+    /// Returns the reason that identifies the variant in SpeakerStatus.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::TooManyAttributes { .. } => "TooManyAttributes",
+        }
+    }
+
+    /// Returns the issue in the form of SpeakerStatus.
+    #[must_use]
+    pub fn status(&self) -> SpeakerIssue {
+        SpeakerIssue { reason: self.reason().to_owned(), message: self.to_string() }
+    }
+}
+
+/// Endpoints that this node does not check although their Services request it. `Display` renders
+/// the text in SpeakerStatus.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UncheckedEndpoints {
+    /// The flag `--health-checks` is off.
+    #[error(
+        "no endpoint is checked: --health-checks is off. Set it to node, or remove the annotation \
+         {HEALTH_CHECK_ANNOTATION} from the Services"
+    )]
+    Off,
+    /// Health checks may not connect to the addresses of these endpoints.
+    #[error(
+        "{count} endpoints are not checked, the first is {first}: it is neither an InternalIP of \
+         Node {node} nor in its spec.podCIDRs, or it is an address of another Node or of the API \
+         server. If pods of this node have such addresses, add their range to --health-checks"
+    )]
+    Disallowed {
+        /// Number of endpoints that are not checked.
+        count: usize,
+        /// The first endpoint that is not checked, as an example.
+        first: ProbeTarget,
+        /// Name of this node.
+        node: Box<str>,
+    },
+}
+
+impl SessionIssue {
+    /// Returns the reason that identifies the variant in SpeakerStatus.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::EndedByRouter => "EndedByRouter",
+            Self::EndedByNode => "EndedByNode",
+            Self::RejectedByRouter { .. } => "RejectedByRouter",
+            Self::NotBgp { .. } => "NotBGP",
+            Self::OpenRejected { .. } => "OpenRejected",
+            Self::NoOpen { .. } => "NoOpen",
+            Self::NoConnection { .. } => "NoConnection",
+            Self::BfdPortInUse => "BFDPortInUse",
+            Self::BfdNoPackets => "BFDNoPackets",
+            Self::BfdOneWay => "BFDOneWay",
+            Self::TooManyPrefixes => "TooManyPrefixes",
+            Self::OwnAsn(_) => "OwnASN",
+            Self::RejectedByGobgp(_) => "RejectedByGoBGP",
+            Self::BfdRejectedByGobgp(_) => "BFDRejectedByGoBGP",
+            Self::GobgpUnavailable(_) => "GoBGPUnavailable",
+            Self::PasswordUnavailable { .. } => PASSWORD_UNAVAILABLE,
+            Self::BfdProfile(BfdUnavailable::MultiHop) => "Unsupported",
+            Self::BfdProfile(BfdUnavailable::Unknown(_)) => "UnknownBFDProfile",
+            Self::BfdProfile(BfdUnavailable::Profile { .. }) => "BadBFDProfile",
+        }
+    }
+
+    /// Returns the issue in the form of SpeakerStatus.
+    #[must_use]
+    pub fn status(&self) -> SpeakerIssue {
+        SpeakerIssue { reason: self.reason().to_owned(), message: self.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
