@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use ferrolb_controller_core::event::Event;
 use ferrolb_controller_core::state::Outlook;
-use ferrolb_proto::bgp::Prefix;
+use ferrolb_core::bgp::Prefix;
+use ferrolb_core::store::Change;
 use ferrolb_proto::facts::{DrainReason, Node};
-use ferrolb_proto::store::Change;
 use serde::Serialize;
 
 use crate::plan::Prediction;

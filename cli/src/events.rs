@@ -2,12 +2,12 @@
 
 use ferrolb_controller_core::event::{Event, Leadership};
 use ferrolb_controller_core::state::{Config, State};
+use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::facts::{
     EndpointSliceObject, NamespaceObject, NodeObject, Service, ServiceObject,
 };
-use ferrolb_proto::store::Change;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

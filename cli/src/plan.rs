@@ -14,8 +14,8 @@ pub use effect::Effect;
 use ferrolb_controller_core::event::Event;
 use ferrolb_controller_core::simulation::Simulation;
 use ferrolb_controller_core::state::{Outlook, State};
+use ferrolb_core::store::Change;
 use ferrolb_proto::api::CustomResourceKind;
-use ferrolb_proto::store::Change;
 
 use crate::events::NOW;
 

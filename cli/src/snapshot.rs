@@ -4,12 +4,12 @@
 use anyhow::{Context as _, Result, bail};
 use ferrolb_controller_core::event::Event;
 use ferrolb_controller_core::state::{Config, State};
+use ferrolb_core::store::Change;
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::facts::{
     ADDRESS_MEMORY_SELECTOR, AddressMemoryObject, EndpointSliceObject, Key, NamespaceObject,
     NodeObject, PODS_SELECTOR, PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,
 };
-use ferrolb_proto::store::Change;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ListParams, Request};

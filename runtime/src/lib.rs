@@ -15,7 +15,7 @@
 //! - [`reach`]: whether a host replies to TCP.
 //! - [`refusal`]: explanations of status writes that the API server refuses.
 //! - [`watch`]: sends the changes of a Kubernetes watch, as a few kinds of
-//!   [`Change`](ferrolb_proto::store::Change), to the program's own event queue.
+//!   [`Change`](ferrolb_core::store::Change), to the program's own event queue.
 //!
 //! A program's `main` puts these together in this order:
 //!

@@ -23,8 +23,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::facts::Key;
-use ferrolb_proto::store::Change;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;

@@ -29,9 +29,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{Service, ServiceObject};
-use ferrolb_proto::store::Change;
 use ferrolb_runtime::watch::{EVENT_QUEUE_MAX, Watch};
 use ferrolb_runtime::watchdog::Watchdog;
 use futures::stream::{self, Stream, StreamExt};

@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
 use ferrolb_controller_core::node_failure::evidence::Evidence;
+use ferrolb_core::Machine;
+use ferrolb_core::node_failure::WATCHED_NODES;
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
 use ferrolb_proto::facts::{Speaker, SpeakerInterface};
-use ferrolb_proto::node_failure::WATCHED_NODES;
 use ferrolb_proto::wire::hello::{
     Body, ClaimSetSummary, Flags, Frame, HelloKey, HelloKeyRing, KEY_LENGTH, NodeWatch,
 };
-use ferrolb_proto::{Instant, Machine};
 use ferrolb_speaker_core::node_failure::ring;
 use ferrolb_speaker_core::node_failure::watcher::{Watcher, WatcherInput, WatcherOutput};
 

@@ -1,12 +1,13 @@
 //! The real claim machine of one process. A deliberate defect of its inputs or outputs can be
 //! added, to verify that the checker detects the defect.
 
-use ferrolb_proto::election::{Candidate, Unit};
+use ferrolb_core::Machine;
+use ferrolb_core::election::{Candidate, Unit};
+use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{
     ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimRank, ClaimSetSummary, Frame, Stretch,
 };
-use ferrolb_proto::{Instant, Machine};
 use ferrolb_speaker_core::claim::{
     ClaimConfig, ClaimCounters, ClaimMachine, Input, LISTEN_PHASE, Output,
 };

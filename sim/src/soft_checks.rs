@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use ferrolb_core::rate::Doubling;
 use ferrolb_proto::Instant;
-use ferrolb_proto::rate::Doubling;
 use ferrolb_proto::wire::hello::{Body, Flags, Frame, Stretch};
 use ferrolb_speaker_core::claim::DOUBT_LIFETIME;
 

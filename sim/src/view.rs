@@ -1,7 +1,7 @@
 //! State of the API about the units, as each node has received it. Nodes receive changes at
 //! different times, so the views of two nodes may differ.
 
-use ferrolb_proto::election::{Candidate, Unit};
+use ferrolb_core::election::{Candidate, Unit};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;

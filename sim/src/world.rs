@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::election::Unit;
 use ferrolb_proto::Instant;
-use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
 use ferrolb_speaker_core::claim::{ClaimConfig, Input, LISTEN_PHASE};

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use ferrolb_proto::Machine;
+use ferrolb_core::Machine;
 use ferrolb_proto::wire::hello::{Body, Frame, NodeWatch};
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::reach;

@@ -15,10 +15,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::rate::TokenBucket;
 use ferrolb_proto::api::{
     CustomResourceKind, GROUP, SpeakerStatusObject, SpeakerStatusStatus, VERSION, resource,
 };
-use ferrolb_proto::rate::TokenBucket;
 use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::log_once::LogOnce;

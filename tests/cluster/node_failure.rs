@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ferrolb_core::election::order;
 use ferrolb_lab::topology::{CLIENT, Host};
 use ferrolb_lab::{Lab, Options, ProbeReport, wait};
-use ferrolb_proto::election::order;
 use ferrolb_speaker_core::claim::LISTEN_PHASE;
 use serde_json::json;
 

@@ -7,8 +7,9 @@ use std::process::Command;
 use crate::tree::{assert_none, files, root};
 
 /// The pure crates, and their folders.
-const PURE: [(&str, &str); 3] = [
+const PURE: [(&str, &str); 4] = [
     ("ferrolb-proto", "proto"),
+    ("ferrolb-core", "core"),
     ("ferrolb-controller-core", "controller/core"),
     ("ferrolb-speaker-core", "speaker/core"),
 ];
@@ -63,23 +64,50 @@ fn crates_have_only_allowed_dependencies() {
     let crates = [
         ("ferrolb-proto", vec![]),
         ("gobgp-proto", vec![]),
-        ("ferrolb-controller-core", vec!["ferrolb-proto"]),
-        ("ferrolb-speaker-core", vec!["ferrolb-proto"]),
-        ("ferrolb-runtime", vec!["ferrolb-proto"]),
-        ("ferrolb-controller", vec!["ferrolb-controller-core", "ferrolb-proto", "ferrolb-runtime"]),
+        ("ferrolb-core", vec!["ferrolb-proto"]),
+        ("ferrolb-controller-core", vec!["ferrolb-core", "ferrolb-proto"]),
+        ("ferrolb-speaker-core", vec!["ferrolb-core", "ferrolb-proto"]),
+        ("ferrolb-runtime", vec!["ferrolb-core", "ferrolb-proto"]),
+        (
+            "ferrolb-controller",
+            vec!["ferrolb-controller-core", "ferrolb-core", "ferrolb-proto", "ferrolb-runtime"],
+        ),
         (
             "ferrolb-speaker",
-            vec!["ferrolb-speaker-core", "ferrolb-proto", "ferrolb-runtime", "gobgp-proto"],
+            vec![
+                "ferrolb-core",
+                "ferrolb-proto",
+                "ferrolb-runtime",
+                "ferrolb-speaker-core",
+                "gobgp-proto",
+            ],
         ),
-        ("ferrolb-cli", vec!["ferrolb-controller-core", "ferrolb-proto"]),
-        ("ferrolb-sim", vec!["ferrolb-controller-core", "ferrolb-proto", "ferrolb-speaker-core"]),
-        ("ferrolb-lab", vec!["ferrolb-controller-core", "ferrolb-lab-launcher", "ferrolb-proto"]),
+        ("ferrolb-cli", vec!["ferrolb-controller-core", "ferrolb-core", "ferrolb-proto"]),
+        (
+            "ferrolb-sim",
+            vec![
+                "ferrolb-controller-core",
+                "ferrolb-core",
+                "ferrolb-proto",
+                "ferrolb-speaker-core",
+            ],
+        ),
+        (
+            "ferrolb-lab",
+            vec![
+                "ferrolb-controller-core",
+                "ferrolb-core",
+                "ferrolb-lab-launcher",
+                "ferrolb-proto",
+            ],
+        ),
         ("ferrolb-lab-launcher", vec![]),
         ("ferrolb-markdown", vec![]),
         (
             "ferrolb-tests",
             vec![
                 "ferrolb-controller-core",
+                "ferrolb-core",
                 "ferrolb-lab",
                 "ferrolb-lab-launcher",
                 "ferrolb-markdown",

@@ -151,7 +151,9 @@ fn pages_use_the_terms_of_the_glossary() {
 #[test]
 fn messages_use_the_terms_of_the_glossary() {
     let is_component = |path: &str| {
-        ["proto/", "runtime/", "controller/", "speaker/"].iter().any(|part| path.starts_with(part))
+        ["proto/", "core/", "runtime/", "controller/", "speaker/"]
+            .iter()
+            .any(|part| path.starts_with(part))
             && path.contains("/src/")
             && !path.contains("/tests")
     };

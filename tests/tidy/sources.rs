@@ -9,7 +9,7 @@ const FILE_LINES_MAX: usize = 500;
 /// Module names that describe no content.
 const FORBIDDEN_NAMES: [&str; 6] = ["common", "core", "helper", "helpers", "misc", "utils"];
 /// Folders of crates that may have such a name.
-const CORES: [&str; 2] = ["controller/core/", "speaker/core/"];
+const CORES: [&str; 3] = ["core/", "controller/core/", "speaker/core/"];
 
 fn rust_files() -> Vec<TextFile> {
     files(&[".rs"])

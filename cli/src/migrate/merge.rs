@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use ferrolb_controller_core::event::Event;
 use ferrolb_controller_core::state::{Config, Names};
+use ferrolb_core::store::Change;
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::range::AddressSet;
-use ferrolb_proto::store::Change;
 use serde_json::{Value, json};
 
 use super::shell::file;

@@ -21,9 +21,9 @@ use clap::Parser;
 use ferrolb_controller_core::event::{Event, Leadership};
 use ferrolb_controller_core::node_failure::failures::MarkScope;
 use ferrolb_controller_core::state::{Config, Names, State};
+use ferrolb_core::store::Change;
 use ferrolb_proto::facts::{Key, Pool, Service};
 use ferrolb_proto::range::Family;
-use ferrolb_proto::store::Change;
 use ferrolb_proto::{Instant, api};
 
 /// The number of addresses that a round of the short series assigns from each pool: a /28 has 14

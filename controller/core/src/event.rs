@@ -1,12 +1,12 @@
 //! All inputs of the controller's state, as one enum of plain values. The watches, the drivers and
 //! the main loop create events, and [`crate::state`] alone handles them.
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{
     AddressMemory, BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key,
     L2Advertisement, Namespace, Node, Pod, Pool, Service, Speaker,
 };
-use ferrolb_proto::store::Change;
 
 use crate::desired::Target;
 use crate::node_failure::failures::ActionResult;

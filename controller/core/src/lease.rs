@@ -21,7 +21,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ferrolb_proto::{Instant, Machine};
+use ferrolb_core::Machine;
+use ferrolb_proto::Instant;
 
 /// Longest time for which a stopping replica tries to release the lease. If that fails, the other
 /// replicas must wait until the lease expires.

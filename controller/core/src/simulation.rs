@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{AssignedAddress, Key, Service, ServiceCondition, ServiceConditionType};
-use ferrolb_proto::store::Change;
 
 use super::desired::{Condition, IngressChange, ServiceStatus, Status, Write};
 use super::event::{Event, Outcome};

@@ -44,11 +44,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::store::Change;
+use ferrolb_core::store::Store;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{AddressMemory, Key, Node, Pod, RunningSpeakers, Service, Speaker};
 use ferrolb_proto::range::AddressRange;
-use ferrolb_proto::store::Change;
-use ferrolb_proto::store::Store;
 
 use crate::desired::{MetricValues, PoolMetricValues, Status, Target, Usage, Write};
 use crate::event::{Event, Outcome};

@@ -9,7 +9,7 @@ use ferrolb_controller_core::event::{Event, Leadership};
 use ferrolb_controller_core::lease::{
     LeaderLease as LeaseMachine, LeaseConfig, LeaseInput, LeaseOutput, LeaseRecord, LeaseWrite,
 };
-use ferrolb_proto::Machine;
+use ferrolb_core::Machine;
 use ferrolb_proto::api::LEASE;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::log_once::LogOnce;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_controller_core::desired::Notice;
+use ferrolb_core::rate::TokenBucket;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Key;
-use ferrolb_proto::rate::TokenBucket;
 use ferrolb_runtime::clock::Clock;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;

@@ -10,6 +10,7 @@ use super::ObservedStatus;
 use super::selectors::{any_matches, decode as read_selectors};
 use crate::api::{self, BGPPeerSpec, DynamicAsn};
 use crate::duration::parse_go_seconds;
+use crate::range::Family;
 
 /// The default hold time, which RFC 4271 section 10 suggests.
 const HOLD_TIME: Duration = Duration::from_secs(90);
@@ -176,6 +177,30 @@ pub struct SessionParameters {
     pub ttl_security_hops: Option<u8>,
     /// `spec.dualStackAddressFamily`.
     pub dual_stack: bool,
+}
+
+impl SessionParameters {
+    /// Returns the AS number that the router receives in the node's OPEN message.
+    #[must_use]
+    pub fn own_asn(&self) -> u32 {
+        self.local_asn.unwrap_or(self.my_asn)
+    }
+
+    /// Returns whether the router is in the nodes' own AS (RFC 4271 section 1.1).
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.peer_asn == PeerAsn::Number(self.own_asn())
+    }
+
+    /// Returns whether the session carries prefixes of a family: the family of its own address, and
+    /// both families if the BGPPeer requests it or the session is unnumbered.
+    #[must_use]
+    pub fn carries_family(&self, family: Family) -> bool {
+        match &self.location {
+            PeerLocation::Address(address) => self.dual_stack || Family::of(*address) == family,
+            PeerLocation::Interface(_) => true,
+        }
+    }
 }
 
 /// The fact of a BGPPeer.

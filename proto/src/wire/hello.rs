@@ -111,8 +111,8 @@ pub enum Body {
         /// Facts about the frames between the sender and the segment.
         report: PathReport,
     },
-    /// Message between a speaker that watches a node and the speaker of that node
-    /// ([`crate::node_failure`]). Only by the second path.
+    /// Message between a speaker that watches a node and the speaker of that node. Only by the
+    /// second path.
     NodeWatch(NodeWatch),
 }
 

@@ -9,8 +9,9 @@ use ferrolb_controller_core::node_failure::evidence::Evidence;
 use ferrolb_controller_core::node_failure::failures::{
     ActionKind, ActionResult, Failures, FailuresInput, FailuresOutput, NodeAction,
 };
+use ferrolb_core::Machine;
+use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Speaker;
-use ferrolb_proto::{Instant, Machine};
 
 use super::Defect;
 use super::queue::Event;

@@ -14,10 +14,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::Machine;
+use ferrolb_core::node_failure::WATCHED_NODES;
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
 use ferrolb_proto::facts::{Speaker, SpeakerInterface};
-use ferrolb_proto::node_failure::WATCHED_NODES;
-use ferrolb_proto::{Instant, Machine};
 use ferrolb_speaker_core::node_failure::watcher::{
     CHALLENGE_INTERVAL, Watcher, WatcherInput, WatcherOutput,
 };

@@ -15,13 +15,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
-use ferrolb_proto::election::{Candidate, Unit, order};
+use ferrolb_core::Machine;
+use ferrolb_core::election::{Candidate, Unit, order};
+use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{
     ADDRESSES_PER_FRAME_MAX, Body, Claim, ClaimRank, ClaimSetSummary, Flags, Frame, HelloKey,
     KEY_LENGTH, Stretch,
 };
-use ferrolb_proto::{Instant, Machine};
 use ferrolb_speaker_core::claim::{ClaimConfig, ClaimMachine, Input, Output};
 
 /// Number of units.

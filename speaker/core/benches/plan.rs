@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant as WallClock};
 
 use clap::Parser;
+use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BgpAdvertisementObject, BgpPeerObject, IpMode, L2AdvertisementObject};
 use ferrolb_proto::facts::{
@@ -23,7 +24,6 @@ use ferrolb_proto::facts::{
     L2Advertisement, Node, Pool, Service, TrafficPolicy,
 };
 use ferrolb_proto::range::Family;
-use ferrolb_proto::store::Change;
 use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
 use ferrolb_speaker_core::event::{Event, Link};
 use ferrolb_speaker_core::health::prober::CheckDefaults;

@@ -10,10 +10,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ferrolb_speaker_core::claim::{ClaimConfig, ClaimMachine, Input, NodeState, Output};
-use ferrolb_proto::election::{Candidate, Unit};
+use ferrolb_core::election::{Candidate, Unit};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Frame, HelloKey, HelloKeyRing};
-use ferrolb_proto::{Instant, Machine};
+use ferrolb_core::Machine;
+use ferrolb_proto::Instant;
 use libfuzzer_sys::fuzz_target;
 
 static KEY: LazyLock<HelloKey> = LazyLock::new(|| HelloKey::new([7; 32]));

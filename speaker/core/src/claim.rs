@@ -44,9 +44,10 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ferrolb_proto::shared_map::SharedMap;
+use ferrolb_core::Machine;
+use ferrolb_core::shared_map::SharedMap;
+use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::{Instant, Machine};
 
 use claim_sets::ClaimSets;
 use ownership::{Ownership, View};

@@ -9,6 +9,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use ferrolb_core::shared_map::SharedMap;
+use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{SUBNETS_MAX, WatchedNode};
 use ferrolb_proto::facts::{
@@ -16,8 +18,6 @@ use ferrolb_proto::facts::{
     Pool, Service,
 };
 use ferrolb_proto::range::{AddressRange, Family};
-use ferrolb_proto::shared_map::SharedMap;
-use ferrolb_proto::store::Change;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 

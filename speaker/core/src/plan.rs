@@ -19,13 +19,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use ferrolb_core::announce::every_node_is_excluded;
+use ferrolb_core::shared_map::SharedMap;
 use ferrolb_proto::Instant;
-use ferrolb_proto::announce::every_node_is_excluded;
 use ferrolb_proto::api::{
     InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, SpeakerStatusStatus,
 };
 use ferrolb_proto::range::AddressRange;
-use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
 

@@ -28,13 +28,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::rate::Doubling;
+use ferrolb_core::store::Change;
+use ferrolb_core::store::Store;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::WatchedNode;
 use ferrolb_proto::facts::{Key, Keyed, L2Advertisement, Node, Pool, PoolProblem};
 use ferrolb_proto::range::AddressRange;
-use ferrolb_proto::rate::Doubling;
-use ferrolb_proto::store::Change;
-use ferrolb_proto::store::Store;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use regex::Regex;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ferrolb_proto::bgp::Prefix;
+use ferrolb_core::bgp::Prefix;
 use ferrolb_proto::facts::PeerLocation;
 use ferrolb_proto::range::Family;
 use ferrolb_speaker_core::plan::BgpIdentity;

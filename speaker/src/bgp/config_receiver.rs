@@ -56,7 +56,7 @@ impl ConfigReceiver {
 mod tests {
     use std::sync::Arc;
 
-    use ferrolb_proto::bgp::Prefix;
+    use ferrolb_core::bgp::Prefix;
     use futures::FutureExt;
 
     use super::*;

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::{Prefix, RouteClass, Routes};
+use ferrolb_core::bgp::{Prefix, RouteClass, Routes};
+use ferrolb_core::shared_map::{Difference, SharedMap};
 use ferrolb_proto::facts::PeerLocation;
 use ferrolb_proto::range::Family;
-use ferrolb_proto::shared_map::{Difference, SharedMap};
 use ferrolb_speaker_core::plan::{BgpConfig, BgpIdentity, RouteReceivers, export_groups};
 
 use super::content_hash::ContentHash;

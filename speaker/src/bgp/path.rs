@@ -1,6 +1,6 @@
 //! Conversion of paths to gobgpd's API, and of destinations from it. Pure.
 
-use ferrolb_proto::bgp::Prefix;
+use ferrolb_core::bgp::Prefix;
 use ferrolb_proto::range::Family;
 use gobgp_proto as api;
 use gobgp_proto::attribute::Attr;

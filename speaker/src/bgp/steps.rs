@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::Prefix;
+use ferrolb_core::bgp::Prefix;
 use ferrolb_proto::facts::PeerLocation;
 use ferrolb_speaker_core::plan::BgpIdentity;
 use gobgp_proto as api;

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ferrolb_core::Machine;
+use ferrolb_proto::Instant;
 use ferrolb_proto::facts::CheckKind;
-use ferrolb_proto::{Instant, Machine};
 use ferrolb_runtime::clock::Clock;
 use ferrolb_speaker_core::event::Event;
 use ferrolb_speaker_core::health::prober::{

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use ferrolb_proto::{Instant, Machine};
+use ferrolb_core::Machine;
+use ferrolb_proto::Instant;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_speaker_core::event::Event;
 use ferrolb_speaker_core::health::kube_proxy::{

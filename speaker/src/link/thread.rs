@@ -18,12 +18,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use ferrolb_proto::election::Unit;
+use ferrolb_core::Machine;
+use ferrolb_core::election::Unit;
+use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::arp::{self, Arp, Operation};
 use ferrolb_proto::wire::hello::{self, Frame, HelloKeyRing};
 use ferrolb_proto::wire::ndp::{self, Ndp, NdpKind};
-use ferrolb_proto::{Instant, Machine};
 use ferrolb_runtime::clock::Clock;
 use ferrolb_speaker_core::claim::{ClaimMachine, Input, Output};
 use ferrolb_speaker_core::plan::{LinkConfig, Units};

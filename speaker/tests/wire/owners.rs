@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::election::order;
+use ferrolb_core::election::order;
 use ferrolb_proto::wire::{arp, hello};
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::watchdog::Watchdog;

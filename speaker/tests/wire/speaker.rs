@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::election::{Candidate, Unit, order};
+use ferrolb_core::election::{Candidate, Unit, order};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
 use ferrolb_runtime::clock::Clock;

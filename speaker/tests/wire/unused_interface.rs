@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::election::order;
+use ferrolb_core::election::order;
 use ferrolb_speaker::link::{ClaimSettings, LinkSet};
 use ferrolb_speaker::metrics::Metrics;
 use ferrolb_speaker_core::event::Event;

@@ -9,12 +9,13 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     (
         "store, shared_map, time, random",
         &[
-            "proto/src/store",
-            "proto/src/shared_map",
+            "core/src/store",
+            "core/src/shared_map",
             "proto/src/time",
-            "proto/src/random",
+            "core/src/random",
             "proto/src/lib",
-            "proto/src/rate",
+            "core/src/lib",
+            "core/src/rate",
         ],
     ),
     (
@@ -82,7 +83,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ),
     (
         "eligibility, announcement, election",
-        &["proto/src/eligibility", "proto/src/announce", "proto/src/election"],
+        &["core/src/eligibility", "core/src/announce", "core/src/election"],
     ),
     (
         "claim: second path",
@@ -123,7 +124,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ("frames: ARP and NDP", &["proto/src/wire"]),
     (
         "node failure: machines",
-        &["speaker/core/src/node_failure", "controller/core/src/node_failure"],
+        &["core/src/node_failure", "speaker/core/src/node_failure", "controller/core/src/node_failure"],
     ),
     ("node failure in the speaker", &["speaker/src/node_watch"]),
     (
@@ -150,7 +151,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
             "speaker/core/src/plan/tests/data_path",
         ],
     ),
-    ("BGP pure", &["proto/src/bgp"]),
+    ("BGP pure", &["core/src/bgp"]),
     ("BGP plan", &["speaker/core/src/plan/bgp", "speaker/core/src/plan/tests/routes"]),
     ("BGP gobgp driver", &["speaker/src/bgp"]),
     (
@@ -195,7 +196,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ("speaker status writing", &["speaker/src/status"]),
     ("speaker metrics", &["speaker/src/metrics"]),
     ("plan of layer 2, memo", &["speaker/core/src/plan", "speaker/core/benches"]),
-    ("state and events of the speaker", &["speaker/core/src/state", "speaker/core/src/event"]),
+    ("state and events of the speaker", &["speaker/core/src/state", "speaker/core/src/event", "speaker/core/src/lib"]),
     (
         "speaker main loop, flags",
         &[

@@ -15,8 +15,8 @@ use source::Source;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Folders of the products' crates.
-const CRATES: [&str; 6] =
-    ["proto", "controller/core", "controller", "speaker/core", "speaker", "runtime"];
+const CRATES: [&str; 7] =
+    ["proto", "core", "controller/core", "controller", "speaker/core", "speaker", "runtime"];
 /// Number of types with the most methods that are printed.
 const LARGEST_TYPES: usize = 8;
 

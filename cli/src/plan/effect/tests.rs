@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ferrolb_proto::bgp::Prefix;
+use ferrolb_core::bgp::Prefix;
 
 use super::*;
 use crate::plan::Changes;

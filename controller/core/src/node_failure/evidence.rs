@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ferrolb_core::node_failure::WATCHED_NODES;
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
 use ferrolb_proto::facts::{Speaker, unconfirmed};
-use ferrolb_proto::node_failure::WATCHED_NODES;
 
 /// Number of speakers that must report a node as silent.
 pub const REPORTS_MIN: usize = 2;

@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::str::FromStr;
 use std::time::Duration;
 
-use ferrolb_proto::{Instant, Machine};
+use ferrolb_core::Machine;
+use ferrolb_proto::Instant;
 
 use super::evidence::{Confirmation, Evidence};
 

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use ferrolb_core::store::{Change, Store};
 use ferrolb_proto::Instant;
 use ferrolb_proto::api;
 use ferrolb_proto::facts::{AddressMemory, RememberedAddresses};
-use ferrolb_proto::store::{Change, Store};
 
 use super::State;
 use crate::desired::{Status, Target};

@@ -26,9 +26,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ferrolb_proto::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
-use ferrolb_proto::bgp::RouteInput;
-use ferrolb_proto::eligibility::EligibleEndpoints;
+use ferrolb_core::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
+use ferrolb_core::bgp::RouteInput;
+use ferrolb_core::eligibility::EligibleEndpoints;
 use ferrolb_proto::facts::{Key, Service, ServiceConditionType};
 use ferrolb_proto::{Instant, api};
 

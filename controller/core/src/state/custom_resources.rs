@@ -7,14 +7,14 @@
 
 use std::collections::BTreeMap;
 
+use ferrolb_core::store::Change;
+use ferrolb_core::store::Store;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, L2Advertisement, Pool, Speaker,
 };
 use ferrolb_proto::range::{AddressRange, Family};
-use ferrolb_proto::store::Change;
-use ferrolb_proto::store::Store;
 
 use super::pools::AnnouncingSubnets;
 use super::write_queue::WriteQueue;

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ferrolb_core::Machine as _;
+use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{Key, Speaker};
-use ferrolb_proto::{Instant, Machine as _};
 
 use super::State;
 use super::messages::node::NodeMessage;

@@ -4,9 +4,9 @@
 //! A change that can affect every Service only sets a flag. At the end of the pass, the state then
 //! decides all Services once.
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::facts::{BgpPeer, Key, Namespace, Node, Pool, Service, Speaker};
-use ferrolb_proto::store::Change;
 
 use super::alloc::AddressUser;
 use super::{Names, State};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ferrolb_proto::bgp::{Prefix, RouteTable};
+use ferrolb_core::bgp::{Prefix, RouteTable};
 use ferrolb_proto::facts::Key;
 
 use super::State;

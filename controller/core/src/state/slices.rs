@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::facts::{
     API_SERVERS_MAX, Endpoint, EndpointSlice, Key, api_server, is_api_server,
 };
-use ferrolb_proto::store::Change;
 
 /// An EndpointSlice that has endpoints.
 #[derive(Debug)]

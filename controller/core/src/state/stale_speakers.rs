@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::facts::{Pod, RunningSpeakers, stale_speakers};
-use ferrolb_proto::store::Change;
 
 use super::State;
 use super::alloc::AddressUser;

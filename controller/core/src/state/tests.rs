@@ -20,13 +20,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::api::{CustomResourceKind, IpMode};
 use ferrolb_proto::facts::{
     AddressMemory, AssignedAddress, EndpointSlice, Key, L2Advertisement, Namespace, Node, Pool,
     Service, ServiceCondition, ServiceConditionType, Speaker,
 };
 use ferrolb_proto::range::Family;
-use ferrolb_proto::store::Change;
 use ferrolb_proto::{Instant, api};
 
 use super::custom_resources::StatusResource as _;

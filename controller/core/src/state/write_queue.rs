@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use ferrolb_core::rate::Doubling;
 use ferrolb_proto::Instant;
-use ferrolb_proto::rate::Doubling;
 
 use super::{ADDRESS_MEMORY_INTERVAL, RESOURCE_STATUS_INTERVAL};
 use crate::desired::{Status, Target, Write};

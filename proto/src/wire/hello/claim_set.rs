@@ -20,7 +20,7 @@ pub struct Claim {
 /// owner computes it from its own view of the Kubernetes API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClaimRank {
-    /// Soft rules, as [`SoftRules::bits`](crate::election::SoftRules::bits).
+    /// Soft rules, as `SoftRules::bits` of the election gives them.
     pub soft_rules: u8,
     /// Preference; more is better.
     pub preference: u16,

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ferrolb_core::election::Unit;
 use ferrolb_proto::Instant;
-use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, Frame};
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::election::Unit;
+use ferrolb_core::election::Unit;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::Frame;
 

@@ -24,8 +24,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ferrolb_core::random::Random;
 use ferrolb_proto::Instant;
-use ferrolb_proto::random::Random;
 use ferrolb_proto::wire::Mac;
 
 use super::{ClaimConfig, ClaimCounters, Output};

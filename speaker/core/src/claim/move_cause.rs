@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::election::{Rank, SoftRules};
+use ferrolb_core::election::{Rank, SoftRules};
 
 /// Move of an address to another node, as one of the two nodes reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -36,10 +36,10 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use ferrolb_core::election::Rank;
+use ferrolb_core::random::Random;
+use ferrolb_core::shared_map::SharedMap;
 use ferrolb_proto::Instant;
-use ferrolb_proto::election::Rank;
-use ferrolb_proto::random::Random;
-use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::ClaimRank;
 

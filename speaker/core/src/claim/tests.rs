@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ferrolb_proto::election::Unit;
-use ferrolb_proto::election::{Candidate, order};
+use ferrolb_core::election::Unit;
+use ferrolb_core::election::{Candidate, order};
 use ferrolb_proto::wire::hello::Frame;
 use ferrolb_proto::wire::hello::{
     Body, Claim, ClaimRank, ClaimSetSummary, Flags, HelloDecodeError, HelloKey, HelloKeyRing,

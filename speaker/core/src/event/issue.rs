@@ -2,8 +2,8 @@
 //! from its BGPPeer; which routes the node does not advertise; which endpoints it does not check.
 //! Plain values, which the BGP driver and the plan create.
 
+use ferrolb_core::bgp::BfdUnavailable;
 use ferrolb_proto::api::{PASSWORD_UNAVAILABLE, SpeakerIssue};
-use ferrolb_proto::bgp::BfdUnavailable;
 use ferrolb_proto::facts::{HEALTH_CHECK_ANNOTATION, PASSWORD_MAX};
 
 use crate::health::prober::ProbeTarget;

@@ -19,9 +19,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ferrolb_core::Machine;
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::KubeProxyState;
 use ferrolb_proto::range::Family;
-use ferrolb_proto::{Instant, Machine};
 
 pub use rule_updates::RuleUpdates;
 

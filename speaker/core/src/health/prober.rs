@@ -16,9 +16,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::Machine;
+use ferrolb_core::shared_map::{Difference, SharedMap};
+use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{CheckKind, HealthCheck, Key};
-use ferrolb_proto::shared_map::{Difference, SharedMap};
-use ferrolb_proto::{Instant, Machine};
 
 use super::hysteresis::Hysteresis;
 use capacity::ServiceCapacities;

@@ -15,10 +15,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::Machine;
+use ferrolb_core::node_failure::WATCHED_NODES;
+use ferrolb_core::random::Random;
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
-use ferrolb_proto::node_failure::WATCHED_NODES;
-use ferrolb_proto::random::Random;
-use ferrolb_proto::{Instant, Machine};
 
 /// Interval between two challenges to a node that replies.
 pub const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);

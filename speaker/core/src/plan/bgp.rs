@@ -6,8 +6,8 @@ mod export_groups;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use ferrolb_core::bgp::{BgpAdvertisements, RouteInput, Sessions, sessions};
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, KubeProxyState};
-use ferrolb_proto::bgp::{BgpAdvertisements, RouteInput, Sessions, sessions};
 use ferrolb_proto::facts::{BgpPeer, Node, PeerLocation, SessionParameters};
 
 use super::Memo;

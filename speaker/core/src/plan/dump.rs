@@ -1,6 +1,6 @@
 //! Dump of the desired configuration as JSON, for `/state`. Pure.
 
-use ferrolb_proto::election::Unit;
+use ferrolb_core::election::Unit;
 use serde_json::{Value, json};
 
 use super::{Desired, LinkPlan, Memo, with_addresses};

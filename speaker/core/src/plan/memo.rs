@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ferrolb_core::bgp::RouteTable;
 use ferrolb_proto::api::SpeakerStatusStatus;
-use ferrolb_proto::bgp::RouteTable;
 use ferrolb_proto::range::Family;
 
 use super::bgp::BgpInput;

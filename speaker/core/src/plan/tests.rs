@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ferrolb_core::election::Unit;
+use ferrolb_core::election::{Candidate, order};
+use ferrolb_core::shared_map::SharedMap;
+use ferrolb_core::store::Change;
 use ferrolb_proto::api::{self, IpMode};
-use ferrolb_proto::election::Unit;
-use ferrolb_proto::election::{Candidate, order};
 use ferrolb_proto::facts::{
     AssignedAddress, Endpoint, EndpointSlice, Key, L2Advertisement, Node, Pool, PoolProblem,
     Service, TrafficPolicy,
 };
 use ferrolb_proto::range::Family;
-use ferrolb_proto::shared_map::SharedMap;
-use ferrolb_proto::store::Change;
 use ferrolb_proto::wire::hello::{ClaimRank, HelloKey, KEY_LENGTH};
 use regex::Regex;
 use serde_json::json;

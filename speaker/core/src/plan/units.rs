@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::announce::{
+use ferrolb_core::announce::{
     ClusterView, Interface, Layer2Address, SelectedInterface, ServiceView,
 };
-use ferrolb_proto::election::{Candidate, Rank, Unit};
-use ferrolb_proto::eligibility::{Ineligible, Serving, serving};
+use ferrolb_core::election::{Candidate, Rank, Unit};
+use ferrolb_core::eligibility::{Ineligible, Serving, serving};
+use ferrolb_core::shared_map::SharedMap;
 use ferrolb_proto::facts::{Key, L2Advertisement};
 use ferrolb_proto::range::Family;
-use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::Flags;
 
 use super::interfaces::usable_interfaces;

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ferrolb_core::store::Change;
+use ferrolb_core::store::Store;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, PASSWORD_MAX};
-use ferrolb_proto::store::Change;
-use ferrolb_proto::store::Store;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::apply;

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::IpMode;
 use ferrolb_proto::facts::{AssignedAddress, Key, Service};
 use ferrolb_proto::range::{AddressRange, Family};
-use ferrolb_proto::store::Change;
 
 use super::changes::Changes;
 use super::{State, StateConfig};

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ferrolb_core::store::{Change, Store};
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Keyed;
-use ferrolb_proto::store::{Change, Store};
 
 /// Time for which a deleted object stays in use.
 pub(super) const HOLD_TIME: Duration = Duration::from_secs(10);

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ferrolb_core::eligibility::EligibleEndpoints;
+use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
-use ferrolb_proto::eligibility::EligibleEndpoints;
 use ferrolb_proto::facts::{EndpointSlice, Key};
 use ferrolb_proto::range::Family;
-use ferrolb_proto::store::Change;
 
 use super::State;
 use super::changes::Changes;

@@ -149,8 +149,8 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use ferrolb_core::store::Change;
     use ferrolb_proto::facts::{Endpoint, EndpointSlice};
-    use ferrolb_proto::store::Change;
 
     use super::super::tests::{service, state};
     use super::*;

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use ferrolb_proto::eligibility::EligibleEndpoints;
+use ferrolb_core::eligibility::EligibleEndpoints;
+use ferrolb_core::shared_map::SharedMap;
+use ferrolb_core::store::Change;
+use ferrolb_core::store::Store;
 use ferrolb_proto::facts::{EndpointSlice, Key, Service, TrafficPolicy};
 use ferrolb_proto::range::AddressRange;
-use ferrolb_proto::shared_map::SharedMap;
-use ferrolb_proto::store::Change;
-use ferrolb_proto::store::Store;
 
 use super::changes::Changes;
 use super::{ReducedService, ReducedSlice, StateConfig};

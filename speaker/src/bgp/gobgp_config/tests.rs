@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ferrolb_proto::bgp::{ClassCounts, RouteAttributes};
+use ferrolb_core::bgp::{ClassCounts, RouteAttributes};
 use ferrolb_proto::facts::BgpPeer;
 use ferrolb_speaker_core::plan::{RouteReceiver, STATEMENTS_MAX, SessionConfig, limit_routes};
 use serde_json::json;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::announce::{ClusterView, ServiceView};
-use ferrolb_proto::bgp::{Advertiser, BgpAdvertisements, ExportTargets, NotAdvertised};
+use ferrolb_core::announce::{ClusterView, ServiceView};
+use ferrolb_core::bgp::{Advertiser, BgpAdvertisements, ExportTargets, NotAdvertised};
 use ferrolb_proto::facts::{BgpAdvertisement, BgpPeer, Community, Node};
 
 use super::live_speakers::LiveSpeakers;

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{
     EndpointSlice, Key, Service, ServiceConditionType, Speaker, is_api_server,
 };
 use ferrolb_proto::range::AddressRange;
-use ferrolb_proto::store::Change;
 
 use super::super::State;
 use super::super::alloc::AddressUser;

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ferrolb_proto::announce::{
+use ferrolb_core::announce::{
     ClusterView, Interface, Layer2Address, SelectedInterface, ServicesByAddress,
 };
+use ferrolb_core::bgp::NotAdvertised;
+use ferrolb_core::eligibility::Ineligible;
 use ferrolb_proto::api::{ConditionMessage, InterfaceIssue, InterfaceIssueReason, IpMode};
-use ferrolb_proto::bgp::NotAdvertised;
-use ferrolb_proto::eligibility::Ineligible;
 use ferrolb_proto::facts::{Endpoint, Node, Service, Speaker, SpeakerInterface, TrafficPolicy};
 use ferrolb_proto::range::Family;
 

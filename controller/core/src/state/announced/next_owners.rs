@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use ferrolb_proto::announce::Layer2Address;
-use ferrolb_proto::bgp::{RouteInput, RouteTable};
-use ferrolb_proto::election::Rank;
+use ferrolb_core::announce::Layer2Address;
+use ferrolb_core::bgp::{RouteInput, RouteTable};
+use ferrolb_core::election::Rank;
 use ferrolb_proto::facts::{Node, Speaker};
 
 use super::finding::DiagnosisInput;

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ferrolb_core::rate::TokenBucket;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Key;
-use ferrolb_proto::rate::TokenBucket;
 
 use super::{CONDITIONS_AT_ONCE_MAX, CONDITIONS_PER_SECOND_MAX};
 

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::announce::Layer2Address;
-use ferrolb_proto::bgp::NotAdvertised;
-use ferrolb_proto::election::{Candidate, Rank, SoftRules, order};
+use ferrolb_core::announce::Layer2Address;
+use ferrolb_core::bgp::NotAdvertised;
+use ferrolb_core::election::{Candidate, Rank, SoftRules, order};
 use ferrolb_proto::facts::Node;
 use ferrolb_proto::wire::hello::Flags;
 use serde::Serialize;

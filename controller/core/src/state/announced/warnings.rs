@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ferrolb_proto::bgp::NotAdvertised;
+use ferrolb_core::bgp::NotAdvertised;
 use ferrolb_proto::facts::{Endpoint, FailingHealthCheck, Speaker, TrafficPolicy};
 use ferrolb_proto::range::Family;
 

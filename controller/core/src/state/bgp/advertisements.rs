@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ferrolb_core::bgp::too_wide_prefix;
+use ferrolb_core::store::Store;
 use ferrolb_proto::api::CustomResourceKind;
-use ferrolb_proto::bgp::too_wide_prefix;
 use ferrolb_proto::facts::{BgpAdvertisement, BgpAdvertisementProblem, CommunityRef, Node, Pool};
 use ferrolb_proto::range::Family;
-use ferrolb_proto::store::Store;
 
 use super::super::custom_resources::{CustomResources, StatusResource};
 use super::super::messages::bgp::BgpMessage;

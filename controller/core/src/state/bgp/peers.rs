@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ferrolb_core::bgp::{PeerConflict, bfd_timers, sessions};
+use ferrolb_core::store::Store;
 use ferrolb_proto::api::{CONDITION_ESTABLISHED, CustomResourceKind};
-use ferrolb_proto::bgp::{PeerConflict, sessions};
 use ferrolb_proto::facts::{
     BfdProfile, BfdProfileProblem, BgpPeer, Node, PasswordSource, SessionParameters, Speaker,
 };
-use ferrolb_proto::store::Store;
 
 use super::super::custom_resources::{CustomResources, StatusResource};
 use super::super::messages::peer::{NodeSession, PeerMessage, SessionIssue, SessionMessage};
@@ -229,7 +229,7 @@ impl<'a> PeerStatusInputs<'a> {
         if let Some((node, why)) = self.secrets.get(name).filter(|_| has_secret) {
             return PeerMessage::Secret { node, why };
         }
-        match session.bfd(|name| self.profiles.get(name).copied()) {
+        match bfd_timers(session, |name| self.profiles.get(name).copied()) {
             Err(fault) => PeerMessage::Bfd(fault),
             Ok(_) if session.graceful_restart && session.bfd_profile.is_some() => {
                 PeerMessage::GracefulRestartWithBfd

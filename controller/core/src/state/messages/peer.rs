@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display};
 
+use ferrolb_core::bgp::{BfdUnavailable, PeerConflict};
 use ferrolb_proto::api::ConditionStatus;
-use ferrolb_proto::bgp::{BfdUnavailable, PeerConflict};
 use ferrolb_proto::facts::BgpPeerProblem;
 
 use super::{FirstNames, Message, VALID};

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ferrolb_core::shared_map::SharedMap;
 use ferrolb_proto::Instant;
-use ferrolb_proto::shared_map::SharedMap;
 use ferrolb_proto::wire::hello::{ADDRESSES_PER_FRAME_MAX, ClaimRank, ClaimSetSummary};
 
 /// Minimum interval between the starts of two lists, however many peers request one. A list goes to

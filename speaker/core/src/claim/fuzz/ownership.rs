@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
+use ferrolb_core::election::{Candidate, Unit};
 use ferrolb_proto::Instant;
-use ferrolb_proto::election::{Candidate, Unit};
 use ferrolb_proto::wire::hello::{Body, Flags, Frame};
 
 use super::{

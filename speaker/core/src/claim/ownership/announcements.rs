@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ferrolb_core::rate::Doubling;
 use ferrolb_proto::Instant;
-use ferrolb_proto::rate::Doubling;
 
 use super::claims::ADDRESSES_PER_TURN_MAX;
 use super::{Ownership, View};

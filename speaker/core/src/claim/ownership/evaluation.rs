@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use ferrolb_core::election::Unit;
 use ferrolb_proto::Instant;
-use ferrolb_proto::election::Unit;
 
 use super::moves::MOVES_WINDOW;
 use super::unit::UnitState;

@@ -9,8 +9,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ferrolb_core::rate::Doubling;
 use ferrolb_proto::Instant;
-use ferrolb_proto::rate::Doubling;
 
 use super::Ownership;
 use super::unit::UnitState;

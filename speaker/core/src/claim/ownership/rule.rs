@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::election::{Rank, SoftRules, Unit};
 use ferrolb_proto::Instant;
-use ferrolb_proto::election::{Rank, SoftRules, Unit};
 use ferrolb_proto::wire::hello::Flags;
 
 use super::probes::PROBING_STAGGER;

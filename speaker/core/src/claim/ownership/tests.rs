@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ferrolb_proto::election::{Candidate, SoftRules, Unit};
+use ferrolb_core::election::{Candidate, SoftRules, Unit};
 use ferrolb_proto::wire::hello::{Body, Claim, ClaimSetSummary, Flags, Frame};
 
 use super::*;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::election::Rank;
+use ferrolb_core::election::Rank;
 
 use super::unit::UnitState;
 use super::{Ownership, View};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_proto::election::Unit;
+use ferrolb_core::election::Unit;
 use ferrolb_proto::wire::Mac;
 
 use super::foreign::CONTEST_WAIT;

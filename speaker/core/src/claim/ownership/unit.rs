@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::election::{Candidate, SoftRules, Unit};
+use ferrolb_core::rate::Doubling;
 use ferrolb_proto::Instant;
-use ferrolb_proto::election::{Candidate, SoftRules, Unit};
-use ferrolb_proto::rate::Doubling;
 use ferrolb_proto::wire::hello::ClaimRank;
 
 use super::moves::Moves;

@@ -1,7 +1,7 @@
 //! Work that is too much for one call of the machine: the next ticks continue it, and other calls
 //! only add to it.
 
-use ferrolb_proto::election::SoftRules;
+use ferrolb_core::election::SoftRules;
 use ferrolb_proto::wire::hello::ADDRESSES_PER_FRAME_MAX;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! Views of the Kubernetes API that differ between nodes: a candidate doubts the owner, and an
 //! address moves at most once for each node.
 
-use ferrolb_proto::election::SoftRules;
+use ferrolb_core::election::SoftRules;
 
 use super::*;
 use crate::claim::DOUBT_LIFETIME;

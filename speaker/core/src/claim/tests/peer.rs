@@ -1,6 +1,6 @@
 //! A peer of which only the frames exist.
 
-use ferrolb_proto::election::SoftRules;
+use ferrolb_core::election::SoftRules;
 
 use super::*;
 

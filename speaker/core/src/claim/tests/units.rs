@@ -1,7 +1,7 @@
 //! Changes of the units: a machine that receives only the changes has the same state as one that
 //! receives all units every time, and evaluates all of them.
 
-use ferrolb_proto::election::SoftRules;
+use ferrolb_core::election::SoftRules;
 use proptest::prelude::*;
 
 use super::peer::claim_of;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::{ClassCounts, Routes, Sessions};
+use ferrolb_core::bgp::{ClassCounts, Routes, Sessions, bfd_timers};
 use ferrolb_proto::facts::{
     BfdProfile, BfdTimers, BgpPeer, Node, PasswordSource, PeerLocation, SessionParameters,
 };
@@ -106,10 +106,11 @@ pub(super) fn plan_config<'a>(
                 Some(*last)
             }
         };
-        let bfd = session.bfd(|name| context.profiles.get(name).copied()).unwrap_or_else(|why| {
-            plan.issues.entry(&*peer.name).or_insert(SessionIssue::BfdProfile(why));
-            None
-        });
+        let bfd =
+            bfd_timers(session, |name| context.profiles.get(name).copied()).unwrap_or_else(|why| {
+                plan.issues.entry(&*peer.name).or_insert(SessionIssue::BfdProfile(why));
+                None
+            });
         let (parameters, password) = ((*session).clone(), password.map(Into::into));
         let config = SessionConfig { name: peer.name.clone(), parameters, password, bfd };
         plan.config.sessions.insert(session.location.clone(), Arc::new(config));

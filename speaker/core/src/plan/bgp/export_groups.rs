@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::{ClassCounts, Prefix, RouteAttributes, RouteClass, Routes};
+use ferrolb_core::bgp::{ClassCounts, Prefix, RouteAttributes, RouteClass, Routes};
 use ferrolb_proto::facts::CommunityValue;
 use ferrolb_proto::range::Family;
 

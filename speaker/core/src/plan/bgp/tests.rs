@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::bgp::{ClassCounts, Prefix, RouteAttributes, RouteClass, Routes};
+use ferrolb_core::bgp::{ClassCounts, Prefix, RouteAttributes, RouteClass, Routes};
 use ferrolb_proto::facts::{BfdProfile, BfdTimers, Node, PeerLocation};
 use serde_json::{Value, json};
 

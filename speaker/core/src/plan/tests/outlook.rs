@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use ferrolb_controller_core::event::{Event as ControllerEvent, Leadership};
 use ferrolb_controller_core::state::{Config, Names, State as Controller};
-use ferrolb_proto::bgp::Prefix;
-use ferrolb_proto::election::Rank;
+use ferrolb_core::bgp::Prefix;
+use ferrolb_core::election::Rank;
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, DrainReason, Namespace, Speaker,
     SpeakerInterface, SpeakerSession,

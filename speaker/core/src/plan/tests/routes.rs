@@ -1,7 +1,7 @@
 //! Tests of the desired BGP configuration: when it is known, and which facts it follows.
 
+use ferrolb_core::bgp::RouteAttributes;
 use ferrolb_proto::api::{BgpSessionState, KubeProxyState, SpeakerIssue};
-use ferrolb_proto::bgp::RouteAttributes;
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, CommunityValue, DrainReason, PeerLocation,
 };

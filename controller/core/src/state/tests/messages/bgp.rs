@@ -1,6 +1,6 @@
 //! Messages of the conditions of BGPAdvertisements and BGPPeers.
 
-use ferrolb_proto::bgp::{BfdUnavailable, PeerConflict};
+use ferrolb_core::bgp::{BfdUnavailable, PeerConflict};
 use ferrolb_proto::facts::{BfdProfileProblem, BgpAdvertisementProblem, BgpPeerProblem};
 
 use super::*;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Instant;
+use ferrolb_proto::Instant;
 
 /// A delay that doubles with each repetition, up to a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,9 +8,10 @@
 
 use std::net::IpAddr;
 
+use ferrolb_proto::facts::{Endpoint, EndpointCondition, Node, TrafficPolicy};
+use ferrolb_proto::range::Family;
+
 use crate::announce::{ClusterView, ServiceView};
-use crate::facts::{Endpoint, EndpointCondition, Node, TrafficPolicy};
-use crate::range::Family;
 
 /// Ability of an eligible node to serve an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ferrolb_proto::facts::{BgpAdvertisement, Node, SessionParameters};
+use ferrolb_proto::range::Family;
+
 use super::advertisements::{BgpAdvertisements, ResolvedAdvertisement};
 use super::{RouteAttributes, RouteClass, Sessions};
 use crate::announce::{ClusterView, ServiceView};
 use crate::eligibility::{Ineligible, Serving, eligibility};
-use crate::facts::{BgpAdvertisement, Node, SessionParameters};
-use crate::range::Family;
 
 /// The maximum number of communities of one route, from all advertisements together. This number of
 /// large communities fills half of the longest BGP message (RFC 4271 section 4).

@@ -1,13 +1,13 @@
 //! Routes in variants of one cluster: two nodes, a router of another AS, and a router of the nodes'
 //! own AS.
 
+use ferrolb_proto::api;
+use ferrolb_proto::facts::{BgpPeer, Community, Endpoint, EndpointCondition, Pool, TrafficPolicy};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api;
 use crate::bgp::sessions;
 use crate::eligibility::EligibleEndpoints;
-use crate::facts::{BgpPeer, Community, Endpoint, EndpointCondition, Pool, TrafficPolicy};
 
 mod table;
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::facts::L2Advertisement;
-use crate::range::AddressRange;
+use ferrolb_proto::facts::L2Advertisement;
+use ferrolb_proto::range::AddressRange;
 
 /// An interface of a node, reduced to the facts that matter here.
 #[derive(Clone, Debug)]

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ferrolb_proto::facts::{L2Advertisement, Node};
+use ferrolb_proto::range::Family;
+
 use super::{ClusterView, ServiceView};
 use crate::election::Candidate;
 use crate::eligibility::{Ineligible, Serving, eligibility, serving};
-use crate::facts::{L2Advertisement, Node};
-use crate::range::Family;
 
 /// An address that at least one L2Advertisement announces.
 #[derive(Debug)]

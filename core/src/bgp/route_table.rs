@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ferrolb_proto::range::{AddressRange, Family};
+
 use super::route_class::de_preferred_med;
 use super::routes::{RouteInput, class, served_address};
 use super::{Prefix, RouteClass};
 use crate::announce::{ClusterView, ServiceView};
-use crate::range::{AddressRange, Family};
 use crate::shared_map::SharedMap;
 
 /// The prefixes that a node advertises, each with the routers that receive it and their attributes.

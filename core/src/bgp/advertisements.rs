@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ferrolb_proto::facts::{BgpAdvertisement, Community, CommunityRef, CommunityValue, Pool};
+use ferrolb_proto::range::{AddressRange, Family};
+
 use crate::announce::{ClusterView, SelectedPool, ServiceView};
-use crate::facts::{BgpAdvertisement, Community, CommunityRef, CommunityValue, Pool};
-use crate::range::{AddressRange, Family};
 
 /// A BGPAdvertisement whose community names are all resolved to values.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::range::{AddressRange, Family};
+use ferrolb_proto::range::{AddressRange, Family};
 
 /// A network address and its length in bits (RFC 4271 section 4.3): `10.0.0.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

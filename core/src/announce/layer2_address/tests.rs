@@ -2,13 +2,13 @@
 
 mod model;
 
+use ferrolb_proto::api;
+use ferrolb_proto::facts::{Endpoint, EndpointCondition, Pool, TrafficPolicy};
 use serde_json::json;
 
 use super::*;
 use crate::announce::{Interface, SelectedInterface};
-use crate::api;
 use crate::eligibility::EligibleEndpoints;
-use crate::facts::{Endpoint, EndpointCondition, Pool, TrafficPolicy};
 
 fn node(name: &str) -> Node {
     let labels = [("name".to_owned(), name.to_owned())].into();

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ferrolb_proto::facts::CommunityValue;
+
 use super::Prefix;
-use crate::facts::CommunityValue;
 
 /// The well-known community of RFC 8326 section 3.1.
 const GRACEFUL_SHUTDOWN: CommunityValue = CommunityValue::Standard(65535, 0);

@@ -14,10 +14,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ferrolb_proto::facts::{L2Advertisement, Node, Pool};
+use ferrolb_proto::range::{AddressRange, Family};
+
 use crate::election::Candidate;
 use crate::eligibility::{EligibleEndpoints, Ineligible};
-use crate::facts::{L2Advertisement, Node, Pool};
-use crate::range::{AddressRange, Family};
 
 pub use interfaces::{Interface, SelectedInterface};
 pub use layer2_address::Layer2Address;

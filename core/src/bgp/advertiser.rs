@@ -8,10 +8,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ferrolb_proto::facts::{BgpPeer, Node, Speaker};
+
 use super::{BgpAdvertisements, ExportTargets, RouteInput, Sessions, export_targets, sessions};
 use crate::announce::{ClusterView, ServiceView};
 use crate::eligibility::Ineligible;
-use crate::facts::{BgpPeer, Node, Speaker};
 
 /// A node, its sessions, and the status of its speaker.
 #[derive(Debug)]

@@ -7,14 +7,14 @@
 //!   Service that no decision depends on, does not change the fact.
 //! - Facts of FerroLB's custom resources contain `metadata.generation`, which changes with the
 //!   spec, and the labels that FerroLB reads. Their status is a
-//!   [`ObservedStatus`](crate::facts::ObservedStatus), and all values of that type compare equal.
-//!   The store therefore stores a new status, but does not report it.
+//!   [`ObservedStatus`](ferrolb_proto::facts::ObservedStatus), and all values of that type compare
+//!   equal. The store therefore stores a new status, but does not report it.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::facts::{Key, Keyed};
+use ferrolb_proto::facts::{Key, Keyed};
 
 /// A change that a watch reports to the program's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,8 +237,8 @@ impl<K: Ord, V> Store<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use crate::api;
-    use crate::facts::{Namespace, ObservedStatus, Pool};
+    use ferrolb_proto::api;
+    use ferrolb_proto::facts::{Namespace, ObservedStatus, Pool};
 
     use super::*;
 

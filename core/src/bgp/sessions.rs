@@ -7,10 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use crate::facts::{
-    BfdProfile, BfdProfileProblem, BfdTimers, BgpPeer, PeerAsn, PeerLocation, SessionParameters,
-};
-use crate::range::Family;
+use ferrolb_proto::facts::{BfdProfile, BfdProfileProblem, BfdTimers, BgpPeer, SessionParameters};
 
 /// Reason why a BGPPeer that is valid by itself has no session on a node: an older BGPPeer excludes
 /// it, or one of the same age that is first by name.
@@ -119,57 +116,32 @@ fn conflict(
     }
 }
 
-impl SessionParameters {
-    /// Returns the BFD timers of the session; `None` if its BGPPeer does not request BFD. `profile`
-    /// finds a BFDProfile by name.
-    ///
-    /// # Errors
-    /// Returns the reason why BFD is off. The session continues without BFD.
-    pub fn bfd<'p>(
-        &self,
-        profile: impl FnOnce(&str) -> Option<&'p BfdProfile>,
-    ) -> Result<Option<BfdTimers>, BfdUnavailable> {
-        let Some(name) = &self.bfd_profile else { return Ok(None) };
-        if self.multi_hop {
-            return Err(BfdUnavailable::MultiHop);
-        }
-        let profile = profile(name).ok_or_else(|| BfdUnavailable::Unknown(name.clone()))?;
-        let timers = profile
-            .timers
-            .clone()
-            .map_err(|why| BfdUnavailable::Profile { name: name.clone(), why });
-        timers.map(Some)
+/// Returns the BFD timers of a session; `None` if its BGPPeer does not request BFD. `profile`
+/// finds a BFDProfile by name.
+///
+/// # Errors
+/// Returns the reason why BFD is off. The session continues without BFD.
+pub fn bfd_timers<'p>(
+    session: &SessionParameters,
+    profile: impl FnOnce(&str) -> Option<&'p BfdProfile>,
+) -> Result<Option<BfdTimers>, BfdUnavailable> {
+    let Some(name) = &session.bfd_profile else { return Ok(None) };
+    if session.multi_hop {
+        return Err(BfdUnavailable::MultiHop);
     }
-
-    /// Returns the AS number that the router receives in the node's OPEN message.
-    #[must_use]
-    pub fn own_asn(&self) -> u32 {
-        self.local_asn.unwrap_or(self.my_asn)
-    }
-
-    /// Returns whether the router is in the nodes' own AS (RFC 4271 section 1.1).
-    #[must_use]
-    pub fn is_internal(&self) -> bool {
-        self.peer_asn == PeerAsn::Number(self.own_asn())
-    }
-
-    /// Returns whether the session carries prefixes of a family: the family of its own address, and
-    /// both families if the BGPPeer requests it or the session is unnumbered.
-    #[must_use]
-    pub fn carries_family(&self, family: Family) -> bool {
-        match &self.location {
-            PeerLocation::Address(address) => self.dual_stack || Family::of(*address) == family,
-            PeerLocation::Interface(_) => true,
-        }
-    }
+    let profile = profile(name).ok_or_else(|| BfdUnavailable::Unknown(name.clone()))?;
+    let timers =
+        profile.timers.clone().map_err(|why| BfdUnavailable::Profile { name: name.clone(), why });
+    timers.map(Some)
 }
 
 #[cfg(test)]
 mod tests {
+    use ferrolb_proto::api;
+    use ferrolb_proto::range::Family;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api;
 
     fn peer(name: &str, created: u32, spec: &Value) -> BgpPeer {
         let mut object = json!({"metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")},

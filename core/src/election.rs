@@ -9,9 +9,8 @@ use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ferrolb_proto::wire::hello::{ClaimRank, Flags};
 use sha2::{Digest, Sha256};
-
-use crate::wire::hello::{ClaimRank, Flags};
 
 /// A node that passes every hard rule for an election unit, with the facts about the node from the
 /// Kubernetes API.
