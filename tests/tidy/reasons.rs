@@ -16,7 +16,7 @@ const SOURCES: [&str; 8] = [
     "controller/core/src/state/messages/peer.rs",
     "controller/core/src/state/messages/pool.rs",
     "controller/core/src/state/messages/valid.rs",
-    "controller/core/src/state/announced/reason.rs",
+    "controller/core/src/state/messages/reason.rs",
     "speaker/core/src/event/issue.rs",
 ];
 

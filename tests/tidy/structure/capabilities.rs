@@ -124,7 +124,11 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ("frames: ARP and NDP", &["proto/src/wire"]),
     (
         "node failure: machines",
-        &["core/src/node_failure", "speaker/core/src/node_failure", "controller/core/src/node_failure"],
+        &[
+            "core/src/node_failure",
+            "speaker/core/src/node_failure",
+            "controller/core/src/node_failure",
+        ],
     ),
     ("node failure in the speaker", &["speaker/src/node_watch"]),
     (
@@ -196,7 +200,10 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ("speaker status writing", &["speaker/src/status"]),
     ("speaker metrics", &["speaker/src/metrics"]),
     ("plan of layer 2, memo", &["speaker/core/src/plan", "speaker/core/benches"]),
-    ("state and events of the speaker", &["speaker/core/src/state", "speaker/core/src/event", "speaker/core/src/lib"]),
+    (
+        "state and events of the speaker",
+        &["speaker/core/src/state", "speaker/core/src/event", "speaker/core/src/lib"],
+    ),
     (
         "speaker main loop, flags",
         &[

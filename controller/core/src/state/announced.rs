@@ -17,8 +17,8 @@ mod change_tracking;
 mod finding;
 mod live_speakers;
 mod next_owners;
-mod reason;
-mod recheck_queue;
+
+pub(super) mod recheck_queue;
 mod verdict;
 mod warnings;
 
@@ -34,14 +34,14 @@ use ferrolb_proto::{Instant, api};
 
 use super::State;
 use super::conflicts::ReportedAddresses;
+use super::messages::reason::Reason;
 use super::service::{self, ServiceEntry};
 use crate::desired::Condition;
 use bgp_export::BgpContext;
 use finding::{DesiredCondition, DiagnosisInput};
 use live_speakers::LiveSpeakers;
 
-pub(super) use reason::Reason;
-pub(super) use recheck_queue::{QueuedRecheck, RecheckQueue};
+pub(super) use recheck_queue::RecheckQueue;
 pub use verdict::{NodeVerdict, Verdict};
 
 /// Maximum number of conditions that are written per second. The limit keeps a failover of

@@ -1,6 +1,8 @@
 //! Replacement of new addresses for which another host replies before any node announces them.
 //! Pure; the state owns one value for each Service.
 
+pub(super) mod unannounced;
+
 use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
@@ -23,29 +25,6 @@ pub(super) struct ReportedAddresses {
     pub(super) announced: Vec<IpAddr>,
     /// Addresses for which another host replies, and which no node announces.
     pub(super) foreign: Vec<IpAddr>,
-}
-
-/// The new addresses of a Service. A new leader does not know whether a node has announced an
-/// address, so its Services have no new addresses.
-#[derive(Debug, Default)]
-pub(super) struct NewAddresses {
-    /// Addresses that the controller has assigned, and that no node has announced yet: at most one
-    /// of each family.
-    unannounced: Vec<IpAddr>,
-    /// Addresses that the Service has left, because another host replied for them.
-    left: Vec<IpAddr>,
-}
-
-impl NewAddresses {
-    /// Records that a node announces an address.
-    pub(super) fn announced(&mut self, address: IpAddr) {
-        self.unannounced.retain(|it| *it != address);
-    }
-
-    /// Returns the addresses that the Service has left.
-    pub(super) fn left(&self) -> &[IpAddr] {
-        &self.left
-    }
 }
 
 impl State {

@@ -4,7 +4,8 @@
 //! The controller restores such a status. If this happens repeatedly, the condition
 //! `AddressAssigned` names the other client.
 
-use std::collections::VecDeque;
+pub(super) mod changes;
+
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
@@ -21,41 +22,6 @@ const CONTEST_TIME: Duration = Duration::from_secs(600);
 /// Time without a change by another client after which the status is not contested any more.
 /// Longer than the pause between two changes of a client that reacts to each restored status.
 pub(super) const CONTEST_END: Duration = Duration::from_secs(25);
-
-/// Changes of one Service's addresses by other clients.
-#[derive(Debug, Default)]
-pub(super) struct Contest {
-    /// Times of the latest changes, at most [`CONTEST_CHANGES_MIN`].
-    changes: VecDeque<Instant>,
-    /// Field manager of the other client. `None` if the API server does not name it: a client that
-    /// only removes a field does not own it.
-    pub(super) manager: Option<Box<str>>,
-    /// Field manager of another part of the status, which may be the other client.
-    pub(super) suspect: Option<Box<str>>,
-}
-
-impl Contest {
-    fn record(&mut self, service: &Service, now: Instant) {
-        self.changes.retain(|at| now.since(*at) < CONTEST_TIME);
-        self.changes.push_back(now);
-        if self.changes.len() > CONTEST_CHANGES_MIN {
-            self.changes.pop_front();
-        }
-        self.manager = service.ingress_manager.clone().or(self.manager.take());
-        self.suspect.clone_from(&service.status_manager);
-    }
-
-    /// Returns whether the status is contested.
-    pub(super) fn is_active(&self) -> bool {
-        self.changes.len() >= CONTEST_CHANGES_MIN
-    }
-
-    /// Returns the time at which the contest ends if the other client changes nothing more; `None`
-    /// if the status is not contested.
-    fn end(&self) -> Option<Instant> {
-        self.changes.back().filter(|_| self.is_active()).map(|at| *at + CONTEST_END)
-    }
-}
 
 impl State {
     /// Records that another client has changed the addresses in a Service's status, if it has.

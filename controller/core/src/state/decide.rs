@@ -6,7 +6,7 @@ use ferrolb_proto::facts::{Key, Pool, Service};
 
 use super::alloc::{AddressUser, Allocator, HostUses, Requester, UnmanagedSource, of_node};
 use super::announced::RecheckQueue;
-use super::conflicts::NewAddresses;
+use super::conflicts::unannounced::UnannouncedAddresses;
 use super::record_repair::Repair;
 use super::service::{self, CounterLabels, Role, ServiceEntry};
 use super::service_addresses::{self, Present};
@@ -328,7 +328,7 @@ impl State {
                 (None, CounterLabels::default(), None);
             (entry.announced, entry.recheck) = (None, None);
             entry.lost.clear();
-            entry.new_addresses = NewAddresses::default();
+            entry.new_addresses = UnannouncedAddresses::default();
             entry.queued_addresses = Vec::new();
             (entry.contest, entry.repair) = (None, Repair::None);
         }

@@ -10,9 +10,10 @@ use ferrolb_proto::range::AddressRange;
 use serde::Serialize;
 
 use super::State;
-use super::announced::{CheckContext, NodeVerdict, Reason};
+use super::announced::{CheckContext, NodeVerdict};
 use super::messages::assigned::{self, ASSIGNED, STATUS_CONTESTED};
 use super::messages::join;
+use super::messages::reason::Reason;
 use super::pool_addresses::AddressCounts;
 use super::service::{self, Role, ServiceEntry};
 use crate::desired::NOT_WRITTEN;

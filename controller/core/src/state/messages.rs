@@ -11,6 +11,7 @@ pub(super) mod cause;
 pub(super) mod node;
 pub(super) mod peer;
 pub(super) mod pool;
+pub(super) mod reason;
 pub(super) mod valid;
 pub(super) mod warning;
 

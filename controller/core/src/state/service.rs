@@ -8,155 +8,27 @@
 //! with changed parameters loses it. A Service whose status has been cleared gets the recorded
 //! addresses again, before any other Service can get them.
 
+mod entry;
+
 use std::net::IpAddr;
 
 use ferrolb_proto::api::{ConditionMessage, ConditionStatus, IpMode};
 use ferrolb_proto::facts::{Service, ServiceCondition, ServiceConditionType};
 
 use super::alloc::UnmanagedSource;
-use super::announced::{QueuedRecheck, Reason};
-use super::conflicts::NewAddresses;
-use super::contest::Contest;
 use super::messages::Message;
 use super::messages::assigned::{
     AssignedMessage, SERVED_BY_METALLB, SERVED_BY_OTHER, STATUS_CONTESTED, with_released,
 };
-use super::record_repair::{Repair, has_record, record};
+use super::messages::reason::Reason;
+use super::record_repair::Repair;
 use super::service_addresses::{Assignment, LostAddresses};
 use super::sharing::SharingParameters;
-use super::write_queue::PendingStatus;
 use super::{Config, Names};
 use crate::desired::{Action, Condition, IngressChange, Notice, ServiceStatus};
+use entry::record;
 
-/// Maximum number of addresses that a Service blocks because writes with them may be on their way.
-/// More are queued only if the API server accepts no write while the Service requests one address
-/// after the other.
-const QUEUED_ADDRESSES_MAX: usize = 8;
-
-/// Relation of a Service to FerroLB: whether FerroLB assigns addresses to it, and which status it
-/// writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Role {
-    /// FerroLB assigns addresses to the Service.
-    ServedByFerroLb,
-    /// FerroLB would assign addresses to the Service, but an annotation shows that MetalLB serves
-    /// it.
-    ServedByMetalLb,
-    /// FerroLB would assign addresses to the Service, but another load balancer has assigned one
-    /// that is in no pool.
-    ServedByOther,
-    /// FerroLB does not serve the Service any more, but the Service still has fields of FerroLB.
-    Left,
-    /// Another load balancer serves the Service, or none does.
-    #[default]
-    Foreign,
-}
-
-/// A Service and the controller's decisions about it.
-#[derive(Debug, Default)]
-pub(super) struct ServiceEntry {
-    pub(super) service: Service,
-    /// The relation to FerroLB that the latest decision has found.
-    pub(super) role: Role,
-    /// The decision about the Service's addresses. `None` if there is no decision yet, or if
-    /// FerroLB does not serve the Service.
-    pub(super) assignment: Option<Assignment>,
-    /// Addresses that the Service has lost, which the Event of its next status write reports.
-    pub(super) lost: LostAddresses,
-    pub(super) pending_status: PendingStatus,
-    /// Addresses of the writes that were queued since the latest success, at most
-    /// [`QUEUED_ADDRESSES_MAX`]. Each of these writes may still be on its way, so no other Service
-    /// gets the addresses.
-    pub(super) queued_addresses: Vec<IpAddr>,
-    /// Repair of the record in the Service's annotation.
-    pub(super) repair: Repair,
-    /// Changes of the addresses in the status by other clients, if there were any.
-    pub(super) contest: Option<Box<Contest>>,
-    /// Desired `Announced` condition, if the controller has decided it and the watch has not
-    /// reported it yet.
-    pub(super) announced: Option<Box<Condition>>,
-    /// Pending recheck of the Service, if any: see [`super::announced`].
-    pub(super) recheck: Option<Box<QueuedRecheck>>,
-    /// Counters in which the Service is counted at present.
-    pub(super) counted: CounterLabels,
-    pub(super) new_addresses: NewAddresses,
-    /// Time at which the Service got its first address; `None` after the status with the address
-    /// has been written.
-    pub(super) first_assigned_at: Option<ferrolb_proto::Instant>,
-}
-
-/// Labels of the counters in which a Service is counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct CounterLabels {
-    /// Reason of the `AddressAssigned` condition;
-    /// [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN) while the API server rejects the
-    /// status.
-    pub(super) reason: Option<&'static str>,
-    /// Reason of the `Announced` condition.
-    pub(super) announced: Option<Reason>,
-    /// Pool of the Service's addresses.
-    pub(super) pool: Option<Box<str>>,
-}
-
-impl ServiceEntry {
-    /// Returns the addresses that the controller has assigned to the Service, or if there are none,
-    /// the addresses in the Service's status.
-    pub(super) fn present(&self) -> Vec<IpAddr> {
-        match &self.assignment {
-            Some(assignment) if !assignment.addresses.is_empty() => assignment.addresses.clone(),
-            Some(_) | None => {
-                self.service.assigned.iter().map(|assigned| assigned.address).collect()
-            }
-        }
-    }
-
-    /// Returns whether [`Self::present`] returns addresses that FerroLB assigned.
-    pub(super) fn has_own_addresses(&self) -> bool {
-        let is_assigned = self.assignment.as_ref().is_some_and(|it| !it.addresses.is_empty());
-        let service = &self.service;
-        is_assigned
-            || !service.assigned.is_empty()
-                && service.pool_annotation.is_some()
-                && service.ingress_manager.is_none()
-    }
-
-    /// Records the addresses of a write that is queued.
-    pub(super) fn queue_addresses(&mut self, addresses: &[IpAddr]) {
-        for address in addresses {
-            if !self.queued_addresses.contains(address) {
-                self.queued_addresses.push(*address);
-            }
-        }
-        let excess = self.queued_addresses.len().saturating_sub(QUEUED_ADDRESSES_MAX);
-        self.queued_addresses.drain(..excess);
-    }
-
-    /// Returns the lost addresses of the Service with which a write may be on its way. The success
-    /// of a later write shows that none is.
-    pub(super) fn outdated_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let assigned = self.assignment.as_ref().map(|assignment| &assignment.addresses);
-        let is_lost = move |address: &&IpAddr| assigned.is_none_or(|it| !it.contains(address));
-        self.queued_addresses.iter().filter(is_lost).copied()
-    }
-
-    fn has_outdated_addresses(&self) -> bool {
-        self.outdated_addresses().next().is_some()
-    }
-
-    /// Returns the contest about the Service's status, if the status is contested.
-    pub(super) fn active_contest(&self) -> Option<&Contest> {
-        self.contest.as_deref().filter(|contest| contest.is_active())
-    }
-
-    /// Returns the pool of the assigned addresses, or if there is none, the pool in the Service's
-    /// annotation.
-    pub(super) fn pool_name(&self) -> Option<Box<str>> {
-        self.assignment
-            .as_ref()
-            .and_then(|assignment| assignment.pool.clone())
-            .or_else(|| self.service.pool_annotation.clone())
-    }
-}
+pub(super) use entry::{CounterLabels, Role, ServiceEntry};
 
 impl Config {
     /// Returns the relation of a Service to FerroLB. `in_pool` returns whether a pool contains an
@@ -363,7 +235,7 @@ fn assigned_status(
     let is_cleared = service.assigned.is_empty() && pool_matches;
     let (announced, announced_matches) =
         announced(entry, (addresses_match || is_cleared) && !assignment.addresses.is_empty());
-    let record_matches = entry.repair != Repair::Due || has_record(entry);
+    let record_matches = entry.repair != Repair::Due || entry.has_record();
     if condition_matches
         && ingress_matches
         && pool_matches

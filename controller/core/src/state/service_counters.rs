@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::announced::Reason;
+use super::messages::reason::Reason;
 use super::service::{self, CounterLabels, ServiceEntry};
 use crate::desired::NOT_WRITTEN;
 
@@ -27,7 +27,7 @@ impl ServiceCounters {
         let current = CounterLabels {
             reason: service::decided_reason(entry)
                 .map(|reason| if entry.pending_status.is_refused() { NOT_WRITTEN } else { reason }),
-            announced: assignment.and_then(|_| Reason::of(entry)),
+            announced: assignment.and_then(|_| entry.announced_reason()),
             pool: with_addresses.and_then(|assignment| assignment.pool.clone()),
         };
         if entry.counted == current {

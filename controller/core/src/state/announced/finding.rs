@@ -17,7 +17,6 @@ use ferrolb_proto::range::Family;
 
 use super::bgp_export::{BgpContext, BgpExport};
 use super::live_speakers::{LiveSpeakers, Owners};
-use super::reason::Reason;
 use super::{CONDITION_DELAY, RESTART_DELAY};
 use crate::desired::Condition;
 use crate::state::Names;
@@ -27,6 +26,7 @@ use crate::state::messages::announced::{
     Depreferred, Diagnosis, Finding, OwnerIssue, Reporter, Senders,
 };
 use crate::state::messages::cause::{Cause, Causes, LocalEndpoints};
+use crate::state::messages::reason::Reason;
 
 /// The condition that a Service should have.
 #[derive(Debug, PartialEq, Eq)]

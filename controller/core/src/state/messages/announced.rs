@@ -7,8 +7,8 @@ use ferrolb_proto::facts::EndpointCondition;
 use ferrolb_proto::range::Family;
 
 use super::cause::Causes;
+use super::reason::Reason;
 use super::{NAMED_MAX, Names, NamesWithCount, SEPARATOR, join};
-use crate::state::announced::Reason;
 
 /// The announcements of an address, or the reason why there are none. `first` is the finding that
 /// decides the reason of the condition. `second` is the finding for the other path, if the address

@@ -10,7 +10,7 @@ use ferrolb_proto::facts::Service;
 use super::{FirstNames, Message, Names, SEPARATOR, join};
 use crate::state::alloc::{Refusal, UnmanagedSource, UnmanagedUse};
 use crate::state::choose::{Shortage, UnusablePools};
-use crate::state::contest::Contest;
+use crate::state::contest::changes::Contest;
 use crate::state::service_addresses::{Assignment, LostAddresses};
 use crate::state::sharing::{SharingConflict, SharingParameters};
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::desired::RejectedStatus;
 use crate::state::alloc::{AddressUser, Refusal, UnmanagedSource, UnmanagedUse};
 use crate::state::choose::{Shortage, UnusablePools};
-use crate::state::contest::Contest;
+use crate::state::contest::changes::Contest;
 use crate::state::messages::assigned::{AssignedMessage, with_released};
 use crate::state::service_addresses::Assignment;
 use crate::state::sharing::SharingConflict;

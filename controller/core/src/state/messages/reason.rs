@@ -2,9 +2,6 @@
 //! `docs/reference/conditions.md` explains each.
 
 use ferrolb_proto::api::ConditionStatus;
-use ferrolb_proto::facts::ServiceConditionType;
-
-use crate::state::service::ServiceEntry;
 
 /// Reasons of the condition `ferrolb.io/Announced`, the worst first. The name of each variant is
 /// the text of the reason.
@@ -77,16 +74,8 @@ impl Reason {
         }
     }
 
-    /// Returns the reason of the condition that is to be written for a Service, or else the reason
-    /// of the written condition. Returns `None` if there is no condition, or if this version does
-    /// not define the reason.
-    pub(in crate::state) fn of(entry: &ServiceEntry) -> Option<Self> {
-        let decided = entry.announced.as_ref().map(|condition| &*condition.reason);
-        let written = entry
-            .service
-            .condition(ServiceConditionType::Announced)
-            .map(|condition| &*condition.reason);
-        let name = decided.or(written)?;
+    /// Returns the reason with a name; `None` if this version does not define it.
+    pub(in crate::state) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }

@@ -1,0 +1,44 @@
+//! The changes of one Service's addresses by other clients. Plain values; the state owns one for each
+//! Service with such changes.
+
+use std::collections::VecDeque;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::facts::Service;
+
+use super::{CONTEST_CHANGES_MIN, CONTEST_END, CONTEST_TIME};
+
+/// Changes of one Service's addresses by other clients.
+#[derive(Debug, Default)]
+pub(in crate::state) struct Contest {
+    /// Times of the latest changes, at most [`CONTEST_CHANGES_MIN`].
+    changes: VecDeque<Instant>,
+    /// Field manager of the other client. `None` if the API server does not name it: a client that
+    /// only removes a field does not own it.
+    pub(in crate::state) manager: Option<Box<str>>,
+    /// Field manager of another part of the status, which may be the other client.
+    pub(in crate::state) suspect: Option<Box<str>>,
+}
+
+impl Contest {
+    pub(super) fn record(&mut self, service: &Service, now: Instant) {
+        self.changes.retain(|at| now.since(*at) < CONTEST_TIME);
+        self.changes.push_back(now);
+        if self.changes.len() > CONTEST_CHANGES_MIN {
+            self.changes.pop_front();
+        }
+        self.manager = service.ingress_manager.clone().or(self.manager.take());
+        self.suspect.clone_from(&service.status_manager);
+    }
+
+    /// Returns whether the status is contested.
+    pub(in crate::state) fn is_active(&self) -> bool {
+        self.changes.len() >= CONTEST_CHANGES_MIN
+    }
+
+    /// Returns the time at which the contest ends if the other client changes nothing more; `None`
+    /// if the status is not contested.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.changes.back().filter(|_| self.is_active()).map(|at| *at + CONTEST_END)
+    }
+}
