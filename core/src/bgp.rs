@@ -18,7 +18,7 @@ mod routes;
 mod sessions;
 
 pub use advertisements::{BgpAdvertisements, too_wide_prefix};
-pub use advertiser::{Advertiser, NotAdvertised};
+pub use advertiser::Advertiser;
 pub use prefix::Prefix;
 pub use route_class::{RouteAttributes, RouteClass};
 pub use route_table::{ClassCounts, RouteTable, Routes};

@@ -25,7 +25,7 @@ pub struct Serving {
     pub failing: bool,
 }
 
-/// Reason why a node may not announce an address.
+/// Reason why a node may not or cannot announce an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ineligible {
     /// The Node has the condition `NetworkUnavailable`, or the taint for nodes that are out of
@@ -39,11 +39,19 @@ pub enum Ineligible {
     NoLocalEndpoint,
     /// None of the Services has an eligible endpoint of the address's family on any node.
     NoEndpoint,
+    /// Layer 2: the node has no interface in use that an advertisement selects.
+    NoInterface,
+    /// Layer 2: no interface of the node that could announce the IPv6 address has IPv6.
+    NoIpv6,
     /// BGP: no BGPPeer fulfills all three conditions: the BGPPeer selects the node and accepts the
     /// address's family, and an advertisement selects the BGPPeer.
     NoRouter,
     /// BGP: the advertisements together have more communities than a route may carry.
     TooManyCommunities,
+    /// No live speaker runs on the node.
+    NoSpeaker,
+    /// BGP: the speaker on the node runs without gobgpd.
+    NoGobgpd,
 }
 
 /// Nodes with eligible endpoints of a Service, by family.

@@ -23,17 +23,6 @@ pub struct Advertiser<'a> {
     speaker: Option<&'a Speaker>,
 }
 
-/// Reason why a node advertises an address to no router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NotAdvertised {
-    /// The node may not advertise the address, for this reason.
-    Ineligible(Ineligible),
-    /// No live speaker runs on the node.
-    NoSpeaker,
-    /// The speaker on the node runs without gobgpd.
-    NoGobgpd,
-}
-
 impl<'a> Advertiser<'a> {
     /// Selects the sessions of a node from these BGPPeers. `speaker` is the status of the node's
     /// speaker; `None` if the speaker has failed or never existed.
@@ -56,17 +45,12 @@ impl<'a> Advertiser<'a> {
         advertisements: &BgpAdvertisements<'a>,
         address: IpAddr,
         services: impl IntoIterator<Item = &'v ServiceView<'v>>,
-    ) -> Result<(BTreeSet<&'a str>, ExportTargets<'a>), NotAdvertised> {
+    ) -> Result<(BTreeSet<&'a str>, ExportTargets<'a>), Ineligible> {
         let draining = self.speaker.is_some_and(|speaker| speaker.draining);
         let input = self.route_input(advertisements, draining);
-        let targets =
-            export_targets(view, &input, address, services).map_err(NotAdvertised::Ineligible)?;
-        let bgp = self
-            .speaker
-            .ok_or(NotAdvertised::NoSpeaker)?
-            .bgp
-            .as_ref()
-            .ok_or(NotAdvertised::NoGobgpd)?;
+        let targets = export_targets(view, &input, address, services)?;
+        let bgp =
+            self.speaker.ok_or(Ineligible::NoSpeaker)?.bgp.as_ref().ok_or(Ineligible::NoGobgpd)?;
         let is_established =
             |name: &&str| bgp.iter().any(|session| session.established && *session.peer == **name);
         let peers = targets.peers.iter().copied().filter(is_established).collect();

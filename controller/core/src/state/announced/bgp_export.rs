@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_core::announce::{ClusterView, ServiceView};
-use ferrolb_core::bgp::{Advertiser, BgpAdvertisements, ExportTargets, NotAdvertised};
+use ferrolb_core::bgp::{Advertiser, BgpAdvertisements, ExportTargets};
+use ferrolb_core::eligibility::Ineligible;
 use ferrolb_proto::facts::{BgpAdvertisement, BgpPeer, Community, Node};
 
 use super::live_speakers::LiveSpeakers;
@@ -36,7 +37,7 @@ pub(super) struct BgpExport<'a> {
     /// BGPAdvertisement takes precedence.
     pub(super) overridden: BTreeSet<&'a str>,
     /// Causes why the other nodes do not advertise the address, each with its number of nodes.
-    pub(super) not_advertised: BTreeMap<NotAdvertised, usize>,
+    pub(super) not_advertised: BTreeMap<Ineligible, usize>,
 }
 
 /// The BGPPeers that receive an address from a node, and the export targets of the node.
@@ -85,7 +86,7 @@ impl<'a> BgpContext<'a> {
         cluster: &ClusterView<'_>,
         address: IpAddr,
         services: impl Iterator<Item = &'v ServiceView<'v>> + Clone,
-    ) -> Option<Result<Export<'a>, NotAdvertised>> {
+    ) -> Option<Result<Export<'a>, Ineligible>> {
         if !self.is_announced(cluster, address, services.clone()) {
             return None;
         }

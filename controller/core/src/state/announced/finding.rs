@@ -9,7 +9,6 @@ use std::time::Duration;
 use ferrolb_core::announce::{
     ClusterView, Interface, Layer2Address, SelectedInterface, ServicesByAddress,
 };
-use ferrolb_core::bgp::NotAdvertised;
 use ferrolb_core::eligibility::Ineligible;
 use ferrolb_proto::api::{ConditionMessage, InterfaceIssue, InterfaceIssueReason, IpMode};
 use ferrolb_proto::facts::{Endpoint, Node, Service, Speaker, SpeakerInterface, TrafficPolicy};
@@ -25,7 +24,7 @@ use crate::state::messages::SEPARATOR;
 use crate::state::messages::announced::{
     Depreferred, Diagnosis, Finding, OwnerIssue, Reporter, Senders,
 };
-use crate::state::messages::cause::{Cause, Causes, LocalEndpoints};
+use crate::state::messages::cause::{Causes, LocalEndpoints};
 use crate::state::messages::reason::Reason;
 
 /// The condition that a Service should have.
@@ -241,34 +240,30 @@ impl DiagnosisInput<'_> {
             let overridden = list(overridden);
             return Finding::Routed { from, to: list(peers), depreferred, overridden };
         }
-        if not_advertised.contains_key(&NotAdvertised::Ineligible(Ineligible::NoEndpoint)) {
+        if not_advertised.contains_key(&Ineligible::NoEndpoint) {
             return self.no_endpoint(address);
         }
         if !nodes_without_session.is_empty() {
             let peers = list(missing_peers);
             return Finding::NoSession { nodes: nodes_without_session, peers };
         }
-        let is_eligible = |why: &NotAdvertised| !matches!(why, NotAdvertised::Ineligible(_));
-        if self.live_speakers.is_none() && not_advertised.keys().any(is_eligible) {
+        if self.live_speakers.is_none() && not_advertised.contains_key(&Ineligible::NoSpeaker) {
             return Finding::RouteUnknown;
         }
         let mut nodes = self.live_speakers.map(|it| it.stale_routers()).unwrap_or_default();
         nodes.retain(|node| {
             let services = self.services.of(address);
             let export = self.bgp.map(|it| it.export_from(node, self.cluster, address, services));
-            matches!(export.flatten(), Some(Err(NotAdvertised::NoSpeaker)))
+            matches!(export.flatten(), Some(Err(Ineligible::NoSpeaker)))
         });
         if !nodes.is_empty() {
             return Finding::NotRunning { nodes, bgp: true };
         }
-        let mut causes = Causes::default();
-        for (why, count) in not_advertised {
-            *causes.counts.entry(self.cause_without_route(why)).or_default() += count;
-        }
+        let policy = self.service.policy;
+        let mut causes = Causes { counts: not_advertised, policy, ..Causes::default() };
         causes.endpoints = self.local_endpoints(address, &causes, |node| {
             let services = self.services.of(address);
-            let export = self.bgp?.export_from(&node.name, self.cluster, address, services)?;
-            export.err().map(|why| self.cause_without_route(why))
+            self.bgp?.export_from(&node.name, self.cluster, address, services)?.err()
         });
         Finding::NoRoute(causes)
     }
@@ -309,30 +304,29 @@ impl DiagnosisInput<'_> {
     /// Returns why a Service with eligible endpoints and an L2Advertisement has no owner on layer
     /// 2: no node is eligible, or no speaker of an eligible node announces the address.
     fn unowned<'s>(&'s self, layer2: &Layer2Address<'s, 's>) -> Finding<'s> {
-        let (mut causes, mut eligible) = (Causes::default(), Vec::new());
+        let policy = self.service.policy;
+        let mut causes = Causes { policy, ..Causes::default() };
+        let mut eligible = Vec::new();
         for node in self.cluster.nodes() {
-            if let Err(ineligible) = layer2.eligibility(self.cluster, node) {
-                causes.count(self.cause(ineligible));
-            } else if let Some((speaker, cause)) = self.without_interface(layer2, node) {
-                causes.count(cause);
-                let interfaces =
-                    || speaker.interfaces.iter().map(|interface| &*interface.name).collect();
-                causes.interfaces.get_or_insert_with(|| (&*speaker.node, interfaces()));
-            } else {
+            let Some(cause) = self.absence(layer2, node).filter(|it| *it != Ineligible::NoSpeaker)
+            else {
                 eligible.push(node);
+                continue;
+            };
+            causes.count(cause);
+            if cause == Ineligible::NoInterface && causes.interfaces.is_none() {
+                let speaker = self.live_speakers.and_then(|live| live.of(&node.name));
+                let interfaces = speaker.into_iter().flat_map(|it| it.interfaces.iter());
+                causes.interfaces = Some((&node.name, interfaces.map(|it| &*it.name).collect()));
             }
         }
         if eligible.is_empty() {
-            if causes.counts.contains_key(&Cause::NotSelected) {
+            if causes.counts.contains_key(&Ineligible::NotSelected) {
                 causes.advertisements =
                     layer2.advertisements().iter().map(|it| &*it.name).collect();
             }
-            causes.endpoints = self.local_endpoints(layer2.address(), &causes, |node| match layer2
-                .eligibility(self.cluster, node)
-            {
-                Err(ineligible) => Some(self.cause(ineligible)),
-                Ok(_) => self.without_interface(layer2, node).map(|(_, cause)| cause),
-            });
+            causes.endpoints =
+                self.local_endpoints(layer2.address(), &causes, |node| self.absence(layer2, node));
             return Finding::NoNode(causes);
         }
         self.eligible_but_unowned(layer2, &eligible)
@@ -344,9 +338,10 @@ impl DiagnosisInput<'_> {
         &self,
         address: IpAddr,
         causes: &Causes<'_>,
-        cause: impl Fn(&Node) -> Option<Cause>,
+        cause: impl Fn(&Node) -> Option<Ineligible>,
     ) -> Option<LocalEndpoints<'_>> {
-        if !causes.counts.contains_key(&Cause::NoLocalEndpoint) {
+        let is_local = causes.policy == TrafficPolicy::Local;
+        if !is_local || !causes.counts.contains_key(&Ineligible::NoLocalEndpoint) {
             return None;
         }
         let mut endpoints = self.eligible_endpoints_for(address).peekable();
@@ -357,47 +352,30 @@ impl DiagnosisInput<'_> {
         }
         let mut nodes = self.cluster.nodes().filter(|it| nodes.contains(&*it.name));
         // A node with an endpoint can lack one of another Service that shares the address.
-        let other = |node: &Node| cause(node).filter(|it| *it != Cause::NoLocalEndpoint);
+        let other = |node: &Node| cause(node).filter(|it| *it != Ineligible::NoLocalEndpoint);
         nodes.find_map(|node| Some(LocalEndpoints::On(&node.name, other(node)?)))
     }
 
-    /// Returns the cause why a node does not advertise an address.
-    pub(super) fn cause_without_route(&self, why: NotAdvertised) -> Cause {
-        match why {
-            NotAdvertised::Ineligible(ineligible) => self.cause(ineligible),
-            NotAdvertised::NoSpeaker => Cause::NoSpeaker,
-            NotAdvertised::NoGobgpd => Cause::NoGobgpd,
-        }
-    }
-
-    pub(super) fn cause(&self, ineligible: Ineligible) -> Cause {
-        match (ineligible, self.service.policy) {
-            (Ineligible::Unreachable, _) => Cause::Unreachable,
-            (Ineligible::Excluded, _) => Cause::Excluded,
-            (Ineligible::NotSelected, _) => Cause::NotSelected,
-            (Ineligible::NoLocalEndpoint, TrafficPolicy::Local) => Cause::NoLocalEndpoint,
-            (Ineligible::NoLocalEndpoint, TrafficPolicy::Cluster) => Cause::NoSharedEndpoint,
-            (Ineligible::NoEndpoint, _) => Cause::NoEndpoint,
-            (Ineligible::NoRouter, _) => Cause::NoPeer,
-            (Ineligible::TooManyCommunities, _) => Cause::TooManyCommunities,
-        }
-    }
-
-    /// Returns the speaker of a node if that speaker reports no interface on which the address
-    /// could be announced, and the cause.
-    pub(super) fn without_interface(
+    /// Returns why a node may not or cannot announce an address on layer 2. `None` if it can, or if
+    /// it may and speakers do not report their state.
+    pub(super) fn absence(
         &self,
         layer2: &Layer2Address<'_, '_>,
         node: &Node,
-    ) -> Option<(&Speaker, Cause)> {
-        let speaker = self.live_speakers?.of(&node.name)?;
+    ) -> Option<Ineligible> {
+        if let Err(why) = layer2.eligibility(self.cluster, node) {
+            return Some(why);
+        }
+        let Some(speaker) = self.live_speakers?.of(&node.name) else {
+            return Some(Ineligible::NoSpeaker);
+        };
         let selected = selected_interfaces(layer2, node, speaker);
         if !selected.iter().any(|(_, selected)| selected.in_use()) {
-            return Some((speaker, Cause::NoInterface));
+            return Some(Ineligible::NoInterface);
         }
         // One interface in use has the subnet, or all of them announce the address, unless they
         // lack its family.
-        announcing(layer2, &selected).next().is_none().then_some((speaker, Cause::NoIpv6))
+        announcing(layer2, &selected).next().is_none().then_some(Ineligible::NoIpv6)
     }
 
     /// Returns the finding for an address that no speaker reports on layer 2 although nodes are

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ferrolb_core::announce::Layer2Address;
 use ferrolb_core::bgp::{RouteInput, RouteTable};
 use ferrolb_core::election::Rank;
-use ferrolb_proto::facts::{Node, Speaker};
+use ferrolb_proto::facts::Speaker;
 
 use super::finding::DiagnosisInput;
 use crate::state::OwnerOutlook;
@@ -42,15 +42,10 @@ impl DiagnosisInput<'_> {
     fn next_owners(&self, layer2: &Layer2Address<'_, '_>) -> Vec<String> {
         let Some(live) = self.live_speakers else { return Vec::new() };
         let candidates = layer2.candidates(&self.cluster.select_nodes(layer2.advertisements()));
-        let able = |node: &Node| {
-            let index = candidates.binary_search_by(|it| it.node.cmp(&node.name)).ok()?;
-            let is_able = self.cause_of_absence(layer2, node).is_none();
-            let rank =
-                is_able.then(|| self.rank(layer2, &candidates[index], node.drain.is_some()))?;
-            Some(Able { rank, speaker: live.of(&node.name)? })
-        };
-        let mut left: Vec<_> = self.cluster.nodes().filter_map(able).collect();
-        left.sort_unstable_by_key(|able| able.rank);
+        let ranks = self.ranks(layer2, &candidates, |node| node.drain.is_some());
+        let ranks = ranks.into_iter();
+        let mut left: Vec<_> =
+            ranks.filter_map(|rank| Some(Able { rank, speaker: live.of(rank.node)? })).collect();
         let present = live.owners(layer2.address()).all;
         let owns = |able: &&Able<'_>| present.iter().any(|owner| owner.node == able.rank.node);
         let mut owners = Vec::new();

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_core::announce::Layer2Address;
-use ferrolb_core::bgp::NotAdvertised;
 use ferrolb_core::election::{Candidate, Rank, SoftRules, order};
+use ferrolb_core::eligibility::Ineligible;
 use ferrolb_proto::facts::Node;
 use ferrolb_proto::wire::hello::Flags;
 use serde::Serialize;
 
-use super::super::messages::cause::Cause;
 use super::finding::DiagnosisInput;
+use crate::state::messages::cause::phrase;
 
 /// The relation of one node to an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -106,14 +106,10 @@ impl DiagnosisInput<'_> {
         let owners = self.live_speakers.map(|live| live.owners(layer2.address()));
         let owners = owners.unwrap_or_default().all;
         let candidates = layer2.candidates(&self.cluster.select_nodes(layer2.advertisements()));
-        let rank = |node: &Node| {
-            let index = candidates.binary_search_by(|it| it.node.cmp(&node.name)).ok()?;
-            let is_able = self.cause_of_absence(layer2, node).is_none();
-            let draining = || self.live_speakers?.of(&node.name).map(|speaker| speaker.draining);
-            is_able.then(|| self.rank(layer2, &candidates[index], draining().unwrap_or(false)))
-        };
-        let mut ranks: Vec<_> = self.cluster.nodes().filter_map(rank).collect();
-        ranks.sort_unstable();
+        let ranks = self.ranks(layer2, &candidates, |node| {
+            let speaker = self.live_speakers.and_then(|live| live.of(&node.name));
+            speaker.is_some_and(|speaker| speaker.draining)
+        });
         let ranks: BTreeMap<_, _> = ranks
             .iter()
             .zip(1..)
@@ -129,18 +125,34 @@ impl DiagnosisInput<'_> {
             if let Some((rank, flaws)) = ranked {
                 return Verdict::Candidate { rank, flaws };
             }
-            let cause = match layer2.eligibility(self.cluster, node) {
-                Err(ineligible) => self.cause(ineligible),
-                Ok(_) => self.cause_of_absence(layer2, node).unwrap_or(Cause::NoSpeaker),
-            };
-            Verdict::Ineligible { why: cause.to_string() }
+            self.ineligible(self.absence(layer2, node).unwrap_or(Ineligible::NoSpeaker))
         };
         self.cluster.nodes().map(verdict).collect()
     }
 
-    /// Returns the rank of a candidate, from the objects in the API. `draining` is true if the node
-    /// is in announcement drain.
-    pub(super) fn rank<'c>(
+    fn ineligible(&self, why: Ineligible) -> Verdict {
+        Verdict::Ineligible { why: phrase(why, self.service.policy).to_owned() }
+    }
+
+    /// Returns the ranks of the nodes that can announce an address, from the objects in the API,
+    /// the best first. `draining` returns whether a node is in announcement drain.
+    pub(super) fn ranks<'c>(
+        &self,
+        layer2: &Layer2Address<'_, '_>,
+        candidates: &'c [Candidate],
+        draining: impl Fn(&Node) -> bool,
+    ) -> Vec<Rank<'c>> {
+        let rank = |node: &Node| {
+            let index = candidates.binary_search_by(|it| it.node.cmp(&node.name)).ok()?;
+            let is_able = self.absence(layer2, node).is_none();
+            is_able.then(|| self.rank(layer2, &candidates[index], draining(node)))
+        };
+        let mut ranks: Vec<_> = self.cluster.nodes().filter_map(rank).collect();
+        ranks.sort_unstable();
+        ranks
+    }
+
+    fn rank<'c>(
         &self,
         layer2: &Layer2Address<'_, '_>,
         candidate: &'c Candidate,
@@ -159,19 +171,6 @@ impl DiagnosisInput<'_> {
         let failing = layer2.serving(node).is_ok_and(|serving| serving.failing);
         rank.soft_rules = rank.soft_rules.and(SoftRules::FAILING.when(failing));
         rank
-    }
-
-    /// Returns why a node that may announce an address cannot do so: it has no live speaker, or no
-    /// interface for the address. `None` if it can, or if speakers do not report their state.
-    pub(super) fn cause_of_absence(
-        &self,
-        layer2: &Layer2Address<'_, '_>,
-        node: &Node,
-    ) -> Option<Cause> {
-        if self.live_speakers?.of(&node.name).is_none() {
-            return Some(Cause::NoSpeaker);
-        }
-        self.without_interface(layer2, node).map(|(_, cause)| cause)
     }
 
     /// Returns why a node has no session with these BGPPeers.
@@ -202,10 +201,10 @@ impl DiagnosisInput<'_> {
             Ok((_, targets)) => {
                 Verdict::Ineligible { why: self.without_session(node, &targets.peers) }
             }
-            Err(why) if self.live_speakers.is_none() && why == NotAdvertised::NoSpeaker => {
+            Err(Ineligible::NoSpeaker) if self.live_speakers.is_none() => {
                 Verdict::Ineligible { why: UNKNOWN.to_owned() }
             }
-            Err(why) => Verdict::Ineligible { why: self.cause_without_route(why).to_string() },
+            Err(why) => self.ineligible(why),
         })
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ferrolb_core::bgp::NotAdvertised;
+use ferrolb_core::eligibility::Ineligible;
 use ferrolb_proto::facts::{Endpoint, FailingHealthCheck, Speaker, TrafficPolicy};
 use ferrolb_proto::range::Family;
 
@@ -70,7 +70,7 @@ impl DiagnosisInput<'_> {
         let should_not_advertise = |(address, node): &&(IpAddr, &str)| {
             let services = self.services.of(*address);
             let export = bgp.export_from(node, self.cluster, *address, services);
-            !matches!(export, Some(Err(NotAdvertised::NoSpeaker)))
+            !matches!(export, Some(Err(Ineligible::NoSpeaker)))
         };
         let former = self.former_routers.iter().filter(|(_, it)| !self.silent_nodes.contains(it));
         let (addresses, nodes): (BTreeSet<_>, BTreeSet<_>) =

@@ -1,14 +1,15 @@
 //! Messages of the condition `ferrolb.io/Announced`.
 
+use ferrolb_core::eligibility::Ineligible;
 use ferrolb_proto::facts::{
-    EndpointCondition, EndpointConditionProblem, EndpointProblem, HealthCheckProblem,
+    EndpointCondition, EndpointConditionProblem, EndpointProblem, HealthCheckProblem, TrafficPolicy,
 };
 
 use super::*;
 use crate::state::messages::announced::{
     Depreferred, Diagnosis, Finding, Owner, OwnerIssue, Reporter, Senders,
 };
-use crate::state::messages::cause::{Cause, Causes, LocalEndpoints};
+use crate::state::messages::cause::{Causes, LocalEndpoints};
 use crate::state::messages::warning::{Flaw, FlawedOwner, Warning};
 
 const MAC: &str = "02:00:00:00:00:99";
@@ -32,8 +33,9 @@ fn render_with<'a>(
     (diagnosis.reason().name().to_owned(), texts.join("; "))
 }
 
-fn causes(cause: Cause) -> Causes<'static> {
-    let mut causes = Causes { interfaces: Some(("n1", vec!["eth0", "eth1"])), ..Causes::default() };
+fn causes(cause: Ineligible) -> Causes<'static> {
+    let interfaces = Some(("n1", vec!["eth0", "eth1"]));
+    let mut causes = Causes { policy: TrafficPolicy::Local, interfaces, ..Causes::default() };
     causes.count(cause);
     causes
 }
@@ -84,7 +86,7 @@ fn every_finding_has_its_message() {
         ],
         Finding::NoAdvertisement { .. } => [(Finding::NoAdvertisement { pool: "lan" }, "NoAdvertisement", "192.0.2.7 not announced: no valid L2Advertisement or BGPAdvertisement selects IPAddressPool lan and this Service: create one, or change the selectors of one")],
         Finding::NoPool => [(Finding::NoPool, "NoAdvertisement", "192.0.2.7 not announced: no IPAddressPool contains the address any more: add it to spec.addresses of one")],
-        Finding::NoNode(_) => [(Finding::NoNode(causes(Cause::NotSelected)), "NoCandidateNode", "192.0.2.7 not announced: no node is eligible; of 1 node, 1 not selected by an advertisement: change spec.nodeSelectors of an advertisement")],
+        Finding::NoNode(_) => [(Finding::NoNode(causes(Ineligible::NotSelected)), "NoCandidateNode", "192.0.2.7 not announced: no node is eligible; of 1 node, 1 not selected by an advertisement: change spec.nodeSelectors of an advertisement")],
         Finding::NotRunning { .. } => [
             (Finding::NotRunning { nodes: nodes(), bgp: false }, "SpeakersNotRunning", "192.0.2.7 announcement unknown: the speakers that announced it do not run (n1, n2). See `kubectl -n ferrolb-system describe daemonset speaker`"),
             (Finding::NotRunning { nodes: nodes(), bgp: true }, "SpeakersNotRunning", "192.0.2.7 announcement unknown: the speakers that announced it do not run (n1, n2). See `kubectl -n ferrolb-system describe daemonset speaker`"),
@@ -109,7 +111,7 @@ fn every_finding_has_its_message() {
             ),
         ],
         Finding::NoSession { .. } => [(Finding::NoSession { nodes: nodes(), peers: vec!["tor1", "tor2"] }, "NoSession", "192.0.2.7 not announced by BGP: no session from n1, n2 to tor1, tor2. See `kubectl -n ferrolb-system describe bgppeers.ferrolb.io tor1 tor2`")],
-        Finding::NoRoute(_) => [(Finding::NoRoute(causes(Cause::NoGobgpd)), "NoCandidateNode", "192.0.2.7 not announced by BGP: no node is eligible; of 1 node, 1 whose speaker has no --gobgp: install gobgpd with deploy/install-bgp.yaml or the Helm value bgp.enabled=true")],
+        Finding::NoRoute(_) => [(Finding::NoRoute(causes(Ineligible::NoGobgpd)), "NoCandidateNode", "192.0.2.7 not announced by BGP: no node is eligible; of 1 node, 1 whose speaker has no --gobgp: install gobgpd with deploy/install-bgp.yaml or the Helm value bgp.enabled=true")],
         Finding::RouteUnknown => [(Finding::RouteUnknown, "Unobservable", "192.0.2.7 BGP state unknown: with this --api-group, speakers report no sessions in a SpeakerStatus. See `curl -s http://127.0.0.1:7472/state` on a node")],
     );
 }
@@ -155,7 +157,7 @@ fn commands_contain_the_namespace_and_the_group_of_the_flags() {
             ),
         ),
         (
-            Finding::NoNode(causes(Cause::NoSpeaker)),
+            Finding::NoNode(causes(Ineligible::NoSpeaker)),
             (
                 "NoCandidateNode",
                 "192.0.2.7 not announced: no node is eligible; of 1 node, 1 without a live speaker: see `kubectl -n lb describe daemonset speaker`",
@@ -227,28 +229,40 @@ fn one_message_covers_layer_2_and_bgp() {
     }
 }
 
-fn cause(cause: &Cause) -> (String, String) {
+fn cause(cause: &Ineligible) -> (String, String) {
     (String::new(), causes(*cause).text(&default_names()))
 }
 
 #[test]
 fn every_cause_has_its_text_and_its_remedy() {
-    table!(Cause, cause;
-        Cause::Unreachable => [(Cause::Unreachable, "", "of 1 node, 1 out of service or without network: see `kubectl describe nodes`")],
-        Cause::Excluded => [(Cause::Excluded, "", "of 1 node, 1 labeled exclude-from-external-load-balancers: `kubectl label node NODE node.kubernetes.io/exclude-from-external-load-balancers-` removes the label")],
-        Cause::NotSelected => [(Cause::NotSelected, "", "of 1 node, 1 not selected by an advertisement: change spec.nodeSelectors of an advertisement")],
-        Cause::NoLocalEndpoint => [(Cause::NoLocalEndpoint, "", "of 1 node, 1 without eligible endpoint (externalTrafficPolicy Local): run pods there, or set spec.externalTrafficPolicy to Cluster")],
-        Cause::NoSharedEndpoint => [(Cause::NoSharedEndpoint, "", "of 1 node, 1 without eligible endpoint of a Service that shares the address: check the endpoints of all Services that share the address")],
-        Cause::NoEndpoint => [(Cause::NoEndpoint, "", "of 1 node, 1 without eligible endpoint: check the endpoints of the Service")],
-        Cause::NoInterface => [(Cause::NoInterface, "", "of 1 node, 1 without an active interface that an L2Advertisement selects (n1 has eth0, eth1): change spec.interfaces of the L2Advertisement")],
-        Cause::NoIpv6 => [(Cause::NoIpv6, "", "of 1 node, 1 without an IPv6 address on the interface: set the sysctl net.ipv6.conf.INTERFACE.disable_ipv6 to 0 there")],
-        Cause::NoPeer => [(Cause::NoPeer, "", "of 1 node, 1 without a BGPPeer that the BGPAdvertisement selects: change spec.nodeSelectors of a BGPPeer, or spec.peers of the BGPAdvertisement")],
-        Cause::TooManyCommunities => [(Cause::TooManyCommunities, "", "of 1 node, 1 with more communities than a route can carry, from all advertisements together: remove some from spec.communities")],
-        Cause::NoSpeaker => [(Cause::NoSpeaker, "", "of 1 node, 1 without a live speaker: see `kubectl -n ferrolb-system describe daemonset speaker`")],
-        Cause::NoGobgpd => [(Cause::NoGobgpd, "", "of 1 node, 1 whose speaker has no --gobgp: install gobgpd with deploy/install-bgp.yaml or the Helm value bgp.enabled=true")],
+    table!(Ineligible, cause;
+        Ineligible::Unreachable => [(Ineligible::Unreachable, "", "of 1 node, 1 out of service or without network: see `kubectl describe nodes`")],
+        Ineligible::Excluded => [(Ineligible::Excluded, "", "of 1 node, 1 labeled exclude-from-external-load-balancers: `kubectl label node NODE node.kubernetes.io/exclude-from-external-load-balancers-` removes the label")],
+        Ineligible::NotSelected => [(Ineligible::NotSelected, "", "of 1 node, 1 not selected by an advertisement: change spec.nodeSelectors of an advertisement")],
+        Ineligible::NoLocalEndpoint => [(Ineligible::NoLocalEndpoint, "", "of 1 node, 1 without eligible endpoint (externalTrafficPolicy Local): run pods there, or set spec.externalTrafficPolicy to Cluster")],
+        Ineligible::NoEndpoint => [(Ineligible::NoEndpoint, "", "of 1 node, 1 without eligible endpoint: check the endpoints of the Service")],
+        Ineligible::NoInterface => [(Ineligible::NoInterface, "", "of 1 node, 1 without an active interface that an L2Advertisement selects (n1 has eth0, eth1): change spec.interfaces of the L2Advertisement")],
+        Ineligible::NoIpv6 => [(Ineligible::NoIpv6, "", "of 1 node, 1 without an IPv6 address on the interface: set the sysctl net.ipv6.conf.INTERFACE.disable_ipv6 to 0 there")],
+        Ineligible::NoRouter => [(Ineligible::NoRouter, "", "of 1 node, 1 without a BGPPeer that the BGPAdvertisement selects: change spec.nodeSelectors of a BGPPeer, or spec.peers of the BGPAdvertisement")],
+        Ineligible::TooManyCommunities => [(Ineligible::TooManyCommunities, "", "of 1 node, 1 with more communities than a route can carry, from all advertisements together: remove some from spec.communities")],
+        Ineligible::NoSpeaker => [(Ineligible::NoSpeaker, "", "of 1 node, 1 without a live speaker: see `kubectl -n ferrolb-system describe daemonset speaker`")],
+        Ineligible::NoGobgpd => [(Ineligible::NoGobgpd, "", "of 1 node, 1 whose speaker has no --gobgp: install gobgpd with deploy/install-bgp.yaml or the Helm value bgp.enabled=true")],
+    );
+    let shared = Causes { policy: TrafficPolicy::Cluster, ..causes(Ineligible::NoLocalEndpoint) };
+    check(
+        (String::new(), shared.text(&default_names())),
+        (
+            "",
+            "of 1 node, 1 without eligible endpoint of a Service that shares the address: check the endpoints of all Services that share the address",
+        ),
     );
     let several = Causes {
-        counts: [(Cause::Excluded, 1), (Cause::NotSelected, 2), (Cause::NoSpeaker, 2)].into(),
+        counts: [
+            (Ineligible::Excluded, 1),
+            (Ineligible::NotSelected, 2),
+            (Ineligible::NoSpeaker, 2),
+        ]
+        .into(),
         ..Causes::default()
     };
     check(
@@ -259,8 +273,9 @@ fn every_cause_has_its_text_and_its_remedy() {
         ),
     );
     let on_node = Causes {
-        counts: [(Cause::Excluded, 1), (Cause::NoLocalEndpoint, 2)].into(),
-        endpoints: Some(LocalEndpoints::On("n1", Cause::Excluded)),
+        counts: [(Ineligible::Excluded, 1), (Ineligible::NoLocalEndpoint, 2)].into(),
+        policy: TrafficPolicy::Local,
+        endpoints: Some(LocalEndpoints::On("n1", Ineligible::Excluded)),
         ..Causes::default()
     };
     check(
@@ -272,7 +287,7 @@ fn every_cause_has_its_text_and_its_remedy() {
     );
     let without_node_names = Causes {
         endpoints: Some(LocalEndpoints::WithoutNodeName),
-        ..causes(Cause::NoLocalEndpoint)
+        ..causes(Ineligible::NoLocalEndpoint)
     };
     check(
         (String::new(), without_node_names.text(&default_names())),
