@@ -9,7 +9,7 @@ mod second_path;
 
 use ferrolb_runtime::metrics::registered;
 use ferrolb_speaker_core::claim::MoveCause;
-use ferrolb_speaker_core::plan::{AddressCounts, SERVING_NAMES};
+use ferrolb_speaker_core::plan::{SERVING_NAMES, ServingCounts};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -206,7 +206,7 @@ impl Metrics {
     }
 
     /// Publishes the number of the Services' addresses, by how this node can serve them.
-    pub fn set_addresses(&self, counts: &AddressCounts) {
+    pub fn set_addresses(&self, counts: &ServingCounts) {
         for name in SERVING_NAMES {
             let count = counts.get(name).copied().unwrap_or_default();
             self.addresses.get_or_create(&[("endpoints", name)]).set(count);

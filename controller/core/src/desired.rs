@@ -76,16 +76,16 @@ pub enum NodeAction {
     /// Connect to the kubelet at this address; `None`: the address is not known.
     ProbeKubelet(Option<SocketAddr>),
     /// Mark the pods of these Services on the node as not Ready.
-    Mark(Services),
+    Mark(ServiceKeys),
     /// Restore the marked pods of these Services on the node.
-    Restore(Services),
+    Restore(ServiceKeys),
 }
 
 /// Services that have endpoints on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Services(pub Arc<[Key]>);
+pub struct ServiceKeys(pub Arc<[Key]>);
 
-impl Serialize for Services {
+impl Serialize for ServiceKeys {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(ToString::to_string))
     }
@@ -253,7 +253,7 @@ pub struct Condition {
 
 /// Field `action` of a Kubernetes Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Action {
+pub enum EventAction {
     /// The controller assigns addresses to the Service.
     AssignAddress,
     /// The speakers announce the addresses of the Service.
@@ -268,7 +268,7 @@ pub struct Notice {
     /// True if the Event's `type` is `Warning`, false if it is `Normal`.
     pub warning: bool,
     /// Field `action` of the Event.
-    pub action: Action,
+    pub action: EventAction,
     /// Field `reason` of the Event.
     pub reason: Cow<'static, str>,
     /// Field `note` of the Event.
@@ -302,7 +302,7 @@ impl RejectedStatus<'_> {
     #[must_use]
     pub fn notice(&self) -> Notice {
         let (reason, message) = (NOT_WRITTEN.into(), self.to_string().into());
-        Notice { warning: true, action: Action::AssignAddress, reason, message }
+        Notice { warning: true, action: EventAction::AssignAddress, reason, message }
     }
 }
 
@@ -464,7 +464,7 @@ mod tests {
         }
         let notice = Notice {
             warning: false,
-            action: Action::Announce,
+            action: EventAction::Announce,
             reason: "Announced".into(),
             message: "".into(),
         };

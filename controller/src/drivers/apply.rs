@@ -37,7 +37,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reason why a write failed.
 #[derive(Debug)]
-pub enum Failure {
+pub enum WriteFailure {
     /// The API server is unreachable or overloaded, or rejects the credentials.
     /// [`ferrolb_runtime::api_health`] logs this once for all requests, except an overload (429).
     Unavailable,
@@ -53,7 +53,7 @@ pub enum Failure {
     Refused(Box<ApiStatus>),
 }
 
-impl From<kube::Error> for Failure {
+impl From<kube::Error> for WriteFailure {
     fn from(error: kube::Error) -> Self {
         #[expect(
             clippy::wildcard_enum_match_arm,
@@ -73,7 +73,7 @@ impl From<kube::Error> for Failure {
     }
 }
 
-impl Failure {
+impl WriteFailure {
     /// Returns the reason of the failure as text. `None`: the failure is logged elsewhere or needs
     /// no report.
     #[must_use]
@@ -138,21 +138,24 @@ impl Applier {
     ///
     /// Sends nothing after the end of the lease. Otherwise a process that was stopped for a while
     /// could write at the same time as the next leader.
-    async fn send<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    async fn send<T>(
+        &self,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteFailure> {
         if Clock::now() >= self.desired.borrow().until {
-            return Err(Failure::Expired);
+            return Err(WriteFailure::Expired);
         }
         match tokio::time::timeout(WRITE_TIMEOUT, request).await {
             Ok(response) => response.map_err(Into::into),
-            Err(_) => Err(Failure::TimedOut),
+            Err(_) => Err(WriteFailure::TimedOut),
         }
     }
 
     /// Writes the status of one object.
     ///
     /// # Errors
-    /// [`Failure`], also if a request takes longer than [`WRITE_TIMEOUT`].
-    pub async fn write(&self, write: &Write) -> Result<(), Failure> {
+    /// [`WriteFailure`], also if a request takes longer than [`WRITE_TIMEOUT`].
+    pub async fn write(&self, write: &Write) -> Result<(), WriteFailure> {
         match &write.status {
             Status::Service(key, status) => self.write_service(key, status).await,
             Status::CustomResource(name, status) => self.write_custom_resource(name, status).await,
@@ -160,7 +163,7 @@ impl Applier {
         }
     }
 
-    async fn write_service(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
+    async fn write_service(&self, key: &Key, status: &ServiceStatus) -> Result<(), WriteFailure> {
         match status.ingress {
             IngressChange::Assign => self.assign(key, status).await,
             IngressChange::KeepForMetalLb => self.write_metallb_service(key, status).await,
@@ -169,12 +172,12 @@ impl Applier {
     }
 
     /// Writes the addresses of a Service that FerroLB serves.
-    async fn assign(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
+    async fn assign(&self, key: &Key, status: &ServiceStatus) -> Result<(), WriteFailure> {
         let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), key.namespace());
         let mut body = service_body(key, status, &self.group, &now());
         let params = PatchParams::apply(&self.field_manager);
         match self.send(services.patch_status(key.name(), &params, &Patch::Apply(&body))).await {
-            Err(Failure::Refused(refused)) if refused.is_conflict() => {}
+            Err(WriteFailure::Refused(refused)) if refused.is_conflict() => {}
             Err(failure) => return Err(failure),
             Ok(written) => return self.remove_leftovers(&services, &written, status).await,
         }
@@ -188,7 +191,7 @@ impl Applier {
                 .map(|assigned| assigned.address)
                 .eq(status.seen.iter().copied());
         if found.uid != status.uid || !may_write {
-            return Err(Failure::Outdated);
+            return Err(WriteFailure::Outdated);
         }
         body["metadata"]["resourceVersion"] = json!(version);
         let written = self
@@ -202,7 +205,7 @@ impl Applier {
     ///
     /// Fields that another controller also owns remain, because it may serve the Service now. If
     /// the Service is no load balancer any more, none of FerroLB's fields has a meaning.
-    async fn release(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
+    async fn release(&self, key: &Key, status: &ServiceStatus) -> Result<(), WriteFailure> {
         let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), key.namespace());
         let found = self.send(services.get(key.name())).await?;
         let version = found.metadata.resource_version.clone();
@@ -213,7 +216,7 @@ impl Applier {
             Some(_) => found.pool_annotation.is_some(),
         };
         if found.uid != status.uid || is_ours {
-            return Err(Failure::Outdated);
+            return Err(WriteFailure::Outdated);
         }
         let mut body = service_body(key, status, &self.group, &now());
         body["metadata"]["resourceVersion"] = json!(version);
@@ -236,7 +239,7 @@ impl Applier {
         &self,
         key: &Key,
         status: &ServiceStatus,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WriteFailure> {
         let resource = ApiResource::erase::<ServiceObject>(&());
         let services: Api<DynamicObject> =
             Api::namespaced_with(self.client.0.clone(), key.namespace(), &resource);
@@ -245,7 +248,7 @@ impl Applier {
         let served_by_metallb =
             |service: &Service| service.is_served_by_metallb(self.default_implementation);
         if !read.is_ok_and(|service| service.uid == status.uid && served_by_metallb(&service)) {
-            return Err(Failure::Outdated);
+            return Err(WriteFailure::Outdated);
         }
         let mut body = service_body(key, status, &self.group, &now());
         body["metadata"]["resourceVersion"] = json!(found.metadata.resource_version);
@@ -269,7 +272,7 @@ impl Applier {
         services: &Api<ServiceObject>,
         written: &ServiceObject,
         status: &ServiceStatus,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WriteFailure> {
         let current = Service::read(written.clone(), &self.group);
         let mut patch = json!({"metadata": {"resourceVersion": written.metadata.resource_version}});
         let annotations = [
@@ -312,7 +315,7 @@ impl Applier {
         &self,
         name: &str,
         status: &CustomResourceStatus,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WriteFailure> {
         let resource = api::resource(status.kind(), &self.group);
         let body = json!({
             "apiVersion": resource.api_version, "kind": resource.kind,
@@ -332,7 +335,10 @@ impl Applier {
 
     /// Writes the ConfigMap with the addresses of deleted Services. Forces ownership, because no
     /// other manager owns its data.
-    async fn write_address_memory(&self, services: &[RememberedAddresses]) -> Result<(), Failure> {
+    async fn write_address_memory(
+        &self,
+        services: &[RememberedAddresses],
+    ) -> Result<(), WriteFailure> {
         let data: BTreeMap<_, _> = services.iter().map(RememberedAddresses::entry).collect();
         let body = json!({
             "apiVersion": "v1", "kind": "ConfigMap",

@@ -33,7 +33,7 @@ use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
-use pods::{Change, PodRef, Pods, is_restorable};
+use pods::{PodChange, PodRef, Pods, is_restorable};
 
 /// Maximum number of requests that are in progress at the same time.
 const REQUESTS_AT_ONCE_MAX: usize = 8;
@@ -65,7 +65,7 @@ pub struct NodeFailureDriver {
 
 /// A request that has failed.
 #[derive(Debug)]
-struct Failure;
+struct RequestFailed;
 
 impl NodeFailureDriver {
     /// Creates the driver that executes the tasks in `desired`.
@@ -149,20 +149,20 @@ impl NodeFailureDriver {
                 let is_silent = reach::is_silent(kubelet).await;
                 return if is_silent { ActionResult::Done } else { ActionResult::KubeletReplied };
             }
-            NodeAction::Mark(services) => (&services.0, Change::Mark),
-            NodeAction::Restore(services) => (&services.0, Change::Restore),
+            NodeAction::Mark(services) => (&services.0, PodChange::Mark),
+            NodeAction::Restore(services) => (&services.0, PodChange::Restore),
         };
         let node = &*task.node;
         match self.patch_all(node, services, change).await {
             Ok(pods) => {
                 let change = match change {
-                    Change::Mark => "marked as not Ready",
-                    Change::Restore => "restored",
+                    PodChange::Mark => "marked as not Ready",
+                    PodChange::Restore => "restored",
                 };
                 info!(node, pods, services = services.len(), "pods of a silent node {change}");
                 ActionResult::Done
             }
-            Err(Failure) => {
+            Err(RequestFailed) => {
                 warn!(
                     node,
                     "not all pods of a silent node are patched, retrying: if permissions are \
@@ -178,8 +178,8 @@ impl NodeFailureDriver {
         &self,
         node: &str,
         services: &[Key],
-        change: Change,
-    ) -> Result<usize, Failure> {
+        change: PodChange,
+    ) -> Result<usize, RequestFailed> {
         let mut requests = JoinSet::new();
         for pod in self.pods(node, services, change).await?.into_changed() {
             let driver = self.clone();
@@ -188,10 +188,15 @@ impl NodeFailureDriver {
         let results = requests.join_all().await;
         let failed = results.iter().any(Result::is_err);
         let patched = results.iter().filter(|result| matches!(result, Ok(true))).count();
-        if failed { Err(Failure) } else { Ok(patched) }
+        if failed { Err(RequestFailed) } else { Ok(patched) }
     }
 
-    async fn pods(&self, node: &str, services: &[Key], change: Change) -> Result<Pods, Failure> {
+    async fn pods(
+        &self,
+        node: &str,
+        services: &[Key],
+        change: PodChange,
+    ) -> Result<Pods, RequestFailed> {
         let mut requests = JoinSet::new();
         for service in services {
             let (driver, service, node) = (self.clone(), service.clone(), node.to_owned());
@@ -204,7 +209,12 @@ impl NodeFailureDriver {
         Ok(pods)
     }
 
-    async fn pods_of(&self, service: &Key, node: &str, change: Change) -> Result<Pods, Failure> {
+    async fn pods_of(
+        &self,
+        service: &Key,
+        node: &str,
+        change: PodChange,
+    ) -> Result<Pods, RequestFailed> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), service.namespace());
         let label = format!("{SERVICE_NAME_LABEL}={}", service.name());
         let list = ListParams::default().labels(&label);
@@ -214,16 +224,16 @@ impl NodeFailureDriver {
     }
 
     /// Changes the condition `Ready` of a pod. Returns whether it had to be changed.
-    async fn patch(&self, (key, uid): &PodRef, change: Change) -> Result<bool, Failure> {
+    async fn patch(&self, (key, uid): &PodRef, change: PodChange) -> Result<bool, RequestFailed> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), key.namespace());
         let now = Timestamp::now().to_string();
         let (precondition, condition) = match change {
-            Change::Mark => (
+            PodChange::Mark => (
                 json!({"uid": uid}),
                 json!({"type": "Ready", "status": "False", "reason": NODE_SILENT,
                     "message": MESSAGE, "lastTransitionTime": now}),
             ),
-            Change::Restore => {
+            PodChange::Restore => {
                 let pod = self.send(pods.get_status(key.name())).await?;
                 let Some(pod) = pod.filter(is_restorable) else { return Ok(false) };
                 (
@@ -242,8 +252,8 @@ impl NodeFailureDriver {
             self.send(pods.patch_status(key.name(), &params, &Patch::Strategic(patch))).await?;
         match change {
             _ if patched.is_none() => {}
-            Change::Mark => _ = self.metrics.pods_marked.inc(),
-            Change::Restore => _ = self.metrics.pods_restored.inc(),
+            PodChange::Mark => _ = self.metrics.pods_marked.inc(),
+            PodChange::Restore => _ = self.metrics.pods_restored.inc(),
         }
         Ok(patched.is_some())
     }
@@ -260,10 +270,10 @@ impl NodeFailureDriver {
     async fn send<T>(
         &self,
         request: impl Future<Output = kube::Result<T>>,
-    ) -> Result<Option<T>, Failure> {
+    ) -> Result<Option<T>, RequestFailed> {
         let _permit = self.requests.acquire().await;
         if Clock::now() >= self.desired.borrow().until {
-            return Err(Failure);
+            return Err(RequestFailed);
         }
         match timeout(REQUEST_TIMEOUT, request).await {
             Ok(Ok(response)) => Ok(Some(response)),
@@ -272,7 +282,7 @@ impl NodeFailureDriver {
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(None),
             failure => {
                 debug!(failed = ?failure.map(|result| result.err()), "request about a silent node");
-                Err(Failure)
+                Err(RequestFailed)
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::apply::{Applier, Failure};
+use super::apply::{Applier, WriteFailure};
 use super::notices::{EventObject, Notices};
 use crate::metrics::Metrics;
 
@@ -39,7 +39,7 @@ pub struct Writer {
 }
 
 /// A write and its result, as the task that executed the write returns them.
-type WriteResult = (Write, Result<(), Failure>);
+type WriteResult = (Write, Result<(), WriteFailure>);
 
 impl Writer {
     /// Executes the desired writes. Ends when the main loop drops `desired` or the receiver of
@@ -112,7 +112,7 @@ impl Writer {
         desired.term
     }
 
-    fn report_result(&mut self, write: &Write, result: Result<(), Failure>) -> Outcome {
+    fn report_result(&mut self, write: &Write, result: Result<(), WriteFailure>) -> Outcome {
         let target = write.target();
         let Err(failure) = result else {
             debug!(%target, "written");
@@ -142,8 +142,8 @@ impl Writer {
     }
 }
 
-fn remedy(failure: &Failure) -> &'static str {
-    if let Failure::Refused(status) = failure
+fn remedy(failure: &WriteFailure) -> &'static str {
+    if let WriteFailure::Refused(status) = failure
         && lacks_field(status)
     {
         return CRDS_ARE_OLDER;

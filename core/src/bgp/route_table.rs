@@ -28,7 +28,7 @@ pub type ClassCounts = BTreeMap<(Family, Arc<RouteClass>), usize>;
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// The addresses that the node may advertise.
-    served: BTreeMap<IpAddr, ServedAddress>,
+    served: BTreeMap<IpAddr, AddressRoutes>,
     /// The prefixes that must be computed again.
     stale: BTreeSet<Prefix>,
     /// Each class that was computed since the latest [`RouteTable::clear`]. 10,000 prefixes have
@@ -42,7 +42,7 @@ pub struct RouteTable {
 
 /// An address that the node may advertise.
 #[derive(Debug, PartialEq, Eq)]
-struct ServedAddress {
+struct AddressRoutes {
     /// True if the endpoints on the node fail their health check.
     failing: bool,
     /// The prefixes that announce the address, each with the index of its BGPAdvertisement.
@@ -78,7 +78,7 @@ impl RouteTable {
                 (Prefix::of(address, ad.aggregation_length(Family::of(address))), index)
             };
             let prefixes = served.advertisements.into_iter().map(prefix).collect();
-            ServedAddress { failing: served.serving.failing, prefixes }
+            AddressRoutes { failing: served.serving.failing, prefixes }
         });
         if self.served.get(&address) == now.as_ref() {
             return;

@@ -55,7 +55,7 @@ pub struct RememberedAddresses {
 /// The JSON of a Service in the ConfigMap.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Text {
+struct MemoryText {
     addresses: Vec<IpAddr>,
     released_at: Time,
     expires_at: Time,
@@ -65,7 +65,7 @@ impl RememberedAddresses {
     /// Reads an entry of the ConfigMap; `None` if the controller cannot have written it.
     fn read(name: &str, text: &str) -> Option<Self> {
         let (namespace, name) = name.split_once('.')?;
-        let Text { addresses, released_at, expires_at } = serde_json::from_str(text).ok()?;
+        let MemoryText { addresses, released_at, expires_at } = serde_json::from_str(text).ok()?;
         (1..=ADDRESSES_MAX).contains(&addresses.len()).then(|| Self {
             key: Key::new(namespace, name),
             addresses,
@@ -79,7 +79,7 @@ impl RememberedAddresses {
     #[must_use]
     pub fn entry(&self) -> (String, String) {
         let time = |seconds| Time(Timestamp::from_second(seconds).unwrap_or_default());
-        let text = Text {
+        let text = MemoryText {
             addresses: self.addresses.clone(),
             released_at: time(self.released_at),
             expires_at: time(self.expires_at),

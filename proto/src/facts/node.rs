@@ -59,7 +59,7 @@ struct Taint {
 #[serde(default)]
 struct RawNodeStatus {
     addresses: Option<Vec<Address>>,
-    conditions: Option<Vec<Condition>>,
+    conditions: Option<Vec<NodeCondition>>,
     #[serde(rename = "daemonEndpoints")]
     daemon_endpoints: Option<DaemonEndpoints>,
 }
@@ -87,7 +87,7 @@ struct Address {
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
-struct Condition {
+struct NodeCondition {
     r#type: String,
     status: String,
 }

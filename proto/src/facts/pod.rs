@@ -24,7 +24,7 @@ pub struct PodObject {
     #[serde(default)]
     spec: Spec,
     #[serde(default)]
-    status: Status,
+    status: PodStatus,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -35,12 +35,12 @@ struct Spec {
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
-struct Status {
-    conditions: Vec<Condition>,
+struct PodStatus {
+    conditions: Vec<PodCondition>,
 }
 
 #[derive(Deserialize, Clone, Debug)]
-struct Condition {
+struct PodCondition {
     r#type: String,
     status: String,
 }
@@ -71,7 +71,7 @@ impl From<PodObject> for Pod {
     fn from(object: PodObject) -> Self {
         let PodObject { metadata, spec, status } = object;
         let label = metadata.labels.unwrap_or_default().remove(COMPONENT_LABEL);
-        let is_ready = |it: &Condition| it.r#type == "Ready" && it.status == "True";
+        let is_ready = |it: &PodCondition| it.r#type == "Ready" && it.status == "True";
         Self {
             key: Key::new(
                 &metadata.namespace.unwrap_or_default(),

@@ -29,7 +29,7 @@ pub struct AddressRecord {
 /// The JSON in the annotation.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Text {
+struct RecordText {
     /// Namespace and name: `NAMESPACE/NAME`.
     service: String,
     addresses: Vec<IpAddr>,
@@ -45,7 +45,7 @@ impl AddressRecord {
         if text.len() > LENGTH_MAX {
             return None;
         }
-        let Text { service: named, addresses, sharing_parameters } =
+        let RecordText { service: named, addresses, sharing_parameters } =
             serde_json::from_str(text).ok()?;
         let is_own = named == service.to_string() && addresses.len() <= ADDRESSES_MAX;
         let digest = |text: String| u64::from_str_radix(&text, 16).ok();
@@ -58,7 +58,7 @@ impl AddressRecord {
     /// Returns the text of the annotation.
     #[must_use]
     pub fn text(&self, service: &Key) -> String {
-        let text = Text {
+        let text = RecordText {
             service: service.to_string(),
             addresses: self.addresses.to_vec(),
             sharing_parameters: self.sharing.map(|digest| format!("{digest:016x}")),

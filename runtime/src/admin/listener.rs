@@ -42,7 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Reason why a connection was closed before it got a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum DropReason {
+enum ConnectionDrop {
     /// The accept failed, usually because the process has no free file descriptors.
     Accept,
     /// The client has too many connections.
@@ -57,7 +57,7 @@ enum DropReason {
     Slow,
 }
 
-impl DropReason {
+impl ConnectionDrop {
     const ALL: [Self; 6] =
         [Self::Accept, Self::Peer, Self::Full, Self::Head, Self::Malformed, Self::Slow];
 
@@ -73,7 +73,7 @@ impl DropReason {
     }
 }
 
-impl From<ConnectionLimit> for DropReason {
+impl From<ConnectionLimit> for ConnectionDrop {
     fn from(exceeded_limit: ConnectionLimit) -> Self {
         match exceeded_limit {
             ConnectionLimit::Peer => Self::Peer,
@@ -83,21 +83,21 @@ impl From<ConnectionLimit> for DropReason {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DropLabels {
+struct ConnectionLabels {
     listener: &'static str,
     reason: &'static str,
 }
 
 /// Counter of the connections that were closed before they got a response.
 #[derive(Clone, Debug)]
-pub(super) struct DroppedConnections(Family<DropLabels, Counter>);
+pub(super) struct DroppedConnections(Family<ConnectionLabels, Counter>);
 
 impl DroppedConnections {
     /// Registers the counter with one series for each listener and reason, all with the value 0.
     pub(super) fn new(registry: &mut Registry) -> Self {
         let dropped = Self(Family::default());
         for pages in [PageSet::All, PageSet::Probes] {
-            for reason in DropReason::ALL {
+            for reason in ConnectionDrop::ALL {
                 let _ = dropped.of(pages, reason);
             }
         }
@@ -106,9 +106,11 @@ impl DroppedConnections {
         dropped
     }
 
-    fn of(&self, pages: PageSet, reason: DropReason) -> Counter {
-        self.0
-            .get_or_create_owned(&DropLabels { listener: pages.listener(), reason: reason.name() })
+    fn of(&self, pages: PageSet, reason: ConnectionDrop) -> Counter {
+        self.0.get_or_create_owned(&ConnectionLabels {
+            listener: pages.listener(),
+            reason: reason.name(),
+        })
     }
 }
 
@@ -202,7 +204,7 @@ struct ListenerState {
 }
 
 impl ListenerState {
-    fn count(&self, reason: DropReason) {
+    fn count(&self, reason: ConnectionDrop) {
         self.dropped.of(self.pages, reason).inc();
     }
 }
@@ -244,7 +246,7 @@ async fn accept(listener: tokio::net::TcpListener, server: ListenerState) {
                 tokio::task::yield_now().await;
             }
             Err(error) => {
-                server.count(DropReason::Accept);
+                server.count(ConnectionDrop::Accept);
                 debug!(%error, "the admin endpoint cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -281,14 +283,14 @@ async fn serve_connection(
         Ok(Err(error)) => {
             debug!(%peer, %error, "connection to the admin endpoint");
             if error.is_timeout() {
-                server.count(DropReason::Head);
+                server.count(ConnectionDrop::Head);
             } else if error.is_parse() {
-                server.count(DropReason::Malformed);
+                server.count(ConnectionDrop::Malformed);
             }
         }
         Err(_) => {
             debug!(%peer, "connection to the admin endpoint took too long");
-            server.count(DropReason::Slow);
+            server.count(ConnectionDrop::Slow);
         }
     }
     id

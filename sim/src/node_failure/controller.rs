@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ferrolb_controller_core::node_failure::evidence::Evidence;
 use ferrolb_controller_core::node_failure::failures::{
-    ActionKind, ActionResult, Failures, FailuresInput, FailuresOutput, NodeAction,
+    ActionKind, ActionResult, FailureAction, Failures, FailuresInput, FailuresOutput,
 };
 use ferrolb_core::Machine;
 use ferrolb_proto::Instant;
@@ -29,7 +29,7 @@ const MARKS_LATE_DELAY: Duration = ms(2_000);
 #[derive(Clone, Debug)]
 pub(super) struct ActionInProgress {
     epoch: u32,
-    action: NodeAction,
+    action: FailureAction,
     node: usize,
     /// False if the controller could not reach the API server.
     was_sent: bool,
@@ -170,7 +170,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, action: NodeAction) {
+    fn begin(&mut self, action: FailureAction) {
         self.note(|_| format!("controller: begins {:?} of {}", action.kind, action.node));
         let was_sent = self.controller_reaches_api();
         let node = self.index(&action.node);

@@ -46,7 +46,7 @@ pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
 pub use proxy_health::ProxyTargets;
 pub use received_ranges::{IPV4_RANGES_MAX, IPV6_RANGES_MAX};
 pub use second_path::{NodeWatchConfig, OtherNode, SecondPathConfig};
-pub use units::{AddressCounts, SERVING_NAMES, Units};
+pub use units::{SERVING_NAMES, ServingCounts, Units};
 
 /// Desired configuration of all drivers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,7 +80,7 @@ pub struct Desired {
     /// different sets of attributes.
     pub prefixes_over_limit: usize,
     /// Number of the Services' addresses, by how this node can serve them.
-    pub addresses: AddressCounts,
+    pub addresses: ServingCounts,
     /// Reason for which the speaker is not ready. None: the speaker is ready.
     pub not_ready_reason: Option<String>,
     /// True if the exclude label is ignored because every Node has it.

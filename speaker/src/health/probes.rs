@@ -89,7 +89,7 @@ pub async fn run(
 }
 
 /// Result of one health check.
-struct CheckResult {
+struct EndedCheck {
     id: ProbeTarget,
     ticket: ProbeId,
     outcome: Result<(), CheckError>,
@@ -97,7 +97,7 @@ struct CheckResult {
 
 struct ProbeDriver {
     prober: Prober,
-    requests: JoinSet<CheckResult>,
+    requests: JoinSet<EndedCheck>,
     running: BTreeMap<ProbeId, AbortHandle>,
     events: mpsc::Sender<Event>,
     metrics: ProbeMetrics,
@@ -130,8 +130,8 @@ impl ProbeDriver {
         }
     }
 
-    fn handle_result(&mut self, ended: Result<CheckResult, JoinError>) {
-        let CheckResult { id, ticket, outcome } = match ended {
+    fn handle_result(&mut self, ended: Result<EndedCheck, JoinError>) {
+        let EndedCheck { id, ticket, outcome } = match ended {
             Ok(response) => response,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The prober cancelled this health check.
@@ -151,7 +151,7 @@ impl ProbeDriver {
             match output {
                 ProberOutput::Start { id, ticket, check } => {
                     let check_task = async move {
-                        CheckResult { outcome: run_check(id.endpoint, &check).await, id, ticket }
+                        EndedCheck { outcome: run_check(id.endpoint, &check).await, id, ticket }
                     };
                     self.running.insert(ticket, self.requests.spawn(check_task));
                 }

@@ -14,7 +14,7 @@ use crate::metrics::{DropReason, LinkMetrics};
 /// Sender of a thread's reports, with the thread's metrics and the counter values that were already
 /// added to them.
 #[derive(Debug)]
-pub(super) struct Reporter<'a> {
+pub(super) struct LinkReporter<'a> {
     thread_state: &'a watch::Sender<ThreadState>,
     metrics: LinkMetrics,
     previous_counts: ClaimCounters,
@@ -23,7 +23,7 @@ pub(super) struct Reporter<'a> {
     move_count: u64,
 }
 
-impl<'a> Reporter<'a> {
+impl<'a> LinkReporter<'a> {
     pub(super) fn new(thread_state: &'a watch::Sender<ThreadState>, metrics: LinkMetrics) -> Self {
         Self {
             thread_state,
@@ -152,8 +152,8 @@ mod tests {
         let claims = ClaimMachine::new(config, Instant::ZERO);
         let (state, reports) = watch::channel(Ok(LinkReport::default()));
         let metrics = Metrics::new(&mut Registry::default()).link("eth0");
-        let mut reporter = Reporter::new(&state, metrics.clone());
-        let report = |reporter: &mut Reporter<'_>, moves: &[Move]| {
+        let mut reporter = LinkReporter::new(&state, metrics.clone());
+        let report = |reporter: &mut LinkReporter<'_>, moves: &[Move]| {
             let before = reports.borrow().as_ref().expect("a report").clone();
             moves.iter().for_each(|moved| reporter.add_move(moved.clone(), "node1"));
             reporter.report(&claims, false);

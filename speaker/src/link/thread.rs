@@ -37,7 +37,7 @@ use super::filter;
 use super::flood::{CpuBudget, HELLOS_PER_SECOND_MAX, REQUESTS_PER_SECOND_MAX, SourceLimiter};
 use super::neighbors::NeighborTracker;
 use super::receive_filter::ReceiveFilter;
-use super::report::Reporter;
+use super::report::LinkReporter;
 use super::rx_queue::{BURST_MAX, RxQueue};
 use super::socket::{PacketSocket, send, wait_readable};
 use super::{ConfigMailbox, LinkError, LinkSetup, ThreadState};
@@ -53,7 +53,7 @@ const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
 struct LinkThread<'a> {
     setup: LinkSetup,
-    reporter: Reporter<'a>,
+    reporter: LinkReporter<'a>,
     arp: RxQueue,
     ndp: RxQueue,
     hello: RxQueue,
@@ -106,7 +106,7 @@ pub(super) fn run(
     let now = Clock::now();
     let mut thread = LinkThread {
         claims: ClaimMachine::new(setup.claims.clone(), now),
-        reporter: Reporter::new(thread_state, setup.metrics.clone()),
+        reporter: LinkReporter::new(thread_state, setup.metrics.clone()),
         announcer: Announcer::new(setup.gratuitous_interval),
         setup,
         arp,

@@ -118,7 +118,7 @@ pub enum FailuresOutput {
 
 /// An action that the driver must execute, once for each attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeAction {
+pub struct FailureAction {
     /// Number of the attempt, which is never reused.
     pub attempt: u64,
     /// Name of the node.
@@ -242,10 +242,10 @@ impl Failures {
     }
 
     /// Returns the actions in progress.
-    pub fn actions(&self) -> impl Iterator<Item = NodeAction> {
+    pub fn actions(&self) -> impl Iterator<Item = FailureAction> {
         self.nodes.iter().filter_map(|(node, failure)| {
             let action = failure.action.as_ref().filter(|action| action.retry_at.is_none())?;
-            Some(NodeAction { attempt: action.attempt, node: node.clone(), kind: action.kind })
+            Some(FailureAction { attempt: action.attempt, node: node.clone(), kind: action.kind })
         })
     }
 

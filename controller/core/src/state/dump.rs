@@ -19,13 +19,13 @@ pub struct Dump {
     in_office: bool,
     waiting_for_lists: Vec<&'static str>,
     figures: MetricValues,
-    services: Vec<ServiceRow>,
+    services: Vec<DumpedService>,
     tenants: Vec<(IpAddr, Vec<String>)>,
     desired: Desired,
 }
 
 #[derive(Debug, Serialize)]
-struct ServiceRow {
+struct DumpedService {
     service: String,
     assigned: Vec<IpAddr>,
     given: Vec<IpAddr>,
@@ -33,7 +33,7 @@ struct ServiceRow {
     reason: Option<&'static str>,
 }
 
-impl ServiceRow {
+impl DumpedService {
     fn of(entry: &ServiceEntry) -> Self {
         let assignment = entry.assignment.as_ref();
         Self {
@@ -63,7 +63,7 @@ impl State {
                 .iter()
                 .map(|(_, entry)| entry)
                 .filter(is_listed)
-                .map(ServiceRow::of)
+                .map(DumpedService::of)
                 .collect(),
             tenants: self
                 .allocator

@@ -11,7 +11,7 @@ use ferrolb_proto::facts::{Key, Speaker};
 
 use super::State;
 use super::messages::node::NodeMessage;
-use crate::desired::{NodeAction, NodeNotice, NodeTask, Services};
+use crate::desired::{NodeAction, NodeNotice, NodeTask, ServiceKeys};
 use crate::node_failure::evidence::Evidence;
 use crate::node_failure::failures::{
     ActionKind, ActionResult, Failures, FailuresInput, FailuresOutput, MarkScope,
@@ -140,7 +140,7 @@ impl State {
             if tasks.iter().any(|task| task.attempt == action.attempt) {
                 continue;
             }
-            let services = || Services(self.marked_services(&action.node).cloned().collect());
+            let services = || ServiceKeys(self.marked_services(&action.node).cloned().collect());
             let kind = match action.kind {
                 ActionKind::ProbeKubelet => NodeAction::ProbeKubelet(self.kubelet(&action.node)),
                 ActionKind::Mark => NodeAction::Mark(services()),

@@ -25,7 +25,7 @@ use super::record_repair::Repair;
 use super::service_addresses::{Assignment, LostAddresses};
 use super::sharing::SharingParameters;
 use super::{Config, Names};
-use crate::desired::{Action, Condition, IngressChange, Notice, ServiceStatus};
+use crate::desired::{Condition, EventAction, IngressChange, Notice, ServiceStatus};
 use entry::record;
 
 pub(super) use entry::{CounterLabels, Role, ServiceEntry};
@@ -306,7 +306,7 @@ fn announced_notice(service: &Service, desired: &Condition) -> Option<Notice> {
     });
     let with_warning = |warning| Notice {
         warning,
-        action: Action::Announce,
+        action: EventAction::Announce,
         reason: desired.reason.clone(),
         message: (*desired.message).into(),
     };
@@ -364,7 +364,7 @@ fn notice(condition: &Condition, lost: &LostAddresses) -> Notice {
         || !lost.is_empty();
     Notice {
         warning,
-        action: Action::AssignAddress,
+        action: EventAction::AssignAddress,
         reason: condition.reason.clone(),
         message: with_released(&condition.message, lost).into(),
     }

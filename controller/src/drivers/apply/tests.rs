@@ -181,14 +181,17 @@ async fn no_request_is_sent_after_the_lease_expires() {
     );
     let (desired, receiver) = watch::channel(Desired::default());
     let applier = Applier { desired: receiver, ..applier };
-    assert!(matches!(applier.write(&service_write(&["10.0.0.1"])).await, Err(Failure::Expired)));
+    assert!(matches!(
+        applier.write(&service_write(&["10.0.0.1"])).await,
+        Err(WriteFailure::Expired)
+    ));
     assert_eq!(requests.lock().unwrap().len(), 0);
     desired.send_replace(Desired {
         until: Clock::now() + Duration::from_millis(50),
         ..Desired::default()
     });
     assert!(
-        matches!(applier.write(&service_write(&["10.0.0.1"])).await, Err(Failure::Expired)),
+        matches!(applier.write(&service_write(&["10.0.0.1"])).await, Err(WriteFailure::Expired)),
         "the lease expires during the first request"
     );
     assert_eq!(requests.lock().unwrap().len(), 1, "each request is sent within the lease");
@@ -214,7 +217,7 @@ async fn ownership_of_a_replaced_or_foreign_service_is_not_forced() {
     for service in [service_response("u2", None), service_response("u1", Some("other.io/lb"))] {
         let (applier, requests) = scripted(vec![conflict_response(), service]);
         let result = applier.write(&service_write(&["10.0.0.1"])).await;
-        assert!(matches!(result, Err(Failure::Outdated)), "{result:?}");
+        assert!(matches!(result, Err(WriteFailure::Outdated)), "{result:?}");
         assert_eq!(requests.lock().unwrap().len(), 2);
     }
 }
@@ -243,7 +246,7 @@ async fn releasing_a_service_gives_up_only_own_fields() {
     }
     let (applier, requests) = scripted(vec![service_response("u1", None)]);
     let failure = applier.write(&write).await;
-    assert!(matches!(failure, Err(Failure::Outdated)), "the Service is FerroLB's again");
+    assert!(matches!(failure, Err(WriteFailure::Outdated)), "the Service is FerroLB's again");
     assert_eq!(requests.lock().unwrap().len(), 1);
 }
 
@@ -304,7 +307,7 @@ async fn the_addresses_of_a_metallb_service_are_not_changed() {
     }
     let (applier, requests) = scripted(vec![metallb_service_response("example.com/x", owned)]);
     assert!(
-        matches!(applier.write(&write).await, Err(Failure::Outdated)),
+        matches!(applier.write(&write).await, Err(WriteFailure::Outdated)),
         "MetalLB does not serve the Service any more"
     );
     assert_eq!(requests.lock().unwrap().len(), 1);
@@ -321,7 +324,10 @@ async fn a_request_without_a_response_times_out() {
         &flags,
         lease_until(Instant::from_nanos(u64::MAX)),
     );
-    assert!(matches!(applier.write(&service_write(&["10.0.0.1"])).await, Err(Failure::TimedOut)));
+    assert!(matches!(
+        applier.write(&service_write(&["10.0.0.1"])).await,
+        Err(WriteFailure::TimedOut)
+    ));
 }
 
 #[tokio::test]

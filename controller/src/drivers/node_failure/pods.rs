@@ -12,7 +12,7 @@ pub(super) type PodRef = (Key, String);
 
 /// A change of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum PodChange {
     Mark,
     Restore,
 }
@@ -33,7 +33,7 @@ impl Pods {
         namespace: &str,
         slices: &[EndpointSlice],
         node: &str,
-        change: Change,
+        change: PodChange,
     ) -> Self {
         let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
         let is_on_node = |endpoint: &&Endpoint| endpoint.node_name.as_deref() == Some(node);
@@ -47,7 +47,7 @@ impl Pods {
             Some((Key::new(namespace, name), target.uid.clone().unwrap_or_default()))
         };
         let (on_node, others): (Vec<_>, Vec<_>) = endpoints.partition(is_on_node);
-        let marks = change == Change::Mark;
+        let marks = change == PodChange::Mark;
         let on_node = on_node.into_iter().filter(|endpoint| !marks || is_ready(endpoint));
         let affected: BTreeSet<_> = on_node.filter_map(pod).collect();
         let is_last = marks && !others.iter().any(is_ready);

@@ -95,8 +95,8 @@ fn task(action: NodeAction) -> NodeTask {
     NodeTask { attempt: 1, node: "n2".into(), action }
 }
 
-fn services(names: &[&str]) -> ferrolb_controller_core::desired::Services {
-    ferrolb_controller_core::desired::Services(
+fn services(names: &[&str]) -> ferrolb_controller_core::desired::ServiceKeys {
+    ferrolb_controller_core::desired::ServiceKeys(
         names.iter().map(|name| Key::new("default", name)).collect(),
     )
 }

@@ -40,7 +40,7 @@ async fn a_reported_refusal_is_an_event_with_the_servers_message() {
 #[test]
 fn the_remedy_for_an_old_crd_differs_from_that_for_rbac() {
     let refused = |code, message: &str| {
-        Failure::Refused(Box::new(ApiStatus {
+        WriteFailure::Refused(Box::new(ApiStatus {
             code,
             message: message.into(),
             ..ApiStatus::default()

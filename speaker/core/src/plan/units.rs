@@ -26,7 +26,7 @@ use crate::state::{ReducedService, State};
 const PREPARED_CANDIDATES: usize = 3;
 
 /// Number of addresses for each of [`SERVING_NAMES`].
-pub type AddressCounts = BTreeMap<&'static str, i64>;
+pub type ServingCounts = BTreeMap<&'static str, i64>;
 
 /// Election units of a network segment, by address.
 pub type Units = SharedMap<IpAddr, Arc<Unit>>;
@@ -56,7 +56,7 @@ pub(super) struct AddressMemo {
     /// The same before, so that equal lists of nodes share memory.
     earlier_selections: BTreeMap<Vec<Box<str>>, Arc<Selection>>,
     addresses: SharedMap<IpAddr, AddressPlan>,
-    counts: AddressCounts,
+    counts: ServingCounts,
     links: BTreeMap<u32, LinkUnits>,
 }
 
@@ -133,7 +133,7 @@ impl AddressMemo {
     }
 
     /// Returns the number of addresses for each of [`SERVING_NAMES`].
-    pub(super) fn counts(&self) -> &AddressCounts {
+    pub(super) fn counts(&self) -> &ServingCounts {
         &self.counts
     }
 

@@ -12,7 +12,7 @@ use ferrolb_proto::facts::{
 };
 
 use super::super::custom_resources::{CustomResources, StatusResource};
-use super::super::messages::peer::{NodeSession, PeerMessage, SessionIssue, SessionMessage};
+use super::super::messages::peer::{NodeSession, PeerMessage, SessionMessage, SessionProblem};
 use super::super::messages::valid::ProfileMessage;
 use super::super::validity::{compare_condition, compare_status, record_condition, record_status};
 use crate::desired::{CustomResourceStatus, PeerStatus, ValidStatus};
@@ -201,13 +201,13 @@ impl<'a> PeerStatusInputs<'a> {
             let on = |why| NodeSession { node: &node.name, why };
             let reported = session.map_or("", |session| &session.message);
             if self.stale.contains(&*node.name) {
-                missing.push(on(SessionIssue::SpeakerNotRunning));
+                missing.push(on(SessionProblem::SpeakerNotRunning));
             } else if session.is_none_or(|session| !session.established) {
-                missing.push(on(SessionIssue::Reported(reported)));
+                missing.push(on(SessionProblem::Reported(reported)));
             } else if session.is_some_and(|session| session.bfd_down) && !reported.is_empty() {
                 // While a BFD session is still coming up, the speaker reports no message, and the
                 // node is not listed.
-                without_bfd.push(on(SessionIssue::Reported(reported)));
+                without_bfd.push(on(SessionProblem::Reported(reported)));
             }
         }
         let text = format!("{}/{total}", total - missing.len()).into();

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use ferrolb_proto::api::NODE_SILENT;
 
 use super::NamesWithCount;
-use crate::desired::{Action, NodeNotice, Notice};
+use crate::desired::{EventAction, NodeNotice, Notice};
 use crate::node_failure::failures::FailuresOutput;
 
 /// Maximum number of nodes that a message names.
@@ -30,7 +30,7 @@ impl NodeMessage {
     pub(in crate::state) fn into_notice(self) -> NodeNotice {
         let notice = Notice {
             warning: !matches!(self.0, FailuresOutput::Returned(_)),
-            action: Action::MarkPods,
+            action: EventAction::MarkPods,
             reason: self.reason().into(),
             message: self.to_string().into(),
         };

@@ -83,12 +83,12 @@ impl Display for PeerMessage<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::state) struct NodeSession<'a> {
     pub(in crate::state) node: &'a str,
-    pub(in crate::state) why: SessionIssue<'a>,
+    pub(in crate::state) why: SessionProblem<'a>,
 }
 
 /// Reason why a node has no session or no BFD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::state) enum SessionIssue<'a> {
+pub(in crate::state) enum SessionProblem<'a> {
     /// The message that the node's speaker reports; empty if the speaker has not reported one yet.
     Reported(&'a str),
     /// The SpeakerStatus of the node is stale.
@@ -144,11 +144,11 @@ impl Display for FirstCause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(NodeSession { node, why }) = self.0.first() else { return Ok(()) };
         match why {
-            SessionIssue::Reported("") => {
+            SessionProblem::Reported("") => {
                 write!(f, "; {node}: the speaker has not reported a cause yet")
             }
-            SessionIssue::Reported(why) => write!(f, "; {node}: {why}"),
-            SessionIssue::SpeakerNotRunning => {
+            SessionProblem::Reported(why) => write!(f, "; {node}: {why}"),
+            SessionProblem::SpeakerNotRunning => {
                 write!(f, "; {node}: its speaker does not run. See `kubectl describe node {node}`")
             }
         }

@@ -272,9 +272,9 @@ fn events_report_announcements_and_failures_but_no_moves() {
         .iter()
         .map(|notice| (&*notice.reason, notice.warning, notice.action))
         .collect();
-    let announce = crate::desired::Action::Announce;
+    let announce = crate::desired::EventAction::Announce;
     let expect = [
-        ("Assigned", false, crate::desired::Action::AssignAddress),
+        ("Assigned", false, crate::desired::EventAction::AssignAddress),
         ("Announced", false, announce),
         ("Pending", true, announce),
         ("Announced", false, announce),

@@ -4,7 +4,7 @@ use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
 use ferrolb_proto::facts::{EndpointSlice, Speaker};
 
 use super::*;
-use crate::desired::{NodeAction, NodeTask, Services};
+use crate::desired::{NodeAction, NodeTask, ServiceKeys};
 use crate::node_failure::failures::{ActionResult, CONFIRMATION_TIME, RESTORE_DELAY};
 use crate::state::node_failure::EVALUATION_INTERVAL_MIN;
 use crate::state::tests::announced::{
@@ -75,8 +75,8 @@ fn pass_confirmation(cluster: &mut Cluster) {
     wait(cluster, CONFIRMATION_TIME);
 }
 
-fn services(names: &[&str]) -> Services {
-    Services(names.iter().map(|name| key(name)).collect())
+fn services(names: &[&str]) -> ServiceKeys {
+    ServiceKeys(names.iter().map(|name| key(name)).collect())
 }
 
 fn notices(cluster: &mut Cluster) -> Vec<(String, String)> {

@@ -71,7 +71,7 @@ impl Display for RoundResult<'_> {
 
 /// The message about a health state. `result` is the text of a round's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Message<'a> {
+enum HealthMessage<'a> {
     Off,
     NotCheckedYet,
     /// kube-proxy may be starting, because gobgpd had no routes when the speaker started.
@@ -99,7 +99,7 @@ enum Message<'a> {
     },
 }
 
-impl Display for Message<'_> {
+impl Display for HealthMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off => f.write_str("--kube-proxy-health is off"),
@@ -169,16 +169,22 @@ impl KubeProxyMonitor {
     pub(super) fn message(&self, state: KubeProxyState) -> Box<str> {
         let result = &*self.reported_reason;
         let message = match state {
-            KubeProxyState::NotChecked if self.config.mode == KubeProxyMode::Off => Message::Off,
-            KubeProxyState::Unknown if result.is_empty() => Message::NotCheckedYet,
-            KubeProxyState::Unknown if self.context.ready => Message::MayBeStarting { result },
-            KubeProxyState::Unknown => Message::NodeNotReady { result },
-            KubeProxyState::Healthy => Message::Healthy { result },
-            KubeProxyState::Unhealthy if self.found_kube_proxy => Message::Unhealthy { result },
-            KubeProxyState::Unhealthy => {
-                Message::Missing { result, elsewhere: self.context.healthy_elsewhere }
+            KubeProxyState::NotChecked if self.config.mode == KubeProxyMode::Off => {
+                HealthMessage::Off
             }
-            KubeProxyState::NotChecked => Message::NotExpected { result },
+            KubeProxyState::Unknown if result.is_empty() => HealthMessage::NotCheckedYet,
+            KubeProxyState::Unknown if self.context.ready => {
+                HealthMessage::MayBeStarting { result }
+            }
+            KubeProxyState::Unknown => HealthMessage::NodeNotReady { result },
+            KubeProxyState::Healthy => HealthMessage::Healthy { result },
+            KubeProxyState::Unhealthy if self.found_kube_proxy => {
+                HealthMessage::Unhealthy { result }
+            }
+            KubeProxyState::Unhealthy => {
+                HealthMessage::Missing { result, elsewhere: self.context.healthy_elsewhere }
+            }
+            KubeProxyState::NotChecked => HealthMessage::NotExpected { result },
         };
         message.to_string().into()
     }
@@ -245,43 +251,43 @@ mod tests {
     #[test]
     fn every_state_has_its_message() {
         let result = "nothing listens at http://10.0.0.1:10256/livez";
-        let exhaustive = |message: &Message<'_>| match message {
-            Message::Off
-            | Message::NotCheckedYet
-            | Message::MayBeStarting { .. }
-            | Message::NodeNotReady { .. }
-            | Message::Healthy { .. }
-            | Message::Unhealthy { .. }
-            | Message::Missing { .. }
-            | Message::NotExpected { .. } => {}
+        let exhaustive = |message: &HealthMessage<'_>| match message {
+            HealthMessage::Off
+            | HealthMessage::NotCheckedYet
+            | HealthMessage::MayBeStarting { .. }
+            | HealthMessage::NodeNotReady { .. }
+            | HealthMessage::Healthy { .. }
+            | HealthMessage::Unhealthy { .. }
+            | HealthMessage::Missing { .. }
+            | HealthMessage::NotExpected { .. } => {}
         };
         let rows = [
-            (Message::Off, "--kube-proxy-health is off"),
-            (Message::NotCheckedYet, "kube-proxy has not been checked yet"),
+            (HealthMessage::Off, "--kube-proxy-health is off"),
+            (HealthMessage::NotCheckedYet, "kube-proxy has not been checked yet"),
             (
-                Message::MayBeStarting { result },
+                HealthMessage::MayBeStarting { result },
                 "nothing listens at http://10.0.0.1:10256/livez. kube-proxy may be starting, as \
                  gobgpd had no routes when the speaker started",
             ),
             (
-                Message::NodeNotReady { result },
+                HealthMessage::NodeNotReady { result },
                 "nothing listens at http://10.0.0.1:10256/livez. kube-proxy may be starting, as \
                  the Node is not Ready",
             ),
-            (Message::Healthy { result }, result),
+            (HealthMessage::Healthy { result }, result),
             (
-                Message::Unhealthy { result },
+                HealthMessage::Unhealthy { result },
                 "nothing listens at http://10.0.0.1:10256/livez: see the log of kube-proxy on this \
                  node",
             ),
             (
-                Message::Missing { result, elsewhere: true },
+                HealthMessage::Missing { result, elsewhere: true },
                 "nothing listens at http://10.0.0.1:10256/livez, while kube-proxy is healthy on \
                  another node: start kube-proxy on this node, or set --kube-proxy-address to its \
                  health address",
             ),
             (
-                Message::NotExpected { result },
+                HealthMessage::NotExpected { result },
                 "nothing listens at http://10.0.0.1:10256/livez, and no other node reports a \
                  healthy kube-proxy, so none is expected. If there is one, set \
                  --kube-proxy-address to its health address",

@@ -5,7 +5,7 @@ use ferrolb_proto::facts::{BfdProfileProblem, BgpAdvertisementProblem, BgpPeerPr
 
 use super::*;
 use crate::state::messages::bgp::BgpMessage;
-use crate::state::messages::peer::{NodeSession, PeerMessage, SessionIssue, SessionMessage};
+use crate::state::messages::peer::{NodeSession, PeerMessage, SessionMessage, SessionProblem};
 
 const SELECTOR_PROBLEM: &str =
     "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist";
@@ -114,7 +114,7 @@ fn every_problem_of_a_bgp_peer_has_its_message() {
 
 #[test]
 fn every_state_of_the_sessions_has_its_message() {
-    let reported = |node, why| NodeSession { node, why: SessionIssue::Reported(why) };
+    let reported = |node, why| NodeSession { node, why: SessionProblem::Reported(why) };
     let why = "no connection to the router: check the route to it, and that it listens on port 179";
     table!(SessionMessage<'static>, condition;
         SessionMessage::Established => [(SessionMessage::Established, "Established", "session established on all selected nodes")],
@@ -127,7 +127,7 @@ fn every_state_of_the_sessions_has_its_message() {
             (SessionMessage::NoSession(vec![reported("n1", why), reported("n2", why)]), "NoSession", "no session on n1, n2; n1: no connection to the router: check the route to it, and that it listens on port 179"),
             (SessionMessage::NoSession(vec![reported("n1", "")]), "NoSession", "no session on n1; n1: the speaker has not reported a cause yet"),
             (
-                SessionMessage::NoSession(vec![NodeSession { node: "n1", why: SessionIssue::SpeakerNotRunning }]),
+                SessionMessage::NoSession(vec![NodeSession { node: "n1", why: SessionProblem::SpeakerNotRunning }]),
                 "NoSession",
                 "no session on n1; n1: its speaker does not run. See `kubectl describe node n1`"
             ),
