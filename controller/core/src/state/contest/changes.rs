@@ -1,5 +1,5 @@
-//! The changes of one Service's addresses by other clients. Plain values; the state owns one for each
-//! Service with such changes.
+//! The changes of one Service's addresses by other clients. Plain values; the state owns one for
+//! each Service with such changes.
 
 use std::collections::VecDeque;
 

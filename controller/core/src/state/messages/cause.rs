@@ -119,8 +119,8 @@ impl Causes<'_> {
     }
 }
 
-/// Returns why a node cannot announce an address, as a phrase after the node. `policy` is the one of
-/// the Service.
+/// Returns why a node cannot announce an address, as a phrase after the node. `policy` is the one
+/// of the Service.
 pub(in crate::state) const fn phrase(cause: Ineligible, policy: TrafficPolicy) -> &'static str {
     match (cause, policy) {
         (Ineligible::Unreachable, _) => "out of service or without network",
