@@ -14,7 +14,6 @@ mod links;
 mod manifests;
 mod pages;
 mod reading;
-mod reasons;
 mod reference;
 mod sources;
 mod tree;

@@ -3,5 +3,6 @@
 //! the programs.
 
 mod api;
+mod conditions;
 mod fields;
 mod helm_values;

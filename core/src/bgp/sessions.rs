@@ -44,19 +44,27 @@ pub enum PeerConflict {
 /// Reason why a session continues without the BFD that its BGPPeer requests.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BfdUnavailable {
-    /// The router may be several hops away, and GoBGP does not support BFD with such routers.
+    /// GoBGP does not support BFD with `spec.ebgpMultiHop`, so BFD is off.
+    ///
+    /// With this field, the router may be several hops away.
+    ///
+    /// Action: Remove one of them.
     #[error(
         "spec.bfdProfile: BFD is off, because GoBGP does not support it with spec.ebgpMultiHop: \
          remove one of them"
     )]
     MultiHop,
-    /// No BFDProfile of this name exists.
+    /// `spec.bfdProfile` names no BFDProfile, so BFD is off.
+    ///
+    /// Action: Create the profile, or remove the name.
     #[error(
         "spec.bfdProfile: BFD is off, because BFDProfile {0} does not exist: create it, or remove \
          the name"
     )]
     Unknown(Box<str>),
-    /// The BFDProfile is invalid.
+    /// The BFDProfile is invalid, so BFD is off.
+    ///
+    /// Action: Correct the profile.
     #[error("spec.bfdProfile: BFD is off, because BFDProfile {name} is invalid: {why}")]
     Profile {
         /// The name of the profile.

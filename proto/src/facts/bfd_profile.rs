@@ -18,7 +18,9 @@ const MULTIPLIERS: std::ops::RangeInclusive<u32> = 2..=255;
 /// run without BFD.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BfdProfileProblem {
-    /// The value of a field is out of its range.
+    /// The value of a field is out of bounds.
+    ///
+    /// Action: Write a value within the bounds in the message.
     #[error("spec.{field} is {value}: write {min} to {max}")]
     Range {
         /// The name of the field in `spec`.
@@ -30,7 +32,9 @@ pub enum BfdProfileProblem {
         /// The highest valid value.
         max: u32,
     },
-    /// The spec sets a field of MetalLB that GoBGP does not support.
+    /// GoBGP does not support `spec.echoMode`, `spec.passiveMode` or `spec.minimumTtl`.
+    ///
+    /// Action: Remove the field.
     #[error("spec.{0}: GoBGP's BFD does not support it: remove it")]
     Unsupported(&'static str),
     /// The object does not match the schema of its kind.

@@ -24,7 +24,9 @@ pub enum CommunityRef {
 /// BGPAdvertisement advertises nothing and does not affect the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BgpAdvertisementProblem {
-    /// An aggregation length is out of its range.
+    /// An aggregation length is no prefix length of its family.
+    ///
+    /// Action: Write another length.
     #[error("spec.{field} is {length}: write 1 to {max}")]
     Length {
         /// The name of the field in `spec`.
@@ -34,14 +36,19 @@ pub enum BgpAdvertisementProblem {
         /// The length of an address of the family, in bits.
         max: u8,
     },
-    /// `spec.serviceSelectors` and an aggregation length are both set, so an advertised prefix
-    /// could contain addresses of Services that are not selected.
+    /// An aggregation length is set together with `spec.serviceSelectors`.
+    ///
+    /// An advertised prefix could contain addresses of Services that are not selected.
+    ///
+    /// Action: Remove one of the two.
     #[error(
         "spec.serviceSelectors and an aggregation length are both set, and a prefix also covers \
          Services that are not selected: remove one of them"
     )]
     SelectorsWithAggregation,
     /// A community occurs twice.
+    ///
+    /// Action: Write it once.
     #[error("spec.communities: {0:?} occurs twice: write it once")]
     DuplicateCommunity(Box<str>),
     /// A selector is invalid.

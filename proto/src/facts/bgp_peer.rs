@@ -27,16 +27,24 @@ pub const PASSWORD_MAX: usize = 80;
 /// has no sessions and does not affect the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BgpPeerProblem {
-    /// `myASN` is 0.
+    /// `spec.myASN` is 0.
+    ///
+    /// Action: Write the AS number of the nodes.
     #[error("spec.myASN is 0: write the AS number of the nodes")]
     MyAsn,
     /// None or both of `spec.peerASN` and `spec.dynamicASN` are set.
+    ///
+    /// Action: Write one of them.
     #[error("none or both of spec.peerASN and spec.dynamicASN are set: write one of them")]
     PeerAsn,
     /// None or both of `spec.peerAddress` and `spec.interface` are set.
+    ///
+    /// Action: Write one of them.
     #[error("none or both of spec.peerAddress and spec.interface are set: write one of them")]
     Location,
     /// The value of a field is not an address of the expected family.
+    ///
+    /// Action: Write the address that the message describes.
     #[error("spec.{field} is {text:?}: write an {what} address")]
     Address {
         /// The name of the field in `spec`.
@@ -46,13 +54,17 @@ pub enum BgpPeerProblem {
         /// The expected family, or `IP` if both families are valid.
         what: &'static str,
     },
-    /// The source address is of another family than the address of the router.
+    /// `spec.sourceAddress` and `spec.peerAddress` are of different families.
+    ///
+    /// Action: Write two of the same family.
     #[error(
         "spec.sourceAddress and spec.peerAddress are of different families: write two of the same \
          family"
     )]
     SourceFamily,
-    /// A timer is out of its range, or is not a duration.
+    /// A time is not in whole seconds, or is out of bounds.
+    ///
+    /// Action: Follow the message.
     #[error("spec.{field} is {text:?}: write whole seconds from {min}s to {SECONDS_MAX}s")]
     Duration {
         /// The name of the field in `spec`.
@@ -62,29 +74,46 @@ pub enum BgpPeerProblem {
         /// The lowest valid value, in seconds.
         min: u64,
     },
-    /// The keepalive time is longer than the hold time, so the session would end between two
-    /// messages.
+    /// `spec.keepaliveTime` is longer than `spec.holdTime`.
+    ///
+    /// The session would end between two messages.
+    ///
+    /// Action: Write a shorter one.
     #[error("spec.keepaliveTime is longer than spec.holdTime: write a shorter one")]
     Keepalive,
-    /// `spec.ebgpMultiHop` is set for an internal peer.
+    /// `spec.ebgpMultiHop` is set for a router of the same AS.
+    ///
+    /// Action: Remove the field.
     #[error("spec.ebgpMultiHop is for external peers, and spec.peerASN is spec.myASN: remove it")]
     MultiHop,
     /// `spec.ebgpMultiHop` and `spec.ttlSecurityHops` are both set.
+    ///
+    /// Action: Remove one of them.
     #[error("spec.ebgpMultiHop and spec.ttlSecurityHops are both set: remove one of them")]
     MultiHopWithTtlSecurity,
     /// `spec.password` and `spec.passwordSecret` are both set.
+    ///
+    /// Action: Remove one of them.
     #[error("spec.password and spec.passwordSecret are both set: remove one of them")]
     TwoPasswords,
-    /// `spec.password` is too long for TCP-MD5.
+    /// `spec.password` is longer than 80 bytes.
+    ///
+    /// TCP-MD5 allows no longer one.
+    ///
+    /// Action: Write a shorter one.
     #[error("spec.password is longer than 80 bytes: write a shorter one")]
     PasswordTooLong,
-    /// The Secret is in another namespace than FerroLB's own.
+    /// `spec.passwordSecret` is in another namespace than FerroLB's own.
+    ///
+    /// Action: Move the Secret, and remove the field.
     #[error(
         "spec.passwordSecret.namespace is {0:?}, and FerroLB reads Secrets of its own namespace \
          only: move the Secret, and remove the field"
     )]
     SecretNamespace(Box<str>),
-    /// `spec.vrf` is set: a field of MetalLB that GoBGP does not support.
+    /// GoBGP does not support `spec.vrf`, a field of MetalLB.
+    ///
+    /// Action: Remove the field.
     #[error("spec.vrf: GoBGP does not support sessions in a VRF: remove it")]
     Vrf,
     /// A selector is invalid.

@@ -49,9 +49,13 @@ impl fmt::Display for CommunityValue {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommunityProblem {
     /// An entry has no name.
+    ///
+    /// Action: Name the entry, or remove it.
     #[error("spec.communities: an entry has no name: give it one, or remove it")]
     MissingName,
-    /// The value of an entry is not a BGP community.
+    /// A value is neither `A:B` (RFC 1997) nor `large:A:B:C` (RFC 8092).
+    ///
+    /// Action: Write one of these forms.
     #[error("spec.communities: the value of {name:?} is {value:?}: {CommunityError}")]
     Value {
         /// The name of the entry.
@@ -60,6 +64,8 @@ pub enum CommunityProblem {
         value: Box<str>,
     },
     /// Two entries have the same name.
+    ///
+    /// Action: Write the name once.
     #[error("spec.communities: name {0:?} occurs twice: write it once")]
     DuplicateName(Box<str>),
     /// The object does not match the schema of its kind.

@@ -18,18 +18,28 @@ use crate::range::{AddressRange, ParseRangeError};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolProblem {
     /// `spec.addresses` is empty.
+    ///
+    /// Action: Write at least one entry.
     #[error("spec.addresses is empty: write at least one CIDR, range or address")]
     Empty,
-    /// An entry of `spec.addresses` is invalid.
+    /// An entry is no CIDR, range or address, or ends before it starts.
+    ///
+    /// Action: Correct the entry.
     #[error("spec.addresses: {0}")]
     Addresses(ParseRangeError),
-    /// An entry of `spec.excludeAddresses` is invalid.
+    /// An entry of `spec.excludeAddresses` is no CIDR, range or address.
+    ///
+    /// Action: Correct the entry.
     #[error("spec.excludeAddresses: {0}")]
     Exclude(ParseRangeError),
     /// Two entries of `spec.addresses` overlap.
+    ///
+    /// Action: Write each address once.
     #[error("spec.addresses: {0} and {1} overlap: write every address once")]
     Overlap(AddressRange, AddressRange),
-    /// An entry of `spec.addresses` has addresses at which no Service can be reached.
+    /// An entry contains loopback, link-local, multicast, broadcast or unspecified addresses.
+    ///
+    /// Action: Remove them.
     #[error(
         "spec.addresses: {0} overlaps {1}: remove loopback, link-local, multicast, broadcast and unspecified addresses"
     )]
@@ -38,6 +48,8 @@ pub enum PoolProblem {
     #[error("{0}")]
     Selector(Box<str>),
     /// `spec.stickyFor` is no duration, or too long.
+    ///
+    /// Action: Write one from `0s` to `8760h`.
     #[error("spec.stickyFor: {0:?} is no duration from 0s to 8760h: write one such as 24h")]
     StickyFor(Box<str>),
     /// The object does not match the schema of its kind.

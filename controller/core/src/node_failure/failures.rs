@@ -103,9 +103,14 @@ pub enum ActionResult {
 /// Report about a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailuresOutput {
-    /// The pods of the node are marked from now on.
+    /// Neither the speaker nor the kubelet of the node replies, so its pods are marked as not
+    /// Ready.
+    ///
+    /// Action: Check the power and the network of the node.
     Failed(Box<str>),
-    /// Nothing is done about these silent nodes, because they are more than `limit`.
+    /// Too many nodes are silent at the same time, so no pods are marked.
+    ///
+    /// Action: Check the network between the nodes.
     TooMany {
         /// The silent nodes.
         nodes: Vec<Box<str>>,
@@ -113,6 +118,8 @@ pub enum FailuresOutput {
         limit: usize,
     },
     /// The node replies again.
+    ///
+    /// Action: None.
     Returned(Box<str>),
 }
 

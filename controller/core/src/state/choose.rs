@@ -18,23 +18,41 @@ use super::pool_addresses::PoolAddresses;
 /// Reason why a Service lacks addresses that it requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shortage {
-    /// The request in annotations or `spec.loadBalancerIP` of the Service is invalid.
+    /// An annotation or `spec.loadBalancerIP` is invalid, or both contradict each other. The
+    /// Service keeps its addresses.
+    ///
+    /// Action: Follow the message.
     BadRequest(AddressRequestProblem),
-    /// The Service requires dual-stack addresses, but has cluster IPs of this family only.
+    /// The Service requires two families, and has a cluster IP of one.
+    ///
+    /// Action: Make the cluster dual-stack, or set `ipFamilyPolicy: SingleStack`.
     OneFamily(Family),
     /// The Service requests this address, but cannot have it.
     Refused(IpAddr, Refusal),
-    /// No pool has the requested name.
+    /// The requested pool does not exist.
+    ///
+    /// Action: Create it, or change the annotation.
     UnknownPool(Box<str>),
-    /// The pool that the Service requests, or that its other address is from, is invalid.
+    /// The pool that the Service needs is invalid.
+    ///
+    /// Action: Correct the pool.
     InvalidPool(Box<str>),
     /// The `serviceAllocation` of the requested pool excludes the Service.
     PoolNotAllowed(Box<str>),
-    /// No pool assigns addresses to the Service automatically.
+    /// No pool assigns addresses to the Service automatically
+    /// ([causes](docs/reference/conditions.md#causes-of-nopoolmatches)).
+    ///
+    /// Action: Create or change a pool, or request one.
     NoPool(UnusablePools),
-    /// No pool that the Service may use has addresses of these families.
+    /// No pool that the Service may use has addresses of all its families.
+    ///
+    /// Action: Add a range of the missing family, or set `ipFamilyPolicy`.
     Family(Vec<Family>),
-    /// These pools, sorted by name, contain addresses of the families, but none is free.
+    /// No address is free in the pools of the Service.
+    ///
+    /// Names of the pools, sorted.
+    ///
+    /// Action: Add addresses to a pool, or delete a Service.
     Exhausted(Vec<Box<str>>),
 }
 

@@ -23,8 +23,20 @@ use super::Names;
 
 /// Separates the parts of a message.
 pub(super) const SEPARATOR: &str = "; ";
-/// The reason of a condition `Valid` that is `True`.
+/// `True`: the object is in use as it is written.
+///
+/// Action: None.
 pub(super) const VALID: &str = "Valid";
+/// Kubernetes does not accept a selector: an operator with missing or superfluous values, an
+/// unknown operator, or an invalid label. The object is not in use.
+///
+/// Action: Correct the selector that the message names.
+const BAD_SELECTOR: &str = "BadSelector";
+/// The object does not match the schema, because the CRD is older or newer than the controller. The
+/// object is not in use.
+///
+/// Action: Apply the CRDs of this version.
+const UNREADABLE: &str = "Unreadable";
 /// Maximum number of names that a message lists.
 const NAMED_MAX: usize = 5;
 
@@ -45,7 +57,9 @@ impl Names {
 pub(super) trait Message: Display {
     /// Returns the status of the condition.
     fn status(&self) -> ConditionStatus;
-    /// Returns the reason of the condition.
+    /// Returns the reason of the condition: in each arm a literal or a constant. The doc comment of
+    /// the constant, or else of the variants in the pattern, is a row of
+    /// `docs/reference/conditions.md` if it has a paragraph that begins with `Action:`.
     fn reason(&self) -> &'static str;
 }
 

@@ -31,14 +31,21 @@ struct Sharing {
 /// Reason why two Services cannot share an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SharingConflict {
-    /// At least one Service has no sharing key.
+    /// Another Service has the address, and one of them has no sharing key.
+    ///
+    /// Action: Request another address, or set the same `ferrolb.io/allow-shared-ip`.
     NoKey,
-    /// The sharing keys differ.
+    /// The sharing keys of the Services differ.
+    ///
+    /// Action: Set the same `ferrolb.io/allow-shared-ip`.
     Key,
-    /// Both Services have this port.
+    /// Both Services have the same port.
+    ///
+    /// Action: Change one of the ports.
     Port(ServicePort),
-    /// Only one Service has `externalTrafficPolicy: Local`, or both have it and their selectors
-    /// differ.
+    /// With `externalTrafficPolicy: Local`, the policies or the selectors differ.
+    ///
+    /// Action: Change the policy or the selector of one.
     Local,
 }
 

@@ -20,19 +20,29 @@ pub const PREFIXES_MAX: u64 = 50_000;
 /// Issue of one session. `Display` renders its message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionIssue {
-    /// The peer sent a NOTIFICATION in an established session.
+    /// The router ended the established session.
+    ///
+    /// It sent a NOTIFICATION.
+    ///
+    /// Action: Check the router's configuration and log.
     #[error(
         "the router ended the session and has not opened a new one: check its configuration and \
          its log"
     )]
     EndedByRouter,
-    /// This node sent a NOTIFICATION in an established session.
+    /// The hold time of the established session expired, or BFD reported the router as down.
+    ///
+    /// It sent a NOTIFICATION.
+    ///
+    /// Action: Check the network to the router.
     #[error(
         "this node ended the session, because the hold time expired or BFD reported the router as \
          down: check the network to the router"
     )]
     EndedByNode,
-    /// The peer replied to this node's OPEN with a NOTIFICATION.
+    /// The router replied to this node's OPEN with a NOTIFICATION.
+    ///
+    /// Action: Check the AS of this node in the router's configuration.
     #[error(
         "the router rejected or ended the session: check that it expects AS {own_asn} from this \
          node"
@@ -41,7 +51,9 @@ pub enum SessionIssue {
         /// The AS in this node's OPEN.
         own_asn: u32,
     },
-    /// The first bytes from the peer were not a BGP OPEN.
+    /// The host on that port did not send a BGP OPEN.
+    ///
+    /// Action: Correct `spec.peerAddress` or `spec.peerPort`.
     #[error(
         "the host on port {port} did not send a BGP OPEN: check that spec.peerAddress and \
          spec.peerPort are those of a BGP router"
@@ -50,7 +62,11 @@ pub enum SessionIssue {
         /// The TCP port of the peer.
         port: u32,
     },
-    /// This node replied to the peer's OPEN with a NOTIFICATION.
+    /// This node rejected the router's OPEN, or the hold time expired.
+    ///
+    /// It sent a NOTIFICATION.
+    ///
+    /// Action: Correct `spec.peerASN`.
     #[error(
         "this node rejected the router's OPEN, or the hold time expired: check that the router's \
          AS is {peer_asn}, or correct spec.peerASN"
@@ -59,7 +75,10 @@ pub enum SessionIssue {
         /// The AS that the BGPPeer expects of the peer.
         peer_asn: u32,
     },
-    /// The peer accepts the TCP connection and sends nothing.
+    /// The router accepts the connection and sends no OPEN.
+    ///
+    /// Action: Configure this node as a neighbor there, with `spec.myASN`. Check TTL security at
+    /// both ends.
     #[error(
         "the router accepts the connection and sends no OPEN: check that it knows this node with \
          the AS {own_asn} (spec.myASN), and that TTL security is configured at both ends or at \
@@ -69,7 +88,9 @@ pub enum SessionIssue {
         /// The AS of this node in the session.
         own_asn: u32,
     },
-    /// The TCP connection cannot be established.
+    /// No TCP connection exists. With a wrong or missing password, the router does not reply.
+    ///
+    /// Action: Check the route, the port, and the password.
     #[error(
         "no connection to the router: check the route to it, and that it listens on port {port}{}",
         if *.password { " with this password" } else { " without a password" }
@@ -81,53 +102,75 @@ pub enum SessionIssue {
         /// reply either (RFC 2385).
         password: bool,
     },
-    /// Another program on this node uses the UDP port of BFD.
+    /// Another process on the node uses UDP port 3784.
+    ///
+    /// Action: Stop the BFD of that process.
     #[error(
         "BFD is not up: another program on this node uses UDP port 3784. Stop the BFD of that \
          program (FRR's bfdd, BIRD)"
     )]
     BfdPortInUse,
-    /// No BFD packet was received.
+    /// The router sends no BFD packets.
+    ///
+    /// Action: Enable BFD there, and open UDP port 3784.
     #[error(
         "BFD is not up: no packets from the router. Check that BFD is enabled there, that UDP port \
          3784 is open, and that no other program on this node uses it (ss -ulnp)"
     )]
     BfdNoPackets,
-    /// BFD packets arrive from the peer, but the BFD session does not come up.
+    /// The router receives no BFD packets from this node.
+    ///
+    /// Its packets arrive, but the BFD session does not come up.
+    ///
+    /// Action: Open UDP port 3784 there.
     #[error(
         "BFD is not up: the router receives no packets from this node. Check that UDP port 3784 is \
          open there"
     )]
     BfdOneWay,
-    /// The peer sends more than [`PREFIXES_MAX`] prefixes. The message omits the exact number,
-    /// because each change of the message is a write to the API.
+    /// The router has sent more than 50,000 prefixes.
+    ///
+    /// The message omits the exact number, because each change of the message is a write to the
+    /// API.
+    ///
+    /// Action: Configure the router to [send none](docs/configure/bgp.md#routes-from-the-router).
     #[error(
         "the router has sent more than {PREFIXES_MAX} prefixes, which gobgpd keeps in memory and \
          FerroLB does not use: configure the router to send none (docs/configure/bgp.md)"
     )]
     TooManyPrefixes,
-    /// The BGPPeer requires a peer in another AS than this node's, and the peer has this node's AS.
+    /// The router has the AS of this node, and `spec.dynamicASN` is `external`.
+    ///
+    /// Action: Set `spec.dynamicASN` to `internal`, or set `spec.peerASN`.
     #[error(
         "the router has the AS of this node, {0}: set spec.dynamicASN to internal, or set \
          spec.peerASN"
     )]
     OwnAsn(u32),
     /// gobgpd rejected the session.
+    ///
+    /// Action: Follow the message of gobgpd.
     #[error(
         "gobgpd rejected the session: {0}. Change the BGPPeer, or see the log of gobgpd on this \
          node"
     )]
     RejectedByGobgp(Box<str>),
-    /// gobgpd rejected the session's BFD configuration.
+    /// gobgpd rejected the BFD settings.
+    ///
+    /// Action: Follow the message of gobgpd.
     #[error(
         "BFD is off: gobgpd rejected it: {0}. Change the BFDProfile, or see the log of gobgpd on \
          this node"
     )]
     BfdRejectedByGobgp(Box<str>),
-    /// gobgpd cannot be used, so no session of this node can be established.
+    /// gobgpd does not run, does not respond, or is too old.
+    ///
+    /// Action: Check the pods of the DaemonSet `gobgpd`.
     #[error("{0}")]
     GobgpUnavailable(Box<str>),
-    /// `spec.passwordSecret` names a Secret that does not exist or holds no usable password.
+    /// The Secret holds no usable password. An open session keeps the last one.
+    ///
+    /// Action: [Create or correct the Secret](docs/configure/bgp.md#password).
     #[error(
         "spec.passwordSecret: Secret {secret} {problem}{}",
         if *.continues { "; until then the session continues with the last password" } else { "" }
@@ -172,8 +215,10 @@ pub enum PasswordProblem {
 /// Issue of the whole node. `Display` renders its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeIssue {
-    /// The node's routes need more than `limit` different sets of attributes, so some prefixes are
-    /// advertised to no router.
+    /// Some prefixes are not advertised: BGPAdvertisements result in more than 1,000 sets of
+    /// attributes.
+    ///
+    /// Action: Use the same attributes for more prefixes or peers.
     #[error(
         "{prefixes} prefixes are not advertised: the BGPAdvertisements result in more than {limit} \
          different sets of attributes on this node, counted once for all peers that receive the \

@@ -11,25 +11,36 @@ use crate::state::sharing::SharingConflict;
 /// Reason why a Service cannot have an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum Refusal {
-    /// No valid pool contains the address, or the pool excludes it.
+    /// No valid pool contains the requested address, or its pool excludes it.
+    ///
+    /// Action: Request another address, or add it to a pool.
     NoPool,
-    /// This pool contains the address, but its `serviceAllocation` selects other Namespaces or
-    /// Services.
+    /// The requested pool, or that of the requested address, is for other namespaces or Services.
+    ///
+    /// Action: Change its `spec.serviceAllocation`, or the request.
     PoolNotAllowed(Box<str>),
-    /// This pool contains the address, but the Service requests another pool, or its other address
-    /// is from another pool.
+    /// The requested address is in another pool than the other requests.
+    ///
+    /// Action: Change one of the requests.
     OtherPool(Box<str>),
-    /// This object uses the address, which FerroLB did not assign to it.
+    /// A Node, a gateway, the API server, another load balancer, a cluster IP, `externalIPs` or an
+    /// [outdated status](docs/reference/conditions.md#rejected-status-updates) has the requested
+    /// address.
+    ///
+    /// Action: Request another address, or remove it there.
     Unmanaged(UnmanagedUse),
     /// FerroLB has assigned the address to this other Service, and the two Services cannot share
     /// it.
     AssignedTo(Key, SharingConflict),
-    /// Another host replied for the address before any node announced it.
+    /// Another host replied for the requested address before any node announced it.
+    ///
+    /// Action: Request another address.
     ForeignHost,
     /// The Service requests specific addresses, and this address is not one of them.
     NotRequested,
-    /// The Service has no cluster IP of the address's family, or already has another address of
-    /// that family.
+    /// The address is of no family of the Service, or of one that has an address.
+    ///
+    /// Action: Request one address of each family.
     Family,
 }
 

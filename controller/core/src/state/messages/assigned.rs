@@ -1,5 +1,5 @@
 //! Messages of the condition `ferrolb.io/AddressAssigned` and its Events. Pure;
-//! `docs/reference/conditions.md` explains each reason.
+//! `docs/reference/conditions.md` has the doc comments of the reasons.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -14,21 +14,34 @@ use crate::state::contest::changes::Contest;
 use crate::state::service_addresses::{Assignment, LostAddresses};
 use crate::state::sharing::{SharingConflict, SharingParameters};
 
-/// Reason of the condition of a Service that has all addresses that it requires.
+/// `True`: the Service has the addresses that it needs.
+///
+/// Action: None.
 pub(in crate::state) const ASSIGNED: &str = "Assigned";
 const BAD_ANNOTATION: &str = "BadAnnotation";
 const FAMILY_MISSING: &str = "FamilyMissing";
 const NO_POOL_MATCHES: &str = "NoPoolMatches";
 const POOL_EXHAUSTED: &str = "PoolExhausted";
+/// `True`: the pool of the addresses does not exist. They are kept for `--pool-grace`.
+///
+/// Action: Create the pool again.
 const POOL_MISSING: &str = "PoolMissing";
 const REQUESTED_IN_USE: &str = "RequestedAddressInUse";
 const REQUESTED_OUTSIDE: &str = "RequestedAddressOutsidePools";
 const SHARING_CONFLICT: &str = "SharingConflict";
-/// Reason of the condition of a Service whose status another client repeatedly changes.
+/// `True`: another client repeatedly changes the addresses in the status.
+///
+/// Action: Stop the client in the message, or [find
+/// it](docs/reference/conditions.md#second-controller).
 pub(in crate::state) const STATUS_CONTESTED: &str = "StatusContested";
-/// Reason of the condition of a Service that MetalLB serves.
+/// An annotation shows that MetalLB serves the Service, which has no class.
+///
+/// Action: See [Services of MetalLB](docs/reference/conditions.md#services-of-metallb).
 pub(in crate::state) const SERVED_BY_METALLB: &str = "ServedByMetalLB";
-/// Reason of the condition of a Service that another load balancer than MetalLB serves.
+/// Another load balancer has assigned an address outside the pools.
+///
+/// Action: None, or [adopt the
+/// Service](docs/configure/stable-addresses.md#a-service-of-another-load-balancer).
 pub(in crate::state) const SERVED_BY_OTHER: &str = "ServedByOther";
 
 /// The content of a Service's condition `AddressAssigned`.

@@ -6,25 +6,41 @@ use ferrolb_proto::api::ConditionStatus;
 use ferrolb_proto::facts::BgpAdvertisementProblem;
 use ferrolb_proto::range::Family;
 
-use super::{FirstNames, Message, UnknownPools, VALID};
+use super::{BAD_SELECTOR, FirstNames, Message, UNREADABLE, UnknownPools, VALID};
 
 /// The content of a BGPAdvertisement's condition `Valid`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum BgpMessage<'a> {
     Valid,
     Problem(&'a BgpAdvertisementProblem),
+    /// No Community defines a name in `spec.communities`, so nothing is announced.
+    ///
+    /// Action: Define the name, or remove it.
     UnknownCommunity(Vec<&'a str>),
+    /// `spec.ipAddressPools` names a pool that does not exist. The other pools are announced.
+    ///
+    /// Action: Create the pool, or remove the name.
     UnknownPool(Vec<&'a str>),
+    /// `spec.peers` names a BGPPeer that does not exist. The other peers are served.
+    ///
+    /// Action: Create the BGPPeer, or remove the name.
     UnknownPeer(Vec<&'a str>),
+    /// An aggregation length is shorter than the widest network of a pool, which is not announced.
+    ///
     /// A prefix of `length` bits would contain addresses outside the pool; `shortest` is the
     /// shortest length of a prefix without such addresses.
+    ///
+    /// Action: Write the length in the message.
     TooWide {
         family: Family,
         length: u8,
         pool: &'a str,
         shortest: u8,
     },
-    /// An older advertisement of the same prefixes has other values in these fields.
+    /// An older BGPAdvertisement of the same prefixes and routers has another `localPref`, `med` or
+    /// `asPathPrepend`, and takes precedence.
+    ///
+    /// Action: Write the same values in both, or select other pools, peers or nodes.
     Conflict {
         fields: Vec<&'static str>,
         older: &'a str,
@@ -43,8 +59,8 @@ impl Message for BgpMessage<'_> {
                 BgpAdvertisementProblem::Length { .. }
                 | BgpAdvertisementProblem::SelectorsWithAggregation => "BadLength",
                 BgpAdvertisementProblem::DuplicateCommunity(_) => "BadCommunity",
-                BgpAdvertisementProblem::Selector(_) => "BadSelector",
-                BgpAdvertisementProblem::Unreadable(_) => "Unreadable",
+                BgpAdvertisementProblem::Selector(_) => BAD_SELECTOR,
+                BgpAdvertisementProblem::Unreadable(_) => UNREADABLE,
             },
             Self::UnknownCommunity(_) => "UnknownCommunity",
             Self::UnknownPool(_) => "UnknownPool",

@@ -6,19 +6,29 @@ use ferrolb_core::bgp::{BfdUnavailable, PeerConflict};
 use ferrolb_proto::api::ConditionStatus;
 use ferrolb_proto::facts::BgpPeerProblem;
 
-use super::{FirstNames, Message, VALID};
+use super::{BAD_SELECTOR, FirstNames, Message, UNREADABLE, VALID};
 
 /// The content of a BGPPeer's condition `Valid`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum PeerMessage<'a> {
     Valid,
-    /// The BGPPeer is valid, but combines graceful restart and BFD, which can work against each
-    /// other.
+    /// `True`: graceful restart and BFD are both set, and [can
+    /// conflict](docs/configure/bfd.md#bfd-and-graceful-restart).
+    ///
+    /// Action: Check that the router keeps the routes of a gobgpd that is replaced, or remove one
+    /// of them.
     GracefulRestartWithBfd,
     Problem(&'a BgpPeerProblem),
-    /// On some node, an older BGPPeer prevents the session of this one.
+    /// On some node, an older BGPPeer excludes this one: it has the same router, and another
+    /// `spec.myASN` or `spec.routerID`.
+    ///
+    /// Action: Follow the message.
     Conflict(&'a PeerConflict),
-    /// `node` is the first node that cannot use the Secret with the password; `why` is the cause.
+    /// A node cannot use the Secret. Its open session continues with the last password.
+    ///
+    /// `node` is the first such node; `why` is the cause.
+    ///
+    /// Action: [Create the Secret](docs/configure/bgp.md#password) that the message describes.
     Secret {
         node: &'a str,
         why: &'a str,
@@ -36,29 +46,25 @@ impl Message for PeerMessage<'_> {
         match self {
             Self::Valid => VALID,
             Self::GracefulRestartWithBfd => "GracefulRestartWithBFD",
-            Self::Problem(problem) => problem_reason(problem),
+            Self::Problem(problem) => match problem {
+                BgpPeerProblem::MyAsn | BgpPeerProblem::PeerAsn => "BadASN",
+                BgpPeerProblem::Location
+                | BgpPeerProblem::Address { .. }
+                | BgpPeerProblem::SourceFamily => "BadAddress",
+                BgpPeerProblem::Duration { .. } | BgpPeerProblem::Keepalive => "BadTime",
+                BgpPeerProblem::MultiHop | BgpPeerProblem::MultiHopWithTtlSecurity => "BadHops",
+                BgpPeerProblem::TwoPasswords | BgpPeerProblem::PasswordTooLong => "BadPassword",
+                BgpPeerProblem::SecretNamespace(_) => "BadSecret",
+                BgpPeerProblem::Vrf => "Unsupported",
+                BgpPeerProblem::Selector(_) => BAD_SELECTOR,
+                BgpPeerProblem::Unreadable(_) => UNREADABLE,
+            },
             Self::Conflict(_) => "Conflict",
             Self::Secret { .. } => "BadSecret",
             Self::Bfd(BfdUnavailable::MultiHop) => "Unsupported",
             Self::Bfd(BfdUnavailable::Unknown(_)) => "UnknownBFDProfile",
             Self::Bfd(BfdUnavailable::Profile { .. }) => "BadBFDProfile",
         }
-    }
-}
-
-const fn problem_reason(problem: &BgpPeerProblem) -> &'static str {
-    match problem {
-        BgpPeerProblem::MyAsn | BgpPeerProblem::PeerAsn => "BadASN",
-        BgpPeerProblem::Location
-        | BgpPeerProblem::Address { .. }
-        | BgpPeerProblem::SourceFamily => "BadAddress",
-        BgpPeerProblem::Duration { .. } | BgpPeerProblem::Keepalive => "BadTime",
-        BgpPeerProblem::MultiHop | BgpPeerProblem::MultiHopWithTtlSecurity => "BadHops",
-        BgpPeerProblem::TwoPasswords | BgpPeerProblem::PasswordTooLong => "BadPassword",
-        BgpPeerProblem::SecretNamespace(_) => "BadSecret",
-        BgpPeerProblem::Vrf => "Unsupported",
-        BgpPeerProblem::Selector(_) => "BadSelector",
-        BgpPeerProblem::Unreadable(_) => "Unreadable",
     }
 }
 
@@ -98,10 +104,22 @@ pub(in crate::state) enum SessionProblem<'a> {
 /// The content of a BGPPeer's condition `Established`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum SessionMessage<'a> {
+    /// `True`: all these nodes have their session.
+    ///
+    /// Action: None.
     Established,
-    /// All selected nodes have a session, but BFD is down on these nodes. The list is not empty.
+    /// `True`, but BFD is not up on some nodes, which detect a failed router when the hold time
+    /// expires.
+    ///
+    /// The list is not empty.
+    ///
+    /// Action: Follow the message: see [BFD](docs/configure/bfd.md).
     NoBfd(Vec<NodeSession<'a>>),
-    /// These nodes have no session. The list is not empty.
+    /// Some nodes have no session; the message contains the cause on the first of them.
+    ///
+    /// The list is not empty.
+    ///
+    /// Action: Follow the message. The SpeakerStatus of each other node has its cause.
     NoSession(Vec<NodeSession<'a>>),
 }
 

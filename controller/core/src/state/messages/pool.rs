@@ -7,15 +7,25 @@ use ferrolb_proto::api::ConditionStatus;
 use ferrolb_proto::facts::{PoolProblem, WidenedCidr};
 use ferrolb_proto::range::AddressRange;
 
-use super::{FirstNames, Message, SEPARATOR, VALID};
+use super::{BAD_SELECTOR, FirstNames, Message, SEPARATOR, UNREADABLE, VALID};
 use crate::state::alloc::SkipReason;
+
+/// `True`: addresses of the pool are in no subnet of the interfaces that announce it.
+///
+/// Action: Correct the range, or set `spec.routed: true` if routes exist. For a pool of BGP, limit
+/// the L2Advertisement to others by `ipAddressPools`.
+const OUTSIDE_SUBNETS: &str = "OutsideSubnets";
 
 /// Reason why a pool is invalid. The controller assigns no addresses from an invalid pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum PoolFault {
     /// The specification of the pool is invalid.
     Problem(PoolProblem),
+    /// The pool contains an address of an older pool, which remains in use.
+    ///
     /// `range` of the pool overlaps `older_range` of the older pool `older`.
+    ///
+    /// Action: Remove the overlap from one of them.
     Overlap { pool: Box<str>, range: AddressRange, older: Box<str>, older_range: AddressRange },
 }
 
@@ -54,7 +64,7 @@ impl Message for PoolMessage<'_> {
     fn reason(&self) -> &'static str {
         match self {
             Self::Valid { outside: [], .. } => VALID,
-            Self::Valid { .. } => "OutsideSubnets",
+            Self::Valid { .. } => OUTSIDE_SUBNETS,
             Self::Fault(PoolFault::Overlap { .. }) => "Overlap",
             Self::Fault(PoolFault::Problem(problem)) => match problem {
                 PoolProblem::Empty | PoolProblem::Addresses(_) | PoolProblem::Special(..) => {
@@ -62,9 +72,9 @@ impl Message for PoolMessage<'_> {
                 }
                 PoolProblem::Exclude(_) => "BadExcludeAddresses",
                 PoolProblem::Overlap(..) => "Overlap",
-                PoolProblem::Selector(_) => "BadSelector",
+                PoolProblem::Selector(_) => BAD_SELECTOR,
                 PoolProblem::StickyFor(_) => "BadTime",
-                PoolProblem::Unreadable(_) => "Unreadable",
+                PoolProblem::Unreadable(_) => UNREADABLE,
             },
         }
     }

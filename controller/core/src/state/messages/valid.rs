@@ -5,15 +5,20 @@ use std::fmt::{self, Display};
 use ferrolb_proto::api::ConditionStatus;
 use ferrolb_proto::facts::{BfdProfileProblem, CommunityProblem, L2AdvertisementProblem};
 
-use super::{FirstNames, Message, UnknownPools, VALID};
+use super::{BAD_SELECTOR, FirstNames, Message, UNREADABLE, UnknownPools, VALID};
 
 /// The content of an L2Advertisement's condition `Valid`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum L2Message<'a> {
     Valid,
     Problem(&'a L2AdvertisementProblem),
+    /// `spec.ipAddressPools` names a pool that does not exist. The other pools are announced.
+    ///
+    /// Action: Create the pool, or remove the name.
     UnknownPool(Vec<&'a str>),
-    /// No speaker uses these interfaces.
+    /// `spec.interfaces` names an interface that no speaker uses. The others are used.
+    ///
+    /// Action: Correct the name.
     UnknownInterface(Vec<&'a str>),
 }
 
@@ -25,8 +30,8 @@ impl Message for L2Message<'_> {
     fn reason(&self) -> &'static str {
         match self {
             Self::Valid => VALID,
-            Self::Problem(L2AdvertisementProblem::Selector(_)) => "BadSelector",
-            Self::Problem(L2AdvertisementProblem::Unreadable(_)) => "Unreadable",
+            Self::Problem(L2AdvertisementProblem::Selector(_)) => BAD_SELECTOR,
+            Self::Problem(L2AdvertisementProblem::Unreadable(_)) => UNREADABLE,
             Self::UnknownPool(_) => "UnknownPool",
             Self::UnknownInterface(_) => "UnknownInterface",
         }
@@ -54,8 +59,9 @@ impl Display for L2Message<'_> {
 pub(in crate::state) enum CommunityMessage<'a> {
     Valid,
     Problem(&'a CommunityProblem),
-    /// The Community `owner`, which precedes this one by name, also defines the community name
-    /// `name`.
+    /// A Community whose own name sorts before defines the same name, and takes precedence.
+    ///
+    /// Action: Rename one of them.
     Duplicate {
         name: &'a str,
         owner: &'a str,
@@ -74,7 +80,7 @@ impl Message for CommunityMessage<'_> {
             Self::Problem(problem) => match problem {
                 CommunityProblem::MissingName | CommunityProblem::DuplicateName(_) => "BadName",
                 CommunityProblem::Value { .. } => "BadValue",
-                CommunityProblem::Unreadable(_) => "Unreadable",
+                CommunityProblem::Unreadable(_) => UNREADABLE,
             },
         }
     }
@@ -112,7 +118,7 @@ impl Message for ProfileMessage<'_> {
             Self::Problem(problem) => match problem {
                 BfdProfileProblem::Range { .. } => "BadTime",
                 BfdProfileProblem::Unsupported(_) => "Unsupported",
-                BfdProfileProblem::Unreadable(_) => "Unreadable",
+                BfdProfileProblem::Unreadable(_) => UNREADABLE,
             },
         }
     }
