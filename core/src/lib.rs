@@ -3,6 +3,7 @@
 //!
 //! - [`eligibility`]: why a node may not announce an address.
 //! - [`announce`]: which advertisements apply to an address, and what follows for each node.
+//! - [`credibility`]: whether the SpeakerStatus of a node counts.
 //! - [`election`]: the order of the nodes that may own an address.
 //! - [`bgp`]: sessions, and the routes of a node with their attributes.
 //! - [`node_failure`]: numbers of node failure that speakers and the controller share.
@@ -18,6 +19,7 @@
 
 pub mod announce;
 pub mod bgp;
+pub mod credibility;
 pub mod election;
 pub mod eligibility;
 pub mod node_failure;

@@ -26,7 +26,6 @@ mod record;
 mod selectors;
 mod service;
 mod speaker;
-mod stale_speakers;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -67,8 +66,6 @@ pub use service::{
     ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,
 };
 pub use speaker::{FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession};
-pub use stale_speakers::unconfirmed;
-pub use stale_speakers::{RunningSpeakers, stale_speakers};
 
 /// A fact that a store finds by its key.
 pub trait Keyed {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use ferrolb_controller_core::state::{Config, Names, PoolRow, ServiceRow};
+use ferrolb_core::credibility::{RunningSpeakers, stale_speakers};
 use ferrolb_proto::api::{
     self, ConditionStatus, InterfaceIssue, InterfaceIssueReason, KubeProxyState, KubeProxyStatus,
 };
 use ferrolb_proto::facts::{
-    AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, RunningSpeakers, Service, Speaker,
-    SpeakerInterface, stale_speakers,
+    AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, Service, Speaker, SpeakerInterface,
 };
 use serde_json::json;
 

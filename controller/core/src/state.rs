@@ -44,10 +44,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_core::credibility::RunningSpeakers;
 use ferrolb_core::store::Change;
 use ferrolb_core::store::Store;
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{AddressMemory, Key, Node, Pod, RunningSpeakers, Service, Speaker};
+use ferrolb_proto::facts::{AddressMemory, Key, Node, Pod, Service, Speaker};
 use ferrolb_proto::range::AddressRange;
 
 use crate::desired::{MetricValues, PoolMetricValues, Status, Target, Usage, Write};

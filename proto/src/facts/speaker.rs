@@ -106,6 +106,12 @@ impl Speaker {
         self.interfaces.iter().filter(move |link| link.addresses.binary_search(&address).is_ok())
     }
 
+    /// Returns whether all interfaces on which the node announces an address are isolated.
+    #[must_use]
+    pub fn is_isolated_at(&self, address: IpAddr) -> bool {
+        self.interfaces_with(address).all(|interface| interface.isolated)
+    }
+
     /// Returns whether `subnets` of an interface has all its subnets of a family. An IPv6 address
     /// by DHCPv6 has no subnet, so an address of the node in none of its subnets may be of this
     /// interface. A node without `hostAddresses` reports too little.

@@ -83,7 +83,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ),
     (
         "eligibility, announcement, election",
-        &["core/src/eligibility", "core/src/announce", "core/src/election"],
+        &["core/src/eligibility", "core/src/announce", "core/src/election", "core/src/credibility"],
     ),
     (
         "claim: second path",

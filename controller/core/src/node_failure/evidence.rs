@@ -3,12 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrolb_core::node_failure::WATCHED_NODES;
-use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
-use ferrolb_proto::facts::{Speaker, unconfirmed};
-
-/// Number of speakers that must report a node as silent.
-pub const REPORTS_MIN: usize = 2;
+use ferrolb_core::credibility::{Credibility, REPORTS_MIN, by_reports, watched_by};
+use ferrolb_proto::api::WatchedNodeState;
+use ferrolb_proto::facts::Speaker;
 
 /// The evidence at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,22 +41,25 @@ impl Evidence {
     }
 
     /// Computes the evidence from the SpeakerStatuses of all nodes that Kubernetes reports as
-    /// Ready, sorted by node. `concerns` selects further nodes of which [`Self::replying`] is
-    /// needed.
+    /// Ready. `concerns` selects further nodes of which [`Self::replying`] is needed.
     ///
-    /// A SpeakerStatus outlives its speaker. It is not credible if [`REPORTS_MIN`] others, and more
-    /// than report the opposite, report that the speaker does not reply. Nor is it if no other
-    /// reports that it replies, and none of those whose hellos it receives receives its own. In a
-    /// cluster of two, neither is enough.
+    /// Replies to challenges are evidence that a node runs, so an unheard SpeakerStatus counts, and
+    /// a contradicted one does not. A silent one counts only in a cluster of two, in which a single
+    /// speaker would decide.
     pub fn new<'a>(
-        speakers: impl Iterator<Item = &'a Speaker> + Clone,
+        speakers: impl Iterator<Item = &'a Speaker>,
         concerns: impl Fn(&str) -> bool,
     ) -> Self {
-        let all: Vec<_> = speakers.collect();
+        let all: BTreeMap<_, _> = speakers.map(|speaker| (&*speaker.node, speaker)).collect();
         let count = all.len();
-        let outdated = outdated(&all);
-        let speakers = all.into_iter().filter(|speaker| !outdated.contains(&*speaker.node));
-        let watched = speakers.clone().flat_map(watched_by);
+        let is_accepted = |credibility| match credibility {
+            Credibility::Credible | Credibility::Unheard => true,
+            Credibility::Silent => count <= REPORTS_MIN,
+            Credibility::Contradicted | Credibility::Stale => false,
+        };
+        let accepted = by_reports(&all).filter(|(_, credibility)| is_accepted(*credibility));
+        let speakers: Vec<_> = accepted.map(|(speaker, _)| speaker).collect();
+        let watched = speakers.iter().copied().flat_map(watched_by);
         let mut nodes = BTreeMap::<&str, Reports>::new();
         for it in watched.clone() {
             if it.state == WatchedNodeState::Silent || concerns(&it.node) {
@@ -71,7 +71,7 @@ impl Evidence {
                 reports.add(it.state);
             }
         }
-        add_hellos(speakers, &mut nodes);
+        add_hellos(&speakers, &mut nodes);
         let mut evidence = Self::default();
         for (node, reports) in nodes {
             let is_alive = reports.replies > 0 || reports.is_received || reports.kubelet_replies;
@@ -96,34 +96,6 @@ impl Evidence {
         }
         evidence
     }
-}
-
-/// Returns the reports of a speaker about other nodes. A speaker watches no more of them, so one
-/// that reports more cannot make more nodes count as silent.
-fn watched_by(speaker: &Speaker) -> impl Iterator<Item = &WatchedNode> + Clone {
-    speaker.watched.iter().take(WATCHED_NODES)
-}
-
-/// Returns the speakers whose reports are not credible. `speakers` are sorted by node.
-fn outdated<'a>(speakers: &[&'a Speaker]) -> BTreeSet<&'a str> {
-    let mut unconfirmed: BTreeSet<&str> = if speakers.len() > REPORTS_MIN {
-        unconfirmed(speakers).map(|speaker| &*speaker.node).collect()
-    } else {
-        BTreeSet::new()
-    };
-    // Reports that a speaker does not reply, and reports that it does.
-    let mut reports = BTreeMap::<&str, [usize; 2]>::new();
-    for watched in speakers.iter().flat_map(|speaker| watched_by(speaker)) {
-        let replies = watched.state == WatchedNodeState::Replies;
-        if replies {
-            unconfirmed.remove(&*watched.node);
-        }
-        reports.entry(&watched.node).or_default()[usize::from(replies)] += 1;
-    }
-    let is_refuted = |[against, for_it]: &[usize; 2]| *against >= REPORTS_MIN && against > for_it;
-    let refuted = reports.into_iter().filter(|(_, counts)| is_refuted(counts));
-    unconfirmed.extend(refuted.map(|(node, _)| node));
-    unconfirmed
 }
 
 /// Reports of the credible speakers about one node.
@@ -151,10 +123,7 @@ impl Reports {
 
 /// Records which nodes reply because a speaker receives their hellos. If the network is in parts,
 /// half of all nodes are silent, so the shorter one of two lists is searched in the other.
-fn add_hellos<'a>(
-    speakers: impl Iterator<Item = &'a Speaker>,
-    nodes: &mut BTreeMap<&str, Reports>,
-) {
+fn add_hellos(speakers: &[&Speaker], nodes: &mut BTreeMap<&str, Reports>) {
     let mut open: BTreeSet<&str> =
         nodes.iter().filter(|(_, reports)| reports.replies == 0).map(|(node, _)| *node).collect();
     for speaker in speakers {

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use ferrolb_core::credibility::{RunningSpeakers, stale_speakers};
 use ferrolb_core::store::Change;
-use ferrolb_proto::facts::{Pod, RunningSpeakers, stale_speakers};
+use ferrolb_proto::facts::Pod;
 
 use super::State;
 use super::alloc::AddressUser;

@@ -1,5 +1,7 @@
 //! Tests of the evidence: each case is a table of reports.
 
+use ferrolb_core::node_failure::WATCHED_NODES;
+use ferrolb_proto::api::WatchedNode;
 use ferrolb_proto::facts::SpeakerInterface;
 
 use super::*;

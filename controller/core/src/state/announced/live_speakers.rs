@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ferrolb_core::credibility::is_outdated_by;
 use ferrolb_proto::api::InterfaceIssue;
 use ferrolb_proto::facts::{FailingHealthCheck, Key, Speaker, SpeakerInterface};
 use ferrolb_proto::range::{AddressRange, Family};
@@ -11,7 +12,7 @@ use ferrolb_proto::range::{AddressRange, Family};
 use crate::state::messages::announced::{Owner, Reporter};
 
 /// The live speakers, and those whose SpeakerStatus is stale
-/// ([`ferrolb_proto::facts::stale_speakers`]). Both are sorted by node.
+/// ([`ferrolb_core::credibility::stale_speakers`]). Both are sorted by node.
 #[derive(Debug, Default)]
 pub(super) struct LiveSpeakers<'a> {
     live: Vec<&'a Speaker>,
@@ -136,33 +137,14 @@ impl<'a> LiveSpeakers<'a> {
         })
     }
 
-    /// Returns the owners of an address.
-    ///
-    /// If two speakers report the address, and only the first receives hellos of the second, the
-    /// report of the first is outdated. The exception is an isolated second speaker, because it
-    /// receives no hellos at all.
+    /// Returns the owners of an address, without those whose report about it is outdated
+    /// ([`is_outdated_by`]).
     pub(super) fn owners(&self, address: IpAddr) -> Owners<'a> {
-        let reporting: Vec<_> = self
-            .live
-            .iter()
-            .filter(|speaker| speaker.interfaces_with(address).next().is_some())
-            .collect();
-        let is_isolated = |speaker: &Speaker| {
-            speaker.interfaces_with(address).all(|interface| interface.isolated)
-        };
-        let lacks_hellos_of = |one: &Speaker, other: &Speaker| {
-            !is_isolated(one) && !one.receives_hellos_of(&other.node)
-        };
-        let is_outdated = |speaker: &Speaker| {
-            reporting.iter().any(|other| {
-                speaker.receives_hellos_of(&other.node) && lacks_hellos_of(other, speaker)
-            })
-        };
-        let owning: Vec<&Speaker> = reporting
-            .iter()
-            .map(|speaker| **speaker)
-            .filter(|speaker| !is_outdated(speaker))
-            .collect();
+        let reports = |speaker: &&Speaker| speaker.interfaces_with(address).next().is_some();
+        let reporting: Vec<&Speaker> = self.live.iter().copied().filter(reports).collect();
+        let is_outdated =
+            |speaker: &Speaker| reporting.iter().any(|it| is_outdated_by(speaker, it, address));
+        let owning: Vec<_> = reporting.iter().filter(|speaker| !is_outdated(speaker)).collect();
         let receives_on_interfaces = |one: &Speaker, other: &Speaker| {
             one.interfaces_with(address).any(|interface| interface.receives_hellos_of(&other.node))
         };
@@ -171,9 +153,9 @@ impl<'a> LiveSpeakers<'a> {
             for other in &owning[i + 1..] {
                 owners.moving |=
                     receives_on_interfaces(one, other) && receives_on_interfaces(other, one);
-                owners.partitioned |= is_isolated(one)
-                    || is_isolated(other)
-                    || lacks_hellos_of(one, other) && lacks_hellos_of(other, one);
+                owners.partitioned |= one.is_isolated_at(address)
+                    || other.is_isolated_at(address)
+                    || !one.receives_hellos_of(&other.node);
             }
             let interfaces =
                 one.interfaces_with(address).map(|interface| &*interface.name).collect();
@@ -185,7 +167,8 @@ impl<'a> LiveSpeakers<'a> {
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_proto::facts::{Node, RunningSpeakers, stale_speakers};
+    use ferrolb_core::credibility::{RunningSpeakers, stale_speakers};
+    use ferrolb_proto::facts::Node;
 
     use super::*;
 
