@@ -158,7 +158,8 @@ impl<'a> ClusterView<'a> {
     #[must_use]
     pub fn select_nodes(&self, advertisements: &[&L2Advertisement]) -> Arc<[Candidate]> {
         let candidate = |node: &&Node| {
-            let selecting = || advertisements.iter().filter(|ad| ad.selects_node(&node.labels));
+            let selecting =
+                || advertisements.iter().filter(|ad| ad.selectors.select_node(&node.labels));
             if self.ineligible(node).is_some() || selecting().next().is_none() {
                 return None;
             }
@@ -213,7 +214,7 @@ impl<'a> ClusterView<'a> {
                 SelectedPool::Exists(pool) => ad.selects_pool(pool),
                 SelectedPool::Missing(name) => ad.names_pool(name),
             };
-            selects_pool && ad.selects_service(|| served.labels())
+            selects_pool && ad.selectors.select_service(|| served.labels())
         };
         self.advertisements.iter().filter(selects).copied().collect()
     }

@@ -6,6 +6,7 @@
 
 mod address_memory;
 mod address_request;
+mod advertisement_selectors;
 mod bfd_profile;
 mod bgp_advertisement;
 mod bgp_peer;
@@ -36,6 +37,7 @@ pub use address_memory::{
 pub use address_request::{
     ALLOW_SHARED_IP_ANNOTATION, AddressRequest, AddressRequestProblem, IP_MODE_ANNOTATION,
 };
+pub use advertisement_selectors::AdvertisementSelectors;
 pub use bfd_profile::{BfdProfile, BfdProfileProblem, BfdTimers};
 pub use bgp_advertisement::{BgpAdvertisement, BgpAdvertisementProblem, CommunityRef};
 pub use bgp_peer::{

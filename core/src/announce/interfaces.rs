@@ -38,7 +38,7 @@ impl SelectedInterface {
         interface: impl FnOnce() -> Interface,
     ) -> Option<Self> {
         let selects =
-            |ad: &&&L2Advertisement| ad.selects_node(labels) && ad.selects_interface(name);
+            |ad: &&&L2Advertisement| ad.selectors.select_node(labels) && ad.selects_interface(name);
         let mut selecting = advertisements.iter().filter(selects).peekable();
         selecting.peek()?;
         let ignores_subnets = selecting.any(|ad| ad.ignores_subnets_of(name));

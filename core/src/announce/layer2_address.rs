@@ -88,7 +88,8 @@ impl<'s, 'a> Layer2Address<'s, 'a> {
     /// # Errors
     /// Returns the reason why the node may not announce the address.
     pub fn eligibility(&self, view: &ClusterView<'_>, node: &Node) -> Result<Serving, Ineligible> {
-        let is_selected = self.advertisements.iter().any(|ad| ad.selects_node(&node.labels));
+        let is_selected =
+            self.advertisements.iter().any(|ad| ad.selectors.select_node(&node.labels));
         eligibility(view, node, is_selected, self.address, self.services.iter().copied())
     }
 

@@ -67,7 +67,7 @@ impl<'a> BgpAdvertisements<'a> {
                 // The ranges are unknown, so a prefix could be too wide.
                 SelectedPool::Missing(name) => ad.names_pool(name) && !ad.aggregates(),
             };
-            selects_pool && ad.selects_service(|| service.labels())
+            selects_pool && ad.selectors.select_service(|| service.labels())
         };
         (0..self.0.len()).filter(announces).collect()
     }

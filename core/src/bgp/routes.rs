@@ -66,7 +66,8 @@ pub(super) fn served_address<'v>(
         advertisements.extend(announcing);
     }
     let labels = &input.node.labels;
-    advertisements.retain(|index| input.advertisements.get(*index).of.selects_node(labels));
+    advertisements
+        .retain(|index| input.advertisements.get(*index).of.selectors.select_node(labels));
     let is_selected = !advertisements.is_empty();
     let serving = eligibility(view, input.node, is_selected, address, selected)?;
     Ok(ServedAddress { serving, advertisements })

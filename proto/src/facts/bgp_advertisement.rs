@@ -1,13 +1,10 @@
 //! The fact of a BGPAdvertisement: which nodes may advertise which addresses to which peers, and
 //! with which attributes.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use kube::core::Selector;
+use std::collections::BTreeSet;
 
 use super::community::CommunityValue;
-use super::selectors::{any_matches, decode};
-use super::{ObservedStatus, Pool};
+use super::{AdvertisementSelectors, ObservedStatus, Pool};
 use crate::api::{self, BGPAdvertisementSpec};
 use crate::range::Family;
 
@@ -79,13 +76,10 @@ pub struct BgpAdvertisement {
     pub as_path_prepend: u8,
     /// `spec.communities`.
     pub communities: Vec<CommunityRef>,
-    /// `spec.ipAddressPools`.
-    pub pools: Vec<String>,
     /// `spec.peers`; empty for all peers.
     pub peers: BTreeSet<Box<str>>,
-    pool_selectors: Vec<Selector>,
-    node_selectors: Vec<Selector>,
-    service_selectors: Vec<Selector>,
+    /// The pools, nodes and Services that the advertisement selects.
+    pub selectors: AdvertisementSelectors,
     /// The reason why the advertisement is invalid, or `None`.
     pub problem: Option<BgpAdvertisementProblem>,
     /// The status as read from the API server.
@@ -93,17 +87,17 @@ pub struct BgpAdvertisement {
 }
 
 impl BgpAdvertisement {
-    /// Returns whether the advertisement selects this pool.
+    /// Returns whether the advertisement is valid and selects this pool.
     #[must_use]
     pub fn selects_pool(&self, pool: &Pool) -> bool {
-        let selects = || any_matches(&self.pool_selectors, &pool.labels);
-        self.names_pool(&pool.name) || self.problem.is_none() && selects()
+        self.problem.is_none() && self.selectors.select_pool(pool)
     }
 
-    /// Returns whether the advertisement selects a pool of this name, whatever its labels are.
+    /// Returns whether the advertisement is valid and selects a pool of this name, whatever its
+    /// labels are.
+    #[must_use]
     pub fn names_pool(&self, name: &str) -> bool {
-        let all = self.pools.is_empty() && self.pool_selectors.is_empty();
-        self.problem.is_none() && (all || self.pools.iter().any(|pool| **pool == *name))
+        self.problem.is_none() && self.selectors.name_pool(name)
     }
 
     /// Returns whether the advertisement has prefixes with several addresses.
@@ -111,25 +105,6 @@ impl BgpAdvertisement {
         [Family::V4, Family::V6]
             .iter()
             .any(|family| self.aggregation_length(*family) < family.width())
-    }
-
-    /// Returns whether the advertisement selects a node with these labels.
-    #[must_use]
-    pub fn selects_node(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
-    }
-
-    /// Returns whether the advertisement selects a Service with these labels. `labels` is called
-    /// only if the advertisement has Service selectors.
-    #[must_use]
-    pub fn selects_service(&self, labels: impl FnOnce() -> BTreeMap<String, String>) -> bool {
-        self.service_selectors.is_empty() || any_matches(&self.service_selectors, &labels())
-    }
-
-    /// Returns whether the advertisement selects every Service, whatever its labels are.
-    #[must_use]
-    pub const fn selects_any_service(&self) -> bool {
-        self.service_selectors.is_empty()
     }
 
     /// Returns whether the advertisement selects the BGPPeer of this name.
@@ -148,16 +123,11 @@ impl BgpAdvertisement {
 impl From<api::BgpAdvertisementObject> for BgpAdvertisement {
     fn from(object: api::BgpAdvertisementObject) -> Self {
         let spec = object.spec.unwrap_or_default();
-        let mut problem = problem(&spec);
-        let mut selectors = |field, selectors| {
-            decode(field, selectors).unwrap_or_else(|why| {
-                problem = Some(BgpAdvertisementProblem::Selector(why));
-                Vec::new()
-            })
-        };
-        let pool_selectors = selectors("ipAddressPoolSelectors", spec.ip_address_pool_selectors);
-        let node_selectors = selectors("nodeSelectors", spec.node_selectors);
-        let service_selectors = selectors("serviceSelectors", spec.service_selectors);
+        let problem = problem(&spec);
+        let (selectors, invalid_selector) = AdvertisementSelectors::decode(
+            spec.ip_address_pools,
+            [spec.ip_address_pool_selectors, spec.node_selectors, spec.service_selectors],
+        );
         Self {
             name: object.metadata.name.unwrap_or_default().into(),
             generation: object.metadata.generation.unwrap_or(0),
@@ -167,12 +137,9 @@ impl From<api::BgpAdvertisementObject> for BgpAdvertisement {
             med: spec.med,
             as_path_prepend: spec.as_path_prepend,
             communities: spec.communities.iter().map(|text| community(text)).collect(),
-            pools: spec.ip_address_pools,
             peers: spec.peers.into_iter().map(Into::into).collect(),
-            pool_selectors,
-            node_selectors,
-            service_selectors,
-            problem,
+            selectors,
+            problem: invalid_selector.map(BgpAdvertisementProblem::Selector).or(problem),
             status: ObservedStatus(object.status.unwrap_or_default()),
         }
     }
@@ -203,6 +170,8 @@ fn problem(spec: &BGPAdvertisementSpec) -> Option<BgpAdvertisementProblem> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -237,11 +206,11 @@ mod tests {
             assert!(
                 ad.problem.is_none()
                     && ad.selects_pool(&pool("a", "x"))
-                    && ad.selects_node(&BTreeMap::new())
+                    && ad.selectors.select_node(&BTreeMap::new())
             );
             assert!(
                 ad.selects_peer("tor")
-                    && ad.selects_service(|| unreachable!(
+                    && ad.selectors.select_service(|| unreachable!(
                         "an advertisement without Service selectors needs no labels"
                     ))
             );
@@ -278,11 +247,12 @@ mod tests {
                 && ad.selects_pool(&pool("b", "y"))
                 && !ad.selects_pool(&pool("b", "x"))
         );
-        assert!(!ad.selects_node(&BTreeMap::new()));
+        assert!(!ad.selectors.select_node(&BTreeMap::new()));
         let labels = |tier: &str| [("tier".to_owned(), tier.to_owned())].into();
         let of_web = advertisement(json!({"serviceSelectors": [{"matchLabels": {"tier": "web"}}]}));
         assert!(
-            of_web.selects_service(|| labels("web")) && !of_web.selects_service(|| labels("db"))
+            of_web.selectors.select_service(|| labels("web"))
+                && !of_web.selectors.select_service(|| labels("db"))
         );
     }
 

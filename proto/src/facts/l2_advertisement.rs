@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use kube::core::{Selector, SelectorExt};
 
-use super::selectors::{any_matches, decode};
-use super::{ObservedStatus, Pool};
+use super::selectors::decode;
+use super::{AdvertisementSelectors, ObservedStatus, Pool};
 use crate::api;
 
 /// The reason why an L2Advertisement by itself is invalid, independent of other objects.
@@ -30,11 +30,8 @@ pub struct L2Advertisement {
     /// `metadata.creationTimestamp` in seconds since 1970. The time distinguishes a new object from
     /// a deleted one of the same name.
     pub created: i64,
-    /// `spec.ipAddressPools`.
-    pub pools: Vec<String>,
-    pool_selectors: Vec<Selector>,
-    node_selectors: Vec<Selector>,
-    service_selectors: Vec<Selector>,
+    /// The pools, nodes and Services that the advertisement selects.
+    pub selectors: AdvertisementSelectors,
     preferences: Vec<(u32, Selector)>,
     interfaces: Vec<String>,
     /// `spec.allInterfaces`.
@@ -47,30 +44,17 @@ pub struct L2Advertisement {
 }
 
 impl L2Advertisement {
-    /// Returns whether the advertisement allows nodes to announce addresses of this pool.
+    /// Returns whether the advertisement is valid and selects this pool.
     #[must_use]
     pub fn selects_pool(&self, pool: &Pool) -> bool {
-        let selects = || any_matches(&self.pool_selectors, &pool.labels);
-        self.names_pool(&pool.name) || self.problem.is_none() && selects()
+        self.problem.is_none() && self.selectors.select_pool(pool)
     }
 
-    /// Returns whether the advertisement selects a pool of this name, whatever its labels are.
+    /// Returns whether the advertisement is valid and selects a pool of this name, whatever its
+    /// labels are.
+    #[must_use]
     pub fn names_pool(&self, name: &str) -> bool {
-        let all = self.pools.is_empty() && self.pool_selectors.is_empty();
-        self.problem.is_none() && (all || self.pools.iter().any(|pool| **pool == *name))
-    }
-
-    /// Returns whether the advertisement selects a node with these labels.
-    #[must_use]
-    pub fn selects_node(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
-    }
-
-    /// Returns whether the advertisement allows nodes to announce a Service with these labels.
-    /// `labels` is called only if the advertisement has Service selectors.
-    #[must_use]
-    pub fn selects_service(&self, labels: impl FnOnce() -> BTreeMap<String, String>) -> bool {
-        self.service_selectors.is_empty() || any_matches(&self.service_selectors, &labels())
+        self.problem.is_none() && self.selectors.name_pool(name)
     }
 
     /// Returns the sum of the weights of all node preferences that match these labels.
@@ -109,13 +93,10 @@ impl L2Advertisement {
 impl From<api::L2AdvertisementObject> for L2Advertisement {
     fn from(object: api::L2AdvertisementObject) -> Self {
         let spec = object.spec.unwrap_or_default();
-        let mut problem = None;
-        let mut selectors = |field, selectors| {
-            decode(field, selectors).unwrap_or_else(|why| {
-                problem = Some(L2AdvertisementProblem::Selector(why));
-                Vec::new()
-            })
-        };
+        let (selectors, problem) = AdvertisementSelectors::decode(
+            spec.ip_address_pools,
+            [spec.ip_address_pool_selectors, spec.node_selectors, spec.service_selectors],
+        );
         let weights: Vec<_> = spec
             .preferred_node_selectors
             .iter()
@@ -123,19 +104,17 @@ impl From<api::L2AdvertisementObject> for L2Advertisement {
             .collect();
         let preferred =
             spec.preferred_node_selectors.into_iter().map(|term| term.preference).collect();
-        let preferred = selectors("preferredNodeSelectors", preferred);
+        let (preferred, invalid_preference) = decode("preferredNodeSelectors", preferred)
+            .map_or_else(|why| (Vec::new(), Some(why)), |preferred| (preferred, None));
         Self {
             name: object.metadata.name.unwrap_or_default().into(),
             generation: object.metadata.generation.unwrap_or(0),
             created: object.metadata.creation_timestamp.map_or(0, |created| created.0.as_second()),
-            pools: spec.ip_address_pools,
-            pool_selectors: selectors("ipAddressPoolSelectors", spec.ip_address_pool_selectors),
-            node_selectors: selectors("nodeSelectors", spec.node_selectors),
-            service_selectors: selectors("serviceSelectors", spec.service_selectors),
+            selectors,
             preferences: weights.into_iter().zip(preferred).collect(),
             interfaces: spec.interfaces,
             all_interfaces: spec.all_interfaces,
-            problem,
+            problem: problem.or(invalid_preference).map(L2AdvertisementProblem::Selector),
             status: ObservedStatus(object.status.unwrap_or_default()),
         }
     }
@@ -169,7 +148,7 @@ mod tests {
         for ad in [L2Advertisement::from(bare), advertisement(json!({}))] {
             assert!(
                 ad.selects_pool(&pool("a", "x"))
-                    && ad.selects_node(&BTreeMap::new())
+                    && ad.selectors.select_node(&BTreeMap::new())
                     && ad.selects_interface("eth0")
             );
         }
@@ -187,8 +166,8 @@ mod tests {
                 && !ad.selects_pool(&pool("b", "x"))
         );
         assert!(
-            !ad.selects_node(&BTreeMap::new())
-                && ad.selects_node(&[("edge".to_owned(), String::new())].into())
+            !ad.selectors.select_node(&BTreeMap::new())
+                && ad.selectors.select_node(&[("edge".to_owned(), String::new())].into())
         );
         assert!(!ad.selects_interface("eth0") && ad.selects_interface("eth1"));
     }
@@ -208,7 +187,7 @@ mod tests {
             (labels("tier", "db"), false),
         ] {
             assert_eq!(
-                ad.selects_service(|| given.clone()),
+                ad.selectors.select_service(|| given.clone()),
                 selected,
                 "the Service has the labels {given:?}"
             );
@@ -218,7 +197,7 @@ mod tests {
         {
             assert_eq!(ad.preference(&given), sum, "the node has the labels {given:?}");
         }
-        assert!(advertisement(json!({})).selects_service(|| unreachable!(
+        assert!(advertisement(json!({})).selectors.select_service(|| unreachable!(
             "an advertisement without Service selectors needs no labels"
         )));
     }

@@ -156,7 +156,9 @@ impl State {
     /// Adds the subnets of all interfaces on which an L2Advertisement announces.
     fn add_announcing_subnets(&self, ad: &L2Advertisement, all: &mut AnnouncingSubnets) {
         let is_selected = |speaker: &&Speaker| {
-            self.nodes.get(&*speaker.node).is_some_and(|node| ad.selects_node(&node.labels))
+            self.nodes
+                .get(&*speaker.node)
+                .is_some_and(|node| ad.selectors.select_node(&node.labels))
         };
         for speaker in self.speakers.values().filter(is_selected) {
             let interfaces = speaker.interfaces.iter();

@@ -60,8 +60,7 @@ pub(super) fn advertisement_status(
     ad: &L2Advertisement,
     inputs: &L2StatusInputs<'_>,
 ) -> Option<ValidStatus> {
-    let unknown: Vec<_> =
-        ad.pools.iter().filter(|name| !inputs.pools.contains(&***name)).map(|it| &**it).collect();
+    let unknown = ad.selectors.unknown_pools(|name| inputs.pools.contains(name));
     let missing = ad.interfaces().iter().filter(|name| !inputs.interfaces.contains(&***name));
     let missing: Vec<_> =
         missing.filter(|_| !inputs.interfaces.is_empty()).map(|it| &**it).collect();
@@ -194,7 +193,7 @@ mod tests {
     #[test]
     fn an_advertisement_with_unknown_pools_names_them() {
         let mut ad = L2Advertisement::default();
-        ad.pools = vec!["lan".into(), "wan".into(), "dmz".into()];
+        ad.selectors.pools = vec!["lan".into(), "wan".into(), "dmz".into()];
         let lan = || L2StatusInputs { pools: ["lan"].into(), ..L2StatusInputs::default() };
         let status = advertisement_status(&ad, &lan()).unwrap();
         assert_eq!(

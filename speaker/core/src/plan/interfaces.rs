@@ -73,7 +73,7 @@ pub(super) fn may_announce(state: &State, link: &Link) -> bool {
             state
                 .advertisements
                 .values()
-                .any(|ad| ad.selects_node(labels) && ad.names_interface(&link.name))
+                .any(|ad| ad.selectors.select_node(labels) && ad.names_interface(&link.name))
         };
         labels.is_some_and(names)
     };

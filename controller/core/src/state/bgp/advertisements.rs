@@ -99,8 +99,7 @@ impl<'a> AdvertisementStatusInputs<'a> {
             return BgpMessage::UnknownCommunity(communities);
         }
         let is_pool = |name: &str| self.pools.iter().any(|pool| *pool.name == *name);
-        let pools: Vec<_> =
-            ad.pools.iter().map(String::as_str).filter(|name| !is_pool(name)).collect();
+        let pools = ad.selectors.unknown_pools(is_pool);
         if !pools.is_empty() {
             return BgpMessage::UnknownPool(pools);
         }
@@ -151,8 +150,8 @@ fn conflicts<'a>(
 ) -> BTreeMap<&'a str, &'a BgpAdvertisement> {
     let selected_ads = |labels: &BTreeMap<String, String>| -> Vec<usize> {
         let is_selected = |index: &usize| {
-            advertisements[*index].selects_any_service()
-                && advertisements[*index].selects_node(labels)
+            let selectors = &advertisements[*index].selectors;
+            selectors.select_any_service() && selectors.select_node(labels)
         };
         (0..advertisements.len()).filter(is_selected).collect()
     };

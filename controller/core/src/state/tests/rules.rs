@@ -397,7 +397,7 @@ fn custom_resources_of_another_product_get_no_status() {
     cluster.state = State::new(Config { foreign_custom_resources: true, ..config() });
     cluster.become_leader();
     let mut ad = L2Advertisement::default();
-    (ad.name, ad.pools) = ("l2".into(), vec!["wan".into()]);
+    (ad.name, ad.selectors.pools) = ("l2".into(), vec!["wan".into()]);
     cluster.handle(Event::Advertisement(Change::Apply(ad)));
     let is_service = |write: &Write| matches!(write.status, Status::Service(..));
     assert!(cluster.writes().iter().all(is_service), "{:?}", cluster.writes());
@@ -412,7 +412,7 @@ fn an_advertisement_is_validated_against_the_existing_pools() {
     let speakers = [Change::ResyncStarted, Change::ResyncDone];
     speakers.into_iter().for_each(|change| cluster.handle(Event::Speaker(change)));
     let mut ad = L2Advertisement::default();
-    (ad.name, ad.pools) = ("l2".into(), vec!["lan".into()]);
+    (ad.name, ad.selectors.pools) = ("l2".into(), vec!["lan".into()]);
     cluster.handle(Event::Advertisement(Change::Apply(ad)));
     let reason = |cluster: &Cluster| {
         let writes = cluster.writes();
