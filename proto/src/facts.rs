@@ -50,7 +50,7 @@ pub use endpoint_condition::{
 pub use endpoint_problem::EndpointProblem;
 pub use endpoint_slice::{
     API_SERVERS_MAX, Endpoint, EndpointAddress, EndpointSlice, EndpointSliceObject,
-    SERVICE_NAME_LABEL, SERVICE_SLICES_SELECTOR, api_server, is_api_server,
+    SERVICE_SLICES_SELECTOR, api_server, is_api_server,
 };
 pub use health_check::{
     CheckKind, CheckPort, HEALTH_CHECK_ANNOTATION, HEALTH_INTERVAL_RANGE, HealthCheck,
@@ -58,6 +58,7 @@ pub use health_check::{
 };
 pub use key::Key;
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementProblem};
+pub use metadata::SERVICE_NAME_LABEL;
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{DrainReason, Node, NodeObject};
 pub use pod::{Component, PODS_SELECTOR, Pod, PodObject};

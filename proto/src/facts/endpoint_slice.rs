@@ -6,15 +6,14 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
-use super::{Key, metadata};
+use super::Key;
+use super::metadata::{self, SERVICE_NAME_LABEL};
 use crate::range::Family;
 
 /// Label selector of the EndpointSlices that kube-proxy reads: those of Services that are not
 /// headless (`discovery.k8s.io/v1`, `service.kubernetes.io/headless`).
 pub const SERVICE_SLICES_SELECTOR: &str =
     "kubernetes.io/service-name,!service.kubernetes.io/headless";
-/// The label of an EndpointSlice with the name of its Service (`discovery.k8s.io/v1`).
-pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Namespace and name of the Service whose endpoints are the API servers.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");

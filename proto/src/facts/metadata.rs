@@ -9,9 +9,13 @@ use kube::core::ObjectMeta;
 use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::endpoint_slice::SERVICE_NAME_LABEL;
 use super::field_managers::ManagedFields;
-use super::node::EXCLUDE_LABEL;
+
+/// The label of an EndpointSlice with the name of its Service (`discovery.k8s.io/v1`).
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// The label that excludes a node from load balancer traffic, whatever its value (`core/v1`
+/// well-known labels).
+pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The memory that the labels of an object, or the selector of a Service, may take, in bytes.
 /// Kubernetes limits the size of each label but not their number: a Service may have 150,000.

@@ -8,12 +8,9 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
-use super::metadata;
+use super::metadata::{self, EXCLUDE_LABEL};
 use crate::range::AddressRange;
 
-/// The label that excludes a node from load balancer traffic, whatever its value (`core/v1`
-/// well-known labels).
-pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// The taint of a node that is shut down for good (KEP-2268).
 const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service";
 /// The TCP port of a kubelet whose Node does not state another one.
