@@ -1,5 +1,7 @@
 //! SpeakerStatus: the state of one node's speaker. One object per node, with the name of the node.
 
+mod truncation;
+
 use std::net::IpAddr;
 
 use kube::{CustomResource, KubeSchema};
