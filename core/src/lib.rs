@@ -8,6 +8,7 @@
 //! - [`bgp`]: sessions, and the routes of a node with their attributes.
 //! - [`node_failure`]: numbers of node failure that speakers and the controller share.
 //! - [`store`]: the watched objects of one kind.
+//! - [`endpoint_slices`]: the watched EndpointSlices by Service.
 //! - [`shared_map`]: sorted map whose clones share memory.
 //! - [`rate`]: delays that double, and token buckets.
 //! - [`random`]: pseudorandom numbers of a machine.
@@ -22,6 +23,7 @@ pub mod bgp;
 pub mod credibility;
 pub mod election;
 pub mod eligibility;
+pub mod endpoint_slices;
 pub mod node_failure;
 pub mod random;
 pub mod rate;

@@ -10,6 +10,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
         "store, shared_map, time, random",
         &[
             "core/src/store",
+            "core/src/endpoint_slices",
             "core/src/shared_map",
             "proto/src/time",
             "core/src/random",

@@ -29,7 +29,7 @@ use std::time::Duration;
 use ferrolb_core::announce::{ClusterView, Layer2Address, ServiceView, ServicesByAddress};
 use ferrolb_core::bgp::RouteInput;
 use ferrolb_core::eligibility::EligibleEndpoints;
-use ferrolb_proto::facts::{Key, Service, ServiceConditionType};
+use ferrolb_proto::facts::{Endpoint, Key, Service, ServiceConditionType};
 use ferrolb_proto::{Instant, api};
 
 use super::State;
@@ -253,7 +253,7 @@ impl State {
         });
         f(&DiagnosisInput {
             service,
-            endpoints: self.slices.of(&service.key).collect(),
+            endpoints: self.endpoints_of(&service.key).collect(),
             cluster,
             services: &services,
             layer2: layer2.collect(),
@@ -262,6 +262,11 @@ impl State {
             silent_nodes,
             former_routers: former_routers.collect(),
         })
+    }
+
+    /// Returns the endpoints of a Service, eligible or not.
+    fn endpoints_of(&self, service: &Key) -> impl Iterator<Item = &Endpoint> {
+        self.slices.of(service).flat_map(|slice| &slice.endpoints)
     }
 
     /// Returns the Services that have an address of this Service, sorted by key, with this Service.
@@ -280,7 +285,7 @@ impl State {
         assigned: &'a [IpAddr],
         live_speakers: Option<&'a LiveSpeakers<'a>>,
     ) -> ServiceView<'a> {
-        let endpoints = self.slices.of(&service.key);
+        let endpoints = self.endpoints_of(&service.key);
         let failing = live_speakers.into_iter().flat_map(|speakers| speakers.failing(&service.key));
         ServiceView {
             assigned,

@@ -2,7 +2,7 @@
 //! makes them only while this replica is the active leader.
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{Key, Pool, Service};
+use ferrolb_proto::facts::{API_SERVERS_MAX, Key, Pool, Service, api_server};
 
 use super::alloc::{AddressUser, Allocator, HostUses, Requester, UnmanagedSource, of_node};
 use super::announced::RecheckQueue;
@@ -206,8 +206,10 @@ impl State {
                 uses
             }
             AddressUser::ApiServer => {
-                let addresses = self.slices.api_server_addresses();
-                addresses.map(|it| (it, UnmanagedSource::ApiServer)).collect()
+                let service = api_server();
+                let servers = self.slices.of(&service).flat_map(|slice| &slice.api_servers);
+                let servers = servers.take(API_SERVERS_MAX);
+                servers.map(|it| (*it, UnmanagedSource::ApiServer)).collect()
             }
             AddressUser::Service(_) => HostUses::default(),
         }

@@ -159,7 +159,7 @@ impl State {
             })
         };
         let all = self.config.node_failure_endpoints == MarkScope::All;
-        self.slices.services_on(node).filter(move |key| all || is_own(key))
+        self.slices.services_with(|slice| slice.is_on(node)).filter(move |key| all || is_own(key))
     }
 
     /// Returns the speakers whose reports count: those that run on Ready Nodes.

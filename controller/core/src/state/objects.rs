@@ -26,7 +26,7 @@ impl State {
 
     /// Returns the EndpointSlices of a Service that have endpoints.
     pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = Key> {
-        self.slices.names_of(service)
+        self.slices.keys_of(service)
     }
 
     /// Returns all Nodes, by name.

@@ -13,6 +13,7 @@ use ferrolb_proto::range::AddressRange;
 
 use super::super::State;
 use super::super::alloc::AddressUser;
+use super::super::slices::SliceEndpoints;
 
 impl State {
     /// Starts a round of checks through all Services, after a change that may concern every
@@ -47,7 +48,7 @@ impl State {
 
     pub(in crate::state) fn handle_slice(&mut self, change: Change<EndpointSlice>, now: Instant) {
         let listed = matches!(change, Change::ResyncDone);
-        for key in self.slices.handle(change) {
+        for key in self.slices.handle(change, SliceEndpoints::of) {
             if is_api_server(&key) {
                 self.update_host(AddressUser::ApiServer);
             }
