@@ -43,7 +43,7 @@ impl CheckScope {
                 .filter(|address| !internal_addresses.contains(address))
                 .collect(),
             internal_addresses,
-            api_servers: state.services.api_servers().collect(),
+            api_servers: state.services.api_servers(),
         }
     }
 

@@ -3,7 +3,6 @@
 //! key.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use ferrolb_proto::facts::{
     API_SERVERS_MAX, Endpoint, EndpointAddress, EndpointCondition, EndpointSlice, HealthCheck, Key,
@@ -46,10 +45,8 @@ impl From<Service> for ReducedService {
 }
 
 /// Reduced EndpointSlice of a Service.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReducedSlice {
-    /// Service of the EndpointSlice, in the same namespace.
-    pub(crate) service: Arc<Key>,
     /// Endpoints of the EndpointSlice, on all nodes.
     pub(crate) endpoints: Box<[Endpoint]>,
     /// Addresses and ports of the endpoints on this node. None: the EndpointSlice has no endpoint
@@ -70,15 +67,11 @@ pub(crate) struct OwnTargets {
 }
 
 impl ReducedSlice {
-    /// Reduces an EndpointSlice to the fields that the speaker of `node` needs. Returns none if the
-    /// EndpointSlice has no Service or no endpoint. `shared` returns the shared key of the Service.
-    pub(super) fn of(
-        slice: EndpointSlice,
-        node: &str,
-        shared: impl FnOnce(Key) -> Arc<Key>,
-    ) -> Option<Self> {
+    /// Reduces an EndpointSlice to the fields that the speaker of `node` needs. Returns them with
+    /// the Service. Returns none if the EndpointSlice has no Service or no endpoint.
+    pub(super) fn of(slice: EndpointSlice, node: &str) -> Option<(Key, Self)> {
         let EndpointSlice { service, endpoints, endpoint_addresses: targets, ports, .. } = slice;
-        let service = service?;
+        let service = service.filter(|_| !endpoints.is_empty())?;
         let is_api_server = is_api_server(&service);
         let at = |target: &EndpointAddress| {
             let address = target.address;
@@ -94,11 +87,6 @@ impl ReducedSlice {
         let targets: Box<[_]> = targets.into_iter().filter(is_own).collect();
         let own =
             (!targets.is_empty()).then(|| Box::new(OwnTargets { targets, ports: ports.into() }));
-        (!endpoints.is_empty()).then(|| Self {
-            service: shared(service),
-            endpoints: endpoints.into(),
-            own,
-            api_servers,
-        })
+        Some((service, Self { endpoints: endpoints.into(), own, api_servers }))
     }
 }
