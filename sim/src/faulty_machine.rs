@@ -160,7 +160,7 @@ impl FaultyMachine {
         if self.defect == Some(Defect::IgnoresAnswerLease) {
             Instant::from_nanos(u64::MAX)
         } else {
-            self.claims.members().answer_lease_end()
+            self.claims.members().own().answer_lease_end()
         }
     }
 
@@ -171,7 +171,7 @@ impl FaultyMachine {
     fn receives_from(&self, mac: Mac) -> bool {
         self.node_names
             .get(&mac)
-            .is_some_and(|name| self.claims.members().live_peers().any(|peer| *peer == **name))
+            .is_some_and(|name| self.claims.members().peers().live().any(|peer| *peer == **name))
     }
 
     fn alter_input(&mut self, frame: &mut Frame, now: Instant) {

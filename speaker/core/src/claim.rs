@@ -36,7 +36,7 @@ mod ownership;
 pub use claim_sets::Owned;
 pub use counters::ClaimCounters;
 pub use interface::{ClaimConfig, Input, NodeState, Output};
-pub use membership::Membership;
+pub use membership::{Membership, OwnState, Peers};
 pub use move_cause::{Move, MoveCause};
 pub use ownership::{AddressConflict, ConflictKind};
 
@@ -119,11 +119,11 @@ impl ClaimMachine {
     /// Returns the conflicts about addresses of this node's units, by address, and one for each
     /// unheard peer.
     pub fn conflicts(&self) -> impl Iterator<Item = AddressConflict> + '_ {
-        let unheard = self.membership.unheard_peers().filter_map(|name| {
+        let unheard = self.membership.peers().unheard().filter_map(|name| {
             let copy = self.sets.copy(name)?;
             let address = *copy.claims().keys().chain(self.owned().keys()).next()?;
             let (mac, kind) =
-                (self.membership.mac_of(name)?, ConflictKind::UnheardPeer(name.into()));
+                (self.membership.peers().mac_of(name)?, ConflictKind::UnheardPeer(name.into()));
             Some(AddressConflict { address, mac, kind })
         });
         self.ownership.conflicts().chain(unheard)
@@ -208,8 +208,8 @@ impl Machine for ClaimMachine {
         }
         match input {
             Input::Units { changed, removed } => self.update_units(changed, &removed, now),
-            Input::Keys(keys) => self.membership.set_keys(keys, now),
-            Input::NodeState(state) => self.membership.set_node_state(state, now),
+            Input::Keys(keys) => self.membership.own_mut().set_keys(keys, now),
+            Input::NodeState(state) => self.membership.own_mut().set_node_state(state, now),
             Input::Frame { source, frame } => self.receive(source, frame, now),
             Input::ArpReply(mac) => self.membership.on_arp_reply(mac),
             Input::FrameReceived => {}
@@ -223,7 +223,7 @@ impl Machine for ClaimMachine {
             }
             Input::SiblingInterface { is_active } => self.on_sibling_frame(is_active, now),
             Input::MainLoopStalled(stalled) => self.membership.set_main_loop_stalled(stalled, now),
-            Input::Leave => self.membership.leave(now),
+            Input::Leave => self.membership.own_mut().leave(now),
             Input::InterfaceRemoved => self.end(now),
         }
         self.apply_effects(now);
@@ -234,7 +234,7 @@ impl Machine for ClaimMachine {
         self.continue_at.take_if(|at| now >= *at);
         self.membership.check_answer_lease(now);
         self.apply_effects(now);
-        self.membership.expire(now);
+        self.membership.own_mut().expire(now);
         let (ownership, view) = self.ownership(now);
         ownership.expire(view);
         self.apply_effects(now);

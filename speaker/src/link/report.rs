@@ -77,9 +77,9 @@ impl<'a> LinkReporter<'a> {
         self.thread_state.send_if_modified(|thread_state| {
             let Ok(before) = thread_state else { return false };
             let (isolated, standby, proxy_healthy_elsewhere) = (
-                claims.members().is_isolated(),
-                claims.members().is_standby(),
-                claims.members().any_peer_health_checked(),
+                claims.members().own().is_isolated(),
+                claims.members().own().is_standby(),
+                claims.members().peers().any_health_checked(),
             );
             let same = (
                 before.handed_over,
@@ -87,16 +87,17 @@ impl<'a> LinkReporter<'a> {
                 before.standby,
                 before.proxy_healthy_elsewhere,
             ) == (handed_over, isolated, standby, proxy_healthy_elsewhere)
-                && before.speakers.iter().map(|name| &**name).eq(claims.members().live_peers())
-                && before.unheard.iter().map(|name| &**name).eq(claims.members().unheard_peers())
+                && before.speakers.iter().map(|name| &**name).eq(claims.members().peers().live())
+                && before.unheard.iter().map(|name| &**name).eq(claims.members().peers().unheard())
                 && before.owned == *claims.owned()
                 && before.move_count == self.move_count
                 && before.conflicts.iter().cloned().eq(claims.conflicts());
             if same {
                 return false;
             }
-            let speakers: Vec<Box<str>> = claims.members().live_peers().map(Into::into).collect();
-            let unheard: Vec<Box<str>> = claims.members().unheard_peers().map(Into::into).collect();
+            let speakers: Vec<Box<str>> = claims.members().peers().live().map(Into::into).collect();
+            let unheard: Vec<Box<str>> =
+                claims.members().peers().unheard().map(Into::into).collect();
             let owned = claims.owned().clone();
             let conflicts: Arc<[AddressConflict]> = claims.conflicts().collect();
             self.metrics.speakers.set(i64::try_from(speakers.len()).unwrap_or(i64::MAX));

@@ -176,7 +176,7 @@ impl LinkThread<'_> {
         if std::mem::take(&mut self.neighbors.received) {
             self.claims.handle(Input::FrameReceived, now);
         }
-        if self.claims.members().has_suspicion() {
+        if self.claims.members().peers().has_suspicion() {
             self.count_kernel_drops()?;
         }
         if std::mem::take(&mut self.lost_hellos) {
@@ -258,7 +258,7 @@ impl LinkThread<'_> {
     /// Informs the claim machine of a received frame if the node is isolated, before the frame is
     /// handled, so that the frame gets a reply.
     fn end_isolation(&mut self) -> Result<(), LinkError> {
-        if self.claims.members().is_isolated() {
+        if self.claims.members().own().is_isolated() {
             self.handle_input(Input::FrameReceived, Clock::now())
         } else {
             Ok(())
@@ -281,12 +281,12 @@ impl LinkThread<'_> {
     ) -> Result<(), LinkError> {
         match classification {
             Classification::Request(reply)
-                if Clock::now() < self.claims.members().answer_lease_end() =>
+                if Clock::now() < self.claims.members().own().answer_lease_end() =>
             {
                 self.send(socket(self), &reply, &self.setup.metrics.replies_sent)?;
             }
             Classification::DadSolicitation(address)
-                if Clock::now() < self.claims.members().answer_lease_end() =>
+                if Clock::now() < self.claims.members().own().answer_lease_end() =>
             {
                 let announced = self.announcer.announce_extra(address.into());
                 self.setup.metrics.replies_sent.inc_by(announced.into());
@@ -321,7 +321,7 @@ impl LinkThread<'_> {
     }
 
     fn read_hellos(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        let exempt = self.claims.members().macs().chain(self.config.macs.iter().copied());
+        let exempt = self.claims.members().peers().macs().chain(self.config.macs.iter().copied());
         if !self.hello.begin_burst(exempt)? {
             return Ok(());
         }
@@ -338,7 +338,7 @@ impl LinkThread<'_> {
                 }
             }
         }
-        let exempt = self.claims.members().macs().chain(self.config.macs.iter().copied());
+        let exempt = self.claims.members().peers().macs().chain(self.config.macs.iter().copied());
         self.hello.end_burst(&mut self.hello_budget, exempt, &self.setup)
     }
 
@@ -439,7 +439,7 @@ impl LinkThread<'_> {
         for _ in 0..BURST_MAX {
             // Like a reply, an announcement may be sent only until the answer lease ends.
             let Some(address) =
-                self.announcer.next(Clock::now(), self.claims.members().answer_lease_end())
+                self.announcer.next(Clock::now(), self.claims.members().own().answer_lease_end())
             else {
                 break;
             };

@@ -60,7 +60,7 @@ impl ClaimMachine {
         self.claim(&take, now);
         self.outputs.extend(moves.into_iter().map(Output::Moved));
         for (owner, addresses) in doubts {
-            let Some(mac) = self.membership.mac_of(&owner) else { continue };
+            let Some(mac) = self.membership.peers().mac_of(&owner) else { continue };
             for chunk in addresses.chunks(ADDRESSES_PER_FRAME_MAX) {
                 self.send(Some(mac), Body::Doubt(chunk.to_vec()), now);
             }
@@ -71,7 +71,7 @@ impl ClaimMachine {
     fn claim(&mut self, claims: &[(IpAddr, ClaimRank)], now: Instant) {
         for chunk in claims.chunks(ADDRESSES_PER_FRAME_MAX) {
             self.sets.claim(chunk, now);
-            self.membership.set_claim_set(self.sets.own().summary());
+            self.membership.own_mut().set_claim_set(self.sets.own().summary());
             // From this claim on, peers expect hellos at the interval of an owner.
             self.membership.adjust_interval();
             let addresses = chunk.iter().map(|(address, _)| *address);
@@ -95,7 +95,7 @@ impl ClaimMachine {
             let owned = chunk.iter().filter(|address| self.owned().contains_key(*address));
             let owned: Vec<_> = owned.copied().collect();
             self.sets.release(&owned);
-            self.membership.set_claim_set(self.sets.own().summary());
+            self.membership.own_mut().set_claim_set(self.sets.own().summary());
             self.outputs.extend(owned.into_iter().map(Output::Stop));
             self.send(None, Body::Release { addresses: chunk.to_vec(), contested }, now);
         }
@@ -115,7 +115,7 @@ impl ClaimMachine {
 
     /// Finishes the handover of a leaving node.
     pub(super) fn leave_if_done(&mut self, now: Instant) {
-        if self.membership.has_left(now) {
+        if self.membership.own_mut().has_left(now) {
             self.end(now);
             self.outputs.push_back(Output::Finished);
         }
@@ -124,14 +124,14 @@ impl ClaimMachine {
     /// Releases all addresses and claims none any more. The hello shows a peer that has missed the
     /// release that the set is empty, because this node sends no later frame on the interface.
     pub(super) fn end(&mut self, now: Instant) {
-        self.membership.end();
+        self.membership.own_mut().end();
         self.release_all(now);
         self.membership.send_hello(now);
         self.apply_effects(now);
     }
 
     pub(super) fn hello_if_due(&mut self, now: Instant) {
-        if !self.membership.is_hello_due(now) {
+        if !self.membership.own_mut().is_hello_due(now) {
             return;
         }
         if self.sets.own().is_stretch_due(now) {

@@ -29,11 +29,11 @@ impl ClaimMachine {
 
     /// Handles a frame of another interface of this node on the same segment.
     pub(super) fn on_sibling_frame(&mut self, is_active: bool, now: Instant) {
-        if is_active && !self.membership.is_standby() {
+        if is_active && !self.membership.own().is_standby() {
             self.release_all(now);
             self.ownership.mark_all();
         }
-        self.membership.on_sibling_frame(is_active, now);
+        self.membership.own_mut().on_sibling_frame(is_active, now);
     }
 
     /// Handles a frame of another node on the segment.
@@ -81,7 +81,7 @@ impl ClaimMachine {
         ownership.on_set_changes(node, &body, changes, view);
         self.apply_effects(now);
         if self.sets.requests_list(node, now) {
-            if let Some(mac) = self.membership.mac_of(node) {
+            if let Some(mac) = self.membership.peers().mac_of(node) {
                 self.send(Some(mac), Body::ListRequest, now);
             }
         } else if matches!(body, Body::Hello { .. }) {

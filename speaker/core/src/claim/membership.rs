@@ -2,125 +2,77 @@
 //! whether this node still exchanges frames with the segment. Owned by the claim machine of one
 //! interface, which reads the effects after each call.
 //!
-//! - [`peers`]: state of each peer, and the check whether a received frame is accepted.
+//! Each part has its own state, which the others read by methods:
+//!
+//! - [`own`]: keys, flags and phases of this node, with [`hello`] (interval of the hellos, and the
+//!   answer lease) and [`timers`].
+//! - [`peers`]: the table of the peers. Each [`peer`] has a failure detector
+//!   ([`failure_detection`]) and a second path ([`second_path`]).
 //! - [`newcomers`]: the challenge that an unknown sender must pass.
-//! - [`failure_detection`]: failure detection of peers.
-//! - [`second_path`]: challenges, reports and copies of frames by UDP.
 //! - [`self_check`]: self-check: detects that this node is isolated, or that its clock stood still.
-//! - [`own`]: state of this node, and the frames that it sends.
-//! - [`hello`]: flags and hellos of this node, and their timing.
-//! - [`hosts`]: the membership as other parts of the speaker read it.
+//!
+//! [`Membership`] passes each input to its parts, and sends the frames that follow: [`reception`]
+//! handles frames and datagrams, and [`checks`] a silence.
 
+mod checks;
+mod effects;
 mod failure_detection;
 mod hello;
-mod hosts;
 mod newcomers;
 mod own;
+mod peer;
 mod peers;
+mod reception;
 mod second_path;
 mod self_check;
+mod timers;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ferrolb_core::random::Random;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::{Body, Frame};
 
 use super::{ClaimConfig, ClaimCounters, Output};
-use newcomers::Newcomer;
-use own::OwnState;
-use peers::Peer;
+use failure_detection::Reception;
+use newcomers::Newcomers;
 use self_check::SelfCheck;
 
-pub(super) use hosts::Host;
+pub(super) use effects::{EarlierEpoch, MemberEffect};
+pub use own::OwnState;
+pub use peers::Peers;
+pub(super) use reception::Admission;
 #[cfg(any(test, feature = "fuzz"))]
-pub(super) use newcomers::admit;
-pub(super) use peers::Admission;
+pub(super) use reception::admit;
 pub(super) use second_path::Received;
 
-/// Effect of an input on the rest of the claim machine.
+/// The host that has a hardware address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum MemberEffect {
-    /// The driver must execute this output.
-    Output(Output),
-    /// The driver must send a liveness probe to a peer.
-    Probe {
-        node: Arc<str>,
-        mac: Mac,
-        /// Address that the failed peer has announced.
-        announced: Option<IpAddr>,
-        /// True if the probe asks for `announced`, and not for an address that the peer claims.
-        prefers_announced: bool,
+pub(super) enum Host {
+    /// A host that is not known as a speaker.
+    Foreign,
+    /// A node that has not yet responded to a challenge.
+    Newcomer {
+        node: Box<str>,
+        /// True if this node does not know an earlier epoch of it, and it has not responded
+        /// although it had the time.
+        is_silent: bool,
     },
-    /// The flags of this node have changed, or whether it may claim addresses.
-    OwnStateChanged,
-    /// This node must release all its addresses.
-    ReleaseAll,
-    /// A newcomer has become a peer.
-    Joined {
-        node: Arc<str>,
-        epoch: u64,
-        /// State of the earlier epoch of the peer, if it is known.
-        before: Option<EarlierEpoch>,
-    },
-    /// The rank of a peer has changed, or whether the peer is alive.
-    PeerChanged(Arc<str>),
-    /// A peer was declared failed.
-    Failed {
-        node: Arc<str>,
-        mac: Mac,
-        /// Time of its latest frame.
-        last_frame: Instant,
-        /// True if a device has replied to ARP for the peer.
-        arp_replied: bool,
-    },
-    /// A failed peer has turned out to be alive without a frame of its own.
-    Returned(Arc<str>),
-    /// A peer has become unheard.
-    BecameUnheard {
-        node: Arc<str>,
-        /// Time of its latest frame.
-        last_frame: Instant,
-    },
-    /// A failed peer, challenged because of an announcement, remains failed.
-    RemainsFailed {
-        node: Arc<str>,
-        mac: Mac,
-        /// Address that was announced with the MAC of the peer.
-        announced: Option<IpAddr>,
-        /// True if a host has replied to ARP with the MAC of the peer.
-        arp_replied: bool,
-    },
-    /// The state of a failed peer was removed.
-    Removed(Arc<str>),
-}
-
-/// State of a peer at the end of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct EarlierEpoch {
-    pub(super) is_leaving: bool,
-    pub(super) failed: bool,
+    /// A live peer.
+    Peer(Arc<str>),
+    /// A peer that was declared failed.
+    FailedPeer(Arc<str>),
 }
 
 /// The other speakers on one network segment, and the state of this node.
 #[derive(Debug)]
 pub struct Membership {
-    config: ClaimConfig,
     own: OwnState,
-    peers: BTreeMap<Arc<str>, Peer>,
-    newcomers: BTreeMap<Box<str>, Newcomer>,
-    /// Time before which no entry of `newcomers` expires.
-    newcomers_due: Instant,
-    /// Time of the next check of the peers' deadlines. The time may be too early; an early check
-    /// changes nothing.
-    peers_due: Option<Instant>,
+    peers: Peers,
+    newcomers: Newcomers,
     self_check: SelfCheck,
-    /// Time after which no peer expects reports of this node by the second path.
-    answers_end: Instant,
-    /// Time of the latest reply to a frame of this node.
-    last_reply: Instant,
     effects: VecDeque<MemberEffect>,
     counts: ClaimCounters,
     random: Random,
@@ -129,16 +81,11 @@ pub struct Membership {
 impl Membership {
     pub(super) fn new(config: ClaimConfig, now: Instant) -> Self {
         Self {
-            own: OwnState::new(&config, now),
+            peers: Peers::new(config.hello_misses, now),
             random: Random::new(config.epoch),
-            config,
-            peers: BTreeMap::new(),
-            newcomers: BTreeMap::new(),
-            newcomers_due: now,
-            peers_due: None,
+            own: OwnState::new(config, now),
+            newcomers: Newcomers::new(now),
             self_check: SelfCheck::new(now),
-            answers_end: now,
-            last_reply: Instant::ZERO,
             effects: VecDeque::new(),
             counts: ClaimCounters::default(),
         }
@@ -146,6 +93,9 @@ impl Membership {
 
     /// Returns the next effect of the inputs so far.
     pub(super) fn poll(&mut self) -> Option<MemberEffect> {
+        if self.own.take_change() {
+            return Some(MemberEffect::OwnStateChanged);
+        }
         let effect = self.effects.pop_front();
         if effect.is_none() {
             self.effects.shrink_to(super::OUTPUTS_KEPT);
@@ -153,18 +103,180 @@ impl Membership {
         effect
     }
 
-    /// Returns the time of the next deadline, at which [`Self::expire`] and the checks are due.
+    /// Returns the time of the next deadline, at which the timers and the checks are due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let own = self.own.deadlines().chain(self.self_check_deadline());
-        own.chain(self.peers_due).min()
+        let parts = [self.own.deadline(), self.silence_deadline(), self.peers.deadline()];
+        parts.into_iter().flatten().min()
+    }
+
+    /// Returns the state of this node.
+    #[must_use]
+    pub const fn own(&self) -> &OwnState {
+        &self.own
+    }
+
+    /// Returns the state of this node, for inputs that concern nothing else.
+    pub(super) const fn own_mut(&mut self) -> &mut OwnState {
+        &mut self.own
+    }
+
+    /// Returns the other speakers on the segment.
+    #[must_use]
+    pub const fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Returns whether any received frame is needed as evidence that this node receives: a peer is
+    /// suspected, or no frame was received although all peers were challenged, or this node is
+    /// isolated.
+    #[must_use]
+    pub fn needs_evidence(&self) -> bool {
+        self.own.is_isolated() || self.self_check.is_silent() || self.peers.has_suspicion()
     }
 
     pub(super) const fn counts(&self) -> ClaimCounters {
         self.counts
     }
 
+    /// Counts a frame that was dropped because it is outdated.
+    pub(super) const fn count_stale(&mut self) {
+        self.counts.stale_frames += 1;
+    }
+
+    /// Returns the host that has a hardware address.
+    pub(super) fn host(&self, mac: Mac, now: Instant) -> Host {
+        if let Some((node, does_not_respond)) = self.newcomers.with_mac(mac, now) {
+            let is_silent = does_not_respond && self.peers.get(node).is_none();
+            return Host::Newcomer { node: node.into(), is_silent };
+        }
+        match self.peers.host(mac) {
+            None => Host::Foreign,
+            Some((name, true)) => Host::FailedPeer(Arc::clone(name)),
+            Some((name, false)) => Host::Peer(Arc::clone(name)),
+        }
+    }
+
+    /// Returns whether a peer or newcomer has sent frames from this hardware address.
+    pub(super) fn is_member(&self, mac: Mac) -> bool {
+        self.peers.host(mac).is_some() || self.newcomers.have_mac(mac)
+    }
+
+    /// Returns the nodes of which this node knows no epoch, and which have not responded to
+    /// challenges although they had the time.
+    pub(super) fn silent_newcomers(&self, now: Instant) -> impl Iterator<Item = &str> {
+        self.newcomers.silent(now).filter(|node| self.peers.get(node).is_none())
+    }
+
+    /// Returns whether this node acts as if it were alone, because it has received nothing for
+    /// long.
+    pub(super) fn may_be_alone(&self, now: Instant) -> bool {
+        self.reception(now).may_be_alone
+    }
+
+    fn reception(&self, now: Instant) -> Reception {
+        self.self_check.reception(self.own.is_isolated(), now)
+    }
+
+    /// Returns the ID of the newest key that every peer accepts, so that a secret rotation excludes
+    /// no node. Newcomers must accept the key, too, or they could not verify a challenge.
+    pub(super) fn signing_key(&self) -> Option<u32> {
+        self.own.signing_key(self.peers.accepts().chain(self.newcomers.accepts()))
+    }
+
+    /// Returns a frame of this node and its signing key; `None` if this node must not send.
+    fn frame(&mut self, body: Body, now: Instant) -> Option<(u32, Frame)> {
+        let key = self.signing_key().filter(|_| self.own.sends())?;
+        Some((key, self.own.frame(body, now)))
+    }
+
+    /// Sends a frame with this body to `to`, or to all speakers if `to` is `None`.
+    pub(super) fn send(&mut self, to: Option<Mac>, body: Body, now: Instant) {
+        let Some((key, frame)) = self.frame(body, now) else { return };
+        for name in self.peers.copy_targets(to, &frame.body, now) {
+            let (to, frame) = (Arc::clone(name), frame.clone());
+            let datagram = Output::SendDatagram { to, key, frame };
+            self.effects.push_back(MemberEffect::Output(datagram));
+        }
+        self.output(Output::Send { to, key, frame });
+    }
+
     fn output(&mut self, output: Output) {
         self.effects.push_back(MemberEffect::Output(output));
+    }
+
+    /// Sends a challenge of the self-check to the hosts with these hardware addresses.
+    fn challenge(&mut self, macs: &[Mac], now: Instant) {
+        for mac in macs {
+            let nonce = self.random.nonce();
+            self.send(Some(*mac), Body::Challenge { nonce }, now);
+        }
+    }
+
+    /// Adjusts the hello interval before a frame is sent, because each frame carries the interval.
+    pub(super) fn adjust_interval(&mut self) {
+        let counts_owners = !self.own.owns_nothing();
+        let others = self.peers.live_peers().filter(|(_, peer)| !counts_owners || peer.is_owner());
+        self.own.adjust_interval(others.count());
+    }
+
+    pub(super) fn send_hello(&mut self, now: Instant) {
+        self.adjust_interval();
+        let accepted_keys = self.own.keys().to_vec();
+        self.send(None, Body::Hello { accepted_keys }, now);
+        self.own.on_hello(now);
+    }
+
+    /// Starts the preempt delay of this node. While all peers have failed, the delay does not end:
+    /// if they still run, they keep the addresses that they took over from this node.
+    fn start_preempt_delay(&mut self, now: Instant) {
+        let ends = self.peers.count() == 0 || !self.peers.all_failed();
+        self.own.start_preempt_delay(ends, now);
+    }
+
+    /// Handles the stall of the main loop, and its end. The decisions of a stalled main loop are
+    /// stale, so peers should take over the addresses.
+    pub(super) fn set_main_loop_stalled(&mut self, stalled: bool, now: Instant) {
+        if self.own.set_main_loop_stalled(stalled, now) {
+            self.start_preempt_delay(now);
+        }
+    }
+
+    /// Handles the expiry of the answer lease, which means that this node has stalled.
+    ///
+    /// After a stall that is shorter than the peers' timeout, no peer can have claimed an address
+    /// of this node, so the node sends a hello and continues. The same applies without live peers.
+    /// After a longer stall, peers may already reply for the addresses, so the node fences itself.
+    pub(super) fn check_answer_lease(&mut self, now: Instant) {
+        let hellos = self.own.hellos();
+        if self.own.owns_nothing() || !hellos.are_overdue(now) {
+            return;
+        }
+        if now.since(hellos.last()) < hellos.patience() || self.peers.all_failed() {
+            self.send_hello(now);
+            return;
+        }
+        self.fence(now);
+    }
+
+    /// Releases all addresses and starts a listen phase, because peers may already reply for them.
+    fn fence(&mut self, now: Instant) {
+        self.self_check.forget_votes();
+        self.counts.fences += 1;
+        self.own.on_fence(now);
+        self.start_preempt_delay(now);
+        self.effects.push_back(MemberEffect::ReleaseAll);
+    }
+
+    /// Records the arrival of a frame of any kind, which ends isolation. The frame itself is
+    /// handled afterwards, so that a request for an address of this node gets a reply.
+    pub(super) fn frame_received(&mut self, now: Instant) {
+        self.self_check.on_frame(now);
+        if self.own.is_isolated() {
+            self.own.set_isolated(false, now);
+            // Peers that were alive all the time keep the addresses that they took over from this
+            // node.
+            self.start_preempt_delay(now);
+        }
     }
 }
 

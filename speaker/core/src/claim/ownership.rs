@@ -77,7 +77,7 @@ impl<'a> View<'a> {
     fn owners(self, address: IpAddr) -> impl Iterator<Item = PeerRank<'a>> + Clone {
         let claimants = self.sets.claimants(address);
         claimants.filter_map(move |(name, copy)| {
-            let (_, flags) = self.members.live(name)?;
+            let (_, flags) = self.members.peers().get_live(name)?;
             let claim = copy.claims().get(&address)?;
             Some((Rank::stated(name, flags, claim.rank), claim.delay_end))
         })

@@ -368,7 +368,7 @@ impl Segment {
                 && !node.receives_nothing
                 && !node.stalled
                 && node.announced.contains(&address)
-                && node.clock(self.now) < node.machine.members().answer_lease_end() + ms(10)
+                && node.clock(self.now) < node.machine.members().own().answer_lease_end() + ms(10)
         };
         self.nodes.iter().filter(replies).map(|node| &*node.name).collect()
     }

@@ -49,7 +49,7 @@ impl LinkThread<'_> {
     /// InternalIPs of the node.
     pub(super) fn on_request(&mut self, mac: Mac, target: IpAddr) -> Result<(), LinkError> {
         let now = Clock::now();
-        if !self.claims.members().awaits_request_from(mac, now) {
+        if !self.claims.members().peers().awaits_request_from(mac, now) {
             return Ok(());
         }
         let is_owned = match target {
@@ -57,7 +57,7 @@ impl LinkThread<'_> {
             IpAddr::V6(target) => self.owned_v6.contains(&target),
         };
         let is_own = || self.second_path().is_some_and(|second_path| second_path.is_own(target));
-        if (is_owned && now < self.claims.members().answer_lease_end()) || is_own() {
+        if (is_owned && now < self.claims.members().own().answer_lease_end()) || is_own() {
             self.handle_input(Input::RequestAnswered(mac), now)?;
         }
         Ok(())

@@ -50,8 +50,8 @@ impl MemberRun {
     fn new() -> Self {
         let now = Instant::from_millis(1_000);
         let mut membership = Membership::new(config(), now);
-        membership.set_keys(vec![1], now);
-        membership.expire(now + LISTEN_PHASE);
+        membership.own_mut().set_keys(vec![1], now);
+        membership.own_mut().expire(now + LISTEN_PHASE);
         let mut run = Self {
             membership,
             now: now + LISTEN_PHASE,
@@ -78,11 +78,11 @@ impl MemberRun {
 
     fn tick(&mut self) {
         self.membership.check_answer_lease(self.now);
-        self.membership.expire(self.now);
+        self.membership.own_mut().expire(self.now);
         self.membership.check_silence(self.now);
         self.membership.check_peers(self.now);
-        let _: bool = self.membership.has_left(self.now);
-        if self.membership.is_hello_due(self.now) {
+        let _: bool = self.membership.own_mut().has_left(self.now);
+        if self.membership.own_mut().is_hello_due(self.now) {
             self.membership.send_hello(self.now);
         }
         self.check();
@@ -135,20 +135,22 @@ impl MemberRun {
         match kind % 10 {
             0 => {
                 let count = (value % 2).into();
-                self.membership.set_claim_set(ClaimSetSummary { count, ..Default::default() });
+                self.membership
+                    .own_mut()
+                    .set_claim_set(ClaimSetSummary { count, ..Default::default() });
                 self.membership.adjust_interval();
             }
             1 => {
                 let state = NodeState { draining: is_set, ..NodeState::default() };
-                self.membership.set_node_state(state, self.now);
+                self.membership.own_mut().set_node_state(state, self.now);
             }
             2 => self.membership.set_main_loop_stalled(is_set, self.now),
-            3 => self.membership.on_sibling_frame(is_set, self.now),
+            3 => self.membership.own_mut().on_sibling_frame(is_set, self.now),
             4 => self.membership.on_frames_dropped(self.now),
-            5 => self.membership.set_keys(vec![u32::from(value % 3)], self.now),
+            5 => self.membership.own_mut().set_keys(vec![u32::from(value % 3)], self.now),
             6 => self.membership.on_request(mac(value % 4), self.now),
             7 => self.membership.on_accepts(NODES[1], &[value.into()]),
-            8 if value > 250 => self.membership.leave(self.now),
+            8 if value > 250 => self.membership.own_mut().leave(self.now),
             _ => self.membership.on_reply(self.now),
         }
     }
@@ -184,7 +186,7 @@ impl MemberRun {
                     }
                 }
                 MemberEffect::ReleaseAll => {
-                    self.membership.set_claim_set(ClaimSetSummary::default());
+                    self.membership.own_mut().set_claim_set(ClaimSetSummary::default());
                 }
                 MemberEffect::Output(_)
                 | MemberEffect::Probe { .. }
@@ -193,10 +195,10 @@ impl MemberRun {
                 | MemberEffect::BecameUnheard { .. } => {}
             }
         }
-        let live = self.membership.live_peers();
+        let live = self.membership.peers().live();
         let expected = self.failed.iter().filter(|(_, failed)| !**failed).map(|(name, _)| &**name);
         assert!(live.eq(expected), "the effects name the live peers");
-        assert!(self.membership.unheard_peers().all(|name| !self.failed[name]));
-        assert_eq!(self.membership.count(), self.failed.len());
+        assert!(self.membership.peers().unheard().all(|name| !self.failed[name]));
+        assert_eq!(self.membership.peers().count(), self.failed.len());
     }
 }

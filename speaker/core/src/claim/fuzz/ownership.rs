@@ -54,8 +54,8 @@ impl OwnershipRun {
         let start = Instant::from_millis(1_000);
         let now = start + LISTEN_PHASE;
         let mut members = Membership::new(config(), start);
-        members.set_keys(vec![1], start);
-        members.expire(now);
+        members.own_mut().set_keys(vec![1], start);
+        members.own_mut().expire(now);
         let mut sets = ClaimSets::new(1, start);
         for (n, bits) in [1, 2].into_iter().zip(bits) {
             admit(&mut members, NODES[usize::from(n)], mac(n), flags(bits), now);
@@ -83,9 +83,9 @@ impl OwnershipRun {
         while let Some(at) = next(self).filter(|at| *at <= end) {
             self.now = self.now.max(at);
             self.members.frame_received(self.now);
-            self.members.expire(self.now);
+            self.members.own_mut().expire(self.now);
             self.members.check_peers(self.now);
-            if self.members.is_hello_due(self.now) {
+            if self.members.own_mut().is_hello_due(self.now) {
                 self.members.send_hello(self.now);
             }
             self.apply_member_effects();
@@ -246,7 +246,7 @@ impl OwnershipRun {
             assert!(!self.owns(address), "{address} is taken only once");
             self.sets.claim(&[(address, rank)], self.now);
         }
-        self.members.set_claim_set(self.sets.own().summary());
+        self.members.own_mut().set_claim_set(self.sets.own().summary());
         for moved in decided.moves {
             assert!(moved.from.as_ref() != Some(&moved.to), "{moved:?} has two nodes");
         }

@@ -1,16 +1,11 @@
-//! Failure detection: a peer is suspected after missed hellos, and declared failed after challenges
-//! without a response. Part of the membership of one interface.
+//! Failure detection of one peer: the peer is suspected after missed hellos, and declared failed
+//! after challenges without a response. Part of the membership of one interface.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, PathReport};
-
-use super::peers::Peer;
-use super::{MemberEffect, Membership};
+use ferrolb_proto::wire::hello::PathReport;
 
 /// Interval between the challenges to a suspected peer.
 const CHALLENGE_EVERY: Duration = Duration::from_millis(15);
@@ -33,19 +28,19 @@ const FRAME_DELAY: Duration = Duration::from_millis(20);
 /// Time for which announcements with the MAC of a failed peer are ignored, after the peer has not
 /// replied to a challenge. Another host may have forged them.
 const FORGERY_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval at which an unheard peer is challenged, on a small segment
-/// ([`Membership::second_path_factor`]).
-const UNHEARD_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for which the state of a failed peer is kept, counted from the latest sign of life. If the
+/// peer returns later, it must pass a challenge, like a newcomer.
+const FAILED_PEER_LIFETIME: Duration = Duration::from_secs(3_600);
 
 /// Suspicion that a peer has failed: one round of challenges. An unheard peer is always under
 /// suspicion, and between two rounds no challenge has been sent.
 #[derive(Debug)]
-pub(super) struct Suspicion {
+struct Suspicion {
     /// Start of the suspicion.
     began: Instant,
     /// Start of the round.
     since: Instant,
-    pub(super) next: Instant,
+    next: Instant,
     challenges: u32,
     /// Nonce of the challenges of the round.
     nonce: u64,
@@ -54,15 +49,6 @@ pub(super) struct Suspicion {
     report: Option<PathReport>,
     /// Address that a failed peer has announced, although this node owns it.
     announced: Option<IpAddr>,
-}
-
-/// Result of a round of challenges.
-enum Verdict {
-    /// The round continues.
-    Open,
-    /// The peer exchanges frames with the segment, but they do not arrive at this node.
-    Unheard,
-    Failed,
 }
 
 impl Suspicion {
@@ -80,14 +66,19 @@ impl Suspicion {
     }
 
     /// Returns whether a round of challenges is in progress.
-    pub(super) const fn is_open(&self) -> bool {
+    const fn is_open(&self) -> bool {
         self.challenges > 0
     }
 
-    /// Returns the time from the start of the round to its end, if the peer has sent no frame.
-    fn delay(&self, is_unheard: bool) -> Duration {
+    /// Returns the time at which the round ends, if the peer has sent no frame.
+    fn end(&self, is_unheard: bool) -> Instant {
         let report = if self.report.is_some() { REPORT_DELAY } else { Duration::ZERO };
-        failure_delay(is_unheard) + report
+        self.since + failure_delay(is_unheard) + report
+    }
+
+    /// Returns whether the peer has proved that it exchanges frames with the segment.
+    fn proves_exchange(&self) -> bool {
+        self.report.is_some_and(|report| report.proves_exchange(self.arp_replied))
     }
 }
 
@@ -96,235 +87,256 @@ const fn failure_delay(is_unheard: bool) -> Duration {
     if is_unheard { FAILURE_DELAY_UNHEARD } else { FAILURE_DELAY }
 }
 
-impl Peer {
+/// Evidence that this node receives frames at all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reception {
+    /// Time at which the latest frame of any kind was received.
+    pub(super) last_frame: Instant,
+    /// True if this node acts as if it were alone, because it has received nothing for long.
+    pub(super) may_be_alone: bool,
+}
+
+/// Challenge to a suspected peer.
+#[derive(Debug)]
+pub(super) struct Challenge {
+    pub(super) nonce: u64,
+    pub(super) announced: Option<IpAddr>,
+    /// See [`MemberEffect::Probe`](super::MemberEffect::Probe).
+    pub(super) prefers_announced: bool,
+    /// True if this node has received no frame at all since the start of the round.
+    pub(super) received_nothing: bool,
+}
+
+/// Result of a check of a suspected peer.
+#[derive(Debug)]
+pub(super) enum SuspicionCheck {
+    /// The suspicion continues.
+    Open {
+        /// True if the suspicion has just begun.
+        is_new: bool,
+        challenge: Option<Challenge>,
+    },
+    /// The peer exchanges frames with the segment, but they do not arrive at this node.
+    Unheard,
+    Failed,
+}
+
+/// Round of challenges that has ended with a failure.
+#[derive(Debug)]
+pub(super) struct FailedRound {
+    /// True if the peer had been declared failed before, and remains so.
+    pub(super) was_failed: bool,
+    /// True if a device has replied to ARP for the peer.
+    pub(super) arp_replied: bool,
+    /// Address that the peer had announced, if that was the reason of the round.
+    pub(super) announced: Option<IpAddr>,
+}
+
+/// Failure detector of one peer.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    /// Hello interval of the peer.
+    interval: Duration,
+    /// True if the peer was declared failed. Its state is kept, so that replayed frames of the peer
+    /// are detected as stale.
+    failed: bool,
+    /// True if the peer is alive, but its frames do not arrive on the segment (see
+    /// [`super::second_path`]). Then it is not `failed`, and under suspicion.
+    unheard: bool,
+    /// Time of the latest frame of the peer on the segment.
+    last_frame: Instant,
+    /// Time of the latest frame, accepted copy of a frame, or proof that the peer is unheard.
+    last_seen: Instant,
+    suspicion: Option<Suspicion>,
+    /// Time at which the failed peer did not reply to challenges that its announcement had caused.
+    silent_at: Option<Instant>,
+}
+
+impl Liveness {
+    pub(super) const fn new(interval: Duration, now: Instant) -> Self {
+        Self {
+            interval,
+            failed: false,
+            unheard: false,
+            last_frame: now,
+            last_seen: now,
+            suspicion: None,
+            silent_at: None,
+        }
+    }
+
+    pub(super) const fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(super) const fn is_unheard(&self) -> bool {
+        self.unheard
+    }
+
+    pub(super) const fn last_frame(&self) -> Instant {
+        self.last_frame
+    }
+
+    pub(super) const fn last_seen(&self) -> Instant {
+        self.last_seen
+    }
+
+    pub(super) const fn is_suspected(&self) -> bool {
+        self.suspicion.is_some()
+    }
+
+    /// Returns whether a round of challenges is in progress.
+    pub(super) fn is_challenged(&self) -> bool {
+        self.suspicion.as_ref().is_some_and(Suspicion::is_open)
+    }
+
     /// Returns whether the peer is challenged with this nonce, because it is suspected.
     pub(super) fn is_challenged_with(&self, nonce: u64) -> bool {
         self.suspicion.as_ref().is_some_and(|suspicion| suspicion.nonce == nonce)
     }
-}
 
-impl Membership {
-    pub(in crate::claim) fn on_arp_reply(&mut self, mac: Mac) {
-        for peer in self.peers.values_mut().filter(|peer| peer.mac == mac) {
-            if let Some(suspicion) = peer.suspicion.as_mut().filter(|suspicion| suspicion.is_open())
-            {
-                suspicion.arp_replied = true;
-            }
+    /// Returns the time of the next check. `misses` is the number of missed hellos after which a
+    /// peer is suspected.
+    pub(super) fn deadline(&self, misses: u32) -> Instant {
+        match &self.suspicion {
+            Some(suspicion) => suspicion.next,
+            None if self.failed => self.last_seen + FAILED_PEER_LIFETIME,
+            None => self.last_frame + self.interval * misses,
         }
     }
 
-    /// Handles a report by which a peer responds to a challenge of this node.
-    pub(super) fn on_path_report(
-        &mut self,
-        node: &str,
-        nonce: u64,
-        report: PathReport,
-        now: Instant,
-    ) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        let Some(suspicion) = peer.suspicion.as_mut().filter(|it| it.nonce == nonce) else {
-            return;
+    /// Records a frame of the peer on the segment, which carries this hello interval. Returns
+    /// whether the frame has ended a round of challenges.
+    pub(super) fn on_frame(&mut self, interval: Duration, now: Instant) -> bool {
+        let refutes = self.is_challenged();
+        *self = Self { silent_at: self.silent_at, ..Self::new(interval, now) };
+        refutes
+    }
+
+    /// Records an accepted copy of a frame.
+    pub(super) const fn on_copy(&mut self, now: Instant) {
+        self.last_seen = now;
+    }
+
+    pub(super) fn on_arp_reply(&mut self) {
+        if let Some(suspicion) = self.suspicion.as_mut().filter(|suspicion| suspicion.is_open()) {
+            suspicion.arp_replied = true;
+        }
+    }
+
+    /// Handles a report by which the peer responds to a challenge of this node. Returns whether the
+    /// next check is due at once.
+    pub(super) fn on_report(&mut self, nonce: u64, report: PathReport, now: Instant) -> bool {
+        let Some(suspicion) = self.suspicion.as_mut().filter(|it| it.nonce == nonce) else {
+            return false;
         };
-        let before = suspicion.report.unwrap_or_default();
-        let report = before.merged_with(report);
-        suspicion.report = Some(report);
-        if (peer.unheard || peer.failed) && report.proves_exchange(suspicion.arp_replied) {
+        suspicion.report = Some(suspicion.report.unwrap_or_default().merged_with(report));
+        let is_due = (self.unheard || self.failed) && suspicion.proves_exchange();
+        if is_due {
             suspicion.next = now;
-            self.peers_due = Some(now);
         }
+        is_due
     }
 
-    /// Restarts every suspicion, because the kernel dropped frames that may have come from the
-    /// suspected peers. A suspicion older than [`DROPPED_FRAMES_WINDOW`] continues, so that a flood
-    /// cannot hide the failure of a peer.
-    pub(in crate::claim) fn on_frames_dropped(&mut self, now: Instant) {
-        for suspicion in self.peers.values_mut().filter_map(|peer| peer.suspicion.as_mut()) {
-            if suspicion.is_open() && now.since(suspicion.began) < DROPPED_FRAMES_WINDOW {
-                (suspicion.since, suspicion.next, suspicion.challenges) = (now, now, 0);
-                self.peers_due = Some(now);
-            }
-        }
+    /// Restarts the suspicion, because the kernel dropped frames that may have come from the peer.
+    /// A suspicion older than [`DROPPED_FRAMES_WINDOW`] continues, so that a flood cannot hide the
+    /// failure of a peer. Returns whether the suspicion was restarted.
+    pub(super) fn restart(&mut self, now: Instant) -> bool {
+        let is_recent =
+            |it: &&mut Suspicion| it.is_open() && now.since(it.began) < DROPPED_FRAMES_WINDOW;
+        let Some(suspicion) = self.suspicion.as_mut().filter(is_recent) else { return false };
+        (suspicion.since, suspicion.next, suspicion.challenges) = (now, now, 0);
+        true
     }
 
-    /// Declares all peers failed that are not unheard: this node may be alone.
-    pub(super) fn declare_all_failed(&mut self, now: Instant) {
-        let live = self.peers.iter().filter(|(_, peer)| !peer.failed && !peer.unheard);
-        for name in live.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
-            self.declare_failed(&name, now);
-        }
+    /// Begins a suspicion, whose first check is due at once.
+    pub(super) fn suspect(&mut self, nonce: u64, now: Instant) {
+        self.suspicion = Some(Suspicion::new(nonce, now));
     }
 
-    /// Handles the deadlines of peers: missing hellos, suspicions, and the removal of failed peers.
-    pub(in crate::claim) fn check_peers(&mut self, now: Instant) {
-        if self.peers_due.is_none_or(|at| now < at) {
-            return;
+    /// Suspects the live peer although none of its hellos is missing yet, unless a frame of the
+    /// peer arrives within [`FRAME_DELAY`]. Returns whether it did.
+    pub(super) fn suspect_heard(&mut self, nonce: u64, now: Instant) -> bool {
+        let suspects = !self.failed && self.suspicion.is_none();
+        if suspects {
+            self.suspicion = Some(Suspicion::new(nonce, now + FRAME_DELAY));
         }
-        let is_due = |peer: &Peer| peer.deadline(&self.config).is_some_and(|at| now >= at);
-        let due = self.peers.iter().filter(|(_, peer)| is_due(peer));
-        for name in due.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
-            let Some(peer) = self.peers.get_mut(&name) else { continue };
-            if peer.failed && peer.suspicion.is_none() {
-                self.remove_peer(&name);
-            } else {
-                self.suspect(&name, now);
-            }
-        }
-        self.peers_due = self.peers.values().filter_map(|peer| peer.deadline(&self.config)).min();
+        suspects
     }
 
-    /// Updates the time of the next check of the peers, after a frame has changed the deadline of
-    /// its sender.
-    pub(super) fn update_peers_due(&mut self, name: &str) {
-        let due = self.peers.get(name).and_then(|peer| peer.deadline(&self.config));
-        self.peers_due = self.peers_due.into_iter().chain(due).min();
+    /// Suspects that the failed peer is alive, because it has announced an address which this node
+    /// owns. After a round without a reply, further announcements are ignored for
+    /// [`FORGERY_INTERVAL`]. Returns whether a new round begins.
+    pub(super) fn suspect_alive(&mut self, address: IpAddr, nonce: u64, now: Instant) -> bool {
+        let is_due = self.silent_at.is_none_or(|at| now.since(at) >= FORGERY_INTERVAL);
+        let begins = self.suspicion.is_none() && is_due;
+        if begins {
+            let announced = Some(address);
+            self.suspicion = Some(Suspicion { announced, ..Suspicion::new(nonce, now) });
+        }
+        begins
     }
 
-    fn suspect(&mut self, name: &str, now: Instant) {
-        let nonce = self.random.nonce();
-        let Some(peer) = self.peers.get_mut(name) else { return };
-        let suspicion = peer.suspicion.get_or_insert_with(|| Suspicion::new(nonce, now));
+    /// Checks the peer under a suspicion, which begins if there is none. Returns `None` if no check
+    /// is due.
+    pub(super) fn check(
+        &mut self,
+        nonce: u64,
+        reception: Reception,
+        now: Instant,
+    ) -> Option<SuspicionCheck> {
+        let is_first = !(self.unheard || self.failed);
+        let suspicion = self.suspicion.get_or_insert_with(|| Suspicion::new(nonce, now));
         if now < suspicion.next {
-            return;
+            return None;
         }
-        match self.verdict(name, now) {
-            Verdict::Open => self.challenge_suspect(name, now),
-            Verdict::Unheard => self.on_unheard(name, now),
-            Verdict::Failed => self.declare_failed(name, now),
+        if suspicion.proves_exchange()
+            && (!is_first || now >= suspicion.since + failure_delay(self.unheard))
+        {
+            return Some(SuspicionCheck::Unheard);
         }
-    }
-
-    fn verdict(&self, name: &str, now: Instant) -> Verdict {
-        let Some(peer) = self.peers.get(name) else { return Verdict::Open };
-        let Some(suspicion) = &peer.suspicion else { return Verdict::Open };
-        let is_first = !(peer.unheard || peer.failed);
-        let exchanges =
-            suspicion.report.is_some_and(|report| report.proves_exchange(suspicion.arp_replied));
-        if exchanges && (now >= suspicion.since + failure_delay(peer.unheard) || !is_first) {
-            return Verdict::Unheard;
-        }
-        let end = suspicion.since + suspicion.delay(peer.unheard);
         // If no frame at all arrives, the receive path of this node may have failed.
-        let proves_nothing =
-            self.received_nothing_since(suspicion.since) && !self.may_be_alone(now);
-        if now < end || proves_nothing { Verdict::Open } else { Verdict::Failed }
-    }
-
-    fn challenge_suspect(&mut self, name: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(name) else { return };
-        let is_unheard = peer.unheard;
-        let Some(suspicion) = &mut peer.suspicion else { return };
-        let is_new = suspicion.challenges == 0 && !peer.unheard && !peer.failed;
-        self.counts.suspicions += u64::from(is_new);
+        let received_nothing = reception.last_frame < suspicion.since;
+        let proves_nothing = received_nothing && !reception.may_be_alone;
+        let end = suspicion.end(self.unheard);
+        if now >= end && !proves_nothing {
+            return Some(SuspicionCheck::Failed);
+        }
+        let is_new = suspicion.challenges == 0 && is_first;
         suspicion.challenges += 1;
-        let end = suspicion.since + suspicion.delay(is_unheard);
         let next = now + CHALLENGE_EVERY;
         suspicion.next = if now < end { next.min(end) } else { next };
         // If this node receives nothing, it challenges less often, but checks just as often whether
         // a witness has replied.
         let is_over = now >= suspicion.since + FAILURE_DELAY;
-        if is_over && !suspicion.challenges.is_multiple_of(CHECKS_PER_CHALLENGE) {
-            return;
-        }
-        let (mac, nonce, since) = (peer.mac, suspicion.nonce, suspicion.since);
-        // The peer may have released the addresses that it claimed when it was last heard.
-        let (announced, prefers_announced) = (suspicion.announced, suspicion.challenges % 2 == 0);
-        self.send(Some(mac), Body::Challenge { nonce }, now);
-        let node = name.into();
-        self.effects.push_back(MemberEffect::Probe { node, mac, announced, prefers_announced });
-        if self.received_nothing_since(since) {
-            self.probe_witnesses(now);
-        }
+        let is_due = !is_over || suspicion.challenges.is_multiple_of(CHECKS_PER_CHALLENGE);
+        let challenge = is_due.then_some(Challenge {
+            nonce: suspicion.nonce,
+            announced: suspicion.announced,
+            // The peer may have released the addresses that it claimed when it was last heard.
+            prefers_announced: suspicion.challenges.is_multiple_of(2),
+            received_nothing,
+        });
+        Some(SuspicionCheck::Open { is_new, challenge })
     }
 
-    /// Records that a peer is unheard, and schedules the next round of challenges.
-    fn on_unheard(&mut self, name: &str, now: Instant) {
-        let nonce = self.random.nonce();
-        let interval = UNHEARD_INTERVAL * self.second_path_factor();
-        let was_alone = self.is_alone();
-        let Some(peer) = self.peers.get_mut(name) else { return };
-        peer.suspicion = Some(Suspicion::new(nonce, now + interval));
-        peer.last_seen = now;
-        let was_failed = std::mem::take(&mut peer.failed);
-        if !std::mem::replace(&mut peer.unheard, true) {
-            self.counts.unheard += 1;
-            let (mac, last_frame) = (peer.mac, peer.last_frame);
-            self.effects.push_back(MemberEffect::BecameUnheard { node: name.into(), last_frame });
-            // Copies that the peer has sent until now were dropped.
-            self.send(Some(mac), Body::ListRequest, now);
-        }
-        if was_failed {
-            self.effects.push_back(MemberEffect::PeerChanged(name.into()));
-            self.effects.push_back(MemberEffect::Returned(name.into()));
-            if was_alone {
-                self.start_preempt_delay(now);
-            }
-        }
+    /// Records that the peer is unheard. The next round of challenges begins at `next`.
+    pub(super) fn on_unheard(&mut self, nonce: u64, next: Instant, now: Instant) {
+        self.suspicion = Some(Suspicion::new(nonce, next));
+        self.last_seen = now;
+        (self.failed, self.unheard) = (false, true);
     }
 
-    /// Suspects all live peers, because none of them has responded to a challenge. Unheard peers
-    /// are challenged at once: their replies by ARP prove that this node receives frames.
-    pub(super) fn suspect_all(&mut self, now: Instant) {
-        let is_idle = |suspicion: &Suspicion| !suspicion.is_open();
-        let is_due = |peer: &Peer| !peer.failed && peer.suspicion.as_ref().is_none_or(is_idle);
-        let due = self.peers.iter().filter(|(_, peer)| is_due(peer));
-        for name in due.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
-            let nonce = self.random.nonce();
-            if let Some(peer) = self.peers.get_mut(&name) {
-                peer.suspicion = Some(Suspicion::new(nonce, now));
-            }
-            self.suspect(&name, now);
-            self.update_peers_due(&name);
-        }
-    }
-
-    /// Suspects a live peer although none of its hellos is missing yet, unless a frame of the peer
-    /// arrives within [`FRAME_DELAY`].
-    pub(in crate::claim) fn suspect_heard(&mut self, name: &str, now: Instant) {
-        let nonce = self.random.nonce();
-        let Some(peer) = self.peers.get_mut(name) else { return };
-        if !peer.failed && peer.suspicion.is_none() {
-            peer.suspicion = Some(Suspicion::new(nonce, now + FRAME_DELAY));
-            self.update_peers_due(name);
-        }
-    }
-
-    /// Challenges a failed peer that has announced an address which this node owns. After a round
-    /// without a reply, further announcements are ignored for [`FORGERY_INTERVAL`].
-    ///
-    /// Returns whether a round of challenges runs.
-    pub(in crate::claim) fn suspect_alive(
-        &mut self,
-        name: &str,
-        address: IpAddr,
-        now: Instant,
-    ) -> bool {
-        let nonce = self.random.nonce();
-        let Some(peer) = self.peers.get_mut(name) else { return false };
-        let is_due = peer.silent_at.is_none_or(|at| now.since(at) >= FORGERY_INTERVAL);
-        if peer.suspicion.is_none() && is_due {
-            let announced = Some(address);
-            peer.suspicion = Some(Suspicion { announced, ..Suspicion::new(nonce, now) });
-            self.peers_due = Some(now);
-        }
-        peer.suspicion.is_some()
-    }
-
-    fn declare_failed(&mut self, name: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(name) else { return };
-        let suspicion = peer.suspicion.take();
+    /// Declares the peer failed, or lets it remain so.
+    pub(super) fn fail(&mut self, now: Instant) -> FailedRound {
+        let suspicion = self.suspicion.take();
         let arp_replied = suspicion.as_ref().is_some_and(|suspicion| suspicion.arp_replied);
-        let (node, mac, last_frame) = (name.into(), peer.mac, peer.last_frame);
-        if peer.failed {
-            peer.silent_at = Some(now).filter(|_| !arp_replied);
-            let announced = suspicion.and_then(|suspicion| suspicion.announced);
-            let effect = MemberEffect::RemainsFailed { node, mac, announced, arp_replied };
-            return self.effects.push_back(effect);
+        let announced = suspicion.and_then(|suspicion| suspicion.announced);
+        let was_failed = self.failed;
+        if was_failed {
+            self.silent_at = Some(now).filter(|_| !arp_replied);
         }
-        self.counts.peer_failures += 1;
-        (peer.failed, peer.unheard) = (true, false);
-        self.effects.push_back(MemberEffect::Failed { node, mac, last_frame, arp_replied });
-        if self.is_alone() {
-            self.start_preempt_delay(now);
-        }
+        (self.failed, self.unheard) = (true, false);
+        FailedRound { was_failed, arp_replied, announced }
     }
 }

@@ -2,15 +2,12 @@
 //! after it has responded to a challenge. Signed frames can be recorded and replayed; a response to
 //! a new random number cannot. Part of the membership of one interface.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, Frame};
-
-use super::peers::{Peer, accepted};
-use super::{EarlierEpoch, MemberEffect, Membership};
 
 /// Time for which a response to a challenge is accepted, and for which the state of a silent
 /// newcomer is kept.
@@ -23,10 +20,18 @@ const RESPONSE_MAX: Duration = Duration::from_millis(500);
 /// Maximum number of newcomers under challenge at once. Frames of further newcomers are ignored,
 /// and counted in [`ClaimCounters::over_limit`](crate::claim::ClaimCounters::over_limit).
 const NEWCOMERS_MAX: usize = 256;
+/// Maximum number of key IDs that are stored as accepted by a node. No speaker accepts more than
+/// two at a time.
+const ACCEPTS_MAX: usize = 4;
+
+/// The key IDs that a node accepts, as far as they are stored.
+pub(super) fn accepted(keys: &[u32]) -> Box<[u32]> {
+    keys.iter().take(ACCEPTS_MAX).copied().collect()
+}
 
 /// A node, or a new epoch of a known node, that has not yet responded to a challenge.
 #[derive(Debug)]
-pub(super) struct Newcomer {
+struct Newcomer {
     /// Time of its first frame.
     first_frame: Instant,
     /// True if the newcomer states that it is isolated.
@@ -41,9 +46,9 @@ pub(super) struct Newcomer {
     wait: Duration,
     /// Source MAC of the newcomer's frames. Their signatures are valid, so the host with this MAC
     /// is no foreign host.
-    pub(super) mac: Mac,
-    /// See [`Peer::accepts`].
-    pub(super) accepts: Box<[u32]>,
+    mac: Mac,
+    /// IDs of the keys that the newcomer accepts; empty if not reported yet.
+    accepts: Box<[u32]>,
 }
 
 impl Newcomer {
@@ -57,74 +62,68 @@ impl Newcomer {
     fn is_over(&self, now: Instant) -> bool {
         now.since(self.since) >= NEWCOMER_LIFETIME
     }
+
+    /// Returns the nonce of a challenge to the newcomer, if one is due. `is_new` is true for the
+    /// first challenge with its nonce.
+    fn challenge(&mut self, is_new: bool, now: Instant) -> Option<u64> {
+        let again = now.since(self.challenged) >= self.wait;
+        if !(is_new || again) {
+            return None;
+        }
+        self.challenged = now;
+        self.wait *= 1 + u32::from(again);
+        Some(self.nonce)
+    }
 }
 
-impl Membership {
-    /// Returns whether this node knows no epoch of a newcomer that does not respond.
-    pub(super) fn is_silent_newcomer(&self, node: &str, newcomer: &Newcomer, now: Instant) -> bool {
-        newcomer.does_not_respond(now) && !self.peers.contains_key(node)
+/// The newcomers under challenge.
+#[derive(Debug)]
+pub(super) struct Newcomers {
+    table: BTreeMap<Box<str>, Newcomer>,
+    /// Time before which no entry of `table` expires.
+    due: Instant,
+}
+
+impl Newcomers {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { table: BTreeMap::new(), due: now }
     }
 
-    /// Challenges an unknown sender, and admits it as a peer once it has responded; returns true in
-    /// that case. Other frames of the sender are dropped until then, because they may be
-    /// recordings.
-    pub(super) fn admit_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
-        if now >= self.newcomers_due {
-            self.newcomers.retain(|_, newcomer| now.since(newcomer.last_frame) < NEWCOMER_LIFETIME);
-            let oldest = self.newcomers.values().map(|newcomer| newcomer.last_frame).min();
-            self.newcomers_due = oldest.unwrap_or(now) + NEWCOMER_LIFETIME;
-        }
-        let challenged = self.newcomers.get(&frame.node).filter(|newcomer| !newcomer.is_over(now));
-        let expected = challenged.map(|newcomer| Body::ChallengeReply { nonce: newcomer.nonce });
-        if expected.is_none_or(|expected| expected != frame.body) {
-            self.counts.unchallenged += 1;
-            self.challenge_newcomer(source, frame, now);
-            if let Body::Challenge { nonce } = frame.body {
-                // Two nodes may be newcomers to each other, so each must respond before it has
-                // admitted the other one. A response discloses nothing.
-                self.send(Some(source), Body::ChallengeReply { nonce }, now);
-            }
-            return false;
-        }
-        let accepts =
-            self.newcomers.remove(&frame.node).map(|newcomer| newcomer.accepts).unwrap_or_default();
-        if !self.peers.contains_key(&*frame.node) && !self.make_room() {
-            self.counts.over_limit += 1;
-            return false;
-        }
-        let is_alone = self.is_alone();
-        // In its first preempt delay, a node does not restart the delay when its first peer
-        // appears. Otherwise nodes that start together would all take their addresses in the same
-        // moment.
-        let is_first_delay = self.peers.is_empty() && self.own.preempt_delay_until.is_some();
-        let starts_delay = is_alone && !is_first_delay;
-        // The new epoch of a node voids the claims of its previous epoch.
-        let name: Arc<str> = (*frame.node).into();
-        let mut peer = Peer::new(source, frame, now);
-        peer.accepts = accepts;
-        let before = self.peers.remove(&name);
-        if let Some(before) = &before {
-            before.macs.iter().for_each(|mac| peer.add_mac(*mac));
-        }
-        let before = before
-            .map(|before| EarlierEpoch { is_leaving: before.flags.leaving, failed: before.failed });
-        let (node, epoch) = (Arc::clone(&name), frame.epoch);
-        self.effects.push_back(MemberEffect::Joined { node, epoch, before });
-        self.peers.insert(name, peer);
-        self.update_peers_due(&frame.node);
-        if starts_delay {
-            self.start_preempt_delay(now);
-        }
-        true
-    }
-
-    fn challenge_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) {
-        let (nonce, node) = (self.random.nonce(), &frame.node);
-        let is_full = self.newcomers.len() >= NEWCOMERS_MAX && !self.newcomers.contains_key(node);
-        if is_full {
-            self.counts.over_limit += 1;
+    /// Drops the newcomers that have become silent.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if now < self.due {
             return;
         }
+        self.table.retain(|_, newcomer| now.since(newcomer.last_frame) < NEWCOMER_LIFETIME);
+        let oldest = self.table.values().map(|newcomer| newcomer.last_frame).min();
+        self.due = oldest.unwrap_or(now) + NEWCOMER_LIFETIME;
+    }
+
+    /// Returns whether a frame is the response to the latest challenge of its sender.
+    pub(super) fn is_response(&self, frame: &Frame, now: Instant) -> bool {
+        let challenged = self.table.get(&frame.node).filter(|newcomer| !newcomer.is_over(now));
+        challenged.is_some_and(|it| frame.body == Body::ChallengeReply { nonce: it.nonce })
+    }
+
+    /// Removes a newcomer. Returns the IDs of the keys that it accepts.
+    pub(super) fn remove(&mut self, node: &str) -> Box<[u32]> {
+        self.table.remove(node).map(|newcomer| newcomer.accepts).unwrap_or_default()
+    }
+
+    /// Returns whether a frame of this node cannot be stored, because there are too many newcomers.
+    pub(super) fn is_full_for(&self, node: &str) -> bool {
+        self.table.len() >= NEWCOMERS_MAX && !self.table.contains_key(node)
+    }
+
+    /// Records the frame of a newcomer. `nonce` is the one of its first challenge. Returns the
+    /// nonce of the challenge to send, if one is due.
+    pub(super) fn receive(
+        &mut self,
+        source: Mac,
+        frame: &Frame,
+        nonce: u64,
+        now: Instant,
+    ) -> Option<u64> {
         let new_newcomer = |first_frame, accepts| Newcomer {
             first_frame,
             isolated: frame.flags.isolated,
@@ -138,10 +137,12 @@ impl Membership {
         };
         // The nonce stays the same while it is valid, so that a replayed old frame between
         // challenge and response cannot void the response.
-        let first = self.newcomers.get(node).is_none_or(|newcomer| newcomer.is_over(now));
-        let newcomer =
-            self.newcomers.entry(node.clone()).or_insert_with(|| new_newcomer(now, Box::default()));
-        if first {
+        let is_new = self.table.get(&frame.node).is_none_or(|newcomer| newcomer.is_over(now));
+        let newcomer = self
+            .table
+            .entry(frame.node.clone())
+            .or_insert_with(|| new_newcomer(now, Box::default()));
+        if is_new {
             // The expired challenge is replaced in the same entry. Without the entry, the newcomer
             // would count as a foreign host.
             *newcomer = new_newcomer(newcomer.first_frame, std::mem::take(&mut newcomer.accepts));
@@ -155,32 +156,38 @@ impl Membership {
             // time between two challenges need not grow.
             newcomer.wait = CHALLENGE_INTERVAL;
         }
-        let again = now.since(newcomer.challenged) >= newcomer.wait;
-        if first || again {
-            newcomer.challenged = now;
-            newcomer.wait *= 1 + u32::from(again);
-            let nonce = newcomer.nonce;
-            self.send(Some(source), Body::Challenge { nonce }, now);
-        }
+        newcomer.challenge(is_new, now)
+    }
+
+    /// Returns the keys that each newcomer accepts; empty if not reported yet.
+    pub(super) fn accepts(&self) -> impl Iterator<Item = &[u32]> + Clone {
+        self.table.values().map(|newcomer| &*newcomer.accepts)
+    }
+
+    /// Returns the newcomer that has a hardware address, and whether it has not responded although
+    /// it had the time.
+    pub(super) fn with_mac(&self, mac: Mac, now: Instant) -> Option<(&str, bool)> {
+        let (node, newcomer) = self.table.iter().find(|(_, newcomer)| newcomer.mac == mac)?;
+        Some((node, newcomer.does_not_respond(now)))
+    }
+
+    /// Returns whether a newcomer has sent frames from this hardware address.
+    pub(super) fn have_mac(&self, mac: Mac) -> bool {
+        self.table.values().any(|newcomer| newcomer.mac == mac)
+    }
+
+    /// Returns the newcomers that have not responded although they had the time.
+    pub(super) fn silent(&self, now: Instant) -> impl Iterator<Item = &str> {
+        let silent = self.table.iter().filter(move |(_, it)| it.does_not_respond(now));
+        silent.map(|(node, _)| &**node)
     }
 }
 
-/// Admits a node as a peer: sends a hello, and responds to the challenge.
+/// State that only tests read.
 #[cfg(any(test, feature = "fuzz"))]
-pub(in crate::claim) fn admit(
-    membership: &mut Membership,
-    node: &str,
-    source: Mac,
-    flags: ferrolb_proto::wire::hello::Flags,
-    now: Instant,
-) {
-    let claim_set = ferrolb_proto::wire::hello::ClaimSetSummary::default();
-    let interval = Duration::from_millis(50);
-    let frame = |clock, body| {
-        let node = node.into();
-        Frame { node, epoch: 7, clock, claim_set, interval, flags, body }
-    };
-    membership.admit(source, &frame(1, Body::Hello { accepted_keys: vec![] }), now);
-    let nonce = membership.newcomers.get(node).map_or(0, |newcomer| newcomer.nonce);
-    membership.admit(source, &frame(2, Body::ChallengeReply { nonce }), now);
+impl Newcomers {
+    /// Returns the nonce of the latest challenge to a newcomer.
+    pub(super) fn nonce_of(&self, node: &str) -> Option<u64> {
+        self.table.get(node).map(|newcomer| newcomer.nonce)
+    }
 }

@@ -1,113 +1,334 @@
-//! State of this node, and the frames that it sends. Part of the membership of one interface.
+//! State of this node: its keys and flags, and the phases in which it claims no address or takes
+//! none back. Part of the membership of one interface.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Flags, Frame};
 
-use super::hello::HelloInterval;
-use super::{ClaimConfig, Membership, Output};
+use super::hello::Hellos;
+use super::timers::{Timer, Timers};
+use crate::claim::{ClaimConfig, HANDOVER_TIMEOUT, LISTEN_PHASE, NodeState};
 
-/// Delay from a claim or release to the hello that follows, and from that one to the next. By these
-/// hellos, peers detect that the claim or release was lost.
-pub(super) const HELLO_AFTER_CLAIM: Duration = Duration::from_millis(25);
+/// Number of fences within [`FLAPPING_WINDOW`] that mark a node as flapping.
+const FENCES_FLAPPING: usize = 3;
+const FLAPPING_WINDOW: Duration = Duration::from_secs(600);
+/// Time for which this interface remains on standby after a frame of another interface of this node
+/// on the same segment. The time is three times
+/// [`INTERVAL_IDLE_MAX`](super::hello::INTERVAL_IDLE_MAX), and a margin.
+const STANDBY_PERIOD: Duration = Duration::from_millis(3_500);
+
+/// State of this node on one interface.
 #[derive(Debug)]
-pub(super) struct OwnState {
+pub struct OwnState {
+    config: ClaimConfig,
     /// IDs of the keys with which this node can verify frames, newest first. Without a key, this
     /// node neither sends nor claims.
-    pub(super) keys: Vec<u32>,
-    pub(super) flags: Flags,
-    pub(super) last_hello: Instant,
-    /// Time of this node's latest claim or release.
-    pub(super) last_claim: Instant,
+    keys: Vec<u32>,
+    flags: Flags,
+    /// True if the flags have changed, or whether this node may claim addresses, since
+    /// [`Self::take_change`].
+    has_changed: bool,
     /// Summary of this node's claim set, which each frame carries.
-    pub(super) claim_set: ClaimSetSummary,
+    claim_set: ClaimSetSummary,
     /// Clock value of the latest frame that this node sent, in nanoseconds.
-    pub(super) clock: u64,
-    pub(super) next_hello: Instant,
-    pub(super) hello_interval: HelloInterval,
-    /// End of the current listen phase; `None` outside of one.
-    pub(super) listen_until: Option<Instant>,
-    /// End of this node's preempt delay; `None` after the end, or if the delay never ends.
-    pub(super) preempt_delay_until: Option<Instant>,
-    /// End of the standby period of this interface; `None` if no other interface of this node is
-    /// active on the segment.
-    pub(super) standby_until: Option<Instant>,
-    pub(super) leave_until: Option<Instant>,
-    /// Times of this node's latest fences, at most [`super::hello::FENCES_FLAPPING`] of them,
-    /// ascending.
-    pub(super) fences: VecDeque<Instant>,
+    clock: u64,
+    hellos: Hellos,
+    timers: Timers,
+    /// Times of this node's latest fences, at most [`FENCES_FLAPPING`] of them, ascending.
+    fences: VecDeque<Instant>,
 }
 
 impl OwnState {
-    pub(super) fn new(config: &ClaimConfig, now: Instant) -> Self {
+    pub(super) fn new(config: ClaimConfig, now: Instant) -> Self {
+        let mut timers = Timers::default();
+        if let Some(delay) = config.failback_delay {
+            timers.set(Timer::PreemptDelay, now + delay);
+        }
         Self {
             keys: Vec::new(),
             flags: Flags { in_preempt_delay: true, ..Flags::default() },
-            last_hello: now,
-            last_claim: now,
+            has_changed: false,
             claim_set: ClaimSetSummary::default(),
             clock: 0,
-            next_hello: now,
-            hello_interval: HelloInterval::new(config.hello_interval),
-            listen_until: None,
-            preempt_delay_until: config.failback_delay.map(|delay| now + delay),
-            standby_until: None,
-            leave_until: None,
+            hellos: Hellos::new(&config, now),
+            timers,
             fences: VecDeque::new(),
+            config,
         }
     }
 
-    /// Returns whether this node may claim any address now.
-    pub(super) fn claims(&self) -> bool {
-        let is_silent =
-            self.keys.is_empty() || self.listen_until.is_some() || self.standby_until.is_some();
-        !(is_silent || self.flags.leaving)
+    pub(super) const fn config(&self) -> &ClaimConfig {
+        &self.config
     }
-}
 
-impl Membership {
-    /// Stores the new summary of this node's claim set.
-    pub(in crate::claim) const fn set_claim_set(&mut self, summary: ClaimSetSummary) {
-        self.own.claim_set = summary;
+    pub(super) const fn hellos(&self) -> &Hellos {
+        &self.hellos
+    }
+
+    /// Returns whether this interface is a standby interface, because another interface of the node
+    /// is active on the same segment.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.timers.runs(Timer::Standby)
+    }
+
+    /// Returns whether this node is isolated.
+    #[must_use]
+    pub const fn is_isolated(&self) -> bool {
+        self.flags.isolated
+    }
+
+    /// Returns the end of the answer lease: until that time, this node may reply for its addresses.
+    ///
+    /// The lease ends `(hello_misses - 1) x hello interval` after this node's latest hello. A
+    /// stalled node therefore does not reply for an address that a peer has taken over.
+    #[must_use]
+    pub fn answer_lease_end(&self) -> Instant {
+        self.hellos.answer_lease_end()
+    }
+
+    /// Returns the flags of this node.
+    pub(in crate::claim) const fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// Returns whether this node sends frames.
+    pub(super) fn sends(&self) -> bool {
+        !(self.keys.is_empty() || self.is_standby())
+    }
+
+    /// Returns whether this node may claim any address now.
+    pub(in crate::claim) fn claims(&self) -> bool {
+        self.sends() && !self.timers.runs(Timer::ListenPhase) && !self.flags.leaving
     }
 
     /// Returns whether this node owns no address.
     pub(super) const fn owns_nothing(&self) -> bool {
-        self.own.claim_set.count == 0
+        self.claim_set.count == 0
     }
 
-    /// Sends a frame with this body to `to`, or to all speakers if `to` is `None`.
-    pub(in crate::claim) fn send(&mut self, to: Option<Mac>, body: Body, now: Instant) {
-        let is_change = matches!(body, Body::Claim(_) | Body::Release { .. });
-        let Some((key, frame)) = self.frame(body, now) else { return };
-        if is_change {
-            // A claim or release has the effect of a hello, also on the answer lease. A real hello
-            // right behind the claim or release could overtake it, and make it a stale frame.
-            self.own.last_hello = now;
-            self.own.last_claim = now;
-            self.own.next_hello = now + HELLO_AFTER_CLAIM;
+    /// Returns whether this node is in the preempt delay, which ends at some time.
+    pub(super) fn delay_ends(&self) -> bool {
+        self.timers.runs(Timer::PreemptDelay)
+    }
+
+    /// Returns whether a hello is due.
+    pub(in crate::claim) fn is_hello_due(&self, now: Instant) -> bool {
+        self.timers.has_expired(Timer::Hello, now)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Stores the new summary of this node's claim set.
+    pub(in crate::claim) const fn set_claim_set(&mut self, summary: ClaimSetSummary) {
+        self.claim_set = summary;
+    }
+
+    pub(in crate::claim) fn set_keys(&mut self, keys: Vec<u32>, now: Instant) {
+        let is_first = self.keys.is_empty();
+        self.keys = keys;
+        if self.keys.is_empty() {
+            self.timers.stop(Timer::Hello);
+        } else if is_first {
+            self.start_listen_phase(now);
+            // Another interface of this node may be active on this segment. This interface
+            // therefore receives for a moment before its first hello.
+            self.schedule_hello(now + self.config.stagger());
         }
-        self.send_copies(to, key, &frame, now);
-        self.output(Output::Send { to, key, frame });
+        self.note_change();
     }
 
-    /// Returns a frame of this node and its signing key; `None` if this node must not send.
-    pub(super) fn frame(&mut self, body: Body, now: Instant) -> Option<(u32, Frame)> {
-        let key = self.signing_key().filter(|_| self.own.standby_until.is_none())?;
+    /// Returns the IDs of the keys with which this node can verify frames, newest first.
+    pub(super) fn keys(&self) -> &[u32] {
+        &self.keys
+    }
+
+    /// Returns the ID of the newest key that all others accept; `accepts` are the keys of each of
+    /// them, empty if not reported yet. If they have no key in common, returns the oldest key,
+    /// which had the longest time to reach every node.
+    pub(super) fn signing_key<'a>(
+        &self,
+        accepts: impl Iterator<Item = &'a [u32]> + Clone,
+    ) -> Option<u32> {
+        let is_accepted =
+            |key: &&u32| accepts.clone().all(|accepts| accepts.is_empty() || accepts.contains(key));
+        self.keys.iter().find(is_accepted).or(self.keys.last()).copied()
+    }
+
+    /// Applies the state of the node that other parts of the speaker have determined.
+    pub(in crate::claim) fn set_node_state(&mut self, state: NodeState, now: Instant) {
+        let NodeState { draining, unhealthy, health_checked } = state;
+        self.set_flags(Flags { draining, unhealthy, health_checked, ..self.flags }, now);
+    }
+
+    pub(super) fn set_isolated(&mut self, isolated: bool, now: Instant) {
+        self.set_flags(Flags { isolated, ..self.flags }, now);
+    }
+
+    /// Sets the flags of this node. If they have changed, the next hello is due at once.
+    fn set_flags(&mut self, flags: Flags, now: Instant) {
+        if flags != self.flags {
+            self.flags = flags;
+            self.schedule_hello(now);
+            self.note_change();
+        }
+    }
+
+    /// Records that the rest of the claim machine must consider the state of this node again.
+    pub(super) const fn note_change(&mut self) {
+        self.has_changed = true;
+    }
+
+    /// Returns whether the state of this node has changed since the previous call.
+    pub(super) const fn take_change(&mut self) -> bool {
+        std::mem::replace(&mut self.has_changed, false)
+    }
+
+    fn schedule_hello(&mut self, at: Instant) {
+        if !self.keys.is_empty() {
+            self.timers.set(Timer::Hello, at);
+        }
+    }
+
+    fn start_listen_phase(&mut self, now: Instant) {
+        self.timers.set(Timer::ListenPhase, now + LISTEN_PHASE);
+    }
+
+    /// Starts the preempt delay of this node. `ends` is false if the delay does not end.
+    pub(super) fn start_preempt_delay(&mut self, ends: bool, now: Instant) {
+        match self.config.failback_delay.filter(|_| ends) {
+            Some(delay) => self.timers.set(Timer::PreemptDelay, now + delay),
+            None => self.timers.stop(Timer::PreemptDelay),
+        }
+        self.set_flags(Flags { in_preempt_delay: true, ..self.flags }, now);
+    }
+
+    /// Ends the standby period, the listen phase, the preempt delay and the flapping state when
+    /// their time has passed.
+    pub(in crate::claim) fn expire(&mut self, now: Instant) {
+        if self.timers.take_expired(Timer::Standby, now) {
+            self.end_standby(now);
+        }
+        if self.timers.take_expired(Timer::ListenPhase, now) {
+            self.note_change();
+        }
+        if self.timers.take_expired(Timer::PreemptDelay, now) {
+            self.set_flags(Flags { in_preempt_delay: false, ..self.flags }, now);
+        }
+        if self.timers.take_expired(Timer::Flapping, now) {
+            self.set_flags(Flags { flapping: false, ..self.flags }, now);
+        }
+    }
+
+    /// Starts a listen phase after a fence. Several fences soon after each other mark this node as
+    /// flapping.
+    pub(super) fn on_fence(&mut self, now: Instant) {
+        self.start_listen_phase(now);
+        self.fences.push_back(now);
+        if self.fences.len() > FENCES_FLAPPING {
+            self.fences.pop_front();
+        }
+        let first = self.fences.front().filter(|_| self.fences.len() == FENCES_FLAPPING);
+        let until = first.map(|first| *first + FLAPPING_WINDOW).filter(|until| now < *until);
+        self.flags.flapping = until.is_some();
+        match until {
+            Some(until) => self.timers.set(Timer::Flapping, until),
+            None => self.timers.stop(Timer::Flapping),
+        }
+    }
+
+    /// Handles a frame of another interface of this node on the same segment. Only one of the
+    /// interfaces may be active, because peers track a single claim set per node. Before a standby
+    /// period, this node must have released all addresses.
+    pub(in crate::claim) fn on_sibling_frame(&mut self, is_active: bool, now: Instant) {
+        if is_active {
+            self.timers.set(Timer::Standby, now + STANDBY_PERIOD);
+            return;
+        }
+        if self.is_standby() {
+            self.end_standby(now);
+        }
+        if now.since(self.hellos.last()) >= self.config.stagger() {
+            self.schedule_hello(now);
+        }
+    }
+
+    fn end_standby(&mut self, now: Instant) {
+        self.timers.stop(Timer::Standby);
+        self.start_listen_phase(now);
+        self.schedule_hello(now);
+    }
+
+    /// Sets whether the main loop is stalled, and this node leaves for that reason. Returns whether
+    /// this node has stopped leaving.
+    pub(super) fn set_main_loop_stalled(&mut self, stalled: bool, now: Instant) -> bool {
+        let leaving = stalled || self.timers.runs(Timer::Handover);
+        let stays = self.flags.leaving && !leaving;
+        self.set_flags(Flags { leaving, ..self.flags }, now);
+        stays
+    }
+
+    pub(in crate::claim) fn leave(&mut self, now: Instant) {
+        self.timers.set(Timer::Handover, now + HANDOVER_TIMEOUT);
+        self.set_flags(Flags { leaving: true, ..self.flags }, now);
+    }
+
+    /// Returns whether a leaving node has just finished its handover: the peers have taken all
+    /// addresses, or [`HANDOVER_TIMEOUT`] has passed.
+    pub(in crate::claim) fn has_left(&mut self, now: Instant) -> bool {
+        let has_left = self.timers.runs(Timer::Handover)
+            && (self.owns_nothing() || self.timers.has_expired(Timer::Handover, now));
+        if has_left {
+            self.timers.stop(Timer::Handover);
+        }
+        has_left
+    }
+
+    /// Ends the participation in the protocol: this node claims no address any more.
+    pub(in crate::claim) const fn end(&mut self) {
+        self.flags.leaving = true;
+    }
+
+    /// Adjusts the hello interval. `others` is the number of other live owners, or of other live
+    /// nodes if this node owns nothing.
+    pub(super) fn adjust_interval(&mut self, others: usize) {
+        self.hellos.adjust(!self.owns_nothing(), others);
+    }
+
+    /// Records that a hello was sent.
+    pub(super) fn on_hello(&mut self, now: Instant) {
+        let next = self.hellos.on_hello(now);
+        self.schedule_hello(next);
+    }
+
+    /// Returns a frame of this node. A claim or release has the effect of a hello.
+    pub(super) fn frame(&mut self, body: Body, now: Instant) -> Frame {
         // Clock values are unique per sender, so a receiver can order any two frames.
-        self.own.clock = now.as_nanos().max(self.own.clock + 1);
-        let frame = Frame {
+        self.clock = now.as_nanos().max(self.clock + 1);
+        if matches!(body, Body::Claim(_) | Body::Release { .. }) {
+            let next = self.hellos.on_claim(now);
+            self.schedule_hello(next);
+        }
+        Frame {
             node: (*self.config.node).into(),
             epoch: self.config.epoch,
-            clock: self.own.clock,
-            claim_set: self.own.claim_set,
-            interval: self.own.hello_interval.promised,
-            flags: self.own.flags,
+            clock: self.clock,
+            claim_set: self.claim_set,
+            interval: self.hellos.promised(),
+            flags: self.flags,
             body,
-        };
-        Some((key, frame))
+        }
+    }
+}
+
+/// State that only tests change.
+#[cfg(test)]
+impl OwnState {
+    pub(super) const fn end_preempt_delay(&mut self) {
+        self.flags.in_preempt_delay = false;
     }
 }

@@ -1,268 +1,286 @@
-//! State of the other speakers on the segment (the peers), and the check whether their frames are
-//! accepted. Part of the membership of one interface.
-//!
-//! A node, or a new epoch of a node, is accepted as a peer only after it has responded to a
-//! challenge. Signed frames can be recorded and replayed; a response to a new random number cannot.
+//! The other speakers on the segment (the peers), by name and by hardware address. Part of the
+//! membership of one interface.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, Flags, Frame, PEERS_MAX};
+use ferrolb_proto::wire::hello::{Body, Flags, Frame, PEERS_MAX, PathReport};
 
-use super::failure_detection::Suspicion;
-use super::second_path::SecondPath;
-use super::self_check::MinimumOffset;
-use super::{MemberEffect, Membership};
-use crate::claim::ClaimConfig;
+use super::EarlierEpoch;
+use super::peer::Peer;
+use super::second_path::{Intervals, JUST_RECEIVED};
 
-/// Maximum number of key IDs that are stored as accepted by a peer. No speaker accepts more than
-/// two at a time.
-const ACCEPTS_MAX: usize = 4;
-/// Time for which the state of a failed peer is kept, counted from the latest sign of life.
-const FAILED_PEER_LIFETIME: Duration = Duration::from_secs(3_600);
-/// Age up to which an overtaken list request or release is executed, measured by the clock of the
-/// peer. An older one may be a recording.
-const OVERTAKEN_MAX: Duration = Duration::from_millis(20);
-/// Maximum number of stored hardware addresses of one peer.
-const MACS_MAX: usize = 8;
-
-/// Result of the check of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::claim) enum Admission {
-    /// The frame must be dropped.
-    Dropped,
-    /// The frame is newer than all others of the peer.
-    Newest {
-        /// True if the peer was declared failed before.
-        has_returned: bool,
-    },
-    /// A newer frame has overtaken this one. `is_recent` is false if the frame is so old that it
-    /// may be a recording.
-    Late { is_recent: bool },
-}
-
+/// The peers on one network segment.
 #[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) mac: Mac,
-    /// Hardware addresses from which frames of the peer came, oldest first, at most [`MACS_MAX`].
-    pub(super) macs: VecDeque<Mac>,
-    pub(super) flags: Flags,
-    /// True if the peer was declared failed. Its state is kept, so that replayed frames of the peer
-    /// are detected as stale.
-    pub(super) failed: bool,
-    pub(super) epoch: u64,
-    pub(super) clock: u64,
-    pub(super) interval: Duration,
-    /// True if the peer owns an address, by its own account.
-    pub(super) is_owner: bool,
-    /// Time of the latest frame of the peer on the segment.
-    pub(super) last_frame: Instant,
-    /// Time of the latest frame, accepted copy of a frame, or proof that the peer is unheard.
-    pub(super) last_seen: Instant,
-    pub(super) suspicion: Option<Suspicion>,
-    /// IDs of the keys that the peer accepts; empty if not reported yet.
-    pub(super) accepts: Box<[u32]>,
-    /// Comparison of this node's clock with the peer's clock.
-    pub(super) min_clock_offset: MinimumOffset,
-    /// True if the peer is alive, but its frames do not arrive on the segment (see
-    /// [`super::second_path`]). Then it is not `failed`, and under suspicion.
-    pub(super) unheard: bool,
-    /// Time at which the failed peer did not reply to challenges that its announcement had caused.
-    pub(super) silent_at: Option<Instant>,
-    pub(super) second_path: SecondPath,
+pub struct Peers {
+    table: BTreeMap<Arc<str>, Peer>,
+    /// Number of missed hellos after which a peer is suspected.
+    hello_misses: u32,
+    /// Time of the next check of the peers' deadlines. The time may be too early; an early check
+    /// changes nothing.
+    due: Option<Instant>,
+    /// Time after which no peer expects reports of this node by the second path.
+    answers_end: Instant,
 }
 
-impl Peer {
-    pub(super) fn new(source: Mac, frame: &Frame, now: Instant) -> Self {
-        Self {
-            mac: source,
-            macs: VecDeque::from([source]),
-            flags: frame.flags,
-            failed: false,
-            epoch: frame.epoch,
-            clock: frame.clock,
-            interval: frame.interval,
-            is_owner: frame.claim_set.count > 0,
-            last_frame: now,
-            last_seen: now,
-            suspicion: None,
-            accepts: Box::default(),
-            min_clock_offset: MinimumOffset::new(frame.clock, now),
-            unheard: false,
-            silent_at: None,
-            second_path: SecondPath::default(),
-        }
+impl Peers {
+    pub(super) const fn new(hello_misses: u32, now: Instant) -> Self {
+        Self { table: BTreeMap::new(), hello_misses, due: None, answers_end: now }
     }
 
-    pub(super) fn deadline(&self, config: &ClaimConfig) -> Option<Instant> {
-        if let Some(suspicion) = &self.suspicion {
-            return Some(suspicion.next);
-        }
-        let silence_deadline = self.last_frame + self.interval * config.hello_misses;
-        Some(if self.failed { self.forgotten_at() } else { silence_deadline })
+    /// Returns the names of the peers that are not declared failed, ascending.
+    pub fn live(&self) -> impl Iterator<Item = &str> {
+        self.iter().filter(|(_, flags)| flags.is_some()).map(|(name, _)| &**name)
     }
 
-    /// Returns the time at which the state of a failed peer is removed. If the peer returns later,
-    /// it must pass a challenge, like a newcomer.
-    pub(super) fn forgotten_at(&self) -> Instant {
-        self.last_seen + FAILED_PEER_LIFETIME
+    /// Returns the names of the unheard peers, ascending: they are alive, but their frames do not
+    /// arrive on the segment.
+    pub fn unheard(&self) -> impl Iterator<Item = &str> {
+        self.table.iter().filter(|(_, peer)| peer.liveness.is_unheard()).map(|(name, _)| &**name)
     }
 
-    /// Returns whether the frame is reordered or replayed: its clock value is not above the latest
-    /// one. Clock values are unique per sender.
-    const fn is_stale(&self, frame: &Frame) -> bool {
-        frame.clock <= self.clock
+    /// Returns the latest hardware address of each peer, failed peers included, in the order of the
+    /// peers' names.
+    pub fn macs(&self) -> impl Iterator<Item = Mac> + Clone + '_ {
+        self.table.values().map(Peer::mac)
     }
 
-    /// Returns whether the peer sent the frame shortly before its newest one.
-    const fn was_just_overtaken(&self, frame: &Frame) -> bool {
-        self.clock - frame.clock < OVERTAKEN_MAX.as_nanos() as u64
+    /// Returns whether a live peer reports that its kube-proxy was checked and is healthy.
+    #[must_use]
+    pub fn any_health_checked(&self) -> bool {
+        self.iter().any(|(_, flags)| flags.is_some_and(|flags| flags.health_checked))
     }
 
-    /// Adds a hardware address of the peer. A node may have several interfaces on a segment, of
-    /// which one is active.
-    pub(super) fn add_mac(&mut self, mac: Mac) {
-        if !self.macs.contains(&mac) {
-            self.macs.push_back(mac);
-        }
-        if self.macs.len() > MACS_MAX {
-            self.macs.pop_front();
-        }
-    }
-}
-
-pub(super) fn accepted(keys: &[u32]) -> Box<[u32]> {
-    keys.iter().take(ACCEPTS_MAX).copied().collect()
-}
-
-impl Membership {
-    /// Checks a frame of the segment. If its sender is accepted, records the sender as alive.
-    pub(in crate::claim) fn admit(
-        &mut self,
-        source: Mac,
-        frame: &Frame,
-        now: Instant,
-    ) -> Admission {
-        let node = &*frame.node;
-        if *node == *self.config.node {
-            self.counts.own_name_frames += 1;
-            return Admission::Dropped;
-        }
-        if matches!(frame.body, Body::PathReport { .. } | Body::NodeWatch(_)) {
-            // Such a frame goes by the second path, so another host has copied this one.
-            self.counts.stale_frames += 1;
-            return Admission::Dropped;
-        }
-        let Some(peer) = self.peers.get(node).filter(|peer| peer.epoch == frame.epoch) else {
-            let is_admitted = self.admit_newcomer(source, frame, now);
-            let newest = Admission::Newest { has_returned: false };
-            return if is_admitted { newest } else { Admission::Dropped };
-        };
-        if peer.is_stale(frame) {
-            // The flags and the interval in an overtaken frame are outdated, so only its body is
-            // used.
-            return Admission::Late { is_recent: peer.was_just_overtaken(frame) };
-        }
-        let has_returned = peer.failed;
-        let starts_delay = has_returned && self.is_alone();
-        self.on_sign_of_life(source, frame, now);
-        self.compare_clocks(node, frame.clock, now);
-        if starts_delay {
-            self.start_preempt_delay(now);
-        }
-        Admission::Newest { has_returned }
+    /// Returns whether the next tick may declare a peer failed. Before that tick, the driver should
+    /// check whether the kernel dropped frames, and report such a loss as
+    /// [`Input::FramesDropped`](crate::claim::Input::FramesDropped).
+    #[must_use]
+    pub fn has_suspicion(&self) -> bool {
+        self.table.values().any(|peer| peer.liveness.is_challenged())
     }
 
-    /// Stores the state of the peer in a frame that is newer than all others of the peer.
-    fn on_sign_of_life(&mut self, source: Mac, frame: &Frame, now: Instant) {
-        self.set_peer_flags(&frame.node, frame.flags);
-        let Some(peer) = self.peers.get_mut(&*frame.node) else { return };
-        if std::mem::take(&mut peer.failed) {
-            self.effects.push_back(MemberEffect::PeerChanged((*frame.node).into()));
-        }
-        peer.unheard = false;
-        let was_suspected = peer.suspicion.take().is_some_and(|suspicion| suspicion.is_open());
-        self.counts.refuted += u64::from(was_suspected);
-        peer.mac = source;
-        peer.add_mac(source);
-        peer.interval = frame.interval;
-        peer.clock = frame.clock;
-        peer.is_owner = frame.claim_set.count > 0;
-        (peer.last_frame, peer.last_seen) = (now, now);
-        self.update_peers_due(&frame.node);
+    /// Returns whether a path report of this node may still have to state that this node has
+    /// replied to a request from `mac`.
+    #[must_use]
+    pub fn awaits_request_from(&self, mac: Mac, now: Instant) -> bool {
+        let is_answered = |peer: &Peer| peer.mac() == mac && peer.second_path.is_answering(now);
+        now < self.answers_end && self.table.values().any(is_answered)
     }
 
-    /// Handles the body of an accepted frame of the segment, as far as it concerns the membership.
-    pub(in crate::claim) fn on_segment_frame(
-        &mut self,
-        source: Mac,
-        node: &str,
-        body: &Body,
-        now: Instant,
-    ) {
-        match body {
-            Body::Challenge { nonce } => {
-                self.send(Some(source), Body::ChallengeReply { nonce: *nonce }, now)
-            }
-            Body::ChallengeReply { .. } => self.on_reply(now),
-            Body::Hello { .. }
-            | Body::Claim(_)
-            | Body::Release { .. }
-            | Body::ListRequest
-            | Body::List(_)
-            | Body::Doubt(_)
-            | Body::PathReport { .. }
-            | Body::NodeWatch(_) => {}
-        }
-        self.on_frame_of(node, now);
+    /// Returns all peers with their flags. The flags are `None` if the peer was declared failed.
+    pub(in crate::claim) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, Option<Flags>)> {
+        self.table.iter().map(|(name, peer)| (name, peer.live_flags()))
     }
 
-    /// Stores the IDs of the keys that a peer accepts.
-    pub(in crate::claim) fn on_accepts(&mut self, node: &str, accepts: &[u32]) {
-        if let Some(peer) = self.peers.get_mut(node).filter(|peer| *peer.accepts != *accepts) {
-            peer.accepts = accepted(accepts);
-        }
+    /// Returns the number of peers, failed ones included.
+    pub(in crate::claim) fn count(&self) -> usize {
+        self.table.len()
     }
 
-    /// Counts a frame that was dropped because it is outdated.
-    pub(in crate::claim) const fn count_stale(&mut self) {
-        self.counts.stale_frames += 1;
+    /// Returns the name and the flags of a live peer.
+    pub(in crate::claim) fn get_live(&self, node: &str) -> Option<(&Arc<str>, Flags)> {
+        let (name, peer) = self.table.get_key_value(node)?;
+        Some((name, peer.live_flags()?))
+    }
+
+    /// Returns the live peers that have sent frames from this hardware address, with their flags.
+    pub(in crate::claim) fn live_with_mac(
+        &self,
+        mac: Mac,
+    ) -> impl Iterator<Item = (&Arc<str>, Flags)> {
+        let live = self.with_mac(mac);
+        live.filter_map(|(name, peer)| Some((name, peer.live_flags()?)))
+    }
+
+    fn with_mac(&self, mac: Mac) -> impl Iterator<Item = (&Arc<str>, &Peer)> {
+        self.table.iter().filter(move |(_, peer)| peer.has_mac(mac))
+    }
+
+    /// Returns the peer that has a hardware address, and whether it was declared failed. Two peers
+    /// have this MAC if a node was reinstalled under another name: prefers the live peer.
+    pub(super) fn host(&self, mac: Mac) -> Option<(&Arc<str>, bool)> {
+        let hosts = self.with_mac(mac).map(|(name, peer)| (name, peer.liveness.has_failed()));
+        hosts.min_by_key(|(_, failed)| *failed)
+    }
+
+    /// Returns the latest hardware address of a peer.
+    pub(in crate::claim) fn mac_of(&self, node: &str) -> Option<Mac> {
+        self.table.get(node).map(Peer::mac)
+    }
+
+    /// Returns the time of the latest sign of life of a peer by either path.
+    pub(in crate::claim) fn last_seen(&self, node: &str) -> Option<Instant> {
+        self.table.get(node).map(|peer| peer.liveness.last_seen())
     }
 
     /// Returns whether all known peers were declared failed. Also true without peers.
-    pub(super) fn is_alone(&self) -> bool {
-        self.peers.values().all(|peer| peer.failed)
+    pub(super) fn all_failed(&self) -> bool {
+        self.live_peers().next().is_none()
     }
 
-    pub(super) fn set_peer_flags(&mut self, node: &str, flags: Flags) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if std::mem::replace(&mut peer.flags, flags) != flags {
-            self.effects.push_back(MemberEffect::PeerChanged(node.into()));
+    /// Returns the live peers.
+    pub(super) fn live_peers(&self) -> impl Iterator<Item = (&Arc<str>, &Peer)> {
+        self.table.iter().filter(|(_, peer)| !peer.liveness.has_failed())
+    }
+
+    /// Returns the names of the live peers that `selects` selects.
+    pub(super) fn live_names(&self, selects: impl Fn(&Peer) -> bool) -> Vec<Arc<str>> {
+        let selected = self.live_peers().filter(|(_, peer)| selects(peer));
+        selected.map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// Returns the keys that each live peer accepts; empty if not reported yet.
+    pub(super) fn accepts(&self) -> impl Iterator<Item = &[u32]> + Clone {
+        self.table.values().filter(|peer| !peer.liveness.has_failed()).map(Peer::accepts)
+    }
+
+    pub(super) fn get(&self, node: &str) -> Option<&Peer> {
+        self.table.get(node)
+    }
+
+    /// Returns the state of a peer. After a change of its deadline, [`Self::update_due`] or
+    /// [`Self::check_at`] must follow.
+    pub(super) fn get_mut(&mut self, node: &str) -> Option<&mut Peer> {
+        self.table.get_mut(node)
+    }
+
+    /// Returns the peer that has sent a frame, if this is its epoch.
+    pub(super) fn sender(&mut self, frame: &Frame) -> Option<&mut Peer> {
+        self.table.get_mut(&*frame.node).filter(|peer| peer.epoch() == frame.epoch)
+    }
+
+    /// Adds the sender of a frame, or a new epoch of it. Returns its name, and the state of its
+    /// earlier epoch.
+    pub(super) fn join(
+        &mut self,
+        source: Mac,
+        frame: &Frame,
+        accepts: Box<[u32]>,
+        now: Instant,
+    ) -> (Arc<str>, Option<EarlierEpoch>) {
+        let name: Arc<str> = (*frame.node).into();
+        let before = self.table.remove(&name);
+        let peer = Peer::new(source, frame, accepts, before.as_ref(), now);
+        self.table.insert(Arc::clone(&name), peer);
+        self.update_due(&name);
+        (name, before.map(|before| before.earlier_epoch()))
+    }
+
+    /// Returns whether one more peer does not fit into the table.
+    pub(super) fn is_full_for(&self, node: &str) -> bool {
+        self.table.len() >= PEERS_MAX && !self.table.contains_key(node)
+    }
+
+    /// Returns the failed peer that has been silent for longest.
+    pub(super) fn longest_failed(&self) -> Option<Arc<str>> {
+        let failed = self.table.iter().filter(|(_, peer)| peer.liveness.has_failed());
+        let longest = failed.min_by_key(|(_, peer)| peer.liveness.last_seen());
+        longest.map(|(name, _)| Arc::clone(name))
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.table.remove(name);
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Checks the peers' deadlines at this time.
+    pub(super) const fn check_at(&mut self, at: Instant) {
+        self.due = Some(at);
+    }
+
+    /// Updates the time of the next check, after the deadline of a peer has changed.
+    pub(super) fn update_due(&mut self, name: &str) {
+        let due = self.table.get(name).map(|peer| peer.liveness.deadline(self.hello_misses));
+        self.due = self.due.into_iter().chain(due).min();
+    }
+
+    /// Returns the names of the peers whose deadline has passed; `None` if no check is due. After
+    /// the check of these peers, [`Self::schedule_check`] must follow.
+    pub(super) fn due_names(&self, now: Instant) -> Option<Vec<Arc<str>>> {
+        self.due.filter(|at| now >= *at)?;
+        let is_due = |peer: &Peer| now >= peer.liveness.deadline(self.hello_misses);
+        let due = self.table.iter().filter(|(_, peer)| is_due(peer));
+        Some(due.map(|(name, _)| Arc::clone(name)).collect())
+    }
+
+    pub(super) fn schedule_check(&mut self) {
+        let deadline = |peer: &Peer| peer.liveness.deadline(self.hello_misses);
+        self.due = self.table.values().map(deadline).min();
+    }
+
+    pub(super) fn on_arp_reply(&mut self, mac: Mac) {
+        for peer in self.table.values_mut().filter(|peer| peer.mac() == mac) {
+            peer.liveness.on_arp_reply();
         }
     }
 
-    /// Removes a failed peer from the table.
-    pub(super) fn remove_peer(&mut self, name: &Arc<str>) {
-        self.peers.remove(name);
-        self.effects.push_back(MemberEffect::Removed(Arc::clone(name)));
+    /// Restarts every suspicion, because the kernel dropped frames that may have come from the
+    /// suspected peers.
+    pub(super) fn restart_suspicions(&mut self, now: Instant) {
+        for peer in self.table.values_mut() {
+            if peer.liveness.restart(now) {
+                self.due = Some(now);
+            }
+        }
     }
 
-    /// Returns whether one more peer fits into the table. If necessary, removes the failed peer
-    /// that has been silent for longest.
-    pub(super) fn make_room(&mut self) -> bool {
-        if self.peers.len() < PEERS_MAX {
-            return true;
+    /// Returns the intervals of the second path, which depend on the number of peers.
+    pub(super) fn intervals(&self) -> Intervals {
+        Intervals::with_peers(self.table.len())
+    }
+
+    /// Begins the answer to the challenge of a peer by the second path. `is_received` is true if
+    /// frames of this node have just arrived on the segment. Returns whether the report states so.
+    pub(super) fn answer_challenge(
+        &mut self,
+        node: &str,
+        nonce: u64,
+        is_received: bool,
+        now: Instant,
+    ) -> bool {
+        let until = now + self.intervals().copies;
+        self.answers_end = until;
+        let Some(peer) = self.table.get_mut(node) else { return is_received };
+        let receives = now.since(peer.liveness.last_frame()) <= JUST_RECEIVED;
+        let report = PathReport { receives, is_received, ..PathReport::default() };
+        peer.second_path.answer(nonce, report, until)
+    }
+
+    /// Adds what has just become known to the reports for the peers that `concerns` selects.
+    /// Returns the names of those whose report has changed.
+    pub(super) fn add_to_reports(
+        &mut self,
+        concerns: impl Fn(&str, &Peer) -> bool,
+        add: fn(&mut PathReport),
+        now: Instant,
+    ) -> Vec<Arc<str>> {
+        if now >= self.answers_end {
+            return Vec::new();
         }
-        let longest_failed = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.failed)
-            .min_by_key(|(_, peer)| peer.last_seen);
-        let Some(name) = longest_failed.map(|(name, _)| name.clone()) else { return false };
-        self.remove_peer(&name);
-        true
+        let concerned = self.table.iter_mut().filter(|(name, peer)| concerns(name, peer));
+        let changed = concerned.filter_map(|(name, peer)| {
+            peer.second_path.add_to_report(add, now).then(|| Arc::clone(name))
+        });
+        changed.collect()
+    }
+
+    /// Returns the names of the peers to which a copy of a frame goes by the second path. `to` is
+    /// the destination of the frame on the segment.
+    pub(super) fn copy_targets(
+        &mut self,
+        to: Option<Mac>,
+        body: &Body,
+        now: Instant,
+    ) -> impl Iterator<Item = &Arc<str>> {
+        let intervals = self.intervals();
+        self.table.iter_mut().filter_map(move |(name, peer)| {
+            let is_destination = to.is_none_or(|mac| mac == peer.mac());
+            (is_destination && peer.takes_copy(body, intervals, now)).then_some(name)
+        })
     }
 }

@@ -12,10 +12,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, Flags};
 
-use super::{MemberEffect, Membership, Output};
+use super::failure_detection::Reception;
 
 /// Time without a frame of any kind after which this node challenges every peer.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -43,12 +41,30 @@ const VOTES_ENOUGH: usize = 2;
 /// Minimum interval between searches for witnesses, however many peers are silent.
 const WITNESS_PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// Number of other peers that are challenged if one peer is silent.
-const WITNESSES: usize = 3;
+pub(super) const WITNESSES: usize = 3;
 
+/// Step of this node while no frame is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SilenceStep {
+    /// Challenge all live peers.
+    ChallengePeers,
+    /// Suspect all live peers.
+    SuspectPeers,
+    /// Become isolated.
+    Isolate,
+    /// Act as if this node were alone.
+    ActAlone,
+    /// Remain isolated.
+    Wait,
+}
+
+/// Evidence that this node exchanges frames with the segment, and that its clock runs.
 #[derive(Debug)]
 pub(super) struct SelfCheck {
     /// Time at which the latest frame of any kind was received.
     last_frame: Instant,
+    /// Time of the latest reply to a frame of this node.
+    last_reply: Instant,
     /// Time at which the peers are challenged next, if nothing is received until then.
     next_challenge: Instant,
     /// Number of times that all peers were challenged since the latest frame, plus one when this
@@ -65,11 +81,98 @@ impl SelfCheck {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
             last_frame: now,
+            last_reply: Instant::ZERO,
             next_challenge: now,
             challenge_rounds: 0,
             next_witness_probe: now,
             votes: BTreeMap::new(),
         }
+    }
+
+    /// Records the arrival of a frame of any kind.
+    pub(super) fn on_frame(&mut self, now: Instant) {
+        self.last_frame = now;
+        self.next_challenge = now + SILENCE;
+        self.challenge_rounds = 0;
+    }
+
+    /// Records a reply to a frame of this node.
+    pub(super) const fn on_reply(&mut self, now: Instant) {
+        self.last_reply = now;
+    }
+
+    pub(super) const fn last_reply(&self) -> Instant {
+        self.last_reply
+    }
+
+    /// Returns the time at which to check for silence.
+    pub(super) const fn deadline(&self) -> Instant {
+        self.next_challenge
+    }
+
+    /// Returns whether no frame was received although all peers were challenged. A silence that the
+    /// first challenge ends does not count: it is frequent if this node is the only owner, and the
+    /// hellos of the others are further apart.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.challenge_rounds > 1
+    }
+
+    /// Returns the evidence that this node receives frames. An isolated node acts as if it were
+    /// alone after [`ALONE_AFTER`]. Before that, a silence of all hosts proves nothing, because
+    /// this node may be unable to receive.
+    pub(super) fn reception(&self, is_isolated: bool, now: Instant) -> Reception {
+        let may_be_alone = is_isolated && now >= self.last_frame + ALONE_AFTER;
+        Reception { last_frame: self.last_frame, may_be_alone }
+    }
+
+    /// Returns the next step in a silence, which is due. This node becomes isolated if
+    /// [`CHALLENGE_ROUNDS_MAX`] challenges of all peers bring no frame.
+    pub(super) fn next_step(&mut self, is_isolated: bool, now: Instant) -> SilenceStep {
+        let alone_at = self.last_frame + ALONE_AFTER;
+        let is_last = self.challenge_rounds == CHALLENGE_ROUNDS_MAX;
+        if is_isolated {
+            self.next_challenge = now + ISOLATED_PROBE_INTERVAL;
+            if now >= alone_at && is_last {
+                self.challenge_rounds += 1;
+                return SilenceStep::ActAlone;
+            }
+            return SilenceStep::Wait;
+        }
+        if is_last {
+            self.next_challenge = alone_at.max(now + CHALLENGE_INTERVAL);
+            return SilenceStep::Isolate;
+        }
+        self.next_challenge = now + CHALLENGE_INTERVAL;
+        self.challenge_rounds += 1;
+        if self.is_silent() { SilenceStep::SuspectPeers } else { SilenceStep::ChallengePeers }
+    }
+
+    /// Returns whether this node may search for witnesses now, and records the search in that case.
+    pub(super) fn probes_witnesses(&mut self, now: Instant) -> bool {
+        let is_due = now >= self.next_witness_probe;
+        if is_due {
+            self.next_witness_probe = now + WITNESS_PROBE_INTERVAL;
+        }
+        is_due
+    }
+
+    /// Records that the clock of a peer shows a stall of this node. Returns whether the evidence is
+    /// enough with this number of live peers. If there are two or more, two must show the stall,
+    /// because the clock of one peer may leap.
+    pub(super) fn vote(&mut self, node: &str, live: usize, now: Instant) -> bool {
+        self.votes.retain(|_, at| now.since(*at) < VOTE_LIFETIME);
+        self.votes.insert(node.into(), now);
+        self.votes.len() >= VOTES_ENOUGH.min(live)
+    }
+
+    /// Returns whether the clock of a peer has shown a stall of this node.
+    pub(super) fn has_vote(&self, node: &str) -> bool {
+        self.votes.contains_key(node)
+    }
+
+    /// Drops the evidence of a stall, because a new comparison of the clocks begins after a fence.
+    pub(super) fn forget_votes(&mut self) {
+        self.votes.clear();
     }
 }
 
@@ -119,133 +222,4 @@ impl MinimumOffset {
 
 fn clock_offset(clock: u64, now: Instant) -> i128 {
     i128::from(now.as_nanos()) - i128::from(clock)
-}
-
-impl Membership {
-    /// Records the arrival of a frame of any kind, which ends isolation. The frame itself is
-    /// handled afterwards, so that a request for an address of this node gets a reply.
-    pub(in crate::claim) fn frame_received(&mut self, now: Instant) {
-        self.self_check.last_frame = now;
-        self.self_check.next_challenge = now + SILENCE;
-        self.self_check.challenge_rounds = 0;
-        if self.own.flags.isolated {
-            self.set_flags(Flags { isolated: false, ..self.own.flags }, now);
-            // Peers that were alive all the time keep the addresses that they took over from this
-            // node.
-            self.start_preempt_delay(now);
-        }
-    }
-
-    /// Returns whether any received frame is needed as evidence that this node receives: a peer is
-    /// suspected, or no frame was received although all peers were challenged, or this node is
-    /// isolated. A silence that the first challenge ends is no reason: it is frequent if this node
-    /// is the only owner, and the hellos of the others are further apart.
-    #[must_use]
-    pub fn needs_evidence(&self) -> bool {
-        self.own.flags.isolated || self.self_check.challenge_rounds > 1 || self.has_suspicion()
-    }
-
-    /// Returns the time at which to check for silence; `None` if this node does not send, or never
-    /// received a frame of a peer. In the latter case, this node cannot distinguish isolation from
-    /// a segment without peers.
-    pub(super) fn self_check_deadline(&self) -> Option<Instant> {
-        let is_silent = self.own.keys.is_empty() || self.own.standby_until.is_some();
-        let listens = !is_silent && (self.own.flags.isolated || !self.peers.is_empty());
-        listens.then_some(self.self_check.next_challenge)
-    }
-
-    /// Challenges all peers if no frame is received. Declares this node isolated if
-    /// [`CHALLENGE_ROUNDS_MAX`] such attempts bring no frame.
-    pub(in crate::claim) fn check_silence(&mut self, now: Instant) {
-        if self.self_check_deadline().is_none_or(|at| now < at) {
-            return;
-        }
-        let alone_at = self.self_check.last_frame + ALONE_AFTER;
-        if self.own.flags.isolated {
-            self.self_check.next_challenge = now + ISOLATED_PROBE_INTERVAL;
-            if now >= alone_at && self.self_check.challenge_rounds == CHALLENGE_ROUNDS_MAX {
-                self.self_check.challenge_rounds += 1;
-                self.effects.push_back(MemberEffect::OwnStateChanged);
-                self.declare_all_failed(now);
-            }
-        } else if self.self_check.challenge_rounds == CHALLENGE_ROUNDS_MAX {
-            self.counts.isolations += 1;
-            self.self_check.next_challenge = alone_at.max(now + CHALLENGE_INTERVAL);
-            self.set_flags(Flags { isolated: true, ..self.own.flags }, now);
-        } else {
-            self.self_check.next_challenge = now + CHALLENGE_INTERVAL;
-            self.self_check.challenge_rounds += 1;
-            if self.self_check.challenge_rounds == 1 {
-                let live = self.peers.values().filter(|peer| !peer.failed);
-                let members: Vec<_> = live.map(|peer| peer.mac).collect();
-                self.challenge(&members, now);
-            } else {
-                // A suspicion also requests replies by ARP and by the second path.
-                self.suspect_all(now);
-            }
-        }
-        self.output(Output::ProbeNeighbors);
-    }
-
-    fn challenge(&mut self, members: &[Mac], now: Instant) {
-        for mac in members {
-            let nonce = self.random.nonce();
-            self.send(Some(*mac), Body::Challenge { nonce }, now);
-        }
-    }
-
-    /// Returns whether no frame at all was received since `then`.
-    pub(super) fn received_nothing_since(&self, then: Instant) -> bool {
-        self.self_check.last_frame < then
-    }
-
-    /// Returns whether this node acts as if it were alone, because it has received nothing for
-    /// [`ALONE_AFTER`]. Before that, a silence of all hosts proves nothing, because this node may
-    /// be unable to receive.
-    pub(in crate::claim) fn may_be_alone(&self, now: Instant) -> bool {
-        self.own.flags.isolated && now >= self.self_check.last_frame + ALONE_AFTER
-    }
-
-    /// Challenges peers that should be alive, and requests replies from other hosts. Any reply
-    /// proves that this node receives frames.
-    pub(super) fn probe_witnesses(&mut self, now: Instant) {
-        if now < self.self_check.next_witness_probe {
-            return;
-        }
-        self.self_check.next_witness_probe = now + WITNESS_PROBE_INTERVAL;
-        let live = self.peers.values().filter(|peer| !peer.failed && peer.suspicion.is_none());
-        let witnesses: Vec<_> = live.take(WITNESSES).map(|peer| peer.mac).collect();
-        self.challenge(&witnesses, now);
-        self.output(Output::ProbeNeighbors);
-    }
-
-    /// Compares this node's clock with a peer's clock. If the peer's clock went on while this
-    /// node's clock stood still, this node has stalled without any trace in its own clock.
-    ///
-    /// If this node has two live peers or more, two must show the stall, because the clock of one
-    /// peer may leap.
-    pub(super) fn compare_clocks(&mut self, node: &str, clock: u64, now: Instant) {
-        let most = self.own.hello_interval.current * self.config.hello_misses;
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if !peer.min_clock_offset.has_fallen(clock, most, now) || self.owns_nothing() {
-            return;
-        }
-        self.self_check.votes.retain(|_, at| now.since(*at) < VOTE_LIFETIME);
-        self.self_check.votes.insert(node.into(), now);
-        let live = || self.peers.iter().filter(|(_, peer)| !peer.failed && !peer.unheard);
-        if self.self_check.votes.len() >= VOTES_ENOUGH.min(live().count()) {
-            self.fence(now);
-            return;
-        }
-        let others: Vec<_> = live()
-            .filter(|(name, _)| !self.self_check.votes.contains_key(&***name))
-            .map(|(_, peer)| peer.mac)
-            .collect();
-        self.challenge(&others, now);
-    }
-
-    /// Drops the evidence of a stall, because a new comparison of the clocks begins after a fence.
-    pub(super) fn forget_votes(&mut self) {
-        self.self_check.votes.clear();
-    }
 }

@@ -40,8 +40,8 @@ impl Segment {
         let start = Instant::from_millis(1_000);
         let now = start + LISTEN_PHASE;
         let mut membership = Membership::new(config, start);
-        membership.set_keys(vec![1], start);
-        membership.expire(now);
+        membership.own_mut().set_keys(vec![1], start);
+        membership.own_mut().expire(now);
         membership.send_hello(now);
         let mut segment = Self { membership, now };
         segment.effects();
@@ -77,7 +77,7 @@ impl Segment {
     /// frame at each deadline, so this node is not isolated.
     fn wait(&mut self, time: Duration) -> Vec<MemberEffect> {
         let (end, mut effects) = (self.now + time, Vec::new());
-        while let Some(at) = self.membership.peers_due.filter(|at| *at <= end) {
+        while let Some(at) = self.membership.peers.deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
             self.membership.frame_received(self.now);
             self.membership.check_peers(self.now);
@@ -198,7 +198,7 @@ fn the_evidence_decides_how_a_suspicion_ends() {
             passed += 1;
         }
         assert_eq!((end, passed), (Some(expected), time), "{case}");
-        let is_live = segment.membership.live(PEER).is_some();
+        let is_live = segment.membership.peers().get_live(PEER).is_some();
         assert_eq!(is_live, expected == Ending::Unheard, "{case}");
     }
 }
@@ -213,7 +213,10 @@ fn a_frame_ends_a_suspicion_and_returns_a_failed_peer() {
         let admission = segment.membership.admit(PEER_MAC, &frame, segment.now);
         assert_eq!(admission, Admission::Newest { has_returned });
         assert_eq!(segment.membership.counts().refuted, u64::from(!has_returned));
-        assert!(segment.membership.live(PEER).is_some() && !segment.membership.has_suspicion());
+        assert!(
+            segment.membership.peers().get_live(PEER).is_some()
+                && !segment.membership.peers().has_suspicion()
+        );
     }
 }
 
@@ -226,14 +229,17 @@ fn a_node_that_receives_nothing_declares_no_peer_failed_before_it_may_be_alone()
         let end = Instant::from_millis(1_000) + LISTEN_PHASE + ms(time);
         while let Some(at) = segment.membership.deadline().filter(|at| *at <= end) {
             segment.now = segment.now.max(at);
-            segment.membership.expire(segment.now);
+            segment.membership.own_mut().expire(segment.now);
             segment.membership.check_silence(segment.now);
             segment.membership.check_peers(segment.now);
-            if segment.membership.is_hello_due(segment.now) {
+            if segment.membership.own_mut().is_hello_due(segment.now) {
                 segment.membership.send_hello(segment.now);
             }
         }
-        let now = (segment.membership.is_isolated(), segment.membership.live(PEER).is_some());
+        let now = (
+            segment.membership.own().is_isolated(),
+            segment.membership.peers().get_live(PEER).is_some(),
+        );
         assert_eq!(now, (is_isolated, is_live), "after {time} ms");
     }
 }
@@ -264,7 +270,10 @@ fn a_stalled_owner_fences_itself_if_a_peer_may_have_taken_over() {
     ];
     for (case, stall, count, has_peer, expected) in cases {
         let mut segment = if has_peer { Segment::new() } else { Segment::without_peers() };
-        segment.membership.set_claim_set(ClaimSetSummary { count, ..ClaimSetSummary::default() });
+        segment
+            .membership
+            .own_mut()
+            .set_claim_set(ClaimSetSummary { count, ..ClaimSetSummary::default() });
         segment.membership.adjust_interval();
         segment.membership.send_hello(segment.now);
         segment.effects();
@@ -317,26 +326,26 @@ fn frames_queued_during_a_pause_do_not_hide_the_pause() {
 /// State that only tests read or change.
 impl Membership {
     pub(in crate::claim) fn macs_of(&self, node: &str) -> VecDeque<Mac> {
-        self.peers[node].macs.clone()
+        self.peers.get(node).expect("a peer").macs().clone()
     }
 
     pub(in crate::claim) const fn hello_interval(&self) -> Duration {
-        self.own.hello_interval.current
+        self.own.hellos().interval()
     }
 
     pub(in crate::claim) const fn last_hello(&self) -> Instant {
-        self.own.last_hello
+        self.own.hellos().last()
     }
 
     pub(in crate::claim) const fn epoch(&self) -> u64 {
-        self.config.epoch
+        self.own.config().epoch
     }
 
     pub(in crate::claim) const fn end_preempt_delay(&mut self) {
-        self.own.flags.in_preempt_delay = false;
+        self.own.end_preempt_delay();
     }
 
     pub(in crate::claim) fn set_leaving(&mut self, node: &str) {
-        self.peers.get_mut(node).expect("a peer").flags.leaving = true;
+        self.peers.get_mut(node).expect("a peer").set_leaving();
     }
 }

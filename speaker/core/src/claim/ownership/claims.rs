@@ -145,7 +145,7 @@ impl Ownership {
     ///
     /// A conflict with an isolated peer is settled when a claim or a list of the peer arrives.
     pub(in crate::claim) fn check_conflicts(&mut self, node: &str, view: View<'_>) {
-        let Some((name, flags)) = view.members.live(node) else { return };
+        let Some((name, flags)) = view.members.peers().get_live(node) else { return };
         let copy = view.sets.copy(node).filter(|copy| copy.is_complete());
         if copy.is_some_and(|copy| !copy.shared().is_empty()) && !flags.isolated {
             self.conflict_checks.entry(Arc::clone(name)).or_insert(Bound::Unbounded);

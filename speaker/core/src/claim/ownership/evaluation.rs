@@ -132,7 +132,7 @@ impl Ownership {
     pub(in crate::claim) fn evaluate_dirty(&mut self, view: View<'_>) -> bool {
         self.mark_due(view);
         let mut units = std::mem::take(&mut self.units);
-        let by_comparisons = COMPARISONS_PER_TURN_MAX / view.members.count().max(1);
+        let by_comparisons = COMPARISONS_PER_TURN_MAX / view.members.peers().count().max(1);
         for _ in 0..EVALUATIONS_PER_TURN_MAX.min(by_comparisons.max(1)) {
             let Some(address) = self.dirty.next() else { break };
             if let Some(state) = units.get_mut(&address) {

@@ -107,7 +107,8 @@ impl Ownership {
         // An isolated peer cannot detect that this node owns the address, too. This node therefore
         // repeats its own announcement after each one of that peer. Otherwise the caches of clients
         // would keep the MAC of a node that receives nothing.
-        let is_of_isolated = || view.members.live_with_mac(mac).any(|(_, flags)| flags.isolated);
+        let is_of_isolated =
+            || view.members.peers().live_with_mac(mac).any(|(_, flags)| flags.isolated);
         if announced && is_owned && is_of_isolated() {
             self.output(Output::Defend(address));
             return;

@@ -151,7 +151,7 @@ impl Ownership {
         if let Some((owner, _)) = owner {
             let own = Rank::stated(
                 &self.config.node,
-                view.members.flags(),
+                view.members.own().flags(),
                 state.claim_rank(&self.config.node),
             );
             let (from, cause) = (Some(owner.node.into()), MoveCause::between(&owner, &own));
@@ -215,15 +215,16 @@ impl Ownership {
     /// Decides on a unit that this node does not own.
     fn next_step<'a>(&self, state: &UnitState, view: View<'a>) -> Step<'a> {
         let (unit, node) = (&state.unit, &*self.config.node);
-        if !view.members.claims() || unit.own_candidate(node).is_none() {
+        if !view.members.own().claims() || unit.own_candidate(node).is_none() {
             return Step::None;
         }
         let best = view.owners(unit.address).min();
         let Some((owner, delay_end)) = best else {
-            let is_deaf = view.members.flags().isolated && !view.members.may_be_alone(view.now);
+            let is_deaf =
+                view.members.own().flags().isolated && !view.members.may_be_alone(view.now);
             return if is_deaf { Step::None } else { Step::Take(None) };
         };
-        let own = Rank::stated(node, view.members.flags(), state.claim_rank(node));
+        let own = Rank::stated(node, view.members.own().flags(), state.claim_rank(node));
         if own.may_take_from(&owner, view.now < delay_end) {
             return Step::Take(Some((owner, delay_end)));
         }
@@ -247,10 +248,11 @@ impl Ownership {
     /// them.
     fn position(&self, unit: &Unit, owner: Option<PeerRank<'_>>, view: View<'_>) -> usize {
         let own_candidate = unit.own_candidate(&self.config.node);
-        let Some(candidate) = own_candidate.filter(|_| !view.members.flags().isolated) else {
+        let Some(candidate) = own_candidate.filter(|_| !view.members.own().flags().isolated) else {
             return 0;
         };
-        let own = Rank::of_candidate(candidate, unit.order(&candidate.node), view.members.flags());
+        let own =
+            Rank::of_candidate(candidate, unit.order(&candidate.node), view.members.own().flags());
         let takes_from = |other: Rank<'_>, (owner, _): PeerRank<'_>| {
             other.node != owner.node && other.may_take_from(&owner, false)
         };
@@ -263,6 +265,6 @@ impl Ownership {
                 other < own && owner.is_none_or(|owner| takes_from(other, owner))
             })
         };
-        view.members.peers().filter(is_better).count()
+        view.members.peers().iter().filter(is_better).count()
     }
 }

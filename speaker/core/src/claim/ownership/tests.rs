@@ -40,11 +40,11 @@ impl Node {
         };
         let start = Instant::from_millis(1_000);
         let (now, mut members) = (start + ms(3_000), Membership::new(config.clone(), start));
-        members.set_keys(vec![1], start);
-        members.expire(start + LISTEN_PHASE);
-        members.expire(now);
+        members.own_mut().set_keys(vec![1], start);
+        members.own_mut().expire(start + LISTEN_PHASE);
+        members.own_mut().expire(now);
         admit(&mut members, PEER, PEER_MAC, peer, now);
-        members.expire(now + ms(2_000));
+        members.own_mut().expire(now + ms(2_000));
         let mut sets = ClaimSets::new(1, start);
         sets.add_peer(PEER.into(), 7);
         let now = now + ms(2_000);
@@ -314,7 +314,7 @@ fn the_address_of_a_failed_peer_is_unowned_and_a_move_of_it_a_failover() {
     let last_frame = node.now;
     node.now = node.now + ms(190);
     node.members.frame_received(node.now);
-    while node.members.live(PEER).is_some() {
+    while node.members.peers().get_live(PEER).is_some() {
         node.now = node.now + ms(5);
         node.members.frame_received(node.now);
         node.members.check_peers(node.now);

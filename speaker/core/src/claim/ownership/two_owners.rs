@@ -47,7 +47,7 @@ impl Ownership {
     ) {
         let address = state.unit.address;
         let Some(owned) = view.owned().get(&address).copied() else { return };
-        let own = Rank::stated(&self.config.node, view.members.flags(), owned.rank);
+        let own = Rank::stated(&self.config.node, view.members.own().flags(), owned.rank);
         let better = view.owners(address).find(|(rank, _)| *rank.node == *peer && *rank < own);
         if let Some(cause) = better.map(|(rank, _)| MoveCause::between(&own, &rank)) {
             // A frame may name an address twice.

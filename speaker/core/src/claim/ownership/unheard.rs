@@ -20,7 +20,7 @@ impl Ownership {
         let is_claimed =
             |copy: &SetCopy| !copy.is_complete() || copy.claims().contains_key(&address);
         let is_explained = |name: &str| view.sets.copy(name).is_some_and(is_claimed);
-        let mut announcers = view.members.live_with_mac(mac);
+        let mut announcers = view.members.peers().live_with_mac(mac);
         if let Some((name, _)) = announcers.find(|(name, _)| !is_explained(name)) {
             self.effects.push_back(OwnershipEffect::Suspect(Arc::clone(name)));
         }
@@ -33,7 +33,7 @@ impl Ownership {
     /// both have claimed the address since, the order decides.
     pub(in crate::claim) fn yields_to(&self, node: &str, address: IpAddr, view: View<'_>) -> bool {
         let (Some(last_seen), Some(state)) =
-            (view.members.last_seen(node), self.units.get(&address))
+            (view.members.peers().last_seen(node), self.units.get(&address))
         else {
             return false;
         };
@@ -95,7 +95,7 @@ impl Ownership {
     /// this node has heard no peer since its start, or a candidate does not respond to challenges.
     pub(super) fn may_miss_owner(&self, unit: &Unit, view: View<'_>) -> bool {
         let mut silent = view.members.silent_newcomers(view.now);
-        (view.members.count() == 0 && unit.candidates.len() > 1)
+        (view.members.peers().count() == 0 && unit.candidates.len() > 1)
             || silent.any(|name| unit.candidate(name).is_some())
     }
 }

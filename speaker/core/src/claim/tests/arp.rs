@@ -54,7 +54,7 @@ impl Segment {
         }
         let Some(target) = target else { return };
         let now = self.nodes[target].clock(self.now);
-        if self.nodes[target].machine.members().awaits_request_from(own, now) {
+        if self.nodes[target].machine.members().peers().awaits_request_from(own, now) {
             self.nodes[target].machine.handle(Input::RequestAnswered(own), now);
             self.handle_outputs(target);
         }

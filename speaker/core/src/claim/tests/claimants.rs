@@ -132,7 +132,7 @@ impl Run {
         for address in addresses(u8::MAX) {
             let indexed = self.machine.sets.claimants(address).map(|(name, _)| &**name);
             let claims = |name: &&Arc<str>| known_claims(&self.machine, name).contains(&address);
-            let peers = self.machine.members().peers().map(|(name, _)| name).filter(claims);
+            let peers = self.machine.members().peers().iter().map(|(name, _)| name).filter(claims);
             assert!(indexed.eq(peers.map(|name| &**name)), "{address}");
         }
     }

@@ -38,7 +38,7 @@ fn failure_detection_time(losses: Duration) -> Duration {
             machine.handle(Input::FramesDropped, now);
         }
         machine.tick(now);
-        if machine.members().live("node2").is_none() {
+        if machine.members().peers().get_live("node2").is_none() {
             return since;
         }
     }
@@ -254,7 +254,7 @@ fn the_peer_table_has_a_limit() {
         TestPeer::admitted(&format!("peer{n}"), 9, &mut machine, Instant::from_millis(2000));
     }
     assert_eq!(
-        (machine.members().live_peers().count(), machine.counts().over_limit),
+        (machine.members().peers().live().count(), machine.counts().over_limit),
         (PEERS_MAX, 1)
     );
 }
@@ -320,7 +320,7 @@ fn three_fences_within_ten_minutes_make_a_node_flapping() {
         }
         assert_eq!(segment.node(name).machine.counts().fences, fence);
         assert_eq!(
-            segment.node(name).machine.members().flags().flapping,
+            segment.node(name).machine.members().own().flags().flapping,
             fence >= 3,
             "{fence} fences"
         );
@@ -329,9 +329,9 @@ fn three_fences_within_ten_minutes_make_a_node_flapping() {
     // `second`.
     let end = second + Duration::from_secs(600 - 59);
     segment.run(end.since(segment.now) - Duration::from_secs(1));
-    assert!(segment.node(name).machine.members().flags().flapping);
+    assert!(segment.node(name).machine.members().own().flags().flapping);
     segment.run(Duration::from_secs(2));
-    assert!(!segment.node(name).machine.members().flags().flapping);
+    assert!(!segment.node(name).machine.members().own().flags().flapping);
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn a_peer_wrongly_declared_failed_keeps_its_addresses() {
             machine.handle(frame_from(node, epoch, clock, hello()), now);
         }
     }
-    assert!(machine.members().live("node2").is_none());
+    assert!(machine.members().peers().get_live("node2").is_none());
     // Node2 sends a hello.
     machine.handle(node2.send(hello()), now);
     machine.tick(now + ms(149));

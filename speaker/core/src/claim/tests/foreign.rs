@@ -86,13 +86,13 @@ fn the_mac_of_a_renamed_node_belongs_to_the_live_peer() {
         conflicts_of(&mut segment, owner),
         conflict_with(ConflictKind::PeerKernel("other1".into()), mac)
     );
-    assert!(segment.node(owner).machine.members().mac_of(old_name).is_some());
+    assert!(segment.node(owner).machine.members().peers().mac_of(old_name).is_some());
     segment.run(Duration::from_secs(3_600));
     assert!(
-        segment.node(owner).machine.members().mac_of(old_name).is_none(),
+        segment.node(owner).machine.members().peers().mac_of(old_name).is_none(),
         "the failed peer is removed after an hour"
     );
-    assert!(segment.node(owner).machine.members().mac_of("other1").is_some());
+    assert!(segment.node(owner).machine.members().peers().mac_of("other1").is_some());
 }
 
 #[test]

@@ -56,13 +56,13 @@ fn a_node_with_only_the_old_key_is_admitted() {
     segment.start(last);
     segment.run(Duration::from_secs(3));
     assert_eq!(
-        segment.node(last).machine.members().live_peers().count(),
+        segment.node(last).machine.members().peers().live().count(),
         2,
         "{last} receives frames with the old key"
     );
     for name in NODES.iter().filter(|name| **name != last) {
         assert_eq!(
-            segment.node(name).machine.members().live_peers().count(),
+            segment.node(name).machine.members().peers().live().count(),
             2,
             "{name} receives frames of {last}"
         );

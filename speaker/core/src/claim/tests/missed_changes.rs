@@ -157,7 +157,7 @@ fn an_owner_announces_after_a_claim_it_missed_in_a_partition() {
     assert_eq!(segment.node(order[2]).machine.counts().fences, 1);
     assert_eq!(segment.owners(VIP), [order[0]]);
     assert!(
-        segment.node(order[0]).machine.members().live(order[2]).is_some(),
+        segment.node(order[0]).machine.members().peers().get_live(order[2]).is_some(),
         "the partition was too short for failure detection"
     );
     let before = segment.node(order[0]).announce_series;
@@ -215,9 +215,9 @@ fn the_return_of_an_idle_peer_causes_no_announcement() {
             owner.machine.tick(owner.now);
         }
         while owner.machine.poll().is_some() {}
-        assert!(owner.machine.members().live("node2").is_none(), "round {round}");
+        assert!(owner.machine.members().peers().get_live("node2").is_none(), "round {round}");
         owner.receive(hello());
-        assert!(owner.machine.members().live("node2").is_some());
+        assert!(owner.machine.members().peers().get_live("node2").is_some());
         assert_eq!(owner.count_announcements(), 0, "round {round}");
     }
 }

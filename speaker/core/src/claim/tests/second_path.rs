@@ -12,7 +12,7 @@ fn segment_with_second_path() -> (Segment, Vec<&'static str>) {
 }
 
 fn unheard(segment: &mut Segment, name: &str) -> Vec<String> {
-    segment.node(name).machine.members().unheard_peers().map(Into::into).collect()
+    segment.node(name).machine.members().peers().unheard().map(Into::into).collect()
 }
 
 fn no_gap_or_overlap(segment: &Segment) {

@@ -14,7 +14,7 @@ fn an_isolated_owner_is_replaced_and_takes_nothing_back() {
     assert!(segment.longest_gap(VIP) <= ms(470), "no owner for {:?}", segment.longest_gap(VIP));
     assert_eq!(segment.node(order[0]).machine.counts().isolations, 1);
     assert_eq!(
-        segment.node(order[0]).machine.members().live_peers().next(),
+        segment.node(order[0]).machine.members().peers().live().next(),
         None,
         "an isolated node declares all peers failed"
     );
@@ -34,7 +34,7 @@ fn an_isolated_owner_is_replaced_and_takes_nothing_back() {
         segment.node(name).receives_nothing = false;
         segment.run(Duration::from_secs(2));
         assert!(
-            !segment.node(name).machine.members().flags().isolated,
+            !segment.node(name).machine.members().own().flags().isolated,
             "the first frame ends the isolation"
         );
         assert_eq!(segment.owners(VIP), [order[1]]);
@@ -52,11 +52,14 @@ fn isolation_is_detected_even_if_all_peers_have_failed() {
     let order = ranked(&NODES, VIP);
     order[1..].iter().for_each(|name| segment.node(name).up = false);
     segment.run(Duration::from_secs(20));
-    assert!(!segment.node(order[0]).machine.members().is_isolated(), "probed hosts have replied");
+    assert!(
+        !segment.node(order[0]).machine.members().own().is_isolated(),
+        "probed hosts have replied"
+    );
     segment.node(order[0]).receives_nothing = true;
     segment.run(ms(1_300));
     assert!(
-        segment.node(order[0]).machine.members().is_isolated(),
+        segment.node(order[0]).machine.members().own().is_isolated(),
         "the isolated flag informs returning peers"
     );
     assert!(segment.node(order[0]).announced.contains(&VIP));
@@ -226,7 +229,7 @@ fn a_node_that_never_had_peers_is_never_isolated() {
     segment.node(NODES[0]).receives_nothing = true;
     segment.run(Duration::from_secs(40));
     let node = segment.node(NODES[0]);
-    assert!(node.announced.contains(&VIP) && !node.machine.members().is_isolated());
+    assert!(node.announced.contains(&VIP) && !node.machine.members().own().is_isolated());
 }
 
 /// Pauses the owner as a hypervisor does, so that its clock stands still, too. Returns the segment

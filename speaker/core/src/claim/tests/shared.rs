@@ -9,7 +9,7 @@ fn one_of_two_interfaces_of_a_node_on_a_segment_is_active() {
     let owner = ranked(&NODES, VIP)[0];
     // The thread of the owner's other interface reports that its interface becomes active.
     segment.input(owner, Input::SiblingInterface { is_active: true });
-    assert!(segment.node(owner).machine.members().is_standby());
+    assert!(segment.node(owner).machine.members().own().is_standby());
     segment.run(ms(2));
     assert_ne!(segment.owners(VIP), [owner], "the standby interface has handed over");
     let sent = segment.multicast_frames_sent(owner);
@@ -21,12 +21,15 @@ fn one_of_two_interfaces_of_a_node_on_a_segment_is_active() {
     // The interfaces are on different segments again.
     segment.run(ms(3_400));
     assert_eq!(
-        (segment.node(owner).machine.members().is_standby(), segment.multicast_frames_sent(owner)),
+        (
+            segment.node(owner).machine.members().own().is_standby(),
+            segment.multicast_frames_sent(owner)
+        ),
         (true, sent)
     );
     segment.run(ms(200));
     assert!(
-        !segment.node(owner).machine.members().is_standby()
+        !segment.node(owner).machine.members().own().is_standby()
             && segment.multicast_frames_sent(owner) > sent
     );
     segment.run(Duration::from_secs(40));
@@ -42,7 +45,7 @@ fn a_standby_interface_that_becomes_active_sends_at_once() {
     let sent = segment.multicast_frames_sent(owner);
     segment.input(owner, Input::SiblingInterface { is_active: false });
     assert!(
-        !segment.node(owner).machine.members().is_standby()
+        !segment.node(owner).machine.members().own().is_standby()
             && segment.multicast_frames_sent(owner) > sent
     );
 }
