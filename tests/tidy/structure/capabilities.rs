@@ -114,6 +114,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     (
         "claim: foreign hosts and probes",
         &[
+            "speaker/core/src/claim/ownership/conflicts",
             "speaker/core/src/claim/ownership/foreign",
             "speaker/core/src/claim/ownership/probes",
             "speaker/core/src/claim/tests/foreign",

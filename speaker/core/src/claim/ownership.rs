@@ -8,53 +8,62 @@
 //! the one with the worse stated rank releases the unit when it receives the other one's claim, and
 //! not before.
 //!
-//! - [`rule`]: the ownership rule, and preemption.
-//! - [`two_owners`]: conflicts between two owners, and doubts.
-//! - [`evaluation`]: the units, and which of them the ownership rule evaluates again. A call
-//!   evaluates a limited number of units, and the next tick continues.
-//! - [`mod@unit`]: state of one election unit.
-//! - [`claims`]: effects of the peers' claims and releases.
+//! Each part has its own state, which the others read by methods:
+//!
+//! - [`rule`]: the ownership rule, preemption, and the decisions that follow.
+//! - [`units`]: the units, and which of them the ownership rule evaluates again. A call evaluates a
+//!   limited number of units, and the next tick continues.
+//! - [`mod@unit`]: state of one election unit, with [`moves`] (its recent moves) and [`probes`]
+//!   (ARP probes for its address).
 //! - [`announcements`]: repeated announcements of all owned addresses.
-//! - [`foreign`]: conflicts with foreign hosts, and with peers whose kernel replies for an address.
-//! - [`probes`]: ARP probes.
+//! - [`conflicts`]: conflicts about addresses of the units, and their defenses.
+//!
+//! [`Ownership`] passes each input to its parts:
+//!
+//! - [`claims`]: the peers' claims and releases.
+//! - [`foreign`]: frames of foreign hosts, and of peers whose kernel replies for an address.
 //! - [`unheard`]: addresses of nodes whose claims do not arrive.
-//! - [`moves`]: recent moves of a unit, and the preempt delay that follows from them.
 
 mod announcements;
 mod claims;
-mod evaluation;
+mod conflicts;
 mod foreign;
 mod moves;
 mod probes;
 mod rule;
-mod two_owners;
 mod unheard;
 mod unit;
+mod units;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ferrolb_core::election::Rank;
+use ferrolb_core::election::{Rank, Unit};
 use ferrolb_core::random::Random;
 use ferrolb_core::shared_map::SharedMap;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::ClaimRank;
 
-use super::claim_sets::{ClaimSets, Owned};
+use super::claim_sets::{ClaimSets, Owned, SetCopy};
 use super::membership::Membership;
 use super::{ClaimConfig, ClaimCounters, Move, Output};
 use announcements::Announcements;
-use evaluation::DirtyUnits;
-use foreign::ConflictState;
-use moves::MOVES_WINDOW;
-use unit::UnitState;
+use conflicts::AddressConflicts;
+use probes::ProbeStep;
+use rule::Rule;
+use units::UnitTable;
 
+pub use conflicts::{AddressConflict, ConflictKind};
 #[cfg(test)]
-pub(super) use evaluation::{COMPARISONS_PER_TURN_MAX, EVALUATIONS_PER_TURN_MAX};
-pub use foreign::{AddressConflict, ConflictKind};
+pub(super) use units::{COMPARISONS_PER_TURN_MAX, EVALUATIONS_PER_TURN_MAX};
+
+/// Maximum number of addresses that one call of the machine announces again, and maximum number of
+/// conflicts that it settles. The driver handles frames before the next call.
+const ADDRESSES_PER_TURN_MAX: usize = 512;
 
 /// Facts from which the ownership decides: the peers and their claim sets at one time.
 #[derive(Clone, Copy)]
@@ -81,6 +90,14 @@ impl<'a> View<'a> {
             let claim = copy.claims().get(&address)?;
             Some((Rank::stated(name, flags, claim.rank), claim.delay_end))
         })
+    }
+
+    /// Returns whether a candidate may own a unit although this node has never received its claims:
+    /// this node has heard no peer since its start, or a candidate does not respond to challenges.
+    fn may_miss_owner(self, unit: &Unit) -> bool {
+        let mut silent = self.members.silent_newcomers(self.now);
+        (self.members.peers().count() == 0 && unit.candidates.len() > 1)
+            || silent.any(|name| unit.candidate(name).is_some())
     }
 }
 
@@ -113,33 +130,16 @@ pub(super) struct Decisions {
     pub(super) doubts: BTreeMap<String, Vec<IpAddr>>,
 }
 
-/// State of all election units of one network segment.
+/// Ownership of the addresses of one network segment.
 #[derive(Debug)]
 pub(super) struct Ownership {
-    config: ClaimConfig,
-    /// State of each election unit, by its address.
-    units: BTreeMap<IpAddr, UnitState>,
-    /// Units whose ownership may have to change.
-    dirty: DirtyUnits,
-    /// Decisions that follow from one input; a few frames carry all of them.
-    decided: Decisions,
-    /// Unowned addresses whose owner has failed, each with the name of the owner, and the time of
-    /// its latest frame.
-    unowned: BTreeMap<IpAddr, (Arc<str>, Instant)>,
+    units: UnitTable,
+    rule: Rule,
     announcements: Announcements,
-    /// Conflicts with foreign hosts or kernels of peers about addresses of this node's units.
-    address_conflicts: BTreeMap<IpAddr, ConflictState>,
-    /// Time at which the next postponed address defense is due.
-    defense_due: Option<Instant>,
-    /// Earliest time of the first ARP probe for a further unit.
-    next_probe: Instant,
+    conflicts: AddressConflicts,
     /// Peers whose claims may include addresses that this node owns, each with the last address
     /// that was checked.
     conflict_checks: BTreeMap<Arc<str>, Bound<IpAddr>>,
-    /// Times at which units must be evaluated again, each with its address.
-    timers: BTreeSet<(Instant, IpAddr)>,
-    /// Time at which all units are evaluated again, although nothing may have changed.
-    next_sweep: Instant,
     effects: VecDeque<OwnershipEffect>,
     counts: ClaimCounters,
     random: Random,
@@ -149,18 +149,11 @@ impl Ownership {
     pub(super) fn new(config: ClaimConfig, now: Instant) -> Self {
         Self {
             random: Random::new(!config.epoch),
-            config,
-            units: BTreeMap::new(),
-            dirty: DirtyUnits::default(),
-            decided: Decisions::default(),
-            unowned: BTreeMap::new(),
+            units: UnitTable::new(now),
+            rule: Rule::new(config, now),
             announcements: Announcements::default(),
-            address_conflicts: BTreeMap::new(),
-            defense_due: None,
-            next_probe: now,
+            conflicts: AddressConflicts::default(),
             conflict_checks: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            next_sweep: now + MOVES_WINDOW,
             effects: VecDeque::new(),
             counts: ClaimCounters::default(),
         }
@@ -177,13 +170,14 @@ impl Ownership {
 
     /// Returns the decisions that follow from the inputs so far, and forgets them.
     pub(super) fn take_decisions(&mut self) -> Decisions {
-        std::mem::take(&mut self.decided)
+        self.rule.take_decisions()
     }
 
     /// Returns the time of the next deadline.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let unit = self.timers.first().map(|(at, _)| *at);
-        unit.into_iter().chain(self.defense_due).chain(self.announcements.deadline()).min()
+        let parts =
+            [self.units.deadline(), self.conflicts.deadline(), self.announcements.deadline()];
+        parts.into_iter().flatten().min()
     }
 
     pub(super) const fn counts(&self) -> ClaimCounters {
@@ -192,7 +186,79 @@ impl Ownership {
 
     /// Returns whether an address is one of the units.
     pub(super) fn has_unit(&self, address: IpAddr) -> bool {
-        self.units.contains_key(&address)
+        self.units.contain(address)
+    }
+
+    /// Returns the remaining preempt delay of an address of this node.
+    pub(super) fn preempt_delay(&self, address: IpAddr, now: Instant) -> Duration {
+        let state = self.units.get(address);
+        state.map_or(Duration::ZERO, |state| self.rule.preempt_delay(state, now))
+    }
+
+    /// Removes units. Their addresses must be released.
+    pub(super) fn remove_units(&mut self, removed: &[IpAddr]) {
+        for address in removed {
+            self.rule.forget_failed_owner(*address);
+            self.units.remove(*address);
+        }
+    }
+
+    /// Adds new and changed units. Only these units are evaluated again.
+    pub(super) fn update_units(&mut self, changed: Vec<Arc<Unit>>, view: View<'_>) {
+        self.units.update(changed, view);
+    }
+
+    /// Evaluates all units again, because the state of this node has changed.
+    pub(super) const fn mark_all(&mut self) {
+        self.units.mark_all();
+    }
+
+    /// Evaluates the units again that a change of a peer affects. `copy` is the copy of its claim
+    /// set.
+    pub(super) fn mark_affected(&mut self, copy: Option<&SetCopy>) {
+        self.units.mark_affected(copy);
+    }
+
+    /// Handles what is due at this time, except the units' timers.
+    pub(super) fn expire(&mut self, view: View<'_>) {
+        self.units.sweep_if_due(view.now);
+        self.conflicts.expire(|address| self.units.contain(address), view.now);
+        self.defend_later(view);
+    }
+
+    /// Decides again on the units that may have to change. If this is too much for one call, the
+    /// next tick continues.
+    ///
+    /// Returns whether the work is complete.
+    pub(super) fn evaluate_dirty(&mut self, view: View<'_>) -> bool {
+        let Self { units, rule, .. } = self;
+        let is_complete = units.evaluate(view, |state| rule.evaluate(state, view));
+        for (address, step) in self.rule.take_probed() {
+            if step == ProbeStep::Probe {
+                self.output(Output::ArpProbe(address));
+            } else {
+                self.conflicts.end_left(address);
+            }
+        }
+        is_complete
+    }
+
+    /// Schedules an announcement of all owned addresses, because a peer may have announced some of
+    /// them unnoticed. `series` is true for the full series of announcements, false for one
+    /// announcement per address.
+    fn announce_all(&mut self, series: bool, view: View<'_>) {
+        if !view.owned().is_empty() {
+            self.announcements.schedule(series, view.now);
+        }
+    }
+
+    /// Announces all owned addresses again if that is due. If this is too much for one call, the
+    /// next tick continues. Returns whether the work is complete.
+    pub(super) fn announce_if_due(&mut self, view: View<'_>) -> bool {
+        let (addresses, series) = self.announcements.next_turn(view.owned(), view.now);
+        let again = if series { Output::AnnounceSeries } else { Output::Defend };
+        addresses.iter().for_each(|address| self.output(again(*address)));
+        self.announcements.is_complete()
     }
 
     fn output(&mut self, output: Output) {

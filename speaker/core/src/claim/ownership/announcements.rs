@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ferrolb_core::rate::Doubling;
+use ferrolb_core::shared_map::SharedMap;
 use ferrolb_proto::Instant;
 
-use super::claims::ADDRESSES_PER_TURN_MAX;
-use super::{Ownership, View};
-use crate::claim::Output;
+use super::ADDRESSES_PER_TURN_MAX;
+use crate::claim::claim_sets::Owned;
 
 /// Delay before an announcement of all owned addresses. Conflicts are settled first, because a node
 /// that is about to release addresses must not announce them.
@@ -34,43 +34,39 @@ impl Announcements {
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.next.map(|(at, _)| at)
     }
-}
 
-impl Ownership {
-    /// Schedules an announcement of all owned addresses, because a peer may have announced some of
-    /// them unnoticed. `series` is true for the full series of announcements, false for one
-    /// announcement per address.
-    pub(in crate::claim) fn announce_all(&mut self, series: bool, view: View<'_>) {
-        if view.owned().is_empty() {
-            return;
-        }
-        let soonest = view.now + REFRESH_ALL_AFTER;
-        let at =
-            self.announcements.latest.map_or(soonest, |(last, pause)| soonest.max(last + pause));
-        let (at, series) =
-            self.announcements.next.map_or((at, series), |(due, other)| (due, series || other));
-        self.announcements.next = Some((at, series));
+    /// Schedules an announcement of all owned addresses. `series` is true for the full series of
+    /// announcements, false for one announcement per address.
+    pub(super) fn schedule(&mut self, series: bool, now: Instant) {
+        let soonest = now + REFRESH_ALL_AFTER;
+        let at = self.latest.map_or(soonest, |(last, pause)| soonest.max(last + pause));
+        self.next = Some(self.next.map_or((at, series), |(due, other)| (due, series || other)));
     }
 
-    /// Announces all owned addresses again if that is due. If this is too much for one call, the
-    /// next tick continues. Returns whether the work is complete.
-    pub(in crate::claim) fn announce_if_due(&mut self, view: View<'_>) -> bool {
-        if let Some((_, series)) = self.announcements.next.take_if(|(at, _)| view.now >= *at) {
-            let recent =
-                self.announcements.latest.filter(|(last, pause)| view.now < *last + *pause * 2);
+    /// Returns the next owned addresses to announce again, if that is due, and whether the full
+    /// series of announcements is sent.
+    pub(super) fn next_turn(
+        &mut self,
+        owned: &SharedMap<IpAddr, Owned>,
+        now: Instant,
+    ) -> (Vec<IpAddr>, bool) {
+        if let Some((_, series)) = self.next.take_if(|(at, _)| now >= *at) {
+            let recent = self.latest.filter(|(last, pause)| now < *last + *pause * 2);
             let pause = REFRESH_ALL_EVERY.next(recent.map(|(_, pause)| pause));
-            self.announcements.latest = Some((view.now, pause));
-            self.announcements.in_progress = Some((None, series));
+            self.latest = Some((now, pause));
+            self.in_progress = Some((None, series));
         }
-        let Some((after, series)) = self.announcements.in_progress.take() else { return true };
-        let addresses = view.owned().after(after.as_ref()).map(|(address, _)| *address);
+        let Some((after, series)) = self.in_progress.take() else { return (Vec::new(), false) };
+        let addresses = owned.after(after.as_ref()).map(|(address, _)| *address);
         let addresses: Vec<_> = addresses.take(ADDRESSES_PER_TURN_MAX).collect();
-        let again = if series { Output::AnnounceSeries } else { Output::Defend };
-        addresses.iter().for_each(|address| self.output(again(*address)));
         if let (ADDRESSES_PER_TURN_MAX, Some(last)) = (addresses.len(), addresses.last()) {
-            self.announcements.in_progress = Some((Some(*last), series));
-            return false;
+            self.in_progress = Some((Some(*last), series));
         }
-        true
+        (addresses, series)
+    }
+
+    /// Returns whether no announcement is in progress.
+    pub(super) const fn is_complete(&self) -> bool {
+        self.in_progress.is_none()
     }
 }

@@ -1,5 +1,5 @@
 //! Effects of the peers' claims and releases: new owners, conflicts to settle, and announcements
-//! that this node must repeat. Part of the ownership of one interface.
+//! that this node must repeat, and doubts. Part of the ownership of one interface.
 
 use std::net::IpAddr;
 use std::ops::Bound;
@@ -10,7 +10,7 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, Claim};
 
-use super::{Ownership, View};
+use super::{ADDRESSES_PER_TURN_MAX, Ownership, View};
 use crate::claim::Output;
 use crate::claim::claim_sets::SetChanges;
 use crate::claim::membership::EarlierEpoch;
@@ -18,9 +18,6 @@ use crate::claim::membership::EarlierEpoch;
 /// Maximum duration of a handover. If a peer releases an address that this node has owned for
 /// longer, there were two owners.
 const HAND_OVER: Duration = Duration::from_millis(100);
-/// Maximum number of addresses that one call of the machine announces again, and maximum number of
-/// conflicts that it settles. The driver handles frames before the next call.
-pub(super) const ADDRESSES_PER_TURN_MAX: usize = 512;
 impl Ownership {
     /// Handles the changes of a peer's claim set by one frame.
     pub(in crate::claim) fn on_set_changes(
@@ -33,7 +30,7 @@ impl Ownership {
         let SetChanges { claimed, restated, released, unknown, missed, over_limit } = changes;
         self.counts.over_limit += over_limit;
         self.note_moves(&claimed, view.now);
-        self.dirty.addresses.extend(restated);
+        restated.into_iter().for_each(|address| self.units.mark(address));
         // The claims of unknown releases were lost.
         self.on_unclaimed(released.into_iter().chain(unknown), view);
         if missed {
@@ -50,7 +47,7 @@ impl Ownership {
         claims: Vec<IpAddr>,
         view: View<'_>,
     ) {
-        self.dirty.waiting = true;
+        self.units.mark_waiting();
         let Some(before) = before else { return };
         if !before.is_leaving {
             // In its previous epoch, the peer may have been cut off from this node, have announced
@@ -71,7 +68,7 @@ impl Ownership {
         proxy: Option<Mac>,
         view: View<'_>,
     ) {
-        self.dirty.waiting = true;
+        self.units.mark_waiting();
         self.correct_conflicts(node, last_frame);
         let copy = view.sets.copy(node).into_iter();
         let claims: Vec<_> = copy.flat_map(|copy| copy.claims().keys()).copied().collect();
@@ -79,11 +76,8 @@ impl Ownership {
             self.counts.proxied_failures += 1;
             self.note_proxied(node, mac, &claims, view.now);
         }
-        let known = claims.iter().filter(|address| self.units.contains_key(*address));
-        // `append` of sorted addresses takes much less time than single inserts.
-        let owner: Arc<str> = node.into();
-        let entry = |address: &IpAddr| (*address, (Arc::clone(&owner), last_frame));
-        self.unowned.append(&mut known.map(entry).collect());
+        let known = claims.iter().copied().filter(|address| self.units.contain(*address));
+        self.rule.owner_failed(&node.into(), known, last_frame);
         self.on_unclaimed(claims, view);
     }
 
@@ -105,10 +99,10 @@ impl Ownership {
         view: View<'_>,
     ) {
         let addresses: Vec<_> = addresses.into_iter().collect();
-        self.dirty.mark(&addresses);
+        self.units.mark_each(&addresses);
         for address in addresses {
             // The frame of a new owner may still be on its way, so the wait for it begins now.
-            if let Some(state) = self.units.get_mut(&address) {
+            if let Some(state) = self.units.get_mut(address) {
                 state.restart_wait();
             }
             if view
@@ -149,6 +143,58 @@ impl Ownership {
         let copy = view.sets.copy(node).filter(|copy| copy.is_complete());
         if copy.is_some_and(|copy| !copy.shared().is_empty()) && !flags.isolated {
             self.conflict_checks.entry(Arc::clone(name)).or_insert(Bound::Unbounded);
+        }
+    }
+
+    /// Handles a peer's claim for addresses that this node owns, too: the node with the better
+    /// stated rank keeps the addresses.
+    ///
+    /// `is_answer` is true if the peer has just sent a CLAIM for the addresses. Without that, this
+    /// node releases no address that it has just taken: the peer may have released it meanwhile.
+    fn resolve_conflicts(
+        &mut self,
+        peer: &str,
+        addresses: &[IpAddr],
+        is_answer: bool,
+        view: View<'_>,
+    ) {
+        for address in addresses {
+            let Some(state) = self.units.get_mut(*address) else { continue };
+            self.counts.conflicts += 1;
+            if self.rule.settle_conflict(peer, state, is_answer, view) {
+                self.output(Output::AnnounceSeries(*address));
+            }
+            self.units.mark_changed(*address);
+        }
+    }
+
+    /// Handles the doubts of a peer about addresses that this node owns. Until this node's view of
+    /// a unit changes, the node states a rank with which any candidate may take the unit. A peer
+    /// whose own view was outdated has the current one long before the doubt ends.
+    pub(in crate::claim) fn on_doubts(&mut self, addresses: &[IpAddr], view: View<'_>) {
+        for address in addresses.iter().filter(|address| view.owned().contains_key(*address)) {
+            if let Some(state) = self.units.get_mut(*address) {
+                let until = view.now + state.doubt_lifetime();
+                state.pending_claim().doubted_until = Some(until);
+                self.units.mark(*address);
+            }
+        }
+    }
+
+    /// Records that a peer claims addresses that it did not claim before.
+    pub(in crate::claim) fn note_moves(&mut self, addresses: &[IpAddr], now: Instant) {
+        for address in addresses {
+            self.rule.forget_failed_owner(*address);
+            self.units.mark(*address);
+            let was_proven = self.units.get(*address).is_some_and(|state| state.is_proven);
+            let is_proven = was_proven || !self.conflicts.have_newer_answer(*address, now);
+            if is_proven {
+                self.end_contest(*address);
+            }
+            if let Some(state) = self.units.get_mut(*address) {
+                state.record_other_owner(now);
+                state.is_proven = is_proven;
+            }
         }
     }
 }

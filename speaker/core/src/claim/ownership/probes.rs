@@ -5,10 +5,6 @@ use std::time::Duration;
 
 use ferrolb_proto::Instant;
 
-use super::Ownership;
-use super::unit::UnitState;
-use crate::claim::Output;
-
 /// Interval of the ARP probes for one address, and the time for replies to the last one.
 const PROBE_INTERVAL: Duration = Duration::from_millis(150);
 /// Number of ARP probes for one address, which are sent at 0, 150 and 300 ms.
@@ -21,41 +17,60 @@ const UNIT_PROBE_INTERVAL: Duration = Duration::from_micros(500);
 /// and a margin for the claim that follows them.
 pub(super) const PROBING_STAGGER: Duration = Duration::from_millis(500);
 
+/// Next step of the ARP probes for a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProbeStep {
+    /// Nothing is due.
+    Wait,
+    /// Send a probe.
+    Probe,
+    /// All probes were sent, and the time for replies is over.
+    Done,
+}
+
 /// Progress of the ARP probes for a unit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ArpProbes {
     sent: u8,
     /// Time of the next probe, or the end of the time for replies.
-    pub(super) next: Instant,
+    next: Instant,
 }
 
-impl Ownership {
-    /// Sends the next ARP probe for a unit, if due. Returns true once all probes were sent, the
-    /// time for replies is over, and no host has replied.
-    pub(super) fn found_free(&mut self, state: &mut UnitState, now: Instant) -> bool {
-        let probes = state.pending_claim().probes.get_or_insert_with(|| {
-            let next = now.max(self.next_probe);
-            self.next_probe = next + UNIT_PROBE_INTERVAL;
-            ArpProbes { sent: 0, next }
-        });
-        if now < probes.next {
-            return false;
+impl ArpProbes {
+    /// Returns the time of the next step.
+    pub(super) const fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Returns the next step, and records a probe.
+    pub(super) fn step(&mut self, now: Instant) -> ProbeStep {
+        if now < self.next {
+            ProbeStep::Wait
+        } else if self.sent < PROBES {
+            (self.sent, self.next) = (self.sent + 1, now + PROBE_INTERVAL);
+            ProbeStep::Probe
+        } else {
+            ProbeStep::Done
         }
-        if probes.sent < PROBES {
-            *probes = ArpProbes { sent: probes.sent + 1, next: now + PROBE_INTERVAL };
-            self.output(Output::ArpProbe(state.unit.address));
-            return false;
-        }
-        state.pending_claim().probes = None;
-        self.end_left_conflict(state.unit.address);
-        true
     }
 }
 
-impl UnitState {
-    /// Returns whether ARP probes for the unit are in progress. A reply then means that another
-    /// host uses the address.
-    pub(super) fn is_probed(&self) -> bool {
-        self.pending_claim.as_ref().is_some_and(|pending_claim| pending_claim.probes.is_some())
+/// Limits the rate at which the probes of units begin.
+#[derive(Debug)]
+pub(super) struct ProbeStarts {
+    /// Earliest time of the first ARP probe for a further unit.
+    next: Instant,
+}
+
+impl ProbeStarts {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { next: now }
+    }
+
+    /// Begins the probes for a unit.
+    pub(super) fn begin(&mut self, now: Instant) -> ArpProbes {
+        let next = now.max(self.next);
+        self.next = next + UNIT_PROBE_INTERVAL;
+        ArpProbes { sent: 0, next }
     }
 }

@@ -5,6 +5,7 @@
 //! stated one, and never compute the rank of an owner themselves. Two owners of a unit therefore
 //! compare the same two ranks, and exactly one of them releases it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use ferrolb_core::election::{Rank, SoftRules, Unit};
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::hello::Flags;
 
-use super::probes::PROBING_STAGGER;
-use super::unit::{Pending, UnitState};
-use super::{Ownership, PeerRank, View};
-use crate::claim::{Move, MoveCause};
+use super::probes::{PROBING_STAGGER, ProbeStarts, ProbeStep};
+use super::unit::{PendingAction, UnitState};
+use super::{Decisions, PeerRank, View};
+use crate::claim::{ClaimConfig, Move, MoveCause};
 
 /// Time for which an owner that is no longer a candidate keeps a unit that it cannot serve, if no
 /// peer takes the unit.
@@ -35,6 +36,8 @@ const POSITION_MAX: usize = 5;
 const UNHEARD_SPREAD: Duration = Duration::from_secs(1);
 /// Minimum interval between two doubts of this node about an owner of a unit.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after a claim in which a peer may still send a frame without knowing of the claim.
+const CROSSING_MAX: Duration = Duration::from_millis(20);
 
 /// Action of this node on a unit that it does not own.
 #[derive(Clone, Copy)]
@@ -49,18 +52,86 @@ enum Step<'a> {
     Doubt(&'a str),
 }
 
-impl Ownership {
-    pub(super) fn evaluate(&mut self, address: IpAddr, state: &mut UnitState, view: View<'_>) {
+/// The ownership rule, and the decisions that follow from it.
+#[derive(Debug)]
+pub(super) struct Rule {
+    config: ClaimConfig,
+    /// Decisions that follow from one input; a few frames carry all of them.
+    decided: Decisions,
+    /// Unowned addresses whose owner has failed, each with the name of the owner, and the time of
+    /// its latest frame.
+    unowned: BTreeMap<IpAddr, (Arc<str>, Instant)>,
+    probe_starts: ProbeStarts,
+    /// Results of the ARP probes that the caller must handle.
+    probed: Vec<(IpAddr, ProbeStep)>,
+}
+
+impl Rule {
+    pub(super) fn new(config: ClaimConfig, now: Instant) -> Self {
+        Self {
+            config,
+            decided: Decisions::default(),
+            unowned: BTreeMap::new(),
+            probe_starts: ProbeStarts::new(now),
+            probed: Vec::new(),
+        }
+    }
+
+    /// Returns the name of this node.
+    pub(super) fn node(&self) -> &str {
+        &self.config.node
+    }
+
+    /// Returns the decisions so far, and forgets them.
+    pub(super) fn take_decisions(&mut self) -> Decisions {
+        std::mem::take(&mut self.decided)
+    }
+
+    /// Returns the addresses for which an ARP probe is due, and those that the probes have found
+    /// free.
+    pub(super) fn take_probed(&mut self) -> Vec<(IpAddr, ProbeStep)> {
+        std::mem::take(&mut self.probed)
+    }
+
+    /// Decides to release an address because a foreign host uses it.
+    pub(super) fn contest(&mut self, address: IpAddr) {
+        self.decided.contest.push(address);
+    }
+
+    /// Records that the owner of these addresses, which are sorted, has failed. Its latest frame
+    /// arrived at `last_frame`.
+    pub(super) fn owner_failed(
+        &mut self,
+        owner: &Arc<str>,
+        addresses: impl Iterator<Item = IpAddr>,
+        last_frame: Instant,
+    ) {
+        // `append` of sorted addresses takes much less time than single inserts.
+        let entry = |address| (address, (Arc::clone(owner), last_frame));
+        self.unowned.append(&mut addresses.map(entry).collect());
+    }
+
+    /// Records that the failed owner of an address matters no longer.
+    pub(super) fn forget_failed_owner(&mut self, address: IpAddr) {
+        self.unowned.remove(&address);
+    }
+
+    /// Returns the remaining preempt delay of a unit.
+    pub(super) fn preempt_delay(&self, state: &UnitState, now: Instant) -> Duration {
+        let until = self.config.failback_delay.and_then(|delay| state.preempt_delay_end(delay));
+        until.map_or(Duration::ZERO, |until| until.since(now))
+    }
+
+    /// Decides on a unit.
+    pub(super) fn evaluate(&mut self, state: &mut UnitState, view: View<'_>) {
         if let Some(pending_claim) = &mut state.pending_claim {
             pending_claim.expire(view.now);
         }
-        if view.owned().contains_key(&address) {
+        if view.owned().contains_key(&state.unit.address) {
             self.evaluate_owned(state, view);
         } else {
             self.evaluate_free(state, view);
         }
-        self.set_timer(address, state);
-        state.pending_claim.take_if(|pending_claim| pending_claim.is_over());
     }
 
     fn evaluate_free(&mut self, state: &mut UnitState, view: View<'_>) {
@@ -96,7 +167,7 @@ impl Ownership {
         if view.now < due {
             // Earlier ARP probes are outdated. They start again when `due` is reached.
             let pending_claim = state.pending_claim();
-            pending_claim.pending = Some(Pending { is_doubt, since, due });
+            pending_claim.pending = Some(PendingAction { is_doubt, since, due });
             pending_claim.probes = None;
             return;
         }
@@ -109,7 +180,7 @@ impl Ownership {
                 let owner = owner.to_owned();
                 let (since, wait) = (view.now + DOUBT_INTERVAL, self.wait(state, position, view));
                 state.pending_claim().pending =
-                    Some(Pending { is_doubt, since, due: since + wait });
+                    Some(PendingAction { is_doubt, since, due: since + wait });
                 self.decided.doubts.entry(owner).or_default().push(state.unit.address);
             }
             Step::None | Step::NotBefore(_) => {}
@@ -124,10 +195,11 @@ impl Ownership {
         moved: Option<Move>,
         view: View<'_>,
     ) {
-        if self.probes_first(state, view) && !self.found_free(state, view.now) {
+        let probes_first = !state.is_proven || view.may_miss_owner(&state.unit);
+        if probes_first && !self.found_free(state, view.now) {
             // `since` stays the same while this node probes, so its wait does not start again.
-            let due = state.pending_claim().probes.map_or(view.now, |probes| probes.next);
-            state.pending_claim().pending = Some(Pending { is_doubt: false, since, due });
+            let due = state.pending_claim().probes.map_or(view.now, |probes| probes.next());
+            state.pending_claim().pending = Some(PendingAction { is_doubt: false, since, due });
             return;
         }
         if let Some(pending_claim) = &mut state.pending_claim {
@@ -177,7 +249,7 @@ impl Ownership {
         // Candidates that miss the claims of others do not know their positions. Each waits for
         // another time, and replies to the probes of those that wait longer.
         let order = f64::from(state.unit.order(&self.config.node)) / f64::from(u32::MAX);
-        let spread = if self.may_miss_owner(&state.unit, view) {
+        let spread = if view.may_miss_owner(&state.unit) {
             UNHEARD_SPREAD.mul_f64(order)
         } else {
             Duration::ZERO
@@ -266,5 +338,62 @@ impl Ownership {
             })
         };
         view.members.peers().iter().filter(is_better).count()
+    }
+
+    /// Continues the ARP probes for a unit, if due. Returns true once all probes were sent, the
+    /// time for replies is over, and no host has replied.
+    fn found_free(&mut self, state: &mut UnitState, now: Instant) -> bool {
+        let address = state.unit.address;
+        let probes = &mut state.pending_claim().probes;
+        let step = probes.get_or_insert_with(|| self.probe_starts.begin(now)).step(now);
+        let is_done = step == ProbeStep::Done;
+        if is_done {
+            *probes = None;
+        }
+        if step != ProbeStep::Wait {
+            self.probed.push((address, step));
+        }
+        is_done
+    }
+
+    /// Settles the conflict about a unit that this node and a peer own: the node with the better
+    /// stated rank keeps the unit. See [`Ownership::resolve_conflicts`](super::Ownership) for
+    /// `is_answer`. Returns whether this node must announce the address again.
+    pub(super) fn settle_conflict(
+        &mut self,
+        peer: &str,
+        state: &mut UnitState,
+        is_answer: bool,
+        view: View<'_>,
+    ) -> bool {
+        let address = state.unit.address;
+        let Some(owned) = view.owned().get(&address).copied() else { return false };
+        let own = Rank::stated(&self.config.node, view.members.own().flags(), owned.rank);
+        let better = view.owners(address).find(|(rank, _)| *rank.node == *peer && *rank < own);
+        if let Some(cause) = better.map(|(rank, _)| MoveCause::between(&own, &rank)) {
+            // A frame may name an address twice.
+            let is_decided = self.decided.hand_over.contains(&address);
+            if !is_decided && (is_answer || view.now.since(owned.since) >= CROSSING_MAX) {
+                let (from, to) = (Some(Arc::clone(&self.config.node)), peer.into());
+                self.decided.hand_over.push(address);
+                self.decided.moves.push(Move { address, from, to, cause, silence: None });
+            }
+            return false;
+        }
+        // The peer's claim has recorded the peer as the owner, but this node keeps the unit.
+        state.owned_last = true;
+        let repeats = state.repeats_claim(view.now);
+        if repeats {
+            self.decided.restate.push((address, owned.rank));
+        }
+        repeats
+    }
+}
+
+/// State that only tests read.
+#[cfg(test)]
+impl Rule {
+    pub(super) const fn unowned(&self) -> &BTreeMap<IpAddr, (Arc<str>, Instant)> {
+        &self.unowned
     }
 }

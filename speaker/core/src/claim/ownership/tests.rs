@@ -290,7 +290,8 @@ fn a_defended_address_stays_proven_when_a_peer_takes_it() {
     ownership.on_foreign_frame(VIP, OTHER_MAC, true, view);
     node.now = node.now + ms(1);
     node.peer_claims(NONE, 9, Duration::ZERO);
-    assert!(node.ownership.units[&VIP].is_proven, "a later owner needs no probes");
+    let state = node.ownership.units.get(VIP);
+    assert!(state.is_some_and(|state| state.is_proven), "a later owner needs no probes");
 }
 
 #[test]
@@ -336,33 +337,28 @@ fn the_address_of_a_failed_peer_is_unowned_and_a_move_of_it_a_failover() {
 /// State that only tests read.
 impl Ownership {
     pub(in crate::claim) fn unit(&self, address: IpAddr) -> Option<&Arc<Unit>> {
-        self.units.get(&address).map(|state| &state.unit)
+        self.units.get(address).map(|state| &state.unit)
     }
 
     pub(in crate::claim) fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
-        self.units.keys()
+        self.units.addresses()
     }
 
     pub(in crate::claim) fn is_doubted(&self, address: IpAddr) -> bool {
-        let pending = self.units[&address].pending_claim.as_ref();
+        let pending = self.units.get(address).and_then(|state| state.pending_claim.as_ref());
         pending.is_some_and(|pending| pending.doubted_until.is_some())
     }
 
     /// Returns whether an action on the unit is pending, or the unit has moved recently.
     pub(in crate::claim) fn is_pending(&self, address: IpAddr) -> bool {
-        self.units[&address].pending_claim.is_some()
+        self.units.get(address).is_some_and(|state| state.pending_claim.is_some())
     }
 
-    /// Returns the state that decides about the units, as text. State that is over has no effect:
-    /// the next evaluation drops it.
+    /// Returns the state that decides about the units, as text.
     pub(in crate::claim) fn state(&mut self, now: Instant) -> String {
-        for state in self.units.values_mut() {
-            state.pending_claim.take_if(|pending_claim| {
-                pending_claim.expire(now);
-                pending_claim.is_over()
-            });
-        }
-        let Self { units, timers, unowned, announcements, counts, .. } = self;
-        format!("{units:#?}{timers:#?}{unowned:#?}{announcements:#?}{counts:#?}")
+        let units = self.units.state(now);
+        let (unowned, announcements, counts) =
+            (self.rule.unowned(), &self.announcements, &self.counts);
+        format!("{units}{unowned:#?}{announcements:#?}{counts:#?}")
     }
 }

@@ -5,11 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_core::election::Unit;
 use ferrolb_proto::wire::Mac;
 
 use super::foreign::CONTEST_WAIT;
-use super::unit::UnitState;
 use super::{ConflictKind, Ownership, OwnershipEffect, View};
 use crate::claim::claim_sets::{Owned, SetCopy};
 
@@ -33,7 +31,7 @@ impl Ownership {
     /// both have claimed the address since, the order decides.
     pub(in crate::claim) fn yields_to(&self, node: &str, address: IpAddr, view: View<'_>) -> bool {
         let (Some(last_seen), Some(state)) =
-            (view.members.peers().last_seen(node), self.units.get(&address))
+            (view.members.peers().last_seen(node), self.units.get(address))
         else {
             return false;
         };
@@ -41,7 +39,7 @@ impl Ownership {
         if copy.is_some_and(|copy| copy.claims().contains_key(&address)) {
             return true;
         }
-        let own = &*self.config.node;
+        let own = self.rule.node();
         let is_new = |owned: &Owned| owned.since >= last_seen;
         let is_better = (state.unit.order(node), node) < (state.unit.order(own), own);
         view.owned().get(&address).is_some_and(is_new) && is_better
@@ -82,20 +80,6 @@ impl Ownership {
     pub(super) fn may_be_second(&self, address: IpAddr, view: View<'_>) -> bool {
         let is_new = |owned: &Owned| view.now.since(owned.since) < CONTEST_WAIT;
         view.owned().get(&address).is_some_and(is_new)
-            && self.units.get(&address).is_some_and(|state| self.may_miss_owner(&state.unit, view))
-    }
-
-    /// Returns whether this node probes a unit before it takes the unit: a foreign host may use its
-    /// address, or a node that this node does not hear may own it.
-    pub(super) fn probes_first(&self, state: &UnitState, view: View<'_>) -> bool {
-        !state.is_proven || self.may_miss_owner(&state.unit, view)
-    }
-
-    /// Returns whether a candidate may own a unit although this node has never received its claims:
-    /// this node has heard no peer since its start, or a candidate does not respond to challenges.
-    pub(super) fn may_miss_owner(&self, unit: &Unit, view: View<'_>) -> bool {
-        let mut silent = view.members.silent_newcomers(view.now);
-        (view.members.peers().count() == 0 && unit.candidates.len() > 1)
-            || silent.any(|name| unit.candidate(name).is_some())
+            && self.units.get(address).is_some_and(|state| view.may_miss_owner(&state.unit))
     }
 }

@@ -11,6 +11,7 @@ use ferrolb_proto::wire::hello::ClaimRank;
 
 use super::moves::Moves;
 use super::probes::ArpProbes;
+use crate::claim::DOUBT_LIFETIME;
 
 /// Minimum interval between defenses of an address against a foreign host (DEFEND_INTERVAL of RFC
 /// 5227).
@@ -35,7 +36,7 @@ pub(super) struct UnitState {
 
 /// Action that is due at a later time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pending {
+pub(super) struct PendingAction {
     /// True if this node will doubt the owner, false if it will take the unit.
     pub(super) is_doubt: bool,
     /// Time since which this node has a reason for the action.
@@ -47,7 +48,7 @@ pub(super) struct Pending {
 #[derive(Debug, Default)]
 pub(super) struct PendingClaim {
     /// Next action of this node on the unit, which it does not own.
-    pub(super) pending: Option<Pending>,
+    pub(super) pending: Option<PendingAction>,
     /// Time at which this node, which owns the unit but is no candidate, releases it although no
     /// peer has taken it.
     pub(super) release_at: Option<Instant>,
@@ -62,7 +63,7 @@ pub(super) struct PendingClaim {
     pub(super) conflict_hold_down_until: Option<Instant>,
     /// Progress of the ARP probes for the address, if any.
     pub(super) probes: Option<ArpProbes>,
-    /// Time of the unit's entry in `Ownership::timers`, if there is one.
+    /// Time of the unit's entry in `UnitTable::timers`, if there is one.
     pub(super) timer: Option<Instant>,
     /// Time of the latest repetition of this node's claim in a conflict with a peer, and the
     /// minimum time from it to the next one.
@@ -75,7 +76,7 @@ pub(super) struct PendingClaim {
 impl PendingClaim {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let due = self.pending.map(|pending| pending.due);
-        let checks = self.probes.map(|probes| probes.next);
+        let checks = self.probes.map(|probes| probes.next());
         let hold_down_end = self.conflict_hold_down_until;
         let others =
             [self.release_at, self.preempt_delay_until, self.doubted_until, hold_down_end, checks];
@@ -144,5 +145,66 @@ impl UnitState {
         let interval = DEFEND_INTERVALS_PEER.next(conflict.map(|(_, interval)| interval));
         *conflict = Some((now, interval));
         true
+    }
+
+    fn moved(&mut self, now: Instant) {
+        self.pending_claim().moves.get_or_insert_default().add(now);
+    }
+
+    /// Returns the recent moves of the unit, if there are any.
+    pub(super) fn moves(&self) -> Option<&Moves> {
+        self.pending_claim.as_ref()?.moves.as_deref()
+    }
+
+    /// Returns the time for which this node respects a doubt about the unit. The time doubles with
+    /// each recent move, because the views of two nodes may differ for long.
+    pub(super) fn doubt_lifetime(&self) -> Duration {
+        self.moves().map_or(DOUBT_LIFETIME, |moves| moves.lengthen(DOUBT_LIFETIME))
+    }
+
+    /// Records that another node owns the unit from now on. The first claim of an unproven unit
+    /// does not count as a move.
+    pub(super) fn record_other_owner(&mut self, now: Instant) {
+        self.owned_last = false;
+        if std::mem::replace(&mut self.is_proven, true) {
+            self.moved(now);
+        }
+    }
+
+    /// Records that this node owns the unit from now on. Taking back a unit that no other node has
+    /// owned in between does not count as a move.
+    pub(super) fn record_own(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.is_proven, true) && !self.owned_last {
+            self.moved(now);
+        }
+        self.owned_last = true;
+    }
+
+    /// Returns the end of the unit's preempt delay; `None` if the unit has not moved. The delay is
+    /// `delay` after the first move, and doubles with each further move within ten minutes.
+    pub(super) fn preempt_delay_end(&self, delay: Duration) -> Option<Instant> {
+        let moves = self.moves()?;
+        Some(moves.last()? + moves.lengthen(delay))
+    }
+
+    /// Returns whether ARP probes for the unit are in progress. A reply then means that another
+    /// host uses the address.
+    pub(super) fn is_probed(&self) -> bool {
+        self.pending_claim.as_ref().is_some_and(|pending_claim| pending_claim.probes.is_some())
+    }
+
+    /// Leaves the address to a foreign host until this time.
+    pub(super) fn leave_to_foreign_host(&mut self, until: Instant) {
+        self.is_proven = false;
+        let pending_claim = self.pending_claim();
+        (pending_claim.probes, pending_claim.pending, pending_claim.conflict_hold_down_until) =
+            (None, None, Some(until));
+    }
+
+    /// Ends the conflict hold-down.
+    pub(super) fn end_hold_down(&mut self) {
+        if let Some(pending_claim) = &mut self.pending_claim {
+            pending_claim.conflict_hold_down_until = None;
+        }
     }
 }
