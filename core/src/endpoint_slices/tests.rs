@@ -177,16 +177,18 @@ fn apply_to_index(index: &mut EndpointSlices<Key, u8>, step: Step) -> Vec<Key> {
     index.handle(change, |_| kept)
 }
 
-/// Returns the EndpointSlices of each Service, and the Services of those of other names.
-fn content(index: &EndpointSlices<Key, u8>) -> (Vec<(Key, Key, u8)>, BTreeMap<Key, Box<str>>) {
-    let slices_of = |service: &Key| {
-        let (keys, values) = (index.keys_of(service), index.of(service).copied());
-        keys.zip(values).map(|(key, value)| (service.clone(), key, value)).collect::<Vec<_>>()
-    };
+/// Returns the EndpointSlices of a Service, each with its value.
+fn slices_of(index: &EndpointSlices<Key, u8>, service: &Key) -> Vec<(Key, u8)> {
+    index.keys_of(service).zip(index.of(service).copied()).collect()
+}
+
+/// Returns the EndpointSlices of each Service.
+fn content(index: &EndpointSlices<Key, u8>) -> Vec<(&Key, Vec<(Key, u8)>)> {
     assert!(index.services.values().all(|slices| !slices.is_empty()), "{index:?}");
-    let content: Vec<_> = index.services.keys().flat_map(slices_of).collect();
-    assert_eq!(index.count(), content.len());
-    (content, index.service_names.clone())
+    let content = index.services.keys().map(|service| (service, slices_of(index, service)));
+    let content: Vec<_> = content.collect();
+    assert_eq!(index.count(), content.iter().map(|(_, slices)| slices.len()).sum::<usize>());
+    content
 }
 
 /// Returns an index that has received each EndpointSlice of the model once.
@@ -209,12 +211,8 @@ proptest! {
             let changed: BTreeSet<_> = apply_to_index(&mut index, step).into_iter().collect();
             let now = from_scratch(&model);
             prop_assert_eq!(content(&index), content(&now));
-            let differs = |service: &Key| {
-                let slices = |index: &EndpointSlices<Key, u8>| {
-                    index.keys_of(service).zip(index.of(service).copied()).collect::<Vec<_>>()
-                };
-                slices(&before) != slices(&now)
-            };
+            prop_assert_eq!(&index.service_names, &now.service_names);
+            let differs = |service: &Key| slices_of(&before, service) != slices_of(&now, service);
             let all = NAMESPACES.iter().flat_map(|it| SERVICES.map(|name| Key::new(it, name)));
             prop_assert_eq!(changed, all.filter(differs).collect::<BTreeSet<_>>());
         }
