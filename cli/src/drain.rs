@@ -57,7 +57,7 @@ impl Drain {
         let name = node.name.to_string();
         let before = prediction.before().clone();
         let drained = Node { drain: Some(DrainReason::Annotation), ..node };
-        prediction.change(Event::Node(Change::Apply(drained)));
+        prediction.change(Event::of::<Node>(Change::Apply(drained)));
         Self::between(name, &before, &prediction.outlook())
     }
 

@@ -16,6 +16,7 @@ use ferrolb_controller_core::simulation::Simulation;
 use ferrolb_controller_core::state::{Outlook, State};
 use ferrolb_core::store::Change;
 use ferrolb_proto::api::CustomResourceKind;
+use ferrolb_proto::facts::Service;
 
 use crate::events::NOW;
 
@@ -62,7 +63,7 @@ impl Prediction {
         };
         let services = state.services().map(|service| &service.key);
         let services = services.filter(|key| key.namespace() == namespace);
-        let deleted = services.map(|key| Event::Service(Change::Delete(key.clone())));
+        let deleted = services.map(|key| Event::of::<Service>(Change::Delete(key.clone())));
         let resources = kinds.iter().flat_map(|kind| state.custom_resource_deletions(*kind));
         let events: Vec<_> = deleted.chain(resources).collect();
         events.into_iter().for_each(|event| self.change(event));

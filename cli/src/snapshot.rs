@@ -2,22 +2,19 @@
 //! Performs I/O.
 
 use anyhow::{Context as _, Result, bail};
-use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::event::{Event, ObjectChange};
 use ferrolb_controller_core::state::{Config, State};
 use ferrolb_core::store::Change;
-use ferrolb_proto::api::{self, CustomResourceKind};
-use ferrolb_proto::facts::{
-    ADDRESS_MEMORY_SELECTOR, AddressMemoryObject, EndpointSliceObject, Key, NamespaceObject,
-    NodeObject, PODS_SELECTOR, PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,
-};
+use ferrolb_core::watched::KindVisitor;
+use ferrolb_proto::api;
+use ferrolb_proto::facts::{AddressMemory, Key, Kind, Namespace, Pod, Pool, ReadContext, Speaker};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ListParams, Request};
-use kube::core::ApiResource;
-use kube::core::DynamicResourceScope;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::events::leading_state;
@@ -60,6 +57,25 @@ struct NamedMetadata {
     namespace: Option<String>,
 }
 
+/// The objects of all kinds.
+#[derive(Default)]
+struct Lists {
+    events: Vec<Event>,
+    /// See [`Snapshot::namespaces_denied`].
+    namespaces_denied: Option<String>,
+    /// True if the cluster does not have the kind IPAddressPool.
+    lacks_pools: bool,
+}
+
+/// A list of the objects of a kind, with the name of the kind.
+type List = (&'static str, Result<Option<Vec<Event>>, NoPermission>);
+
+/// Requests the lists of all kinds.
+struct ListRequests<'a> {
+    reader: &'a Reader<'a>,
+    requests: Vec<BoxFuture<'a, Result<List>>>,
+}
+
 /// Reads lists from the API server.
 struct Reader<'a> {
     client: &'a Client,
@@ -98,42 +114,34 @@ impl Snapshot {
         let deployment = permitted(deployments.get_opt(installation::CONTROLLER).await)?.flatten();
         let config = installation::config(namespace, deployment.as_ref());
         let reader = Reader { client, namespace, config: &config };
-        let (cluster, namespaces, (custom, lacks_pools), memory, pods, speaker, lease) = futures::try_join!(
-            reader.cluster_objects(),
-            permission_of(reader.namespaces()),
-            reader.custom_resources(),
-            permission_of(reader.address_memory()),
-            permission_of(reader.pods()),
-            permission_of(reader.speaker()),
-            reader.lease(),
-        )?;
-        let (namespaces, namespaces_denied) = or_denied(namespaces);
+        let (lists, speaker, lease) =
+            futures::try_join!(reader.lists(), permission_of(reader.speaker()), reader.lease())?;
         let (speaker, speaker_denied) = or_denied(speaker);
         let leader = lease.and_then(|lease| leader(&lease, unix_time));
         let has_own = |event: &Event| {
-            matches!(event, Event::Pool(Change::Apply(_)) | Event::Speaker(Change::Apply(_)))
+            matches!(
+                event,
+                Event::Object(
+                    ObjectChange::Pool(Change::Apply(_)) | ObjectChange::Speaker(Change::Apply(_))
+                )
+            )
         };
         Ok(Self {
             installation: Installation {
                 namespace: namespace.to_owned(),
-                exists: deployment.is_some() || leader.is_some() || custom.iter().any(has_own),
+                exists: deployment.is_some()
+                    || leader.is_some()
+                    || lists.events.iter().any(has_own),
                 marks_pods: installation::marks_pods(&config, deployment.as_ref()),
                 ignores_exclude_label: installation::ignores_exclude_label(speaker.as_ref()),
                 controllers: deployment.as_ref().map(ready_replicas),
                 leader,
-                lacks_pools,
+                lacks_pools: lists.lacks_pools,
                 config,
             },
-            namespaces_denied,
+            namespaces_denied: lists.namespaces_denied,
             speaker_denied,
-            events: [
-                cluster,
-                namespaces,
-                custom,
-                memory.unwrap_or_default(),
-                pods.unwrap_or_default(),
-            ]
-            .concat(),
+            events: lists.events,
         })
     }
 
@@ -147,45 +155,24 @@ impl Snapshot {
 }
 
 impl Reader<'_> {
-    /// Reads the objects of Kubernetes, except Namespaces.
-    async fn cluster_objects(&self) -> Result<Vec<Event>> {
-        let names = &self.config.names;
-        let (group, manager) = (names.group.clone(), api::field_manager(&names.namespace));
-        let service =
-            move |object: ServiceObject| Service::read_with_owners(object, &group, &manager);
-        let all = ListParams::default;
-        let slices = all().labels(SERVICE_SLICES_SELECTOR);
-        let (services, slices, nodes) = futures::try_join!(
-            self.list(ServiceObject::url_path(&(), None), all(), service),
-            self.list(EndpointSliceObject::url_path(&(), None), slices, EndpointSliceObject::into),
-            self.list(NodeObject::url_path(&(), None), all(), NodeObject::into),
-        )?;
-        Ok(events(services, Event::Service)
-            .chain(events(slices, Event::Slice))
-            .chain(events(nodes, Event::Node))
-            .collect())
-    }
-
-    /// Reads the Namespaces.
-    async fn namespaces(&self) -> Result<Vec<Event>> {
-        let url = NamespaceObject::url_path(&(), None);
-        let list = self.list(url, ListParams::default(), NamespaceObject::into).await?;
-        Ok(events(list, Event::Namespace).collect())
-    }
-
-    /// Reads the ConfigMap with the addresses of deleted Services.
-    async fn address_memory(&self) -> Result<Vec<Event>> {
-        let url = AddressMemoryObject::url_path(&(), Some(&self.config.names.namespace));
-        let params = ListParams::default().fields(ADDRESS_MEMORY_SELECTOR);
-        let list = self.list(url, params, AddressMemoryObject::into).await?;
-        Ok(events(list, Event::AddressMemory).collect())
-    }
-
-    /// Reads FerroLB's pods.
-    async fn pods(&self) -> Result<Vec<Event>> {
-        let url = PodObject::url_path(&(), Some(self.namespace));
-        let params = ListParams::default().labels(PODS_SELECTOR);
-        Ok(events(self.list(url, params, PodObject::into).await?, Event::Pod).collect())
+    /// Reads the objects of all kinds.
+    async fn lists(&self) -> Result<Lists> {
+        let mut requests = ListRequests { reader: self, requests: Vec::new() };
+        Event::for_each_kind(&mut requests);
+        Event::for_each_own_kind(&mut requests);
+        let mut lists = Lists::default();
+        for (kind, list) in futures::future::try_join_all(requests.requests).await? {
+            match list {
+                Ok(Some(events)) => lists.events.extend(events),
+                Ok(None) => lists.lacks_pools |= kind == Pool::NAME,
+                Err(NoPermission(message)) if kind == Namespace::NAME => {
+                    lists.namespaces_denied = Some(message);
+                }
+                Err(_) if kind == AddressMemory::NAME || kind == Pod::NAME => {}
+                Err(denied) => bail!(denied),
+            }
+        }
+        Ok(lists)
     }
 
     /// Reads the DaemonSet of the speakers.
@@ -201,57 +188,20 @@ impl Reader<'_> {
         Ok(permitted(leases.get_opt(api::LEASE).await)?.flatten())
     }
 
-    /// Reads FerroLB's custom resources. Also returns whether the cluster does not have the kind
-    /// IPAddressPool.
-    async fn custom_resources(&self) -> Result<(Vec<Event>, bool)> {
-        let (pools, advertisements, communities, peers, bgp_advertisements, profiles, speakers) = futures::try_join!(
-            self.custom::<api::IPAddressPoolObject, _>(CustomResourceKind::IPAddressPool),
-            self.custom::<api::L2AdvertisementObject, _>(CustomResourceKind::L2Advertisement),
-            self.custom::<api::CommunityObject, _>(CustomResourceKind::Community),
-            self.custom::<api::BgpPeerObject, _>(CustomResourceKind::BGPPeer),
-            self.custom::<api::BgpAdvertisementObject, _>(CustomResourceKind::BGPAdvertisement),
-            self.custom::<api::BfdProfileObject, _>(CustomResourceKind::BFDProfile),
-            self.custom::<api::SpeakerStatusObject, _>(CustomResourceKind::SpeakerStatus),
-        )?;
-        let lacks_pools = pools.is_none();
-        let events = events(pools, Event::Pool)
-            .chain(events(advertisements, Event::Advertisement))
-            .chain(events(communities, Event::Community))
-            .chain(events(peers, Event::Peer))
-            .chain(events(bgp_advertisements, Event::BgpAdvertisement))
-            .chain(events(profiles, Event::BfdProfile))
-            .chain(events(speakers, Event::Speaker))
-            .collect();
-        Ok((events, lacks_pools))
-    }
-
-    /// Reads all custom resources of a kind in FerroLB's namespace.
-    async fn custom<K, F>(&self, kind: CustomResourceKind) -> Result<Option<Vec<Change<F>>>>
+    /// Reads all objects of a kind; `None` if the cluster does not have the kind. An object that
+    /// cannot be decoded does not affect the others.
+    async fn list<F: Kind>(&self) -> Result<Option<Vec<Event>>>
     where
-        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
-            + DeserializeOwned
-            + Into<F>
-            + 'static,
-        F: Send + 'static,
+        Event: From<Change<F>>,
     {
         let names = &self.config.names;
-        // Only FerroLB's own API group has SpeakerStatuses.
-        if kind == CustomResourceKind::SpeakerStatus && names.group != api::GROUP {
-            return Ok(None);
-        }
-        let resource = api::resource(kind, &names.group);
-        let url = K::url_path(&resource, Some(&names.namespace));
-        self.list(url, ListParams::default(), K::into).await
-    }
-
-    /// Reads all objects; `None` if the cluster does not have the kind. An object that cannot be
-    /// decoded does not affect the others.
-    async fn list<K: DeserializeOwned, F: Send + 'static>(
-        &self,
-        url: String,
-        params: ListParams,
-        read: impl Fn(K) -> F + Send + 'static,
-    ) -> Result<Option<Vec<Change<F>>>> {
+        let context = ReadContext::of_controller(&names.namespace, &names.group);
+        let url = F::path(&context);
+        let params = ListParams {
+            label_selector: F::LABELS.map(str::to_owned),
+            field_selector: F::FIELDS.map(str::to_owned),
+            ..ListParams::default()
+        };
         // The API server replies from its cache.
         let request = Request::new(&url).list(&params.match_any())?;
         let text = permitted(self.client.request_text(request).await);
@@ -261,15 +211,31 @@ impl Reader<'_> {
         // A thread decodes the list while other lists arrive.
         let decoded = tokio::task::spawn_blocking(move || {
             let list: RawList<'_> = serde_json::from_str(&text)?;
-            list.items.iter().map(|item| decode(item.get(), &read)).collect::<Result<_>>()
+            let events =
+                list.items.iter().map(|item| Ok(decode::<F>(item.get(), &context)?.into()));
+            events.collect::<Result<_>>()
         });
         decoded.await?.map(Some).with_context(|| format!("cannot decode {url}"))
     }
 }
 
-fn decode<K: DeserializeOwned, F>(item: &str, read: impl Fn(K) -> F) -> Result<Change<F>> {
+impl KindVisitor<Event> for ListRequests<'_> {
+    fn visit<F: Kind>(&mut self)
+    where
+        Event: From<Change<F>>,
+    {
+        let reader = self.reader;
+        // Only FerroLB's own API group has SpeakerStatuses.
+        if F::NAME != Speaker::NAME || reader.config.names.group == api::GROUP {
+            let list = permission_of(reader.list::<F>());
+            self.requests.push(async move { Ok((F::NAME, list.await?)) }.boxed());
+        }
+    }
+}
+
+fn decode<F: Kind>(item: &str, context: &ReadContext) -> Result<Change<F>> {
     let why = match serde_json::from_str(item) {
-        Ok(object) => return Ok(Change::Apply(read(object))),
+        Ok(object) => return Ok(Change::Apply(F::read(object, context))),
         Err(error) => error.to_string(),
     };
     let Named { metadata } = serde_json::from_str(item).context("an object has no name")?;
@@ -293,14 +259,6 @@ fn or_denied<T: Default>(read: Result<T, NoPermission>) -> (T, Option<String>) {
         Ok(value) => (value, None),
         Err(NoPermission(message)) => (T::default(), Some(message)),
     }
-}
-
-/// Returns the events of a list.
-fn events<F>(
-    changes: Option<Vec<Change<F>>>,
-    wrap: fn(Change<F>) -> Event,
-) -> impl Iterator<Item = Event> {
-    changes.into_iter().flatten().map(wrap)
 }
 
 fn ready_replicas(deployment: &Deployment) -> [i32; 2] {

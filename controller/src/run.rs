@@ -11,19 +11,16 @@ use ferrolb_controller_core::lease;
 use ferrolb_controller_core::node_failure::failures::FailuresOutput;
 use ferrolb_controller_core::plan::plan;
 use ferrolb_controller_core::state::{Config, Names, State};
-use ferrolb_proto::api::{self, CustomResourceKind};
-use ferrolb_proto::facts::{
-    ADDRESS_MEMORY_SELECTOR, AddressMemoryObject, EndpointSliceObject, NamespaceObject, NodeObject,
-    PODS_SELECTOR, PodObject, SERVICE_SLICES_SELECTOR, Service, ServiceObject,
-};
+use ferrolb_proto::api;
+use ferrolb_proto::facts::ReadContext;
 use ferrolb_runtime::admin::StateRequest;
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::flags::CommonFlags;
-use ferrolb_runtime::watch::{DecodeErrorLog, EVENT_QUEUE_MAX, Watch, WatchStarter};
+use ferrolb_runtime::watch::{DecodeErrorLog, EVENT_QUEUE_MAX, WatchStarter};
 use ferrolb_runtime::watchdog::{HEARTBEAT_INTERVAL, Watchdog};
 use jiff::Timestamp;
-use kube::{Api, Client};
+use kube::Client;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -69,59 +66,12 @@ impl Watches {
     fn start(client: &Client, flags: &CommonFlags, watchdog: &Arc<Watchdog>) -> Self {
         let (events, queue) = mpsc::channel(EVENT_QUEUE_MAX);
         let mut tasks = JoinSet::new();
+        let context = ReadContext::of_controller(&flags.namespace, &flags.api_group);
         let mut starter =
-            WatchStarter { client, flags, events: &events, tasks: &mut tasks, watchdog };
-        let (group, manager) = (flags.api_group.clone(), api::field_manager(&flags.namespace));
-        let read = move |object: ServiceObject| Service::read_with_owners(object, &group, &manager);
-        starter.start(Watch::new("Services", Api::all(client.clone()), read), Event::Service);
-        let slices =
-            Watch::new("EndpointSlices", Api::all(client.clone()), EndpointSliceObject::into);
-        starter.start(slices.labels(SERVICE_SLICES_SELECTOR), Event::Slice);
-        starter.start_all::<NodeObject, _>("Nodes", Event::Node);
-        starter.start_all::<NamespaceObject, _>("Namespaces", Event::Namespace);
-        let maps = Api::namespaced(client.clone(), &flags.namespace);
-        let memory = Watch::new("ConfigMaps", maps, AddressMemoryObject::into);
-        starter.start(memory.fields(ADDRESS_MEMORY_SELECTOR), Event::AddressMemory);
-        starter.start_custom_resources::<api::IPAddressPoolObject, _>(
-            "IPAddressPools",
-            CustomResourceKind::IPAddressPool,
-            Event::Pool,
-        );
-        starter.start_custom_resources::<api::L2AdvertisementObject, _>(
-            "L2Advertisements",
-            CustomResourceKind::L2Advertisement,
-            Event::Advertisement,
-        );
-        starter.start_custom_resources::<api::CommunityObject, _>(
-            "Communities",
-            CustomResourceKind::Community,
-            Event::Community,
-        );
-        starter.start_custom_resources::<api::BgpPeerObject, _>(
-            "BGPPeers",
-            CustomResourceKind::BGPPeer,
-            Event::Peer,
-        );
-        starter.start_custom_resources::<api::BgpAdvertisementObject, _>(
-            "BGPAdvertisements",
-            CustomResourceKind::BGPAdvertisement,
-            Event::BgpAdvertisement,
-        );
-        starter.start_custom_resources::<api::BfdProfileObject, _>(
-            "BFDProfiles",
-            CustomResourceKind::BFDProfile,
-            Event::BfdProfile,
-        );
-        // The custom resource SpeakerStatus exists only in FerroLB's own API group.
+            WatchStarter { client, context, events: &events, tasks: &mut tasks, watchdog };
+        Event::for_each_kind(&mut starter);
         if flags.api_group == api::GROUP {
-            starter.start_custom_resources::<api::SpeakerStatusObject, _>(
-                "SpeakerStatuses",
-                CustomResourceKind::SpeakerStatus,
-                Event::Speaker,
-            );
-            let pods = Api::namespaced(client.clone(), &flags.namespace);
-            let pods = Watch::new("Pods", pods, PodObject::into);
-            starter.start(pods.labels(PODS_SELECTOR), Event::Pod);
+            Event::for_each_own_kind(&mut starter);
         }
         Self { tasks, queue }
     }

@@ -23,4 +23,4 @@ pub use prefix::Prefix;
 pub use route_class::{RouteAttributes, RouteClass};
 pub use route_table::{ClassCounts, RouteTable, Routes};
 pub use routes::{ExportTargets, RouteInput, export_targets};
-pub use sessions::{BfdUnavailable, PeerConflict, Sessions, bfd_timers, sessions};
+pub use sessions::{BfdUnavailable, PeerConflict, ProfilesByName, Sessions, bfd_timers, sessions};

@@ -29,6 +29,7 @@ pub mod random;
 pub mod rate;
 pub mod shared_map;
 pub mod store;
+pub mod watched;
 
 use ferrolb_proto::Instant;
 

@@ -14,7 +14,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use ferrolb_proto::facts::{Key, Keyed};
+use ferrolb_proto::facts::{Key, Keyed, Kind};
 
 /// A change that a watch reports to the program's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,12 +41,15 @@ pub enum Change<F> {
 }
 
 impl<F> Change<F> {
-    /// Returns `kind`, the key and the reason, if this change is about an object that cannot be
-    /// decoded. `kind` is the name of the object's kind.
+    /// Returns the name of the kind, the key and the reason, if this change is about an object that
+    /// cannot be decoded.
     #[must_use]
-    pub const fn unreadable(&self, kind: &'static str) -> Option<(&'static str, &Key, &str)> {
+    pub const fn unreadable(&self) -> Option<(&'static str, &Key, &str)>
+    where
+        F: Kind,
+    {
         match self {
-            Self::Unreadable { key, why } => Some((kind, key, why.as_str())),
+            Self::Unreadable { key, why } => Some((F::NAME, key, why.as_str())),
             Self::ResyncStarted | Self::Apply(_) | Self::Delete(_) | Self::ResyncDone => None,
         }
     }

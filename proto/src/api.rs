@@ -182,7 +182,7 @@ pub type CommunityObject = Object<Option<CommunitySpec>, CommunityStatus>;
 pub type SpeakerStatusObject = Object<Option<SpeakerStatusSpec>, SpeakerStatusStatus>;
 
 /// A custom resource that FerroLB defines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum CustomResourceKind {
     /// Addresses for Services.
     IPAddressPool,
@@ -201,14 +201,14 @@ pub enum CustomResourceKind {
 }
 
 impl CustomResourceKind {
-    /// The kinds whose status the controller writes.
+    /// The kinds whose status the controller writes. MetalLB has them, too.
     pub const WITH_CONTROLLER_STATUS: [Self; 6] = [
         Self::IPAddressPool,
         Self::L2Advertisement,
-        Self::BGPAdvertisement,
-        Self::BGPPeer,
         Self::BFDProfile,
         Self::Community,
+        Self::BGPAdvertisement,
+        Self::BGPPeer,
     ];
 
     /// Returns the name of the kind, as in `kind:`.

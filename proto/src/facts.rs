@@ -17,10 +17,12 @@ mod endpoint_slice;
 mod field_managers;
 mod health_check;
 mod key;
+pub(crate) mod kind;
 mod l2_advertisement;
 mod metadata;
 mod namespace;
 mod node;
+mod password_secret;
 mod pod;
 mod pool;
 mod record;
@@ -57,10 +59,12 @@ pub use health_check::{
     HealthCheckProblem,
 };
 pub use key::Key;
+pub use kind::{CustomResource, Kind, ReadContext};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementProblem};
 pub use metadata::SERVICE_NAME_LABEL;
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{DrainReason, Node, NodeObject};
+pub use password_secret::{PasswordProblem, PasswordSecret};
 pub use pod::{Component, PODS_SELECTOR, Pod, PodObject};
 pub use pool::{Pool, PoolProblem, STICKY_FOR, ServiceRestriction, WidenedCidr};
 pub use record::AddressRecord;
@@ -98,14 +102,8 @@ keyed! {
     Node.name: Arc<str>,
     Namespace.name: Box<str>,
     Pod.key: Key,
-    Speaker.node: Box<str>,
     AddressMemory.name: Box<str>,
-    Pool.name: Box<str>,
-    L2Advertisement.name: Box<str>,
-    BgpAdvertisement.name: Box<str>,
-    BgpPeer.name: Box<str>,
-    BfdProfile.name: Box<str>,
-    Community.name: Box<str>,
+    PasswordSecret.name: Box<str>,
 }
 
 /// The status of a FerroLB custom resource, as read from the API server.

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_core::store::Change;
-use ferrolb_proto::facts::Key;
-use kube::{Api, Resource};
+use ferrolb_proto::facts::{Key, Kind, ReadContext};
+use kube::Client;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -59,10 +59,6 @@ pub const LIST_PAGE_OBJECTS: u32 = 500;
 pub const OBJECT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The objects to watch, and the function that decodes them.
-///
-/// [`Watch::new`] receives an `Api<K>`. `K` is the decoded form of an object: a struct with only
-/// the fields that FerroLB uses. The `Api` selects the objects: `Api::all`, `Api::namespaced`, or
-/// for FerroLB's custom resources `Api::namespaced_with` and [`ferrolb_proto::api::resource`].
 pub struct Watch<F> {
     what: &'static str,
     source: WatchSource,
@@ -106,35 +102,31 @@ impl<E, F> EventQueue<E, F> {
 }
 
 impl<F> Watch<F> {
-    /// Creates a watch of all objects of `api`. `what` is the plural of the kind for logs, such as
-    /// "Services".
+    /// Creates a watch of all objects of a path in the API. `what` is the plural of the kind for
+    /// logs, such as "Services". `K` is the decoded form of an object: a struct with only the
+    /// fields that FerroLB uses.
     #[must_use]
-    pub fn new<K>(
+    pub fn new<K: DeserializeOwned>(
         what: &'static str,
-        api: Api<K>,
+        (client, path): (Client, &str),
         project: impl Fn(K) -> F + Send + Sync + 'static,
-    ) -> Self
-    where
-        K: Resource + DeserializeOwned,
-    {
+    ) -> Self {
         let read = move |text: &[u8], place| decode::object(text, place).map(&project);
-        Self { what, source: WatchSource::new(api), read: Box::new(read) }
+        Self { what, source: WatchSource::new(client, path), read: Box::new(read) }
     }
 
-    /// Limits the watch to the objects that this label selector matches. The selector has
-    /// Kubernetes' syntax, such as `!service.kubernetes.io/headless`.
+    /// Creates a watch of the objects of a kind that an installation reads.
     #[must_use]
-    pub fn labels(mut self, selector: &str) -> Self {
-        self.source.labels = Some(selector.to_owned());
-        self
-    }
-
-    /// Limits the watch to the objects that this field selector matches, such as
-    /// `metadata.name=ferrolb-hello`.
-    #[must_use]
-    pub fn fields(mut self, selector: &str) -> Self {
-        self.source.fields = Some(selector.to_owned());
-        self
+    pub fn of(client: Client, context: ReadContext) -> Self
+    where
+        F: Kind,
+    {
+        let path = F::path(&context);
+        let read = move |object| F::read(object, &context);
+        let mut watch = Self::new(F::PLURAL, (client, &path), read);
+        watch.source.labels = F::LABELS;
+        watch.source.fields = F::FIELDS;
+        watch
     }
 
     /// Lists and watches the objects, and retries after every failure. Sends each change as an

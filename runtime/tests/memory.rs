@@ -38,8 +38,8 @@ use futures::stream::{self, Stream, StreamExt};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
 use hyper::{Request, Response};
+use kube::Client;
 use kube::client::Body;
-use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tower::service_fn;
@@ -181,7 +181,7 @@ async fn peak_memory(services: usize, fields: Fields) -> usize {
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
     let before = ALLOCATED_BYTES.load(Ordering::Relaxed);
     PEAK_BYTES.store(before, Ordering::Relaxed);
-    let watch = Watch::new("Services", Api::all(client), |object: ServiceObject| {
+    let watch = Watch::new("Services", (client, "/api/v1/services"), |object: ServiceObject| {
         Service::read(object, "ferrolb.io")
     });
     let mut tasks = JoinSet::new();

@@ -358,30 +358,11 @@ impl MainLoop {
         if let Some((kind, object, why)) = event.unreadable() {
             self.decode_errors.report(kind, object, why);
         }
-        match &event {
-            Event::Report { link, report } => self.log_report(*link, report),
-            Event::LinkFailed { link, why } => self.log_failure(*link, why),
-            Event::Service(_)
-            | Event::Slice(_)
-            | Event::Node(_)
-            | Event::Pool(_)
-            | Event::Advertisement(_)
-            | Event::BgpPeer(_)
-            | Event::BgpAdvertisement(_)
-            | Event::Community(_)
-            | Event::BfdProfile(_)
-            | Event::Password(_)
-            | Event::Keys(_)
-            | Event::Links(_)
-            | Event::Gateways(_)
-            | Event::GroupsNotJoined { .. }
-            | Event::ProxyHealth(_)
-            | Event::RuleUpdate { .. }
-            | Event::EndpointHealth { .. }
-            | Event::Bgp(_)
-            | Event::GobgpRead(_)
-            | Event::WatchedNodes(_)
-            | Event::StopRequested => {}
+        if let Event::Report { link, report } = &event {
+            self.log_report(*link, report);
+        }
+        if let Event::LinkFailed { link, why } = &event {
+            self.log_failure(*link, why);
         }
         let changes = self.state.handle(event, Clock::now());
         self.note(changes)

@@ -337,7 +337,9 @@ impl Reader<'_> {
     /// Returns the conditions of all custom resources.
     async fn conditions(&mut self, names: &Names) -> Result<Vec<ResourceCondition>> {
         let mut conditions = Vec::new();
-        for kind in CustomResourceKind::WITH_CONTROLLER_STATUS {
+        let mut kinds = CustomResourceKind::WITH_CONTROLLER_STATUS;
+        kinds.sort_unstable();
+        for kind in kinds {
             let resource = api::resource(kind, &names.group);
             let client = self.client.clone();
             let api = Api::<DynamicObject>::namespaced_with(client, &names.namespace, &resource);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ferrolb_controller_core::event::Event;
+use ferrolb_controller_core::event::{Event, ObjectChange};
 use ferrolb_controller_core::state::{Config, Names};
 use ferrolb_core::store::Change;
 use ferrolb_proto::api::{self, CustomResourceKind};
@@ -196,7 +196,7 @@ fn union(former: &Value, wanted: &Value) -> Option<Value> {
     after["metadata"] = before["metadata"].clone();
     let fact_before = fact(&before);
     let is_valid = match &fact_before {
-        Some(Event::Pool(Change::Apply(pool))) => pool.problem.is_none(),
+        Some(Event::Object(ObjectChange::Pool(Change::Apply(pool)))) => pool.problem.is_none(),
         Some(_) => true,
         None => false,
     };

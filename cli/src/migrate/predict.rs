@@ -167,15 +167,7 @@ fn own_pool(service: &Value) -> &str {
 /// Returns the problem that the condition `Valid` of a custom resource would report.
 fn problem(name: &str, status: &CustomResourceStatus) -> Option<Problem> {
     let kind = status.kind().name();
-    let valid = match status {
-        CustomResourceStatus::Pool(pool) => &pool.valid,
-        CustomResourceStatus::Peer(peer) => &peer.valid,
-        CustomResourceStatus::Advertisement(valid)
-        | CustomResourceStatus::Community(valid)
-        | CustomResourceStatus::BgpAdvertisement(valid)
-        | CustomResourceStatus::BfdProfile(valid) => valid,
-    };
-    let ValidStatus { condition, .. } = valid;
+    let ValidStatus { condition, .. } = status.valid();
     (condition.status == ConditionStatus::False)
         .then(|| Problem::of(format!("{kind} {name}"), &*condition.message))
 }

@@ -12,14 +12,7 @@ use crate::objects::{self, Objects, text};
 /// MetalLB's API group.
 pub const METALLB: &str = "metallb.io";
 /// The kinds that both APIs have, in the order in which the manifests are written.
-pub const KINDS: [CustomResourceKind; 6] = [
-    CustomResourceKind::IPAddressPool,
-    CustomResourceKind::L2Advertisement,
-    CustomResourceKind::BFDProfile,
-    CustomResourceKind::Community,
-    CustomResourceKind::BGPAdvertisement,
-    CustomResourceKind::BGPPeer,
-];
+pub const KINDS: [CustomResourceKind; 6] = CustomResourceKind::WITH_CONTROLLER_STATUS;
 /// Parts of label keys that belong to the tool that manages MetalLB's objects.
 const TOOL_LABELS: [&str; 4] = ["app.kubernetes.io/", "helm.sh/", "argocd", "fluxcd"];
 /// Fields with a duration. MetalLB accepts an empty text, which means the default.
@@ -146,28 +139,16 @@ impl Translation {
             Some(value) => value != "",
         };
         let mut add = |problem| self.problems.push(problem);
-        match kind {
-            CustomResourceKind::BGPPeer => {
-                if is_set("password") {
-                    let text = "spec.password: the file contains the password";
-                    add(Problem::note(label, text));
-                }
-                if is_set("disableMP") {
-                    add(Problem::note(label, "spec.disableMP: ignored, as in MetalLB"));
-                }
-            }
-            CustomResourceKind::BFDProfile if is_set("echoInterval") => {
-                add(Problem::note(
-                    label,
-                    "spec.echoInterval: ignored, because FerroLB has no echo mode",
-                ));
-            }
-            CustomResourceKind::BFDProfile
-            | CustomResourceKind::IPAddressPool
-            | CustomResourceKind::L2Advertisement
-            | CustomResourceKind::BGPAdvertisement
-            | CustomResourceKind::Community
-            | CustomResourceKind::SpeakerStatus => {}
+        if kind == CustomResourceKind::BGPPeer && is_set("password") {
+            add(Problem::note(label, "spec.password: the file contains the password"));
+        }
+        if kind == CustomResourceKind::BGPPeer && is_set("disableMP") {
+            add(Problem::note(label, "spec.disableMP: ignored, as in MetalLB"));
+        }
+        // Only BFD profiles have this field.
+        if is_set("echoInterval") {
+            let text = "spec.echoInterval: ignored, because FerroLB has no echo mode";
+            add(Problem::note(label, text));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Reads the inputs of `plan` and `drain`, and returns their effects. Performs I/O.
 
+use ferrolb_proto::facts::EndpointSlice;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -118,7 +119,9 @@ async fn add_endpoints(
     let slices: Vec<_> =
         stream::iter(changed).map(read).buffered(CONCURRENT_LISTS).try_collect().await?;
     for (service, slices) in slices {
-        let old = state.slices_of(&service).map(|slice| Event::Slice(Change::Delete(slice)));
+        let old = state
+            .slices_of(&service)
+            .map(|slice| Event::of::<EndpointSlice>(Change::Delete(slice)));
         changes.events.extend(old);
         changes.add_slices(&slices, config);
     }

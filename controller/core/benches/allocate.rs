@@ -22,7 +22,7 @@ use ferrolb_controller_core::event::{Event, Leadership};
 use ferrolb_controller_core::node_failure::failures::MarkScope;
 use ferrolb_controller_core::state::{Config, Names, State};
 use ferrolb_core::store::Change;
-use ferrolb_proto::facts::{Key, Pool, Service};
+use ferrolb_proto::facts::{AddressMemory, Key, L2Advertisement, Namespace, Node, Pool, Service};
 use ferrolb_proto::range::Family;
 use ferrolb_proto::{Instant, api};
 
@@ -109,7 +109,7 @@ fn time_per_address((range, family): (&str, Family), count: usize) -> f64 {
     let services: Vec<Service> = (0..count).map(|number| service(number, family)).collect();
     let start = WallClock::now();
     for service in services {
-        state.handle([Event::Service(Change::Apply(service))], now);
+        state.handle([Event::of::<Service>(Change::Apply(service))], now);
     }
     let elapsed = start.elapsed();
     let assigned: u64 = state
@@ -144,19 +144,19 @@ fn leader_state(range: &str, now: Instant) -> State {
     };
     let events = [
         Event::Lease(Leadership::Held(Instant::from_nanos(u64::MAX))),
-        Event::Pool(Change::ResyncStarted),
-        Event::Pool(Change::Apply(pool)),
-        Event::Pool(Change::ResyncDone),
-        Event::Node(Change::ResyncStarted),
-        Event::Node(Change::ResyncDone),
-        Event::Namespace(Change::ResyncStarted),
-        Event::Namespace(Change::ResyncDone),
-        Event::AddressMemory(Change::ResyncStarted),
-        Event::AddressMemory(Change::ResyncDone),
-        Event::Advertisement(Change::ResyncStarted),
-        Event::Advertisement(Change::ResyncDone),
-        Event::Service(Change::ResyncStarted),
-        Event::Service(Change::ResyncDone),
+        Event::of::<Pool>(Change::ResyncStarted),
+        Event::of::<Pool>(Change::Apply(pool)),
+        Event::of::<Pool>(Change::ResyncDone),
+        Event::of::<Node>(Change::ResyncStarted),
+        Event::of::<Node>(Change::ResyncDone),
+        Event::of::<Namespace>(Change::ResyncStarted),
+        Event::of::<Namespace>(Change::ResyncDone),
+        Event::of::<AddressMemory>(Change::ResyncStarted),
+        Event::of::<AddressMemory>(Change::ResyncDone),
+        Event::of::<L2Advertisement>(Change::ResyncStarted),
+        Event::of::<L2Advertisement>(Change::ResyncDone),
+        Event::of::<Service>(Change::ResyncStarted),
+        Event::of::<Service>(Change::ResyncDone),
     ];
     state.handle(events, now);
     state

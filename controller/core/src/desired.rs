@@ -129,21 +129,15 @@ pub enum Status {
     AddressMemory(#[serde(serialize_with = "as_entries")] Vec<RememberedAddresses>),
 }
 
-/// Status of a custom resource. The variant determines the kind.
+/// Status of a custom resource.
 #[derive(Clone, Debug, PartialEq, Hash, Serialize)]
 pub enum CustomResourceStatus {
     /// Status of an IPAddressPool.
     Pool(PoolStatus),
-    /// Status of an L2Advertisement.
-    Advertisement(ValidStatus),
-    /// Status of a Community.
-    Community(ValidStatus),
     /// Status of a BGPPeer.
     Peer(PeerStatus),
-    /// Status of a BGPAdvertisement.
-    BgpAdvertisement(ValidStatus),
-    /// Status of a BFDProfile.
-    BfdProfile(ValidStatus),
+    /// Status of an object of this kind, whose only condition is `Valid`.
+    Valid(CustomResourceKind, ValidStatus),
 }
 
 impl CustomResourceStatus {
@@ -152,11 +146,18 @@ impl CustomResourceStatus {
     pub const fn kind(&self) -> CustomResourceKind {
         match self {
             Self::Pool(_) => CustomResourceKind::IPAddressPool,
-            Self::Advertisement(_) => CustomResourceKind::L2Advertisement,
-            Self::Community(_) => CustomResourceKind::Community,
             Self::Peer(_) => CustomResourceKind::BGPPeer,
-            Self::BgpAdvertisement(_) => CustomResourceKind::BGPAdvertisement,
-            Self::BfdProfile(_) => CustomResourceKind::BFDProfile,
+            Self::Valid(kind, _) => *kind,
+        }
+    }
+
+    /// Returns the condition `Valid` and the field `observedGeneration`.
+    #[must_use]
+    pub const fn valid(&self) -> &ValidStatus {
+        match self {
+            Self::Pool(PoolStatus { valid, .. })
+            | Self::Peer(PeerStatus { valid, .. })
+            | Self::Valid(_, valid) => valid,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! All inputs of the controller's state, as one enum of plain values. The watches, the drivers and
 //! the main loop create events, and [`crate::state`] alone handles them.
 
-use ferrolb_core::store::Change;
+use ferrolb_core::watched_kinds;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{
     AddressMemory, BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key,
@@ -14,32 +14,8 @@ use crate::node_failure::failures::ActionResult;
 /// An input of the controller's state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A Service changed.
-    Service(Change<Service>),
-    /// An EndpointSlice changed.
-    Slice(Change<EndpointSlice>),
-    /// A SpeakerStatus changed.
-    Speaker(Change<Speaker>),
-    /// A pod of FerroLB changed.
-    Pod(Change<Pod>),
-    /// A Node changed.
-    Node(Change<Node>),
-    /// A Namespace changed.
-    Namespace(Change<Namespace>),
-    /// The ConfigMap with the addresses of deleted Services changed.
-    AddressMemory(Change<AddressMemory>),
-    /// An IPAddressPool changed.
-    Pool(Change<Pool>),
-    /// An L2Advertisement changed.
-    Advertisement(Change<L2Advertisement>),
-    /// A Community changed.
-    Community(Change<Community>),
-    /// A BGPPeer changed.
-    Peer(Change<BgpPeer>),
-    /// A BGPAdvertisement changed.
-    BgpAdvertisement(Change<BgpAdvertisement>),
-    /// A BFDProfile changed.
-    BfdProfile(Change<BfdProfile>),
+    /// An object changed.
+    Object(ObjectChange),
     /// This replica acquired, renewed, or lost the lease.
     Lease(Leadership),
     /// The writer attempted a desired write.
@@ -85,28 +61,30 @@ pub enum Outcome {
     Failed,
 }
 
-impl Event {
-    /// Returns the object that this event reports as unreadable: its kind, its key, and the reason.
-    /// `None`: the event reports no such object.
-    #[must_use]
-    pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
-        match self {
-            Self::Service(change) => change.unreadable("Service"),
-            Self::Slice(change) => change.unreadable("EndpointSlice"),
-            Self::Speaker(change) => change.unreadable("SpeakerStatus"),
-            Self::Pod(change) => change.unreadable("Pod"),
-            Self::Node(change) => change.unreadable("Node"),
-            Self::Namespace(change) => change.unreadable("Namespace"),
-            Self::AddressMemory(change) => change.unreadable("ConfigMap"),
-            Self::Pool(change) => change.unreadable("IPAddressPool"),
-            Self::Advertisement(change) => change.unreadable("L2Advertisement"),
-            Self::Community(change) => change.unreadable("Community"),
-            Self::Peer(change) => change.unreadable("BGPPeer"),
-            Self::BgpAdvertisement(change) => change.unreadable("BGPAdvertisement"),
-            Self::BfdProfile(change) => change.unreadable("BFDProfile"),
-            Self::Lease(_) | Self::Written { .. } | Self::NodeActionEnded { .. } | Self::Tick => {
-                None
-            }
-        }
+watched_kinds! {
+    /// A change of an object of any watched kind.
+    #[derive(Clone, Debug, PartialEq)]
+    pub enum ObjectChange;
+
+    /// Passes the kinds to the visitor that every controller watches.
+    for_each_kind: {
+        Service,
+        EndpointSlice,
+        Node,
+        Namespace,
+        AddressMemory,
+        Pool,
+        L2Advertisement,
+        Community,
+        BgpPeer,
+        BgpAdvertisement,
+        BfdProfile,
+    }
+
+    /// Passes the kinds to the visitor that the controller watches only with FerroLB's own API
+    /// group, because no other one has the kind SpeakerStatus.
+    for_each_own_kind: {
+        Speaker,
+        Pod,
     }
 }

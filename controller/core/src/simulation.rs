@@ -10,7 +10,7 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{AssignedAddress, Key, Service, ServiceCondition, ServiceConditionType};
 
 use super::desired::{Condition, IngressChange, ServiceStatus, Status, Write};
-use super::event::{Event, Outcome};
+use super::event::{Event, ObjectChange, Outcome};
 use super::state::{RETRY_INTERVAL, State};
 
 /// Maximum number of rounds of writes after one change. A state that still writes after that has
@@ -41,7 +41,7 @@ impl Simulation {
     /// Handles a change, and stores all writes that follow from it. A changed Service keeps the
     /// status that the simulation has written.
     pub fn change(&mut self, mut event: Event) {
-        if let Event::Service(Change::Apply(service)) = &mut event {
+        if let Event::Object(ObjectChange::Service(Change::Apply(service))) = &mut event {
             let written = self.written.get(&service.key).filter(|it| it.uid == service.uid);
             if let Some(status) = written.filter(|_| service.load_balancer) {
                 store(service, status);
@@ -108,7 +108,7 @@ impl Simulation {
         let mut service = service.clone();
         store(&mut service, &status);
         self.written.insert(key, status);
-        vec![Event::Service(Change::Apply(service)), written]
+        vec![Event::of::<Service>(Change::Apply(service)), written]
     }
 }
 

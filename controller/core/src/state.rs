@@ -15,6 +15,7 @@ mod alloc;
 mod announced;
 mod bgp;
 mod choose;
+mod conditions;
 mod conflicts;
 mod contest;
 mod custom_resources;
@@ -29,6 +30,7 @@ mod outlook;
 mod pool_addresses;
 mod pools;
 mod record_repair;
+mod resource_statuses;
 mod service;
 mod service_addresses;
 mod service_counters;
@@ -47,8 +49,9 @@ use std::time::Duration;
 use ferrolb_core::credibility::RunningSpeakers;
 use ferrolb_core::store::Change;
 use ferrolb_core::store::Store;
+use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{AddressMemory, Key, Node, Pod, Service, Speaker};
+use ferrolb_proto::facts::{AddressMemory, EndpointSlice, Key, Node, Pod, Service, Speaker};
 use ferrolb_proto::range::AddressRange;
 
 use crate::desired::{MetricValues, PoolMetricValues, Status, Target, Usage, Write};
@@ -231,34 +234,7 @@ impl State {
     pub fn handle(&mut self, events: impl IntoIterator<Item = Event>, now: Instant) {
         for event in events {
             match event {
-                Event::Service(change) => self.handle_service(change, now),
-                Event::Slice(change) => self.handle_slice(change, now),
-                Event::Speaker(change) => self.handle_speaker(change, now),
-                Event::Pod(change) => self.handle_pod(change),
-                Event::Node(change) => self.handle_node(change),
-                Event::Namespace(change) => self.handle_namespace(change),
-                Event::AddressMemory(change) => self.handle_address_memory(change),
-                Event::Pool(change) => {
-                    self.handle_custom_resource(|resources| &mut resources.pools, change)
-                }
-                Event::Advertisement(change) => {
-                    self.handle_custom_resource(|resources| &mut resources.advertisements, change)
-                }
-                Event::Community(change) => {
-                    self.handle_custom_resource(|resources| &mut resources.communities, change)
-                }
-                Event::Peer(change) => {
-                    self.handle_custom_resource(|resources| &mut resources.peers, change)
-                }
-                Event::BgpAdvertisement(change) => {
-                    self.handle_custom_resource(
-                        |resources| &mut resources.bgp_advertisements,
-                        change,
-                    );
-                }
-                Event::BfdProfile(change) => {
-                    self.handle_custom_resource(|resources| &mut resources.profiles, change)
-                }
+                Event::Object(change) => change.apply(self, now),
                 Event::Lease(leadership) => self.handle_leadership(leadership),
                 Event::Written { target, attempt, outcome } => {
                     self.handle_write_result(&target, attempt, outcome, now)
@@ -384,38 +360,6 @@ impl State {
         std::mem::take(&mut self.latencies)
     }
 
-    fn handle_service(&mut self, change: Change<Service>, now: Instant) {
-        match change {
-            Change::ResyncStarted => self.services.resync_started(),
-            Change::Apply(service) => {
-                let key = service.key.clone();
-                if self.services.get(&key).is_some_and(|entry| entry.service.uid != service.uid) {
-                    self.remove_service(&key, now);
-                }
-                let before = match self.services.get_mut(&key) {
-                    Some(entry) => std::mem::replace(&mut entry.service, service),
-                    None => {
-                        self.services.put(
-                            key.clone(),
-                            service::ServiceEntry { service, ..service::ServiceEntry::default() },
-                        );
-                        Service::default()
-                    }
-                };
-                self.services.touch(&key);
-                self.service_changed(&key, &before, now);
-                self.decide_one(&key, &before, now);
-            }
-            Change::Unreadable { key, .. } => self.services.touch(&key),
-            Change::Delete(key) => self.remove_service(&key, now),
-            Change::ResyncDone => {
-                for (key, entry) in self.services.resync_done() {
-                    self.release(&key, entry, now);
-                }
-            }
-        }
-    }
-
     fn remove_service(&mut self, key: &Key, now: Instant) {
         if let Some(entry) = self.services.remove(key) {
             self.release(key, entry, now);
@@ -478,6 +422,52 @@ impl State {
                 }
             }
         }
+    }
+}
+
+impl HandleChange<Service> for State {
+    fn handle_change(&mut self, change: Change<Service>, now: Instant) {
+        match change {
+            Change::ResyncStarted => self.services.resync_started(),
+            Change::Apply(service) => {
+                let key = service.key.clone();
+                if self.services.get(&key).is_some_and(|entry| entry.service.uid != service.uid) {
+                    self.remove_service(&key, now);
+                }
+                let before = match self.services.get_mut(&key) {
+                    Some(entry) => std::mem::replace(&mut entry.service, service),
+                    None => {
+                        self.services.put(
+                            key.clone(),
+                            service::ServiceEntry { service, ..service::ServiceEntry::default() },
+                        );
+                        Service::default()
+                    }
+                };
+                self.services.touch(&key);
+                self.service_changed(&key, &before, now);
+                self.decide_one(&key, &before, now);
+            }
+            Change::Unreadable { key, .. } => self.services.touch(&key),
+            Change::Delete(key) => self.remove_service(&key, now),
+            Change::ResyncDone => {
+                for (key, entry) in self.services.resync_done() {
+                    self.release(&key, entry, now);
+                }
+            }
+        }
+    }
+}
+
+impl HandleChange<EndpointSlice> for State {
+    fn handle_change(&mut self, change: Change<EndpointSlice>, now: Instant) {
+        self.handle_slice(change, now);
+    }
+}
+
+impl HandleChange<Speaker> for State {
+    fn handle_change(&mut self, change: Change<Speaker>, now: Instant) {
+        self.handle_speaker(change, now);
     }
 }
 

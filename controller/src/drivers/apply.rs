@@ -444,10 +444,7 @@ fn custom_resource_status(status: &CustomResourceStatus, now: &str) -> Value {
     match status {
         CustomResourceStatus::Pool(status) => pool_status(status, now),
         CustomResourceStatus::Peer(status) => peer_status(status, now),
-        CustomResourceStatus::Advertisement(status)
-        | CustomResourceStatus::Community(status)
-        | CustomResourceStatus::BgpAdvertisement(status)
-        | CustomResourceStatus::BfdProfile(status) => valid_status(status, now),
+        CustomResourceStatus::Valid(_, status) => valid_status(status, now),
     }
 }
 

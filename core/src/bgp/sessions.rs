@@ -74,6 +74,21 @@ pub enum BfdUnavailable {
     },
 }
 
+impl BfdUnavailable {
+    /// Returns the reason that identifies the variant in conditions and in SpeakerStatus.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::MultiHop => "Unsupported",
+            Self::Unknown(_) => "UnknownBFDProfile",
+            Self::Profile { .. } => "BadBFDProfile",
+        }
+    }
+}
+
+/// All BFDProfiles, by name.
+pub type ProfilesByName<'a> = BTreeMap<&'a str, &'a BfdProfile>;
+
 /// The sessions of a node.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions<'a> {
@@ -124,20 +139,19 @@ fn conflict(
     }
 }
 
-/// Returns the BFD timers of a session; `None` if its BGPPeer does not request BFD. `profile`
-/// finds a BFDProfile by name.
+/// Returns the BFD timers of a session; `None` if its BGPPeer does not request BFD.
 ///
 /// # Errors
 /// Returns the reason why BFD is off. The session continues without BFD.
-pub fn bfd_timers<'p>(
+pub fn bfd_timers(
     session: &SessionParameters,
-    profile: impl FnOnce(&str) -> Option<&'p BfdProfile>,
+    profiles: &ProfilesByName<'_>,
 ) -> Result<Option<BfdTimers>, BfdUnavailable> {
     let Some(name) = &session.bfd_profile else { return Ok(None) };
     if session.multi_hop {
         return Err(BfdUnavailable::MultiHop);
     }
-    let profile = profile(name).ok_or_else(|| BfdUnavailable::Unknown(name.clone()))?;
+    let profile = profiles.get(&**name).ok_or_else(|| BfdUnavailable::Unknown(name.clone()))?;
     let timers =
         profile.timers.clone().map_err(|why| BfdUnavailable::Profile { name: name.clone(), why });
     timers.map(Some)

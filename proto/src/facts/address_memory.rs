@@ -1,6 +1,7 @@
 //! The addresses of deleted Services, and the ConfigMap [`crate::api::ADDRESS_MEMORY`] with them.
 //! The controller alone writes it, and a new leader reads it.
 
+use super::kind::built_in;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -97,6 +98,14 @@ impl From<AddressMemoryObject> for AddressMemory {
         Self { name: object.metadata.name.unwrap_or_default().into(), services }
     }
 }
+
+built_in!(
+    AddressMemory: AddressMemoryObject,
+    "ConfigMap",
+    "ConfigMaps",
+    own,
+    FIELDS = ADDRESS_MEMORY_SELECTOR
+);
 
 #[cfg(test)]
 mod tests {

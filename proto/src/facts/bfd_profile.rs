@@ -1,5 +1,6 @@
 //! The fact of a BFDProfile: its timers, or the reason why it is invalid.
 
+use super::kind::custom_resource;
 use std::time::Duration;
 
 use super::ObservedStatus;
@@ -108,6 +109,8 @@ fn number(
         || BfdProfileProblem::Range { field, value, min: *range.start(), max: *range.end() };
     range.contains(&value).then_some(value).ok_or_else(problem)
 }
+
+custom_resource!(BfdProfile.name: BfdProfileObject, BFDProfile, "BFDProfiles");
 
 #[cfg(test)]
 mod tests {

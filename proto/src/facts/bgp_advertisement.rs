@@ -1,6 +1,7 @@
 //! The fact of a BGPAdvertisement: which nodes may advertise which addresses to which peers, and
 //! with which attributes.
 
+use super::kind::custom_resource;
 use std::collections::BTreeSet;
 
 use super::community::CommunityValue;
@@ -167,6 +168,12 @@ fn problem(spec: &BGPAdvertisementSpec) -> Option<BgpAdvertisementProblem> {
     let duplicate = spec.communities.iter().find(|text| !seen.insert(community(text)));
     duplicate.map(|text| BgpAdvertisementProblem::DuplicateCommunity(text.as_str().into()))
 }
+
+custom_resource!(
+    BgpAdvertisement.name: BgpAdvertisementObject,
+    BGPAdvertisement,
+    "BGPAdvertisements"
+);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! The fact of a BGPPeer: the parameters of its sessions, or the reason why it is invalid.
 
+use super::kind::custom_resource;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -403,6 +404,8 @@ fn password(spec: &BGPPeerSpec, namespace: &str) -> Result<Option<PasswordSource
         (_, Some(_)) => Err(BgpPeerProblem::TwoPasswords),
     }
 }
+
+custom_resource!(BgpPeer.name: BgpPeerObject, BGPPeer, "BGPPeers");
 
 #[cfg(test)]
 mod tests;

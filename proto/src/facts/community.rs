@@ -1,5 +1,6 @@
 //! The fact of a Community: names for BGP communities, with their values.
 
+use super::kind::custom_resource;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -114,6 +115,8 @@ impl From<api::CommunityObject> for Community {
         }
     }
 }
+
+custom_resource!(Community.name: CommunityObject, Community, "Communities");
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! The fact of an EndpointSlice (`discovery.k8s.io/v1`, KEP-752).
 
+use super::kind::built_in;
 use std::net::IpAddr;
 
 use kube::Resource;
@@ -181,6 +182,14 @@ impl RawEndpointPort {
         self.port.filter(|_| tcp).map(|port| (self.name.unwrap_or_default().into(), port))
     }
 }
+
+built_in!(
+    EndpointSlice: EndpointSliceObject,
+    "EndpointSlice",
+    "EndpointSlices",
+    all,
+    LABELS = SERVICE_SLICES_SELECTOR
+);
 
 #[cfg(test)]
 mod tests {

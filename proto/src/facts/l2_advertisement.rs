@@ -1,6 +1,7 @@
 //! The fact of an L2Advertisement: which nodes may announce which addresses, and on which
 //! interfaces.
 
+use super::kind::custom_resource;
 use std::collections::BTreeMap;
 
 use kube::core::{Selector, SelectorExt};
@@ -119,6 +120,8 @@ impl From<api::L2AdvertisementObject> for L2Advertisement {
         }
     }
 }
+
+custom_resource!(L2Advertisement.name: L2AdvertisementObject, L2Advertisement, "L2Advertisements");
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! The fact of a Namespace: its labels, by which pools select namespaces.
 
+use super::kind::built_in;
 use std::collections::BTreeMap;
 
 use kube::Resource;
@@ -34,3 +35,5 @@ impl From<NamespaceObject> for Namespace {
         }
     }
 }
+
+built_in!(Namespace: NamespaceObject, "Namespace", "Namespaces", all);

@@ -1,5 +1,6 @@
 //! The fact of a Node.
 
+use super::kind::built_in;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -205,6 +206,8 @@ impl From<NodeObject> for Node {
         }
     }
 }
+
+built_in!(Node: NodeObject, "Node", "Nodes", all);
 
 #[cfg(test)]
 mod tests {

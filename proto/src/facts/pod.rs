@@ -1,6 +1,7 @@
 //! The fact of a pod of FerroLB: its node, and whether it is Ready. If it is not, its program does
 //! not run, whatever that program has reported before.
 
+use super::kind::built_in;
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
@@ -87,6 +88,8 @@ impl From<PodObject> for Pod {
         }
     }
 }
+
+built_in!(Pod: PodObject, "Pod", "Pods", own, LABELS = PODS_SELECTOR);
 
 #[cfg(test)]
 mod tests {

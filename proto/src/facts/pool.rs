@@ -1,5 +1,6 @@
 //! The fact of an IPAddressPool: its address ranges, or the reason why it is invalid.
 
+use super::kind::custom_resource;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -263,6 +264,8 @@ fn read(spec: &api::IPAddressPoolSpec) -> Result<PoolContents, PoolProblem> {
         spec.service_allocation.as_ref().map(ServiceRestriction::read).transpose()?,
     ))
 }
+
+custom_resource!(Pool.name: IPAddressPoolObject, IPAddressPool, "IPAddressPools");
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,8 @@
 
 mod condition;
 
+use super::kind::{Kind, ReadContext};
+use kube::core::ApiResource;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -473,6 +475,23 @@ impl Ingress {
             Some(_) | None => None,
         };
         Some(AssignedAddress { address: address(self.ip.as_ref()?)?, mode })
+    }
+}
+
+impl Kind for Service {
+    type Object = ServiceObject;
+    const NAME: &'static str = "Service";
+    const PLURAL: &'static str = "Services";
+
+    fn resource(_: &ReadContext) -> ApiResource {
+        ApiResource::erase::<ServiceObject>(&())
+    }
+
+    fn read(object: ServiceObject, context: &ReadContext) -> Self {
+        match &context.field_manager {
+            Some(manager) => Self::read_with_owners(object, &context.group, manager),
+            None => Self::read(object, &context.group),
+        }
     }
 }
 

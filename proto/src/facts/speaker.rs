@@ -1,5 +1,6 @@
 //! The fact of a SpeakerStatus: the state of one node's speaker, as that speaker reports it.
 
+use super::kind::custom_resource;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Key;
@@ -248,6 +249,8 @@ impl From<api::InterfaceStatus> for SpeakerInterface {
         }
     }
 }
+
+custom_resource!(Speaker.node: SpeakerStatusObject, SpeakerStatus, "SpeakerStatuses");
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use futures::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use kube::api::{ListParams, WatchParams};
 use kube::core::Request;
-use kube::{Api, Client, Error, Resource};
+use kube::{Client, Error};
 use serde::de::Error as _;
 use tokio::time::timeout;
 
@@ -19,22 +19,21 @@ use super::{LIST_PAGE_OBJECTS, OBJECT_BYTES_MAX, RESPONSE_IDLE_MAX, WATCH_TIMEOU
 pub(super) struct WatchSource {
     client: Client,
     request: Request,
-    pub(super) labels: Option<String>,
-    pub(super) fields: Option<String>,
+    pub(super) labels: Option<&'static str>,
+    pub(super) fields: Option<&'static str>,
 }
 
 impl WatchSource {
-    pub(super) fn new<K: Resource>(api: Api<K>) -> Self {
-        let request = Request::new(api.resource_url());
-        Self { client: api.into_client(), request, labels: None, fields: None }
+    pub(super) fn new(client: Client, path: &str) -> Self {
+        Self { client, request: Request::new(path), labels: None, fields: None }
     }
 
     /// Requests a page of a list: the first page, or the page for the continue token of the
     /// previous one.
     pub(super) async fn page(&self, token: Option<String>) -> Result<ResponseBody, Error> {
         let params = ListParams {
-            label_selector: self.labels.clone(),
-            field_selector: self.fields.clone(),
+            label_selector: self.labels.map(str::to_owned),
+            field_selector: self.fields.map(str::to_owned),
             limit: Some(LIST_PAGE_OBJECTS),
             continue_token: token,
             ..ListParams::default()
@@ -45,8 +44,8 @@ impl WatchSource {
     /// Requests the changes after this resource version.
     pub(super) async fn changes(&self, version: &str) -> Result<ResponseBody, Error> {
         let params = WatchParams {
-            label_selector: self.labels.clone(),
-            field_selector: self.fields.clone(),
+            label_selector: self.labels.map(str::to_owned),
+            field_selector: self.fields.map(str::to_owned),
             timeout: u32::try_from(WATCH_TIMEOUT.as_secs()).ok(),
             ..WatchParams::default()
         };

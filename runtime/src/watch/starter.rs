@@ -3,24 +3,22 @@
 
 use std::sync::Arc;
 
-use ferrolb_proto::api::{self, CustomResourceKind};
-use kube::api::ApiResource;
-use kube::core::DynamicResourceScope;
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use ferrolb_core::watched::KindVisitor;
+use ferrolb_proto::facts::{Kind, ReadContext};
+use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::{Change, Watch};
-use crate::flags::CommonFlags;
 use crate::watchdog::Watchdog;
 
-/// The client, the event queue and the task set of the watches that a program starts.
+/// The client, the event queue and the task set of the watches that a program starts. A visit of a
+/// kind starts its watch.
 pub struct WatchStarter<'a, E> {
     /// Client of the API server.
     pub client: &'a Client,
-    /// Namespace and API group of the custom resources.
-    pub flags: &'a CommonFlags,
+    /// The installation whose objects the program reads.
+    pub context: ReadContext,
     /// Queue that receives the changes of all watches.
     pub events: &'a mpsc::Sender<E>,
     /// Task set that owns the watches.
@@ -29,37 +27,12 @@ pub struct WatchStarter<'a, E> {
     pub watchdog: &'a Arc<Watchdog>,
 }
 
-impl<E: Send + 'static> WatchStarter<'_, E> {
-    /// Starts a watch. `wrap` creates an event from a change.
-    pub fn start<F: Send + 'static>(&mut self, watch: Watch<F>, wrap: fn(Change<F>) -> E) {
-        self.tasks.spawn(watch.run(self.events.clone(), wrap, Arc::clone(self.watchdog)));
-    }
-
-    /// Starts a watch of all objects of a built-in kind. `what` is the plural of the kind for logs.
-    pub fn start_all<K, F>(&mut self, what: &'static str, wrap: fn(Change<F>) -> E)
+impl<E: Send + 'static> KindVisitor<E> for WatchStarter<'_, E> {
+    fn visit<F: Kind>(&mut self)
     where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Into<F> + 'static,
-        F: Send + 'static,
+        E: From<Change<F>>,
     {
-        self.start(Watch::new(what, Api::<K>::all(self.client.clone()), K::into), wrap);
-    }
-
-    /// Starts a watch of the custom resources of a kind in FerroLB's namespace. `what` is the
-    /// plural of the kind for logs.
-    pub fn start_custom_resources<K, F>(
-        &mut self,
-        what: &'static str,
-        kind: CustomResourceKind,
-        wrap: fn(Change<F>) -> E,
-    ) where
-        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
-            + DeserializeOwned
-            + Into<F>
-            + 'static,
-        F: Send + 'static,
-    {
-        let resource = api::resource(kind, &self.flags.api_group);
-        let api = Api::<K>::namespaced_with(self.client.clone(), &self.flags.namespace, &resource);
-        self.start(Watch::new(what, api, K::into), wrap);
+        let watch = Watch::<F>::of(self.client.clone(), self.context.clone());
+        self.tasks.spawn(watch.run(self.events.clone(), E::from, Arc::clone(self.watchdog)));
     }
 }

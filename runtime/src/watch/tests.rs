@@ -10,7 +10,6 @@ use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
 use hyper::{Request, Response};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
 use serde::Deserialize;
@@ -24,8 +23,7 @@ use crate::backoff::{RETRY_DELAY_MAX, RETRY_DELAY_MIN};
 use crate::logs::captured::logged;
 use crate::watchdog::REFUSAL_LOG_INTERVAL;
 
-#[derive(Resource, Deserialize, Clone, Debug)]
-#[resource(inherit = k8s_openapi::api::core::v1::ConfigMap)]
+#[derive(Deserialize)]
 struct DecodedObject {
     metadata: ObjectMeta,
     #[serde(default)]
@@ -93,8 +91,8 @@ async fn timed_changes(
 ) -> (Vec<String>, Vec<Duration>) {
     let start = tokio::time::Instant::now();
     let (events, mut queue) = mpsc::channel(1);
-    let api = Api::namespaced(scripted(script), "ns");
-    let watch = Watch::new("ConfigMaps", api, |object: DecodedObject| {
+    let place = (scripted(script), "/api/v1/namespaces/ns/configmaps");
+    let watch = Watch::new("ConfigMaps", place, |object: DecodedObject| {
         (Key::of(&object.metadata), object.data["value"])
     });
     let mut tasks = JoinSet::new();

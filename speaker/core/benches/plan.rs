@@ -20,8 +20,8 @@ use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BgpAdvertisementObject, BgpPeerObject, IpMode, L2AdvertisementObject};
 use ferrolb_proto::facts::{
-    AssignedAddress, BgpAdvertisement, BgpPeer, Endpoint, EndpointSlice, Key, Keyed,
-    L2Advertisement, Node, Pool, Service, TrafficPolicy,
+    AssignedAddress, BfdProfile, BgpAdvertisement, BgpPeer, Community, Endpoint, EndpointSlice,
+    Key, Keyed, L2Advertisement, Node, PasswordSecret, Pool, Service, TrafficPolicy,
 };
 use ferrolb_proto::range::Family;
 use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
@@ -93,22 +93,22 @@ impl Cluster {
         let mut state = State::new(config(cordoned));
         let numbers = 0..SERVICES;
         let nodes_of_cluster = (0..nodes).map(|number| node(number, cordoned && number == 0));
-        list(&mut state, nodes_of_cluster, Event::Node);
-        list(&mut state, numbers.clone().map(service), Event::Service);
-        list(&mut state, numbers.map(|number| slice(number, "node0")), Event::Slice);
+        list(&mut state, nodes_of_cluster, Event::of::<Node>);
+        list(&mut state, numbers.clone().map(service), Event::of::<Service>);
+        list(&mut state, numbers.map(|number| slice(number, "node0")), Event::of::<EndpointSlice>);
         let range = "10.0.0.0/8".parse().expect("a range");
         let pool = Pool { name: "pool".into(), ranges: [range].into(), ..Pool::default() };
-        list(&mut state, [pool], Event::Pool);
+        list(&mut state, [pool], Event::of::<Pool>);
         let object = json!({"metadata": {"name": "all"}, "spec": {}});
         let object: L2AdvertisementObject = serde_json::from_value(object).expect("an object");
         let ad = L2Advertisement::from(object);
-        list(&mut state, [ad], Event::Advertisement);
+        list(&mut state, [ad], Event::of::<L2Advertisement>);
         if cordoned {
             add_bgp(&mut state);
         }
         let keys = HelloKeyRing::new(vec![HelloKey::new([1; KEY_LENGTH])]);
         for change in [Change::Apply(keys), Change::ResyncDone] {
-            state.handle(Event::Keys(change), Instant::ZERO);
+            state.handle(Event::of::<HelloKeyRing>(change), Instant::ZERO);
         }
         let prefixes = vec![(IpAddr::from([10, 0, 0, 1]), 8)];
         let (ethernet, up, broadcast) = (true, true, true);
@@ -139,7 +139,7 @@ impl Cluster {
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
     fn change_endpoint(&mut self, number: u32) {
         let service = number.wrapping_mul(7_919) % SERVICES;
-        let event = Event::Slice(Change::Apply(slice(service, "node1")));
+        let event = Event::of::<EndpointSlice>(Change::Apply(slice(service, "node1")));
         let start = WallClock::now();
         self.memo.add(self.state.handle(event, Instant::ZERO));
         let desired = plan(&self.state, &mut self.memo, Instant::ZERO);
@@ -200,11 +200,11 @@ fn add_bgp(state: &mut State) {
     let object = |spec| json!({"metadata": {"name": "router"}, "spec": spec});
     let peer: BgpPeerObject = serde_json::from_value(object(spec)).expect("an object");
     let ad: BgpAdvertisementObject = serde_json::from_value(object(json!({}))).expect("an object");
-    list(state, [BgpPeer::from(peer)], Event::BgpPeer);
-    list(state, [BgpAdvertisement::from(ad)], Event::BgpAdvertisement);
-    list(state, [], Event::Community);
-    list(state, [], Event::BfdProfile);
-    list(state, [], Event::Password);
+    list(state, [BgpPeer::from(peer)], Event::of::<BgpPeer>);
+    list(state, [BgpAdvertisement::from(ad)], Event::of::<BgpAdvertisement>);
+    list(state, [], Event::of::<Community>);
+    list(state, [], Event::of::<BfdProfile>);
+    list(state, [], Event::of::<PasswordSecret>);
 }
 
 fn service(number: u32) -> Service {

@@ -10,12 +10,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ferrolb_core::shared_map::SharedMap;
-use ferrolb_core::store::Change;
+use ferrolb_core::watched_kinds;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{SUBNETS_MAX, WatchedNode};
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement, Node,
-    Pool, Service,
+    PasswordSecret, Pool, Service,
 };
 use ferrolb_proto::range::{AddressRange, Family};
 use ferrolb_proto::wire::Mac;
@@ -24,37 +24,15 @@ use ferrolb_proto::wire::hello::HelloKeyRing;
 use crate::claim::{AddressConflict, Move, Owned};
 use crate::health::kube_proxy::KubeProxyHealth;
 use crate::health::prober::ProbeTarget;
-use crate::state::PasswordSecret;
 
 pub use bgp::{BgpReport, SessionReport};
-pub(crate) use issue::{BASIC_AUTH, PASSWORD_ENTRY};
-pub use issue::{NodeIssue, PREFIXES_MAX, PasswordProblem, SessionIssue, UncheckedEndpoints};
+pub use issue::{NodeIssue, PREFIXES_MAX, SessionIssue, UncheckedEndpoints};
 
 /// An input of the speaker's state.
 #[derive(Debug)]
 pub enum Event {
-    /// A Service changed.
-    Service(Change<Service>),
-    /// An EndpointSlice changed.
-    Slice(Change<EndpointSlice>),
-    /// A Node changed.
-    Node(Change<Node>),
-    /// An IPAddressPool changed.
-    Pool(Change<Pool>),
-    /// An L2Advertisement changed.
-    Advertisement(Change<L2Advertisement>),
-    /// A BGPPeer changed.
-    BgpPeer(Change<BgpPeer>),
-    /// A BGPAdvertisement changed.
-    BgpAdvertisement(Change<BgpAdvertisement>),
-    /// A Community changed.
-    Community(Change<Community>),
-    /// A BFDProfile changed.
-    BfdProfile(Change<BfdProfile>),
-    /// A Secret that may hold a router's password changed.
-    Password(Change<PasswordSecret>),
-    /// The Secret with the hello keys changed.
-    Keys(Change<HelloKeyRing>),
+    /// An object changed.
+    Object(ObjectChange),
     /// All interfaces of this node, after a change of any of them.
     Links(Vec<Link>),
     /// The default gateways of this node, ascending, after a change of any of them.
@@ -110,36 +88,28 @@ pub enum Event {
     StopRequested,
 }
 
-impl Event {
-    /// Returns the kind, the key and the reason, if this event is about an object that cannot be
-    /// decoded.
-    #[must_use]
-    pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
-        match self {
-            Self::Service(change) => change.unreadable("Service"),
-            Self::Slice(change) => change.unreadable("EndpointSlice"),
-            Self::Node(change) => change.unreadable("Node"),
-            Self::Pool(change) => change.unreadable("IPAddressPool"),
-            Self::Advertisement(change) => change.unreadable("L2Advertisement"),
-            Self::BgpPeer(change) => change.unreadable("BGPPeer"),
-            Self::BgpAdvertisement(change) => change.unreadable("BGPAdvertisement"),
-            Self::Community(change) => change.unreadable("Community"),
-            Self::BfdProfile(change) => change.unreadable("BFDProfile"),
-            Self::Password(change) => change.unreadable("Secret"),
-            Self::Keys(change) => change.unreadable("Secret"),
-            Self::Links(_)
-            | Self::Gateways(_)
-            | Self::Report { .. }
-            | Self::LinkFailed { .. }
-            | Self::GroupsNotJoined { .. }
-            | Self::ProxyHealth(_)
-            | Self::RuleUpdate { .. }
-            | Self::EndpointHealth { .. }
-            | Self::Bgp(_)
-            | Self::GobgpRead(_)
-            | Self::WatchedNodes(_)
-            | Self::StopRequested => None,
-        }
+watched_kinds! {
+    /// A change of an object of any watched kind.
+    #[derive(Debug)]
+    pub enum ObjectChange;
+
+    /// Passes the kinds to the visitor that every speaker watches.
+    for_each_kind: {
+        Service,
+        EndpointSlice,
+        Node,
+        Pool,
+        L2Advertisement,
+        HelloKeyRing,
+    }
+
+    /// Passes the kinds to the visitor that only a speaker with a gobgpd watches.
+    for_each_bgp_kind: {
+        BgpPeer,
+        BgpAdvertisement,
+        Community,
+        BfdProfile,
+        PasswordSecret,
     }
 }
 

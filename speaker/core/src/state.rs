@@ -31,9 +31,12 @@ use std::time::Duration;
 use ferrolb_core::rate::Doubling;
 use ferrolb_core::store::Change;
 use ferrolb_core::store::Store;
+use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::WatchedNode;
-use ferrolb_proto::facts::{Key, Keyed, L2Advertisement, Node, Pool, PoolProblem};
+use ferrolb_proto::facts::{
+    EndpointSlice, Key, Keyed, L2Advertisement, Node, Pool, PoolProblem, Service,
+};
 use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use regex::Regex;
@@ -48,7 +51,6 @@ use moved_endpoints::MovedEndpoints;
 use new_addresses::NewAddresses;
 use services::Services;
 
-pub use bgp::PasswordSecret;
 pub use changes::Changes;
 pub(crate) use reduced::{ReducedService, ReducedSlice};
 
@@ -193,25 +195,7 @@ impl State {
     /// replaces them. Otherwise, an accidental deletion would end all announcements of the cluster.
     pub fn handle(&mut self, event: Event, now: Instant) -> Changes {
         match event {
-            Event::Service(change) => self.set_service(change, now),
-            Event::Slice(change) => self.set_slice(change, now),
-            Event::Node(change) => Changes::all_if(apply(&mut self.nodes, change, Some)),
-            Event::Pool(change) => Changes::all_if(self.set_pool(change)),
-            Event::Advertisement(change) => {
-                Changes::all_if(self.advertisements.handle(change, now))
-            }
-            Event::BgpPeer(change) => Changes::all_if(self.bgp_objects.set_peer(change, now)),
-            Event::BgpAdvertisement(change) => {
-                Changes::all_if(self.bgp_objects.advertisements.handle(change, now))
-            }
-            Event::Community(change) => {
-                Changes::all_if(self.bgp_objects.communities.handle(change, now))
-            }
-            Event::BfdProfile(change) => {
-                Changes::other_if(self.bgp_objects.profiles.handle(change, now))
-            }
-            Event::Password(change) => Changes::other_if(self.bgp_objects.set_password(change)),
-            Event::Keys(change) => Changes::other_if(self.set_keys(change)),
+            Event::Object(change) => change.apply(self, now),
             Event::Links(links) => Changes::all_if(self.set_links(links)),
             Event::Gateways(gateways) => Changes::other_if(replace(&mut self.gateways, gateways)),
             Event::Report { link, report } => self.set_report(link, report),
@@ -297,18 +281,6 @@ impl State {
         watched.filter(is_contact).map(Into::into).collect()
     }
 
-    /// Returns whether the keys, or whether they are known, have changed.
-    fn set_keys(&mut self, change: Change<HelloKeyRing>) -> bool {
-        match change {
-            Change::Apply(keys) if !keys.is_empty() => replace(&mut self.keys, keys),
-            Change::ResyncDone => replace(&mut self.keys_listed, true),
-            Change::Apply(_)
-            | Change::ResyncStarted
-            | Change::Unreadable { .. }
-            | Change::Delete(_) => false,
-        }
-    }
-
     fn set_report(&mut self, link: u32, report: LinkReport) -> Changes {
         if !report.speakers.is_empty() {
             self.speaker_ever_received.insert(link);
@@ -337,25 +309,6 @@ impl State {
         let first = now.since(failure.at) >= LINK_RETRY_FORGET_AFTER;
         *failure =
             LinkFailure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
-    }
-
-    /// Applies the change of a pool. Returns whether the pools have changed, or
-    /// which of them exist.
-    fn set_pool(&mut self, change: Change<Pool>) -> bool {
-        let change = self.keep_unreadable(change);
-        let was_complete = self.pools.was_ever_complete();
-        let deleted_before = self.deleted_pools.len();
-        if let Change::Apply(pool) = &change {
-            self.deleted_pools.retain(|name| *name != pool.name);
-        }
-        let mut has_changed = deleted_before != self.deleted_pools.len();
-        for (name, before) in self.pools.handle(change, Some) {
-            match before.filter(|_| self.pools.get(&name).is_none()) {
-                Some(pool) => has_changed |= self.keep_deleted(name, pool),
-                None => has_changed = true,
-            }
-        }
-        has_changed || was_complete != self.pools.was_ever_complete()
     }
 
     /// Keeps a deleted pool, whose Services may still have their addresses. Returns whether it has
@@ -453,6 +406,62 @@ impl State {
     /// a subnet or an InternalIP, and does not lead to a pod.
     pub(crate) fn leads_to_pod(&self, link: &Link) -> bool {
         link.into_namespace && link.subnets().next().is_none() && !self.has_internal_address(link)
+    }
+}
+
+impl HandleChange<Service, Changes> for State {
+    fn handle_change(&mut self, change: Change<Service>, now: Instant) -> Changes {
+        self.set_service(change, now)
+    }
+}
+
+impl HandleChange<EndpointSlice, Changes> for State {
+    fn handle_change(&mut self, change: Change<EndpointSlice>, now: Instant) -> Changes {
+        self.set_slice(change, now)
+    }
+}
+
+impl HandleChange<Node, Changes> for State {
+    fn handle_change(&mut self, change: Change<Node>, _: Instant) -> Changes {
+        Changes::all_if(apply(&mut self.nodes, change, Some))
+    }
+}
+
+impl HandleChange<Pool, Changes> for State {
+    fn handle_change(&mut self, change: Change<Pool>, _: Instant) -> Changes {
+        let change = self.keep_unreadable(change);
+        let was_complete = self.pools.was_ever_complete();
+        let deleted_before = self.deleted_pools.len();
+        if let Change::Apply(pool) = &change {
+            self.deleted_pools.retain(|name| *name != pool.name);
+        }
+        let mut has_changed = deleted_before != self.deleted_pools.len();
+        for (name, before) in self.pools.handle(change, Some) {
+            match before.filter(|_| self.pools.get(&name).is_none()) {
+                Some(pool) => has_changed |= self.keep_deleted(name, pool),
+                None => has_changed = true,
+            }
+        }
+        Changes::all_if(has_changed || was_complete != self.pools.was_ever_complete())
+    }
+}
+
+impl HandleChange<L2Advertisement, Changes> for State {
+    fn handle_change(&mut self, change: Change<L2Advertisement>, now: Instant) -> Changes {
+        Changes::all_if(self.advertisements.handle(change, now))
+    }
+}
+
+impl HandleChange<HelloKeyRing, Changes> for State {
+    fn handle_change(&mut self, change: Change<HelloKeyRing>, _: Instant) -> Changes {
+        Changes::other_if(match change {
+            Change::Apply(keys) if !keys.is_empty() => replace(&mut self.keys, keys),
+            Change::ResyncDone => replace(&mut self.keys_listed, true),
+            Change::Apply(_)
+            | Change::ResyncStarted
+            | Change::Unreadable { .. }
+            | Change::Delete(_) => false,
+        })
     }
 }
 

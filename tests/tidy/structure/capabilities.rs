@@ -11,6 +11,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
         &[
             "core/src/store",
             "core/src/endpoint_slices",
+            "core/src/watched",
             "core/src/shared_map",
             "proto/src/time",
             "core/src/random",
@@ -68,7 +69,9 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
         &[
             "controller/core/src/desired",
             "controller/core/src/state/service",
+            "controller/core/src/state/conditions",
             "controller/core/src/state/custom_resources",
+            "controller/core/src/state/resource_statuses",
             "controller/core/src/state/pools",
             "controller/core/src/state/validity",
         ],

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ferrolb_core::store::{Change, Store};
+use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api;
 use ferrolb_proto::facts::{AddressMemory, RememberedAddresses};
@@ -17,13 +18,6 @@ impl State {
         let seconds =
             self.allocator.next_expiry()?.saturating_sub(self.wall_clock.without_jump(now));
         Some(now + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-    }
-
-    /// Stores a change of the ConfigMap. If another client has changed it, the active leader writes
-    /// it again.
-    pub(super) fn handle_address_memory(&mut self, change: Change<AddressMemory>) {
-        let changed = self.address_memory.handle(change, Some);
-        self.address_memory_dirty |= !changed.is_empty();
     }
 
     /// Reads the memory of the previous leader.
@@ -52,6 +46,15 @@ impl State {
     pub(super) fn record_address_memory(&mut self, services: Vec<RememberedAddresses>) {
         let name: Box<str> = api::ADDRESS_MEMORY.into();
         self.address_memory.put(name.clone(), AddressMemory { name, services });
+    }
+}
+
+impl HandleChange<AddressMemory> for State {
+    /// Stores a change of the ConfigMap. If another client has changed it, the active leader writes
+    /// it again.
+    fn handle_change(&mut self, change: Change<AddressMemory>, _: Instant) {
+        let changed = self.address_memory.handle(change, Some);
+        self.address_memory_dirty |= !changed.is_empty();
     }
 }
 

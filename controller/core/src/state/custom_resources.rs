@@ -1,34 +1,45 @@
-//! Custom resources whose status the controller writes: their objects, and the desired statuses.
+//! Custom resources whose status the controller writes: the list of their kinds, and their objects.
 //! Part of the state, which the main loop owns.
 //!
-//! [`StatusResource`] describes the differences between the kinds. A change of an object only sets
-//! a flag. At the end of the pass, the state compares the statuses of all objects with the desired
-//! ones, because each status may depend on other objects.
+//! [`StatusResource`] describes the differences between the kinds.
 
-use std::collections::BTreeMap;
-
-use ferrolb_core::store::Change;
-use ferrolb_core::store::Store;
+use ferrolb_core::store::{Change, Store};
+use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::facts::{
-    BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, L2Advertisement, Pool, Speaker,
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, CustomResource, Key, Keyed, L2Advertisement,
+    Pool,
 };
-use ferrolb_proto::range::{AddressRange, Family};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 
-use super::pools::AnnouncingSubnets;
-use super::write_queue::WriteQueue;
-use super::{State, bgp, pools, validity};
-use crate::desired::{CustomResourceStatus, Status, Target};
+use super::State;
+use super::conditions::{compare_status, record_status};
+use super::messages::Message;
+use crate::desired::{CustomResourceStatus, Target, ValidStatus};
+use crate::event::Event;
+
+/// The fields of any custom resource on which its condition `Valid` depends.
+pub(super) trait Validity {
+    /// Returns the desired condition `Valid` with this message, and whether the object has it
+    /// already.
+    fn validity(&self, message: &impl Message) -> (ValidStatus, bool);
+
+    /// Records a written condition as the object's current one, until the watch reports the object.
+    fn record_validity(&mut self, written: &ValidStatus);
+
+    /// Returns the desired condition `Valid` with this message, or `None` if the object has it
+    /// already.
+    fn changed_validity(&self, message: &impl Message) -> Option<ValidStatus> {
+        let (desired, same) = self.validity(message);
+        (!same).then_some(desired)
+    }
+}
 
 /// A kind of custom resource whose status the controller writes.
-pub(super) trait StatusResource: Keyed<Key = Box<str>> + PartialEq {
-    /// The API kind of these custom resources.
-    const KIND: CustomResourceKind;
-    /// Status of an object of this kind.
-    type Status;
-    /// Converts a status of this kind into the status of any kind.
-    const STATUS: fn(Self::Status) -> CustomResourceStatus;
+pub(super) trait StatusResource:
+    Validity + CustomResource + Keyed<Key = Box<str>> + PartialEq
+{
     /// Inputs of an object's status, in addition to the object itself.
     type StatusInputs<'a>;
 
@@ -40,79 +51,97 @@ pub(super) trait StatusResource: Keyed<Key = Box<str>> + PartialEq {
     fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self;
 
     /// Returns the status that the object should have, or `None` if the object has it already.
-    fn status(&self, inputs: &Self::StatusInputs<'_>) -> Option<Self::Status>;
+    fn status(&self, inputs: &Self::StatusInputs<'_>) -> Option<CustomResourceStatus>;
 
     /// Records a written status as the object's current status, until the watch reports the object.
-    fn record_written(&mut self, written: &Self::Status);
+    fn record_written(&mut self, written: &CustomResourceStatus) {
+        self.record_validity(written.valid());
+    }
+
+    /// Returns the status of an object of this kind, if its only condition is `Valid`.
+    fn valid(status: ValidStatus) -> CustomResourceStatus {
+        CustomResourceStatus::Valid(Self::KIND, status)
+    }
 }
 
 /// Objects of one kind, by name.
 type Objects<K> = Store<Box<str>, K>;
 
-/// Custom resources of all kinds whose status the controller writes.
-#[derive(Debug, Default)]
-pub(super) struct CustomResources {
-    pub(super) pools: Objects<Pool>,
-    pub(super) advertisements: Objects<L2Advertisement>,
-    pub(super) communities: Objects<Community>,
-    pub(super) peers: Objects<BgpPeer>,
-    pub(super) bgp_advertisements: Objects<BgpAdvertisement>,
-    pub(super) profiles: Objects<BfdProfile>,
-    /// True if the statuses of all objects must be compared again, because a change may concern any
-    /// of them.
-    pub(super) statuses_dirty: bool,
-}
+macro_rules! custom_resources {
+    ($($objects:ident: $fact:ident),+ $(,)?) => {
+        /// Custom resources of all kinds whose status the controller writes.
+        #[derive(Debug, Default)]
+        pub(super) struct CustomResources {
+            $(pub(super) $objects: Objects<$fact>,)+
+            /// True if the statuses of all objects must be compared again, because a change may
+            /// concern any of them.
+            pub(super) statuses_dirty: bool,
+        }
 
-impl CustomResources {
-    /// Marks the stores as incomplete until new lists arrive.
-    pub(super) const fn mark_incomplete(&mut self) {
-        self.pools.mark_incomplete();
-        self.advertisements.mark_incomplete();
-        self.communities.mark_incomplete();
-        self.peers.mark_incomplete();
-        self.bgp_advertisements.mark_incomplete();
-        self.profiles.mark_incomplete();
-    }
+        impl CustomResources {
+            /// Marks the stores as incomplete until new lists arrive.
+            pub(super) const fn mark_incomplete(&mut self) {
+                $(self.$objects.mark_incomplete();)+
+            }
 
-    /// Records a written status as the object's current status, until the watch reports the object.
-    pub(super) fn record_written(&mut self, name: &str, written: &CustomResourceStatus) {
-        match written {
-            CustomResourceStatus::Pool(status) => {
-                record_written_status(&mut self.pools, name, status)
+            /// Records a written status as the object's current status, until the watch reports the
+            /// object.
+            pub(super) fn record_written(&mut self, name: &str, written: &CustomResourceStatus) {
+                $(if written.kind() == <$fact>::KIND {
+                    let object = self.$objects.get_mut(name);
+                    object.into_iter().for_each(|object| object.record_written(written));
+                })+
             }
-            CustomResourceStatus::Advertisement(status) => {
-                record_written_status(&mut self.advertisements, name, status)
-            }
-            CustomResourceStatus::Community(status) => {
-                record_written_status(&mut self.communities, name, status)
-            }
-            CustomResourceStatus::Peer(status) => {
-                record_written_status(&mut self.peers, name, status)
-            }
-            CustomResourceStatus::BgpAdvertisement(status) => {
-                record_written_status(&mut self.bgp_advertisements, name, status);
-            }
-            CustomResourceStatus::BfdProfile(status) => {
-                record_written_status(&mut self.profiles, name, status)
+
+            /// Returns the events by which watches report the deletion of all objects of a kind.
+            pub(super) fn deletions(
+                &self,
+                kind: CustomResourceKind,
+                namespace: &str,
+            ) -> Vec<Event> {
+                let mut events = Vec::new();
+                $(if kind == <$fact>::KIND {
+                    let keys = self.$objects.keys().map(|name| Key::new(namespace, name));
+                    events.extend(keys.map(|key| Event::from(Change::<$fact>::Delete(key))));
+                })+
+                events
             }
         }
-    }
+
+        $(impl HandleChange<$fact> for State {
+            fn handle_change(&mut self, change: Change<$fact>, _: Instant) {
+                self.handle_custom_resource(|resources| &mut resources.$objects, change);
+            }
+        }
+
+        impl Validity for $fact {
+            fn validity(&self, message: &impl Message) -> (ValidStatus, bool) {
+                let current: (&[v1::Condition], i64) =
+                    (&self.status.conditions, self.status.observed_generation);
+                compare_status(message, self.generation, current)
+            }
+
+            fn record_validity(&mut self, written: &ValidStatus) {
+                let status = &mut self.status.0;
+                record_status(&mut status.conditions, &mut status.observed_generation, written);
+            }
+        })+
+    };
 }
 
-fn record_written_status<K: StatusResource>(
-    objects: &mut Objects<K>,
-    name: &str,
-    written: &K::Status,
-) {
-    if let Some(object) = objects.get_mut(name) {
-        object.record_written(written);
-    }
+custom_resources! {
+    pools: Pool,
+    advertisements: L2Advertisement,
+    communities: Community,
+    peers: BgpPeer,
+    bgp_advertisements: BgpAdvertisement,
+    profiles: BfdProfile,
 }
 
 impl State {
     /// Stores a change of a custom resource. The state compares the statuses at the end of the
     /// pass.
-    pub(super) fn handle_custom_resource<K: StatusResource>(
+    fn handle_custom_resource<K: StatusResource>(
         &mut self,
         objects: fn(&mut CustomResources) -> &mut Objects<K>,
         change: Change<K>,
@@ -136,121 +165,6 @@ impl State {
             // are announced.
             self.all_services_dirty |= K::KIND == CustomResourceKind::IPAddressPool;
             self.recheck_all_services();
-        }
-    }
-
-    /// Returns, for each pool, the ranges that are in no subnet of the interfaces on which its
-    /// L2Advertisements announce it.
-    fn ranges_outside_subnets(&self) -> BTreeMap<Box<str>, Vec<AddressRange>> {
-        let resources = &self.custom_resources;
-        let outside = |pool: &Pool| {
-            let mut subnets = AnnouncingSubnets::default();
-            let selecting = resources.advertisements.values().filter(|ad| ad.selects_pool(pool));
-            selecting.for_each(|ad| self.add_announcing_subnets(ad, &mut subnets));
-            pools::ranges_outside(pool, &subnets)
-        };
-        let pools = resources.pools.values().map(|pool| (pool.name.clone(), outside(pool)));
-        pools.filter(|(_, ranges)| !ranges.is_empty()).collect()
-    }
-
-    /// Adds the subnets of all interfaces on which an L2Advertisement announces.
-    fn add_announcing_subnets(&self, ad: &L2Advertisement, all: &mut AnnouncingSubnets) {
-        let is_selected = |speaker: &&Speaker| {
-            self.nodes
-                .get(&*speaker.node)
-                .is_some_and(|node| ad.selectors.select_node(&node.labels))
-        };
-        for speaker in self.speakers.values().filter(is_selected) {
-            let interfaces = speaker.interfaces.iter();
-            for interface in interfaces.filter(|it| it.up && ad.selects_interface(&it.name)) {
-                let families = [Family::V4, Family::V6].into_iter();
-                let known = families.filter(|family| speaker.knows_subnets(interface, *family));
-                all.families.extend(known);
-                all.ranges.extend(&interface.subnets);
-            }
-        }
-    }
-
-    /// Compares the statuses of custom resources with the desired ones, and queues the necessary
-    /// writes. Custom resources of another product get no status.
-    ///
-    /// If no change may concern all objects, compares only the pools whose counts have changed.
-    /// Skips a kind if a list of objects on which its statuses depend is incomplete.
-    pub(super) fn update_custom_resources(&mut self, now: Instant) {
-        let has_speakers = self.speakers.is_complete() || !self.has_speakers();
-        let changed_pools = self.allocator.take_changed_pools();
-        let all = std::mem::take(&mut self.custom_resources.statuses_dirty);
-        if self.config.foreign_custom_resources {
-            return;
-        }
-        if all && has_speakers {
-            self.ranges_outside = self.ranges_outside_subnets();
-        }
-        let Self { custom_resources: resources, write_queue, .. } = self;
-        let mut comparison = StatusComparison { write_queue, now };
-        let inputs = pools::PoolStatusInputs {
-            faults: &self.pool_faults,
-            allocator: &self.allocator,
-            ranges_outside: &self.ranges_outside,
-        };
-        let pools =
-            resources.pools.values().filter(|pool| all || changed_pools.contains(&pool.name));
-        comparison.compare(pools, &inputs);
-        if !all {
-            return;
-        }
-        let pools = resources.pools.keys().map(|name| &**name).collect();
-        let interfaces = self.speakers.values().flat_map(|speaker| &speaker.interfaces);
-        let interfaces = interfaces.map(|interface| &*interface.name).collect();
-        let inputs = validity::L2StatusInputs { pools, interfaces };
-        // An advertisement that names interfaces waits for the statuses of all speakers.
-        let advertisements = resources.advertisements.values();
-        let known = advertisements.filter(|ad| has_speakers || ad.interfaces().is_empty());
-        comparison.compare(known, &inputs);
-        let (has_peers, has_profiles) =
-            (resources.peers.is_complete(), resources.profiles.is_complete());
-        if has_profiles {
-            comparison.compare(resources.profiles.values(), &());
-        }
-        if has_peers && has_profiles && has_speakers {
-            let stale = &self.stale_speakers.nodes;
-            let inputs =
-                bgp::peers::PeerStatusInputs::of(resources, &self.nodes, &self.speakers, stale);
-            comparison.compare(resources.peers.values(), &inputs);
-        }
-        if resources.communities.is_complete() {
-            let owners = validity::alias_owners(resources.communities.values());
-            comparison.compare(resources.communities.values(), &owners);
-            if has_peers && resources.bgp_advertisements.is_complete() {
-                let inputs = bgp::advertisements::AdvertisementStatusInputs::of(
-                    resources,
-                    &self.nodes,
-                    owners,
-                );
-                comparison.compare(resources.bgp_advertisements.values(), &inputs);
-            }
-        }
-    }
-}
-
-/// Compares the statuses of custom resources with the desired ones, and queues the writes.
-struct StatusComparison<'a> {
-    write_queue: &'a mut WriteQueue,
-    now: Instant,
-}
-
-impl StatusComparison<'_> {
-    fn compare<'o, K: StatusResource + 'o>(
-        &mut self,
-        objects: impl Iterator<Item = &'o K>,
-        inputs: &K::StatusInputs<'_>,
-    ) {
-        for object in objects {
-            let name = object.key();
-            let status = object.status(inputs);
-            let status =
-                status.map(|status| Status::CustomResource(name.clone(), K::STATUS(status)));
-            self.write_queue.set_resource(Target::CustomResource(K::KIND, name), status, self.now);
         }
     }
 }

@@ -5,6 +5,8 @@
 //! decides all Services once.
 
 use ferrolb_core::store::Change;
+use ferrolb_core::watched::HandleChange;
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::facts::{BgpPeer, Key, Namespace, Node, Pool, Service, Speaker};
 
@@ -53,33 +55,7 @@ impl State {
     /// Empty for SpeakerStatuses.
     #[must_use]
     pub fn custom_resource_deletions(&self, kind: CustomResourceKind) -> Vec<Event> {
-        let resources = &self.custom_resources;
-        let key = |name: &str| Key::new(&self.config.names.namespace, name);
-        match kind {
-            CustomResourceKind::IPAddressPool => {
-                resources.pools.keys().map(|it| Event::Pool(Change::Delete(key(it)))).collect()
-            }
-            CustomResourceKind::L2Advertisement => {
-                let names = resources.advertisements.keys();
-                names.map(|it| Event::Advertisement(Change::Delete(key(it)))).collect()
-            }
-            CustomResourceKind::BGPAdvertisement => {
-                let names = resources.bgp_advertisements.keys();
-                names.map(|it| Event::BgpAdvertisement(Change::Delete(key(it)))).collect()
-            }
-            CustomResourceKind::BGPPeer => {
-                resources.peers.keys().map(|it| Event::Peer(Change::Delete(key(it)))).collect()
-            }
-            CustomResourceKind::BFDProfile => {
-                let names = resources.profiles.keys();
-                names.map(|it| Event::BfdProfile(Change::Delete(key(it)))).collect()
-            }
-            CustomResourceKind::Community => {
-                let names = resources.communities.keys();
-                names.map(|it| Event::Community(Change::Delete(key(it)))).collect()
-            }
-            CustomResourceKind::SpeakerStatus => Vec::new(),
-        }
+        self.custom_resources.deletions(kind, &self.config.names.namespace)
     }
 
     /// Returns the namespace and the API group of the custom resources.
@@ -88,19 +64,18 @@ impl State {
         &self.config.names
     }
 
-    pub(super) fn handle_node(&mut self, change: Change<Node>) {
-        self.node_failures.evidence_changed();
-        for (name, before) in self.nodes.handle(change, Some) {
-            self.custom_resources.statuses_dirty |= before.as_ref().map(|node| &node.labels)
-                != self.nodes.get(&name).map(|node| &node.labels);
-            self.update_host(AddressUser::Node(name));
-            self.recheck_all_services();
-        }
+    fn has_services(&self, namespace: &str) -> bool {
+        self.services
+            .keys_after(&Key::new(namespace, ""))
+            .next()
+            .is_some_and(|key| *key.namespace() == *namespace)
     }
+}
 
+impl HandleChange<Namespace> for State {
     /// Handles a change of a Namespace. Labels matter only if a pool selects Namespaces by label. A
     /// deleted Namespace has no Services, so its deletion changes nothing.
-    pub(super) fn handle_namespace(&mut self, change: Change<Namespace>) {
+    fn handle_change(&mut self, change: Change<Namespace>, _: Instant) {
         for (name, before) in self.namespaces.handle(change, |namespace| Some(namespace.labels)) {
             // A new Namespace matters only if a Service waits for it: the watch of Services may
             // report a Service before the watch of Namespaces reports its Namespace.
@@ -109,11 +84,16 @@ impl State {
             self.all_services_dirty |= matters && self.pools_select_namespaces();
         }
     }
+}
 
-    fn has_services(&self, namespace: &str) -> bool {
-        self.services
-            .keys_after(&Key::new(namespace, ""))
-            .next()
-            .is_some_and(|key| *key.namespace() == *namespace)
+impl HandleChange<Node> for State {
+    fn handle_change(&mut self, change: Change<Node>, _: Instant) {
+        self.node_failures.evidence_changed();
+        for (name, before) in self.nodes.handle(change, Some) {
+            self.custom_resources.statuses_dirty |= before.as_ref().map(|node| &node.labels)
+                != self.nodes.get(&name).map(|node| &node.labels);
+            self.update_host(AddressUser::Node(name));
+            self.recheck_all_services();
+        }
     }
 }

@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::facts::{Pool, PoolProblem};
 use ferrolb_proto::range::{AddressRange, AddressSet, Family};
 
 use super::alloc::{Allocator, SkipReason};
-use super::custom_resources::StatusResource;
+use super::custom_resources::{StatusResource, Validity};
 use super::messages::pool::{PoolFault, PoolMessage, SkippedAddress};
 use super::pool_addresses::AddressCounts;
-use super::validity::{compare_status, record_status};
 use crate::desired::{CustomResourceStatus, PoolStatus};
 
 /// Number of skipped addresses that are passed to a message: one more than the message lists, so
@@ -96,8 +94,7 @@ pub(super) fn pool_status(
     counts: [AddressCounts; 2],
 ) -> Option<PoolStatus> {
     let status = &pool.status;
-    let current = (status.conditions.as_slice(), status.observed_generation);
-    let (valid, same) = compare_status(message, pool.generation, current);
+    let (valid, same) = pool.validity(message);
     let [v4, v6] = counts.map(|count| count.available);
     let desired = PoolStatus {
         assigned: counts.map(|count| i64::try_from(count.used).unwrap_or(i64::MAX)),
@@ -121,9 +118,6 @@ pub(super) struct PoolStatusInputs<'a> {
 }
 
 impl StatusResource for Pool {
-    const KIND: CustomResourceKind = CustomResourceKind::IPAddressPool;
-    type Status = PoolStatus;
-    const STATUS: fn(PoolStatus) -> CustomResourceStatus = CustomResourceStatus::Pool;
     type StatusInputs<'a> = PoolStatusInputs<'a>;
 
     fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
@@ -132,7 +126,7 @@ impl StatusResource for Pool {
         Self { name, generation, created, status, problem, ..Self::default() }
     }
 
-    fn status(&self, inputs: &PoolStatusInputs<'_>) -> Option<PoolStatus> {
+    fn status(&self, inputs: &PoolStatusInputs<'_>) -> Option<CustomResourceStatus> {
         let message = match inputs.faults.get(&self.name) {
             Some(fault) => PoolMessage::Fault(fault),
             None => {
@@ -141,15 +135,17 @@ impl StatusResource for Pool {
                 valid_message(self, inputs.allocator.skipped(&self.name), outside)
             }
         };
-        pool_status(self, &message, inputs.allocator.counts(&self.name))
+        let counts = inputs.allocator.counts(&self.name);
+        pool_status(self, &message, counts).map(CustomResourceStatus::Pool)
     }
 
-    fn record_written(&mut self, written: &PoolStatus) {
+    fn record_written(&mut self, written: &CustomResourceStatus) {
+        self.record_validity(written.valid());
+        let CustomResourceStatus::Pool(written) = written else { return };
         let status = &mut self.status.0;
         [status.assigned_ipv4, status.assigned_ipv6] = written.assigned;
         [status.available_ipv4, status.available_ipv6] = written.available;
         status.available = Some(written.text.to_string());
-        record_status(&mut status.conditions, &mut status.observed_generation, &written.valid);
     }
 }
 

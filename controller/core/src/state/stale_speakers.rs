@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use ferrolb_core::credibility::{RunningSpeakers, stale_speakers};
 use ferrolb_core::store::Change;
+use ferrolb_core::watched::HandleChange;
+use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Pod;
 
 use super::State;
@@ -32,17 +34,6 @@ impl State {
         if self.pods.is_complete() { &self.running_speakers } else { UNKNOWN }
     }
 
-    /// Stores a change of a pod, which may concern all Services.
-    pub(super) fn handle_pod(&mut self, change: Change<Pod>) {
-        let is_list_complete = matches!(change, Change::ResyncDone);
-        let changed = self.pods.handle(change.or_delete(), Some);
-        if is_list_complete || !changed.is_empty() {
-            self.running_speakers = RunningSpeakers::of(self.pods.values());
-            self.node_failures.evidence_changed();
-            self.recheck_all_services();
-        }
-    }
-
     /// Computes the stale speakers again if a fact has changed. BGPPeers do not count the sessions
     /// of stale speakers, so another answer concerns their statuses.
     pub(super) fn update_stale_speakers(&mut self) {
@@ -55,5 +46,18 @@ impl State {
         self.custom_resources.statuses_dirty |= !changed.is_empty();
         self.stale_speakers = StaleSpeakers { nodes, is_current: true };
         changed.iter().for_each(|node| self.update_host(AddressUser::node(node)));
+    }
+}
+
+impl HandleChange<Pod> for State {
+    /// Stores a change of a pod, which may concern all Services.
+    fn handle_change(&mut self, change: Change<Pod>, _: Instant) {
+        let is_list_complete = matches!(change, Change::ResyncDone);
+        let changed = self.pods.handle(change.or_delete(), Some);
+        if is_list_complete || !changed.is_empty() {
+            self.running_speakers = RunningSpeakers::of(self.pods.values());
+            self.node_failures.evidence_changed();
+            self.recheck_all_services();
+        }
     }
 }

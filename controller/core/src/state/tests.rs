@@ -199,31 +199,49 @@ impl Cluster {
     }
 
     fn list_all(&mut self, order: Order) {
-        let mut events: Vec<Event> =
-            self.services.values().cloned().map(|s| Event::Service(Change::Apply(s))).collect();
-        events.extend(self.pools.values().cloned().map(|pool| Event::Pool(Change::Apply(pool))));
-        events.extend(self.nodes.values().cloned().map(|node| Event::Node(Change::Apply(node))));
-        events.extend(self.speakers.values().cloned().map(Change::Apply).map(Event::Speaker));
-        events.extend(self.api_server.clone().map(Change::Apply).map(Event::Slice));
+        let mut events: Vec<Event> = self
+            .services
+            .values()
+            .cloned()
+            .map(|s| Event::of::<Service>(Change::Apply(s)))
+            .collect();
+        events.extend(
+            self.pools.values().cloned().map(|pool| Event::of::<Pool>(Change::Apply(pool))),
+        );
+        events.extend(
+            self.nodes.values().cloned().map(|node| Event::of::<Node>(Change::Apply(node))),
+        );
+        events.extend(self.speakers.values().cloned().map(Change::Apply).map(Event::of::<Speaker>));
+        events.extend(self.api_server.clone().map(Change::Apply).map(Event::of::<EndpointSlice>));
         events.extend(
             self.namespaces
                 .values()
                 .cloned()
-                .map(|namespace| Event::Namespace(Change::Apply(namespace))),
+                .map(|namespace| Event::of::<Namespace>(Change::Apply(namespace))),
         );
-        events.extend(self.address_memory.clone().map(Change::Apply).map(Event::AddressMemory));
+        events
+            .extend(self.address_memory.clone().map(Change::Apply).map(Event::of::<AddressMemory>));
         match order {
             Order::ByName => {}
             Order::Reversed => events.reverse(),
             Order::Shuffled(mut random) => random.shuffle(&mut events),
         }
         let kinds = [
-            [Event::Service(Change::ResyncStarted), Event::Service(Change::ResyncDone)],
-            [Event::AddressMemory(Change::ResyncStarted), Event::AddressMemory(Change::ResyncDone)],
-            [Event::Pool(Change::ResyncStarted), Event::Pool(Change::ResyncDone)],
-            [Event::Node(Change::ResyncStarted), Event::Node(Change::ResyncDone)],
-            [Event::Namespace(Change::ResyncStarted), Event::Namespace(Change::ResyncDone)],
-            [Event::Advertisement(Change::ResyncStarted), Event::Advertisement(Change::ResyncDone)],
+            [Event::of::<Service>(Change::ResyncStarted), Event::of::<Service>(Change::ResyncDone)],
+            [
+                Event::of::<AddressMemory>(Change::ResyncStarted),
+                Event::of::<AddressMemory>(Change::ResyncDone),
+            ],
+            [Event::of::<Pool>(Change::ResyncStarted), Event::of::<Pool>(Change::ResyncDone)],
+            [Event::of::<Node>(Change::ResyncStarted), Event::of::<Node>(Change::ResyncDone)],
+            [
+                Event::of::<Namespace>(Change::ResyncStarted),
+                Event::of::<Namespace>(Change::ResyncDone),
+            ],
+            [
+                Event::of::<L2Advertisement>(Change::ResyncStarted),
+                Event::of::<L2Advertisement>(Change::ResyncDone),
+            ],
         ];
         let (started, mut done): (Vec<_>, Vec<_>) =
             kinds.into_iter().map(|[started, done]| (started, done)).unzip();
@@ -256,7 +274,7 @@ impl Cluster {
 
     fn apply(&mut self, service: Service) {
         self.services.insert(service.key.clone(), service.clone());
-        self.handle(Event::Service(Change::Apply(service)));
+        self.handle(Event::of::<Service>(Change::Apply(service)));
     }
 
     fn change(&mut self, name: &str, change: impl FnOnce(&mut Service)) {
@@ -267,19 +285,19 @@ impl Cluster {
 
     fn delete(&mut self, name: &str) {
         self.services.remove(&key(name));
-        self.handle(Event::Service(Change::Delete(key(name))));
+        self.handle(Event::of::<Service>(Change::Delete(key(name))));
     }
 
     fn apply_pool(&mut self, pool: Pool) {
         let status = self.pools.get(&pool.name).map(|pool| pool.status.clone()).unwrap_or_default();
         let pool = Pool { status, ..pool };
         self.pools.insert(pool.name.clone(), pool.clone());
-        self.handle(Event::Pool(Change::Apply(pool)));
+        self.handle(Event::of::<Pool>(Change::Apply(pool)));
     }
 
     fn delete_pool(&mut self, name: &str) {
         self.pools.remove(name);
-        self.handle(Event::Pool(Change::Delete(Key::new(api::NAMESPACE, name))));
+        self.handle(Event::of::<Pool>(Change::Delete(Key::new(api::NAMESPACE, name))));
     }
 
     fn writes(&self) -> Vec<Write> {
@@ -330,7 +348,7 @@ impl Cluster {
                     self.apply(service);
                 }
             }
-            Status::CustomResource(name, CustomResourceStatus::Pool(status)) => {
+            Status::CustomResource(name, status @ CustomResourceStatus::Pool(_)) => {
                 if let Some(mut pool) = self.pools.get(name).cloned() {
                     pool.record_written(status);
                     self.apply_status(pool);
@@ -350,12 +368,12 @@ impl Cluster {
             Some(memory) => Change::Apply(memory),
             None => Change::Delete(Key::new(api::NAMESPACE, api::ADDRESS_MEMORY)),
         };
-        self.handle(Event::AddressMemory(change));
+        self.handle(Event::of::<AddressMemory>(change));
     }
 
     fn apply_status(&mut self, pool: Pool) {
         self.pools.insert(pool.name.clone(), pool.clone());
-        self.handle(Event::Pool(Change::Apply(pool)));
+        self.handle(Event::of::<Pool>(Change::Apply(pool)));
     }
 
     /// Returns the statuses of all Services as `name=addresses`.

@@ -1,49 +1,12 @@
-//! Condition `Valid` of FerroLB's custom resources: its desired content, and whether an object has
-//! it. Pure functions, called by the state.
+//! Condition `Valid` of L2Advertisements and Communities. Pure functions, called by the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrolb_proto::api::{CONDITION_VALID, ConditionMessage, CustomResourceKind};
 use ferrolb_proto::facts::{Community, CommunityProblem, L2Advertisement, L2AdvertisementProblem};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 
-use super::custom_resources::StatusResource;
-use super::messages::Message;
+use super::custom_resources::{StatusResource, Validity};
 use super::messages::valid::{CommunityMessage, L2Message};
-use crate::desired::{Condition, CustomResourceStatus, ValidStatus};
-
-/// Placeholder for `lastTransitionTime` of a condition that was written and that the watch has not
-/// reported yet.
-const UNKNOWN_TIME: v1::Time = v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
-
-/// Returns the status that an object should have, and whether `conditions` and `observed` already
-/// match it.
-pub(super) fn compare_status(
-    message: &impl Message,
-    generation: i64,
-    (conditions, observed): (&[v1::Condition], i64),
-) -> (ValidStatus, bool) {
-    let (condition, same) = compare_condition(CONDITION_VALID, message, conditions);
-    (ValidStatus { condition, generation }, same && observed == generation)
-}
-
-/// Returns the desired condition of type `kind`, and whether `conditions` already contain it.
-pub(super) fn compare_condition(
-    kind: &str,
-    message: &impl Message,
-    conditions: &[v1::Condition],
-) -> (Condition, bool) {
-    let (status, reason) = (message.status(), message.reason());
-    let message = ConditionMessage::new(message);
-    let current = conditions.iter().find(|condition| condition.type_ == kind);
-    let status_stays = current.filter(|current| current.status == status.name());
-    let same =
-        status_stays.is_some_and(|current| current.reason == reason && current.message == *message);
-    // `lastTransitionTime` changes only if the status of the condition changes.
-    let known = status_stays.filter(|current| current.last_transition_time != UNKNOWN_TIME);
-    let since = known.map(|current| current.last_transition_time.0.as_second());
-    (Condition { status, reason: reason.into(), message, since }, same)
-}
+use crate::desired::{CustomResourceStatus, ValidStatus};
 
 /// Inputs of the status of an L2Advertisement, in addition to the object itself.
 #[derive(Default)]
@@ -70,9 +33,7 @@ pub(super) fn advertisement_status(
         None if !missing.is_empty() => L2Message::UnknownInterface(missing),
         None => L2Message::Valid,
     };
-    let current = (ad.status.conditions.as_slice(), ad.status.observed_generation);
-    let (desired, same) = compare_status(&message, ad.generation, current);
-    (!same).then_some(desired)
+    ad.changed_validity(&message)
 }
 
 /// Returns, for each community name, the Community that defines the name. If several Communities
@@ -105,15 +66,10 @@ pub(super) fn community_status(
         },
         (None, None) => CommunityMessage::Valid,
     };
-    let current = (community.status.conditions.as_slice(), community.status.observed_generation);
-    let (desired, same) = compare_status(&message, community.generation, current);
-    (!same).then_some(desired)
+    community.changed_validity(&message)
 }
 
 impl StatusResource for L2Advertisement {
-    const KIND: CustomResourceKind = CustomResourceKind::L2Advertisement;
-    type Status = ValidStatus;
-    const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::Advertisement;
     type StatusInputs<'a> = L2StatusInputs<'a>;
 
     fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
@@ -122,20 +78,12 @@ impl StatusResource for L2Advertisement {
         ad
     }
 
-    fn status(&self, inputs: &L2StatusInputs<'_>) -> Option<ValidStatus> {
-        advertisement_status(self, inputs)
-    }
-
-    fn record_written(&mut self, written: &ValidStatus) {
-        let status = &mut self.status.0;
-        record_status(&mut status.conditions, &mut status.observed_generation, written);
+    fn status(&self, inputs: &L2StatusInputs<'_>) -> Option<CustomResourceStatus> {
+        advertisement_status(self, inputs).map(Self::valid)
     }
 }
 
 impl StatusResource for Community {
-    const KIND: CustomResourceKind = CustomResourceKind::Community;
-    type Status = ValidStatus;
-    const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::Community;
     /// For each community name, the Community that defines the name, from [`alias_owners`].
     type StatusInputs<'a> = BTreeMap<&'a str, &'a str>;
 
@@ -144,43 +92,9 @@ impl StatusResource for Community {
         Self { name, problem, ..before.cloned().unwrap_or_default() }
     }
 
-    fn status(&self, owners: &BTreeMap<&str, &str>) -> Option<ValidStatus> {
-        community_status(self, owners)
+    fn status(&self, owners: &BTreeMap<&str, &str>) -> Option<CustomResourceStatus> {
+        community_status(self, owners).map(Self::valid)
     }
-
-    fn record_written(&mut self, written: &ValidStatus) {
-        let status = &mut self.status.0;
-        record_status(&mut status.conditions, &mut status.observed_generation, written);
-    }
-}
-
-/// Records a written status as the object's current status, until the watch reports the object.
-pub(super) fn record_status(
-    conditions: &mut Vec<v1::Condition>,
-    observed: &mut i64,
-    written: &ValidStatus,
-) {
-    *observed = written.generation;
-    record_condition(CONDITION_VALID, conditions, Some(&written.condition));
-}
-
-/// Records a written condition as the object's current condition; `None` removes the condition.
-pub(super) fn record_condition(
-    kind: &str,
-    conditions: &mut Vec<v1::Condition>,
-    written: Option<&Condition>,
-) {
-    conditions.retain(|condition| condition.type_ != kind);
-    let Some(Condition { status, reason, message, since }) = written else { return };
-    let since = since.and_then(|since| k8s_openapi::jiff::Timestamp::from_second(since).ok());
-    conditions.push(v1::Condition {
-        type_: kind.to_owned(),
-        status: status.name().to_owned(),
-        reason: reason.to_string(),
-        message: message.to_string(),
-        last_transition_time: since.map_or(UNKNOWN_TIME, v1::Time),
-        observed_generation: None,
-    });
 }
 
 #[cfg(test)]
@@ -205,7 +119,7 @@ mod tests {
             "{}",
             status.condition.message
         );
-        ad.record_written(&status);
+        ad.record_written(&L2Advertisement::valid(status));
         assert_eq!(advertisement_status(&ad, &lan()), None);
         let all = L2StatusInputs { pools: ["lan", "wan", "dmz"].into(), ..lan() };
         assert_eq!(advertisement_status(&ad, &all).unwrap().condition.reason, "Valid");

@@ -273,7 +273,7 @@ fn digest(status: &impl Hash) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_proto::api::{ConditionMessage, ConditionStatus};
+    use ferrolb_proto::api::{ConditionMessage, ConditionStatus, CustomResourceKind};
 
     use super::*;
     use crate::desired::{Condition, CustomResourceStatus, ValidStatus};
@@ -287,7 +287,8 @@ mod tests {
         let (reason, message) = ("Valid".into(), ConditionMessage::default());
         let condition = Condition { status: ConditionStatus::True, reason, message, since: None };
         let valid = ValidStatus { condition, generation };
-        Some(Status::CustomResource(name.into(), CustomResourceStatus::Community(valid)))
+        let status = CustomResourceStatus::Valid(CustomResourceKind::Community, valid);
+        Some(Status::CustomResource(name.into(), status))
     }
 
     /// Returns the objects whose writes are due.

@@ -4,14 +4,9 @@
 
 use ferrolb_core::bgp::BfdUnavailable;
 use ferrolb_proto::api::{PASSWORD_UNAVAILABLE, SpeakerIssue};
-use ferrolb_proto::facts::{HEALTH_CHECK_ANNOTATION, PASSWORD_MAX};
+use ferrolb_proto::facts::{HEALTH_CHECK_ANNOTATION, PasswordProblem};
 
 use crate::health::prober::ProbeTarget;
-
-/// Type of a Secret that holds a password (core/v1 SecretTypeBasicAuth).
-pub(crate) const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
-/// Key of the password in the Secret's data.
-pub(crate) const PASSWORD_ENTRY: &str = "password";
 
 /// Number of prefixes that a peer may send without causing an issue. gobgpd keeps all received
 /// prefixes in memory: 50,000 take about 40 MB.
@@ -185,31 +180,7 @@ pub enum SessionIssue {
     },
     /// `spec.bfdProfile` cannot be used.
     #[error("{0}")]
-    BfdProfile(BfdUnavailable),
-}
-
-/// Why a Secret holds no usable password. `Display` renders the rest of a sentence that begins with
-/// the name of the Secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PasswordProblem {
-    /// The Secret does not exist.
-    #[error("does not exist: create it with type {BASIC_AUTH}")]
-    NoSecret,
-    /// The Secret has this type, which is not for passwords.
-    #[error("is of type {0}: delete it, and create it with type {BASIC_AUTH}")]
-    Type(Box<str>),
-    /// The Secret has no entry with the key of a password.
-    #[error("has no entry `{PASSWORD_ENTRY}`: add it")]
-    NoEntry,
-    /// The password is not UTF-8.
-    #[error("has a password that is not UTF-8: write it as UTF-8 text")]
-    NotUtf8,
-    /// The password is longer than [`PASSWORD_MAX`].
-    #[error("has a password that is longer than {PASSWORD_MAX} bytes: write a shorter one")]
-    TooLong,
-    /// The password is empty.
-    #[error("has an empty password: write one into the entry `{PASSWORD_ENTRY}`")]
-    Empty,
+    Bfd(BfdUnavailable),
 }
 
 /// Issue of the whole node. `Display` renders its message.
@@ -295,9 +266,7 @@ impl SessionIssue {
             Self::BfdRejectedByGobgp(_) => "BFDRejectedByGoBGP",
             Self::GobgpUnavailable(_) => "GoBGPUnavailable",
             Self::PasswordUnavailable { .. } => PASSWORD_UNAVAILABLE,
-            Self::BfdProfile(BfdUnavailable::MultiHop) => "Unsupported",
-            Self::BfdProfile(BfdUnavailable::Unknown(_)) => "UnknownBFDProfile",
-            Self::BfdProfile(BfdUnavailable::Profile { .. }) => "BadBFDProfile",
+            Self::Bfd(why) => why.reason(),
         }
     }
 

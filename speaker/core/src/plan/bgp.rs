@@ -146,8 +146,8 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &PlannedConfig<'_>) -
         let report = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
         let established = report.state == BgpSessionState::Established;
         let prefixes = outcome.prefixes.get(&*peer.name).copied().unwrap_or_default();
-        // The list starts with the issue that the BGP driver reports. The issue that a Secret or a
-        // BFDProfile causes follows.
+        // The list starts with the issue that the BGP driver reports. The issue that a Secret or
+        // `spec.bfdProfile` causes follows.
         let unusable = || state.bgp.unusable.clone().map(SessionIssue::GobgpUnavailable);
         let issues = report
             .issue

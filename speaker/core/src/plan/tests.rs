@@ -1,5 +1,6 @@
 //! Tests of the plan: eligibility of nodes and interfaces.
 
+use ferrolb_proto::wire::hello::HelloKeyRing;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -80,21 +81,21 @@ impl Cluster {
             },
             checked_ranges: Some(Vec::new()),
         });
-        apply_resync(&mut state, &self.services, Event::Service);
-        apply_resync(&mut state, &self.slices, Event::Slice);
-        apply_resync(&mut state, &self.nodes, Event::Node);
-        apply_resync(&mut state, &self.pools, Event::Pool);
+        apply_resync(&mut state, &self.services, Event::of::<Service>);
+        apply_resync(&mut state, &self.slices, Event::of::<EndpointSlice>);
+        apply_resync(&mut state, &self.nodes, Event::of::<Node>);
+        apply_resync(&mut state, &self.pools, Event::of::<Pool>);
         let advertisements: Vec<L2Advertisement> = self
             .advertisements
             .iter()
             .enumerate()
             .map(|(i, spec)| advertisement(i, spec))
             .collect();
-        apply_resync(&mut state, &advertisements, Event::Advertisement);
+        apply_resync(&mut state, &advertisements, Event::of::<L2Advertisement>);
         apply_resync(
             &mut state,
             &[HelloKeyRing::new(vec![HelloKey::new([1; KEY_LENGTH])])],
-            Event::Keys,
+            Event::of::<HelloKeyRing>,
         );
         state.handle(Event::Links(self.links.clone()), Instant::ZERO);
         state
@@ -428,7 +429,7 @@ fn nothing_is_announced_before_all_input_has_arrived() {
         Some("waiting for Services")
     );
     state.handle(Event::Links(complete.links.clone()), Instant::ZERO);
-    apply_resync(&mut state, &complete.services, Event::Service);
+    apply_resync(&mut state, &complete.services, Event::of::<Service>);
     let early = plan(&state, Instant::ZERO);
     assert!(early.links[&2].config.units.is_empty(), "the interface is used without units");
     let without_node = Cluster { nodes: vec![node("node2")], ..Cluster::default() };

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use ferrolb_core::store::Change;
 use ferrolb_core::store::Store;
+use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Keyed, PASSWORD_MAX};
-use k8s_openapi::api::core::v1::Secret;
+use ferrolb_proto::facts::{
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, PasswordProblem, PasswordSecret,
+};
 
-use super::apply;
 use super::held_objects::HeldObjects;
 use super::last_passwords::LastPasswords;
-use crate::event::{BASIC_AUTH, PASSWORD_ENTRY, PasswordProblem};
+use super::{Changes, State, apply};
 
 /// Custom resources and Secrets that configure BGP.
 #[derive(Debug, Default)]
@@ -27,12 +28,6 @@ pub(crate) struct BgpObjects {
 }
 
 impl BgpObjects {
-    /// Applies a change of a BGPPeer. Returns whether anything changed.
-    pub(super) fn set_peer(&mut self, change: Change<BgpPeer>, now: Instant) -> bool {
-        let changed = self.peers.handle(change, now);
-        self.update_last_passwords(changed)
-    }
-
     /// Forgets the deleted objects that are not held any more. Returns whether there were any.
     pub(super) fn expire(&mut self, now: Instant, grace: Duration) -> bool {
         let peers = self.peers.expire(now, grace);
@@ -53,12 +48,6 @@ impl BgpObjects {
             self.profiles.deadline(grace),
         ];
         all.into_iter().flatten().min()
-    }
-
-    /// Applies a change of a Secret. Returns whether anything changed.
-    pub(super) fn set_password(&mut self, change: Change<PasswordSecret>) -> bool {
-        let changed = apply(&mut self.passwords, change, Some);
-        self.update_last_passwords(changed)
     }
 
     fn update_last_passwords(&mut self, changed: bool) -> bool {
@@ -92,6 +81,38 @@ impl BgpObjects {
     }
 }
 
+impl HandleChange<BgpPeer, Changes> for State {
+    fn handle_change(&mut self, change: Change<BgpPeer>, now: Instant) -> Changes {
+        let changed = self.bgp_objects.peers.handle(change, now);
+        Changes::all_if(self.bgp_objects.update_last_passwords(changed))
+    }
+}
+
+impl HandleChange<PasswordSecret, Changes> for State {
+    fn handle_change(&mut self, change: Change<PasswordSecret>, _: Instant) -> Changes {
+        let changed = apply(&mut self.bgp_objects.passwords, change, Some);
+        Changes::other_if(self.bgp_objects.update_last_passwords(changed))
+    }
+}
+
+impl HandleChange<BgpAdvertisement, Changes> for State {
+    fn handle_change(&mut self, change: Change<BgpAdvertisement>, now: Instant) -> Changes {
+        Changes::all_if(self.bgp_objects.advertisements.handle(change, now))
+    }
+}
+
+impl HandleChange<Community, Changes> for State {
+    fn handle_change(&mut self, change: Change<Community>, now: Instant) -> Changes {
+        Changes::all_if(self.bgp_objects.communities.handle(change, now))
+    }
+}
+
+impl HandleChange<BfdProfile, Changes> for State {
+    fn handle_change(&mut self, change: Change<BfdProfile>, now: Instant) -> Changes {
+        Changes::other_if(self.bgp_objects.profiles.handle(change, now))
+    }
+}
+
 fn passwords(
     secrets: &Store<Box<str>, PasswordSecret>,
 ) -> BTreeMap<&str, Result<&str, &PasswordProblem>> {
@@ -99,68 +120,4 @@ fn passwords(
         .values()
         .map(|PasswordSecret { name, password }| (&**name, password.as_deref()))
         .collect()
-}
-
-/// A Secret in FerroLB's namespace, reduced to its password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PasswordSecret {
-    name: Box<str>,
-    /// The password, or why there is none.
-    password: Result<Box<str>, PasswordProblem>,
-}
-
-impl From<Secret> for PasswordSecret {
-    fn from(secret: Secret) -> Self {
-        let kind = secret.type_.unwrap_or_default();
-        let bytes = secret.data.unwrap_or_default().remove(PASSWORD_ENTRY).map(|bytes| bytes.0);
-        let password = match bytes.map(String::from_utf8) {
-            _ if kind != BASIC_AUTH => Err(PasswordProblem::Type(kind.into())),
-            None => Err(PasswordProblem::NoEntry),
-            Some(Err(_)) => Err(PasswordProblem::NotUtf8),
-            Some(Ok(password)) if password.len() > PASSWORD_MAX => Err(PasswordProblem::TooLong),
-            Some(Ok(password)) if password.is_empty() => Err(PasswordProblem::Empty),
-            Some(Ok(password)) => Ok(password.into()),
-        };
-        Self { name: secret.metadata.name.unwrap_or_default().into(), password }
-    }
-}
-
-impl Keyed for PasswordSecret {
-    type Key = Box<str>;
-
-    fn key(&self) -> Box<str> {
-        self.name.clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::ByteString;
-
-    use super::*;
-
-    fn read(kind: &str, entry: &str, value: &[u8]) -> Result<Box<str>, PasswordProblem> {
-        let data = [(entry.to_owned(), ByteString(value.to_vec()))].into();
-        PasswordSecret::from(Secret {
-            type_: Some(kind.to_owned()),
-            data: Some(data),
-            ..Secret::default()
-        })
-        .password
-    }
-
-    #[test]
-    fn only_a_basic_auth_secret_with_a_valid_password_has_one() {
-        assert_eq!(read(BASIC_AUTH, PASSWORD_ENTRY, b"hush").as_deref(), Ok("hush"));
-        for (kind, entry, value, problem) in [
-            ("Opaque", PASSWORD_ENTRY, &b"hush"[..], PasswordProblem::Type("Opaque".into())),
-            (BASIC_AUTH, "username", b"hush", PasswordProblem::NoEntry),
-            (BASIC_AUTH, PASSWORD_ENTRY, b"\xff", PasswordProblem::NotUtf8),
-            (BASIC_AUTH, PASSWORD_ENTRY, b"", PasswordProblem::Empty),
-            (BASIC_AUTH, PASSWORD_ENTRY, &[b'x'; 81], PasswordProblem::TooLong),
-        ] {
-            assert_eq!(read(kind, entry, value), Err(problem));
-        }
-        assert!(read(BASIC_AUTH, PASSWORD_ENTRY, &[b'x'; 80]).is_ok());
-    }
 }

@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn apply(state: &mut State, service: Service, millis: u64) -> Changes {
-        state.handle(Event::Service(Change::Apply(service)), Instant::from_millis(millis))
+        state.handle(Event::of::<Service>(Change::Apply(service)), Instant::from_millis(millis))
     }
 
     /// Returns the Services with the address.
@@ -174,7 +174,7 @@ mod tests {
         apply(&mut state, cleared("a"), 4_000);
         // The controller does not take an address of a Node, either.
         let node = Node { name: "n".into(), addresses: vec![ADDRESS], ..Node::default() };
-        state.handle(Event::Node(Change::Apply(node)), Instant::from_millis(4_000));
+        state.handle(Event::of::<Node>(Change::Apply(node)), Instant::from_millis(4_000));
         apply(&mut state, cleared("a"), 4_000);
         assert_eq!(
             (owners(&state).len(), state.deadline()),
@@ -210,12 +210,12 @@ mod tests {
         let mut state = state();
         let range = "172.30.0.200-172.30.0.209".parse().unwrap();
         let pool = Pool { name: "lan".into(), ranges: vec![range], ..Pool::default() };
-        state.handle(Event::Pool(Change::Apply(pool)), Instant::ZERO);
+        state.handle(Event::of::<Pool>(Change::Apply(pool)), Instant::ZERO);
         apply(&mut state, assigned("a"), 0);
         apply(&mut state, changed(), 1_000);
         assert_eq!(owners(&state), Vec::<String>::new(), "the Service has another address");
 
-        state.handle(Event::Service(Change::Delete(Key::new("default", "a"))), Instant::ZERO);
+        state.handle(Event::of::<Service>(Change::Delete(Key::new("default", "a"))), Instant::ZERO);
         let single = Service { families: vec![Family::V6], ..cleared("b") };
         apply(&mut state, Service { assigned: vec![address(205)], ..assigned("b") }, 4_000);
         apply(&mut state, single, 5_000);
@@ -242,7 +242,7 @@ mod tests {
         apply(&mut state, cleared("a"), 3_000);
         assert_eq!(owners(&state), ["b"], "another Service shares the address");
         apply(&mut state, cleared("b"), 4_000);
-        state.handle(Event::Service(Change::Delete(Key::new("default", "b"))), Instant::ZERO);
+        state.handle(Event::of::<Service>(Change::Delete(Key::new("default", "b"))), Instant::ZERO);
         assert_eq!((owners(&state), state.deadline()), (vec![], None));
     }
 }

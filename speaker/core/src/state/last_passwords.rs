@@ -7,9 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use ferrolb_proto::facts::{BgpPeer, PasswordSource, SessionParameters};
-
-use crate::event::PasswordProblem;
+use ferrolb_proto::facts::{BgpPeer, PasswordProblem, PasswordSource, SessionParameters};
 
 /// Most recent password of each BGPPeer with a Secret, and the session parameters with which the
 /// password was used.

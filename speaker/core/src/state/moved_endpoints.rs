@@ -108,7 +108,7 @@ mod tests {
     fn with_service(policy: TrafficPolicy, gobgp: bool) -> State {
         let mut state = State::new(StateConfig { gobgp, ..state().config });
         let web = Service { policy, ..service("web") };
-        state.handle(Event::Service(Change::Apply(web)), at(0));
+        state.handle(Event::of::<Service>(Change::Apply(web)), at(0));
         state
     }
 
@@ -127,7 +127,7 @@ mod tests {
             endpoints: nodes.iter().map(endpoint).collect(),
             ..EndpointSlice::default()
         };
-        state.handle(Event::Slice(Change::Apply(slice)), at(millis))
+        state.handle(Event::of::<EndpointSlice>(Change::Apply(slice)), at(millis))
     }
 
     /// Returns the families in which former endpoints count.

@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn apply(state: &mut State, change: Change<Service>, millis: u64) {
-        state.handle(Event::Service(change), at(millis));
+        state.handle(Event::of::<Service>(change), at(millis));
     }
 
     fn is_withheld(state: &State) -> bool {
@@ -197,7 +197,7 @@ mod tests {
             endpoints: vec![endpoint],
             ..EndpointSlice::default()
         };
-        state.handle(Event::Slice(Change::Apply(slice)), at(millis));
+        state.handle(Event::of::<EndpointSlice>(Change::Apply(slice)), at(millis));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Tests of the state: resync after a list, selection of Services, and recovery from invalid
 //! objects.
 
+use ferrolb_proto::wire::hello::HelloKeyRing;
 use std::net::IpAddr;
 
 use ferrolb_proto::api::{IpMode, L2AdvertisementObject};
-use ferrolb_proto::facts::{AssignedAddress, Endpoint, EndpointSlice, Service, TrafficPolicy};
+use ferrolb_proto::facts::{
+    AssignedAddress, Endpoint, EndpointSlice, L2Advertisement, Node, Pool, Service, TrafficPolicy,
+};
 use ferrolb_proto::range::Family;
 use ferrolb_proto::wire::hello::{HelloKey, KEY_LENGTH};
 
@@ -43,7 +46,7 @@ fn names(state: &State) -> Vec<String> {
 
 fn feed(state: &mut State, events: impl IntoIterator<Item = Change<Service>>) {
     for change in events {
-        state.handle(Event::Service(change), Instant::ZERO);
+        state.handle(Event::of::<Service>(change), Instant::ZERO);
     }
 }
 
@@ -104,7 +107,7 @@ fn only_relevant_changes_need_a_plan() {
         (Change::ResyncDone, true),
     ];
     for (i, (change, expect)) in steps.into_iter().enumerate() {
-        let changes = state.handle(Event::Service(change), Instant::ZERO);
+        let changes = state.handle(Event::of::<Service>(change), Instant::ZERO);
         assert_eq!(!changes.is_empty(), expect, "step {i}");
     }
 }
@@ -128,15 +131,21 @@ fn services_of_others_or_without_an_address_are_not_stored() {
 fn deletions_are_matched_by_name() {
     let mut state = state();
     let pool = Pool { name: "lan".into(), ..Pool::default() };
-    state.handle(Event::Pool(Change::Apply(pool)), Instant::ZERO);
-    state.handle(Event::Pool(Change::Delete(Key::new("ferrolb-system", "other"))), Instant::ZERO);
+    state.handle(Event::of::<Pool>(Change::Apply(pool)), Instant::ZERO);
+    state.handle(
+        Event::of::<Pool>(Change::Delete(Key::new("ferrolb-system", "other"))),
+        Instant::ZERO,
+    );
     assert!(state.deleted_pools.is_empty());
-    state.handle(Event::Pool(Change::Delete(Key::new("ferrolb-system", "lan"))), Instant::ZERO);
+    state.handle(
+        Event::of::<Pool>(Change::Delete(Key::new("ferrolb-system", "lan"))),
+        Instant::ZERO,
+    );
     assert_eq!(state.deleted_pools, [Box::from("lan")]);
     let node = Node { name: "node1".into(), ..Node::default() };
-    state.handle(Event::Node(Change::Apply(node)), Instant::ZERO);
+    state.handle(Event::of::<Node>(Change::Apply(node)), Instant::ZERO);
     assert!(state.own_node().is_some());
-    state.handle(Event::Node(Change::Delete(Key::new("", "node1"))), Instant::ZERO);
+    state.handle(Event::of::<Node>(Change::Delete(Key::new("", "node1"))), Instant::ZERO);
     assert!(state.own_node().is_none());
 }
 
@@ -145,7 +154,7 @@ fn deleted_pools_are_kept_and_their_number_is_limited() {
     let pool = |n: usize| Pool { name: format!("p{n:02}").into(), ..Pool::default() };
     let delete = |n: usize| Change::Delete(Key::new("ferrolb-system", &pool(n).name));
     let mut state = state();
-    let mut handle = |change| state.handle(Event::Pool(change), Instant::ZERO).is_empty();
+    let mut handle = |change| state.handle(Event::of::<Pool>(change), Instant::ZERO).is_empty();
     handle(Change::ResyncStarted);
     assert!((0..=DELETED_POOLS_MAX).all(|n| !handle(Change::Apply(pool(n)))));
     handle(Change::ResyncDone);
@@ -160,10 +169,10 @@ fn deleted_pools_are_kept_and_their_number_is_limited() {
     assert_eq!((state.pools.len(), first), (DELETED_POOLS_MAX, Some("p01")));
     assert_eq!(state.existing_pools().count(), 0);
     // A pool that returns makes room for another one.
-    state.handle(Event::Pool(Change::Apply(pool(5))), Instant::ZERO);
+    state.handle(Event::of::<Pool>(Change::Apply(pool(5))), Instant::ZERO);
     assert_eq!(state.existing_pools().count(), 1);
-    state.handle(Event::Pool(Change::Apply(pool(0))), Instant::ZERO);
-    state.handle(Event::Pool(delete(0)), Instant::ZERO);
+    state.handle(Event::of::<Pool>(Change::Apply(pool(0))), Instant::ZERO);
+    state.handle(Event::of::<Pool>(delete(0)), Instant::ZERO);
     assert_eq!(state.pools.len(), DELETED_POOLS_MAX + 1);
 }
 
@@ -172,7 +181,7 @@ fn hello_keys_survive_the_deletion_of_their_secret() {
     let ring = |byte| HelloKeyRing::new(vec![HelloKey::new([byte; KEY_LENGTH])]);
     let mut state = state();
     let mut feed = |change| {
-        state.handle(Event::Keys(change), Instant::ZERO);
+        state.handle(Event::of::<HelloKeyRing>(change), Instant::ZERO);
         state.keys.clone()
     };
     assert_eq!(feed(Change::Apply(ring(1))), ring(1));
@@ -235,7 +244,8 @@ fn slice(service: &str) -> EndpointSlice {
 fn an_endpoint_slice_changes_only_its_service() {
     let mut state = state();
     feed(&mut state, [Change::Apply(service("a"))]);
-    let mut handle = |slice| state.handle(Event::Slice(Change::Apply(slice)), Instant::ZERO);
+    let mut handle =
+        |slice| state.handle(Event::of::<EndpointSlice>(Change::Apply(slice)), Instant::ZERO);
     let expect = Changes {
         addresses: [IpAddr::from([172, 30, 0, 200])].into(),
         services: [Arc::new(Key::new("default", "a"))].into(),
@@ -253,7 +263,7 @@ fn a_repeated_endpoint_slice_is_in_the_index_once() {
     let mut state = state();
     let key = Arc::new(Key::new("default", "a"));
     let mut endpoints = |change| {
-        state.handle(Event::Slice(change), Instant::ZERO);
+        state.handle(Event::of::<EndpointSlice>(change), Instant::ZERO);
         let slices = state.services.slices_of(&key);
         slices.map(|slice| slice.endpoints.len()).sum::<usize>()
     };
@@ -279,8 +289,9 @@ fn statuses_and_interfaces_of_pods_need_no_plan() {
         });
         serde_json::from_value::<L2AdvertisementObject>(object).unwrap().into()
     };
-    let apply =
-        |generation, status| Event::Advertisement(Change::Apply(advertisement(generation, status)));
+    let apply = |generation, status| {
+        Event::of::<L2Advertisement>(Change::Apply(advertisement(generation, status)))
+    };
     assert!(!is_empty(apply(1, "False")));
     assert!(is_empty(apply(1, "True")), "only the status has changed");
     assert!(!is_empty(apply(2, "True")));
@@ -306,7 +317,7 @@ fn endpoint_slices_that_precede_their_services_are_found() {
     for (batch, count) in [("many", 100), ("more", 1_000)] {
         let names: Vec<_> = (0..count).map(|n| format!("{batch}-{n}")).collect();
         for name in &names {
-            state.handle(Event::Slice(Change::Apply(slice(name))), Instant::ZERO);
+            state.handle(Event::of::<EndpointSlice>(Change::Apply(slice(name))), Instant::ZERO);
         }
         feed(&mut state, names.iter().map(|name| Change::Apply(service(name))));
         for name in &names {
@@ -316,7 +327,7 @@ fn endpoint_slices_that_precede_their_services_are_found() {
         feed(&mut state, names.iter().map(|name| Change::Delete(Key::new("default", name))));
         for name in &names {
             let key = Key::new("default", &format!("{name}-1"));
-            state.handle(Event::Slice(Change::Delete(key)), Instant::ZERO);
+            state.handle(Event::of::<EndpointSlice>(Change::Delete(key)), Instant::ZERO);
         }
         assert_eq!(state.services.slice_count(), 0);
     }

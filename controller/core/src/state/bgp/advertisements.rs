@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use ferrolb_core::bgp::too_wide_prefix;
 use ferrolb_core::store::Store;
-use ferrolb_proto::api::CustomResourceKind;
 use ferrolb_proto::facts::{BgpAdvertisement, BgpAdvertisementProblem, CommunityRef, Node, Pool};
 use ferrolb_proto::range::Family;
 
-use super::super::custom_resources::{CustomResources, StatusResource};
+use super::super::custom_resources::{CustomResources, StatusResource, Validity};
 use super::super::messages::bgp::BgpMessage;
-use super::super::validity::{compare_status, record_status};
 use crate::desired::{CustomResourceStatus, ValidStatus};
 
 /// Inputs of a BGPAdvertisement's status, in addition to the BGPAdvertisement itself.
@@ -26,9 +24,6 @@ pub(in crate::state) struct AdvertisementStatusInputs<'a> {
 }
 
 impl StatusResource for BgpAdvertisement {
-    const KIND: CustomResourceKind = CustomResourceKind::BGPAdvertisement;
-    type Status = ValidStatus;
-    const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::BgpAdvertisement;
     type StatusInputs<'a> = AdvertisementStatusInputs<'a>;
 
     fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
@@ -37,13 +32,8 @@ impl StatusResource for BgpAdvertisement {
         ad
     }
 
-    fn status(&self, inputs: &AdvertisementStatusInputs<'_>) -> Option<ValidStatus> {
-        inputs.status(self)
-    }
-
-    fn record_written(&mut self, written: &ValidStatus) {
-        let status = &mut self.status.0;
-        record_status(&mut status.conditions, &mut status.observed_generation, written);
+    fn status(&self, inputs: &AdvertisementStatusInputs<'_>) -> Option<CustomResourceStatus> {
+        inputs.status(self).map(Self::valid)
     }
 }
 
@@ -85,9 +75,7 @@ impl<'a> AdvertisementStatusInputs<'a> {
     /// Returns the status to write to a BGPAdvertisement; `None` if the current status is up to
     /// date.
     pub(super) fn status(&self, ad: &BgpAdvertisement) -> Option<ValidStatus> {
-        let current = (ad.status.conditions.as_slice(), ad.status.observed_generation);
-        let (desired, same) = compare_status(&self.message(ad), ad.generation, current);
-        (!same).then_some(desired)
+        ad.changed_validity(&self.message(ad))
     }
 
     fn message<'s>(&'s self, ad: &'s BgpAdvertisement) -> BgpMessage<'s> {

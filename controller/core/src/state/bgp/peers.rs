@@ -1,21 +1,18 @@
-//! Computes the conditions of BGPPeers and BFDProfiles, and how many sessions a BGPPeer has. Pure
-//! functions; called by the state.
+//! Computes the conditions of BGPPeers, and how many sessions a BGPPeer has. Pure functions; called
+//! by the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ferrolb_core::bgp::{PeerConflict, bfd_timers, sessions};
+use ferrolb_core::bgp::{PeerConflict, ProfilesByName, bfd_timers, sessions};
 use ferrolb_core::store::Store;
-use ferrolb_proto::api::{CONDITION_ESTABLISHED, CustomResourceKind};
-use ferrolb_proto::facts::{
-    BfdProfile, BfdProfileProblem, BgpPeer, Node, PasswordSource, SessionParameters, Speaker,
-};
+use ferrolb_proto::api::CONDITION_ESTABLISHED;
+use ferrolb_proto::facts::{BgpPeer, Node, PasswordSource, SessionParameters, Speaker};
 
-use super::super::custom_resources::{CustomResources, StatusResource};
+use super::super::conditions::{compare_condition, record_condition};
+use super::super::custom_resources::{CustomResources, StatusResource, Validity};
 use super::super::messages::peer::{NodeSession, PeerMessage, SessionMessage, SessionProblem};
-use super::super::messages::valid::ProfileMessage;
-use super::super::validity::{compare_condition, compare_status, record_condition, record_status};
-use crate::desired::{CustomResourceStatus, PeerStatus, ValidStatus};
+use crate::desired::{CustomResourceStatus, PeerStatus};
 
 /// Inputs of a BGPPeer's status, in addition to the BGPPeer itself.
 pub(in crate::state) struct PeerStatusInputs<'a> {
@@ -24,8 +21,7 @@ pub(in crate::state) struct PeerStatusInputs<'a> {
     /// For each BGPPeer with an unusable password Secret, the first node whose speaker reports this
     /// problem, and the cause; from [`secrets`].
     pub(super) secrets: BTreeMap<&'a str, (&'a str, &'a str)>,
-    /// All BFDProfiles, by name.
-    pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
+    pub(super) profiles: ProfilesByName<'a>,
     /// The nodes that have a SpeakerStatus, each with the content of its SpeakerStatus.
     pub(super) speakers: Vec<(&'a Node, &'a Speaker)>,
     /// The nodes whose SpeakerStatus is stale.
@@ -101,8 +97,7 @@ pub(super) fn peer_status(peer: &BgpPeer, inputs: &PeerStatusInputs<'_>) -> Opti
         Ok(session) => inputs.message(&peer.name, session),
     };
     let status = &peer.status;
-    let current = (status.conditions.as_slice(), status.observed_generation);
-    let (valid, same) = compare_status(&message, peer.generation, current);
+    let (valid, same) = peer.validity(&message);
     let count = peer.session.is_ok().then(|| inputs.count(peer)).flatten();
     let sessions = count.as_ref().map(|count| count.text.clone());
     let sessions_match = sessions.as_deref() == status.sessions.as_deref();
@@ -124,9 +119,6 @@ pub(super) fn peer_status(peer: &BgpPeer, inputs: &PeerStatusInputs<'_>) -> Opti
 }
 
 impl StatusResource for BgpPeer {
-    const KIND: CustomResourceKind = CustomResourceKind::BGPPeer;
-    type Status = PeerStatus;
-    const STATUS: fn(PeerStatus) -> CustomResourceStatus = CustomResourceStatus::Peer;
     type StatusInputs<'a> = PeerStatusInputs<'a>;
 
     fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
@@ -138,44 +130,20 @@ impl StatusResource for BgpPeer {
         peer
     }
 
-    fn status(&self, inputs: &PeerStatusInputs<'_>) -> Option<PeerStatus> {
-        peer_status(self, inputs)
+    fn status(&self, inputs: &PeerStatusInputs<'_>) -> Option<CustomResourceStatus> {
+        peer_status(self, inputs).map(CustomResourceStatus::Peer)
     }
 
-    fn record_written(&mut self, written: &PeerStatus) {
+    fn record_written(&mut self, written: &CustomResourceStatus) {
+        self.record_validity(written.valid());
+        let CustomResourceStatus::Peer(written) = written else { return };
         let status = &mut self.status.0;
-        record_status(&mut status.conditions, &mut status.observed_generation, &written.valid);
         record_condition(
             CONDITION_ESTABLISHED,
             &mut status.conditions,
             written.established.as_ref(),
         );
         status.sessions = written.sessions.as_deref().map(str::to_owned);
-    }
-}
-
-impl StatusResource for BfdProfile {
-    const KIND: CustomResourceKind = CustomResourceKind::BFDProfile;
-    type Status = ValidStatus;
-    const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::BfdProfile;
-    type StatusInputs<'a> = ();
-
-    fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
-        Self {
-            name,
-            generation: before.map_or(0, |before| before.generation),
-            timers: Err(BfdProfileProblem::Unreadable(why)),
-            status: before.map(|before| before.status.clone()).unwrap_or_default(),
-        }
-    }
-
-    fn status(&self, _: &()) -> Option<ValidStatus> {
-        profile_status(self)
-    }
-
-    fn record_written(&mut self, written: &ValidStatus) {
-        let status = &mut self.status.0;
-        record_status(&mut status.conditions, &mut status.observed_generation, written);
     }
 }
 
@@ -229,7 +197,7 @@ impl<'a> PeerStatusInputs<'a> {
         if let Some((node, why)) = self.secrets.get(name).filter(|_| has_secret) {
             return PeerMessage::Secret { node, why };
         }
-        match bfd_timers(session, |name| self.profiles.get(name).copied()) {
+        match bfd_timers(session, &self.profiles) {
             Err(fault) => PeerMessage::Bfd(fault),
             Ok(_) if session.graceful_restart && session.bfd_profile.is_some() => {
                 PeerMessage::GracefulRestartWithBfd
@@ -237,17 +205,6 @@ impl<'a> PeerStatusInputs<'a> {
             Ok(_) => PeerMessage::Valid,
         }
     }
-}
-
-/// Returns the status to write to a BFDProfile; `None` if the current status is up to date.
-pub(super) fn profile_status(profile: &BfdProfile) -> Option<ValidStatus> {
-    let message = match &profile.timers {
-        Ok(_) => ProfileMessage::Valid,
-        Err(problem) => ProfileMessage::Problem(problem),
-    };
-    let current = (profile.status.conditions.as_slice(), profile.status.observed_generation);
-    let (desired, same) = compare_status(&message, profile.generation, current);
-    (!same).then_some(desired)
 }
 
 #[cfg(test)]

@@ -61,9 +61,7 @@ impl Message for PeerMessage<'_> {
             },
             Self::Conflict(_) => "Conflict",
             Self::Secret { .. } => "BadSecret",
-            Self::Bfd(BfdUnavailable::MultiHop) => "Unsupported",
-            Self::Bfd(BfdUnavailable::Unknown(_)) => "UnknownBFDProfile",
-            Self::Bfd(BfdUnavailable::Profile { .. }) => "BadBFDProfile",
+            Self::Bfd(fault) => fault.reason(),
         }
     }
 }

@@ -92,7 +92,7 @@ fn a_changed_pool_status_is_written_with_its_transition_time() {
         (valid.generation, &*valid.condition.reason, valid.condition.since),
         (3, "Valid", None)
     );
-    pool.record_written(&first);
+    pool.record_written(&CustomResourceStatus::Pool(first));
     assert_eq!(status(&pool, None, huge_counts), None);
     let other_counts = counts((256, 3), (0, 0));
     let since = |status: PoolStatus| status.valid.condition.since;

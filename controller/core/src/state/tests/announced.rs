@@ -10,7 +10,8 @@ mod warnings;
 
 use ferrolb_proto::api::{ConditionStatus, InterfaceIssue, InterfaceIssueReason};
 use ferrolb_proto::facts::{
-    Endpoint, EndpointCondition, EndpointSlice, Speaker, SpeakerInterface, TrafficPolicy,
+    Endpoint, EndpointCondition, EndpointSlice, L2Advertisement, Speaker, SpeakerInterface,
+    TrafficPolicy,
 };
 use serde_json::json;
 
@@ -72,10 +73,18 @@ impl Topology {
         cluster.become_leader_with(order);
         let advertisements =
             self.advertisements.iter().enumerate().map(|(i, spec)| Change::Apply(ad(i, spec)));
-        report_list(cluster, advertisements, Event::Advertisement);
-        report_list(cluster, self.slices.iter().cloned().map(Change::Apply), Event::Slice);
+        report_list(cluster, advertisements, Event::of::<L2Advertisement>);
+        report_list(
+            cluster,
+            self.slices.iter().cloned().map(Change::Apply),
+            Event::of::<EndpointSlice>,
+        );
         if self.group == api::GROUP {
-            report_list(cluster, self.speakers.iter().cloned().map(Change::Apply), Event::Speaker);
+            report_list(
+                cluster,
+                self.speakers.iter().cloned().map(Change::Apply),
+                Event::of::<Speaker>,
+            );
         }
     }
 }
@@ -146,7 +155,7 @@ fn without_hellos_of(node: &str, mut speaker: Speaker) -> Speaker {
 }
 
 fn report_speaker(cluster: &mut Cluster, speaker: Speaker) {
-    cluster.handle(Event::Speaker(Change::Apply(speaker)));
+    cluster.handle(Event::of::<Speaker>(Change::Apply(speaker)));
 }
 
 fn announced_condition(cluster: &Cluster, name: &str) -> Option<ServiceCondition> {
@@ -236,7 +245,7 @@ fn announced_is_written_at_once_and_not_announced_after_a_delay() {
         ("Announced".into(), "10.0.0.0 from n1 (eth0)".into())
     );
     let remove_endpoints = |cluster: &mut Cluster| {
-        cluster.handle(Event::Slice(Change::Apply(endpoint_slice("a", &[]))))
+        cluster.handle(Event::of::<EndpointSlice>(Change::Apply(endpoint_slice("a", &[]))))
     };
     // A pod is replaced: for a short time, no node announces the address.
     remove_endpoints(&mut cluster);
@@ -244,7 +253,7 @@ fn announced_is_written_at_once_and_not_announced_after_a_delay() {
     cluster.now = cluster.now + CONDITION_DELAY / 2;
     cluster.handle(Event::Tick);
     assert_eq!(cluster.writes(), []);
-    cluster.handle(Event::Slice(Change::Apply(endpoint_slice("a", &["n2"]))));
+    cluster.handle(Event::of::<EndpointSlice>(Change::Apply(endpoint_slice("a", &["n2"]))));
     report_speaker(&mut cluster, speaker("n2", &["10.0.0.0"]));
     assert_eq!(cluster.writes().len(), 1, "the condition with the new owner is written at once");
     cluster.settle();
@@ -340,7 +349,7 @@ fn endpoints_of_services_that_share_the_address_count() {
         ("Pending".into(), "Pending".into()),
         "Service b has an endpoint, so a node is eligible for the address"
     );
-    cluster.handle(Event::Slice(Change::Delete(key("b-1"))));
+    cluster.handle(Event::of::<EndpointSlice>(Change::Delete(key("b-1"))));
     cluster.settle();
     assert_eq!(
         (reason_and_message(&cluster, "a").0, reason_and_message(&cluster, "b").0),

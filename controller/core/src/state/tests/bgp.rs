@@ -2,7 +2,7 @@
 //! them.
 
 use ferrolb_proto::facts::{
-    BfdProfile, BgpAdvertisement, BgpPeer, Community, Speaker, SpeakerSession,
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, Node, Speaker, SpeakerSession,
 };
 use serde_json::{Value, json};
 
@@ -21,23 +21,23 @@ fn peer(name: &str, address: &str, profile: &str) -> Event {
     let spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address, "bfdProfile": profile,
         "passwordSecret": {"name": "key"}});
     let peer = serde_json::from_value::<api::BgpPeerObject>(object(name, &spec)).unwrap();
-    Event::Peer(Change::Apply(BgpPeer::from(peer)))
+    Event::of::<BgpPeer>(Change::Apply(BgpPeer::from(peer)))
 }
 
 fn ad(spec: &Value) -> Event {
     let ad = serde_json::from_value::<api::BgpAdvertisementObject>(object("ad", spec)).unwrap();
-    Event::BgpAdvertisement(Change::Apply(BgpAdvertisement::from(ad)))
+    Event::of::<BgpAdvertisement>(Change::Apply(BgpAdvertisement::from(ad)))
 }
 
 fn profile(name: &str) -> Event {
     let profile =
         serde_json::from_value::<api::BfdProfileObject>(object(name, &Value::Null)).unwrap();
-    Event::BfdProfile(Change::Apply(BfdProfile::from(profile)))
+    Event::of::<BfdProfile>(Change::Apply(BfdProfile::from(profile)))
 }
 
 fn community(alias: &str) -> Event {
     let spec = json!({"communities": [{"name": alias, "value": "1:2"}]});
-    Event::Community(Change::Apply(Community::from(
+    Event::of::<Community>(Change::Apply(Community::from(
         serde_json::from_value::<api::CommunityObject>(object("names", &spec)).unwrap(),
     )))
 }
@@ -54,14 +54,17 @@ fn with_empty_lists() -> Cluster {
 
 fn lists() -> [[Event; 2]; 5] {
     [
-        [Event::Peer(Change::ResyncStarted), Event::Peer(Change::ResyncDone)],
+        [Event::of::<BgpPeer>(Change::ResyncStarted), Event::of::<BgpPeer>(Change::ResyncDone)],
         [
-            Event::BgpAdvertisement(Change::ResyncStarted),
-            Event::BgpAdvertisement(Change::ResyncDone),
+            Event::of::<BgpAdvertisement>(Change::ResyncStarted),
+            Event::of::<BgpAdvertisement>(Change::ResyncDone),
         ],
-        [Event::BfdProfile(Change::ResyncStarted), Event::BfdProfile(Change::ResyncDone)],
-        [Event::Community(Change::ResyncStarted), Event::Community(Change::ResyncDone)],
-        [Event::Speaker(Change::ResyncStarted), Event::Speaker(Change::ResyncDone)],
+        [
+            Event::of::<BfdProfile>(Change::ResyncStarted),
+            Event::of::<BfdProfile>(Change::ResyncDone),
+        ],
+        [Event::of::<Community>(Change::ResyncStarted), Event::of::<Community>(Change::ResyncDone)],
+        [Event::of::<Speaker>(Change::ResyncStarted), Event::of::<Speaker>(Change::ResyncDone)],
     ]
 }
 
@@ -70,10 +73,7 @@ fn pending_writes(cluster: &Cluster) -> Vec<String> {
     let statuses = cluster.writes().into_iter().filter_map(|write| match &write.status {
         Status::CustomResource(
             _,
-            CustomResourceStatus::Advertisement(status)
-            | CustomResourceStatus::Community(status)
-            | CustomResourceStatus::BgpAdvertisement(status)
-            | CustomResourceStatus::BfdProfile(status)
+            CustomResourceStatus::Valid(_, status)
             | CustomResourceStatus::Peer(PeerStatus { valid: status, .. }),
         ) => {
             assert!(status.generation == 7, "{status:?}");
@@ -151,7 +151,7 @@ fn a_status_follows_the_objects_that_it_names() {
         writes.contains(&"BGPPeer tor Conflict".to_owned()),
         "the later name has the conflict, because both have the same age: {writes:?}"
     );
-    cluster.handle(Event::Peer(Change::Delete(Key::new(api::NAMESPACE, "spine"))));
+    cluster.handle(Event::of::<BgpPeer>(Change::Delete(Key::new(api::NAMESPACE, "spine"))));
     assert_eq!(
         pending_writes(&cluster),
         expect(["BGPPeer tor Valid", "BGPAdvertisement ad UnknownPeer"])
@@ -171,23 +171,23 @@ fn speaker_reports_and_node_labels_change_the_peer_status() {
         };
         let speaker =
             Speaker { node: "n1".into(), bgp: Some([session].into()), ..Speaker::default() };
-        Event::Speaker(Change::Apply(speaker))
+        Event::of::<Speaker>(Change::Apply(speaker))
     };
     cluster.handle(speaker_report(Some("Secret tor1 does not exist")));
     assert_eq!(pending_writes(&cluster), ["BGPPeer tor BadSecret"]);
     cluster.handle(speaker_report(None));
     assert_eq!(pending_writes(&cluster), ["BGPPeer tor Valid"]);
     cluster.handle(speaker_report(Some("Secret tor1 does not exist")));
-    cluster.handle(Event::Speaker(Change::Delete(Key::new(api::NAMESPACE, "n1"))));
+    cluster.handle(Event::of::<Speaker>(Change::Delete(Key::new(api::NAMESPACE, "n1"))));
     assert_eq!(pending_writes(&cluster), ["BGPPeer tor Valid"]);
     let spec_for_rack_x = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.0.0.1",
         "nodeSelectors": [{"matchLabels": {"rack": "x"}}]});
     let same_router =
         serde_json::from_value::<api::BgpPeerObject>(object("a", &spec_for_rack_x)).unwrap();
-    cluster.handle(Event::Peer(Change::Apply(same_router.into())));
+    cluster.handle(Event::of::<BgpPeer>(Change::Apply(same_router.into())));
     assert_eq!(pending_writes(&cluster), ["BGPPeer tor Valid", "BGPPeer a Valid"]);
     let labels = [("rack".to_owned(), "x".to_owned())].into();
-    cluster.handle(Event::Node(Change::Apply(Node { labels, ..node("n1", "192.0.2.1") })));
+    cluster.handle(Event::of::<Node>(Change::Apply(Node { labels, ..node("n1", "192.0.2.1") })));
     assert_eq!(pending_writes(&cluster), ["BGPPeer tor Conflict", "BGPPeer a Valid"]);
 }
 
@@ -202,7 +202,7 @@ fn a_status_is_written_once_also_for_an_unreadable_object() {
             let (target, attempt) = (write.target(), write.attempt);
             cluster.handle(Event::Written { target, attempt, outcome: Outcome::Done });
         }
-        cluster.handle(Event::Speaker(Change::ResyncDone));
+        cluster.handle(Event::of::<Speaker>(Change::ResyncDone));
         cluster.now = cluster.now + crate::state::RESOURCE_STATUS_INTERVAL;
     };
     assert_eq!(pending_writes(&cluster).len(), 3);
@@ -213,9 +213,12 @@ fn a_status_is_written_once_also_for_an_unreadable_object() {
         |name: &str| (Key::new(api::NAMESPACE, name), "spec.myASN: missing".to_owned());
     let report_unreadable = |cluster: &mut Cluster| {
         let [(peer, why), (ad, _), (profile, _)] = ["tor", "ad", "fast"].map(unreadable);
-        cluster.handle(Event::Peer(Change::Unreadable { key: peer, why: why.clone() }));
-        cluster.handle(Event::BgpAdvertisement(Change::Unreadable { key: ad, why: why.clone() }));
-        cluster.handle(Event::BfdProfile(Change::Unreadable { key: profile, why }));
+        cluster.handle(Event::of::<BgpPeer>(Change::Unreadable { key: peer, why: why.clone() }));
+        cluster.handle(Event::of::<BgpAdvertisement>(Change::Unreadable {
+            key: ad,
+            why: why.clone(),
+        }));
+        cluster.handle(Event::of::<BfdProfile>(Change::Unreadable { key: profile, why }));
     };
     report_unreadable(&mut cluster);
     let writes =

@@ -1,7 +1,7 @@
 //! Silent nodes: which pods the controller marks, and what it reports.
 
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
-use ferrolb_proto::facts::{EndpointSlice, Speaker};
+use ferrolb_proto::facts::{EndpointSlice, Node, Speaker};
 
 use super::*;
 use crate::desired::{NodeAction, NodeTask, ServiceKeys};
@@ -24,7 +24,7 @@ fn watching(node: &str, states: [(&str, WatchedNodeState); 2], addresses: &[&str
 }
 
 fn slice_on(service: &str, nodes: &[&str]) -> Event {
-    Event::Slice(Change::Apply(EndpointSlice { ..endpoint_slice(service, nodes) }))
+    Event::of::<EndpointSlice>(Change::Apply(EndpointSlice { ..endpoint_slice(service, nodes) }))
 }
 
 /// Returns a cluster of three nodes with Service `a` of FerroLB and Service `b` of type ClusterIP,
@@ -37,20 +37,20 @@ fn cluster(scope: MarkScope) -> Cluster {
     let nodes = ["n1", "n2", "n3"];
     cluster.nodes = nodes.map(|node| (node.into(), ready_node(node))).into();
     cluster.become_leader();
-    cluster.handle(Event::Slice(Change::ResyncStarted));
+    cluster.handle(Event::of::<EndpointSlice>(Change::ResyncStarted));
     cluster.handle(slice_on("a", &nodes));
     cluster.handle(slice_on("b", &nodes));
-    cluster.handle(Event::Slice(Change::ResyncDone));
-    cluster.handle(Event::Speaker(Change::ResyncStarted));
+    cluster.handle(Event::of::<EndpointSlice>(Change::ResyncDone));
+    cluster.handle(Event::of::<Speaker>(Change::ResyncStarted));
     for (node, others, addresses) in [
         ("n1", ["n2", "n3"], &["10.0.0.0"][..]),
         ("n2", ["n1", "n3"], &[]),
         ("n3", ["n1", "n2"], &[]),
     ] {
         let speaker = watching(node, others.map(|other| (other, Replies)), addresses);
-        cluster.handle(Event::Speaker(Change::Apply(speaker)));
+        cluster.handle(Event::of::<Speaker>(Change::Apply(speaker)));
     }
-    cluster.handle(Event::Speaker(Change::ResyncDone));
+    cluster.handle(Event::of::<Speaker>(Change::ResyncDone));
     cluster.settle();
     cluster
 }
@@ -59,7 +59,7 @@ fn cluster(scope: MarkScope) -> Cluster {
 fn report(cluster: &mut Cluster, state: WatchedNodeState) {
     for (node, other, addresses) in [("n1", "n2", &["10.0.0.0"][..]), ("n2", "n1", &[])] {
         let speaker = watching(node, [(other, Replies), ("n3", state)], addresses);
-        cluster.handle(Event::Speaker(Change::Apply(speaker)));
+        cluster.handle(Event::of::<Speaker>(Change::Apply(speaker)));
     }
 }
 
@@ -148,7 +148,7 @@ fn a_replica_that_loses_the_lease_marks_nothing() {
 fn two_silent_nodes_of_three_have_one_event() {
     let mut cluster = cluster(MarkScope::Services);
     let silent = watching("n1", [("n2", Silent), ("n3", Silent)], &["10.0.0.0"]);
-    cluster.handle(Event::Speaker(Change::Apply(silent)));
+    cluster.handle(Event::of::<Speaker>(Change::Apply(silent)));
     assert_eq!(notices(&mut cluster), []);
     pass_confirmation(&mut cluster);
     wait(&mut cluster, Duration::from_secs(40));
@@ -170,9 +170,9 @@ fn a_status_of_a_node_that_is_not_ready_proves_nothing() {
     let mut cluster = cluster(MarkScope::Services);
     // n1 was powered off long ago, and its SpeakerStatus still lists the hellos of n3.
     let gone = Node { ready: false, ready_unknown: true, ..ready_node("n1") };
-    cluster.handle(Event::Node(Change::Apply(gone)));
+    cluster.handle(Event::of::<Node>(Change::Apply(gone)));
     let silent = watching("n2", [("n1", Silent), ("n3", Silent)], &[]);
-    cluster.handle(Event::Speaker(Change::Apply(silent)));
+    cluster.handle(Event::of::<Speaker>(Change::Apply(silent)));
     pass_confirmation(&mut cluster);
     let kinds: Vec<_> = cluster.state.node_tasks().iter().map(|it| &it.action).collect();
     assert_eq!(kinds, [&NodeAction::ProbeKubelet(None)], "one of two speakers remains");
@@ -201,11 +201,11 @@ fn both_replicas_probe_the_kubelets_of_a_cluster_with_two_reporting_speakers() {
     };
     let mut cluster = cluster(MarkScope::Services);
     for node in ["n2", "n3"] {
-        cluster.handle(Event::Node(Change::Apply(address(node))));
+        cluster.handle(Event::of::<Node>(Change::Apply(address(node))));
     }
     assert_eq!(cluster.state.kubelets(), [], "three speakers report");
     let gone = Node { ready: false, ready_unknown: true, ..ready_node("n1") };
-    cluster.handle(Event::Node(Change::Apply(gone)));
+    cluster.handle(Event::of::<Node>(Change::Apply(gone)));
     let kubelets = cluster.state.kubelets();
     assert_eq!(kubelets.len(), 2);
     cluster.handle(Event::Lease(Leadership::Lost));

@@ -1,6 +1,7 @@
 //! Tests with random histories of events: no address is assigned twice, the controller settles, and
 //! a restart changes nothing.
 
+use ferrolb_proto::facts::Node;
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -72,7 +73,7 @@ fn apply_op(cluster: &mut Cluster, op: ClusterOp) {
         ClusterOp::Node(last) => {
             let changed = node("n1", &format!("10.0.0.{last}"));
             cluster.nodes.insert("n1".into(), changed.clone());
-            cluster.handle(Event::Node(Change::Apply(changed)));
+            cluster.handle(Event::of::<Node>(Change::Apply(changed)));
         }
         ClusterOp::Fail => {
             for write in cluster.writes() {

@@ -1,7 +1,9 @@
 //! Tests of the rules of address assignment, and of the conditions and Events that report the
 //! result.
 
-use ferrolb_proto::facts::{AllocationDemand, FamilyPolicy};
+use ferrolb_proto::facts::{
+    AllocationDemand, FamilyPolicy, L2Advertisement, Node, Pool, Service, Speaker,
+};
 
 use super::*;
 
@@ -45,9 +47,9 @@ fn no_address_is_assigned_before_all_lists_of_the_term() {
     assert_eq!(cluster.state.never_listed(), Vec::<&str>::new());
     cluster.handle(Event::Lease(permanent_lease()));
     assert!(cluster.writes().is_empty(), "the lists are older than the lease");
-    cluster.handle(Event::Service(Change::ResyncStarted));
+    cluster.handle(Event::of::<Service>(Change::ResyncStarted));
     cluster.apply(service("a"));
-    cluster.handle(Event::Service(Change::ResyncDone));
+    cluster.handle(Event::of::<Service>(Change::ResyncDone));
     assert!(cluster.writes().is_empty(), "the list of the pools is still older than the lease");
     cluster.list_all(Order::ByName);
     assert_eq!(cluster.writes().len(), 2, "the statuses of the Service and the pool are due");
@@ -221,7 +223,7 @@ fn an_address_outside_all_pools_is_replaced_with_an_event() {
 fn an_address_moves_to_the_new_pool_that_contains_it() {
     let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
     cluster.pools.insert("new".into(), pool("new", &["10.0.0.1-10.0.0.9"]));
-    cluster.handle(Event::Pool(Change::Apply(pool("new", &["10.0.0.1-10.0.0.9"]))));
+    cluster.handle(Event::of::<Pool>(Change::Apply(pool("new", &["10.0.0.1-10.0.0.9"]))));
     cluster.delete_pool("lan");
     cluster.settle();
     assert_eq!(cluster.message("a"), "10.0.0.1 from pool new");
@@ -265,15 +267,15 @@ fn of_two_overlapping_pools_the_first_by_name_stays_valid() {
 fn a_node_excludes_its_addresses_from_new_assignments_only() {
     let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
     let written = cluster.log.len();
-    cluster.handle(Event::Node(Change::Apply(node("n2", "10.0.0.1"))));
-    cluster.handle(Event::Node(Change::Apply(node("n3", "10.0.0.2"))));
+    cluster.handle(Event::of::<Node>(Change::Apply(node("n2", "10.0.0.1"))));
+    cluster.handle(Event::of::<Node>(Change::Apply(node("n3", "10.0.0.2"))));
     cluster.settle();
     cluster.apply(service("b"));
     cluster.settle();
     assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.3"]);
     assert!(cluster.message("a").contains("also an address of Node n2"));
-    cluster.handle(Event::Node(Change::Delete(Key::new("", "n2"))));
-    cluster.handle(Event::Node(Change::Delete(Key::new("", "n3"))));
+    cluster.handle(Event::of::<Node>(Change::Delete(Key::new("", "n2"))));
+    cluster.handle(Event::of::<Node>(Change::Delete(Key::new("", "n3"))));
     cluster.apply(service("c"));
     cluster.settle();
     assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.3", "c=10.0.0.2"]);
@@ -335,7 +337,7 @@ fn an_assignment_latency_is_recorded_once() {
             attempt: write.attempt,
             outcome: Outcome::Done,
         };
-        let echo = Event::Service(Change::Apply(written));
+        let echo = Event::of::<Service>(Change::Apply(written));
         let events = if echo_first { [echo, done] } else { [done, echo] };
         events.into_iter().for_each(|event| cluster.handle(event));
         assert_eq!(
@@ -367,15 +369,15 @@ fn a_recreated_service_is_a_new_service() {
 fn an_unreadable_object_changes_no_assignment() {
     let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
     let why = || "spec.ports: missing".to_owned();
-    cluster.handle(Event::Service(Change::ResyncStarted));
-    cluster.handle(Event::Service(Change::Unreadable { key: key("a"), why: why() }));
-    cluster.handle(Event::Service(Change::ResyncDone));
+    cluster.handle(Event::of::<Service>(Change::ResyncStarted));
+    cluster.handle(Event::of::<Service>(Change::Unreadable { key: key("a"), why: why() }));
+    cluster.handle(Event::of::<Service>(Change::ResyncDone));
     cluster.apply(service("b"));
     cluster.settle();
     assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=10.0.0.2"]);
     let lan = Key::new(api::NAMESPACE, "lan");
     cluster.now = cluster.now + crate::state::RESOURCE_STATUS_INTERVAL;
-    cluster.handle(Event::Pool(Change::Unreadable { key: lan.clone(), why: why() }));
+    cluster.handle(Event::of::<Pool>(Change::Unreadable { key: lan.clone(), why: why() }));
     let writes = cluster.writes();
     let Status::CustomResource(_, CustomResourceStatus::Pool(status)) = &writes[0].status else {
         panic!("{writes:?}")
@@ -383,7 +385,7 @@ fn an_unreadable_object_changes_no_assignment() {
     assert_eq!((&*status.valid.condition.reason, writes.len()), ("Unreadable", 1));
     let (target, attempt) = (writes[0].target(), writes[0].attempt);
     cluster.handle(Event::Written { target, attempt, outcome: Outcome::Done });
-    cluster.handle(Event::Pool(Change::Unreadable { key: lan, why: why() }));
+    cluster.handle(Event::of::<Pool>(Change::Unreadable { key: lan, why: why() }));
     assert_eq!(
         cluster.state.deadline(cluster.now),
         None,
@@ -398,7 +400,7 @@ fn custom_resources_of_another_product_get_no_status() {
     cluster.become_leader();
     let mut ad = L2Advertisement::default();
     (ad.name, ad.selectors.pools) = ("l2".into(), vec!["wan".into()]);
-    cluster.handle(Event::Advertisement(Change::Apply(ad)));
+    cluster.handle(Event::of::<L2Advertisement>(Change::Apply(ad)));
     let is_service = |write: &Write| matches!(write.status, Status::Service(..));
     assert!(cluster.writes().iter().all(is_service), "{:?}", cluster.writes());
     cluster.settle();
@@ -410,10 +412,10 @@ fn custom_resources_of_another_product_get_no_status() {
 fn an_advertisement_is_validated_against_the_existing_pools() {
     let mut cluster = Cluster::new(vec![], vec![]);
     let speakers = [Change::ResyncStarted, Change::ResyncDone];
-    speakers.into_iter().for_each(|change| cluster.handle(Event::Speaker(change)));
+    speakers.into_iter().for_each(|change| cluster.handle(Event::of::<Speaker>(change)));
     let mut ad = L2Advertisement::default();
     (ad.name, ad.selectors.pools) = ("l2".into(), vec!["lan".into()]);
-    cluster.handle(Event::Advertisement(Change::Apply(ad)));
+    cluster.handle(Event::of::<L2Advertisement>(Change::Apply(ad)));
     let reason = |cluster: &Cluster| {
         let writes = cluster.writes();
         let status = writes
@@ -425,8 +427,7 @@ fn an_advertisement_is_validated_against_the_existing_pools() {
                 )
             })
             .map(|write| write.status.clone());
-        let Some(Status::CustomResource(_, CustomResourceStatus::Advertisement(status))) = status
-        else {
+        let Some(Status::CustomResource(_, CustomResourceStatus::Valid(_, status))) = status else {
             panic!("{writes:?}")
         };
         status.condition.reason
@@ -434,7 +435,7 @@ fn an_advertisement_is_validated_against_the_existing_pools() {
     assert_eq!(reason(&cluster), "UnknownPool");
     cluster.apply_pool(pool("lan", &["10.0.0.1"]));
     assert_eq!(reason(&cluster), "Valid");
-    cluster.handle(Event::Advertisement(Change::Delete(Key::new(api::NAMESPACE, "l2"))));
+    cluster.handle(Event::of::<L2Advertisement>(Change::Delete(Key::new(api::NAMESPACE, "l2"))));
     assert!(cluster.writes().iter().all(|write| matches!(
         write.target(),
         Target::CustomResource(CustomResourceKind::IPAddressPool, _)

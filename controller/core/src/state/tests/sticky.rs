@@ -2,7 +2,7 @@
 //! addresses that it had, and nothing is refused because of them.
 
 use ferrolb_proto::api::REMEMBERED_SERVICES_MAX;
-use ferrolb_proto::facts::RememberedAddresses;
+use ferrolb_proto::facts::{RememberedAddresses, Service};
 
 use super::*;
 
@@ -255,7 +255,7 @@ fn a_namespace_with_many_deleted_services_does_not_end_the_memory_of_others() {
     );
     let delete = |cluster: &mut Cluster, key: Key| {
         cluster.services.remove(&key);
-        cluster.handle(Event::Service(Change::Delete(key)));
+        cluster.handle(Event::of::<Service>(Change::Delete(key)));
         cluster.now = cluster.now + Duration::from_secs(1);
     };
     delete(&mut cluster, Key::new("shop", "web"));

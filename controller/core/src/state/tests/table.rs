@@ -7,6 +7,7 @@
 
 use super::script::{Op, Row, rows, service_key};
 use super::*;
+use ferrolb_proto::facts::{EndpointSlice, Namespace, Node, Pool, Service, Speaker};
 
 /// Files with the rows: every rule of address assignment that users can observe.
 const ROW_FILES: [(&str, &str); 7] = [
@@ -72,30 +73,30 @@ impl Cluster {
                     None => service,
                 };
                 self.services.insert(service.key.clone(), service.clone());
-                Event::Service(Change::Apply(service))
+                Event::of::<Service>(Change::Apply(service))
             }
             Op::Pool(pool) => {
                 let status =
                     self.pools.get(&pool.name).map(|pool| pool.status.clone()).unwrap_or_default();
                 let pool = Pool { status, ..pool };
                 self.pools.insert(pool.name.clone(), pool.clone());
-                Event::Pool(Change::Apply(pool))
+                Event::of::<Pool>(Change::Apply(pool))
             }
             Op::Namespace(namespace) => {
                 self.namespaces.insert(namespace.name.clone(), namespace.clone());
-                Event::Namespace(Change::Apply(namespace))
+                Event::of::<Namespace>(Change::Apply(namespace))
             }
             Op::Node(node) => {
                 self.nodes.insert(node.name.clone(), node.clone());
-                Event::Node(Change::Apply(node))
+                Event::of::<Node>(Change::Apply(node))
             }
             Op::Speaker(speaker) => {
                 self.speakers.insert(speaker.node.clone(), speaker.clone());
-                Event::Speaker(Change::Apply(speaker))
+                Event::of::<Speaker>(Change::Apply(speaker))
             }
             Op::Slice(slice) => {
                 self.api_server = Some(slice.clone());
-                Event::Slice(Change::Apply(slice))
+                Event::of::<EndpointSlice>(Change::Apply(slice))
             }
             Op::Delete(kind, name) => self.remove(&kind, &name),
         }
@@ -106,23 +107,23 @@ impl Cluster {
         match kind {
             "svc" => {
                 assert!(self.services.remove(&key).is_some(), "{name}");
-                Event::Service(Change::Delete(key))
+                Event::of::<Service>(Change::Delete(key))
             }
             "pool" => {
                 assert!(self.pools.remove(name).is_some(), "{name}");
-                Event::Pool(Change::Delete(Key::new(api::NAMESPACE, name)))
+                Event::of::<Pool>(Change::Delete(Key::new(api::NAMESPACE, name)))
             }
             "node" => {
                 assert!(self.nodes.remove(name).is_some(), "{name}");
-                Event::Node(Change::Delete(Key::new("", name)))
+                Event::of::<Node>(Change::Delete(Key::new("", name)))
             }
             "speaker" => {
                 assert!(self.speakers.remove(name).is_some(), "{name}");
-                Event::Speaker(Change::Delete(Key::new(api::NAMESPACE, name)))
+                Event::of::<Speaker>(Change::Delete(Key::new(api::NAMESPACE, name)))
             }
             "ns" => {
                 assert!(self.namespaces.remove(name).is_some(), "{name}");
-                Event::Namespace(Change::Delete(Key::new("", name)))
+                Event::of::<Namespace>(Change::Delete(Key::new("", name)))
             }
             _ => panic!("{kind} is not a valid kind"),
         }

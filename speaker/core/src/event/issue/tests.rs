@@ -35,7 +35,7 @@ const fn exhaustive(issue: &SessionIssue) {
                 | PasswordProblem::Empty,
             ..
         }
-        | SessionIssue::BfdProfile(
+        | SessionIssue::Bfd(
             BfdUnavailable::MultiHop | BfdUnavailable::Unknown(_) | BfdUnavailable::Profile { .. },
         ) => {}
     }
@@ -183,17 +183,17 @@ fn bfd_issues() -> Vec<Row> {
             "BFD is off: gobgpd rejected it: no such option. Change the BFDProfile, or see the log of gobgpd on this node",
         ),
         (
-            Issue::BfdProfile(BfdUnavailable::MultiHop),
+            Issue::Bfd(BfdUnavailable::MultiHop),
             "Unsupported",
             "spec.bfdProfile: BFD is off, because GoBGP does not support it with spec.ebgpMultiHop: remove one of them",
         ),
         (
-            Issue::BfdProfile(BfdUnavailable::Unknown("fast".into())),
+            Issue::Bfd(BfdUnavailable::Unknown("fast".into())),
             "UnknownBFDProfile",
             "spec.bfdProfile: BFD is off, because BFDProfile fast does not exist: create it, or remove the name",
         ),
         (
-            Issue::BfdProfile(BfdUnavailable::Profile { name: "fast".into(), why: echo }),
+            Issue::Bfd(BfdUnavailable::Profile { name: "fast".into(), why: echo }),
             "BadBFDProfile",
             "spec.bfdProfile: BFD is off, because BFDProfile fast is invalid: spec.echoMode: GoBGP's BFD does not support it: remove it",
         ),

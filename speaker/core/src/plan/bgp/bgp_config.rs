@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ferrolb_core::bgp::{ClassCounts, Routes, Sessions, bfd_timers};
+use ferrolb_core::bgp::{ClassCounts, ProfilesByName, Routes, Sessions, bfd_timers};
 use ferrolb_proto::facts::{
-    BfdProfile, BfdTimers, BgpPeer, Node, PasswordSource, PeerLocation, SessionParameters,
+    BfdTimers, BgpPeer, Node, PasswordProblem, PasswordSource, PeerLocation, SessionParameters,
 };
 use ferrolb_proto::range::Family;
 use sha2::{Digest, Sha256};
 
 use super::export_groups::{LimitedRoutes, RouteReceiver, RouteReceivers, limit_routes};
-use crate::event::{PasswordProblem, SessionIssue};
+use crate::event::SessionIssue;
 
 /// BGP identity of a node, the same for all its routers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +63,7 @@ pub(super) struct SessionContext<'a> {
     /// Most recent password of the Secret of each BGPPeer, by the name of the BGPPeer. The session
     /// continues with this password while the Secret has no password.
     pub(super) last_passwords: BTreeMap<&'a str, &'a str>,
-    /// The BFDProfiles, by name.
-    pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
+    pub(super) profiles: ProfilesByName<'a>,
     /// Addresses of unnumbered routers that gobgpd has discovered, by the name of the interface.
     pub(super) unnumbered_routers: BTreeMap<String, IpAddr>,
 }
@@ -74,7 +73,7 @@ pub(super) struct SessionContext<'a> {
 pub(super) struct PlannedConfig<'a> {
     /// Desired BGP configuration.
     pub(super) config: BgpConfig,
-    /// Issues that a Secret or a BFDProfile causes for a session, by the names of the BGPPeers.
+    /// Issues that a Secret or `spec.bfdProfile` causes for a session, by the name of the BGPPeer.
     pub(super) issues: BTreeMap<&'a str, SessionIssue>,
     /// Number of prefixes that each router receives once its session is established, by the names
     /// of the BGPPeers.
@@ -106,11 +105,10 @@ pub(super) fn plan_config<'a>(
                 Some(*last)
             }
         };
-        let bfd =
-            bfd_timers(session, |name| context.profiles.get(name).copied()).unwrap_or_else(|why| {
-                plan.issues.entry(&*peer.name).or_insert(SessionIssue::BfdProfile(why));
-                None
-            });
+        let bfd = bfd_timers(session, &context.profiles).unwrap_or_else(|why| {
+            plan.issues.entry(&*peer.name).or_insert(SessionIssue::Bfd(why));
+            None
+        });
         let (parameters, password) = ((*session).clone(), password.map(Into::into));
         let config = SessionConfig { name: peer.name.clone(), parameters, password, bfd };
         plan.config.sessions.insert(session.location.clone(), Arc::new(config));

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_core::bgp::{ClassCounts, Prefix, RouteAttributes, RouteClass, Routes};
-use ferrolb_proto::facts::{BfdProfile, BfdTimers, Node, PeerLocation};
+use ferrolb_proto::facts::{BfdProfile, BfdTimers, Node, PasswordProblem, PeerLocation};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::event::PasswordProblem;
 
 /// Returns a BGPPeer with the required fields and the fields of `spec`.
 fn peer(name: &str, spec: &Value) -> BgpPeer {

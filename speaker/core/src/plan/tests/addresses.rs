@@ -1,6 +1,6 @@
 //! Tests of how this node can serve each address: counts, dump, and update after a change.
 
-use ferrolb_proto::facts::EndpointCondition;
+use ferrolb_proto::facts::{EndpointCondition, Service};
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn endpoint_on_node2() -> Cluster {
 }
 
 fn apply_service(state: &mut State, service: Service) -> Desired {
-    let changes = state.handle(Event::Service(Change::Apply(service)), Instant::ZERO);
+    let changes = state.handle(Event::of::<Service>(Change::Apply(service)), Instant::ZERO);
     assert!(!changes.is_empty(), "the change needs a plan");
     plan(state, Instant::ZERO)
 }
@@ -117,7 +117,10 @@ fn every_address_of_a_service_is_counted() {
         "fd30::1": "no_endpoint"});
     assert_eq!(desired.dump(&state, memo)["addresses"], expect);
     let mut waiting = State::new(state.config.clone());
-    waiting.handle(Event::Service(Change::Apply(service("web", &["172.30.0.1"]))), Instant::ZERO);
+    waiting.handle(
+        Event::of::<Service>(Change::Apply(service("web", &["172.30.0.1"]))),
+        Instant::ZERO,
+    );
     let memo = &mut Memo::default();
     let early = crate::plan::plan(&waiting, memo, Instant::ZERO);
     assert_eq!(

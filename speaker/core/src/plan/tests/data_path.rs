@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use ferrolb_proto::api::KubeProxyState;
-use ferrolb_proto::facts::DrainReason;
+use ferrolb_proto::facts::{DrainReason, Node, Service};
 
 use super::*;
 use crate::health::kube_proxy::{Families, KubeProxyHealth};
@@ -97,9 +97,13 @@ fn the_context_has_the_node_other_nodes_and_families() {
     apply_resync(
         &mut state,
         &[service("a", &["fd30::1"]), service("b", &["172.30.0.1"])],
-        Event::Service,
+        Event::of::<Service>,
     );
-    apply_resync(&mut state, &[Node { ready: false, ..node("node1") }, node("node2")], Event::Node);
+    apply_resync(
+        &mut state,
+        &[Node { ready: false, ..node("node1") }, node("node2")],
+        Event::of::<Node>,
+    );
     let now = context(&state);
     assert_eq!(
         (now.ready, now.healthy_elsewhere, now.needed),

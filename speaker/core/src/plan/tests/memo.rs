@@ -4,8 +4,10 @@
 use ferrolb_proto::api::{BgpSessionState, KubeProxyState};
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, CheckKind, CheckPort, Community, DrainReason,
-    EndpointAddress, HealthCheck,
+    EndpointAddress, EndpointSlice, HealthCheck, L2Advertisement, Node, PasswordSecret, Pool,
+    Service,
 };
+use ferrolb_proto::wire::hello::HelloKeyRing;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
@@ -13,7 +15,6 @@ use super::*;
 use crate::event::{BgpReport, SessionReport};
 use crate::health::kube_proxy::KubeProxyHealth;
 use crate::health::prober::ProbeTarget;
-use crate::state::PasswordSecret;
 
 /// Number of events of the property test.
 const STEPS: usize = 30_000;
@@ -169,7 +170,7 @@ fn random_bgp_object(random: &mut Random) -> Event {
                 json!({"myASN": 64512, "peerASN": 64512, "peerAddress": "192.0.2.2", "dualStackAddressFamily": true}),
                 json!({"myASN": 64512, "peerASN": 64514, "interface": "eth0", "passwordSecret": {"name": "secret"}}),
             ]);
-            Event::BgpPeer(
+            Event::of::<BgpPeer>(
                 random.change(key(name), read::<api::BgpPeerObject, BgpPeer>(name, &spec)),
             )
         }
@@ -181,17 +182,17 @@ fn random_bgp_object(random: &mut Random) -> Event {
                 json!({"localPref": 200, "nodeSelectors": [{"matchLabels": {"name": "node1"}}]}),
             ]);
             let object = read::<api::BgpAdvertisementObject, BgpAdvertisement>(name, &spec);
-            Event::BgpAdvertisement(random.change(key(name), object))
+            Event::of::<BgpAdvertisement>(random.change(key(name), object))
         }
         2 => {
             let spec = json!({"communities": [{"name": "blue", "value": format!("64512:{}", random.number(3))}]});
-            Event::Community(
+            Event::of::<Community>(
                 random.change(key(name), read::<api::CommunityObject, Community>(name, &spec)),
             )
         }
         3 => {
             let spec = json!({"transmitInterval": 100 + random.number(3)});
-            Event::BfdProfile(
+            Event::of::<BfdProfile>(
                 random
                     .change(key("fast"), read::<api::BfdProfileObject, BfdProfile>("fast", &spec)),
             )
@@ -207,7 +208,7 @@ fn random_bgp_object(random: &mut Random) -> Event {
                 ..Secret::default()
             };
             secret.metadata.name = Some("secret".to_owned());
-            Event::Password(random.change(key("secret"), PasswordSecret::from(secret)))
+            Event::of::<PasswordSecret>(random.change(key("secret"), PasswordSecret::from(secret)))
         }
     }
 }
@@ -281,17 +282,17 @@ fn random_node_event(random: &mut Random) -> Event {
 
 fn random_event(random: &mut Random, now: Instant) -> Event {
     match random.number(22) {
-        0..4 => Event::Service(random_service(random)),
-        4..10 => Event::Slice(random_slice(random)),
-        10 | 11 => Event::Node(random_node(random)),
-        12 => Event::Pool(random_pool(random)),
-        13 => Event::Advertisement(random_advertisement(random)),
+        0..4 => Event::of::<Service>(random_service(random)),
+        4..10 => Event::of::<EndpointSlice>(random_slice(random)),
+        10 | 11 => Event::of::<Node>(random_node(random)),
+        12 => Event::of::<Pool>(random_pool(random)),
+        13 => Event::of::<L2Advertisement>(random_advertisement(random)),
         14 | 15 => random_bgp_object(random),
         16 => random_links(random),
         17 => random_report(random),
         18 if random.once_in(4) => {
             let key = HelloKey::new([u8::try_from(random.number(3)).unwrap(); KEY_LENGTH]);
-            Event::Keys(Change::Apply(HelloKeyRing::new(vec![key])))
+            Event::of::<HelloKeyRing>(Change::Apply(HelloKeyRing::new(vec![key])))
         }
         19 if random.once_in(500) => Event::StopRequested,
         20 if random.once_in(2) => {
@@ -309,12 +310,12 @@ fn random_state(random: &mut Random) -> State {
         Cluster::default().state()
     };
     state.config.gobgp = !random.once_in(4);
-    apply_resync::<BgpPeer>(&mut state, &[], Event::BgpPeer);
-    apply_resync::<BgpAdvertisement>(&mut state, &[], Event::BgpAdvertisement);
-    apply_resync::<Community>(&mut state, &[], Event::Community);
-    apply_resync::<BfdProfile>(&mut state, &[], Event::BfdProfile);
+    apply_resync::<BgpPeer>(&mut state, &[], Event::of::<BgpPeer>);
+    apply_resync::<BgpAdvertisement>(&mut state, &[], Event::of::<BgpAdvertisement>);
+    apply_resync::<Community>(&mut state, &[], Event::of::<Community>);
+    apply_resync::<BfdProfile>(&mut state, &[], Event::of::<BfdProfile>);
     if !random.once_in(4) {
-        apply_resync::<PasswordSecret>(&mut state, &[], Event::Password);
+        apply_resync::<PasswordSecret>(&mut state, &[], Event::of::<PasswordSecret>);
     }
     state
 }

@@ -10,13 +10,13 @@ use ferrolb_controller_core::state::{Config, Names, State as Controller};
 use ferrolb_core::bgp::Prefix;
 use ferrolb_core::election::Rank;
 use ferrolb_proto::facts::{
-    BfdProfile, BgpAdvertisement, BgpPeer, Community, DrainReason, Namespace, Speaker,
-    SpeakerInterface, SpeakerSession,
+    AddressMemory, BfdProfile, BgpAdvertisement, BgpPeer, Community, DrainReason, EndpointSlice,
+    L2Advertisement, Namespace, Node, PasswordSecret, Pool, Service, Speaker, SpeakerInterface,
+    SpeakerSession,
 };
 use ferrolb_proto::wire::hello::Flags;
 
 use super::*;
-use crate::state::PasswordSecret;
 
 /// Number of random changes.
 const CHANGES: usize = 4_000;
@@ -127,18 +127,18 @@ impl World {
     fn lists(&self) -> Lists {
         let namespace = Namespace { name: "default".into(), ..Namespace::default() };
         [
-            list(self.services.values(), ControllerEvent::Service),
-            list(self.slices.values(), ControllerEvent::Slice),
-            list(self.nodes.values(), ControllerEvent::Node),
-            list([&namespace].into_iter(), ControllerEvent::Namespace),
-            list(std::iter::empty(), ControllerEvent::AddressMemory),
-            list(Self::pools().iter(), ControllerEvent::Pool),
-            list(self.layer2.values(), ControllerEvent::Advertisement),
-            list(std::iter::empty(), ControllerEvent::Community),
-            list(self.peers.values(), ControllerEvent::Peer),
-            list(self.bgp.values(), ControllerEvent::BgpAdvertisement),
-            list(std::iter::empty(), ControllerEvent::BfdProfile),
-            list(self.speakers().iter(), ControllerEvent::Speaker),
+            list(self.services.values(), ControllerEvent::of::<Service>),
+            list(self.slices.values(), ControllerEvent::of::<EndpointSlice>),
+            list(self.nodes.values(), ControllerEvent::of::<Node>),
+            list([&namespace].into_iter(), ControllerEvent::of::<Namespace>),
+            list(std::iter::empty(), ControllerEvent::of::<AddressMemory>),
+            list(Self::pools().iter(), ControllerEvent::of::<Pool>),
+            list(self.layer2.values(), ControllerEvent::of::<L2Advertisement>),
+            list(std::iter::empty(), ControllerEvent::of::<Community>),
+            list(self.peers.values(), ControllerEvent::of::<BgpPeer>),
+            list(self.bgp.values(), ControllerEvent::of::<BgpAdvertisement>),
+            list(std::iter::empty(), ControllerEvent::of::<BfdProfile>),
+            list(self.speakers().iter(), ControllerEvent::of::<Speaker>),
         ]
     }
 
@@ -178,20 +178,24 @@ impl World {
         apply_resync(
             &mut state,
             &self.services.values().cloned().collect::<Vec<_>>(),
-            Event::Service,
+            Event::of::<Service>,
         );
-        apply_resync(&mut state, &self.slices.values().cloned().collect::<Vec<_>>(), Event::Slice);
-        apply_resync(&mut state, &values(&self.nodes), Event::Node);
-        apply_resync(&mut state, &Self::pools(), Event::Pool);
+        apply_resync(
+            &mut state,
+            &self.slices.values().cloned().collect::<Vec<_>>(),
+            Event::of::<EndpointSlice>,
+        );
+        apply_resync(&mut state, &values(&self.nodes), Event::of::<Node>);
+        apply_resync(&mut state, &Self::pools(), Event::of::<Pool>);
         let layer2: Vec<_> = self.layer2.values().cloned().collect();
-        apply_resync(&mut state, &layer2, Event::Advertisement);
+        apply_resync(&mut state, &layer2, Event::of::<L2Advertisement>);
         let peers: Vec<_> = self.peers.values().cloned().collect();
-        apply_resync(&mut state, &peers, Event::BgpPeer);
+        apply_resync(&mut state, &peers, Event::of::<BgpPeer>);
         let bgp: Vec<_> = self.bgp.values().cloned().collect();
-        apply_resync(&mut state, &bgp, Event::BgpAdvertisement);
-        apply_resync::<Community>(&mut state, &[], Event::Community);
-        apply_resync::<BfdProfile>(&mut state, &[], Event::BfdProfile);
-        apply_resync::<PasswordSecret>(&mut state, &[], Event::Password);
+        apply_resync(&mut state, &bgp, Event::of::<BgpAdvertisement>);
+        apply_resync::<Community>(&mut state, &[], Event::of::<Community>);
+        apply_resync::<BfdProfile>(&mut state, &[], Event::of::<BfdProfile>);
+        apply_resync::<PasswordSecret>(&mut state, &[], Event::of::<PasswordSecret>);
         state.handle(Event::GobgpRead(1), Instant::ZERO);
         let later = Instant::from_millis(60_000);
         state.expire(later);

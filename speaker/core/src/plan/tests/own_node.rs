@@ -1,6 +1,7 @@
 //! Tests of a Node that is deleted while its speaker runs, and created again.
 
 use super::*;
+use ferrolb_proto::facts::Node;
 
 #[test]
 fn a_recreated_node_announces_as_before_its_deletion() {
@@ -10,7 +11,7 @@ fn a_recreated_node_announces_as_before_its_deletion() {
     let before = plan(&state, Instant::ZERO);
     assert_eq!(before.not_ready_reason, None);
 
-    let changes = state.handle(Event::Node(deletion), Instant::ZERO);
+    let changes = state.handle(Event::of::<Node>(deletion), Instant::ZERO);
     assert!(!changes.is_empty(), "the plan changes");
     let without_node = plan(&state, Instant::ZERO);
     let missing = "Node \"node1\" does not exist: check --node-name";
@@ -21,7 +22,7 @@ fn a_recreated_node_announces_as_before_its_deletion() {
     // Another object with the same name, as when a kubelet registers its Node again.
     let labels = [("name".to_owned(), "node1".to_owned())].into();
     let recreated = Node { name: "node1".into(), ready: true, labels, ..Node::default() };
-    let changes = state.handle(Event::Node(Change::Apply(recreated)), Instant::ZERO);
+    let changes = state.handle(Event::of::<Node>(Change::Apply(recreated)), Instant::ZERO);
     assert!(!changes.is_empty(), "the plan changes");
     let after = plan(&state, Instant::ZERO);
     assert_eq!(

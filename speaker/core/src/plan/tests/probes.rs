@@ -1,6 +1,8 @@
 //! Tests of health checks in the plan: the endpoints that are checked, and the effect of failures.
 
-use ferrolb_proto::facts::{CheckKind, EndpointCondition, EndpointSliceObject, ServiceObject};
+use ferrolb_proto::facts::{
+    CheckKind, EndpointCondition, EndpointSlice, EndpointSliceObject, ServiceObject,
+};
 use serde_json::Value;
 
 use super::*;
@@ -205,7 +207,7 @@ fn a_service_fails_if_all_its_eligible_endpoints_here_fail() {
     for (is_ready, expect) in [(true, false), (false, true)] {
         let endpoints = json!([endpoint_on("node1", "10.244.1.1"), ready(is_ready)]);
         let slice = slice_of("web-1", "IPv4", &[("web", 8080)], endpoints);
-        state.handle(Event::Slice(Change::Apply(slice)), Instant::ZERO);
+        state.handle(Event::of::<EndpointSlice>(Change::Apply(slice)), Instant::ZERO);
         report(&mut state, "10.244.1.2:8080", None);
         assert_eq!(fails_with_messages(&state).0, expect, "only eligible endpoints count");
     }

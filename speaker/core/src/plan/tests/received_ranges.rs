@@ -1,6 +1,7 @@
 //! Tests of the ranges of addresses about which the interfaces receive frames of other hosts.
 
 use super::*;
+use ferrolb_proto::facts::Pool;
 
 /// Returns the ranges of the only interface, or none if they are not known.
 fn received(cluster: &Cluster) -> Option<Vec<String>> {
@@ -43,10 +44,10 @@ fn ranges_are_not_known_while_a_pool_is_invalid_or_an_input_is_missing() {
     // A pool becomes unreadable, and readable again.
     let key = Key::new("ferrolb-system", "lan");
     let unreadable = Change::Unreadable { key, why: "spec".to_owned() };
-    memo.add(state.handle(Event::Pool(unreadable), Instant::ZERO));
+    memo.add(state.handle(Event::of::<Pool>(unreadable), Instant::ZERO));
     assert_eq!(ranges_of(&state, &mut memo), None);
     let valid = Change::Apply(pool("lan", &["172.30.0.0/24"]));
-    memo.add(state.handle(Event::Pool(valid), Instant::ZERO));
+    memo.add(state.handle(Event::of::<Pool>(valid), Instant::ZERO));
     assert_eq!(ranges_of(&state, &mut memo).map(|ranges| ranges.len()), Some(1));
     let empty = State::new(state.config.clone());
     assert_eq!(Memo::default().received_ranges.ranges(), None);

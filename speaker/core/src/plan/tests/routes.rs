@@ -3,7 +3,8 @@
 use ferrolb_core::bgp::RouteAttributes;
 use ferrolb_proto::api::{BgpSessionState, KubeProxyState, SpeakerIssue};
 use ferrolb_proto::facts::{
-    BfdProfile, BgpAdvertisement, BgpPeer, Community, CommunityValue, DrainReason, PeerLocation,
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, CommunityValue, DrainReason, EndpointSlice,
+    Node, PasswordSecret, PeerLocation, Service,
 };
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -11,7 +12,6 @@ use k8s_openapi::api::core::v1::Secret;
 use super::*;
 use crate::event::{BgpReport, SessionIssue, SessionReport};
 use crate::health::kube_proxy::KubeProxyHealth;
-use crate::state::PasswordSecret;
 
 fn peer(spec: &serde_json::Value) -> BgpPeer {
     let object = json!({"metadata": {"name": "tor", "namespace": "ferrolb-system", "generation": 1}, "spec": spec});
@@ -27,17 +27,17 @@ fn state(cluster: &Cluster, peers: &[BgpPeer]) -> State {
     let mut state = cluster.state();
     state.config.gobgp = true;
     let ad = json!({"metadata": {"name": "all", "generation": 1}});
-    apply_resync(&mut state, peers, Event::BgpPeer);
+    apply_resync(&mut state, peers, Event::of::<BgpPeer>);
     apply_resync(
         &mut state,
         &[serde_json::from_value::<api::BgpAdvertisementObject>(ad)
             .expect("an advertisement")
             .into()],
-        Event::BgpAdvertisement,
+        Event::of::<BgpAdvertisement>,
     );
-    apply_resync::<Community>(&mut state, &[], Event::Community);
-    apply_resync::<BfdProfile>(&mut state, &[], Event::BfdProfile);
-    apply_resync::<PasswordSecret>(&mut state, &[], Event::Password);
+    apply_resync::<Community>(&mut state, &[], Event::of::<Community>);
+    apply_resync::<BfdProfile>(&mut state, &[], Event::of::<BfdProfile>);
+    apply_resync::<PasswordSecret>(&mut state, &[], Event::of::<PasswordSecret>);
     state.handle(Event::GobgpRead(1), Instant::ZERO);
     state
 }
@@ -59,8 +59,8 @@ fn report(state: &mut State, session: SessionReport) {
 fn bgp_is_planned_only_after_all_lists_and_with_a_gobgpd() {
     let mut early = Cluster::default().state();
     early.config.gobgp = true;
-    apply_resync(&mut early, &[numbered()], Event::BgpPeer);
-    apply_resync::<BgpAdvertisement>(&mut early, &[], Event::BgpAdvertisement);
+    apply_resync(&mut early, &[numbered()], Event::of::<BgpPeer>);
+    apply_resync::<BgpAdvertisement>(&mut early, &[], Event::of::<BgpAdvertisement>);
     assert_eq!(
         plan(&early, Instant::ZERO).bgp,
         None,
@@ -78,7 +78,7 @@ fn a_new_address_is_claimed_at_once_and_announced_later() {
     let mut state = state(&Cluster::default(), &[numbered()]);
     let (mut memo, now) = (Memo::default(), Instant::from_millis(10_000));
     let change = Change::Apply(service("web", &["172.30.0.200", "172.30.0.201"]));
-    memo.add(state.handle(Event::Service(change), now));
+    memo.add(state.handle(Event::of::<Service>(change), now));
     let desired = crate::plan::plan(&state, &mut memo, now);
     let config = &desired.links[&2].config;
     let new = [("172.30.0.201".parse().unwrap(), now)].into();
@@ -105,7 +105,9 @@ fn a_route_stays_for_a_moment_if_the_endpoints_move_to_another_node() {
         (desired.bgp.expect("a BGP configuration").routes.len(), can_serve)
     };
     assert_eq!(routes(&state, &mut memo, now), (1, true));
-    memo.add(state.handle(Event::Slice(Change::Apply(slice("web", &["node2"]))), now));
+    memo.add(
+        state.handle(Event::of::<EndpointSlice>(Change::Apply(slice("web", &["node2"]))), now),
+    );
     assert_eq!(routes(&state, &mut memo, now), (1, false), "layer 2 moves at once");
     let now = state.deadline().expect("the end of the hold");
     memo.add(state.expire(now));
@@ -240,9 +242,9 @@ fn routes_of_a_draining_or_unhealthy_node_are_de_preferred() {
 
 #[test]
 fn a_draining_or_cordoned_node_keeps_all_its_routes() {
-    let cordoned = Event::Node(Change::Apply(Node { cordoned: true, ..node("node1") }));
+    let cordoned = Event::of::<Node>(Change::Apply(Node { cordoned: true, ..node("node1") }));
     let drains = Node { drain: Some(DrainReason::Annotation), ..node("node1") };
-    for event in [cordoned, Event::Node(Change::Apply(drains))] {
+    for event in [cordoned, Event::of::<Node>(Change::Apply(drains))] {
         let mut state = state(&Cluster::default(), &[numbered()]);
         state.handle(event, Instant::ZERO);
         let memo = &mut Memo::default();
@@ -326,7 +328,8 @@ fn a_session_keeps_its_last_password_while_its_secret_has_none() {
     let good = |password| secret("kubernetes.io/basic-auth", password);
     let mut state = state(&Cluster::default(), &[peer(&spec)]);
     let handle = |state: &mut State, event: Event| state.handle(event, Instant::ZERO);
-    let deletion = || Event::Password(Change::Delete(Key::new("ferrolb-system", "tor")));
+    let deletion =
+        || Event::of::<PasswordSecret>(Change::Delete(Key::new("ferrolb-system", "tor")));
     let without_secret = session_password(&state);
     assert!(
         without_secret.0.is_none()
@@ -335,9 +338,10 @@ fn a_session_keeps_its_last_password_while_its_secret_has_none() {
             ),
         "{without_secret:?}"
     );
-    handle(&mut state, Event::Password(Change::Apply(good("hush"))));
+    handle(&mut state, Event::of::<PasswordSecret>(Change::Apply(good("hush"))));
     assert_eq!(session_password(&state), (Some("hush".to_owned()), String::new()));
-    let changes = [deletion(), Event::Password(Change::Apply(secret("Opaque", "hush")))];
+    let changes =
+        [deletion(), Event::of::<PasswordSecret>(Change::Apply(secret("Opaque", "hush")))];
     for (change, why) in changes.into_iter().zip(["Secret tor does not exist", "is of type Opaque"])
     {
         handle(&mut state, change);
@@ -348,9 +352,9 @@ fn a_session_keeps_its_last_password_while_its_secret_has_none() {
             "{message}"
         );
     }
-    apply_resync::<PasswordSecret>(&mut state, &[], Event::Password);
+    apply_resync::<PasswordSecret>(&mut state, &[], Event::of::<PasswordSecret>);
     assert_eq!(session_password(&state).0.as_deref(), Some("hush"), "a list without the Secret");
-    handle(&mut state, Event::Password(Change::Apply(good("other"))));
+    handle(&mut state, Event::of::<PasswordSecret>(Change::Apply(good("other"))));
     assert_eq!(session_password(&state), (Some("other".to_owned()), String::new()));
     handle(&mut state, deletion());
     let with = |generation: i64, field: &str, value: serde_json::Value| {
@@ -358,7 +362,7 @@ fn a_session_keeps_its_last_password_while_its_secret_has_none() {
         spec[field] = value;
         let mut peer = peer(&spec);
         peer.generation = generation;
-        Event::BgpPeer(Change::Apply(peer))
+        Event::of::<BgpPeer>(Change::Apply(peer))
     };
     handle(&mut state, with(2, "nodeSelectors", json!([{}])));
     assert_eq!(
@@ -388,15 +392,15 @@ fn a_bgppeer_that_is_recreated_late_does_not_keep_the_last_password() {
     for (seconds, password) in [(59, Some("hush")), (60, None)] {
         let mut state = state(&Cluster::default(), &[peer(&spec)]);
         for event in [
-            Event::Password(Change::Apply(secret.clone())),
-            Event::Password(Change::Delete(key.clone())),
-            Event::BgpPeer(Change::Delete(key.clone())),
+            Event::of::<PasswordSecret>(Change::Apply(secret.clone())),
+            Event::of::<PasswordSecret>(Change::Delete(key.clone())),
+            Event::of::<BgpPeer>(Change::Delete(key.clone())),
         ] {
             state.handle(event, Instant::ZERO);
         }
         let now = Instant::from_millis(seconds * 1_000);
         let _ = state.expire(now);
-        state.handle(Event::BgpPeer(Change::Apply(peer(&spec))), now);
+        state.handle(Event::of::<BgpPeer>(Change::Apply(peer(&spec))), now);
         assert_eq!(session_password(&state).0.as_deref(), password, "after {seconds} s");
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the configuration of the second path.
 
 use super::*;
+use ferrolb_proto::wire::hello::HelloKeyRing;
 
 fn with_addresses(name: &str, internal: &[&str]) -> Node {
     Node { internal_addresses: addresses(internal).into(), ..node(name) }
@@ -53,6 +54,6 @@ fn a_change_of_the_keys_replaces_the_configuration() {
     let again = super::super::plan(&state, &mut memo, Instant::ZERO).second_path;
     assert!(Arc::ptr_eq(&before, &again), "nothing has changed");
     let keys = HelloKeyRing::new(vec![HelloKey::new([9; KEY_LENGTH])]);
-    memo.add(state.handle(Event::Keys(Change::Apply(keys.clone())), Instant::ZERO));
+    memo.add(state.handle(Event::of::<HelloKeyRing>(Change::Apply(keys.clone())), Instant::ZERO));
     assert_eq!(super::super::plan(&state, &mut memo, Instant::ZERO).second_path.keys, keys);
 }

@@ -2,9 +2,10 @@
 //! sessions.
 
 use ferrolb_proto::api::{self, ConditionStatus};
-use ferrolb_proto::facts::SpeakerSession;
+use ferrolb_proto::facts::{BfdProfile, SpeakerSession};
 use serde_json::{Value, json};
 
+use super::super::profiles::profile_status;
 use super::*;
 use crate::state::messages::Message;
 
@@ -297,7 +298,7 @@ fn a_peer_counts_its_sessions_and_names_nodes_without_one() {
         let mut tor = peer("tor", 1, &selects);
         let status = peer_status(&tor, &inputs).unwrap();
         check_sessions(&status, expect, text);
-        tor.record_written(&status);
+        tor.record_written(&CustomResourceStatus::Peer(status));
         assert_eq!(peer_status(&tor, &inputs), None, "{text}");
         // Without nodes, the desired status has neither the count nor the condition.
         let without_nodes = PeerStatusInputs { speakers: Vec::new(), ..inputs };

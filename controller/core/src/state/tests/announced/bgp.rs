@@ -1,6 +1,8 @@
 //! The condition `Announced` of addresses that are announced by BGP, alone or also on layer 2.
 
-use ferrolb_proto::facts::{BgpAdvertisement, BgpPeer, Community, SpeakerSession};
+use ferrolb_proto::facts::{
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Node, Speaker, SpeakerSession,
+};
 
 use super::*;
 
@@ -64,12 +66,12 @@ fn bgp_cluster_with_policy(
     report_list(
         &mut cluster,
         [peer("tor", "192.0.2.1")].into_iter().map(Change::Apply),
-        Event::Peer,
+        Event::of::<BgpPeer>,
     );
     report_list(
         &mut cluster,
         [bgp_advertisement("all", json!({}))].into_iter().map(Change::Apply),
-        Event::BgpAdvertisement,
+        Event::of::<BgpAdvertisement>,
     );
     cluster.settle();
     cluster
@@ -109,7 +111,7 @@ fn a_cause_that_excludes_the_same_nodes_on_both_paths_is_reported_once() {
     let mut cluster = bgp_cluster(vec![json!({})], ["tor!", "tor!", "tor!"], None);
     let unreachable =
         ["n1", "n2", "n3"].map(|name| Node { unreachable: true, ..node(name, "10.9.0.1") });
-    report_list(&mut cluster, unreachable.into_iter().map(Change::Apply), Event::Node);
+    report_list(&mut cluster, unreachable.into_iter().map(Change::Apply), Event::of::<Node>);
     cluster.settle();
     let message = "10.0.0.1 not announced: no node is eligible; of 3 nodes, 3 out of service or \
                    without network: see `kubectl describe nodes`";
@@ -163,14 +165,14 @@ fn a_bgp_announcement_follows_sessions_objects_and_endpoints() {
     };
     report_speaker(&mut cluster, bgp_speaker("n1", &[], &["tor"]));
     assert_eq!(settled_condition(&mut cluster).1, "10.0.0.1 by BGP from n2 to tor");
-    cluster.handle(Event::Slice(Change::Apply(endpoint_slice("a", &[]))));
+    cluster.handle(Event::of::<EndpointSlice>(Change::Apply(endpoint_slice("a", &[]))));
     assert_eq!(settled_condition(&mut cluster).0, "NoEndpoints");
-    cluster.handle(Event::Slice(Change::Apply(endpoint_slice("a", &["n2", "n3"]))));
+    cluster.handle(Event::of::<EndpointSlice>(Change::Apply(endpoint_slice("a", &["n2", "n3"]))));
     assert_eq!(settled_condition(&mut cluster).1, "10.0.0.1 by BGP from n2 to tor");
     let changed = |spec| {
         let mut ad = bgp_advertisement("all", spec);
         ad.generation = 2;
-        Event::BgpAdvertisement(Change::Apply(ad))
+        Event::of::<BgpAdvertisement>(Change::Apply(ad))
     };
     cluster.handle(changed(json!({"communities": ["near"]})));
     assert_eq!(settled_condition(&mut cluster).0, "NoAdvertisement");
@@ -178,9 +180,9 @@ fn a_bgp_announcement_follows_sessions_objects_and_endpoints() {
         "names",
         json!({"communities": [{"name": "near", "value": "1:2"}]}),
     );
-    cluster.handle(Event::Community(Change::Apply(Community::from(names))));
+    cluster.handle(Event::of::<Community>(Change::Apply(Community::from(names))));
     assert_eq!(settled_condition(&mut cluster).1, "10.0.0.1 by BGP from n2 to tor");
-    cluster.handle(Event::Peer(Change::Delete(Key::new("ferrolb-system", "tor"))));
+    cluster.handle(Event::of::<BgpPeer>(Change::Delete(Key::new("ferrolb-system", "tor"))));
     assert_eq!(settled_condition(&mut cluster).0, "NoCandidateNode");
 }
 
@@ -207,7 +209,7 @@ fn a_node_without_a_live_speaker_advertises_nothing() {
             report_speaker(&mut cluster, without_hellos_of("n1", speaker(node, &[])));
         }
         let lost = Node { ready_unknown: true, ..ready_node("n1") };
-        cluster.handle(Event::Node(Change::Apply(lost)));
+        cluster.handle(Event::of::<Node>(Change::Apply(lost)));
         cluster.settle();
         reason_and_message(&cluster, "a")
     };
@@ -237,12 +239,12 @@ fn without_speaker_statuses_the_bgp_announcement_is_unknown() {
     report_list(
         &mut cluster,
         [peer("tor", "192.0.2.1")].into_iter().map(Change::Apply),
-        Event::Peer,
+        Event::of::<BgpPeer>,
     );
     report_list(
         &mut cluster,
         [bgp_advertisement("all", json!({}))].into_iter().map(Change::Apply),
-        Event::BgpAdvertisement,
+        Event::of::<BgpAdvertisement>,
     );
     cluster.settle();
     assert_eq!(reason_and_message(&cluster, "a").0, "Unobservable");
@@ -261,7 +263,8 @@ fn routes_from_an_unhealthy_node_are_reported_as_de_preferred() {
         "10.0.0.1 by BGP from n1, n3 to tor, and de-preferred (RFC 8326) from n2"
     );
     for node in ["n1", "n3"] {
-        cluster.handle(Event::Node(Change::Apply(Node { cordoned: true, ..ready_node(node) })));
+        cluster
+            .handle(Event::of::<Node>(Change::Apply(Node { cordoned: true, ..ready_node(node) })));
     }
     assert_eq!(
         settled_condition(&mut cluster),
@@ -285,11 +288,11 @@ fn a_family_without_endpoints_is_not_announced_by_bgp() {
     .new_cluster();
     let dual_stack_peer = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "dualStackAddressFamily": true});
     let peer = object::<api::BgpPeerObject>("tor", dual_stack_peer).into();
-    report_list(&mut cluster, [Change::Apply(peer)].into_iter(), Event::Peer);
+    report_list(&mut cluster, [Change::Apply(peer)].into_iter(), Event::of::<BgpPeer>);
     report_list(
         &mut cluster,
         [Change::Apply(bgp_advertisement("all", json!({})))].into_iter(),
-        Event::BgpAdvertisement,
+        Event::of::<BgpAdvertisement>,
     );
     cluster.settle();
     let (reason, message) = reason_and_message(&cluster, "a");
@@ -306,7 +309,7 @@ fn an_overridden_advertisement_is_named() {
     let mut cluster = bgp_cluster(vec![], ["tor!", "", ""], None);
     let mut younger = bgp_advertisement("young", json!({"med": 7}));
     younger.created = 1;
-    cluster.handle(Event::BgpAdvertisement(Change::Apply(younger)));
+    cluster.handle(Event::of::<BgpAdvertisement>(Change::Apply(younger)));
     cluster.settle();
     let text = "10.0.0.1 by BGP from n1 to tor (BGPAdvertisement young is overridden by an older \
                 one with another localPref, med or asPathPrepend)";
@@ -316,7 +319,7 @@ fn an_overridden_advertisement_is_named() {
 #[test]
 fn a_bgp_peer_counts_no_session_of_a_speaker_that_does_not_run() {
     let mut cluster = bgp_cluster(vec![], ["tor!", "tor!", ""], None);
-    report_list(&mut cluster, std::iter::empty(), Event::BfdProfile);
+    report_list(&mut cluster, std::iter::empty(), Event::of::<BfdProfile>);
     let mut sessions = |event: Event| {
         cluster.now = cluster.now + CONDITION_DELAY;
         cluster.handle(event);
@@ -328,7 +331,7 @@ fn a_bgp_peer_counts_no_session_of_a_speaker_that_does_not_run() {
         cluster.settle();
         written.as_deref().map(str::to_owned)
     };
-    let speaker_event = |speaker| Event::Speaker(Change::Apply(speaker));
+    let speaker_event = |speaker| Event::of::<Speaker>(Change::Apply(speaker));
     let second = || bgp_speaker("n2", &[], &["tor!"]);
     let third = || speaker("n3", &[]);
     sessions(speaker_event(without_hellos_of("n1", second())));
@@ -336,7 +339,7 @@ fn a_bgp_peer_counts_no_session_of_a_speaker_that_does_not_run() {
     assert_eq!(stale.as_deref(), Some("1/2"), "nobody receives the hellos of n1");
     assert_eq!(sessions(speaker_event(second())).as_deref(), Some("2/2"));
     let unknown = Node { ready_unknown: true, ..ready_node("n1") };
-    let kubelet = sessions(Event::Node(Change::Apply(unknown)));
+    let kubelet = sessions(Event::of::<Node>(Change::Apply(unknown)));
     assert_eq!(kubelet, None, "only the kubelet of n1 does not report");
 }
 
@@ -360,7 +363,7 @@ fn with_taken_over_address(nodes: &[&str]) -> Cluster {
         report_speaker(&mut cluster, without_hellos_of("n2", speaker));
     }
     cluster.delete("a");
-    cluster.handle(Event::Slice(Change::Apply(endpoint_slice("b", nodes))));
+    cluster.handle(Event::of::<EndpointSlice>(Change::Apply(endpoint_slice("b", nodes))));
     let policy = TrafficPolicy::Local;
     cluster.apply(Service { policy, ..service_with_addresses("b", &[ADDRESS], "lan") });
     (0..10).for_each(|_| advance(&mut cluster, Duration::from_secs(1)));
@@ -391,7 +394,7 @@ fn a_node_that_may_still_advertise_a_taken_over_address_is_named_for_three_minut
 
     let mut cluster = with_taken_over_address(&["n1"]);
     let unknown = Node { ready_unknown: true, ..ready_node("n2") };
-    cluster.handle(Event::Node(Change::Apply(unknown)));
+    cluster.handle(Event::of::<Node>(Change::Apply(unknown)));
     (0..10).for_each(|_| advance(&mut cluster, Duration::from_secs(1)));
     assert!(!is_named(&cluster), "the node is off, and its sessions end");
 }

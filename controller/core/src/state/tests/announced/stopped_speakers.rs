@@ -1,7 +1,7 @@
 //! Speakers that do not run any more, as their pods show.
 
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
-use ferrolb_proto::facts::{Component, Pod};
+use ferrolb_proto::facts::{Component, Node, Pod};
 
 use super::*;
 use crate::state::announced::RESTART_DELAY;
@@ -21,7 +21,7 @@ fn pod(component: Component, node: &str, ready: bool) -> Pod {
 pub(in crate::state::tests) fn report_running(cluster: &mut Cluster, nodes: &[&str]) {
     let speakers = nodes.iter().map(|node| pod(Component::Speaker, node, true));
     let pods = speakers.chain([pod(Component::Controller, "n1", true)]);
-    report_list(cluster, pods.map(Change::Apply), Event::Pod);
+    report_list(cluster, pods.map(Change::Apply), Event::of::<Pod>);
 }
 
 /// Returns a cluster in which pods run on all nodes, and n1 owns the address of the Service.
@@ -49,13 +49,13 @@ fn without_any_running_speaker_the_announcement_is_unknown() {
         ("no pod is Ready", |cluster| {
             for node in ["n1", "n2", "n3"] {
                 let pod = pod(Component::Speaker, node, false);
-                cluster.handle(Event::Pod(Change::Apply(pod)));
+                cluster.handle(Event::of::<Pod>(Change::Apply(pod)));
             }
         }),
         ("the pods are deleted one after the other", |cluster| {
             for node in ["n1", "n2", "n3"] {
                 let key = pod(Component::Speaker, node, true).key;
-                cluster.handle(Event::Pod(Change::Delete(key)));
+                cluster.handle(Event::of::<Pod>(Change::Delete(key)));
             }
         }),
     ];
@@ -104,7 +104,7 @@ fn on_the_only_node_a_stopped_speaker_is_reported_and_a_restart_is_not() {
 fn a_speaker_that_another_one_receives_runs_whatever_its_pod_and_node_report() {
     let unknown = Node { ready_unknown: true, ready: false, ..ready_node("n1") };
     let mut cluster = running();
-    cluster.handle(Event::Node(Change::Apply(unknown.clone())));
+    cluster.handle(Event::of::<Node>(Change::Apply(unknown.clone())));
     report_running(&mut cluster, &["n2", "n3"]);
     assert_eq!(settled(&mut cluster).0, "Announced", "n2 and n3 receive its hellos");
     let without_n1 = |node: &str, replies: bool| {
@@ -129,16 +129,16 @@ fn a_speaker_that_another_one_receives_runs_whatever_its_pod_and_node_report() {
 #[test]
 fn without_a_pod_of_the_controller_the_pods_are_no_evidence() {
     let mut cluster = owned_by_n1();
-    report_list(&mut cluster, [].into_iter(), Event::Pod);
+    report_list(&mut cluster, [].into_iter(), Event::of::<Pod>);
     assert_eq!(settled(&mut cluster).0, "Announced", "FerroLB does not run in pods");
     let speaker = pod(Component::Speaker, "n1", false);
-    report_list(&mut cluster, [Change::Apply(speaker)].into_iter(), Event::Pod);
+    report_list(&mut cluster, [Change::Apply(speaker)].into_iter(), Event::of::<Pod>);
     assert_eq!(settled(&mut cluster).0, "Announced", "the pods are incomplete");
     let controller = pod(Component::Controller, "n2", false);
-    cluster.handle(Event::Pod(Change::Apply(controller)));
+    cluster.handle(Event::of::<Pod>(Change::Apply(controller)));
     for node in ["n2", "n3"] {
         let speaker = pod(Component::Speaker, node, false);
-        cluster.handle(Event::Pod(Change::Apply(speaker)));
+        cluster.handle(Event::of::<Pod>(Change::Apply(speaker)));
     }
     assert_eq!(settled(&mut cluster).0, "SpeakersNotRunning");
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::state::announced::{CONDITION_INTERVAL, CONDITIONS_PER_SECOND_MAX};
+use ferrolb_proto::facts::{EndpointSlice, L2Advertisement, Node, Speaker};
 
 #[test]
 fn after_a_restart_no_condition_is_written_in_any_list_order() {
@@ -91,7 +92,7 @@ fn a_change_for_all_services_is_written_to_every_service() {
         (Change::Apply(ad(0, &json!({}))), "Pending"),
         (Change::Delete(cluster_scoped_key("l2-0")), "NoAdvertisement"),
     ] {
-        cluster.handle(Event::Advertisement(change));
+        cluster.handle(Event::of::<L2Advertisement>(change));
         cluster.settle();
         assert!(
             names.iter().all(|name| reason_and_message(&cluster, name).0 == reason),
@@ -131,37 +132,46 @@ fn changes_of_other_objects_are_written_to_the_condition() {
     assert_eq!(
         reason_after(
             &mut cluster,
-            Event::Advertisement(Change::Delete(cluster_scoped_key("l2-0")))
+            Event::of::<L2Advertisement>(Change::Delete(cluster_scoped_key("l2-0")))
         ),
         "NoAdvertisement"
     );
     assert_eq!(
         reason_after(
             &mut cluster,
-            Event::Advertisement(Change::Apply(ad(1, &node_selector("n2"))))
+            Event::of::<L2Advertisement>(Change::Apply(ad(1, &node_selector("n2"))))
         ),
         "Pending"
     );
     let excluded = Node { excluded: true, ..ready_node("n2") };
-    assert_eq!(reason_after(&mut cluster, Event::Node(Change::Apply(excluded))), "NoCandidateNode");
-    assert_eq!(reason_after(&mut cluster, Event::Node(Change::Apply(ready_node("n2")))), "Pending");
     assert_eq!(
-        reason_after(&mut cluster, Event::Node(Change::Delete(cluster_scoped_key("n2")))),
+        reason_after(&mut cluster, Event::of::<Node>(Change::Apply(excluded))),
         "NoCandidateNode"
     );
     assert_eq!(
-        reason_after(&mut cluster, Event::Speaker(Change::Apply(speaker("n1", &["10.0.0.0"])))),
+        reason_after(&mut cluster, Event::of::<Node>(Change::Apply(ready_node("n2")))),
+        "Pending"
+    );
+    assert_eq!(
+        reason_after(&mut cluster, Event::of::<Node>(Change::Delete(cluster_scoped_key("n2")))),
+        "NoCandidateNode"
+    );
+    assert_eq!(
+        reason_after(
+            &mut cluster,
+            Event::of::<Speaker>(Change::Apply(speaker("n1", &["10.0.0.0"])))
+        ),
         "Announced"
     );
     let lost = Node { ready_unknown: true, ..ready_node("n1") };
     assert_eq!(
-        reason_after(&mut cluster, Event::Node(Change::Apply(lost))),
+        reason_after(&mut cluster, Event::of::<Node>(Change::Apply(lost))),
         "Announced",
         "only the kubelet has failed, because n3 receives the hellos of n1"
     );
     let last = without_hellos_of("n1", speaker("n3", &[]));
     assert_eq!(
-        reason_after(&mut cluster, Event::Speaker(Change::Apply(last))),
+        reason_after(&mut cluster, Event::of::<Speaker>(Change::Apply(last))),
         "NoCandidateNode",
         "n1 has stopped, and the advertisement does not select it"
     );
@@ -234,12 +244,12 @@ fn no_condition_is_written_before_all_lists_are_complete() {
         report_list(
             cluster,
             [Change::Apply(endpoint_slice("a", &["n2"]))].into_iter(),
-            Event::Slice,
+            Event::of::<EndpointSlice>,
         )
     };
     let speakers = |cluster: &mut Cluster| {
         let all = [speaker("n1", &[]), speaker("n2", &["10.0.0.0"])];
-        report_list(cluster, all.into_iter().map(Change::Apply), Event::Speaker);
+        report_list(cluster, all.into_iter().map(Change::Apply), Event::of::<Speaker>);
     };
     for slices_first in [true, false] {
         let report = |cluster: &mut Cluster, first: bool| {
@@ -254,7 +264,7 @@ fn no_condition_is_written_before_all_lists_are_complete() {
         report_list(
             &mut cluster,
             [Change::Apply(ad(0, &json!({})))].into_iter(),
-            Event::Advertisement,
+            Event::of::<L2Advertisement>,
         );
         report(&mut cluster, true);
         cluster.settle();
@@ -287,9 +297,13 @@ fn a_replica_that_does_not_lead_checks_no_service() {
     report_list(
         &mut cluster,
         [Change::Apply(endpoint_slice("a", &["n1"]))].into_iter(),
-        Event::Slice,
+        Event::of::<EndpointSlice>,
     );
-    report_list(&mut cluster, [Change::Apply(speaker("n1", &[]))].into_iter(), Event::Speaker);
+    report_list(
+        &mut cluster,
+        [Change::Apply(speaker("n1", &[]))].into_iter(),
+        Event::of::<Speaker>,
+    );
     assert_eq!(cluster.state.deadline(cluster.now), None);
 }
 
@@ -346,7 +360,7 @@ fn isolated_and_deleted_speakers_change_the_condition() {
     cluster.settle();
     assert_eq!(reason_and_message(&cluster, "a").0, "SpeakersIsolated");
     for node in ["n1", "n2", "n3"] {
-        cluster.handle(Event::Speaker(Change::Delete(cluster_scoped_key(node))));
+        cluster.handle(Event::of::<Speaker>(Change::Delete(cluster_scoped_key(node))));
     }
     cluster.settle();
     assert_eq!(reason_and_message(&cluster, "a").0, "NoSpeaker");

@@ -3,7 +3,7 @@
 mod cases;
 
 use ferrolb_proto::api::{KubeProxyState, KubeProxyStatus};
-use ferrolb_proto::facts::{FailingHealthCheck, ServiceObject};
+use ferrolb_proto::facts::{FailingHealthCheck, Node, ServiceObject};
 
 use super::*;
 use crate::state::announced::CONDITION_INTERVAL;
@@ -103,7 +103,7 @@ fn the_label_warning_requires_that_every_node_has_the_label() {
     }
     .settled_cluster();
     let mut after_node_change = |change| {
-        cluster.handle(Event::Node(change));
+        cluster.handle(Event::of::<Node>(change));
         cluster.settle();
         warnings(&cluster)
     };

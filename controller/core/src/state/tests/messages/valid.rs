@@ -8,8 +8,9 @@ use ferrolb_proto::range::{AddressRange, ParseRangeError};
 
 use super::*;
 use crate::state::alloc::{AddressUser, SkipReason, UnmanagedSource, UnmanagedUse};
+use crate::state::bgp::profiles::ProfileMessage;
 use crate::state::messages::pool::{PoolFault, PoolMessage, SkippedAddress};
-use crate::state::messages::valid::{CommunityMessage, L2Message, ProfileMessage};
+use crate::state::messages::valid::{CommunityMessage, L2Message};
 
 const SELECTOR_PROBLEM: &str =
     "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist";
