@@ -11,6 +11,7 @@
 //! - [`endpoint_slices`]: the watched EndpointSlices by Service.
 //! - [`shared_map`]: sorted map whose clones share memory.
 //! - [`rate`]: delays that double, and token buckets.
+//! - [`timers`]: timers of a machine, with names.
 //! - [`random`]: pseudorandom numbers of a machine.
 //!
 //! No code in this crate does I/O, reads a clock, starts a task or thread, takes a lock, or awaits.
@@ -29,6 +30,7 @@ pub mod random;
 pub mod rate;
 pub mod shared_map;
 pub mod store;
+pub mod timers;
 pub mod watched;
 
 use ferrolb_proto::Instant;

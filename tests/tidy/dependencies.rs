@@ -66,7 +66,7 @@ fn crates_have_only_allowed_dependencies() {
         ("gobgp-proto", vec![]),
         ("ferrolb-core", vec!["ferrolb-proto"]),
         ("ferrolb-controller-core", vec!["ferrolb-core", "ferrolb-proto"]),
-        ("ferrolb-speaker-core", vec!["ferrolb-core", "ferrolb-proto"]),
+        ("ferrolb-speaker-core", vec!["ferrolb-core", "ferrolb-proto", "gobgp-proto"]),
         ("ferrolb-runtime", vec!["ferrolb-core", "ferrolb-proto"]),
         (
             "ferrolb-controller",
@@ -90,6 +90,7 @@ fn crates_have_only_allowed_dependencies() {
                 "ferrolb-core",
                 "ferrolb-proto",
                 "ferrolb-speaker-core",
+                "gobgp-proto",
             ],
         ),
         (

@@ -1,14 +1,22 @@
-//! GoBGP's v4 gRPC API, as far as FerroLB calls it: the messages and a tonic client, generated from
-//! `api/gobgp.proto`.
+//! GoBGP's v4 gRPC API, as far as FerroLB calls it: the messages and, with the feature `client`, a
+//! tonic client, generated from `api/gobgp.proto`.
 //!
 //! Only v4 is supported. GoBGP v3 has another protobuf package and other field numbers, and replies
 //! `UNIMPLEMENTED` to every call of this API.
 
-#[expect(unused_qualifications, clippy::allow_attributes_without_reason, reason = "generated code")]
+#[cfg_attr(
+    feature = "client",
+    expect(
+        unused_qualifications,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )
+)]
 mod generated {
-    tonic::include_proto!("api");
+    include!(concat!(env!("OUT_DIR"), "/api.rs"));
 }
 
+#[cfg(feature = "client")]
 pub use generated::go_bgp_service_client::GoBgpServiceClient;
 pub use generated::*;
 

@@ -8,6 +8,9 @@ use std::time::Duration;
 use ferrolb_core::bgp::Prefix;
 use ferrolb_proto::facts::PeerLocation;
 use ferrolb_proto::range::Family;
+use ferrolb_speaker_core::gobgp::{
+    BgpStep, ContentHash, GobgpError, ListedSession, ObservedState, PolicyConfig, family,
+};
 use ferrolb_speaker_core::plan::BgpIdentity;
 use futures::{Stream, StreamExt, TryStreamExt};
 use gobgp_proto as api;
@@ -15,11 +18,7 @@ use gobgp_proto::GoBgpServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::content_hash::ContentHash;
 use super::path::{mark, path, prefix};
-use super::peer_config::{RESTART_TIME_S, family};
-use super::policy_config::PolicyConfig;
-use super::steps::{BgpStep, ObservedSession, ObservedState};
 
 /// Timeout of one call; listing ten thousand paths takes a second.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,70 +36,9 @@ const VERSION_PROBE_ADDRESS: &str = "127.255.255.254";
 /// Error text with which gobgpd replies after its BGP server was stopped.
 const STOPPED_ERROR: &str = "server stopped";
 
-/// Reasons why gobgpd cannot be used, or why it rejected a request. Operators read the messages.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum GobgpError {
-    /// Nothing listens at the socket.
-    #[error(
-        "gobgpd does not respond at {path}: {why}. Check that gobgpd runs on this node, and see \
-         its log"
-    )]
-    Unreachable { path: String, why: String },
-    /// gobgpd has another API version, or is too old.
-    #[error("gobgpd is {0}: install GoBGP 4.7 or newer")]
-    TooOld(String),
-    /// The BGP server of gobgpd was stopped, and only a new gobgpd process can replace it.
-    #[error(
-        "gobgpd was stopped to be replaced, and peers with graceful restart keep its routes for \
-         {RESTART_TIME_S} s: if no other one has started by then, restart it"
-    )]
-    Stopped,
-    /// gobgpd rejected a session, or its BFD.
-    #[error("{0}")]
-    Rejected(String),
-    /// A call failed unexpectedly.
-    #[error("gobgpd did not complete {call}: {why}. See the log of gobgpd on this node")]
-    Call { call: &'static str, why: String },
-}
-
 /// Connection to a running gobgpd.
 pub(super) struct Client {
     calls: GoBgpServiceClient<Channel>,
-}
-
-/// A session as gobgpd reports it.
-pub(super) struct ListedSession {
-    pub(super) location: PeerLocation,
-    pub(super) peer: api::Peer,
-}
-
-impl ListedSession {
-    fn read(peer: api::Peer) -> Option<Self> {
-        let conf = peer.conf.as_ref()?;
-        let location = if conf.neighbor_interface.is_empty() {
-            PeerLocation::Address(conf.neighbor_address.parse().ok()?)
-        } else {
-            PeerLocation::Interface(conf.neighbor_interface.as_str().into())
-        };
-        Some(Self { location, peer })
-    }
-
-    fn observed(&self) -> ObservedSession {
-        let description = self.peer.conf.as_ref().map_or("", |conf| &conf.description).into();
-        ObservedSession {
-            description,
-            established: self.established(),
-            bfd: self.peer.bfd.filter(|bfd| bfd.enabled),
-        }
-    }
-
-    pub(super) fn established(&self) -> bool {
-        self.state().session_state() == api::peer_state::SessionState::Established
-    }
-
-    pub(super) fn state(&self) -> api::PeerState {
-        self.peer.state.clone().unwrap_or_default()
-    }
 }
 
 impl Client {
@@ -130,7 +68,8 @@ impl Client {
         if global.asn == 0 {
             return Ok(known);
         }
-        known.peers = sessions(&self.peers().await?);
+        let peers = self.peers().await?;
+        known.peers = peers.iter().map(|it| (it.location.clone(), it.observed())).collect();
         let policies = self.policies().await?;
         let has_policy = |name: &str| policies.iter().any(|policy| policy.name == name);
         let router_id = global
@@ -367,11 +306,6 @@ impl Client {
             .flat_map(tonic::Response::into_inner);
         changes.take_while(|change| std::future::ready(change.is_ok())).map(drop)
     }
-}
-
-/// Converts the sessions that gobgpd lists into the form of [`ObservedState::peers`].
-pub(super) fn sessions(listed: &[ListedSession]) -> BTreeMap<PeerLocation, ObservedSession> {
-    listed.iter().map(|session| (session.location.clone(), session.observed())).collect()
 }
 
 /// Converts the result of a call that adds a session or changes its BFD. A rejection by gobgpd

@@ -2,11 +2,9 @@
 
 use ferrolb_core::bgp::Prefix;
 use ferrolb_proto::range::Family;
+use ferrolb_speaker_core::gobgp::{ContentHash, family};
 use gobgp_proto as api;
 use gobgp_proto::attribute::Attr;
-
-use super::content_hash::ContentHash;
-use super::peer_config::family;
 
 /// Returns the path to a prefix with this mark, or a withdrawal of the path if `mark` is none.
 pub(super) fn path(prefix: Prefix, mark: Option<ContentHash>) -> api::Path {

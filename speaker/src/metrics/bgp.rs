@@ -10,8 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use ferrolb_runtime::metrics::registered;
+pub use ferrolb_speaker_core::gobgp::{BfdCounts, SessionCounts};
 use ferrolb_speaker_core::plan::{SessionMetric, SessionMetrics};
-use gobgp_proto as api;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -19,30 +19,6 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
-
-/// Counters of one session in gobgpd.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionCounts {
-    /// Numbers of messages received, by type.
-    pub received: api::Message,
-    /// Numbers of messages sent, by type.
-    pub sent: api::Message,
-    /// Number of prefixes that the router has sent and gobgpd keeps in memory.
-    pub received_prefixes: u64,
-    /// State and counters of the BFD session, if the BGPPeer configures BFD.
-    pub bfd: Option<BfdCounts>,
-}
-
-/// State and counters of a BFD session in gobgpd.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BfdCounts {
-    /// True if the BFD session is up.
-    pub up: bool,
-    /// Number of control packets received.
-    pub received: u64,
-    /// Number of control packets sent.
-    pub sent: u64,
-}
 
 /// Function that returns the value of one series for a session, or none if the session has no value
 /// for the series.
@@ -207,6 +183,7 @@ impl Collector for SessionCollector {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use gobgp_proto as api;
 
     use super::*;
 

@@ -18,6 +18,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
             "proto/src/lib",
             "core/src/lib",
             "core/src/rate",
+            "core/src/timers",
         ],
     ),
     (
@@ -162,7 +163,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ),
     ("BGP pure", &["core/src/bgp"]),
     ("BGP plan", &["speaker/core/src/plan/bgp", "speaker/core/src/plan/tests/routes"]),
-    ("BGP gobgp driver", &["speaker/src/bgp"]),
+    ("BGP gobgp driver", &["speaker/src/bgp", "speaker/core/src/gobgp"]),
     (
         "BGP state and metrics",
         &[

@@ -1,14 +1,14 @@
 //! Desired configuration of gobgpd in the terms of its API, translated from the plan's
-//! [`BgpConfig`]. Pure. The BGP driver's task owns the one [`Translation`].
+//! [`BgpConfig`]. The machine owns the one [`Translation`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::plan::{BgpConfig, BgpIdentity, RouteReceivers, export_groups};
 use ferrolb_core::bgp::{Prefix, RouteClass, Routes};
 use ferrolb_core::shared_map::{Difference, SharedMap};
 use ferrolb_proto::facts::PeerLocation;
 use ferrolb_proto::range::Family;
-use ferrolb_speaker_core::plan::{BgpConfig, BgpIdentity, RouteReceivers, export_groups};
 
 use super::content_hash::ContentHash;
 use super::peer_config::PeerConfig;
@@ -16,7 +16,7 @@ use super::policy_config::PolicyConfig;
 
 /// Paths by prefix, each with the mark of its class. None: the path carries no mark of FerroLB, so
 /// it is in gobgpd but not desired.
-pub(super) type Paths = SharedMap<Prefix, Option<ContentHash>>;
+pub type Paths = SharedMap<Prefix, Option<ContentHash>>;
 
 /// Desired configuration of gobgpd.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +32,13 @@ pub(super) struct GobgpConfig {
     /// Reason for which a new gobgpd possibly does not start soon after the present one stops. If
     /// set, routers should not keep the routes of the stopped gobgpd.
     pub(super) no_restart_reason: Option<&'static str>,
+}
+
+impl GobgpConfig {
+    /// Returns whether a session has BFD.
+    pub(super) fn has_bfd(&self) -> bool {
+        self.peers.values().any(|config| config.peer.bfd.is_some())
+    }
 }
 
 /// Translation of the latest [`BgpConfig`]. If the next one has a different route, only the path of

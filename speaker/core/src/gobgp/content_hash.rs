@@ -1,4 +1,4 @@
-//! Mark that identifies the configuration of one session or of one class of routes in gobgpd. Pure.
+//! Mark that identifies the configuration of one session or of one class of routes in gobgpd.
 //!
 //! A mark is a hash of the whole configuration. A restarted speaker compares marks alone to find
 //! out which parts of gobgpd's configuration are already as desired
@@ -18,7 +18,7 @@ const HASH_COMMUNITY_ADMIN: u32 = 4_200_000_000;
 /// Content hash of the configuration of one session or one class of routes: the first 64 bits of
 /// its SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ContentHash(u64);
+pub struct ContentHash(u64);
 
 impl ContentHash {
     pub(super) fn of(content: &[u8]) -> Self {
@@ -29,14 +29,14 @@ impl ContentHash {
 
     /// Returns the large community (RFC 8092) by which the export policy recognizes the paths of
     /// the class with this mark.
-    pub(super) const fn community(self) -> api::LargeCommunity {
+    pub const fn community(self) -> api::LargeCommunity {
         #[expect(clippy::cast_possible_truncation, reason = "the two halves of 64 bits")]
         let (local_data1, local_data2) = ((self.0 >> 32) as u32, self.0 as u32);
         api::LargeCommunity { global_admin: HASH_COMMUNITY_ADMIN, local_data1, local_data2 }
     }
 
     /// Returns the mark that a large community carries, or none if the community is not a mark.
-    pub(super) fn from_community(community: &api::LargeCommunity) -> Option<Self> {
+    pub fn from_community(community: &api::LargeCommunity) -> Option<Self> {
         let api::LargeCommunity { global_admin, local_data1, local_data2 } = community;
         (*global_admin == HASH_COMMUNITY_ADMIN)
             .then(|| Self(u64::from(*local_data1) << 32 | u64::from(*local_data2)))
@@ -44,7 +44,7 @@ impl ContentHash {
 
     /// Returns the mark in the name of a policy statement of gobgpd, or none if FerroLB did not
     /// create the statement.
-    pub(super) fn from_statement_name(name: &str) -> Option<Self> {
+    pub fn from_statement_name(name: &str) -> Option<Self> {
         let (mark, _) = name.strip_prefix(NAME_PREFIX)?.split_once('-')?;
         u64::from_str_radix(mark, 16).ok().map(Self)
     }

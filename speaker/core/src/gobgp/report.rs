@@ -1,4 +1,4 @@
-//! State and issues of sessions, derived from gobgpd's data and counters. Pure.
+//! State and issues of sessions, derived from gobgpd's data and counters.
 //!
 //! GoBGP 4.8 reports to no client why a session is not established or has ended. The numbers of
 //! OPENs and NOTIFICATIONs in each direction distinguish the reasons.
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BfdState, BgpSessionState};
-use ferrolb_speaker_core::event::{BgpReport, PREFIXES_MAX, SessionIssue, SessionReport};
 use gobgp_proto as api;
 use gobgp_proto::peer_state::SessionState as GobgpState;
 
-use crate::metrics::{BfdCounts, SessionCounts};
+use super::session_counts::received_prefix_count;
+use crate::event::{BgpReport, PREFIXES_MAX, SessionIssue, SessionReport};
 
 /// Time without a change of the message counters after which the router counts as unreachable. The
 /// time of two connection attempts is added.
@@ -145,11 +145,6 @@ pub(super) fn session_report(
     }
 }
 
-/// Returns the number of prefixes that a router has sent.
-fn received_prefix_count(observed: &api::Peer) -> u64 {
-    observed.afi_safis.iter().filter_map(|family| family.state).map(|state| state.received).sum()
-}
-
 /// Returns an issue if the router sends so many prefixes that gobgpd may run out of memory.
 fn prefix_issue(observed: &api::Peer) -> Option<SessionIssue> {
     (received_prefix_count(observed) > PREFIXES_MAX).then_some(SessionIssue::TooManyPrefixes)
@@ -186,24 +181,6 @@ fn bfd_issue(
     } else {
         SessionIssue::BfdOneWay
     })
-}
-
-/// Returns the message counters of a session, and the counters of its BFD if BFD is configured.
-pub(super) fn session_counts(observed: &api::Peer, desired: &api::Peer) -> SessionCounts {
-    let peer_state = observed.state.clone().unwrap_or_default();
-    let messages = peer_state.messages.unwrap_or_default();
-    let bfd = |state: api::BfdPeerState| {
-        let packets = state.bfd_async.unwrap_or_default();
-        let up = state.session_state() == api::BfdSessionState::Up;
-        BfdCounts { up, received: packets.received_packets, sent: packets.transmitted_packets }
-    };
-    SessionCounts {
-        received: messages.received.unwrap_or_default(),
-        sent: messages.sent.unwrap_or_default(),
-        received_prefixes: received_prefix_count(observed),
-        // gobgpd reports a BFD state for sessions without BFD, too.
-        bfd: peer_state.bfd_state.filter(|_| desired.bfd.is_some()).map(bfd),
-    }
 }
 
 /// Returns the sessions that were established or lost since the report `before`, by the names of

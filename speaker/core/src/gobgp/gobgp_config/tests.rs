@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
+use crate::plan::{RouteReceiver, STATEMENTS_MAX, SessionConfig, limit_routes};
 use ferrolb_core::bgp::{ClassCounts, RouteAttributes};
 use ferrolb_proto::facts::BgpPeer;
-use ferrolb_speaker_core::plan::{RouteReceiver, STATEMENTS_MAX, SessionConfig, limit_routes};
 use serde_json::json;
 
 use super::*;

@@ -1,5 +1,4 @@
-//! Computation of the next step that brings gobgpd to the desired state. Pure; the driver executes
-//! the step and then computes the next one.
+//! Computation of the next step that brings gobgpd to the desired state.
 //!
 //! The policy statements of a path always exist before the path, and sessions are added last. Thus
 //! the first UPDATEs to a router are complete. State that matches the desired one is not touched.
@@ -12,9 +11,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::plan::BgpIdentity;
 use ferrolb_core::bgp::Prefix;
 use ferrolb_proto::facts::PeerLocation;
-use ferrolb_speaker_core::plan::BgpIdentity;
 use gobgp_proto as api;
 
 use super::content_hash::ContentHash;
@@ -25,19 +24,19 @@ use super::policy_config::PolicyConfig;
 /// Maximum number of paths in one call to gobgpd.
 pub(super) const PATHS_MAX: usize = 1_000;
 
-/// State of gobgpd as the driver has most recently read it, updated by the steps since then.
+/// State of gobgpd as most recently read, updated by the steps since then.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct ObservedState {
+pub struct ObservedState {
     /// AS and router ID with which gobgpd's BGP server was started. None: the server is not
     /// started.
-    pub(super) identity: Option<BgpIdentity>,
+    pub identity: Option<BgpIdentity>,
     /// Sessions in gobgpd, by the address or interface of the router.
-    pub(super) peers: BTreeMap<PeerLocation, ObservedSession>,
+    pub peers: BTreeMap<PeerLocation, ObservedSession>,
     /// Policies for the classes of routes, by mark. If a policy existed before this speaker
     /// started, only its mark is known.
-    pub(super) classes: BTreeMap<ContentHash, Option<Arc<PolicyConfig>>>,
+    pub classes: BTreeMap<ContentHash, Option<Arc<PolicyConfig>>>,
     /// Paths in gobgpd. If they are the desired ones, both maps share memory.
-    pub(super) paths: Paths,
+    pub paths: Paths,
     /// Sessions that gobgpd rejected, or whose BFD it rejected, each with the description of the
     /// rejected configuration.
     pub(super) rejected: BTreeMap<PeerLocation, Box<str>>,
@@ -45,18 +44,20 @@ pub(super) struct ObservedState {
 
 /// A session in gobgpd.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct ObservedSession {
+pub struct ObservedSession {
     /// The session's description, which identifies all its parameters except BFD.
-    pub(super) description: Box<str>,
+    pub description: Box<str>,
     /// True if the session was established at the most recent read of gobgpd.
-    pub(super) established: bool,
+    pub established: bool,
     /// The session's BFD, if enabled.
-    pub(super) bfd: Option<api::BfdPeerConfig>,
+    pub bfd: Option<api::BfdPeerConfig>,
+    /// True if the session must be external, and its router has this node's AS.
+    pub has_own_asn: bool,
 }
 
 /// One change of gobgpd's state.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum BgpStep {
+pub enum BgpStep {
     /// Start gobgpd's BGP server without paths and without policies for classes. Routes that no
     /// policy matches are rejected.
     Start(BgpIdentity),
@@ -74,6 +75,13 @@ pub(super) enum BgpStep {
     SetBfd(PeerLocation, Arc<PeerConfig>, bool),
 }
 
+impl BgpStep {
+    /// Returns whether the step changes a session.
+    pub(super) const fn changes_session(&self) -> bool {
+        matches!(self, Self::AddSession(..) | Self::RemoveSession(_) | Self::SetBfd(..))
+    }
+}
+
 /// Returns the next step, or none if gobgpd already has the desired state.
 pub(super) fn next_step(wanted: &GobgpConfig, known: &ObservedState) -> Option<BgpStep> {
     // A session with changed parameters is removed and added again, because they take effect when
@@ -81,7 +89,9 @@ pub(super) fn next_step(wanted: &GobgpConfig, known: &ObservedState) -> Option<B
     let new_identity = wanted.identity.filter(|identity| known.identity != Some(*identity));
     let stays = |location: &PeerLocation, session: &ObservedSession| {
         wanted.peers.get(location).is_some_and(|config| {
-            config.description() == &*session.description && !session.bfd_differs(config)
+            config.description() == &*session.description
+                && !session.bfd_differs(config)
+                && !session.has_own_asn
         })
     };
     let mut obsolete = known

@@ -1,8 +1,8 @@
-//! Configuration of gobgpd for one session, with a mark that identifies it. Pure.
+//! Configuration of gobgpd for one session, with a mark that identifies it.
 
+use crate::plan::SessionConfig;
 use ferrolb_proto::facts::{BfdTimers, PeerAsn, PeerLocation, SessionParameters};
 use ferrolb_proto::range::Family;
-use ferrolb_speaker_core::plan::SessionConfig;
 use gobgp_proto as api;
 use prost::Message;
 
@@ -25,7 +25,7 @@ const BFD_PORT: u32 = 3784;
 
 /// Configuration of one session in gobgpd.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct PeerConfig {
+pub struct PeerConfig {
     /// Name of the BGPPeer.
     pub(super) name: Box<str>,
     /// gobgpd's peer configuration. Its description holds the name and the mark. The mark does not
@@ -53,7 +53,7 @@ impl PeerConfig {
 
     /// Returns gobgpd's peer configuration: with the configured BFD if `on` is true, otherwise
     /// without BFD.
-    pub(super) fn with_bfd(&self, on: bool) -> api::Peer {
+    pub fn with_bfd(&self, on: bool) -> api::Peer {
         api::Peer { bfd: self.peer.bfd.filter(|_| on), ..self.peer.clone() }
     }
 }
@@ -112,7 +112,7 @@ fn api_peer(session: &SessionParameters, password: Option<&str>) -> api::Peer {
 }
 
 /// Converts a family to gobgpd's API.
-pub(super) const fn family(family: Family) -> api::Family {
+pub const fn family(family: Family) -> api::Family {
     let afi = match family {
         Family::V4 => api::family::Afi::Ip,
         Family::V6 => api::family::Afi::Ip6,

@@ -1,9 +1,9 @@
-//! Configuration of gobgpd for one class of routes, with a mark that identifies it. Pure.
+//! Configuration of gobgpd for one class of routes, with a mark that identifies it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::plan::{ExportAttributes, ExportGroups};
 use ferrolb_proto::facts::CommunityValue;
-use ferrolb_speaker_core::plan::{ExportAttributes, ExportGroups};
 use gobgp_proto as api;
 use prost::Message;
 
@@ -12,14 +12,14 @@ use super::content_hash::{ContentHash, NAME_PREFIX};
 /// Configuration of one class of routes of one family in gobgpd: the routers that receive paths
 /// with its mark, and with which attributes.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct PolicyConfig {
+pub struct PolicyConfig {
     /// Mark that the paths of the class carry.
     pub(super) hash: ContentHash,
     /// Defined sets of GoBGP that the statements refer to: the mark, and the routers' addresses.
-    pub(super) sets: Vec<api::DefinedSet>,
+    pub sets: Vec<api::DefinedSet>,
     /// Statements of the export policy, one for each group of routers that receive the same
     /// attributes.
-    pub(super) statements: Vec<api::Statement>,
+    pub statements: Vec<api::Statement>,
 }
 
 impl PolicyConfig {

@@ -1,5 +1,6 @@
 //! Reports of sessions, from the counters that gobgpd would return.
 
+use super::super::session_counts::{BfdCounts, SessionCounts, session_counts};
 use super::*;
 
 const BFD: api::BfdPeerConfig = api::BfdPeerConfig {

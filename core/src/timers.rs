@@ -1,0 +1,67 @@
+//! Timers of a machine, in one table with their names. The machine owns the table.
+
+use std::collections::BTreeMap;
+
+use ferrolb_proto::Instant;
+
+/// Deadlines of the timers that are set. `T` is the enum of the machine's timers.
+#[derive(Clone, Debug)]
+pub struct Timers<T>(BTreeMap<T, Instant>);
+
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Ord> Timers<T> {
+    /// Sets a timer. A timer that is set keeps its deadline if that is earlier.
+    pub fn set(&mut self, timer: T, deadline: Instant) {
+        let current = self.0.entry(timer).or_insert(deadline);
+        *current = deadline.min(*current);
+    }
+
+    /// Stops a timer. Returns whether it was set.
+    pub fn stop(&mut self, timer: &T) -> bool {
+        self.0.remove(timer).is_some()
+    }
+
+    /// Returns whether a timer is set, and its deadline is `now` or earlier.
+    #[must_use]
+    pub fn is_due(&self, timer: &T, now: Instant) -> bool {
+        self.0.get(timer).is_some_and(|deadline| *deadline <= now)
+    }
+
+    /// Stops a timer if it is due. Returns whether it was due.
+    pub fn expire(&mut self, timer: &T, now: Instant) -> bool {
+        self.is_due(timer, now) && self.stop(timer)
+    }
+
+    /// Returns the earliest deadline, if a timer is set.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.values().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_timer_keeps_its_earlier_deadline_until_it_expires() {
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let mut timers = Timers::default();
+        assert_eq!(timers.deadline(), None);
+        for (timer, deadline) in [("a", 5), ("b", 4), ("a", 3), ("a", 9)] {
+            timers.set(timer, at(deadline));
+        }
+        assert_eq!(timers.deadline(), Some(at(3)));
+        assert!(!timers.expire(&"a", at(2)) && timers.expire(&"a", at(3)));
+        assert!(!timers.expire(&"a", at(9)), "the timer is not set any more");
+        assert_eq!(timers.deadline(), Some(at(4)));
+        assert_eq!([timers.stop(&"b"), timers.stop(&"b")], [true, false]);
+    }
+}
