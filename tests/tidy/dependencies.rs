@@ -59,67 +59,64 @@ fn pure_crates_depend_on_no_io() {
     );
 }
 
+/// The crates, each with the others on which it may depend.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("ferrolb-proto", &[]),
+    ("gobgp-proto", &[]),
+    ("ferrolb-core", &["ferrolb-proto"]),
+    ("ferrolb-controller-core", &["ferrolb-core", "ferrolb-proto"]),
+    ("ferrolb-speaker-core", &["ferrolb-core", "ferrolb-proto", "gobgp-proto"]),
+    ("ferrolb-runtime", &["ferrolb-core", "ferrolb-proto"]),
+    (
+        "ferrolb-controller",
+        &["ferrolb-controller-core", "ferrolb-core", "ferrolb-proto", "ferrolb-runtime"],
+    ),
+    (
+        "ferrolb-speaker",
+        &[
+            "ferrolb-core",
+            "ferrolb-proto",
+            "ferrolb-runtime",
+            "ferrolb-speaker-core",
+            "gobgp-proto",
+        ],
+    ),
+    ("ferrolb-cli", &["ferrolb-controller-core", "ferrolb-core", "ferrolb-proto"]),
+    (
+        "ferrolb-sim",
+        &[
+            "ferrolb-controller-core",
+            "ferrolb-core",
+            "ferrolb-proto",
+            "ferrolb-speaker-core",
+            "gobgp-proto",
+        ],
+    ),
+    (
+        "ferrolb-lab",
+        &["ferrolb-controller-core", "ferrolb-core", "ferrolb-lab-launcher", "ferrolb-proto"],
+    ),
+    ("ferrolb-lab-launcher", &[]),
+    ("ferrolb-markdown", &[]),
+    (
+        "ferrolb-tests",
+        &[
+            "ferrolb-controller-core",
+            "ferrolb-core",
+            "ferrolb-lab",
+            "ferrolb-lab-launcher",
+            "ferrolb-markdown",
+            "ferrolb-proto",
+        ],
+    ),
+];
+
 #[test]
 fn crates_have_only_allowed_dependencies() {
-    let crates = [
-        ("ferrolb-proto", vec![]),
-        ("gobgp-proto", vec![]),
-        ("ferrolb-core", vec!["ferrolb-proto"]),
-        ("ferrolb-controller-core", vec!["ferrolb-core", "ferrolb-proto"]),
-        ("ferrolb-speaker-core", vec!["ferrolb-core", "ferrolb-proto", "gobgp-proto"]),
-        ("ferrolb-runtime", vec!["ferrolb-core", "ferrolb-proto"]),
-        (
-            "ferrolb-controller",
-            vec!["ferrolb-controller-core", "ferrolb-core", "ferrolb-proto", "ferrolb-runtime"],
-        ),
-        (
-            "ferrolb-speaker",
-            vec![
-                "ferrolb-core",
-                "ferrolb-proto",
-                "ferrolb-runtime",
-                "ferrolb-speaker-core",
-                "gobgp-proto",
-            ],
-        ),
-        ("ferrolb-cli", vec!["ferrolb-controller-core", "ferrolb-core", "ferrolb-proto"]),
-        (
-            "ferrolb-sim",
-            vec![
-                "ferrolb-controller-core",
-                "ferrolb-core",
-                "ferrolb-proto",
-                "ferrolb-speaker-core",
-                "gobgp-proto",
-            ],
-        ),
-        (
-            "ferrolb-lab",
-            vec![
-                "ferrolb-controller-core",
-                "ferrolb-core",
-                "ferrolb-lab-launcher",
-                "ferrolb-proto",
-            ],
-        ),
-        ("ferrolb-lab-launcher", vec![]),
-        ("ferrolb-markdown", vec![]),
-        (
-            "ferrolb-tests",
-            vec![
-                "ferrolb-controller-core",
-                "ferrolb-core",
-                "ferrolb-lab",
-                "ferrolb-lab-launcher",
-                "ferrolb-markdown",
-                "ferrolb-proto",
-            ],
-        ),
-    ];
     let mut problems = Vec::new();
-    for (crate_name, allowed) in &crates {
+    for (crate_name, allowed) in ALLOWED {
         let tree = packages_of(crate_name);
-        let others = crates
+        let others = ALLOWED
             .iter()
             .map(|(name, _)| name)
             .filter(|name| *name != crate_name && tree.contains(**name));

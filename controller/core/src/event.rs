@@ -13,6 +13,7 @@ use crate::node_failure::failures::ActionResult;
 
 /// An input of the controller's state.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "most events are changes of objects")]
 pub enum Event {
     /// An object changed.
     Object(ObjectChange),

@@ -30,6 +30,7 @@ pub use issue::{NodeIssue, PREFIXES_MAX, SessionIssue, UncheckedEndpoints};
 
 /// An input of the speaker's state.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most events are changes of objects")]
 pub enum Event {
     /// An object changed.
     Object(ObjectChange),

@@ -32,7 +32,7 @@ pub use policy_config::PolicyConfig;
 pub use session_counts::{BfdCounts, SessionCounts};
 pub use steps::{BgpStep, ObservedSession, ObservedState};
 
-use crate::event::Event;
+use crate::event::BgpReport;
 use crate::plan::BgpConfig;
 
 /// Call to gobgpd. The driver executes one call at a time, and returns its result as
@@ -90,8 +90,10 @@ pub enum GobgpInput {
 pub enum GobgpOutput {
     /// Call to execute.
     Call(GobgpCall),
-    /// Event for the main loop.
-    Report(Event),
+    /// Report for the main loop.
+    Report(BgpReport),
+    /// Number of prefixes that gobgpd had when it was read for the first time.
+    FirstRead(usize),
     /// Counters of the sessions in gobgpd, by the names of BGPPeers.
     Counts(BTreeMap<Box<str>, SessionCounts>),
     /// The session of a BGPPeer was established, or lost for a reason.

@@ -128,14 +128,17 @@ impl Gobgpd {
         }
     }
 
+    async fn send(&mut self, event: Event) {
+        // Without a main loop, the task is about to be cancelled.
+        let _ = self.events.send(event).await;
+    }
+
     /// Performs an output of the machine. Returns the result of a call.
     async fn perform(&mut self, output: GobgpOutput) -> Option<GobgpInput> {
         match output {
             GobgpOutput::Call(call) => return Some(GobgpInput::CallDone(self.call(call).await)),
-            GobgpOutput::Report(event) => {
-                // Without a main loop, the task is about to be cancelled.
-                let _ = self.events.send(event).await;
-            }
+            GobgpOutput::Report(report) => self.send(Event::Bgp(report)).await,
+            GobgpOutput::FirstRead(prefixes) => self.send(Event::GobgpRead(prefixes)).await,
             GobgpOutput::Counts(counts) => {
                 self.metrics.usable.set(1);
                 self.metrics.counts.send_replace(counts);

@@ -17,7 +17,7 @@ use super::listed_session::ListedSession;
 use super::report::transitions;
 use super::steps::{BgpStep, ObservedState, next_step};
 use super::{GobgpCall, GobgpInput, GobgpOutput, GobgpReply};
-use crate::event::{BgpReport, Event, SessionIssue};
+use crate::event::{BgpReport, SessionIssue};
 
 /// Interval between attempts to use a gobgpd that is unavailable or unusable.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -124,7 +124,7 @@ impl GobgpMachine {
         if !self.first_read_done {
             self.first_read_done = true;
             let paths = known.paths.len();
-            self.outputs.push_back(GobgpOutput::Report(Event::GobgpRead(paths)));
+            self.outputs.push_back(GobgpOutput::FirstRead(paths));
         }
         self.connection = Some(Connection::new(known));
         self.timers.set(GobgpTimer::ListSessions, now);
@@ -140,7 +140,7 @@ impl GobgpMachine {
             self.outputs.push_back(GobgpOutput::Respond(Err(why)));
         }
         self.outputs.push_back(GobgpOutput::Unusable(error));
-        self.outputs.push_back(GobgpOutput::Report(Event::Bgp(report)));
+        self.outputs.push_back(GobgpOutput::Report(report));
         (self.connection, self.timers) = (None, Timers::default());
         self.timers.set(GobgpTimer::Connect, now + RETRY_INTERVAL);
     }
@@ -181,7 +181,7 @@ impl GobgpMachine {
         self.outputs.extend(changes);
         if connection.reported.as_ref() != Some(&report) {
             connection.reported = Some(report.clone());
-            self.outputs.push_back(GobgpOutput::Report(Event::Bgp(report)));
+            self.outputs.push_back(GobgpOutput::Report(report));
         }
         self.rejected(rejected, now);
     }

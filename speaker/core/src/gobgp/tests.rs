@@ -17,7 +17,7 @@ use serde_json::json;
 use super::gobgp_config::Translation;
 use super::machine::{HANDOVER_DELAY, RETRY_INTERVAL};
 use super::*;
-use crate::event::{BgpReport, SessionIssue};
+use crate::event::SessionIssue;
 use crate::plan::{BgpIdentity, RouteReceiver, SessionConfig};
 
 /// Time after which gobgpd has the desired state, even if a call failed or a session was rejected.
@@ -191,7 +191,7 @@ fn config(router_id: u8, password: usize, bfd: bool, routes: &[(u8, u32)]) -> Bg
     let class = |med| {
         let attributes = RouteAttributes { med: Some(med), ..RouteAttributes::default() };
         let peers_by_attributes = [(attributes, ["a".into()].into())].into();
-        Arc::new(RouteClass { peers_by_attributes, ..RouteClass::default() })
+        Arc::new(RouteClass { peers_by_attributes })
     };
     let address = Ipv4Addr::new(192, 0, 2, 1).into();
     let receiver = RouteReceiver { address, next_hop: None, own_asn: 64512, internal: false };
@@ -290,8 +290,8 @@ impl Simulation {
             for output in outputs {
                 match output {
                     GobgpOutput::Call(call) => calls.push(call),
-                    GobgpOutput::Report(Event::Bgp(report)) => self.report = report,
-                    GobgpOutput::Report(_) => self.first_reads += 1,
+                    GobgpOutput::Report(report) => self.report = report,
+                    GobgpOutput::FirstRead(_) => self.first_reads += 1,
                     GobgpOutput::Respond(outcome) => self.responses.push(outcome),
                     GobgpOutput::Refuse(why) => self.refused = Some(why),
                     GobgpOutput::Counts(_)
