@@ -3,15 +3,14 @@
 //!
 //! - [`eligibility`]: why a node may not announce an address.
 //! - [`announce`]: which advertisements apply to an address, and what follows for each node.
-//! - [`credibility`]: whether the SpeakerStatus of a node counts.
 //! - [`election`]: the order of the nodes that may own an address.
 //! - [`bgp`]: sessions, and the routes of a node with their attributes.
 //! - [`node_failure`]: numbers of node failure that speakers and the controller share.
 //! - [`store`]: the watched objects of one kind.
 //! - [`endpoint_slices`]: the watched EndpointSlices by Service.
+//! - [`watched`]: the list of the kinds that a program watches.
 //! - [`shared_map`]: sorted map whose clones share memory.
 //! - [`rate`]: delays that double, and token buckets.
-//! - [`timers`]: timers of a machine, with names.
 //! - [`random`]: pseudorandom numbers of a machine.
 //!
 //! No code in this crate does I/O, reads a clock, starts a task or thread, takes a lock, or awaits.
@@ -21,7 +20,6 @@
 
 pub mod announce;
 pub mod bgp;
-pub mod credibility;
 pub mod election;
 pub mod eligibility;
 pub mod endpoint_slices;
@@ -30,7 +28,6 @@ pub mod random;
 pub mod rate;
 pub mod shared_map;
 pub mod store;
-pub mod timers;
 pub mod watched;
 
 use ferrolb_proto::Instant;

@@ -16,6 +16,7 @@ mod endpoint_problem;
 mod endpoint_slice;
 mod field_managers;
 mod health_check;
+mod hello_secret;
 mod key;
 pub(crate) mod kind;
 mod l2_advertisement;

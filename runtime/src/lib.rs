@@ -23,7 +23,7 @@
 //! 2. [`api_health::ApiHealth::new`] and [`connect::connect`], which sends no request, so an
 //!    unavailable API server is no error;
 //! 3. [`admin::serve`] and one bounded event queue;
-//! 4. one [`watch::Watch`] per kind, spawned on the program's `JoinSet`;
+//! 4. one watch per kind ([`watch::WatchStarter`]), spawned on the program's `JoinSet`;
 //! 5. its main loop, which sends heartbeats to [`watchdog::Watchdog`], replies to
 //!    [`admin::StateRequest`]s and ends at [`signals::termination`].
 //!

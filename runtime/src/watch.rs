@@ -3,8 +3,8 @@
 //! sender, stores no object, and can be canceled at any point.
 //!
 //! ```text
-//!  API server --list, watch--> K (only the fields that FerroLB uses)
-//!      --project--> F (a fact) --wrap--> E (the program's event) --> queue
+//!  API server --list, watch--> object (only the fields that FerroLB uses)
+//!      --Kind::read--> fact --> event of the program --> queue
 //! ```
 //!
 //! A list is not buffered. The task sends its objects between [`Change::ResyncStarted`] and

@@ -10,7 +10,11 @@ const ENDINGS: [&str; 5] = [".rs", ".toml", ".yaml", ".txt", ".md"];
 /// Filter of tests in the commands of [`PAGE`], and the filter that the page gives as an example.
 const PLACEHOLDER: (&str, &str) = ("NAME", "table");
 /// Folders of the crates that are not in a folder of their own name.
-const FOLDERS: [(&str, &str); 1] = [("tidy", "tests/tidy")];
+const FOLDERS: [(&str, &str); 3] = [
+    ("controller-core", "controller/core"),
+    ("speaker-core", "speaker/core"),
+    ("tidy", "tests/tidy"),
+];
 
 /// Returns the words between backticks that are paths of files or folders.
 fn paths(text: &str) -> BTreeSet<&str> {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ferrolb_controller_core::credibility::{RunningSpeakers, stale_speakers};
 use ferrolb_controller_core::state::{Config, Names, PoolRow, ServiceRow};
-use ferrolb_core::credibility::{RunningSpeakers, stale_speakers};
 use ferrolb_proto::api::{
     self, ConditionStatus, InterfaceIssue, InterfaceIssueReason, KubeProxyState, KubeProxyStatus,
 };

@@ -8,6 +8,7 @@
 //!
 //! - [`event`], [`state`], [`plan`], [`desired`]: the input, what the core remembers of it, and the
 //!   writes that follow.
+//! - [`credibility`]: whether the SpeakerStatus of a node counts.
 //! - [`simulation`] runs the core without an API server, to predict the effect of a change.
 //! - [`lease`]: the state machine that decides which replica of the controller may write.
 //! - [`node_failure`]: decides when the pods of a silent node are marked as not ready.
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod credibility;
 pub mod desired;
 pub mod event;
 pub mod lease;

@@ -46,7 +46,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_core::credibility::RunningSpeakers;
+use crate::credibility::RunningSpeakers;
 use ferrolb_core::store::Change;
 use ferrolb_core::store::Store;
 use ferrolb_core::watched::HandleChange;

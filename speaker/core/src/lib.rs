@@ -24,3 +24,4 @@ pub mod health;
 pub mod node_failure;
 pub mod plan;
 pub mod state;
+mod timers;

@@ -35,7 +35,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
             "controller/core/src/state/tests/rules",
             "controller/core/src/state/tests/script",
             "controller/core/src/state/tests/exchange",
-            "controller/core/src/state/tests/predicted",
+            "controller/core/src/state/tests/model/predicted",
         ],
     ),
     (
@@ -233,7 +233,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
             "controller/src/main",
             "controller/src/lib",
             "controller/src/drivers",
-            "controller/benches",
+            "controller/core/benches",
         ],
     ),
     ("runtime watch", &["runtime/src/watch"]),

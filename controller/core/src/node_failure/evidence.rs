@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrolb_core::credibility::{Credibility, REPORTS_MIN, by_reports, watched_by};
+use crate::credibility::{Credibility, REPORTS_MIN, by_reports, watched_by};
 use ferrolb_proto::api::WatchedNodeState;
 use ferrolb_proto::facts::Speaker;
 

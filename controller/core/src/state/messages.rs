@@ -36,7 +36,7 @@ const BAD_SELECTOR: &str = "BadSelector";
 /// object is not in use.
 ///
 /// Action: Apply the CRDs of this version.
-pub(super) const UNREADABLE: &str = "Unreadable";
+const UNREADABLE: &str = "Unreadable";
 /// Maximum number of names that a message lists.
 const NAMED_MAX: usize = 5;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ferrolb_core::credibility::{RunningSpeakers, stale_speakers};
+use crate::credibility::{RunningSpeakers, stale_speakers};
 use ferrolb_core::store::Change;
 use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;

@@ -1,15 +1,12 @@
 //! Keys that sign hello frames, read from the Secret [`crate::api::HELLO_SECRET`]. Each interface
 //! thread of the speaker owns a key ring.
 
-use crate::facts::kind::built_in;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac as _};
 use k8s_openapi::api::core::v1::Secret;
 use sha2::{Digest, Sha256};
 
-/// Field selector of the Secret [`crate::api::HELLO_SECRET`].
-const SECRET_SELECTOR: &str = "metadata.name=ferrolb-hello";
 /// Length of a key, in bytes.
 pub const KEY_LENGTH: usize = 32;
 /// Maximum number of keys in a ring: the one in use, and the one that is rotated in or out.
@@ -118,5 +115,3 @@ impl HelloKeyRing {
         self.keys.iter().find(|key| key.id == id)
     }
 }
-
-built_in!(HelloKeyRing: Secret, "Secret", "Secret ferrolb-hello", own, FIELDS = SECRET_SELECTOR);

@@ -1,6 +1,6 @@
 //! Issues that SpeakerStatus publishes: why a BGP session is not established, or how it differs
 //! from its BGPPeer; which routes the node does not advertise; which endpoints it does not check.
-//! Plain values, which the BGP driver and the plan create.
+//! Plain values, which the machine for gobgpd and the plan create.
 
 use ferrolb_core::bgp::BfdUnavailable;
 use ferrolb_proto::api::{PASSWORD_UNAVAILABLE, SpeakerIssue};

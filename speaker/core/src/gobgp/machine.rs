@@ -5,8 +5,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::timers::Timers;
 use ferrolb_core::Machine;
-use ferrolb_core::timers::Timers;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::BgpSessionState;
 
@@ -73,7 +73,7 @@ impl GobgpMachine {
     #[must_use]
     pub fn new(now: Instant) -> Self {
         let mut timers = Timers::default();
-        timers.set(GobgpTimer::Connect, now);
+        timers.set_by(GobgpTimer::Connect, now);
         Self {
             wanted: None,
             connection: None,
@@ -127,7 +127,7 @@ impl GobgpMachine {
             self.outputs.push_back(GobgpOutput::FirstRead(paths));
         }
         self.connection = Some(Connection::new(known));
-        self.timers.set(GobgpTimer::ListSessions, now);
+        self.timers.set_by(GobgpTimer::ListSessions, now);
     }
 
     /// Ends the connection. The next attempt follows after [`RETRY_INTERVAL`].
@@ -142,20 +142,20 @@ impl GobgpMachine {
         self.outputs.push_back(GobgpOutput::Unusable(error));
         self.outputs.push_back(GobgpOutput::Report(report));
         (self.connection, self.timers) = (None, Timers::default());
-        self.timers.set(GobgpTimer::Connect, now + RETRY_INTERVAL);
+        self.timers.set_by(GobgpTimer::Connect, now + RETRY_INTERVAL);
     }
 
     /// Lists the sessions at this time, unless an earlier list is due. A gobgpd that is not
     /// connected has no list.
     fn list_by(&mut self, deadline: Instant) {
         if self.connection.is_some() {
-            self.timers.set(GobgpTimer::ListSessions, deadline);
+            self.timers.set_by(GobgpTimer::ListSessions, deadline);
         }
     }
 
     fn rejected(&mut self, sessions: usize, now: Instant) {
         for _ in 0..sessions {
-            self.timers.set(GobgpTimer::EndRejections, now + REJECTION_LIFETIME);
+            self.timers.set_by(GobgpTimer::EndRejections, now + REJECTION_LIFETIME);
             self.outputs.push_back(GobgpOutput::Rejected);
         }
     }
@@ -174,7 +174,7 @@ impl GobgpMachine {
             connection.list(listed, bfd_sockets, wanted, now);
         self.outputs.push_back(GobgpOutput::Counts(counts));
         if let Some(after) = poll_interval(&report) {
-            self.timers.set(GobgpTimer::ListSessions, now + after);
+            self.timers.set_by(GobgpTimer::ListSessions, now + after);
         }
         let changes = transitions(connection.reported.as_ref(), &report).into_iter();
         let changes = changes.map(|(peer, why)| GobgpOutput::SessionChanged(peer.into(), why));
@@ -227,7 +227,7 @@ impl GobgpMachine {
             }
             connection.known.share_paths(wanted);
             if !connection.has_reported_all(wanted) {
-                self.timers.set(GobgpTimer::ListSessions, now + SETTLE_DELAY);
+                self.timers.set_by(GobgpTimer::ListSessions, now + SETTLE_DELAY);
             }
         }
         let has_bfd = wanted.is_some_and(GobgpConfig::has_bfd);
@@ -253,7 +253,7 @@ impl Machine for GobgpMachine {
                 self.list_by(listed_at.map_or(now, |at| at + SCRAPE_POLL_INTERVAL));
             }
             GobgpInput::HandoverRequested => {
-                self.timers.set(GobgpTimer::HandOver, now + HANDOVER_DELAY);
+                self.timers.set_by(GobgpTimer::HandOver, now + HANDOVER_DELAY);
             }
             GobgpInput::HandoverCancelled => {
                 self.timers.stop(&GobgpTimer::HandOver);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ferrolb_core::credibility::is_outdated_by;
+use crate::credibility::is_outdated_by;
 use ferrolb_proto::api::InterfaceIssue;
 use ferrolb_proto::facts::{FailingHealthCheck, Key, Speaker, SpeakerInterface};
 use ferrolb_proto::range::{AddressRange, Family};
@@ -12,7 +12,7 @@ use ferrolb_proto::range::{AddressRange, Family};
 use crate::state::messages::announced::{Owner, Reporter};
 
 /// The live speakers, and those whose SpeakerStatus is stale
-/// ([`ferrolb_core::credibility::stale_speakers`]). Both are sorted by node.
+/// ([`crate::credibility::stale_speakers`]). Both are sorted by node.
 #[derive(Debug, Default)]
 pub(super) struct LiveSpeakers<'a> {
     live: Vec<&'a Speaker>,
@@ -167,7 +167,7 @@ impl<'a> LiveSpeakers<'a> {
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_core::credibility::{RunningSpeakers, stale_speakers};
+    use crate::credibility::{RunningSpeakers, stale_speakers};
     use ferrolb_proto::facts::Node;
 
     use super::*;

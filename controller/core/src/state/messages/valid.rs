@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use ferrolb_proto::api::ConditionStatus;
-use ferrolb_proto::facts::{CommunityProblem, L2AdvertisementProblem};
+use ferrolb_proto::facts::{BfdProfileProblem, CommunityProblem, L2AdvertisementProblem};
 
 use super::{BAD_SELECTOR, FirstNames, Message, UNREADABLE, UnknownPools, VALID};
 
@@ -96,6 +96,39 @@ impl Display for CommunityMessage<'_> {
                 "spec.communities: name {name:?} is already defined by Community {owner}, which \
                  takes precedence: rename one"
             ),
+        }
+    }
+}
+
+/// The content of a BFDProfile's condition `Valid`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) enum ProfileMessage<'a> {
+    Valid,
+    Problem(&'a BfdProfileProblem),
+}
+
+impl Message for ProfileMessage<'_> {
+    fn status(&self) -> ConditionStatus {
+        matches!(self, Self::Valid).into()
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Valid => VALID,
+            Self::Problem(problem) => match problem {
+                BfdProfileProblem::Range { .. } => "BadTime",
+                BfdProfileProblem::Unsupported(_) => "Unsupported",
+                BfdProfileProblem::Unreadable(_) => UNREADABLE,
+            },
+        }
+    }
+}
+
+impl Display for ProfileMessage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Valid => f.write_str("BGPPeers can use this profile"),
+            Self::Problem(problem) => problem.fmt(f),
         }
     }
 }

@@ -8,8 +8,9 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Flags, Frame};
 
 use super::hello::Hellos;
-use super::timers::{Timer, Timers};
+use super::timers::Timer;
 use crate::claim::{ClaimConfig, HANDOVER_TIMEOUT, LISTEN_PHASE, NodeState};
+use crate::timers::Timers;
 
 /// Number of fences within [`FLAPPING_WINDOW`] that mark a node as flapping.
 const FENCES_FLAPPING: usize = 3;
@@ -35,7 +36,7 @@ pub struct OwnState {
     /// Clock value of the latest frame that this node sent, in nanoseconds.
     clock: u64,
     hellos: Hellos,
-    timers: Timers,
+    timers: Timers<Timer>,
     /// Times of this node's latest fences, at most [`FENCES_FLAPPING`] of them, ascending.
     fences: VecDeque<Instant>,
 }
@@ -71,7 +72,7 @@ impl OwnState {
     /// is active on the same segment.
     #[must_use]
     pub fn is_standby(&self) -> bool {
-        self.timers.runs(Timer::Standby)
+        self.timers.is_set(&Timer::Standby)
     }
 
     /// Returns whether this node is isolated.
@@ -101,7 +102,7 @@ impl OwnState {
 
     /// Returns whether this node may claim any address now.
     pub(in crate::claim) fn claims(&self) -> bool {
-        self.sends() && !self.timers.runs(Timer::ListenPhase) && !self.flags.leaving
+        self.sends() && !self.timers.is_set(&Timer::ListenPhase) && !self.flags.leaving
     }
 
     /// Returns whether this node owns no address.
@@ -111,16 +112,16 @@ impl OwnState {
 
     /// Returns whether this node is in the preempt delay, which ends at some time.
     pub(super) fn delay_ends(&self) -> bool {
-        self.timers.runs(Timer::PreemptDelay)
+        self.timers.is_set(&Timer::PreemptDelay)
     }
 
     /// Returns whether a hello is due.
     pub(in crate::claim) fn is_hello_due(&self, now: Instant) -> bool {
-        self.timers.has_expired(Timer::Hello, now)
+        self.timers.is_due(&Timer::Hello, now)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.deadline()
     }
 
     /// Stores the new summary of this node's claim set.
@@ -132,7 +133,7 @@ impl OwnState {
         let is_first = self.keys.is_empty();
         self.keys = keys;
         if self.keys.is_empty() {
-            self.timers.stop(Timer::Hello);
+            self.timers.stop(&Timer::Hello);
         } else if is_first {
             self.start_listen_phase(now);
             // Another interface of this node may be active on this segment. This interface
@@ -202,7 +203,7 @@ impl OwnState {
     pub(super) fn start_preempt_delay(&mut self, ends: bool, now: Instant) {
         match self.config.failback_delay.filter(|_| ends) {
             Some(delay) => self.timers.set(Timer::PreemptDelay, now + delay),
-            None => self.timers.stop(Timer::PreemptDelay),
+            None => _ = self.timers.stop(&Timer::PreemptDelay),
         }
         self.set_flags(Flags { in_preempt_delay: true, ..self.flags }, now);
     }
@@ -210,16 +211,16 @@ impl OwnState {
     /// Ends the standby period, the listen phase, the preempt delay and the flapping state when
     /// their time has passed.
     pub(in crate::claim) fn expire(&mut self, now: Instant) {
-        if self.timers.take_expired(Timer::Standby, now) {
+        if self.timers.expire(&Timer::Standby, now) {
             self.end_standby(now);
         }
-        if self.timers.take_expired(Timer::ListenPhase, now) {
+        if self.timers.expire(&Timer::ListenPhase, now) {
             self.note_change();
         }
-        if self.timers.take_expired(Timer::PreemptDelay, now) {
+        if self.timers.expire(&Timer::PreemptDelay, now) {
             self.set_flags(Flags { in_preempt_delay: false, ..self.flags }, now);
         }
-        if self.timers.take_expired(Timer::Flapping, now) {
+        if self.timers.expire(&Timer::Flapping, now) {
             self.set_flags(Flags { flapping: false, ..self.flags }, now);
         }
     }
@@ -237,7 +238,7 @@ impl OwnState {
         self.flags.flapping = until.is_some();
         match until {
             Some(until) => self.timers.set(Timer::Flapping, until),
-            None => self.timers.stop(Timer::Flapping),
+            None => _ = self.timers.stop(&Timer::Flapping),
         }
     }
 
@@ -258,7 +259,7 @@ impl OwnState {
     }
 
     fn end_standby(&mut self, now: Instant) {
-        self.timers.stop(Timer::Standby);
+        self.timers.stop(&Timer::Standby);
         self.start_listen_phase(now);
         self.schedule_hello(now);
     }
@@ -266,7 +267,7 @@ impl OwnState {
     /// Sets whether the main loop is stalled, and this node leaves for that reason. Returns whether
     /// this node has stopped leaving.
     pub(super) fn set_main_loop_stalled(&mut self, stalled: bool, now: Instant) -> bool {
-        let leaving = stalled || self.timers.runs(Timer::Handover);
+        let leaving = stalled || self.timers.is_set(&Timer::Handover);
         let stays = self.flags.leaving && !leaving;
         self.set_flags(Flags { leaving, ..self.flags }, now);
         stays
@@ -280,10 +281,10 @@ impl OwnState {
     /// Returns whether a leaving node has just finished its handover: the peers have taken all
     /// addresses, or [`HANDOVER_TIMEOUT`] has passed.
     pub(in crate::claim) fn has_left(&mut self, now: Instant) -> bool {
-        let has_left = self.timers.runs(Timer::Handover)
-            && (self.owns_nothing() || self.timers.has_expired(Timer::Handover, now));
+        let has_left = self.timers.is_set(&Timer::Handover)
+            && (self.owns_nothing() || self.timers.is_due(&Timer::Handover, now));
         if has_left {
-            self.timers.stop(Timer::Handover);
+            self.timers.stop(&Timer::Handover);
         }
         has_left
     }

@@ -1,5 +1,5 @@
-//! Desired BGP configuration, derived from sessions and routes. Pure. The BGP driver translates it
-//! into the configuration of gobgpd.
+//! Desired BGP configuration, derived from sessions and routes. Pure. The
+//! machine for gobgpd translates it into the configuration of gobgpd.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

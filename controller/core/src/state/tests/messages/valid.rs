@@ -8,9 +8,8 @@ use ferrolb_proto::range::{AddressRange, ParseRangeError};
 
 use super::*;
 use crate::state::alloc::{AddressUser, SkipReason, UnmanagedSource, UnmanagedUse};
-use crate::state::bgp::profiles::ProfileMessage;
 use crate::state::messages::pool::{PoolFault, PoolMessage, SkippedAddress};
-use crate::state::messages::valid::{CommunityMessage, L2Message};
+use crate::state::messages::valid::{CommunityMessage, L2Message, ProfileMessage};
 
 const SELECTOR_PROBLEM: &str =
     "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist";

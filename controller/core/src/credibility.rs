@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
 use ferrolb_proto::facts::{Component, Node, Pod, Speaker};
 
-use crate::node_failure::WATCHED_NODES;
+use ferrolb_core::node_failure::WATCHED_NODES;
 
 /// Number of speakers that must report that a node or speaker does not reply.
 pub const REPORTS_MIN: usize = 2;
