@@ -38,7 +38,7 @@ pub(in crate::state) enum Refusal {
     ForeignHost,
     /// The Service requests specific addresses, and this address is not one of them.
     NotRequested,
-    /// The address is of no family of the Service, or of one that has an address.
+    /// A requested address is of no family of the Service, or a second one of the same family.
     ///
     /// Action: Request one address of each family.
     Family,

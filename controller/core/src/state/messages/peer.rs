@@ -19,8 +19,8 @@ pub(in crate::state) enum PeerMessage<'a> {
     /// of them.
     GracefulRestartWithBfd,
     Problem(&'a BgpPeerProblem),
-    /// On some node, an older BGPPeer excludes this one: it has the same router, and another
-    /// `spec.myASN` or `spec.routerID`.
+    /// On some node, an older BGPPeer excludes this one: both have the same router, or different
+    /// values of `spec.myASN` or `spec.routerID`.
     ///
     /// Action: Follow the message.
     Conflict(&'a PeerConflict),
