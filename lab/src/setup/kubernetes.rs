@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_prerequisites_state_the_oldest_version() {
-        let page = fs::read_to_string(repository().join("docs/install/manifests.md")).unwrap();
+        let page = fs::read_to_string(repository().join("docs/getting-started.md")).unwrap();
         let oldest = KubernetesVersion::Oldest.name().unwrap();
         let minor = oldest.trim_start_matches('v').rsplit_once('.').unwrap().0;
         assert!(page.contains(&format!("Kubernetes {minor} or newer")), "{oldest}");
