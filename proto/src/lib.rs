@@ -1,8 +1,8 @@
 //! Formats: what FerroLB reads and writes.
 //!
 //! - [`api`]: custom resources, annotations and conditions of FerroLB.
-//! - [`facts`]: the few fields of the objects of Kubernetes, and of custom resources, that decisions
-//!   need.
+//! - [`facts`]: the few fields of the objects of Kubernetes, and of custom resources, that
+//!   decisions need.
 //! - [`wire`]: frames on the network segment: Ethernet, ARP, NDP, and the hello protocol.
 //! - [`range`]: address ranges and sets of free addresses.
 //! - [`duration`]: the text formats of durations.
