@@ -51,7 +51,10 @@ use ferrolb_core::store::Change;
 use ferrolb_core::store::Store;
 use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{AddressMemory, EndpointSlice, Key, Node, Pod, Service, Speaker};
+use ferrolb_proto::facts::{
+    AddressMemory, EndpointSlice, Key, Kind as _, L2Advertisement, Namespace, Node, Pod, Pool,
+    Service, Speaker,
+};
 use ferrolb_proto::range::AddressRange;
 
 use crate::desired::{MetricValues, PoolMetricValues, Status, Target, Usage, Write};
@@ -285,12 +288,12 @@ impl State {
     #[must_use]
     pub fn never_listed(&self) -> Vec<&'static str> {
         let kinds = [
-            ("Services", self.services.was_ever_complete()),
-            ("Nodes", self.nodes.was_ever_complete()),
-            ("Namespaces", self.namespaces.was_ever_complete()),
-            ("ConfigMaps", self.address_memory.was_ever_complete()),
-            ("IPAddressPools", self.custom_resources.pools.was_ever_complete()),
-            ("L2Advertisements", self.custom_resources.advertisements.was_ever_complete()),
+            (Service::PLURAL, self.services.was_ever_complete()),
+            (Node::PLURAL, self.nodes.was_ever_complete()),
+            (Namespace::PLURAL, self.namespaces.was_ever_complete()),
+            (AddressMemory::PLURAL, self.address_memory.was_ever_complete()),
+            (Pool::PLURAL, self.custom_resources.pools.was_ever_complete()),
+            (L2Advertisement::PLURAL, self.custom_resources.advertisements.was_ever_complete()),
         ];
         kinds.into_iter().filter(|(_, listed)| !listed).map(|(kind, _)| kind).collect()
     }

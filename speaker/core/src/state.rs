@@ -35,7 +35,7 @@ use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::WatchedNode;
 use ferrolb_proto::facts::{
-    EndpointSlice, Key, Keyed, L2Advertisement, Node, Pool, PoolProblem, Service,
+    EndpointSlice, Key, Keyed, Kind as _, L2Advertisement, Node, Pool, PoolProblem, Service,
 };
 use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::wire::hello::HelloKeyRing;
@@ -229,9 +229,9 @@ impl State {
     #[must_use]
     pub fn missing_input(&self) -> Option<&'static str> {
         let known = [
-            ("Nodes", self.nodes.was_ever_complete()),
-            ("IPAddressPools", self.pools.was_ever_complete()),
-            ("L2Advertisements", self.advertisements.was_ever_complete()),
+            (Node::PLURAL, self.nodes.was_ever_complete()),
+            (Pool::PLURAL, self.pools.was_ever_complete()),
+            (L2Advertisement::PLURAL, self.advertisements.was_ever_complete()),
             ("the Secret with the hello keys", self.keys_listed),
             ("the network interfaces of this node", self.links.is_some()),
         ];

@@ -84,10 +84,10 @@ pub async fn run(
 }
 
 /// Client of a connected gobgpd, and the stream of the changes of its sessions.
-type Connection = (Client, BoxStream<'static, ()>);
+type ConnectedClient = (Client, BoxStream<'static, ()>);
 
 /// Waits until gobgpd reports a change of a session, or ends.
-async fn next_change(connection: &mut Option<Connection>) -> GobgpInput {
+async fn next_change(connection: &mut Option<ConnectedClient>) -> GobgpInput {
     let Some((_, changes)) = connection else { return std::future::pending().await };
     match changes.next().await {
         Some(()) => GobgpInput::SessionChanged,
@@ -104,7 +104,7 @@ struct Gobgpd {
     responsive: Arc<AtomicBool>,
     metrics: GobgpMetrics,
     events: mpsc::Sender<Event>,
-    connection: Option<Connection>,
+    connection: Option<ConnectedClient>,
     /// Handover that has no response yet.
     handover: Option<ActionRequest>,
     stale_socket: StaleSocket,
