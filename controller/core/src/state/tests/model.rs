@@ -111,7 +111,8 @@ impl<'a> AssignmentModel<'a> {
         subnets.any(|subnet| [subnet.first(), subnet.last()].contains(&address))
     }
 
-    /// Returns true if not even the Service that had the address gets it again automatically.
+    /// Returns true if a host other than a node's interface has the address: not even the Service
+    /// that had the address gets it again automatically, and no Service shares it automatically.
     fn prevents_return(&self, address: IpAddr) -> bool {
         self.surely_of_host(address) || self.limits_subnet(address)
     }
@@ -194,9 +195,14 @@ impl<'a> AssignmentModel<'a> {
             !(of_routers(address) || remembered(address))
                 || self.services_with(*address).next().is_some()
         });
+        // An interface can have the address for the Services that have it already.
+        let prevented = |address: &IpAddr| match self.services_with(*address).next() {
+            Some(_) => self.prevents_return(*address),
+            None => self.of_host(*address),
+        };
         candidates
             .into_iter()
-            .find(|address| self.is_free_for(*address, service, true) && !self.of_host(*address))
+            .find(|address| self.is_free_for(*address, service, true) && !prevented(address))
     }
 
     /// Returns true if another Service has the address among its external IPs.
