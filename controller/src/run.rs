@@ -144,7 +144,7 @@ pub async fn run(
         tokio::select! {
             _ = queue.recv_many(&mut driver_events, EVENTS_PER_PASS_MAX) => main.pass(&mut driver_events),
             _ = main.watches.queue.recv_many(&mut watch_events, EVENTS_PER_PASS_MAX) => main.pass(&mut watch_events),
-            Some(request) = state_requests.recv() => request.respond(&main.state.dump(Clock::now())),
+            Some(request) = state_requests.recv() => request.respond(&main.state.dump()),
             () = Clock::sleep_until(Some(deadline)) => main.pass(&mut vec![Event::Tick]),
             signal = &mut leave => break signal,
             Some(ended) = tasks.join_next() => {
@@ -203,7 +203,7 @@ impl MainLoop {
         }
         self.metrics.record_latencies(self.state.take_latencies());
         self.publish_node_notices();
-        let next = plan(&self.state, now);
+        let next = plan(&self.state);
         self.desired.send_if_modified(|desired| {
             let differs = *desired != next;
             *desired = next;

@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ferrolb_controller_core::desired::{CustomResourceStatus, Status, ValidStatus, Write};
+use ferrolb_controller_core::desired::{CustomResourceStatus, Target, ValidStatus};
 use ferrolb_controller_core::event::Event;
 use ferrolb_controller_core::simulation::Simulation;
 use ferrolb_controller_core::state::{Config, Outlook, State};
-use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, ConditionStatus};
 use ferrolb_proto::facts::Key;
 use serde::Serialize;
@@ -17,9 +16,6 @@ use serde_json::{Value, json};
 use super::Problem;
 use crate::events::{NOW, event, leading_state};
 use crate::objects::{self, CORE, Objects};
-
-/// A time at which all statuses of custom resources are due.
-const LATER: Instant = Instant::from_millis(3_600_000);
 
 /// The predicted addresses of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -109,9 +105,10 @@ pub fn predict(
     let served: Vec<_> = served.filter(|it| !it.addresses.is_empty() && !has(&it.key)).collect();
     expected.extend(served);
     let state = leading_state(&config, 0, events(&config, after));
-    let invalid = invalid(&state);
     let mut simulation = Simulation::new(state, NOW);
     simulation.finish();
+    let mut invalid: Vec<_> = simulation.resources().filter_map(problem).collect();
+    invalid.sort();
     let (state, outlook) = (simulation.state(), simulation.state().outlook());
     let outcome = |expected: Expected| {
         let why = why(state, &outlook, &expected.key);
@@ -120,17 +117,6 @@ pub fn predict(
         Outcome { service: expected.key.to_string(), before: expected.addresses, result }
     };
     Prediction { outcomes: expected.into_iter().map(outcome).collect(), invalid }
-}
-
-/// Returns the problems that the statuses of the custom resources would report.
-fn invalid(state: &State) -> Vec<Problem> {
-    let problem = |write: Write| match write.status {
-        Status::Service(..) | Status::AddressMemory(_) => None,
-        Status::CustomResource(name, status) => problem(&name, &status),
-    };
-    let mut invalid: Vec<Problem> = state.due(LATER).filter_map(problem).collect();
-    invalid.sort();
-    invalid
 }
 
 /// Returns the reason and the message of the condition `AddressAssigned`.
@@ -165,11 +151,10 @@ fn own_pool(service: &Value) -> &str {
 }
 
 /// Returns the problem that the condition `Valid` of a custom resource would report.
-fn problem(name: &str, status: &CustomResourceStatus) -> Option<Problem> {
-    let kind = status.kind().name();
+fn problem((target, status): (&Target, &CustomResourceStatus)) -> Option<Problem> {
     let ValidStatus { condition, .. } = status.valid();
     (condition.status == ConditionStatus::False)
-        .then(|| Problem::of(format!("{kind} {name}"), &*condition.message))
+        .then(|| Problem::of(target.to_string(), &*condition.message))
 }
 
 /// Returns the events of all objects.

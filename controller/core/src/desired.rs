@@ -17,6 +17,10 @@ use serde::Serialize;
 
 use crate::node_failure::failures::FailuresOutput;
 
+/// Maximum number of writes in one [`Desired`]; further writes follow as these finish. The maximum
+/// exceeds the number of concurrent writes, so that the writer always has a next write.
+pub const WRITES_MAX: usize = 64;
+
 /// An object whose status the controller writes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
@@ -26,6 +30,17 @@ pub enum Target {
     CustomResource(CustomResourceKind, Box<str>),
     /// The ConfigMap [`api::ADDRESS_MEMORY`].
     AddressMemory,
+}
+
+impl Target {
+    /// Returns the key of a Service.
+    #[must_use]
+    pub const fn service(&self) -> Option<&Key> {
+        match self {
+            Self::Service(key) => Some(key),
+            Self::CustomResource(..) | Self::AddressMemory => None,
+        }
+    }
 }
 
 /// Writes that the drivers execute, and the leadership term to which the writes belong.
@@ -108,12 +123,20 @@ impl Write {
     /// Returns the object to write.
     #[must_use]
     pub fn target(&self) -> Target {
-        match &self.status {
-            Status::Service(key, _) => Target::Service(key.clone()),
-            Status::CustomResource(name, status) => {
+        self.status.target()
+    }
+}
+
+impl Status {
+    /// Returns the object that has the status.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        match self {
+            Self::Service(key, _) => Target::Service(key.clone()),
+            Self::CustomResource(name, status) => {
                 Target::CustomResource(status.kind(), name.clone())
             }
-            Status::AddressMemory(_) => Target::AddressMemory,
+            Self::AddressMemory(_) => Target::AddressMemory,
         }
     }
 }

@@ -9,7 +9,9 @@ use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{AssignedAddress, Key, Service, ServiceCondition, ServiceConditionType};
 
-use super::desired::{Condition, IngressChange, ServiceStatus, Status, Write};
+use super::desired::{
+    Condition, CustomResourceStatus, IngressChange, ServiceStatus, Status, Target, Write,
+};
 use super::event::{Event, ObjectChange, Outcome};
 use super::state::{RETRY_INTERVAL, State};
 
@@ -26,6 +28,8 @@ pub struct Simulation {
     now: Instant,
     /// The latest simulated write of each Service.
     written: BTreeMap<Key, ServiceStatus>,
+    /// The latest simulated write of each custom resource.
+    resources: BTreeMap<Target, CustomResourceStatus>,
 }
 
 impl Simulation {
@@ -33,7 +37,8 @@ impl Simulation {
     /// due without any change are stored first.
     #[must_use]
     pub fn new(state: State, now: Instant) -> Self {
-        let mut simulation = Self { state, now, written: BTreeMap::new() };
+        let mut simulation =
+            Self { state, now, written: BTreeMap::new(), resources: BTreeMap::new() };
         simulation.settle();
         simulation
     }
@@ -77,6 +82,11 @@ impl Simulation {
         &self.state
     }
 
+    /// Returns the statuses that the simulation has written to custom resources.
+    pub fn resources(&self) -> impl Iterator<Item = (&Target, &CustomResourceStatus)> {
+        self.resources.iter()
+    }
+
     fn handle(&mut self, events: Vec<Event>) {
         self.now = self.now + ROUND;
         self.state.handle(events, self.now);
@@ -85,7 +95,7 @@ impl Simulation {
     /// Stores writes until none is due. Returns whether there were any.
     fn settle(&mut self) -> bool {
         for round in 0..ROUNDS_MAX {
-            let due: Vec<_> = self.state.due(self.now).collect();
+            let due: Vec<_> = self.state.writes().cloned().collect();
             if due.is_empty() {
                 return round > 0;
             }
@@ -100,8 +110,15 @@ impl Simulation {
     /// write.
     fn store(&mut self, write: Write) -> Vec<Event> {
         let (target, attempt) = (write.target(), write.attempt);
-        let written = Event::Written { target, attempt, outcome: Outcome::Done };
-        let Status::Service(key, status) = write.status else { return vec![written] };
+        let written = Event::Written { target: target.clone(), attempt, outcome: Outcome::Done };
+        let (key, status) = match write.status {
+            Status::Service(key, status) => (key, status),
+            Status::CustomResource(_, status) => {
+                self.resources.insert(target, status);
+                return vec![written];
+            }
+            Status::AddressMemory(_) => return vec![written],
+        };
         let Some(service) = self.state.service(&key).filter(|it| it.uid == status.uid) else {
             return vec![written];
         };

@@ -37,9 +37,9 @@ mod service_counters;
 mod sharing;
 mod slices;
 mod stale_speakers;
+mod status_queue;
 mod validity;
 mod wall_clock;
-mod write_queue;
 
 use alloc::Allocator;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,17 +60,15 @@ use ferrolb_proto::range::AddressRange;
 use crate::desired::{MetricValues, PoolMetricValues, Status, Target, Usage, Write};
 use crate::event::{Event, Outcome};
 use crate::node_failure::failures::MarkScope;
-use announced::RecheckQueue;
 use custom_resources::CustomResources;
 use former_routes::FormerRoutes;
 use messages::pool::PoolFault;
 use node_failure::NodeFailures;
-use record_repair::RecordRepairs;
 use service_counters::ServiceCounters;
 use slices::Slices;
 use stale_speakers::StaleSpeakers;
+use status_queue::{Class, StatusQueue};
 use wall_clock::WallClock;
-use write_queue::WriteQueue;
 
 pub use announced::{NodeVerdict, Verdict};
 pub use explanation::{AddressExplanation, Explanation, PoolCounts, PoolRow, ServiceRow};
@@ -149,9 +147,6 @@ pub struct State {
     missing_pools: BTreeMap<Box<str>, Instant>,
     /// Time at which the Services of the next missing pool lose their addresses.
     pool_grace_end: Option<Instant>,
-    record_repairs: RecordRepairs,
-    /// Contested Services, each with the time at which the contest ends.
-    contest_ends: BTreeSet<(Instant, Key)>,
     /// Addresses that a node may still advertise for a deleted Service.
     former_routes: FormerRoutes,
     wall_clock: WallClock,
@@ -166,9 +161,7 @@ pub struct State {
     deferred: Vec<Key>,
     /// Time of the next decision about the waiting Services, if no event causes one earlier.
     retry_at: Instant,
-    write_queue: WriteQueue,
-    /// Services whose condition `Announced` needs a recheck.
-    rechecks: RecheckQueue,
+    status_queue: StatusQueue,
     /// The nodes whose speaker has a Ready pod, as the list of the pods says.
     running_speakers: RunningSpeakers,
     stale_speakers: StaleSpeakers,
@@ -202,8 +195,6 @@ impl State {
             ranges_outside: BTreeMap::new(),
             missing_pools: BTreeMap::new(),
             pool_grace_end: None,
-            record_repairs: RecordRepairs::default(),
-            contest_ends: BTreeSet::new(),
             former_routes: FormerRoutes::default(),
             wall_clock: WallClock::default(),
             allocator: Allocator::default(),
@@ -211,8 +202,7 @@ impl State {
             waiting: BTreeSet::new(),
             deferred: Vec::new(),
             retry_at: Instant::ZERO,
-            write_queue: WriteQueue::default(),
-            rechecks: RecheckQueue::default(),
+            status_queue: StatusQueue::default(),
             running_speakers: RunningSpeakers::UNKNOWN,
             stale_speakers: StaleSpeakers::default(),
             node_failures: NodeFailures::default(),
@@ -298,9 +288,10 @@ impl State {
         kinds.into_iter().filter(|(_, listed)| !listed).map(|(kind, _)| kind).collect()
     }
 
-    /// Returns the writes due at `now`, the longest overdue first.
-    pub fn due(&self, now: Instant) -> impl Iterator<Item = Write> {
-        self.write_queue.due(now).cloned()
+    /// Returns the writes that the drivers execute, at most
+    /// [`WRITES_MAX`](crate::desired::WRITES_MAX). Their results make room for others.
+    pub fn writes(&self) -> impl Iterator<Item = &Write> {
+        self.status_queue.in_flight()
     }
 
     /// Returns the time at which the Services of the next missing pool lose their addresses.
@@ -312,14 +303,12 @@ impl State {
     #[must_use]
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let retry = (self.is_active_leader && !self.waiting.is_empty()).then_some(self.retry_at);
-        self.write_queue
+        self.status_queue
             .deadline(now)
             .into_iter()
             .chain(retry)
             .chain(self.pool_grace_end)
             .chain(self.next_expiry(now))
-            .chain(self.contest_ends.first().map(|(end, _)| *end))
-            .chain(self.record_repairs.deadline())
             .chain(self.former_routes.deadline())
             .chain(self.announced_deadline(now))
             .chain(self.node_failures_deadline())
@@ -393,16 +382,13 @@ impl State {
             Target::Service(key) => {
                 let Some(entry) = self.services.get_mut(key) else { return };
                 // The writer executes the writes of one object one after the other.
-                let all_done = outcome == Outcome::Done && entry.pending_status.is_latest(attempt);
+                let all_done = outcome == Outcome::Done && entry.attempts.is_latest(attempt);
                 if all_done {
-                    entry.repair.end_attempt();
+                    entry.is_record_due = false;
                     entry.queued_addresses = Vec::new();
                 }
-                if self
-                    .write_queue
-                    .complete_attempt(&mut entry.pending_status, attempt, outcome, now)
-                    .is_some()
-                {
+                let (queue, result) = (&mut self.status_queue, (attempt, outcome));
+                if queue.end_attempt(&mut entry.attempts, Class::Addresses, result, now).is_some() {
                     entry.lost.clear();
                     let assigned_at = entry
                         .first_assigned_at
@@ -416,7 +402,8 @@ impl State {
                 }
             }
             Target::CustomResource(..) | Target::AddressMemory => {
-                match self.write_queue.complete_resource_attempt(target, attempt, outcome, now) {
+                let result = (attempt, outcome);
+                match self.status_queue.end_resource_attempt(target, result, now) {
                     Some(Status::CustomResource(name, status)) => {
                         self.custom_resources.record_written(&name, &status);
                     }

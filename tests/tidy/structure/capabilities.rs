@@ -64,7 +64,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
             "controller/src/drivers/node_failure",
         ],
     ),
-    ("write queue", &["controller/core/src/state/write_queue"]),
+    ("queue of statuses", &["controller/core/src/state/status_queue"]),
     (
         "desired writes, statuses",
         &[

@@ -26,20 +26,21 @@ impl State {
         self.allocator.restore_memory(services.into_iter());
     }
 
-    /// Compares the memory with the ConfigMap, and queues the necessary write.
+    /// Compares the memory with the ConfigMap if it has changed or its write is due, and begins or
+    /// queues the necessary write.
     ///
-    /// A write that is due may already be on its way. Only its result permits the next one, so that
-    /// a change in between does not end the minimum interval.
-    pub(super) fn update_address_memory(&mut self, now: Instant) {
-        self.address_memory_dirty |= self.allocator.take_memory_changed();
-        if !self.address_memory_dirty || self.write_queue.is_due(&Target::AddressMemory, now) {
+    /// Only the result of a write in flight permits the next one, so that a change in between does
+    /// not end the minimum interval.
+    pub(super) fn update_address_memory(&mut self, is_due: bool, now: Instant) {
+        self.address_memory_dirty |= self.allocator.take_memory_changed() | is_due;
+        if !self.address_memory_dirty || self.status_queue.is_in_flight(&Target::AddressMemory) {
             return;
         }
         self.address_memory_dirty = false;
         let services = self.allocator.remembered();
         let status =
             (services != stored(&self.address_memory)).then_some(Status::AddressMemory(services));
-        self.write_queue.set_resource(Target::AddressMemory, status, now);
+        self.status_queue.write_resource(Target::AddressMemory, status, now);
     }
 
     /// Records the written ConfigMap as the current one, until the watch reports it.

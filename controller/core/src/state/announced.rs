@@ -18,7 +18,6 @@ mod finding;
 mod live_speakers;
 mod next_owners;
 
-pub(super) mod recheck_queue;
 mod verdict;
 mod warnings;
 
@@ -36,20 +35,14 @@ use super::State;
 use super::conflicts::ReportedAddresses;
 use super::messages::reason::Reason;
 use super::service::{self, ServiceEntry};
-use crate::desired::Condition;
+use super::status_queue::{Class, Round};
+use crate::desired::{Condition, Target};
 use bgp_export::BgpContext;
 use finding::{DesiredCondition, DiagnosisInput};
 use live_speakers::LiveSpeakers;
 
-pub(super) use recheck_queue::RecheckQueue;
 pub use verdict::{NodeVerdict, Verdict};
 
-/// Maximum number of conditions that are written per second. The limit keeps a failover of
-/// thousands of addresses, or a first start, from flooding the API server, the kube-proxies and the
-/// speakers, which all receive each write.
-pub(super) const CONDITIONS_PER_SECOND_MAX: u32 = 100;
-/// Maximum number of conditions that are written at once after a pause.
-const CONDITIONS_AT_ONCE_MAX: u32 = 10;
 /// Minimum time between a write to a Service and the next write of its condition. A SpeakerStatus,
 /// on which the condition depends, also changes at most about once per second.
 pub(super) const CONDITION_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,6 +54,8 @@ pub(super) const CONDITION_DELAY: Duration = Duration::from_secs(3);
 pub(super) const RESTART_DELAY: Duration = Duration::from_secs(10);
 /// Maximum number of Services that one pass of the main loop checks.
 const CHECKS_PER_PASS_MAX: usize = 128;
+/// Delay until the next pass of the main loop if one pass could not check all due Services.
+const NEXT_PASS_DELAY: Duration = Duration::from_millis(1);
 
 /// The result of one check of a Service.
 enum CheckResult {
@@ -114,12 +109,20 @@ impl State {
     /// Returns the time after `now` at which [`Self::check_announced`] must be called again, if
     /// any.
     pub(super) fn announced_deadline(&self, now: Instant) -> Option<Instant> {
-        if self.can_check_announced() { self.rechecks.deadline(now) } else { None }
+        Some(self.next_check(now)?.max(now + NEXT_PASS_DELAY))
+    }
+
+    /// Returns the time of the next check that the rate limit allows, if any.
+    fn next_check(&self, now: Instant) -> Option<Instant> {
+        let queue = &self.status_queue;
+        let in_round = (queue.round.left > 0).then_some(now);
+        let next = in_round.or(queue.next(Class::Condition, Instant::ZERO))?;
+        self.can_check_announced().then_some(next.max(queue.conditions.ready_at()))
     }
 
     /// Checks the Services whose check is due, and decides which conditions to write.
     pub(super) fn check_announced(&mut self, now: Instant) {
-        if !self.can_check_announced() || !self.rechecks.is_due(now) {
+        if self.next_check(now).is_none_or(|at| now < at) {
             return;
         }
         self.update_stale_speakers();
@@ -168,11 +171,12 @@ impl State {
         context: &CheckContext<'_>,
         now: Instant,
     ) -> Vec<(Key, bool, CheckResult, ReportedAddresses)> {
-        let due = self.rechecks.due(now).map(|key| (key, false));
-        let (last, left) = self.rechecks.round();
-        let round = self.services.keys_after(last).take(left).map(|key| (key, true));
-        let (mut results, mut allowed_writes) = (Vec::new(), self.rechecks.allowed_writes(now));
-        for (key, in_round) in due.chain(round).take(CHECKS_PER_PASS_MAX) {
+        let due = self.status_queue.due(Class::Condition, now).filter_map(Target::service);
+        let Round { reached, left } = &self.status_queue.round;
+        let round = self.services.keys_after(reached).take(*left).map(|key| (key, true));
+        let mut allowed_writes = self.status_queue.conditions.tokens(now);
+        let mut results = Vec::new();
+        for (key, in_round) in due.map(|key| (key, false)).chain(round).take(CHECKS_PER_PASS_MAX) {
             let Some(entry) = self.services.get(key) else { continue };
             let (result, reported) = self.check_service(entry, context, now);
             if matches!(result, CheckResult::Write(_)) {
@@ -196,8 +200,8 @@ impl State {
         if service.assigned.is_empty() || entry.assignment.is_none() {
             return (CheckResult::UpToDate, none);
         }
-        let since = entry.recheck.as_ref().and_then(|recheck| recheck.since);
-        if entry.pending_status.is_pending() {
+        let since = entry.differs_since;
+        if entry.attempts.is_pending() {
             return (CheckResult::RecheckAt(now + CONDITION_INTERVAL, since), none);
         }
         let DesiredCondition { condition, delay, reported } =
@@ -208,11 +212,8 @@ impl State {
         if current.is_some_and(|current| service::matches(current, &condition)) {
             return (CheckResult::UpToDate, reported);
         }
-        if let Some(until) = entry
-            .pending_status
-            .done_at()
-            .map(|at| at + CONDITION_INTERVAL)
-            .filter(|until| *until > now)
+        if let Some(until) =
+            entry.attempts.done_at().map(|at| at + CONDITION_INTERVAL).filter(|until| *until > now)
         {
             return (CheckResult::RecheckAt(until, since), reported);
         }
@@ -310,9 +311,12 @@ impl State {
     ) {
         let Some(entry) = self.services.get_mut(key) else { return };
         if in_round {
-            self.rechecks.advance_round(key);
+            let round = &mut self.status_queue.round;
+            *round = Round { reached: key.clone(), left: round.left.saturating_sub(1) };
         }
-        self.rechecks.remove(key, &mut entry.recheck);
+        let target = Target::Service(key.clone());
+        self.status_queue.remove(&mut entry.attempts, Class::Condition, &target);
+        entry.differs_since = None;
         reported.announced.iter().for_each(|address| entry.new_addresses.announced(*address));
         match result {
             CheckResult::UpToDate => {
@@ -320,15 +324,16 @@ impl State {
                 self.counters.count(entry);
             }
             CheckResult::RecheckAt(at, since) => {
-                self.rechecks.queue(key, &mut entry.recheck, at, since)
+                entry.differs_since = since;
+                self.status_queue.queue(&mut entry.attempts, Class::Condition, target, at);
             }
             // The new address has another condition.
             CheckResult::Write(_) if self.leave_conflicts(key, &reported.foreign, now) => {}
             CheckResult::Write(condition) => {
-                self.rechecks.count_write(now);
+                self.status_queue.conditions.take(now);
                 let Some(entry) = self.services.get_mut(key) else { return };
                 entry.announced = Some(condition);
-                self.update_pending_status(key, now);
+                self.update_status(key, now);
             }
         }
     }

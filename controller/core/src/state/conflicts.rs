@@ -96,10 +96,10 @@ impl State {
         }
         entry.lost.push((address, Refusal::ForeignHost));
         entry.announced = None;
-        entry.pending_status.reset_delay();
+        entry.attempts.reset_delay();
         self.record_new_addresses(key, &before);
         self.assign_addresses(key, now);
-        self.update_pending_status(key, now);
+        self.update_status(key, now);
         true
     }
 }

@@ -38,32 +38,11 @@ impl State {
         }
         let is_cleared = service.assigned.is_empty() && !service.has_foreign_ingress;
         let contest = entry.contest.get_or_insert_default();
-        self.contest_ends.remove(&(contest.end().unwrap_or_default(), key.clone()));
         contest.record(&entry.service, now);
         if is_cleared && contest.is_active() {
-            entry.pending_status.limit_rate();
+            entry.attempts.limit_rate();
         } else if is_cleared {
-            entry.pending_status.reset_delay();
-        }
-        self.contest_ends.extend(contest.end().map(|end| (end, key.clone())));
-    }
-
-    /// Ends the contests in which the other client has changed nothing for [`CONTEST_END`].
-    pub(super) fn end_contests(&mut self, now: Instant) {
-        while self.contest_ends.first().is_some_and(|(end, _)| now >= *end)
-            && let Some((_, key)) = self.contest_ends.pop_first()
-        {
-            if let Some(entry) = self.services.get_mut(&key) {
-                entry.contest = None;
-                self.update_pending_status(&key, now);
-            }
-        }
-    }
-
-    /// Forgets the contest of a Service that is deleted.
-    pub(super) fn remove_contest(&mut self, key: &Key, entry: &mut ServiceEntry) {
-        if let Some(end) = entry.contest.take().and_then(|contest| contest.end()) {
-            self.contest_ends.remove(&(end, key.clone()));
+            entry.attempts.reset_delay();
         }
     }
 }

@@ -157,7 +157,7 @@ impl State {
         let changed = objects.handle(change, Some);
         for (name, _) in &changed {
             if objects.get(name).is_none() {
-                self.write_queue.remove_resource(&Target::CustomResource(K::KIND, name.clone()));
+                self.status_queue.remove_resource(&Target::CustomResource(K::KIND, name.clone()));
             }
         }
         if !changed.is_empty() {

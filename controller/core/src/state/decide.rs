@@ -5,15 +5,14 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{API_SERVERS_MAX, Key, Pool, Service, api_server};
 
 use super::alloc::{AddressUser, Allocator, HostUses, Requester, UnmanagedSource, of_node};
-use super::announced::RecheckQueue;
 use super::conflicts::unannounced::UnannouncedAddresses;
-use super::record_repair::Repair;
 use super::service::{self, CounterLabels, Role, ServiceEntry};
 use super::service_addresses::{self, Present};
 use super::service_counters::ServiceCounters;
 use super::sharing::SharingParameters;
+use super::status_queue::{Attempts, Class};
 use super::{LATENCIES_MAX, RETRY_INTERVAL, State, pools};
-use crate::desired::Status;
+use crate::desired::{Status, Target};
 use crate::event::Leadership;
 
 impl State {
@@ -22,9 +21,7 @@ impl State {
         if !self.is_active_leader {
             return;
         }
-        self.end_contests(now);
         self.update_former_routes(now);
-        self.repair_record(now);
         if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
             self.decide_all(now);
         }
@@ -44,9 +41,18 @@ impl State {
             }
             deferred.iter().for_each(|key| self.decide(key, now));
         }
+        self.update_due_statuses(now);
         self.update_stale_speakers();
-        self.update_address_memory(now);
-        self.update_custom_resources(now);
+        let due = self.status_queue.due_with_room(Class::Resource, now);
+        self.update_address_memory(due.contains(&Target::AddressMemory), now);
+        self.update_custom_resources(&due, now);
+    }
+
+    /// Updates the statuses of the Services that are due, as far as writes may begin.
+    fn update_due_statuses(&mut self, now: Instant) {
+        self.repair_record(now);
+        let due = self.status_queue.due_with_room(Class::Addresses, now);
+        due.iter().filter_map(Target::service).for_each(|key| self.update_status(key, now));
     }
 
     /// Decides the addresses and statuses of all Services again: when a leadership term begins, and
@@ -96,7 +102,7 @@ impl State {
         self.allocator.take_freed();
         self.sort_for_assignment(&mut keys);
         keys.iter().for_each(|key| self.assign_addresses(key, now));
-        keys.iter().for_each(|key| self.update_pending_status(key, now));
+        keys.iter().for_each(|key| self.update_status(key, now));
         self.retry_at = now + RETRY_INTERVAL;
     }
 
@@ -158,7 +164,7 @@ impl State {
         }
         self.keep_addresses(key);
         self.assign_addresses(key, now);
-        self.update_pending_status(key, now);
+        self.update_status(key, now);
     }
 
     /// Reports to the allocator the addresses that a Service uses although FerroLB did not assign
@@ -245,14 +251,11 @@ impl State {
         self.custom_resources.pools.values().any(selects)
     }
 
-    /// Releases and remembers the addresses of a deleted Service. Removes its pending write, its
-    /// recheck and its counts.
+    /// Releases and remembers the addresses of a deleted Service. Removes it from the queues and the
+    /// counts.
     pub(super) fn release(&mut self, key: &Key, mut entry: ServiceEntry, now: Instant) {
-        self.write_queue.remove_pending(&mut entry.pending_status);
-        self.rechecks.remove(key, &mut entry.recheck);
+        self.status_queue.forget(&mut entry.attempts, &Target::Service(key.clone()));
         self.waiting.remove(key);
-        self.remove_contest(key, &mut entry);
-        self.record_repairs.remove(key, &mut entry.repair);
         if let Some(assignment) = entry.assignment.take() {
             for address in &assignment.addresses {
                 self.allocator.release(*address, key);
@@ -292,7 +295,7 @@ impl State {
                 continue;
             }
             self.assign_addresses(&key, now);
-            self.update_pending_status(&key, now);
+            self.update_status(&key, now);
         }
     }
 
@@ -322,21 +325,18 @@ impl State {
         self.missing_pools.clear();
         self.pool_grace_end = None;
         self.counters = ServiceCounters::default();
-        self.rechecks = RecheckQueue::default();
+        self.status_queue.clear();
         self.node_failures.reset();
         for entry in self.services.values_mut() {
-            self.write_queue.remove_pending(&mut entry.pending_status);
+            entry.attempts = Attempts::default();
             (entry.assignment, entry.counted, entry.first_assigned_at) =
                 (None, CounterLabels::default(), None);
-            (entry.announced, entry.recheck) = (None, None);
+            (entry.announced, entry.differs_since) = (None, None);
             entry.lost.clear();
             entry.new_addresses = UnannouncedAddresses::default();
             entry.queued_addresses = Vec::new();
-            (entry.contest, entry.repair) = (None, Repair::None);
+            (entry.contest, entry.is_record_due) = (None, false);
         }
-        self.contest_ends.clear();
-        self.record_repairs.clear();
-        self.write_queue.remove_all_resources();
     }
 
     /// Keeps the addresses that a Service has and may use, and releases its other ones. Releases
@@ -350,7 +350,7 @@ impl State {
                     .addresses
                     .iter()
                     .for_each(|address| self.allocator.release(*address, key));
-                entry.pending_status.reset_delay();
+                entry.attempts.reset_delay();
             }
             return self.update_unmanaged(key);
         }
@@ -375,11 +375,11 @@ impl State {
         {
             let pool = std::mem::take(&mut assignment.pool);
             if before.pool != pool {
-                entry.pending_status.reset_delay();
+                entry.attempts.reset_delay();
             }
             *assignment = service_addresses::Assignment { pool, ..before };
         } else {
-            entry.pending_status.reset_delay();
+            entry.attempts.reset_delay();
         }
         self.update_unmanaged(key);
     }
@@ -392,7 +392,7 @@ impl State {
         let sharing = SharingParameters::of(&entry.service);
         let requester = Requester { service: &entry.service, sharing, namespace_labels };
         if service_addresses::adopt_record(&mut self.allocator, &requester, assignment) {
-            entry.pending_status.reset_delay();
+            entry.attempts.reset_delay();
         }
     }
 
@@ -423,16 +423,18 @@ impl State {
             entry.first_assigned_at.get_or_insert(now);
         }
         if entry.assignment.as_ref() != Some(&assignment) {
-            entry.pending_status.reset_delay();
+            entry.attempts.reset_delay();
         }
         entry.assignment = Some(assignment);
         self.record_new_addresses(key, &kept);
         self.update_unmanaged(key);
     }
 
-    /// Compares a Service's status with the desired one, and queues or removes the write.
-    pub(super) fn update_pending_status(&mut self, key: &Key, now: Instant) {
+    /// Compares a Service's status with the desired one, and begins, queues or ends the write.
+    pub(super) fn update_status(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
+        let target = Target::Service(key.clone());
+        let contest_end = entry.end_contest(now);
         let wanted = service::status(entry, &self.config.names);
         if wanted.is_none() {
             entry.lost.clear();
@@ -451,7 +453,11 @@ impl State {
         }
         let is_written = wanted.is_some();
         let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
-        self.write_queue.set(&mut entry.pending_status, wanted, now);
+        let object = (Class::Addresses, &target);
+        self.status_queue.write(&mut entry.attempts, object, wanted, now);
+        if let Some(end) = contest_end {
+            self.status_queue.queue(&mut entry.attempts, Class::Addresses, target, end);
+        }
         self.counters.count(entry);
         self.update_record_repair(key, is_written, now);
     }

@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 
-use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Key;
 use serde::Serialize;
 
@@ -50,7 +49,7 @@ impl State {
     /// Returns the snapshot for `/state`. The list of Services contains those of type LoadBalancer,
     /// and those to which FerroLB has assigned addresses.
     #[must_use]
-    pub fn dump(&self, now: Instant) -> Dump {
+    pub fn dump(&self) -> Dump {
         let is_listed =
             |entry: &&ServiceEntry| entry.assignment.is_some() || entry.service.load_balancer;
         Dump {
@@ -70,7 +69,7 @@ impl State {
                 .assignments()
                 .map(|(address, keys)| (address, keys.into_iter().map(Key::to_string).collect()))
                 .collect(),
-            desired: plan(self, now),
+            desired: plan(self),
         }
     }
 }

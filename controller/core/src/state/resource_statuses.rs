@@ -3,7 +3,7 @@
 //! A change of an object only sets a flag. At the end of the pass, the state compares the statuses
 //! of all objects with the desired ones, because each status may depend on other objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{L2Advertisement, Pool, Speaker};
@@ -11,7 +11,7 @@ use ferrolb_proto::range::{AddressRange, Family};
 
 use super::custom_resources::StatusResource;
 use super::pools::AnnouncingSubnets;
-use super::write_queue::WriteQueue;
+use super::status_queue::StatusQueue;
 use super::{State, bgp, pools, validity};
 use crate::desired::{Status, Target};
 
@@ -48,12 +48,13 @@ impl State {
         }
     }
 
-    /// Compares the statuses of custom resources with the desired ones, and queues the necessary
-    /// writes. Custom resources of another product get no status.
+    /// Compares the statuses of custom resources with the desired ones, and begins or queues the
+    /// necessary writes. Custom resources of another product get no status.
     ///
-    /// If no change may concern all objects, compares only the pools whose counts have changed.
-    /// Skips a kind if a list of objects on which its statuses depend is incomplete.
-    pub(super) fn update_custom_resources(&mut self, now: Instant) {
+    /// If no change may concern all objects, compares only those that are due, and the pools whose
+    /// counts have changed. Skips a kind if a list of objects on which its statuses depend is
+    /// incomplete.
+    pub(super) fn update_custom_resources(&mut self, due: &BTreeSet<Target>, now: Instant) {
         let has_speakers = self.speakers.is_complete() || !self.has_speakers();
         let changed_pools = self.allocator.take_changed_pools();
         let all = std::mem::take(&mut self.custom_resources.statuses_dirty);
@@ -63,19 +64,21 @@ impl State {
         if all && has_speakers {
             self.ranges_outside = self.ranges_outside_subnets();
         }
-        let Self { custom_resources: resources, write_queue, .. } = self;
-        let mut comparison = StatusComparison { write_queue, now };
+        let Self { custom_resources: resources, status_queue, .. } = self;
+        let selected = (!all).then_some(due);
+        let mut comparison = StatusComparison { status_queue, selected, now };
         let inputs = pools::PoolStatusInputs {
             faults: &self.pool_faults,
             allocator: &self.allocator,
             ranges_outside: &self.ranges_outside,
         };
-        let pools =
-            resources.pools.values().filter(|pool| all || changed_pools.contains(&pool.name));
-        comparison.compare(pools, &inputs);
-        if !all {
+        for name in changed_pools.iter().filter(|_| !all) {
+            resources.pools.get(name).into_iter().for_each(|it| comparison.update(it, &inputs));
+        }
+        if !all && due.is_empty() {
             return;
         }
+        comparison.compare(resources.pools.values(), &inputs);
         let pools = resources.pools.keys().map(|name| &**name).collect();
         let interfaces = self.speakers.values().flat_map(|speaker| &speaker.interfaces);
         let interfaces = interfaces.map(|interface| &*interface.name).collect();
@@ -110,9 +113,12 @@ impl State {
     }
 }
 
-/// Compares the statuses of custom resources with the desired ones, and queues the writes.
+/// Compares the statuses of custom resources with the desired ones, and begins or queues the
+/// writes.
 struct StatusComparison<'a> {
-    write_queue: &'a mut WriteQueue,
+    status_queue: &'a mut StatusQueue,
+    /// The objects to compare; `None`: all.
+    selected: Option<&'a BTreeSet<Target>>,
     now: Instant,
 }
 
@@ -123,10 +129,20 @@ impl StatusComparison<'_> {
         inputs: &K::StatusInputs<'_>,
     ) {
         for object in objects {
-            let name = object.key();
-            let status = object.status(inputs);
-            let status = status.map(|status| Status::CustomResource(name.clone(), status));
-            self.write_queue.set_resource(Target::CustomResource(K::KIND, name), status, self.now);
+            let is_selected = |selected: &BTreeSet<Target>| selected.contains(&target(object));
+            if self.selected.is_none_or(is_selected) {
+                self.update(object, inputs);
+            }
         }
     }
+
+    fn update<K: StatusResource>(&mut self, object: &K, inputs: &K::StatusInputs<'_>) {
+        let status = object.status(inputs);
+        let status = status.map(|status| Status::CustomResource(object.key(), status));
+        self.status_queue.write_resource(target(object), status, self.now);
+    }
+}
+
+fn target<K: StatusResource>(object: &K) -> Target {
+    Target::CustomResource(K::KIND, object.key())
 }

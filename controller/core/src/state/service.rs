@@ -21,7 +21,6 @@ use super::messages::assigned::{
     AssignedMessage, SERVED_BY_METALLB, SERVED_BY_OTHER, STATUS_CONTESTED, with_released,
 };
 use super::messages::reason::Reason;
-use super::record_repair::Repair;
 use super::service_addresses::{Assignment, LostAddresses};
 use super::sharing::SharingParameters;
 use super::{Config, Names};
@@ -235,7 +234,7 @@ fn assigned_status(
     let is_cleared = service.assigned.is_empty() && pool_matches;
     let (announced, announced_matches) =
         announced(entry, (addresses_match || is_cleared) && !assignment.addresses.is_empty());
-    let record_matches = entry.repair != Repair::Due || entry.has_record();
+    let record_matches = !entry.is_record_due || entry.has_record();
     if condition_matches
         && ingress_matches
         && pool_matches

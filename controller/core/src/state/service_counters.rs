@@ -26,7 +26,7 @@ impl ServiceCounters {
         let with_addresses = assignment.filter(|assignment| !assignment.addresses.is_empty());
         let current = CounterLabels {
             reason: service::decided_reason(entry)
-                .map(|reason| if entry.pending_status.is_refused() { NOT_WRITTEN } else { reason }),
+                .map(|reason| if entry.attempts.is_refused() { NOT_WRITTEN } else { reason }),
             announced: assignment.and_then(|_| entry.announced_reason()),
             pool: with_addresses.and_then(|assignment| assignment.pool.clone()),
         };

@@ -301,7 +301,13 @@ impl Cluster {
     }
 
     fn writes(&self) -> Vec<Write> {
-        plan(&self.state, self.now).writes
+        plan(&self.state).writes
+    }
+
+    /// Advances the time, and lets the state handle what is due then.
+    fn advance(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.handle(Event::Tick);
     }
 
     /// Executes due writes, and advances the time until no write was due for [`QUIET_TIME`].

@@ -14,13 +14,15 @@ use ferrolb_proto::range::AddressRange;
 use super::super::State;
 use super::super::alloc::AddressUser;
 use super::super::slices::SliceEndpoints;
+use super::super::status_queue::Class;
+use crate::desired::Target;
 
 impl State {
     /// Starts a round of checks through all Services, after a change that may concern every
     /// Service.
     pub(in crate::state) fn recheck_all_services(&mut self) {
         self.stale_speakers.is_current = false;
-        self.rechecks.begin_round(self.services.len());
+        self.status_queue.round.left = self.services.len();
     }
 
     /// Queues checks of a changed Service and of the Services that share its addresses, if the
@@ -162,7 +164,8 @@ impl State {
 
     fn queue_recheck(&mut self, key: &Key, now: Instant) {
         if let Some(entry) = self.services.get_mut(key) {
-            self.rechecks.queue(key, &mut entry.recheck, now, None);
+            let target = Target::Service(key.clone());
+            self.status_queue.queue(&mut entry.attempts, Class::Condition, target, now);
         }
     }
 }

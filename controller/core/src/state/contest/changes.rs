@@ -38,7 +38,7 @@ impl Contest {
 
     /// Returns the time at which the contest ends if the other client changes nothing more; `None`
     /// if the status is not contested.
-    pub(super) fn end(&self) -> Option<Instant> {
+    pub(in crate::state) fn end(&self) -> Option<Instant> {
         self.changes.back().filter(|_| self.is_active()).map(|at| *at + CONTEST_END)
     }
 }

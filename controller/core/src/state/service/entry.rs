@@ -6,14 +6,12 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{AddressRecord, Service, ServiceConditionType};
 
 use crate::desired::Condition;
-use crate::state::announced::recheck_queue::QueuedRecheck;
 use crate::state::conflicts::unannounced::UnannouncedAddresses;
 use crate::state::contest::changes::Contest;
 use crate::state::messages::reason::Reason;
-use crate::state::record_repair::Repair;
 use crate::state::service_addresses::{Assignment, LostAddresses};
 use crate::state::sharing::SharingParameters;
-use crate::state::write_queue::PendingStatus;
+use crate::state::status_queue::Attempts;
 
 /// Maximum number of addresses that a Service blocks because writes with them may be on their way.
 /// More are queued only if the API server accepts no write while the Service requests one address
@@ -50,20 +48,22 @@ pub(in crate::state) struct ServiceEntry {
     pub(in crate::state) assignment: Option<Assignment>,
     /// Addresses that the Service has lost, which the Event of its next status write reports.
     pub(in crate::state) lost: LostAddresses,
-    pub(in crate::state) pending_status: PendingStatus,
+    pub(in crate::state) attempts: Attempts,
     /// Addresses of the writes that were queued since the latest success, at most
     /// [`QUEUED_ADDRESSES_MAX`]. Each of these writes may still be on its way, so no other Service
     /// gets the addresses.
     pub(in crate::state) queued_addresses: Vec<IpAddr>,
-    /// Repair of the record in the Service's annotation.
-    pub(in crate::state) repair: Repair,
+    /// True if the status differs because of the record in the Service's annotation: see
+    /// [`crate::state::record_repair`].
+    pub(in crate::state) is_record_due: bool,
     /// Changes of the addresses in the status by other clients, if there were any.
     pub(in crate::state) contest: Option<Box<Contest>>,
     /// Desired `Announced` condition, if the controller has decided it and the watch has not
     /// reported it yet.
     pub(in crate::state) announced: Option<Box<Condition>>,
-    /// Pending recheck of the Service, if any: see [`crate::state::announced`].
-    pub(in crate::state) recheck: Option<Box<QueuedRecheck>>,
+    /// Time since which the facts have differed from the written condition `Announced`; `None` if
+    /// they agree.
+    pub(in crate::state) differs_since: Option<Instant>,
     /// Counters in which the Service is counted at present.
     pub(in crate::state) counted: CounterLabels,
     pub(in crate::state) new_addresses: UnannouncedAddresses,
@@ -133,6 +133,17 @@ impl ServiceEntry {
     /// Returns the contest about the Service's status, if the status is contested.
     pub(in crate::state) fn active_contest(&self) -> Option<&Contest> {
         self.contest.as_deref().filter(|contest| contest.is_active())
+    }
+
+    /// Ends the contest if the other client has changed nothing for
+    /// [`CONTEST_END`](crate::state::contest::CONTEST_END). Otherwise returns the time at which it
+    /// ends, if the status is contested.
+    pub(in crate::state) fn end_contest(&mut self, now: Instant) -> Option<Instant> {
+        let end = self.contest.as_deref()?.end()?;
+        if now >= end {
+            self.contest = None;
+        }
+        (now < end).then_some(end)
     }
 
     /// Returns the pool of the assigned addresses, or if there is none, the pool in the Service's

@@ -2,6 +2,7 @@
 
 mod bgp;
 mod conflicts;
+mod failed_writes;
 mod interfaces;
 mod reasons;
 mod stopped_speakers;
@@ -24,6 +25,7 @@ const ADDRESS: &str = "10.0.0.1";
 
 /// Objects of a cluster: by default three nodes whose speakers receive each other's hellos, and one
 /// Service with an endpoint on each node.
+#[derive(Clone)]
 struct Topology {
     services: Vec<Service>,
     slices: Vec<EndpointSlice>,

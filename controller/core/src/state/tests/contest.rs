@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::state::contest::CONTEST_END;
-use crate::state::write_queue::RESTORE_INTERVAL;
+use crate::state::status_queue::Class;
+use crate::state::status_queue::attempts::RESTORE_INTERVAL;
 
 fn lan() -> Cluster {
     Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])])
@@ -27,11 +28,6 @@ impl Cluster {
         let due: Vec<_> = due.filter(|it| matches!(it.status, Status::Service(..))).collect();
         due.iter().for_each(|write| self.write(write));
         due.len()
-    }
-
-    fn advance(&mut self, time: Duration) {
-        self.now = self.now + time;
-        self.handle(Event::Tick);
     }
 }
 
@@ -117,7 +113,7 @@ fn the_condition_names_a_client_that_replaces_the_addresses() {
     let message = cluster.message("a");
     assert!(message.contains("field manager \"k3s\" repeatedly changes"), "{message}");
     cluster.delete("a");
-    assert_eq!(cluster.state.contest_ends.len(), 0);
+    assert_eq!(cluster.state.status_queue.next(Class::Addresses, Instant::ZERO), None);
 }
 
 #[test]
@@ -135,5 +131,5 @@ fn own_decisions_are_no_contest() {
         cluster.write_services();
     }
     assert_eq!(cluster.reason("a"), "Assigned");
-    assert_eq!(cluster.state.contest_ends.len(), 0);
+    assert_eq!(cluster.state.status_queue.next(Class::Addresses, Instant::ZERO), None);
 }

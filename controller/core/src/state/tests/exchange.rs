@@ -33,8 +33,7 @@ fn no_status_is_written_after_a_restart() {
 
 /// Returns the reason and the addresses of Service `a` after this time.
 fn state_after(cluster: &mut Cluster, time: Duration) -> (String, String) {
-    cluster.now = cluster.now + time;
-    cluster.handle(Event::Tick);
+    cluster.advance(time);
     cluster.writes().iter().for_each(|write| cluster.write(write));
     (cluster.reason("a"), cluster.statuses()[0].clone())
 }
@@ -124,7 +123,7 @@ fn a_failed_write_is_retried_without_delaying_others() {
     };
     assert!(!targets(&cluster).contains(&failed.target().to_string()));
     assert!(targets(&cluster).contains(&"Service default/b".to_owned()));
-    cluster.now = cluster.now + Duration::from_millis(200);
+    cluster.advance(Duration::from_millis(200));
     let retry =
         cluster.writes().into_iter().find(|write| write.target() == failed.target()).unwrap();
     assert_ne!(retry.attempt, failed.attempt);
@@ -136,7 +135,7 @@ fn a_repeated_refusal_is_reported_once_and_counted() {
     let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.1"])]);
     cluster.apply(service("a"));
     let complete_with = |cluster: &mut Cluster, outcome| {
-        cluster.now = cluster.now + Duration::from_secs(10);
+        cluster.advance(Duration::from_secs(10));
         let write = cluster
             .writes()
             .into_iter()
@@ -222,7 +221,7 @@ fn the_counts_of_a_pool_are_written_at_most_once_per_interval() {
     }
     cluster.apply(service("b"));
     assert_eq!(pool_writes(&cluster), 0);
-    cluster.now = cluster.now + RESOURCE_STATUS_INTERVAL;
+    cluster.advance(RESOURCE_STATUS_INTERVAL);
     assert_eq!(pool_writes(&cluster), 1);
 }
 
@@ -233,7 +232,7 @@ fn planned_writes_are_limited_and_the_longest_due_come_first() {
         cluster.apply(service(&format!("s{n:03}")));
     }
     let writes = cluster.writes();
-    assert_eq!(writes.len(), crate::plan::PLANNED_WRITES_MAX);
+    assert_eq!(writes.len(), crate::desired::WRITES_MAX);
     assert_eq!(writes[0].target(), Target::Service(key("s199")));
     cluster.settle();
     assert_eq!(
@@ -259,15 +258,15 @@ fn a_new_leader_adopts_the_statuses_of_the_previous_leader() {
 #[test]
 fn a_renewed_lease_extends_the_same_term() {
     let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1"])]);
-    let term = plan(&cluster.state, cluster.now).term;
+    let term = plan(&cluster.state).term;
     let until = Instant::from_millis(5_000);
     cluster.handle(Event::Lease(Leadership::Held(until)));
-    let desired = plan(&cluster.state, cluster.now);
+    let desired = plan(&cluster.state);
     assert_eq!((desired.term, desired.until), (term, until));
     cluster.apply(service("b"));
     assert!(!cluster.writes().is_empty(), "the leader continues without new lists");
     cluster.handle(Event::Lease(Leadership::Lost));
-    assert_eq!(plan(&cluster.state, cluster.now), crate::desired::Desired::default());
+    assert_eq!(plan(&cluster.state), crate::desired::Desired::default());
 }
 
 #[test]

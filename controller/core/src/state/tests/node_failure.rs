@@ -99,7 +99,7 @@ fn the_pods_of_the_own_services_on_a_silent_node_are_marked() {
         let expect = marked.map(NodeAction::Mark);
         let actions: Vec<_> = cluster.state.node_tasks().iter().map(|it| &it.action).collect();
         assert_eq!(actions, expect.iter().collect::<Vec<_>>());
-        let planned = plan(&cluster.state, cluster.now).node_tasks;
+        let planned = plan(&cluster.state).node_tasks;
         assert_eq!(planned, cluster.state.node_tasks());
     }
 }
@@ -209,5 +209,5 @@ fn both_replicas_probe_the_kubelets_of_a_cluster_with_two_reporting_speakers() {
     let kubelets = cluster.state.kubelets();
     assert_eq!(kubelets.len(), 2);
     cluster.handle(Event::Lease(Leadership::Lost));
-    assert_eq!(plan(&cluster.state, cluster.now).kubelets, kubelets);
+    assert_eq!(plan(&cluster.state).kubelets, kubelets);
 }

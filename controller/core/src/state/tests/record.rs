@@ -5,7 +5,8 @@ mod histories;
 use ferrolb_proto::facts::{AddressRecord, AddressRequestProblem, ServiceRestriction};
 
 use super::*;
-use crate::state::record_repair::{REPAIR_DELAY, REPAIR_INTERVAL};
+use crate::state::record_repair::REPAIR_DELAY;
+use crate::state::status_queue::{Class, REPAIR_INTERVAL};
 
 /// A pool without a memory of released addresses.
 fn lan() -> Vec<Pool> {
@@ -219,10 +220,10 @@ fn a_removed_record_is_written_again_after_a_time_and_a_stripping_client_causes_
     cluster.change("b", |service| service.demand.request.ip_mode = Some(IpMode::Proxy));
     cluster.writes().iter().for_each(|write| cluster.write(write));
     assert_eq!(cluster.services[&key("b")].record, record(&["10.0.0.2"]));
-    assert_eq!(cluster.state.record_repairs.deadline(), None);
+    assert_eq!(cluster.state.status_queue.next(Class::Record, Instant::ZERO), None);
     cluster.change("b", |service| service.record = None);
     cluster.delete("b");
-    assert_eq!(cluster.state.record_repairs.deadline(), None);
+    assert_eq!(cluster.state.status_queue.next(Class::Record, Instant::ZERO), None);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn no_address_is_assigned_before_all_lists_of_the_term() {
     let mut cluster = Cluster::without_leader(vec![service("a")], vec![pool("lan", &["10.0.0.1"])]);
     cluster.list_all(Order::ByName);
     assert_eq!(
-        plan(&cluster.state, cluster.now),
+        plan(&cluster.state),
         crate::desired::Desired::default(),
         "a replica without the lease plans no write"
     );
@@ -54,7 +54,7 @@ fn no_address_is_assigned_before_all_lists_of_the_term() {
     cluster.list_all(Order::ByName);
     assert_eq!(cluster.writes().len(), 2, "the statuses of the Service and the pool are due");
     cluster.handle(Event::Lease(Leadership::Lost));
-    assert_eq!(plan(&cluster.state, cluster.now), crate::desired::Desired::default());
+    assert_eq!(plan(&cluster.state), crate::desired::Desired::default());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Tests of when the condition `Announced` is checked and written.
 
 use super::*;
-use crate::state::announced::{CONDITION_INTERVAL, CONDITIONS_PER_SECOND_MAX};
+use crate::state::announced::CONDITION_INTERVAL;
+use crate::state::status_queue::CONDITIONS_PER_SECOND_MAX;
 use ferrolb_proto::facts::{EndpointSlice, L2Advertisement, Node, Speaker};
 
 #[test]
