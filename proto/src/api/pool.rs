@@ -104,9 +104,9 @@ pub struct IPAddressPoolSpec {
     #[serde(default = "default_true")]
     pub auto_assign: bool,
 
-    /// Skips IPv4 addresses that end in .0 or .255, which some old devices refuse. In addition,
-    /// exclude the first and the last address of the nodes' own subnet by `excludeAddresses`: its
-    /// hosts treat them as broadcast addresses. Default: false.
+    /// Excludes IPv4 addresses that end in .0 or .255, which some old devices refuse. Without it,
+    /// the controller assigns the first and the last address of a node's IPv4 subnet on request
+    /// only. Default: false.
     #[serde(default)]
     #[schemars(rename = "avoidBuggyIPs")]
     #[serde(rename = "avoidBuggyIPs")]

@@ -92,13 +92,13 @@ pub struct SpeakerStatusStatus {
     pub watched_nodes: Vec<WatchedNode>,
     /// The addresses of all interfaces of the node, ascending, without loopback and link-local
     /// ones, and without those of interfaces that hold addresses of Services: `kube-ipvs0`,
-    /// `kube-dummy-if` and `kube-lb0`. At most 64. They are never assigned to a Service
-    /// automatically.
+    /// `kube-dummy-if` and `kube-lb0`. At most 64. No Service gets one of them. A Service that had
+    /// one before keeps it, and Services without a request can share it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>", length(max = HOST_ADDRESSES_MAX))]
     pub host_addresses: Vec<IpAddr>,
-    /// The default gateways of the node, ascending, without link-local ones. At most 8. They are
-    /// never assigned to a Service automatically.
+    /// The default gateways of the node, ascending, without link-local ones. At most 8. No Service
+    /// gets one of them. A Service that had one before keeps it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>", length(max = GATEWAYS_MAX))]
     pub gateways: Vec<IpAddr>,
