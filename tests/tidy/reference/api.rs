@@ -3,7 +3,7 @@
 use ferrolb_proto::api;
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Field, Fields};
 use crate::generated::{self, code, head, paragraph, table};
 use crate::tree::root;
 
@@ -13,7 +13,16 @@ const INTRODUCTION: &str = "\
 This page lists the fields of FerroLB's custom resources, their columns in `kubectl get`, and the
 messages with which the API server rejects an object. All are in the API group `ferrolb.io`.
 FerroLB reads the objects in its own namespace, `ferrolb-system`. `kubectl explain fpool.spec`
-prints the same descriptions.";
+prints the same descriptions. Every resource also has the column `Age`, and all but SpeakerStatus
+the columns `Valid` and `Reason` of their [condition](#conditions).";
+/// Columns of `kubectl get` that the introduction of the page describes, by their fields.
+const COMMON_COLUMNS: [&str; 3] = [
+    r#".status.conditions[?(@.type=="Valid")].status"#,
+    r#".status.conditions[?(@.type=="Valid")].reason"#,
+    ".metadata.creationTimestamp",
+];
+/// Fields of each `status` that the section on conditions describes.
+const COMMON_STATUS: [&str; 2] = ["status.conditions", "status.observedGeneration"];
 const SELECTORS: &str = "
 ## Label selectors
 
@@ -23,10 +32,13 @@ empty label selector selects everything.
 const CONDITIONS: &str = "
 ## Conditions
 
+The status of each resource but SpeakerStatus has `status.conditions`, and in
+`status.observedGeneration` the `metadata.generation` to which it applies. The condition `Valid`
+states whether the object is in use as written, and why not.
+
 A condition has the fields of every Kubernetes condition: `type`, `status` (`True`, `False` or
-`Unknown`), `reason`, `message`, `lastTransitionTime`, and `observedGeneration`, the
-`metadata.generation` to which the condition applies. [Conditions and reasons](conditions.md) lists
-the types and the reasons.
+`Unknown`), `reason`, `message`, `lastTransitionTime` and `observedGeneration`.
+[Conditions](conditions.md) lists the types and the reasons.
 ";
 
 /// Returns the string at a JSON pointer.
@@ -61,30 +73,30 @@ fn section(heading: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
     format!("\n{heading}\n{}", table(columns, rows))
 }
 
-/// Returns the rows of the columns that `kubectl get` prints.
+/// Returns the rows of the columns that `kubectl get` prints, without [`COMMON_COLUMNS`].
 fn columns(crd: &Value) -> Vec<Vec<String>> {
     let columns = crd.pointer("/spec/versions/0/additionalPrinterColumns");
     let columns = columns.and_then(Value::as_array).into_iter().flatten();
     let row = |column: &Value| {
         let is_wide = column["priority"].as_i64().is_some_and(|priority| priority > 0);
-        let shown = if is_wide { "`-o wide`" } else { "always" };
-        vec![text(column, "/name").to_owned(), code(text(column, "/jsonPath")), shown.to_owned()]
+        let name = text(column, "/name");
+        let name = if is_wide { format!("{name} (`-o wide`)") } else { name.to_owned() };
+        vec![name, code(text(column, "/jsonPath"))]
     };
-    columns.map(row).collect()
+    let is_common = |column: &&Value| COMMON_COLUMNS.contains(&text(column, "/jsonPath"));
+    columns.filter(|column| !is_common(column)).map(row).collect()
 }
 
-/// Returns the rows of fields, with or without their defaults.
-fn field_rows(fields: &Fields, with_default: bool) -> Vec<Vec<String>> {
-    let rows = fields.fields.iter().map(|field| {
-        let (path, kind) = (code(&field.path), field.kind.clone());
-        let description = field.description.clone();
-        if with_default {
-            vec![path, kind, field.default.clone(), description]
-        } else {
-            vec![path, kind, description]
-        }
-    });
-    rows.collect()
+/// Returns the rows of fields, without [`COMMON_STATUS`]. A user does not write a status, so only
+/// required fields of a `spec` are marked.
+fn field_rows(fields: &Fields) -> Vec<Vec<String>> {
+    let rows = fields.fields.iter().filter(|field| !COMMON_STATUS.contains(&&*field.path));
+    let row = |field: &Field| {
+        let is_marked = field.is_required && !field.path.starts_with("status.");
+        let mark = if is_marked { "; required" } else { "" };
+        vec![code(&field.path), format!("{}{mark}", field.kind), field.description.clone()]
+    };
+    rows.map(row).collect()
 }
 
 fn message_rows(fields: &Fields) -> Vec<Vec<String>> {
@@ -101,8 +113,8 @@ fn resource(crd: &Value) -> (String, [Fields; 2]) {
         format!("\n## {kind}\n{}", paragraph(text(schema, "/description"))),
         section(
             &format!("### Fields of {kind}"),
-            &["Field", "Type", "Default", "Description"],
-            &field_rows(&spec, true),
+            &["Field", "Type", "Description"],
+            &field_rows(&spec),
         ),
         section(
             &format!("### Validation messages of {kind}"),
@@ -112,11 +124,11 @@ fn resource(crd: &Value) -> (String, [Fields; 2]) {
         section(
             &format!("### Status of {kind}"),
             &["Field", "Type", "Description"],
-            &field_rows(&status, false),
+            &field_rows(&status),
         ),
         section(
             &format!("### Columns of `kubectl get {short}`"),
-            &["Column", "Field", "Shown"],
+            &["Column", "Field"],
             &columns(crd),
         ),
     ];
@@ -138,8 +150,7 @@ fn shared<'a>(schemas: impl IntoIterator<Item = &'a Value>) -> &'a Value {
 /// Returns the section of label selectors.
 fn selectors_section(schema: &Value) -> String {
     let fields = Fields::of("", schema);
-    let fields_table =
-        table(&["Field", "Type", "Default", "Description"], &field_rows(&fields, true));
+    let fields_table = table(&["Field", "Type", "Description"], &field_rows(&fields));
     let messages = table(&["Field", "Message"], &message_rows(&fields));
     // The path of a field begins with a period, because the path of the shared type is empty.
     [SELECTORS, &fields_table, &messages].concat().replace("`.", "`")

@@ -23,11 +23,11 @@ pub(super) const CONDITION: SharedType = SharedType {
     section: "#conditions",
 };
 
-/// A field: its path, its type, its default, and its description.
+/// A field: its path, its type, and its description, which states the default.
 pub(super) struct Field {
     pub(super) path: String,
     pub(super) kind: String,
-    pub(super) default: String,
+    pub(super) is_required: bool,
     pub(super) description: String,
 }
 
@@ -50,16 +50,10 @@ impl Fields {
         found
     }
 
-    fn add(&mut self, path: String, schema: &Value, required: bool) {
+    fn add(&mut self, path: String, schema: &Value, is_required: bool) {
         let description = one_line(schema["description"].as_str().unwrap_or_default());
-        // The column of the default already has it.
-        let repeated = format!(" Default: {}.", default(schema).trim_matches('`'));
-        self.fields.push(Field {
-            path: path.clone(),
-            kind: kind(schema),
-            default: if required { "required".to_owned() } else { default(schema) },
-            description: description.trim_end_matches(&repeated).to_owned(),
-        });
+        let kind = kind(schema);
+        self.fields.push(Field { path: path.clone(), kind, is_required, description });
         self.add_content(&path, schema);
     }
 
@@ -122,14 +116,5 @@ fn kind(schema: &Value) -> String {
         "array" => format!("list of {}s", kind(&schema["items"])),
         "object" if schema.get("additionalProperties").is_some() => "map of strings".to_owned(),
         name => name.to_owned(),
-    }
-}
-
-fn default(schema: &Value) -> String {
-    match schema.get("default") {
-        None => String::new(),
-        Some(Value::String(text)) if text.is_empty() => "`\"\"`".to_owned(),
-        Some(Value::String(text)) => code(text),
-        Some(value) => code(&value.to_string()),
     }
 }
