@@ -251,8 +251,8 @@ impl State {
         self.custom_resources.pools.values().any(selects)
     }
 
-    /// Releases and remembers the addresses of a deleted Service. Removes it from the queues and the
-    /// counts.
+    /// Releases and remembers the addresses of a deleted Service. Removes it from the queues and
+    /// the counts.
     pub(super) fn release(&mut self, key: &Key, mut entry: ServiceEntry, now: Instant) {
         self.status_queue.forget(&mut entry.attempts, &Target::Service(key.clone()));
         self.waiting.remove(key);

@@ -2,7 +2,8 @@
 //! flight. Plain values; owned by the state.
 //!
 //! The queue contains keys, by class and due time. The state computes a status when its key is due,
-//! so that no outdated status waits for its write. At most [`WRITES_MAX`] writes are in flight: the drivers execute them, and each result makes room for the next one.
+//! so that no outdated status waits for its write. At most [`WRITES_MAX`] writes are in flight: the
+//! drivers execute them, and each result makes room for the next one.
 
 pub(super) mod attempts;
 
