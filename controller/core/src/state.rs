@@ -20,10 +20,13 @@ mod conflicts;
 mod contest;
 mod custom_resources;
 mod decide;
+mod decision_queue;
 mod dump;
 mod explanation;
 mod former_routes;
+mod leadership;
 mod messages;
+mod missing_pools;
 mod node_failure;
 mod objects;
 mod outlook;
@@ -42,7 +45,7 @@ mod validity;
 mod wall_clock;
 
 use alloc::Allocator;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,8 +64,11 @@ use crate::desired::{MetricValues, PoolMetricValues, Status, Target, Usage, Writ
 use crate::event::{Event, Outcome};
 use crate::node_failure::failures::MarkScope;
 use custom_resources::CustomResources;
+use decision_queue::DecisionQueue;
 use former_routes::FormerRoutes;
+use leadership::LeadershipTerm;
 use messages::pool::PoolFault;
+use missing_pools::MissingPools;
 use node_failure::NodeFailures;
 use service_counters::ServiceCounters;
 use slices::Slices;
@@ -118,14 +124,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct State {
     config: Config,
-    /// Number of leadership terms of this replica, including the current one.
-    term_count: u32,
-    leading: bool,
-    /// Time until which this replica may write unless it renews the lease.
-    lease_expiry: Instant,
-    /// True if this replica is the active leader: it has the lease and complete lists of the
-    /// required kinds.
-    is_active_leader: bool,
+    leadership: LeadershipTerm,
     services: Store<Key, service::ServiceEntry>,
     slices: Slices,
     speakers: Store<Box<str>, Speaker>,
@@ -142,25 +141,12 @@ pub struct State {
     pool_faults: BTreeMap<Box<str>, PoolFault>,
     /// Ranges of pools that are in no subnet of the interfaces that announce the pools.
     ranges_outside: BTreeMap<Box<str>, Vec<AddressRange>>,
-    /// Pools that do not exist although Services have addresses of them, each with the time at
-    /// which the controller detected that.
-    missing_pools: BTreeMap<Box<str>, Instant>,
-    /// Time at which the Services of the next missing pool lose their addresses.
-    pool_grace_end: Option<Instant>,
+    missing_pools: MissingPools,
     /// Addresses that a node may still advertise for a deleted Service.
     former_routes: FormerRoutes,
     wall_clock: WallClock,
     allocator: Allocator,
-    /// True if all Services must be decided again, because a change may affect every Service.
-    all_services_dirty: bool,
-    /// Waiting Services: they lack addresses, or this replica has not received their Namespace yet.
-    /// The state decides them again when an address becomes free.
-    waiting: BTreeSet<Key>,
-    /// Services that changed in this pass. The state decides them at its end, after the waiting
-    /// ones.
-    deferred: Vec<Key>,
-    /// Time of the next decision about the waiting Services, if no event causes one earlier.
-    retry_at: Instant,
+    decisions: DecisionQueue,
     status_queue: StatusQueue,
     /// The nodes whose speaker has a Ready pod, as the list of the pods says.
     running_speakers: RunningSpeakers,
@@ -178,10 +164,7 @@ impl State {
     pub fn new(config: Config) -> Self {
         Self {
             config,
-            term_count: 0,
-            leading: false,
-            lease_expiry: Instant::ZERO,
-            is_active_leader: false,
+            leadership: LeadershipTerm::default(),
             services: Store::default(),
             slices: Slices::default(),
             speakers: Store::default(),
@@ -193,15 +176,11 @@ impl State {
             custom_resources: CustomResources::default(),
             pool_faults: BTreeMap::new(),
             ranges_outside: BTreeMap::new(),
-            missing_pools: BTreeMap::new(),
-            pool_grace_end: None,
+            missing_pools: MissingPools::default(),
             former_routes: FormerRoutes::default(),
             wall_clock: WallClock::default(),
             allocator: Allocator::default(),
-            all_services_dirty: false,
-            waiting: BTreeSet::new(),
-            deferred: Vec::new(),
-            retry_at: Instant::ZERO,
+            decisions: DecisionQueue::default(),
             status_queue: StatusQueue::default(),
             running_speakers: RunningSpeakers::UNKNOWN,
             stale_speakers: StaleSpeakers::default(),
@@ -238,8 +217,9 @@ impl State {
                 Event::Tick => {}
             }
         }
-        if self.leading && !self.is_active_leader && self.is_complete() {
-            (self.is_active_leader, self.all_services_dirty) = (true, true);
+        let leadership = &self.leadership;
+        if leadership.has_lease() && !leadership.is_active && self.is_complete() {
+            (self.leadership.is_active, self.decisions.all) = (true, true);
             self.restore_address_memory();
             self.restore_former_routes(now);
         }
@@ -251,14 +231,14 @@ impl State {
     /// Returns the leadership term, if this replica holds the lease.
     #[must_use]
     pub fn term(&self) -> Option<u32> {
-        self.leading.then_some(self.term_count)
+        self.leadership.number()
     }
 
     /// Returns the time until which this replica may write. The value is valid only while the
     /// replica holds the lease.
     #[must_use]
     pub const fn lease_expiry(&self) -> Instant {
-        self.lease_expiry
+        self.leadership.expiry()
     }
 
     /// Returns whether the lists of all kinds that affect assignment are complete.
@@ -296,18 +276,18 @@ impl State {
 
     /// Returns the time at which the Services of the next missing pool lose their addresses.
     pub(crate) const fn pool_grace_end(&self) -> Option<Instant> {
-        self.pool_grace_end
+        self.missing_pools.grace_end()
     }
 
     /// Returns the time after `now` at which the state needs the next [`Event::Tick`], if any.
     #[must_use]
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let retry = (self.is_active_leader && !self.waiting.is_empty()).then_some(self.retry_at);
+        let retry = self.decisions.deadline().filter(|_| self.leadership.is_active);
         self.status_queue
             .deadline(now)
             .into_iter()
             .chain(retry)
-            .chain(self.pool_grace_end)
+            .chain(self.pool_grace_end())
             .chain(self.next_expiry(now))
             .chain(self.former_routes.deadline())
             .chain(self.announced_deadline(now))
@@ -327,7 +307,7 @@ impl State {
                 name,
             };
         MetricValues {
-            leading: self.leading,
+            leading: self.leadership.has_lease(),
             pools: self.allocator.usage().into_iter().map(pool).collect(),
             services: self
                 .counters

@@ -95,7 +95,7 @@ impl State {
     /// Returns whether this replica is the active leader and has complete lists of all objects that
     /// decide which nodes announce an address.
     fn can_check_announced(&self) -> bool {
-        self.is_active_leader
+        self.leadership.is_active
             && self.slices.is_complete()
             && (self.speakers.is_complete() || !self.has_speakers())
     }

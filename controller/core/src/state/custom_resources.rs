@@ -163,7 +163,7 @@ impl State {
         if !changed.is_empty() {
             // Only pools affect the assignment of addresses. Every kind can affect how addresses
             // are announced.
-            self.all_services_dirty |= K::KIND == CustomResourceKind::IPAddressPool;
+            self.decisions.all |= K::KIND == CustomResourceKind::IPAddressPool;
             self.recheck_all_services();
         }
     }

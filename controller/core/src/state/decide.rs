@@ -6,27 +6,29 @@ use ferrolb_proto::facts::{API_SERVERS_MAX, Key, Pool, Service, api_server};
 
 use super::alloc::{AddressUser, Allocator, HostUses, Requester, UnmanagedSource, of_node};
 use super::conflicts::unannounced::UnannouncedAddresses;
+use super::decision_queue::DecisionQueue;
+use super::missing_pools::MissingPools;
 use super::service::{self, CounterLabels, Role, ServiceEntry};
 use super::service_addresses::{self, Present};
 use super::service_counters::ServiceCounters;
 use super::sharing::SharingParameters;
 use super::status_queue::{Attempts, Class};
-use super::{LATENCIES_MAX, RETRY_INTERVAL, State, pools};
+use super::{LATENCIES_MAX, State, pools};
 use crate::desired::{Status, Target};
 use crate::event::Leadership;
 
 impl State {
     /// Makes the decisions that remain after the last event of a pass of the main loop.
     pub(super) fn decide_remaining(&mut self, now: Instant) {
-        if !self.is_active_leader {
+        if !self.leadership.is_active {
             return;
         }
         self.update_former_routes(now);
-        if self.all_services_dirty || self.pool_grace_end.is_some_and(|end| now >= end) {
+        if self.decisions.all || self.missing_pools.grace_end().is_some_and(|end| now >= end) {
             self.decide_all(now);
         }
         self.allocator.forget_expired(self.wall_clock.without_jump(now));
-        if now >= self.retry_at {
+        if self.decisions.is_retry_due(now) {
             self.retry_waiting(now);
         }
         // Waiting Services come before those that changed in this pass. The loop ends, because an
@@ -35,11 +37,11 @@ impl State {
             while self.allocator.take_freed() {
                 self.retry_waiting(now);
             }
-            let deferred = std::mem::take(&mut self.deferred);
-            if deferred.is_empty() {
+            let changed = std::mem::take(&mut self.decisions.changed);
+            if changed.is_empty() {
                 break;
             }
-            deferred.iter().for_each(|key| self.decide(key, now));
+            changed.iter().for_each(|key| self.decide(key, now));
         }
         self.update_due_statuses(now);
         self.update_stale_speakers();
@@ -63,7 +65,7 @@ impl State {
     /// name. Then Services that lack addresses get those in their records, first of all those whose
     /// status another client has cleared. Then the others get new ones.
     fn decide_all(&mut self, now: Instant) {
-        self.all_services_dirty = false;
+        self.decisions.all = false;
         self.recheck_all_services();
         self.custom_resources.statuses_dirty = true;
         self.pool_faults = pools::faults(self.custom_resources.pools.values());
@@ -85,10 +87,10 @@ impl State {
         self.allocator.set_pools(pools, hosts, unmanaged);
         self.allocator.forget_expired(self.wall_clock.without_jump(now));
         self.update_missing_pools(now);
-        self.deferred.clear();
+        self.decisions.changed.clear();
         let (awaiting_namespace, mut keys): (Vec<_>, Vec<_>) =
             self.services.keys().cloned().partition(|key| self.waits_for_namespace(key));
-        self.waiting.extend(awaiting_namespace);
+        self.decisions.waiting.extend(awaiting_namespace);
         let has_recorded_sharing = |entry: &ServiceEntry| {
             service::has_recorded_sharing(&entry.service, &SharingParameters::of(&entry.service))
         };
@@ -103,12 +105,11 @@ impl State {
         self.sort_for_assignment(&mut keys);
         keys.iter().for_each(|key| self.assign_addresses(key, now));
         keys.iter().for_each(|key| self.update_status(key, now));
-        self.retry_at = now + RETRY_INTERVAL;
+        self.decisions.begin_retry(now);
     }
 
     /// Determines the pools that do not exist although Services have addresses of them, or request
-    /// them. A missing pool is no edited pool: it may be created again in a moment, so the Services
-    /// keep their addresses for [`Config::pool_grace`](super::Config::pool_grace).
+    /// them.
     fn update_missing_pools(&mut self, now: Instant) {
         // Without the condition, another controller has written the addresses and the pool.
         let has_addresses = |entry: &&ServiceEntry| {
@@ -121,20 +122,14 @@ impl State {
             entry.pool_name().into_iter().chain(requested)
         });
         let missing = used.filter(|pool| self.custom_resources.pools.get(pool).is_none());
-        let before = std::mem::take(&mut self.missing_pools);
-        let since = |pool: &str| before.get(pool).copied().unwrap_or(now);
-        self.missing_pools = missing.map(|pool| (pool.clone(), since(&pool))).collect();
-        let grace = self.config.pool_grace;
-        let in_grace = || self.missing_pools.iter().filter(|(_, since)| now < **since + grace);
-        self.pool_grace_end = in_grace().map(|(_, since)| *since + grace).min();
-        let in_grace = in_grace().map(|(pool, _)| (pool.clone(), grace)).collect();
+        let in_grace = self.missing_pools.replace(missing, self.config.pool_grace, now);
         self.allocator.set_pools_in_grace(in_grace);
     }
 
     /// Decides one Service that has changed. If an address has become free in this pass, the
     /// decision follows at the end of the pass, because waiting Services have priority.
     pub(super) fn decide_one(&mut self, key: &Key, before: &Service, now: Instant) {
-        if !self.is_active_leader || self.all_services_dirty {
+        if !self.leadership.is_active || self.decisions.all {
             return;
         }
         self.record_contest(key, before, now);
@@ -151,7 +146,7 @@ impl State {
             self.update_unmanaged(key);
         }
         if self.allocator.has_freed() {
-            self.deferred.push(key.clone());
+            self.decisions.changed.push(key.clone());
         } else {
             self.decide(key, now);
         }
@@ -159,7 +154,7 @@ impl State {
 
     fn decide(&mut self, key: &Key, now: Instant) {
         if self.waits_for_namespace(key) {
-            self.waiting.insert(key.clone());
+            self.decisions.set_waiting(key, true);
             return;
         }
         self.keep_addresses(key);
@@ -224,11 +219,11 @@ impl State {
     /// Reports to the allocator the addresses that a host uses, and decides the Services again that
     /// have an address which the host has begun or ceased to use. They keep it, with a warning.
     pub(super) fn update_host(&mut self, host: AddressUser) {
-        if !self.is_active_leader || self.all_services_dirty {
+        if !self.leadership.is_active || self.decisions.all {
             return;
         }
         let uses = self.host_uses(&host);
-        self.deferred.extend(self.allocator.set_host_uses(host, &uses));
+        self.decisions.changed.extend(self.allocator.set_host_uses(host, &uses));
     }
 
     fn has_no_assignment(&self, key: &Key) -> bool {
@@ -255,7 +250,7 @@ impl State {
     /// the counts.
     pub(super) fn release(&mut self, key: &Key, mut entry: ServiceEntry, now: Instant) {
         self.status_queue.forget(&mut entry.attempts, &Target::Service(key.clone()));
-        self.waiting.remove(key);
+        self.decisions.set_waiting(key, false);
         if let Some(assignment) = entry.assignment.take() {
             for address in &assignment.addresses {
                 self.allocator.release(*address, key);
@@ -286,8 +281,8 @@ impl State {
 
     /// Tries again to assign addresses to the waiting Services.
     fn retry_waiting(&mut self, now: Instant) {
-        self.retry_at = now + RETRY_INTERVAL;
-        let mut waiting: Vec<_> = self.waiting.iter().cloned().collect();
+        self.decisions.begin_retry(now);
+        let mut waiting: Vec<_> = self.decisions.waiting.iter().cloned().collect();
         self.sort_for_assignment(&mut waiting);
         for key in waiting {
             if self.has_no_assignment(&key) {
@@ -302,28 +297,24 @@ impl State {
     pub(super) fn handle_leadership(&mut self, leadership: Leadership) {
         match leadership {
             Leadership::Held(until) => {
-                self.lease_expiry = until;
-                if std::mem::replace(&mut self.leading, true) {
+                if !self.leadership.hold_until(until) {
                     return;
                 }
-                self.term_count += 1;
                 self.mark_lists_incomplete();
             }
-            Leadership::Lost => self.leading = false,
+            Leadership::Lost => self.leadership.end(),
         }
-        self.wall_clock.set_leading(self.leading);
+        self.wall_clock.set_leading(self.leadership.has_lease());
         self.step_down();
     }
 
     /// Discards all decisions and pending writes, because this replica has lost the lease or starts
     /// a new leadership term. The active leader decides again from the objects' statuses.
     pub(super) fn step_down(&mut self) {
-        self.is_active_leader = false;
+        self.leadership.is_active = false;
         self.allocator = Allocator::default();
-        self.waiting.clear();
-        self.deferred.clear();
-        self.missing_pools.clear();
-        self.pool_grace_end = None;
+        self.decisions = DecisionQueue::default();
+        self.missing_pools = MissingPools::default();
         self.counters = ServiceCounters::default();
         self.status_queue.clear();
         self.node_failures.reset();
@@ -400,7 +391,7 @@ impl State {
     pub(super) fn assign_addresses(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
         let Some(mut assignment) = entry.assignment.clone() else {
-            self.waiting.remove(key);
+            self.decisions.set_waiting(key, false);
             return;
         };
         let namespace_labels = self.namespaces.get(key.namespace());
@@ -414,11 +405,7 @@ impl State {
         if !assignment.addresses.is_empty() {
             self.allocator.forget(key);
         }
-        if assignment.shortage.is_some() {
-            self.waiting.insert(key.clone());
-        } else {
-            self.waiting.remove(key);
-        }
+        self.decisions.set_waiting(key, assignment.shortage.is_some());
         if entry.service.assigned.is_empty() && !assignment.addresses.is_empty() {
             entry.first_assigned_at.get_or_insert(now);
         }

@@ -53,8 +53,8 @@ impl State {
         let is_listed =
             |entry: &&ServiceEntry| entry.assignment.is_some() || entry.service.load_balancer;
         Dump {
-            leading: self.leading,
-            in_office: self.is_active_leader,
+            leading: self.leadership.has_lease(),
+            in_office: self.leadership.is_active,
             waiting_for_lists: self.never_listed(),
             figures: self.metric_values(),
             services: self

@@ -86,7 +86,7 @@ impl State {
     fn decides_about_nodes(&self) -> bool {
         let is_on = self.config.node_failure_endpoints != MarkScope::Off && self.has_speakers();
         let is_complete = self.speakers.is_complete() && self.slices.is_complete();
-        is_on && self.is_active_leader && is_complete
+        is_on && self.leadership.is_active && is_complete
     }
 
     /// Returns the time at which [`Self::update_node_failures`] must be called again, if any.

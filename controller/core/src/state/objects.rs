@@ -81,7 +81,7 @@ impl HandleChange<Namespace> for State {
             // report a Service before the watch of Namespaces reports its Namespace.
             let matters = self.namespaces.get(&name).is_some()
                 && (before.is_some() || self.has_services(&name));
-            self.all_services_dirty |= matters && self.pools_select_namespaces();
+            self.decisions.all |= matters && self.pools_select_namespaces();
         }
     }
 }
