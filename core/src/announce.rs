@@ -90,7 +90,7 @@ impl<'a> ServicesByAddress<'a> {
 
 /// The pool by which advertisements select an address.
 #[derive(Clone, Copy, Debug)]
-pub enum SelectedPool<'a> {
+pub(crate) enum SelectedPool<'a> {
     /// A pool of the configuration.
     Exists(&'a Pool),
     /// Only the name is known, so no label selects the pool.
@@ -192,7 +192,7 @@ impl<'a> ClusterView<'a> {
     /// Returns the pool by which advertisements select an address: the one of [`Self::pool_of`], or
     /// the pool that the Service names, if it does not exist. The controller decides how long the
     /// Service keeps the address.
-    pub fn selected_pool<'s>(
+    pub(crate) fn selected_pool<'s>(
         &'s self,
         service: &'s ServiceView<'_>,
         address: IpAddr,

@@ -4,8 +4,8 @@
 //!
 //! - [`sessions()`] selects the BGPPeers with which a node can have sessions at the same time.
 //! - [`RouteTable`] contains the routes that a node advertises in these sessions.
-//! - [`export_targets`] computes the routers to which a node should advertise one address, and
-//!   [`Advertiser`] the routers to which the node does advertise it.
+//! - [`Advertiser`] computes the routers to which a node should advertise one address, and those to
+//!   which it does.
 //! - [`RouteClass`] contains all of a route except its prefix: the routers that receive the route,
 //!   and the attributes.
 
@@ -22,5 +22,5 @@ pub use advertiser::Advertiser;
 pub use prefix::Prefix;
 pub use route_class::{RouteAttributes, RouteClass};
 pub use route_table::{ClassCounts, RouteTable, Routes};
-pub use routes::{ExportTargets, RouteInput, export_targets};
+pub use routes::{ExportTargets, RouteInput};
 pub use sessions::{BfdUnavailable, PeerConflict, ProfilesByName, Sessions, bfd_timers, sessions};

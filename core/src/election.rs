@@ -82,6 +82,24 @@ impl Unit {
     pub fn order(&self, node: &str) -> u32 {
         order(node, &self.ordered_by)
     }
+
+    /// Returns the rank of a candidate that owns nothing, from the facts of the Kubernetes API and
+    /// the flags of its frames.
+    #[must_use]
+    pub fn rank<'a>(&self, candidate: &'a Candidate, flags: Flags) -> Rank<'a> {
+        Rank::of_candidate(candidate, self.order(&candidate.node), flags)
+    }
+
+    /// Returns the rank of `node`, which is the node of this speaker, as its claim states it.
+    #[must_use]
+    pub fn claim_rank(&self, node: &str) -> ClaimRank {
+        let candidate = self.own_candidate(node);
+        let soft_rules = candidate
+            .map_or(SoftRules::INELIGIBLE, SoftRules::of_candidate)
+            .and(SoftRules::FAILING.when(self.failing));
+        let preference = candidate.map_or(0, |Candidate { preference, .. }| *preference);
+        ClaimRank { soft_rules: soft_rules.bits(), preference, order: self.order(node) }
+    }
 }
 
 /// Returns the sort key (ascending) of a node for an address: the leading 32 bits of
@@ -163,8 +181,7 @@ impl SoftRules {
     }
 
     /// Returns the rules that follow from the facts of the Kubernetes API about a candidate.
-    #[must_use]
-    pub const fn of_candidate(candidate: &Candidate) -> Self {
+    const fn of_candidate(candidate: &Candidate) -> Self {
         let Candidate { cordoned, terminating, .. } = *candidate;
         Self::TERMINATING.when(terminating).and(Self::CORDONED.when(cordoned))
     }
@@ -205,10 +222,7 @@ impl<'a> Rank<'a> {
         }
     }
 
-    /// Returns the rank of a candidate that owns nothing, from the facts of the Kubernetes API and
-    /// the flags of its frames. `order` is its [`Unit::order`].
-    #[must_use]
-    pub fn of_candidate(candidate: &'a Candidate, order: u32, flags: Flags) -> Self {
+    fn of_candidate(candidate: &'a Candidate, order: u32, flags: Flags) -> Self {
         Self {
             soft_rules: SoftRules::of_node(flags).and(SoftRules::of_candidate(candidate)),
             in_preempt_delay: flags.in_preempt_delay,

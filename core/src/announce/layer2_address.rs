@@ -7,7 +7,7 @@ use ferrolb_proto::facts::{L2Advertisement, Node};
 use ferrolb_proto::range::Family;
 
 use super::{ClusterView, ServiceView};
-use crate::election::Candidate;
+use crate::election::{Candidate, Unit};
 use crate::eligibility::{Ineligible, Serving, eligibility, serving};
 
 /// An address that at least one L2Advertisement announces.
@@ -19,6 +19,7 @@ pub struct Layer2Address<'s, 'a> {
     services: Vec<&'s ServiceView<'a>>,
     /// L2Advertisements that select any of `services`, each once.
     advertisements: Vec<&'a L2Advertisement>,
+    /// First address of the first Service. Both families of a Service therefore have the same order.
     ordered_by: IpAddr,
 }
 
@@ -68,13 +69,6 @@ impl<'s, 'a> Layer2Address<'s, 'a> {
         self.services.iter().any(|service| service.endpoints.exist(family))
     }
 
-    /// Returns the address that decides the order of the nodes: the first address of the first
-    /// Service. Both families of a Service therefore have the same order.
-    #[must_use]
-    pub const fn ordered_by(&self) -> IpAddr {
-        self.ordered_by
-    }
-
     /// Returns how a node can serve the address, whether or not it may announce it.
     ///
     /// # Errors
@@ -93,13 +87,23 @@ impl<'s, 'a> Layer2Address<'s, 'a> {
         eligibility(view, node, is_selected, self.address, self.services.iter().copied())
     }
 
-    /// Returns the nodes that may announce the address, sorted by name. `selected` are the nodes
-    /// that [`ClusterView::select_nodes`] returns for [`Self::advertisements`].
+    /// Returns the election unit of the address, as the speaker of `node` sees it. `selected` are
+    /// the nodes that [`ClusterView::select_nodes`] returns for [`Self::advertisements`].
+    #[must_use]
+    pub fn unit(&self, selected: &Arc<[Candidate]>, node: &str) -> Unit {
+        let serving = self.serving(node);
+        Unit {
+            can_serve_here: serving.is_ok(),
+            failing: serving.is_ok_and(|serving| serving.failing),
+            ..Unit::new(self.address, self.ordered_by, self.candidates(selected))
+        }
+    }
+
+    /// Returns the nodes that may announce the address, sorted by name.
     ///
     /// The work depends only on the number of nodes with endpoints of the Services that have the
     /// policy `Local`. Without such a Service, every selected node is a candidate.
-    #[must_use]
-    pub fn candidates(&self, selected: &Arc<[Candidate]>) -> Arc<[Candidate]> {
+    fn candidates(&self, selected: &Arc<[Candidate]>) -> Arc<[Candidate]> {
         let family = Family::of(self.address);
         if !self.has_endpoint() {
             return Arc::default();

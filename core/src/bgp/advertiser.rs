@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use ferrolb_proto::facts::{BgpPeer, Node, Speaker};
 
-use super::{BgpAdvertisements, ExportTargets, RouteInput, Sessions, export_targets, sessions};
+use super::routes::export_targets;
+use super::{BgpAdvertisements, ExportTargets, RouteInput, Sessions, sessions};
 use crate::announce::{ClusterView, ServiceView};
 use crate::eligibility::Ineligible;
 

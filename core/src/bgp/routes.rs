@@ -90,7 +90,7 @@ pub struct ExportTargets<'a> {
 ///
 /// # Errors
 /// Returns the reason why the node advertises the address to no router.
-pub fn export_targets<'a, 'v>(
+pub(crate) fn export_targets<'a, 'v>(
     view: &ClusterView<'_>,
     input: &RouteInput<'a, '_>,
     address: IpAddr,

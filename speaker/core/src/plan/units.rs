@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ferrolb_core::announce::{
     ClusterView, Interface, Layer2Address, SelectedInterface, ServiceView,
 };
-use ferrolb_core::election::{Candidate, Rank, Unit};
+use ferrolb_core::election::{Candidate, Unit};
 use ferrolb_core::eligibility::{Ineligible, Serving, serving};
 use ferrolb_core::shared_map::SharedMap;
 use ferrolb_proto::facts::{Key, L2Advertisement};
@@ -182,12 +182,7 @@ impl AddressMemo {
         layer2: &Layer2Address<'_, '_>,
     ) -> Layer2Plan {
         let selection = self.selection(state, view, layer2.advertisements());
-        let serving = layer2.serving(&state.config.node);
-        let unit = Unit {
-            can_serve_here: serving.is_ok(),
-            failing: serving.is_ok_and(|serving| serving.failing),
-            ..Unit::new(address, layer2.ordered_by(), layer2.candidates(&selection.nodes))
-        };
+        let unit = layer2.unit(&selection.nodes, &state.config.node);
         let before = self.addresses.get(&address).and_then(|plan| plan.layer2.as_ref());
         let unit = match before.map(|plan| &plan.unit).filter(|before| ***before == unit) {
             Some(before) => Arc::clone(before),
@@ -313,15 +308,11 @@ impl LinkUnits {
 
 /// Returns whether this node is among the best [`PREPARED_CANDIDATES`] candidates of a unit.
 fn is_prepared(unit: &Unit, node: &str) -> bool {
-    unit.own_candidate(node).map(|own| rank_by_api(unit, own)).is_some_and(|own| {
-        let better = unit.candidates.iter().filter(|other| rank_by_api(unit, other) < own);
+    let rank = |candidate| unit.rank(candidate, Flags::default());
+    unit.own_candidate(node).map(rank).is_some_and(|own| {
+        let better = unit.candidates.iter().filter(|other| rank(other) < own);
         better.take(PREPARED_CANDIDATES).count() < PREPARED_CANDIDATES
     })
-}
-
-/// Returns the rank of a candidate as far as it follows from API objects.
-fn rank_by_api<'a>(unit: &Unit, candidate: &'a Candidate) -> Rank<'a> {
-    Rank::of_candidate(candidate, unit.order(&candidate.node), Flags::default())
 }
 
 /// Returns the Nodes, pools and advertisements of the cluster, which all units share.

@@ -41,9 +41,7 @@ impl DiagnosisInput<'_> {
     /// whose speakers are in contact. Empty if speakers do not report their state.
     fn next_owners(&self, layer2: &Layer2Address<'_, '_>) -> Vec<String> {
         let Some(live) = self.live_speakers else { return Vec::new() };
-        let candidates = layer2.candidates(&self.cluster.select_nodes(layer2.advertisements()));
-        let ranks = self.ranks(layer2, &candidates, |node| node.drain.is_some());
-        let ranks = ranks.into_iter();
+        let ranks = self.ranks(layer2, |node| node.drain.is_some()).into_iter();
         let mut left: Vec<_> =
             ranks.filter_map(|rank| Some(Able { rank, speaker: live.of(rank.node)? })).collect();
         let present = live.owners(layer2.address()).all;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_core::announce::Layer2Address;
-use ferrolb_core::election::{Candidate, Rank, SoftRules, order};
+use ferrolb_core::election::{Rank, SoftRules};
 use ferrolb_core::eligibility::Ineligible;
 use ferrolb_proto::facts::Node;
 use ferrolb_proto::wire::hello::Flags;
@@ -105,8 +105,7 @@ impl DiagnosisInput<'_> {
     fn layer2_verdicts(&self, layer2: &Layer2Address<'_, '_>) -> Vec<Verdict> {
         let owners = self.live_speakers.map(|live| live.owners(layer2.address()));
         let owners = owners.unwrap_or_default().all;
-        let candidates = layer2.candidates(&self.cluster.select_nodes(layer2.advertisements()));
-        let ranks = self.ranks(layer2, &candidates, |node| {
+        let ranks = self.ranks(layer2, |node| {
             let speaker = self.live_speakers.and_then(|live| live.of(&node.name));
             speaker.is_some_and(|speaker| speaker.draining)
         });
@@ -136,41 +135,27 @@ impl DiagnosisInput<'_> {
 
     /// Returns the ranks of the nodes that can announce an address, from the objects in the API,
     /// the best first. `draining` returns whether a node is in announcement drain.
-    pub(super) fn ranks<'c>(
-        &self,
+    pub(super) fn ranks<'s>(
+        &'s self,
         layer2: &Layer2Address<'_, '_>,
-        candidates: &'c [Candidate],
         draining: impl Fn(&Node) -> bool,
-    ) -> Vec<Rank<'c>> {
-        let rank = |node: &Node| {
-            let index = candidates.binary_search_by(|it| it.node.cmp(&node.name)).ok()?;
-            let is_able = self.absence(layer2, node).is_none();
-            is_able.then(|| self.rank(layer2, &candidates[index], draining(node)))
+    ) -> Vec<Rank<'s>> {
+        let selected = self.cluster.select_nodes(layer2.advertisements());
+        let able = self.cluster.nodes().filter(|node| self.absence(layer2, node).is_none());
+        let rank = |node: &'s Node| {
+            let speaker = self.live_speakers.and_then(|live| live.of(&node.name));
+            let flags = Flags {
+                draining: draining(node),
+                unhealthy: speaker.is_some_and(|it| it.kube_proxy_issue().is_some()),
+                isolated: speaker.is_some_and(|it| it.interfaces.iter().all(|it| it.isolated)),
+                ..Flags::default()
+            };
+            let stated = layer2.unit(&selected, &node.name).claim_rank(&node.name);
+            Rank::stated(&node.name, flags, stated)
         };
-        let mut ranks: Vec<_> = self.cluster.nodes().filter_map(rank).collect();
+        let mut ranks: Vec<_> = able.map(rank).collect();
         ranks.sort_unstable();
         ranks
-    }
-
-    fn rank<'c>(
-        &self,
-        layer2: &Layer2Address<'_, '_>,
-        candidate: &'c Candidate,
-        draining: bool,
-    ) -> Rank<'c> {
-        let node = &*candidate.node;
-        let speaker = self.live_speakers.and_then(|live| live.of(node));
-        let flags = Flags {
-            draining,
-            unhealthy: speaker.is_some_and(|it| it.kube_proxy_issue().is_some()),
-            isolated: speaker.is_some_and(|it| it.interfaces.iter().all(|it| it.isolated)),
-            ..Flags::default()
-        };
-        let order = order(node, &layer2.ordered_by().to_string());
-        let mut rank = Rank::of_candidate(candidate, order, flags);
-        let failing = layer2.serving(node).is_ok_and(|serving| serving.failing);
-        rank.soft_rules = rank.soft_rules.and(SoftRules::FAILING.when(failing));
-        rank
     }
 
     /// Returns why a node has no session with these BGPPeers.

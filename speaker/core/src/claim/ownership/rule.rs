@@ -323,17 +323,14 @@ impl Rule {
         let Some(candidate) = own_candidate.filter(|_| !view.members.own().flags().isolated) else {
             return 0;
         };
-        let own =
-            Rank::of_candidate(candidate, unit.order(&candidate.node), view.members.own().flags());
+        let own = unit.rank(candidate, view.members.own().flags());
         let takes_from = |other: Rank<'_>, (owner, _): PeerRank<'_>| {
             other.node != owner.node && other.may_take_from(&owner, false)
         };
         let is_better = |(name, flags): &(&Arc<str>, Option<Flags>)| {
             let flags = flags.filter(|flags| !(flags.isolated || flags.leaving));
-            let other = unit.candidate(name).zip(flags).map(|(candidate, flags)| {
-                Rank::of_candidate(candidate, unit.order(&candidate.node), flags)
-            });
-            other.is_some_and(|other| {
+            unit.candidate(name).zip(flags).is_some_and(|(candidate, flags)| {
+                let other = unit.rank(candidate, flags);
                 other < own && owner.is_none_or(|owner| takes_from(other, owner))
             })
         };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_core::election::{Candidate, SoftRules, Unit};
+use ferrolb_core::election::{SoftRules, Unit};
 use ferrolb_core::rate::Doubling;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::hello::ClaimRank;
@@ -125,14 +125,10 @@ impl UnitState {
 
     /// Returns the rank of this node, whose name is `node`, as its claim states it.
     pub(super) fn claim_rank(&self, node: &str) -> ClaimRank {
-        let candidate = self.unit.own_candidate(node);
+        let mut rank = self.unit.claim_rank(node);
         let is_doubted = self.pending_claim.as_ref().is_some_and(|it| it.doubted_until.is_some());
-        let soft_rules = candidate
-            .map_or(SoftRules::INELIGIBLE, SoftRules::of_candidate)
-            .and(SoftRules::FAILING.when(self.unit.failing))
-            .and(SoftRules::INELIGIBLE.when(is_doubted));
-        let preference = candidate.map_or(0, |Candidate { preference, .. }| *preference);
-        ClaimRank { soft_rules: soft_rules.bits(), preference, order: self.unit.order(node) }
+        rank.soft_rules |= SoftRules::INELIGIBLE.when(is_doubted).bits();
+        rank
     }
 
     /// Returns whether this node should repeat its claim and its announcement now, because a peer

@@ -212,7 +212,7 @@ impl World {
                     continue;
                 };
                 let flags = Flags { draining, ..Flags::default() };
-                let rank = Rank::of_candidate(own, unit.order(node), flags);
+                let rank = unit.rank(own, flags);
                 ranks.entry(unit.address).or_default().push(rank);
             }
         }
