@@ -1,32 +1,22 @@
 //! Reasons why the speaker is not ready, as data. Pure; `/readyz` shows the message.
 
-use std::fmt::{self, Display};
-
-/// Reason why the speaker is not ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Reason why the speaker is not ready. `Display` renders its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotReady<'a> {
     /// The speaker stops, and hands its addresses over.
+    #[error("stopping")]
     Stopping,
     /// The first list of this resource, or of the interfaces, has not arrived yet.
+    #[error("waiting for {0}")]
     WaitingFor(&'a str),
     /// No Node has the name that `--node-name` sets.
+    #[error("Node {0:?} does not exist: check --node-name")]
     NoNode(&'a str),
     /// The Secret `ferrolb-hello` holds no hello key.
+    #[error(
+        "waiting for a key in Secret ferrolb-hello: see the log of the controller, which creates it"
+    )]
     NoKey,
-}
-
-impl Display for NotReady<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stopping => f.write_str("stopping"),
-            Self::WaitingFor(what) => write!(f, "waiting for {what}"),
-            Self::NoNode(name) => write!(f, "Node {name:?} does not exist: check --node-name"),
-            Self::NoKey => f.write_str(
-                "waiting for a key in Secret ferrolb-hello: see the log of the controller, which \
-                 creates it",
-            ),
-        }
-    }
 }
 
 #[cfg(test)]

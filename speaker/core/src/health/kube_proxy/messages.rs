@@ -1,137 +1,74 @@
 //! Messages about kube-proxy's health: the request, the reply, and the remedy. Pure. No message
 //! contains a time or a count, because each new message is written to the API server.
 
-use std::fmt::{self, Display};
-
 use ferrolb_proto::api::KubeProxyState;
 
 use super::{CheckRound, Families, KubeProxyMode, KubeProxyMonitor, LivezResult, RoundOutcome};
 
 /// The result of one round of requests to kube-proxy's health server at `url`, as part of a
-/// message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// message. `Display` renders it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum RoundResult<'a> {
     /// The health server did not respond, or its response is not that of a kube-proxy.
-    Failed {
-        url: &'a str,
-        error: &'a str,
-    },
+    #[error("{url}: {error}")]
+    Failed { url: &'a str, error: &'a str },
     /// No process listens at `url`, and a health check node port reports a healthy kube-proxy.
-    HealthyAtNodePort {
-        url: &'a str,
-    },
+    #[error("nothing listens at {url}, but a health check node port reports a healthy kube-proxy")]
+    HealthyAtNodePort { url: &'a str },
     /// No process listens at the health server, and a health check node port reports that the rules
     /// of kube-proxy are late.
+    #[error("a health check node port reports that the rules of kube-proxy are late")]
     LateAtNodePort,
     /// No process listens at `url`.
-    Refused {
-        url: &'a str,
-    },
-    Healthy {
-        url: &'a str,
-    },
+    #[error("nothing listens at {url}")]
+    Refused { url: &'a str },
+    #[error("{url} reports a healthy kube-proxy")]
+    Healthy { url: &'a str },
     /// kube-proxy has no rules for these families yet.
-    Starting {
-        url: &'a str,
-        families: Families,
-    },
-    /// The rules of kube-proxy are late; `families` are the affected ones, if they are known.
-    Late {
-        url: &'a str,
-        families: Option<Families>,
-    },
+    #[error("{url} reports that kube-proxy has no rules for {families} yet")]
+    Starting { url: &'a str, families: Families },
+    /// The rules of kube-proxy are late, and the affected families are not known.
+    #[error("{url} reports that the rules of kube-proxy are late")]
+    Late { url: &'a str },
+    /// The rules of kube-proxy are late for these families.
+    #[error("{url} reports that the rules of kube-proxy are late for {families}")]
+    LateFor { url: &'a str, families: Families },
 }
 
-impl Display for RoundResult<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed { url, error } => write!(f, "{url}: {error}"),
-            Self::HealthyAtNodePort { url } => write!(
-                f,
-                "nothing listens at {url}, but a health check node port reports a healthy \
-                 kube-proxy"
-            ),
-            Self::LateAtNodePort => f.write_str(
-                "a health check node port reports that the rules of kube-proxy are late",
-            ),
-            Self::Refused { url } => write!(f, "nothing listens at {url}"),
-            Self::Healthy { url } => write!(f, "{url} reports a healthy kube-proxy"),
-            Self::Starting { url, families } => {
-                write!(f, "{url} reports that kube-proxy has no rules for {families} yet")
-            }
-            Self::Late { url, families: None } => {
-                write!(f, "{url} reports that the rules of kube-proxy are late")
-            }
-            Self::Late { url, families: Some(families) } => {
-                write!(f, "{url} reports that the rules of kube-proxy are late for {families}")
-            }
-        }
-    }
-}
-
-/// The message about a health state. `result` is the text of a round's result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The message about a health state, with the text of a round's result. `Display` renders it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum HealthMessage<'a> {
+    #[error("--kube-proxy-health is off")]
     Off,
+    #[error("kube-proxy has not been checked yet")]
     NotCheckedYet,
     /// kube-proxy may be starting, because gobgpd had no routes when the speaker started.
-    MayBeStarting {
-        result: &'a str,
-    },
+    #[error("{0}. kube-proxy may be starting, as gobgpd had no routes when the speaker started")]
+    MayBeStarting(&'a str),
     /// kube-proxy may be starting, because the Node is not Ready.
-    NodeNotReady {
-        result: &'a str,
-    },
-    Healthy {
-        result: &'a str,
-    },
-    Unhealthy {
-        result: &'a str,
-    },
+    #[error("{0}. kube-proxy may be starting, as the Node is not Ready")]
+    NodeNotReady(&'a str),
+    #[error("{0}")]
+    Healthy(&'a str),
+    #[error("{0}: see the log of kube-proxy on this node")]
+    Unhealthy(&'a str),
     /// No kube-proxy was found on this node, although one is expected there.
-    Missing {
-        result: &'a str,
-        elsewhere: bool,
-    },
+    #[error(
+        "{0}: start kube-proxy on this node, or set --kube-proxy-address to its health address"
+    )]
+    Missing(&'a str),
+    /// The same, while kube-proxy is healthy on another node.
+    #[error(
+        "{0}, while kube-proxy is healthy on another node: start kube-proxy on this node, or set \
+         --kube-proxy-address to its health address"
+    )]
+    MissingOnlyHere(&'a str),
     /// No kube-proxy was found on any node, so none is expected.
-    NotExpected {
-        result: &'a str,
-    },
-}
-
-impl Display for HealthMessage<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("--kube-proxy-health is off"),
-            Self::NotCheckedYet => f.write_str("kube-proxy has not been checked yet"),
-            Self::MayBeStarting { result } => write!(
-                f,
-                "{result}. kube-proxy may be starting, as gobgpd had no routes when the speaker \
-                 started"
-            ),
-            Self::NodeNotReady { result } => {
-                write!(f, "{result}. kube-proxy may be starting, as the Node is not Ready")
-            }
-            Self::Healthy { result } => f.write_str(result),
-            Self::Unhealthy { result } => {
-                write!(f, "{result}: see the log of kube-proxy on this node")
-            }
-            Self::Missing { result, elsewhere } => {
-                let elsewhere =
-                    if *elsewhere { ", while kube-proxy is healthy on another node" } else { "" };
-                write!(
-                    f,
-                    "{result}{elsewhere}: start kube-proxy on this node, or set \
-                     --kube-proxy-address to its health address"
-                )
-            }
-            Self::NotExpected { result } => write!(
-                f,
-                "{result}, and no other node reports a healthy kube-proxy, so none is expected. If \
-                 there is one, set --kube-proxy-address to its health address"
-            ),
-        }
-    }
+    #[error(
+        "{0}, and no other node reports a healthy kube-proxy, so none is expected. If there is \
+         one, set --kube-proxy-address to its health address"
+    )]
+    NotExpected(&'a str),
 }
 
 impl CheckRound {
@@ -153,10 +90,9 @@ impl CheckRound {
                 RoundResult::Starting { url, families: rules.families_with(None, needed) }
             }
             (RoundOutcome::Bad | RoundOutcome::Refused, ..) => {
-                let late = rules.families_with(Some(false), both);
-                RoundResult::Late {
-                    url,
-                    families: Some(late).filter(|late| *late != Families::default()),
+                match rules.families_with(Some(false), both) {
+                    late if late == Families::default() => RoundResult::Late { url },
+                    families => RoundResult::LateFor { url, families },
                 }
             }
         };
@@ -172,19 +108,16 @@ impl KubeProxyMonitor {
             KubeProxyState::NotChecked if self.config.mode == KubeProxyMode::Off => {
                 HealthMessage::Off
             }
+            KubeProxyState::NotChecked => HealthMessage::NotExpected(result),
             KubeProxyState::Unknown if result.is_empty() => HealthMessage::NotCheckedYet,
-            KubeProxyState::Unknown if self.context.ready => {
-                HealthMessage::MayBeStarting { result }
+            KubeProxyState::Unknown if self.context.ready => HealthMessage::MayBeStarting(result),
+            KubeProxyState::Unknown => HealthMessage::NodeNotReady(result),
+            KubeProxyState::Healthy => HealthMessage::Healthy(result),
+            KubeProxyState::Unhealthy if self.found_kube_proxy => HealthMessage::Unhealthy(result),
+            KubeProxyState::Unhealthy if self.context.healthy_elsewhere => {
+                HealthMessage::MissingOnlyHere(result)
             }
-            KubeProxyState::Unknown => HealthMessage::NodeNotReady { result },
-            KubeProxyState::Healthy => HealthMessage::Healthy { result },
-            KubeProxyState::Unhealthy if self.found_kube_proxy => {
-                HealthMessage::Unhealthy { result }
-            }
-            KubeProxyState::Unhealthy => {
-                HealthMessage::Missing { result, elsewhere: self.context.healthy_elsewhere }
-            }
-            KubeProxyState::NotChecked => HealthMessage::NotExpected { result },
+            KubeProxyState::Unhealthy => HealthMessage::Missing(result),
         };
         message.to_string().into()
     }
@@ -207,7 +140,8 @@ mod tests {
             | RoundResult::Refused { .. }
             | RoundResult::Healthy { .. }
             | RoundResult::Starting { .. }
-            | RoundResult::Late { .. } => {}
+            | RoundResult::Late { .. }
+            | RoundResult::LateFor { .. } => {}
         };
         let rows = [
             (
@@ -233,11 +167,11 @@ mod tests {
                 "http://10.0.0.1:10256/livez reports that kube-proxy has no rules for IPv6 yet",
             ),
             (
-                RoundResult::Late { url, families: None },
+                RoundResult::Late { url },
                 "http://10.0.0.1:10256/livez reports that the rules of kube-proxy are late",
             ),
             (
-                RoundResult::Late { url, families: Some(families) },
+                RoundResult::LateFor { url, families },
                 "http://10.0.0.1:10256/livez reports that the rules of kube-proxy are late for \
                  IPv6",
             ),
@@ -254,40 +188,46 @@ mod tests {
         let exhaustive = |message: &HealthMessage<'_>| match message {
             HealthMessage::Off
             | HealthMessage::NotCheckedYet
-            | HealthMessage::MayBeStarting { .. }
-            | HealthMessage::NodeNotReady { .. }
-            | HealthMessage::Healthy { .. }
-            | HealthMessage::Unhealthy { .. }
-            | HealthMessage::Missing { .. }
-            | HealthMessage::NotExpected { .. } => {}
+            | HealthMessage::MayBeStarting(_)
+            | HealthMessage::NodeNotReady(_)
+            | HealthMessage::Healthy(_)
+            | HealthMessage::Unhealthy(_)
+            | HealthMessage::Missing(_)
+            | HealthMessage::MissingOnlyHere(_)
+            | HealthMessage::NotExpected(_) => {}
         };
         let rows = [
             (HealthMessage::Off, "--kube-proxy-health is off"),
             (HealthMessage::NotCheckedYet, "kube-proxy has not been checked yet"),
             (
-                HealthMessage::MayBeStarting { result },
+                HealthMessage::MayBeStarting(result),
                 "nothing listens at http://10.0.0.1:10256/livez. kube-proxy may be starting, as \
                  gobgpd had no routes when the speaker started",
             ),
             (
-                HealthMessage::NodeNotReady { result },
+                HealthMessage::NodeNotReady(result),
                 "nothing listens at http://10.0.0.1:10256/livez. kube-proxy may be starting, as \
                  the Node is not Ready",
             ),
-            (HealthMessage::Healthy { result }, result),
+            (HealthMessage::Healthy(result), result),
             (
-                HealthMessage::Unhealthy { result },
+                HealthMessage::Unhealthy(result),
                 "nothing listens at http://10.0.0.1:10256/livez: see the log of kube-proxy on this \
                  node",
             ),
             (
-                HealthMessage::Missing { result, elsewhere: true },
+                HealthMessage::Missing(result),
+                "nothing listens at http://10.0.0.1:10256/livez: start kube-proxy on this node, or \
+                 set --kube-proxy-address to its health address",
+            ),
+            (
+                HealthMessage::MissingOnlyHere(result),
                 "nothing listens at http://10.0.0.1:10256/livez, while kube-proxy is healthy on \
                  another node: start kube-proxy on this node, or set --kube-proxy-address to its \
                  health address",
             ),
             (
-                HealthMessage::NotExpected { result },
+                HealthMessage::NotExpected(result),
                 "nothing listens at http://10.0.0.1:10256/livez, and no other node reports a \
                  healthy kube-proxy, so none is expected. If there is one, set \
                  --kube-proxy-address to its health address",
