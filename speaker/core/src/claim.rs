@@ -65,7 +65,7 @@ pub const DOUBT_LIFETIME: Duration = Duration::from_secs(10);
 pub const LISTEN_PHASE: Duration = Duration::from_secs(1);
 /// Maximum time that a leaving node waits for peers to take over its addresses.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Capacity, in outputs, that the output queue keeps when it is empty. A burst of thousands of
+/// Capacity that a queue of outputs or effects keeps when it is empty. A burst of thousands of
 /// addresses needs far more, but only for a moment.
 const OUTPUTS_KEPT: usize = 64;
 /// Delay until the machine continues work that was too much for one call: the driver must handle
@@ -246,11 +246,7 @@ impl Machine for ClaimMachine {
     }
 
     fn poll(&mut self) -> Option<Output> {
-        let output = self.outputs.pop_front();
-        if output.is_none() {
-            self.outputs.shrink_to(OUTPUTS_KEPT);
-        }
-        output
+        pop(&mut self.outputs)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -260,6 +256,15 @@ impl Machine for ClaimMachine {
         }
         self.membership.deadline().into_iter().chain(self.ownership.deadline()).min()
     }
+}
+
+/// Removes the first value of a queue. An empty queue keeps memory for [`OUTPUTS_KEPT`] values.
+fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let first = queue.pop_front();
+    if first.is_none() {
+        queue.shrink_to(OUTPUTS_KEPT);
+    }
+    first
 }
 
 #[cfg(test)]

@@ -27,7 +27,6 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::wire::hello::{Body, CLAIMS_PER_PEER_MAX, Claim, ClaimRank, Frame, Stretch};
 
 use claimants::Claimants;
-use copy::Change;
 
 pub(super) use copy::SetCopy;
 pub(super) use own::OwnSet;
@@ -184,12 +183,7 @@ impl ClaimSets {
             changes.released.clone_from(addresses);
         }
         for claim in body.claims().iter().filter(|claim| is_valid(body, claim)) {
-            match copy.add(*claim, now, own, claimants) {
-                Some(Change::New) => changes.claimed.push(claim.address),
-                Some(Change::Restated) => changes.restated.push(claim.address),
-                Some(Change::None) => {}
-                None => changes.over_limit += 1,
-            }
+            copy.add(*claim, now, own, claimants, &mut changes);
         }
         (changes.released, changes.unknown) = std::mem::take(&mut changes.released)
             .into_iter()

@@ -11,7 +11,7 @@ use ferrolb_proto::wire::hello::{Body, Frame};
 
 use super::ClaimMachine;
 use super::claim_sets::SetChanges;
-use super::membership::{Admission, Received};
+use super::membership::Admission;
 
 impl ClaimMachine {
     /// Applies a change of the units. Only the changed units are evaluated again.
@@ -64,14 +64,12 @@ impl ClaimMachine {
     pub(super) fn receive_datagram(&mut self, frame: Frame, now: Instant) {
         let received = self.membership.receive_datagram(frame, now);
         self.apply_effects(now);
-        match received {
-            None => {}
-            Some(Received::ListRequest) => self.sets.own_mut().start_list(now),
-            Some(Received::Copy(frame)) => {
-                let changes = self.sets.receive(&frame.node, &frame, now);
-                self.on_body(&frame.node, frame.body, changes, now);
-            }
+        let Some(frame) = received else { return };
+        if frame.body == Body::ListRequest {
+            return self.sets.own_mut().start_list(now);
         }
+        let changes = self.sets.receive(&frame.node, &frame, now);
+        self.on_body(&frame.node, frame.body, changes, now);
     }
 
     /// Handles the body of a frame that has arrived by either path, except challenges and their

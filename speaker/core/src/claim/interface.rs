@@ -118,23 +118,15 @@ pub enum Input {
 impl Input {
     /// Returns whether the input proves that this node receives frames.
     pub(super) const fn proves_receipt(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Frame { .. }
-            | Self::ArpReply(_)
-            | Self::FrameReceived
-            | Self::NeighborReplied
-            | Self::ForeignFrame { .. }
-            | Self::SiblingInterface { .. } => true,
-            Self::Units { .. }
-            | Self::Keys(_)
-            | Self::NodeState(_)
-            | Self::Datagram(_)
-            | Self::RequestAnswered(_)
-            | Self::FramesDropped
-            | Self::MainLoopStalled(_)
-            | Self::Leave
-            | Self::InterfaceRemoved => false,
-        }
+                | Self::ArpReply(_)
+                | Self::FrameReceived
+                | Self::NeighborReplied
+                | Self::ForeignFrame { .. }
+                | Self::SiblingInterface { .. }
+        )
     }
 }
 

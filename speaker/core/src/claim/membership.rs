@@ -46,7 +46,6 @@ pub use peers::Peers;
 pub(super) use reception::Admission;
 #[cfg(any(test, feature = "fuzz"))]
 pub(super) use reception::admit;
-pub(super) use second_path::Received;
 
 /// The host that has a hardware address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,11 +95,7 @@ impl Membership {
         if self.own.take_change() {
             return Some(MemberEffect::OwnStateChanged);
         }
-        let effect = self.effects.pop_front();
-        if effect.is_none() {
-            self.effects.shrink_to(super::OUTPUTS_KEPT);
-        }
-        effect
+        super::pop(&mut self.effects)
     }
 
     /// Returns the time of the next deadline, at which the timers and the checks are due.

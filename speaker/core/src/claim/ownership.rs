@@ -161,11 +161,7 @@ impl Ownership {
 
     /// Returns the next effect of the inputs so far.
     pub(super) fn poll(&mut self) -> Option<OwnershipEffect> {
-        let effect = self.effects.pop_front();
-        if effect.is_none() {
-            self.effects.shrink_to(super::OUTPUTS_KEPT);
-        }
-        effect
+        super::pop(&mut self.effects)
     }
 
     /// Returns the decisions that follow from the inputs so far, and forgets them.
@@ -223,7 +219,11 @@ impl Ownership {
     pub(super) fn expire(&mut self, view: View<'_>) {
         self.units.sweep_if_due(view.now);
         self.conflicts.expire(|address| self.units.contain(address), view.now);
-        self.defend_later(view);
+        for address in self.conflicts.defend_due(view.now) {
+            if view.owned().contains_key(&address) {
+                self.output(Output::Defend(address));
+            }
+        }
     }
 
     /// Decides again on the units that may have to change. If this is too much for one call, the

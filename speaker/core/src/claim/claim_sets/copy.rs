@@ -8,8 +8,8 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::hello::{Body, CLAIMS_PER_PEER_MAX, Claim, ClaimRank, ClaimSetSummary};
 
-use super::OwnSet;
 use super::claimants::Claimants;
+use super::{OwnSet, SetChanges};
 
 /// Difference between two ends of one preempt delay that follows only from the time in transit.
 const DELAY_DRIFT_MAX: Duration = Duration::from_millis(100);
@@ -122,14 +122,20 @@ impl SetCopy {
         std::mem::take(&mut self.missed)
     }
 
-    /// Adds a claim, or changes its rank and preempt delay. Returns `None` if the copy is full.
+    /// Returns whether the peer may claim an address: the copy contains it, or is incomplete.
+    pub(in crate::claim) fn may_contain(&self, address: IpAddr) -> bool {
+        !self.is_complete() || self.claims.contains_key(&address)
+    }
+
+    /// Adds a claim, or changes its rank and preempt delay, and records that in `changes`.
     pub(super) fn add(
         &mut self,
         claim: Claim,
         now: Instant,
         own: &OwnSet,
         index: &mut Claimants,
-    ) -> Option<Change> {
+        changes: &mut SetChanges,
+    ) {
         let Claim { address, rank, preempt_delay } = claim;
         let delay_end = if preempt_delay.is_zero() { Instant::ZERO } else { now + preempt_delay };
         let new = PeerClaim { rank, delay_end };
@@ -137,15 +143,17 @@ impl SetCopy {
             let drift =
                 new.delay_end.since(known.delay_end).max(known.delay_end.since(new.delay_end));
             if known.rank == rank && drift < DELAY_DRIFT_MAX {
-                return Some(Change::None);
+                return;
             }
             let before = std::mem::replace(known, new);
             self.summary.remove(self.epoch, address, before.rank);
             self.summary.add(self.epoch, address, rank);
-            return Some(Change::Restated);
+            changes.restated.push(address);
+            return;
         }
         if self.claims.len() >= CLAIMS_PER_PEER_MAX {
-            return None;
+            changes.over_limit += 1;
+            return;
         }
         self.claims.insert(address, new);
         self.summary.add(self.epoch, address, rank);
@@ -153,7 +161,7 @@ impl SetCopy {
         if own.owned().contains_key(&address) {
             self.shared.insert(address);
         }
-        Some(Change::New)
+        changes.claimed.push(address);
     }
 
     /// Removes a claim. Returns false if the copy does not contain it.
@@ -191,13 +199,4 @@ impl SetCopy {
             && self.shared.iter().eq(shared)
             && self.claims.keys().all(|address| index.of(*address).any(|name| *name == self.peer))
     }
-}
-
-/// Effect of a received claim on the copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    None,
-    New,
-    /// The claim has another rank or preempt delay than before.
-    Restated,
 }

@@ -9,7 +9,7 @@ use ferrolb_proto::wire::hello::{Body, Frame, PathReport};
 
 use super::peer::Peer;
 use super::second_path::JUST_REPLIED;
-use super::{MemberEffect, Membership, Received};
+use super::{MemberEffect, Membership};
 use crate::claim::Output;
 
 /// Result of the check of a frame.
@@ -151,19 +151,10 @@ impl Membership {
         body: &Body,
         now: Instant,
     ) {
-        match body {
-            Body::Challenge { nonce } => {
-                self.send(Some(source), Body::ChallengeReply { nonce: *nonce }, now)
-            }
-            Body::ChallengeReply { .. } => self.on_reply(now),
-            Body::Hello { .. }
-            | Body::Claim(_)
-            | Body::Release { .. }
-            | Body::ListRequest
-            | Body::List(_)
-            | Body::Doubt(_)
-            | Body::PathReport { .. }
-            | Body::NodeWatch(_) => {}
+        if let Body::Challenge { nonce } = *body {
+            self.send(Some(source), Body::ChallengeReply { nonce }, now);
+        } else if let Body::ChallengeReply { .. } = body {
+            self.on_reply(now);
         }
         // The peer may have sent the frame with a challenge.
         self.add_to_reports(|name, _| name == node, |report| report.receives = true, now);
@@ -178,11 +169,14 @@ impl Membership {
 
     /// Handles a datagram of the second path. Datagrams of unknown peers are dropped: a node sends
     /// them to all interfaces of a peer, and one of these is on this segment.
+    ///
+    /// Returns what the rest of the claim machine must handle: a request for the list of this node,
+    /// or the copy of a frame of an unheard peer, which is newer than all others of the peer.
     pub(in crate::claim) fn receive_datagram(
         &mut self,
         frame: Frame,
         now: Instant,
-    ) -> Option<Received> {
+    ) -> Option<Frame> {
         let peer = self.peers.sender(&frame)?;
         if let Body::PathReport { nonce, report } = frame.body {
             if peer.liveness.on_report(nonce, report, now) {
@@ -199,13 +193,13 @@ impl Membership {
                 self.counts.stale_frames += 1;
             }
             Body::Challenge { nonce } => self.answer_challenge(&frame.node, nonce, now),
-            Body::ListRequest => return Some(Received::ListRequest),
+            Body::ListRequest => return Some(frame),
             Body::Hello { .. }
             | Body::Claim(_)
             | Body::Release { .. }
             | Body::List(_)
             | Body::Doubt(_) => {
-                return self.admit_copy(&frame, now).then_some(Received::Copy(frame));
+                return self.admit_copy(&frame, now).then_some(frame);
             }
             Body::ChallengeReply { .. } | Body::PathReport { .. } | Body::NodeWatch(_) => {}
         }

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::wire::hello::{Body, Frame, PathReport};
+use ferrolb_proto::wire::hello::{Body, PathReport};
 
 /// Maximum age of a frame of the challenger that a path report still counts as just received. The
 /// challenger sends the challenge by both paths at the same time.
@@ -32,15 +32,6 @@ const UNHEARD_INTERVAL: Duration = Duration::from_secs(1);
 /// Number of peers up to which a segment is small. On larger ones, the intervals grow with the
 /// number of peers, so that the number of datagrams of each node does not.
 const PEERS_SMALL: usize = 40;
-
-/// A datagram that the rest of the claim machine must handle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::claim) enum Received {
-    /// The copy of a frame of an unheard peer, newer than all others of the peer.
-    Copy(Frame),
-    /// A request for the list of this node.
-    ListRequest,
-}
 
 /// Intervals of the second path on a segment.
 #[derive(Clone, Copy, Debug)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, Claim};
+use ferrolb_proto::wire::hello::Body;
 
-use super::{ADDRESSES_PER_TURN_MAX, Ownership, View};
+use super::{ADDRESSES_PER_TURN_MAX, ConflictKind, Ownership, View};
 use crate::claim::Output;
 use crate::claim::claim_sets::SetChanges;
 use crate::claim::membership::EarlierEpoch;
@@ -36,7 +36,9 @@ impl Ownership {
         if missed {
             self.announce_all(true, view);
         }
-        self.on_claims(node, body.claims(), matches!(body, Body::Claim(_)), view);
+        let addresses = body.claims().iter().map(|claim| claim.address);
+        let both: Vec<_> = addresses.filter(|address| view.owned().contains_key(address)).collect();
+        self.resolve_conflicts(node, &both, matches!(body, Body::Claim(_)), view);
     }
 
     /// Handles a new peer, or a new epoch of a peer. `before` is the state of its earlier epoch,
@@ -74,19 +76,15 @@ impl Ownership {
         let claims: Vec<_> = copy.flat_map(|copy| copy.claims().keys()).copied().collect();
         if let Some(mac) = proxy.filter(|_| !claims.is_empty()) {
             self.counts.proxied_failures += 1;
-            self.note_proxied(node, mac, &claims, view.now);
+            // Traffic for these addresses may not reach the new owners.
+            for address in &claims {
+                let kind = ConflictKind::ProxyOfFailedPeer(node.into());
+                self.record_conflict(*address, mac, kind, view.now);
+            }
         }
         let known = claims.iter().copied().filter(|address| self.units.contain(*address));
         self.rule.owner_failed(&node.into(), known, last_frame);
         self.on_unclaimed(claims, view);
-    }
-
-    /// Handles the claims in a frame, which may repeat earlier ones. See
-    /// [`Self::resolve_conflicts`] for `is_answer`.
-    fn on_claims(&mut self, node: &str, claims: &[Claim], is_answer: bool, view: View<'_>) {
-        let addresses = claims.iter().map(|claim| claim.address);
-        let both: Vec<_> = addresses.filter(|address| view.owned().contains_key(address)).collect();
-        self.resolve_conflicts(node, &both, is_answer, view);
     }
 
     /// Handles addresses that a peer no longer claims, for whatever reason.
@@ -186,12 +184,17 @@ impl Ownership {
         for address in addresses {
             self.rule.forget_failed_owner(*address);
             self.units.mark(*address);
-            let was_proven = self.units.get(*address).is_some_and(|state| state.is_proven);
-            let is_proven = was_proven || !self.conflicts.have_newer_answer(*address, now);
+            let state = self.units.get_mut(*address);
+            // The peer has probed the address and found it free, or the address was proven before.
+            let is_proven = state.as_ref().is_some_and(|state| state.is_proven)
+                || !self.conflicts.have_newer_answer(*address, now);
             if is_proven {
-                self.end_contest(*address);
+                self.conflicts.end(*address);
             }
-            if let Some(state) = self.units.get_mut(*address) {
+            if let Some(state) = state {
+                if is_proven {
+                    state.end_hold_down();
+                }
                 state.record_other_owner(now);
                 state.is_proven = is_proven;
             }

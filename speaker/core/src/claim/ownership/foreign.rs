@@ -15,7 +15,6 @@ use super::moves::Moves;
 use super::unit::UnitState;
 use super::{AddressConflict, ConflictKind, Ownership, OwnershipEffect, View};
 use crate::claim::Output;
-use crate::claim::claim_sets::SetCopy;
 use crate::claim::membership::Host;
 
 /// Time for which an address is left to a foreign host before the address is probed again.
@@ -105,9 +104,10 @@ impl Ownership {
         announced: bool,
         view: View<'_>,
     ) -> Option<ConflictKind> {
-        let owned = view.owned().get(&address);
-        let moved_recently = owned.is_some_and(|it| view.now.since(it.since) < MOVE_GRACE)
-            || self.moved_recently_at(address, view.now);
+        let owned_since = view.owned().get(&address).map(|owned| owned.since);
+        let last_move = self.units.get(address).and_then(UnitState::moves).and_then(Moves::last);
+        let mut moves = owned_since.into_iter().chain(last_move);
+        let moved_recently = moves.any(|at| view.now.since(at) < MOVE_GRACE);
         match view.members.host(mac, view.now) {
             Host::Foreign => Some(ConflictKind::ForeignHost),
             // Its claims follow when it has responded. If it never does, it does not receive the
@@ -130,17 +130,11 @@ impl Ownership {
             // A peer whose claim set is not known yet may have claimed the address, so this is no
             // conflict.
             Host::Peer(name) => {
-                let may_claim =
-                    |copy: &SetCopy| !copy.is_complete() || copy.claims().contains_key(&address);
-                let is_explained = view.sets.copy(&name).is_none_or(may_claim);
+                let is_explained =
+                    view.sets.copy(&name).is_none_or(|copy| copy.may_contain(address));
                 (!moved_recently && !is_explained).then(|| ConflictKind::PeerKernel((*name).into()))
             }
         }
-    }
-
-    fn moved_recently_at(&self, address: IpAddr, now: Instant) -> bool {
-        let moves = self.units.get(address).and_then(UnitState::moves);
-        moves.and_then(Moves::last).is_some_and(|at| now.since(at) < MOVE_GRACE)
     }
 
     pub(super) fn record_conflict(
@@ -161,27 +155,9 @@ impl Ownership {
         }
     }
 
-    /// Sends the postponed defenses that are due.
-    pub(super) fn defend_later(&mut self, view: View<'_>) {
-        for address in self.conflicts.defend_due(view.now) {
-            if view.owned().contains_key(&address) {
-                self.output(Output::Defend(address));
-            }
-        }
-    }
-
     /// Corrects the conflicts with a peer whose frames turn out not to arrive since `since`.
     pub(in crate::claim) fn correct_conflicts(&mut self, node: &str, since: Instant) {
         self.conflicts.correct(node, since);
-    }
-
-    /// Ends the conflict about an address, because a peer has claimed it: the peer has probed the
-    /// address and found it free, or the address was proven before.
-    pub(super) fn end_contest(&mut self, address: IpAddr) {
-        self.conflicts.end(address);
-        if let Some(state) = self.units.get_mut(address) {
-            state.end_hold_down();
-        }
     }
 
     /// Leaves an address to a foreign host: no speaker announces the address until that host stops
@@ -211,20 +187,6 @@ impl Ownership {
                 // The node that has found the host probes the address before the others do.
                 state.leave_to_foreign_host(view.now + CONTEST_WAIT + CONTEST_SPREAD);
             }
-        }
-    }
-
-    /// Records a conflict for each address of a failed peer for which a device still replies.
-    /// Traffic for such an address may therefore not reach the new owner.
-    pub(super) fn note_proxied(
-        &mut self,
-        node: &str,
-        mac: Mac,
-        addresses: &[IpAddr],
-        now: Instant,
-    ) {
-        for address in addresses {
-            self.record_conflict(*address, mac, ConflictKind::ProxyOfFailedPeer(node.into()), now);
         }
     }
 }

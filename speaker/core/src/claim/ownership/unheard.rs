@@ -15,9 +15,8 @@ impl Ownership {
     /// Suspects a peer that announces an address which this node owns, and which the peer does not
     /// claim: the claim may not have arrived.
     pub(super) fn suspect_announcer(&mut self, address: IpAddr, mac: Mac, view: View<'_>) {
-        let is_claimed =
-            |copy: &SetCopy| !copy.is_complete() || copy.claims().contains_key(&address);
-        let is_explained = |name: &str| view.sets.copy(name).is_some_and(is_claimed);
+        let is_explained =
+            |name: &str| view.sets.copy(name).is_some_and(|copy| copy.may_contain(address));
         let mut announcers = view.members.peers().live_with_mac(mac);
         if let Some((name, _)) = announcers.find(|(name, _)| !is_explained(name)) {
             self.effects.push_back(OwnershipEffect::Suspect(Arc::clone(name)));

@@ -40,22 +40,6 @@ struct DirtyUnits {
 }
 
 impl DirtyUnits {
-    /// Marks the units that a change of a peer affects: the units that the peer claims, and all
-    /// units with a timer.
-    fn mark_affected(&mut self, copy: Option<&SetCopy>) {
-        self.waiting = true;
-        self.addresses.extend(copy.into_iter().flat_map(|copy| copy.claims().keys()));
-    }
-
-    /// Marks the units of these addresses.
-    fn mark(&mut self, addresses: &[IpAddr]) {
-        if addresses.len() < self.addresses.len() / APPEND_SHARE {
-            self.addresses.extend(addresses);
-        } else {
-            self.addresses.append(&mut addresses.iter().copied().collect());
-        }
-    }
-
     /// Removes and returns the next address, in ascending order. After the last address follows the
     /// first one.
     fn next(&mut self) -> Option<IpAddr> {
@@ -146,9 +130,11 @@ impl UnitTable {
         self.dirty.waiting = true;
     }
 
-    /// Marks the units that a change of a peer affects. `copy` is the copy of its claim set.
+    /// Marks the units that a change of a peer affects: the units that the peer claims, and all
+    /// units with a timer. `copy` is the copy of its claim set.
     pub(super) fn mark_affected(&mut self, copy: Option<&SetCopy>) {
-        self.dirty.mark_affected(copy);
+        self.dirty.waiting = true;
+        self.dirty.addresses.extend(copy.into_iter().flat_map(|copy| copy.claims().keys()));
     }
 
     /// Marks a unit.
@@ -158,7 +144,12 @@ impl UnitTable {
 
     /// Marks the units of these addresses.
     pub(super) fn mark_each(&mut self, addresses: &[IpAddr]) {
-        self.dirty.mark(addresses);
+        let marked = &mut self.dirty.addresses;
+        if addresses.len() < marked.len() / APPEND_SHARE {
+            marked.extend(addresses);
+        } else {
+            marked.append(&mut addresses.iter().copied().collect());
+        }
     }
 
     /// Marks a unit, and updates its timer.
