@@ -29,14 +29,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_core::rate::Doubling;
-use ferrolb_core::store::Change;
-use ferrolb_core::store::Store;
+use ferrolb_core::store::{Change, Store};
 use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::WatchedNode;
-use ferrolb_proto::facts::{
-    EndpointSlice, Key, Keyed, Kind as _, L2Advertisement, Node, Pool, PoolProblem, Service,
-};
+use ferrolb_proto::facts::{Key, Keyed, Kind as _, L2Advertisement, Node, Pool, PoolProblem};
 use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use regex::Regex;
@@ -52,6 +49,7 @@ use new_addresses::NewAddresses;
 use services::Services;
 
 pub use changes::Changes;
+pub(crate) use last_passwords::LastPasswords;
 pub(crate) use reduced::{ReducedService, ReducedSlice};
 
 /// Delays before an interface's thread is started again after consecutive failures.
@@ -406,18 +404,6 @@ impl State {
     /// a subnet or an InternalIP, and does not lead to a pod.
     pub(crate) fn leads_to_pod(&self, link: &Link) -> bool {
         link.into_namespace && link.subnets().next().is_none() && !self.has_internal_address(link)
-    }
-}
-
-impl HandleChange<Service, Changes> for State {
-    fn handle_change(&mut self, change: Change<Service>, now: Instant) -> Changes {
-        self.set_service(change, now)
-    }
-}
-
-impl HandleChange<EndpointSlice, Changes> for State {
-    fn handle_change(&mut self, change: Change<EndpointSlice>, now: Instant) -> Changes {
-        self.set_slice(change, now)
     }
 }
 

@@ -16,13 +16,12 @@ mod messages;
 mod rule_updates;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ferrolb_core::Machine;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::KubeProxyState;
-use ferrolb_proto::range::Family;
 
 pub use rule_updates::RuleUpdates;
 
@@ -66,22 +65,6 @@ pub struct Families {
     pub v4: bool,
     /// True if the set contains IPv6.
     pub v6: bool,
-}
-
-impl FromIterator<IpAddr> for Families {
-    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
-        let mut families = Self::default();
-        for address in addresses {
-            match Family::of(address) {
-                Family::V4 => families.v4 = true,
-                Family::V6 => families.v6 = true,
-            }
-            if families.v4 && families.v6 {
-                break;
-            }
-        }
-        families
-    }
 }
 
 impl fmt::Display for Families {

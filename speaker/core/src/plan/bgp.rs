@@ -106,8 +106,8 @@ impl<'a> BgpInput<'a> {
         };
         let context = SessionContext {
             node: self.node,
-            passwords: objects.passwords(),
-            last_passwords: objects.last_passwords(),
+            secrets: &objects.passwords,
+            last_passwords: &objects.last_passwords,
             profiles: objects.profiles.values().map(|profile| (&*profile.name, profile)).collect(),
             unnumbered_routers: sessions.active.iter().filter_map(discovered_router).collect(),
         };

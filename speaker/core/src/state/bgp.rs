@@ -1,16 +1,12 @@
 //! State of the custom resources and Secrets that configure BGP. Pure; the speaker watches them
 //! only on nodes that have a gobgpd.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ferrolb_core::store::Change;
-use ferrolb_core::store::Store;
+use ferrolb_core::store::{Change, Store};
 use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{
-    BfdProfile, BgpAdvertisement, BgpPeer, Community, PasswordProblem, PasswordSecret,
-};
+use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, PasswordSecret};
 
 use super::held_objects::HeldObjects;
 use super::last_passwords::LastPasswords;
@@ -24,7 +20,7 @@ pub(crate) struct BgpObjects {
     pub(crate) communities: HeldObjects<Community>,
     pub(crate) profiles: HeldObjects<BfdProfile>,
     pub(crate) passwords: Store<Box<str>, PasswordSecret>,
-    last_passwords: LastPasswords,
+    pub(crate) last_passwords: LastPasswords,
 }
 
 impl BgpObjects {
@@ -52,7 +48,7 @@ impl BgpObjects {
 
     fn update_last_passwords(&mut self, changed: bool) -> bool {
         if changed {
-            self.last_passwords.update(self.peers.values(), &passwords(&self.passwords));
+            self.last_passwords.update(self.peers.values(), &self.passwords);
         }
         changed
     }
@@ -68,16 +64,6 @@ impl BgpObjects {
             ("Secrets", self.passwords.was_ever_complete()),
         ];
         listed.into_iter().find(|(_, listed)| !listed).map(|(what, _)| what)
-    }
-
-    /// Returns, for each Secret by its name, the password or why it has none.
-    pub(crate) fn passwords(&self) -> BTreeMap<&str, Result<&str, &PasswordProblem>> {
-        passwords(&self.passwords)
-    }
-
-    /// Returns, for each BGPPeer with a Secret, the most recent password that the Secret had.
-    pub(crate) fn last_passwords(&self) -> BTreeMap<&str, &str> {
-        self.last_passwords.by_peer()
     }
 }
 
@@ -111,13 +97,4 @@ impl HandleChange<BfdProfile, Changes> for State {
     fn handle_change(&mut self, change: Change<BfdProfile>, now: Instant) -> Changes {
         Changes::other_if(self.bgp_objects.profiles.handle(change, now))
     }
-}
-
-fn passwords(
-    secrets: &Store<Box<str>, PasswordSecret>,
-) -> BTreeMap<&str, Result<&str, &PasswordProblem>> {
-    secrets
-        .values()
-        .map(|PasswordSecret { name, password }| (&**name, password.as_deref()))
-        .collect()
 }

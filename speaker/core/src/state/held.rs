@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ferrolb_core::store::Change;
+use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::IpMode;
 use ferrolb_proto::facts::{AssignedAddress, Key, Service};
@@ -40,10 +41,10 @@ impl HeldServices {
     }
 }
 
-impl State {
+impl HandleChange<Service, Changes> for State {
     /// Applies the change of a Service. The addresses that have left its status stay for
     /// [`HOLD_TIME`], unless another Service has them. New addresses wait for kube-proxy.
-    pub(super) fn set_service(&mut self, change: Change<Service>, now: Instant) -> Changes {
+    fn handle_change(&mut self, change: Change<Service>, now: Instant) -> Changes {
         let Change::Apply(service) = change else {
             let changes = self.services.set_service(change, &self.config);
             self.held.0.retain(|key, _| self.services.get(key).is_some());
@@ -63,7 +64,9 @@ impl State {
         self.begin_waits(&changes, now);
         changes
     }
+}
 
+impl State {
     /// Returns the Service with those of its former addresses that this node still announces.
     fn with_held_addresses(&mut self, service: Service, now: Instant) -> Service {
         let held = self.held.0.remove(&service.key);

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use ferrolb_proto::facts::{BgpPeer, PasswordProblem, PasswordSource, SessionParameters};
+use ferrolb_core::store::Store;
+use ferrolb_proto::facts::{BgpPeer, PasswordSecret, PasswordSource, SessionParameters};
 
 /// Most recent password of each BGPPeer with a Secret, and the session parameters with which the
 /// password was used.
 #[derive(Debug, Default)]
-pub(super) struct LastPasswords(BTreeMap<Box<str>, (SessionParameters, Box<str>)>);
+pub(crate) struct LastPasswords(BTreeMap<Box<str>, (SessionParameters, Box<str>)>);
 
 impl LastPasswords {
     /// Updates the passwords from the BGPPeers and Secrets. While a Secret has no password, its
@@ -20,24 +21,22 @@ impl LastPasswords {
     pub(super) fn update<'a>(
         &mut self,
         peers: impl Iterator<Item = &'a BgpPeer>,
-        passwords: &BTreeMap<&str, Result<&str, &PasswordProblem>>,
+        secrets: &Store<Box<str>, PasswordSecret>,
     ) {
         let mut before = std::mem::take(&mut self.0);
         for peer in peers {
             let Ok(session) = &peer.session else { continue };
             let Some(PasswordSource::Secret(secret)) = &session.password else { continue };
-            let last = match passwords.get(&**secret) {
-                Some(Ok(password)) => Some((session.clone(), (*password).into())),
-                Some(Err(_)) | None => {
-                    before.remove(&peer.name).filter(|(parameters, _)| parameters == session)
-                }
-            };
+            let known = secrets.get(secret).and_then(|secret| secret.password.as_deref().ok());
+            let last = known.map(|password| (session.clone(), password.into())).or_else(|| {
+                before.remove(&peer.name).filter(|(parameters, _)| parameters == session)
+            });
             self.0.extend(last.map(|last| (peer.name.clone(), last)));
         }
     }
 
-    /// Returns the most recent passwords by the names of their BGPPeers.
-    pub(super) fn by_peer(&self) -> BTreeMap<&str, &str> {
-        self.0.iter().map(|(peer, (_, password))| (&**peer, &**password)).collect()
+    /// Returns the most recent password of the BGPPeer with this name.
+    pub(crate) fn of(&self, peer: &str) -> Option<&str> {
+        self.0.get(peer).map(|(_, password)| &**password)
     }
 }

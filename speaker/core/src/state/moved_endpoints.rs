@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ferrolb_core::eligibility::EligibleEndpoints;
 use ferrolb_core::store::Change;
+use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{EndpointSlice, Key};
 use ferrolb_proto::range::Family;
@@ -33,6 +34,23 @@ impl MovedEndpoints {
     }
 }
 
+impl HandleChange<EndpointSlice, Changes> for State {
+    fn handle_change(&mut self, change: Change<EndpointSlice>, now: Instant) -> Changes {
+        let mut before = None;
+        if let Change::Apply(EndpointSlice { service: Some(key), .. }) = &change
+            && self.config.gobgp
+        {
+            before = self.services.local_endpoints(key).map(|endpoints| (key.clone(), endpoints));
+        }
+        let changes = self.services.set_slice(change, &self.config.node);
+        self.begin_waits(&changes, now);
+        if let Some((service, before)) = before {
+            self.record_move(&service, &before, now);
+        }
+        changes
+    }
+}
+
 impl State {
     /// Returns the endpoints that count for the routes to the addresses of a Service in one family,
     /// if they are former ones.
@@ -44,24 +62,6 @@ impl State {
         // Without holds, which is the usual case, no key is copied.
         let held = (!self.moved_endpoints.0.is_empty()).then(|| (service.clone(), family))?;
         self.moved_endpoints.0.get(&held).map(|(endpoints, _)| endpoints)
-    }
-
-    /// Applies the change of an EndpointSlice.
-    pub(super) fn set_slice(&mut self, change: Change<EndpointSlice>, now: Instant) -> Changes {
-        let service = match &change {
-            Change::Apply(slice) => slice.service.clone().filter(|_| self.config.gobgp),
-            Change::ResyncStarted
-            | Change::ResyncDone
-            | Change::Unreadable { .. }
-            | Change::Delete(_) => None,
-        };
-        let before = service.as_ref().and_then(|it| self.services.local_endpoints(it));
-        let changes = self.services.set_slice(change, &self.config.node);
-        self.begin_waits(&changes, now);
-        if let (Some(service), Some(before)) = (service, before) {
-            self.record_move(&service, &before, now);
-        }
-        changes
     }
 
     /// Begins or ends the holds of a Service whose endpoints were `before`.

@@ -35,9 +35,8 @@ pub(super) struct NewAddresses {
 impl NewAddresses {
     /// Returns the updates of kube-proxy's rules for the family of an address. kube-proxy updates
     /// each family on its own.
-    const fn updates(&self, address: IpAddr) -> &RuleUpdates {
-        let [v4, v6] = &self.updates;
-        if address.is_ipv4() { v4 } else { v6 }
+    fn updates(&self, address: IpAddr) -> &RuleUpdates {
+        &self.updates[Family::of(address) as usize]
     }
 
     /// Returns the time at which the next address is announced at the latest.
@@ -122,8 +121,7 @@ impl State {
     /// Records the end of an update of kube-proxy's rules. Returns the addresses that this node now
     /// announces.
     pub(super) fn record_rule_update(&mut self, family: Family, end: Instant) -> Changes {
-        let index = usize::from(family == Family::V6);
-        self.new_addresses.updates[index].record(end);
+        self.new_addresses.updates[family as usize].record(end);
         let served =
             self.new_addresses.remove_if(|new, address, since| new.updates(address).include(since));
         announced_from_now(served)

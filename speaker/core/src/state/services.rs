@@ -9,8 +9,7 @@ use std::sync::Arc;
 use ferrolb_core::eligibility::EligibleEndpoints;
 use ferrolb_core::endpoint_slices::EndpointSlices;
 use ferrolb_core::shared_map::SharedMap;
-use ferrolb_core::store::Change;
-use ferrolb_core::store::Store;
+use ferrolb_core::store::{Change, Store};
 use ferrolb_proto::facts::{EndpointSlice, Key, Service, TrafficPolicy, api_server, is_api_server};
 use ferrolb_proto::range::AddressRange;
 
@@ -148,8 +147,10 @@ impl Services {
     pub(crate) fn families(&self) -> Families {
         // IPv4 addresses sort before IPv6 addresses.
         let last_v4 = (IpAddr::V4(Ipv4Addr::BROADCAST), Arc::default());
-        let ends = [self.by_address.iter().next(), self.by_address.after(Some(&last_v4)).next()];
-        ends.into_iter().flatten().map(|((address, _), ())| *address).collect()
+        Families {
+            v4: self.addresses().next().is_some_and(|address| address.is_ipv4()),
+            v6: self.by_address.after(Some(&last_v4)).next().is_some(),
+        }
     }
 
     /// Returns the Services with a health check node port, sorted by namespace and name.

@@ -6,14 +6,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ferrolb_core::bgp::{ClassCounts, ProfilesByName, Routes, Sessions, bfd_timers};
+use ferrolb_core::store::Store;
 use ferrolb_proto::facts::{
-    BfdTimers, BgpPeer, Node, PasswordProblem, PasswordSource, PeerLocation, SessionParameters,
+    BfdTimers, BgpPeer, Node, PasswordProblem, PasswordSecret, PasswordSource, PeerLocation,
+    SessionParameters,
 };
 use ferrolb_proto::range::Family;
 use sha2::{Digest, Sha256};
 
 use super::export_groups::{LimitedRoutes, RouteReceiver, RouteReceivers, limit_routes};
 use crate::event::SessionIssue;
+use crate::state::LastPasswords;
 
 /// BGP identity of a node, the same for all its routers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +61,10 @@ pub struct SessionConfig {
 pub(super) struct SessionContext<'a> {
     /// The Node of this speaker.
     pub(super) node: &'a Node,
-    /// For each Secret, by its name, the password or why it has none.
-    pub(super) passwords: BTreeMap<&'a str, Result<&'a str, &'a PasswordProblem>>,
-    /// Most recent password of the Secret of each BGPPeer, by the name of the BGPPeer. The session
-    /// continues with this password while the Secret has no password.
-    pub(super) last_passwords: BTreeMap<&'a str, &'a str>,
+    pub(super) secrets: &'a Store<Box<str>, PasswordSecret>,
+    /// Most recent password of the Secret of each BGPPeer. The session continues with this password
+    /// while the Secret has no password.
+    pub(super) last_passwords: &'a LastPasswords,
     pub(super) profiles: ProfilesByName<'a>,
     /// Addresses of unnumbered routers that gobgpd has discovered, by the name of the interface.
     pub(super) unnumbered_routers: BTreeMap<String, IpAddr>,
@@ -97,12 +99,12 @@ pub(super) fn plan_config<'a>(
         let password = match context.password(session.password.as_ref()) {
             Ok(password) => password,
             Err((secret, problem)) => {
-                let last = context.last_passwords.get(&*peer.name);
+                let last = context.last_passwords.of(&peer.name);
                 let (secret, continues) = (secret.into(), last.is_some());
                 let issue = SessionIssue::PasswordUnavailable { secret, problem, continues };
                 plan.issues.insert(&*peer.name, issue);
                 let Some(last) = last else { continue };
-                Some(*last)
+                Some(last)
             }
         };
         let bfd = bfd_timers(session, &context.profiles).unwrap_or_else(|why| {
@@ -143,10 +145,10 @@ impl<'a> SessionContext<'a> {
         match password {
             None => Ok(None),
             Some(PasswordSource::Plain(password)) => Ok(Some(password)),
-            Some(PasswordSource::Secret(name)) => match self.passwords.get(&**name) {
-                Some(Ok(password)) => Ok(Some(password)),
-                Some(Err(problem)) => Err((&**name, (*problem).clone())),
-                None => Err((&**name, PasswordProblem::NoSecret)),
+            Some(PasswordSource::Secret(name)) => match self.secrets.get(name) {
+                Some(PasswordSecret { password: Ok(password), .. }) => Ok(Some(password)),
+                Some(PasswordSecret { password: Err(why), .. }) => Err((name, why.clone())),
+                None => Err((name, PasswordProblem::NoSecret)),
             },
         }
     }

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ferrolb_core::bgp::{ClassCounts, Prefix, RouteAttributes, RouteClass, Routes};
-use ferrolb_proto::facts::{BfdProfile, BfdTimers, Node, PasswordProblem, PeerLocation};
+use ferrolb_core::store::Store;
+use ferrolb_proto::facts::{
+    BfdProfile, BfdTimers, Node, PasswordProblem, PasswordSecret, PeerLocation,
+};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::state::LastPasswords;
 
 /// Returns a BGPPeer with the required fields and the fields of `spec`.
 fn peer(name: &str, spec: &Value) -> BgpPeer {
@@ -43,17 +47,20 @@ fn routes(all: &[(&str, &[(&str, RouteAttributes)])]) -> Routes {
         .collect()
 }
 
+/// A Secret with a password, and one without.
+static SECRETS: LazyLock<(Store<Box<str>, PasswordSecret>, LastPasswords)> = LazyLock::new(|| {
+    let mut secrets = Store::default();
+    for (name, password) in [("good", Ok("hush".into())), ("bad", Err(PasswordProblem::NoEntry))] {
+        secrets.put(name.into(), PasswordSecret { name: name.into(), password });
+    }
+    (secrets, LastPasswords::default())
+});
+
 fn context<'a>(node: &'a Node, profiles: &'a [BfdProfile]) -> SessionContext<'a> {
-    let passwords = [("good", Ok("hush")), ("bad", Err(&PasswordProblem::NoEntry))].into();
     let profiles = profiles.iter().map(|profile| (&*profile.name, profile)).collect();
     let routers = [("eth7".to_owned(), "fe80::7".parse().expect("an address"))].into();
-    SessionContext {
-        node,
-        passwords,
-        last_passwords: BTreeMap::new(),
-        profiles,
-        unnumbered_routers: routers,
-    }
+    let (secrets, last_passwords) = &*SECRETS;
+    SessionContext { node, secrets, last_passwords, profiles, unnumbered_routers: routers }
 }
 
 fn profile(name: &str, spec: &Value) -> BfdProfile {
