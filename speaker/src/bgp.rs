@@ -3,6 +3,6 @@
 mod bfd_port;
 mod client;
 pub mod driver;
+pub(crate) mod inputs;
 mod path;
 mod stale_socket;
-pub(crate) mod tasks;

@@ -29,7 +29,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::bgp::tasks::BgpTasks;
+use crate::bgp::driver;
+use crate::bgp::inputs::DriverInputs;
 use crate::flags::Flags;
 use crate::health::proxy::ProxyHealthDriver;
 use crate::health::{probes, rules};
@@ -80,7 +81,7 @@ async fn run_instance(
         SecondPathMetrics::new(speaker_registry),
     );
     let health = ApiHealth::new(&mut registry);
-    let (bgp, bgp_endpoints) = BgpTasks::new(&flags, &mut registry).unzip();
+    let (bgp, bgp_endpoints) = DriverInputs::new(&flags, &mut registry).unzip();
     let (bgp_admin, bgp_metrics) =
         bgp_endpoints.map(|bgp| ((bgp.handover, bgp.companion), bgp.metrics)).unzip();
     let client = connect(&health).await?;
@@ -104,7 +105,7 @@ async fn run_instance(
         spawn_health_checks(&flags, &sender, &mut tasks, proxy_metrics, probe_metrics);
     let (bgp_config, bgp_config_receiver) = watch::channel(None);
     if let Some(bgp) = bgp {
-        bgp.spawn(bgp_config_receiver, &sender, &mut tasks);
+        tasks.spawn(driver::run(bgp, bgp_config_receiver, sender.clone()));
     }
 
     let (second_path, node_watch) =

@@ -98,20 +98,14 @@ impl Client {
 
     /// Lists gobgpd's sessions.
     pub(super) async fn peers(&mut self) -> Result<Vec<ListedSession>, GobgpError> {
-        let response =
-            with_timeout("ListPeer", self.calls.list_peer(api::ListPeerRequest {})).await?;
-        let peers = collect("ListPeer", response).await?;
+        let peers = list("ListPeer", self.calls.list_peer(api::ListPeerRequest {})).await?;
         Ok(peers.into_iter().filter_map(|response| ListedSession::read(response.peer?)).collect())
     }
 
     async fn policies(&mut self) -> Result<Vec<api::Policy>, GobgpError> {
-        let response =
-            with_timeout("ListPolicy", self.calls.list_policy(api::ListPolicyRequest {})).await?;
-        Ok(collect("ListPolicy", response)
-            .await?
-            .into_iter()
-            .filter_map(|response| response.policy)
-            .collect())
+        let policies =
+            list("ListPolicy", self.calls.list_policy(api::ListPolicyRequest {})).await?;
+        Ok(policies.into_iter().filter_map(|response| response.policy).collect())
     }
 
     async fn paths(
@@ -120,11 +114,8 @@ impl Client {
     ) -> Result<BTreeMap<Prefix, Option<ContentHash>>, GobgpError> {
         let table_type = api::TableType::Global as i32;
         let request = api::ListPathRequest { table_type, family: Some(family(address_family)) };
-        let response = with_timeout("ListPath", self.calls.list_path(request)).await?;
-        let destinations = collect("ListPath", response)
-            .await?
-            .into_iter()
-            .filter_map(|response| response.destination);
+        let paths = list("ListPath", self.calls.list_path(request)).await?;
+        let destinations = paths.into_iter().filter_map(|response| response.destination);
         Ok(destinations
             .filter_map(|destination| Some((prefix(&destination.prefix)?, mark(&destination))))
             .collect())
@@ -324,12 +315,6 @@ struct CallError {
     why: String,
 }
 
-impl CallError {
-    fn of(call: &'static str, status: &Status) -> Self {
-        Self { call, code: status.code(), why: status.message().to_owned() }
-    }
-}
-
 impl From<CallError> for GobgpError {
     fn from(CallError { call, why, .. }: CallError) -> Self {
         Self::Call { call, why }
@@ -340,16 +325,15 @@ async fn with_timeout<T>(
     call: &'static str,
     response: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, CallError> {
-    match tokio::time::timeout(CALL_TIMEOUT, response).await {
-        Ok(response) => {
-            response.map(tonic::Response::into_inner).map_err(|status| CallError::of(call, &status))
-        }
-        Err(_) => Err(CallError {
-            call,
-            code: Code::DeadlineExceeded,
-            why: format!("no response within {CALL_TIMEOUT:?}"),
-        }),
-    }
+    limited(call, "no response within", response).await.map(tonic::Response::into_inner)
+}
+
+/// Returns all messages of the streamed response to a call.
+async fn list<T>(
+    call: &'static str,
+    response: impl Future<Output = Result<tonic::Response<tonic::Streaming<T>>, Status>>,
+) -> Result<Vec<T>, CallError> {
+    collect(call, with_timeout(call, response).await?).await
 }
 
 /// Collects all messages of a streamed response.
@@ -357,14 +341,23 @@ async fn collect<T>(
     call: &'static str,
     response: tonic::Streaming<T>,
 ) -> Result<Vec<T>, CallError> {
-    match tokio::time::timeout(CALL_TIMEOUT, response.try_collect()).await {
-        Ok(all) => all.map_err(|status| CallError::of(call, &status)),
-        Err(_) => Err(CallError {
-            call,
-            code: Code::DeadlineExceeded,
-            why: format!("incomplete response after {CALL_TIMEOUT:?}"),
-        }),
-    }
+    limited(call, "incomplete response after", response.try_collect()).await
+}
+
+/// Waits for a part of a call, at most for [`CALL_TIMEOUT`]. `problem` precedes that time in the
+/// error.
+async fn limited<T>(
+    call: &'static str,
+    problem: &str,
+    part: impl Future<Output = Result<T, Status>>,
+) -> Result<T, CallError> {
+    let timeout = |_| Status::deadline_exceeded(format!("{problem} {CALL_TIMEOUT:?}"));
+    let result = tokio::time::timeout(CALL_TIMEOUT, part).await.map_err(timeout).flatten();
+    result.map_err(|status| CallError {
+        call,
+        code: status.code(),
+        why: status.message().to_owned(),
+    })
 }
 
 fn version(state: &api::PeerState) -> Option<String> {

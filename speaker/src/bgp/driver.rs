@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use super::bfd_port;
 use super::client::Client;
+use super::inputs::DriverInputs;
 use super::stale_socket::StaleSocket;
 use crate::metrics::GobgpMetrics;
 
@@ -32,16 +33,14 @@ pub const HANDOVER_PATH: &str = "/gobgp/handover";
 /// replies to the speaker and the speaker's main loop runs.
 pub const HEALTHZ_PATH: &str = "/gobgp/healthz";
 
-/// Brings the gobgpd at the socket `path` to the latest desired state, as soon as that is known.
-/// Reports the state of gobgpd's sessions, sets `responsive` to true while gobgpd replies, and
-/// stops gobgpd on request. Runs until the process ends.
+/// Brings gobgpd to the latest desired state, as soon as that is known. Reports the state of its
+/// sessions, and stops it on request. Runs until the process ends.
 pub async fn run(
-    (path, responsive): (String, Arc<AtomicBool>),
+    inputs: DriverInputs,
     mut wanted: watch::Receiver<Option<BgpConfig>>,
-    mut handovers: mpsc::Receiver<ActionRequest>,
     events: mpsc::Sender<Event>,
-    metrics: GobgpMetrics,
 ) {
+    let DriverInputs { path, responsive, mut handovers, metrics } = inputs;
     let mut machine = GobgpMachine::new(Clock::now());
     let mut gobgpd = Gobgpd {
         path,

@@ -21,12 +21,9 @@ const UNREACHABLE_AFTER: Duration = Duration::from_secs(10);
 /// after the BGP session.
 const BFD_UP_MAX: Duration = Duration::from_secs(15);
 
-const NO_MESSAGES: api::Message =
-    api::Message { notification: 0, update: 0, open: 0, keepalive: 0, refresh: 0, total: 0 };
-
 /// Numbers of messages in each direction since the session was most recently established, or since
 /// its creation.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct MessagesSince {
     sent: api::Message,
     received: api::Message,
@@ -47,19 +44,19 @@ pub(super) struct SessionCounters {
 }
 
 impl SessionCounters {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self { base: None, last: [NO_MESSAGES; 2], changed_at: now, bfd_down_since: None }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { base: None, last: Default::default(), changed_at: now, bfd_down_since: None }
     }
 
     /// Records the counters of a read. Returns the messages since the session was most recently
-    /// established, or none if no counter has changed for longer than `timeout`.
+    /// established; no messages if no counter has changed for longer than `timeout`.
     fn update(
         &mut self,
         observed: &api::Peer,
         established: bool,
         now: Instant,
         timeout: Duration,
-    ) -> Option<MessagesSince> {
+    ) -> MessagesSince {
         let messages = observed.state.as_ref().and_then(|state| state.messages).unwrap_or_default();
         let current = [messages.sent.unwrap_or_default(), messages.received.unwrap_or_default()];
         let is_new_session = current
@@ -77,20 +74,18 @@ impl SessionCounters {
         if established || current != self.last {
             (self.last, self.changed_at) = (current, now);
         }
-        let base = self.base.unwrap_or([NO_MESSAGES; 2]);
+        if now.since(self.changed_at) > timeout {
+            return MessagesSince::default();
+        }
+        let base = self.base.unwrap_or_default();
         let since = |direction: usize| api::Message {
             open: current[direction].open.saturating_sub(base[direction].open),
             notification: current[direction]
                 .notification
                 .saturating_sub(base[direction].notification),
-            ..NO_MESSAGES
+            ..api::Message::default()
         };
-        let messages_since = MessagesSince {
-            sent: since(0),
-            received: since(1),
-            was_established: self.base.is_some(),
-        };
-        (now.since(self.changed_at) <= timeout).then_some(messages_since)
+        MessagesSince { sent: since(0), received: since(1), was_established: self.base.is_some() }
     }
 }
 
@@ -207,17 +202,9 @@ pub(super) fn transitions<'r>(
 }
 
 /// Returns the likeliest reason why a session is not established.
-fn session_issue(
-    messages: Option<MessagesSince>,
-    desired: &api::Peer,
-    own_asn: u32,
-) -> SessionIssue {
+fn session_issue(messages: MessagesSince, desired: &api::Peer, own_asn: u32) -> SessionIssue {
     let conf = desired.conf.clone().unwrap_or_default();
-    let MessagesSince { sent, received, was_established } = messages.unwrap_or(MessagesSince {
-        sent: NO_MESSAGES,
-        received: NO_MESSAGES,
-        was_established: false,
-    });
+    let MessagesSince { sent, received, was_established } = messages;
     let port = desired.transport.as_ref().map_or(0, |transport| transport.remote_port);
     let own_asn = if conf.local_asn == 0 { own_asn } else { conf.local_asn };
     if was_established && received.open == 0 && received.notification > 0 {

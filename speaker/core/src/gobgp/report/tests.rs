@@ -105,8 +105,11 @@ fn message_counters_determine_the_issue_of_a_session() {
 #[test]
 fn an_issue_ends_with_the_next_session_or_a_timeout() {
     let observed_with_counters = |state: GobgpState, sent: [u64; 2], received: [u64; 2]| {
-        let message =
-            |[open, notification]: [u64; 2]| api::Message { open, notification, ..NO_MESSAGES };
+        let message = |[open, notification]: [u64; 2]| api::Message {
+            open,
+            notification,
+            ..api::Message::default()
+        };
         let messages =
             api::Messages { sent: Some(message(sent)), received: Some(message(received)) };
         let state = api::PeerState {
