@@ -160,23 +160,7 @@ impl CheckRound {
     /// rules.
     #[must_use]
     pub fn outcome(&self, needed: Families) -> RoundOutcome {
-        let none = Families::default();
-        match (&self.livez, self.node_port_healthy) {
-            (LivezResult::Replied { live: true, rules: None }, _)
-            | (LivezResult::Refused, Some(true)) => RoundOutcome::Good,
-            (LivezResult::Replied { live: true, rules: Some(rules) }, _) => {
-                if rules.families_with(Some(false), needed) != none {
-                    RoundOutcome::Bad
-                } else if rules.families_with(None, needed) != none {
-                    RoundOutcome::Starting
-                } else {
-                    RoundOutcome::Good
-                }
-            }
-            (LivezResult::Replied { live: false, .. } | LivezResult::Failed(_), _)
-            | (LivezResult::Refused, Some(false)) => RoundOutcome::Bad,
-            (LivezResult::Refused, None) => RoundOutcome::Refused,
-        }
+        self.result(needed).outcome()
     }
 
     /// Returns whether at least one reply of the round came from a kube-proxy.
@@ -323,11 +307,11 @@ impl KubeProxyMonitor {
 
     fn handle_round(&mut self, round: &CheckRound, now: Instant) {
         self.found_kube_proxy |= round.is_of_kube_proxy();
-        let outcome = round.outcome(self.context.needed);
+        let result = round.result(self.context.needed);
+        let (outcome, text) = (result.outcome(), result.to_string());
         self.count_outcome(outcome, now);
-        let text = round.result_text(self.context.needed);
-        if self.last_result.as_ref().is_none_or(|last| last.text != text) {
-            self.last_result = Some(LastResult { outcome, text, since: now });
+        if self.last_result.as_ref().is_none_or(|last| *last.text != *text) {
+            self.last_result = Some(LastResult { outcome, text: text.into(), since: now });
         }
         match round.eligible {
             Some(eligible) => (self.ineligible, self.eligibility_unknown_since) = (!eligible, None),

@@ -1,38 +1,42 @@
 //! Messages about kube-proxy's health: the request, the reply, and the remedy. Pure. No message
 //! contains a time or a count, because each new message is written to the API server.
 
+use std::net::SocketAddr;
+
 use ferrolb_proto::api::KubeProxyState;
 
 use super::{CheckRound, Families, KubeProxyMode, KubeProxyMonitor, LivezResult, RoundOutcome};
 
-/// The result of one round of requests to kube-proxy's health server at `url`, as part of a
-/// message. `Display` renders it.
+/// The result of one round of requests to kube-proxy's health server, as part of a message.
+/// `Display` renders it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum RoundResult<'a> {
+pub(super) enum RoundResult<'a> {
     /// The health server did not respond, or its response is not that of a kube-proxy.
-    #[error("{url}: {error}")]
-    Failed { url: &'a str, error: &'a str },
-    /// No process listens at `url`, and a health check node port reports a healthy kube-proxy.
-    #[error("nothing listens at {url}, but a health check node port reports a healthy kube-proxy")]
-    HealthyAtNodePort { url: &'a str },
+    #[error("http://{server}/livez: {error}")]
+    Failed { server: SocketAddr, error: &'a str },
+    /// No process listens there, and a health check node port reports a healthy kube-proxy.
+    #[error(
+        "nothing listens at http://{server}/livez, but a health check node port reports a healthy kube-proxy"
+    )]
+    HealthyAtNodePort { server: SocketAddr },
     /// No process listens at the health server, and a health check node port reports that the rules
     /// of kube-proxy are late.
     #[error("a health check node port reports that the rules of kube-proxy are late")]
     LateAtNodePort,
-    /// No process listens at `url`.
-    #[error("nothing listens at {url}")]
-    Refused { url: &'a str },
-    #[error("{url} reports a healthy kube-proxy")]
-    Healthy { url: &'a str },
+    /// No process listens there.
+    #[error("nothing listens at http://{server}/livez")]
+    Refused { server: SocketAddr },
+    #[error("http://{server}/livez reports a healthy kube-proxy")]
+    Healthy { server: SocketAddr },
     /// kube-proxy has no rules for these families yet.
-    #[error("{url} reports that kube-proxy has no rules for {families} yet")]
-    Starting { url: &'a str, families: Families },
+    #[error("http://{server}/livez reports that kube-proxy has no rules for {families} yet")]
+    Starting { server: SocketAddr, families: Families },
     /// The rules of kube-proxy are late, and the affected families are not known.
-    #[error("{url} reports that the rules of kube-proxy are late")]
-    Late { url: &'a str },
+    #[error("http://{server}/livez reports that the rules of kube-proxy are late")]
+    Late { server: SocketAddr },
     /// The rules of kube-proxy are late for these families.
-    #[error("{url} reports that the rules of kube-proxy are late for {families}")]
-    LateFor { url: &'a str, families: Families },
+    #[error("http://{server}/livez reports that the rules of kube-proxy are late for {families}")]
+    LateFor { server: SocketAddr, families: Families },
 }
 
 /// The message about a health state, with the text of a round's result. `Display` renders it.
@@ -71,32 +75,46 @@ enum HealthMessage<'a> {
     NotExpected(&'a str),
 }
 
+impl RoundResult<'_> {
+    pub(super) const fn outcome(&self) -> RoundOutcome {
+        match self {
+            Self::Healthy { .. } | Self::HealthyAtNodePort { .. } => RoundOutcome::Good,
+            Self::Failed { .. }
+            | Self::LateAtNodePort
+            | Self::Late { .. }
+            | Self::LateFor { .. } => RoundOutcome::Bad,
+            Self::Starting { .. } => RoundOutcome::Starting,
+            Self::Refused { .. } => RoundOutcome::Refused,
+        }
+    }
+}
+
 impl CheckRound {
-    /// Returns the result of the round as a text.
-    pub(super) fn result_text(&self, needed: Families) -> Box<str> {
-        let url = &format!("http://{}/livez", self.server);
-        let rules = match &self.livez {
-            LivezResult::Replied { rules, .. } => rules.unwrap_or_default(),
-            LivezResult::Refused | LivezResult::Failed(_) => Default::default(),
-        };
+    /// Returns the result of the round. `needed` are the families for which kube-proxy must have
+    /// rules. Late rules count in these alone, and the result names all families with late rules.
+    pub(super) fn result(&self, needed: Families) -> RoundResult<'_> {
+        let (server, none) = (self.server, Families::default());
         let both = Families { v4: true, v6: true };
-        let result = match (self.outcome(needed), &self.livez, self.node_port_healthy) {
-            (_, LivezResult::Failed(error), _) => RoundResult::Failed { url, error },
-            (RoundOutcome::Good, LivezResult::Refused, _) => RoundResult::HealthyAtNodePort { url },
-            (_, LivezResult::Refused, Some(_)) => RoundResult::LateAtNodePort,
-            (_, LivezResult::Refused, None) => RoundResult::Refused { url },
-            (RoundOutcome::Good, ..) => RoundResult::Healthy { url },
-            (RoundOutcome::Starting, ..) => {
-                RoundResult::Starting { url, families: rules.families_with(None, needed) }
-            }
-            (RoundOutcome::Bad | RoundOutcome::Refused, ..) => {
-                match rules.families_with(Some(false), both) {
-                    late if late == Families::default() => RoundResult::Late { url },
-                    families => RoundResult::LateFor { url, families },
-                }
-            }
+        let (live, rules) = match (&self.livez, self.node_port_healthy) {
+            (LivezResult::Replied { live, rules }, _) => (*live, *rules),
+            (LivezResult::Failed(error), _) => return RoundResult::Failed { server, error },
+            (LivezResult::Refused, Some(true)) => return RoundResult::HealthyAtNodePort { server },
+            (LivezResult::Refused, Some(false)) => return RoundResult::LateAtNodePort,
+            (LivezResult::Refused, None) => return RoundResult::Refused { server },
         };
-        result.to_string().into()
+        let with = |state, of| rules.map_or(none, |rules| rules.families_with(state, of));
+        let (late, missing) = (with(Some(false), both), with(None, needed));
+        if live && with(Some(false), needed) == none {
+            if missing == none {
+                RoundResult::Healthy { server }
+            } else {
+                RoundResult::Starting { server, families: missing }
+            }
+        } else if late == none {
+            RoundResult::Late { server }
+        } else {
+            RoundResult::LateFor { server, families: late }
+        }
     }
 }
 
@@ -129,7 +147,8 @@ mod tests {
 
     #[test]
     fn every_round_result_has_its_message() {
-        let (url, error) = ("http://10.0.0.1:10256/livez", "no response within 1000 ms");
+        let server = SocketAddr::from(([10, 0, 0, 1], 10256));
+        let error = "no response within 1000 ms";
         let families = Families { v4: false, v6: true };
         // The match has no default case, so that every new variant must be added here and to the
         // rows below.
@@ -145,11 +164,11 @@ mod tests {
         };
         let rows = [
             (
-                RoundResult::Failed { url, error },
+                RoundResult::Failed { server, error },
                 "http://10.0.0.1:10256/livez: no response within 1000 ms",
             ),
             (
-                RoundResult::HealthyAtNodePort { url },
+                RoundResult::HealthyAtNodePort { server },
                 "nothing listens at http://10.0.0.1:10256/livez, but a health check node port \
                  reports a healthy kube-proxy",
             ),
@@ -157,21 +176,21 @@ mod tests {
                 RoundResult::LateAtNodePort,
                 "a health check node port reports that the rules of kube-proxy are late",
             ),
-            (RoundResult::Refused { url }, "nothing listens at http://10.0.0.1:10256/livez"),
+            (RoundResult::Refused { server }, "nothing listens at http://10.0.0.1:10256/livez"),
             (
-                RoundResult::Healthy { url },
+                RoundResult::Healthy { server },
                 "http://10.0.0.1:10256/livez reports a healthy kube-proxy",
             ),
             (
-                RoundResult::Starting { url, families },
+                RoundResult::Starting { server, families },
                 "http://10.0.0.1:10256/livez reports that kube-proxy has no rules for IPv6 yet",
             ),
             (
-                RoundResult::Late { url },
+                RoundResult::Late { server },
                 "http://10.0.0.1:10256/livez reports that the rules of kube-proxy are late",
             ),
             (
-                RoundResult::LateFor { url, families },
+                RoundResult::LateFor { server, families },
                 "http://10.0.0.1:10256/livez reports that the rules of kube-proxy are late for \
                  IPv6",
             ),
