@@ -257,8 +257,8 @@ fn link_plan(
     let no_addresses = SharedMap::default();
     let owned = state.reports.get(&link.index).map_or(&no_addresses, |report| &report.owned);
     let ndp_addresses = units.solicited_addresses(owned);
-    let links = state.links.iter().flat_map(|links| links.values());
-    let macs = links.filter(|link| !state.leads_to_pod(link)).map(|link| link.mac).collect();
+    let macs =
+        state.all_links().filter(|link| !state.leads_to_pod(link)).map(|link| link.mac).collect();
     let config = LinkConfig {
         units: units.units.clone(),
         received_ranges,
@@ -308,31 +308,23 @@ fn status(
         [owner] => owner.owned.len(),
         all => all.iter().flat_map(|report| report.owned.keys()).collect::<BTreeSet<_>>().len(),
     };
-    let not_joined =
-        |link: &Link| state.unjoined.get(&link.index).map_or(&[][..], |addresses| addresses);
+    let no_report = LinkReport::default();
+    let names = |names: &[Box<str>]| names.iter().map(ToString::to_string).collect();
     let link_status = |link: &&Link| {
-        let report = state.reports.get(&link.index);
+        let report = state.reports.get(&link.index).unwrap_or(&no_report);
+        let not_joined = state.unjoined.get(&link.index).map_or(&[][..], |addresses| addresses);
         InterfaceStatus {
             name: link.name.to_string(),
             mac: link.mac.to_string(),
             up: link.up,
-            heard: report
-                .into_iter()
-                .flat_map(|report| report.speakers.iter().map(ToString::to_string))
-                .collect(),
+            heard: names(&report.speakers),
             addresses: Vec::new(),
             subnets: link.subnet_names(),
             ipv6_disabled: link.up && !link.has_ipv6(),
-            unheard: report
-                .into_iter()
-                .flat_map(|report| report.unheard.iter().map(ToString::to_string))
-                .collect(),
-            isolated: report.is_some_and(|report| report.isolated),
-            standby: report.is_some_and(|report| report.standby),
-            issues: report
-                .into_iter()
-                .flat_map(|report| issues(report, not_joined(link)))
-                .collect(),
+            unheard: names(&report.unheard),
+            isolated: report.isolated,
+            standby: report.standby,
+            issues: issues(report, not_joined),
         }
     };
     let mut interfaces: Vec<_> = eligible.iter().map(link_status).collect();

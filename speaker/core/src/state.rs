@@ -249,6 +249,11 @@ impl State {
         self.links.as_ref()
     }
 
+    /// Returns the interfaces of this node that are known.
+    pub(crate) fn all_links(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().flat_map(|links| links.values())
+    }
+
     /// Returns the latest report of an interface's thread.
     #[must_use]
     pub fn report(&self, link: u32) -> Option<&LinkReport> {

@@ -26,13 +26,6 @@ use super::inputs::DriverInputs;
 use super::stale_socket::StaleSocket;
 use crate::metrics::GobgpMetrics;
 
-/// HTTP path of the handover action. The `preStop` hook of gobgpd's container requests it. The
-/// speaker then stops gobgpd in such a way that routers keep its routes for the next gobgpd.
-pub const HANDOVER_PATH: &str = "/gobgp/handover";
-/// HTTP path of gobgpd's liveness probe, which the speaker serves. gobgpd is healthy while it
-/// replies to the speaker and the speaker's main loop runs.
-pub const HEALTHZ_PATH: &str = "/gobgp/healthz";
-
 /// Brings gobgpd to the latest desired state, as soon as that is known. Reports the state of its
 /// sessions, and stops it on request. Runs until the process ends.
 pub async fn run(

@@ -7,9 +7,15 @@ use ferrolb_runtime::admin::{Action, ActionRequest, Companion};
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 
-use super::driver;
 use crate::flags::Flags;
 use crate::metrics::{BgpMetrics, GobgpMetrics, bgp_metrics};
+
+/// HTTP path of the handover action. The `preStop` hook of gobgpd's container requests it. The
+/// speaker then stops gobgpd in such a way that routers keep its routes for the next gobgpd.
+const HANDOVER_PATH: &str = "/gobgp/handover";
+/// HTTP path of gobgpd's liveness probe, which the speaker serves. gobgpd is healthy while it
+/// replies to the speaker and the speaker's main loop runs.
+const HEALTHZ_PATH: &str = "/gobgp/healthz";
 
 /// What the BGP driver needs besides the desired configuration.
 pub struct DriverInputs {
@@ -36,8 +42,8 @@ impl DriverInputs {
     pub(crate) fn new(flags: &Flags, registry: &mut Registry) -> Option<(Self, BgpEndpoints)> {
         let path = flags.gobgp.clone()?;
         let (main_loop_metrics, metrics) = bgp_metrics(registry);
-        let (handover, handovers) = Action::new(driver::HANDOVER_PATH);
-        let (companion, responsive) = Companion::new(driver::HEALTHZ_PATH);
+        let (handover, handovers) = Action::new(HANDOVER_PATH);
+        let (companion, responsive) = Companion::new(HEALTHZ_PATH);
         Some((
             Self { path, responsive, handovers, metrics },
             BgpEndpoints { handover, companion, metrics: main_loop_metrics },

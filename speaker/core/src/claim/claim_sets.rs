@@ -168,7 +168,8 @@ impl ClaimSets {
             return is_recent.then(|| SetChanges { unknown, ..SetChanges::default() });
         }
         if !matches!(frame.body, Body::List(_)) {
-            copy.explain_one();
+            // The frame contained one of the missed changes.
+            copy.missed = copy.missed.saturating_sub(1);
         }
         Some(self.apply(peer, &frame.body, now))
     }
@@ -188,10 +189,11 @@ impl ClaimSets {
         (changes.released, changes.unknown) = std::mem::take(&mut changes.released)
             .into_iter()
             .partition(|address| copy.remove(address, claimants));
-        if copy.is_empty_set() {
+        if copy.stated.count == 0 {
             changes.released.extend(copy.clear(claimants));
         }
-        changes.missed = copy.is_complete() && copy.take_missed() >= CHANGES_UNNOTICED;
+        changes.missed =
+            copy.is_complete() && std::mem::take(&mut copy.missed) >= CHANGES_UNNOTICED;
         changes
     }
 

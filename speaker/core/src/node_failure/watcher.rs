@@ -126,7 +126,7 @@ struct Watched {
 }
 
 /// State of the probes of a kubelet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kubelet {
     /// Start of the probe in progress.
     probing_since: Option<Instant>,
@@ -140,7 +140,7 @@ struct Kubelet {
 }
 
 impl Watched {
-    const fn new(nonce: u64, now: Instant) -> Self {
+    fn new(nonce: u64, now: Instant) -> Self {
         Self {
             nonce,
             replied_nonce: nonce,
@@ -151,13 +151,7 @@ impl Watched {
             latest_reply: now,
             latest_life: now,
             is_leaving: false,
-            kubelet: Kubelet {
-                probing_since: None,
-                next_probe: None,
-                is_reachable: false,
-                failures: 0,
-                replied: None,
-            },
+            kubelet: Kubelet::default(),
         }
     }
 

@@ -28,11 +28,7 @@ pub(super) struct CheckScope {
 impl CheckScope {
     pub(super) fn new(state: &State) -> Self {
         let own = state.own_node();
-        let links = state
-            .links
-            .iter()
-            .flat_map(|links| links.values())
-            .flat_map(|link| link.addresses.iter());
+        let links = state.all_links().flat_map(|link| link.addresses.iter());
         let nodes =
             state.nodes.values().flat_map(|node| node.addresses.iter()).chain(links).copied();
         let internal_addresses = own.map_or(Vec::new(), |own| own.internal_addresses.to_vec());

@@ -23,8 +23,7 @@ pub(super) fn usable_interfaces(state: &State) -> Vec<&Link> {
             && !state.leads_to_pod(link)
             && (state.has_internal_address(link) || !excluded(&link.name))
     };
-    let links: Vec<&Link> =
-        state.links.iter().flat_map(|links| links.values()).filter(is_usable).collect();
+    let links: Vec<&Link> = state.all_links().filter(is_usable).collect();
     let is_used = |index: u32| links.iter().any(|link| link.index == index);
     links.iter().copied().filter(|link| !link.parent.is_some_and(is_used)).collect()
 }
@@ -37,8 +36,7 @@ const SERVICE_INTERFACES: [&str; 3] = ["kube-ipvs0", "kube-dummy-if", "kube-lb0"
 /// and without those of [`SERVICE_INTERFACES`]. At most [`HOST_ADDRESSES_MAX`], of the interfaces
 /// with the lowest indexes.
 pub(super) fn host_addresses(state: &State) -> Vec<IpAddr> {
-    let links = state.links.iter().flat_map(|links| links.values());
-    let own = links.filter(|link| !SERVICE_INTERFACES.contains(&&*link.name));
+    let own = state.all_links().filter(|link| !SERVICE_INTERFACES.contains(&&*link.name));
     let is_local = |address: &&IpAddr| match address {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),

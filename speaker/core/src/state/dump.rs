@@ -21,7 +21,7 @@ impl State {
             let ranges: Vec<_> = pool.ranges.iter().map(|range| range.to_string()).collect();
             json!({"name": pool.name, "ranges": ranges, "problem": pool.problem.as_ref().map(|problem| problem.to_string())})
         });
-        let links = self.links.iter().flat_map(|links| links.values()).map(|link| {
+        let links = self.all_links().map(|link| {
             let report = self.reports.get(&link.index);
             let failure = self.link_failures.get(&link.index).map(|failure| failure.count);
             json!({"index": link.index, "name": link.name, "mac": link.mac.to_string(), "up": link.up,

@@ -31,9 +31,9 @@ pub(in crate::claim) struct SetCopy {
     /// Summary of `claims`; its counter is not used.
     summary: ClaimSetSummary,
     /// Summary in the peer's newest frame.
-    stated: ClaimSetSummary,
+    pub(super) stated: ClaimSetSummary,
     /// Number of changes since the copy was complete that no received frame contained.
-    missed: u32,
+    pub(super) missed: u32,
     /// Addresses of the copy that this node owns, too.
     shared: BTreeSet<IpAddr>,
     /// Time of the latest request for the peer's list.
@@ -67,10 +67,6 @@ impl SetCopy {
     /// Returns whether the copy equals the peer's set.
     pub(in crate::claim) const fn is_complete(&self) -> bool {
         self.summary.has_same_claims(self.stated)
-    }
-
-    pub(super) const fn is_empty_set(&self) -> bool {
-        self.stated.count == 0
     }
 
     /// Stores the summary in the newest frame of the peer, and counts the changes before this
@@ -110,16 +106,6 @@ impl SetCopy {
             return is_list && summary == self.stated && !self.is_complete();
         }
         !self.is_complete() && with.has_same_claims(self.stated)
-    }
-
-    /// Records that an overtaken frame contained one of the missed changes.
-    pub(super) const fn explain_one(&mut self) {
-        self.missed = self.missed.saturating_sub(1);
-    }
-
-    /// Returns the number of missed changes, and forgets it.
-    pub(super) fn take_missed(&mut self) -> u32 {
-        std::mem::take(&mut self.missed)
     }
 
     /// Returns whether the peer may claim an address: the copy contains it, or is incomplete.

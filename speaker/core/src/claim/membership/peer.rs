@@ -33,7 +33,7 @@ pub(super) struct Peer {
     /// IDs of the keys that the peer accepts; empty if not reported yet.
     accepts: Box<[u32]>,
     /// Comparison of this node's clock with the peer's clock.
-    min_clock_offset: MinimumOffset,
+    pub(super) min_clock_offset: MinimumOffset,
     pub(super) liveness: Liveness,
     pub(super) second_path: SecondPath,
 }
@@ -137,12 +137,6 @@ impl Peer {
         if *self.accepts != *accepts {
             self.accepts = accepted(accepts);
         }
-    }
-
-    /// Compares this node's clock with the clock value of a frame that has just arrived. Returns
-    /// true if this node's clock stood still for longer than `most`, or the peer's leapt forward.
-    pub(super) fn clock_leapt(&mut self, clock: u64, most: Duration, now: Instant) -> bool {
-        self.min_clock_offset.has_fallen(clock, most, now)
     }
 
     /// Returns whether a copy of a frame with this body goes to the peer by the second path: this

@@ -80,7 +80,7 @@ impl Membership {
     fn compare_clocks(&mut self, node: &str, clock: u64, now: Instant) {
         let most = self.own.hellos().patience();
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if !peer.clock_leapt(clock, most, now) || self.own.owns_nothing() {
+        if !peer.min_clock_offset.has_fallen(clock, most, now) || self.own.owns_nothing() {
             return;
         }
         let heard = || self.peers.live_peers().filter(|(_, peer)| !peer.liveness.is_unheard());

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ferrolb_core::election::{Rank, SoftRules, Unit};
 use ferrolb_proto::Instant;
-use ferrolb_proto::wire::hello::Flags;
+use ferrolb_proto::wire::hello::{ClaimRank, Flags};
 
 use super::probes::{PROBING_STAGGER, ProbeStarts, ProbeStep};
 use super::unit::{PendingAction, UnitState};
@@ -138,28 +138,20 @@ impl Rule {
         if let Some(pending_claim) = &mut state.pending_claim {
             pending_claim.release_at = None;
             if pending_claim.conflict_hold_down_until.is_some() {
-                (pending_claim.pending, pending_claim.probes) = (None, None);
-                return;
+                return state.end_pending();
             }
         }
         let step = self.next_step(state, view);
-        let position = match step {
-            Step::None => None,
+        let (position, is_doubt) = match step {
+            Step::None => return state.end_pending(),
             Step::NotBefore(until) => {
                 state.pending_claim().preempt_delay_until = Some(until);
-                None
+                return state.end_pending();
             }
-            Step::Take(owner) => Some(self.position(&state.unit, owner, view)),
+            Step::Take(owner) => (self.position(&state.unit, owner, view), false),
             // The owner may learn of the same change in a moment.
-            Step::Doubt(_) => Some(self.position(&state.unit, None, view) + 1),
+            Step::Doubt(_) => (self.position(&state.unit, None, view) + 1, true),
         };
-        let Some(position) = position else {
-            if let Some(pending_claim) = &mut state.pending_claim {
-                (pending_claim.pending, pending_claim.probes) = (None, None);
-            }
-            return;
-        };
-        let is_doubt = matches!(step, Step::Doubt(_));
         let pending = state.pending_claim.as_ref().and_then(|pending_claim| pending_claim.pending);
         let same = pending.filter(|pending| pending.is_doubt == is_doubt);
         let since = same.map_or(view.now, |pending| pending.since);
@@ -202,9 +194,7 @@ impl Rule {
             state.pending_claim().pending = Some(PendingAction { is_doubt: false, since, due });
             return;
         }
-        if let Some(pending_claim) = &mut state.pending_claim {
-            (pending_claim.pending, pending_claim.probes) = (None, None);
-        }
+        state.end_pending();
         state.record_own(view.now);
         self.unowned.remove(&state.unit.address);
         let rank = state.claim_rank(&self.config.node);
@@ -221,11 +211,7 @@ impl Rule {
     ) -> Option<Move> {
         let (address, to) = (state.unit.address, Arc::clone(&self.config.node));
         if let Some((owner, _)) = owner {
-            let own = Rank::stated(
-                &self.config.node,
-                view.members.own().flags(),
-                state.claim_rank(&self.config.node),
-            );
+            let own = self.own_rank(state.claim_rank(&self.config.node), view);
             let (from, cause) = (Some(owner.node.into()), MoveCause::between(&owner, &own));
             return Some(Move { address, from, to, cause, silence: None });
         }
@@ -284,6 +270,11 @@ impl Rule {
         }
     }
 
+    /// Returns the rank of this node whose claim states this.
+    fn own_rank(&self, stated: ClaimRank, view: View<'_>) -> Rank<'_> {
+        Rank::stated(&self.config.node, view.members.own().flags(), stated)
+    }
+
     /// Decides on a unit that this node does not own.
     fn next_step<'a>(&self, state: &UnitState, view: View<'a>) -> Step<'a> {
         let (unit, node) = (&state.unit, &*self.config.node);
@@ -296,7 +287,7 @@ impl Rule {
                 view.members.own().flags().isolated && !view.members.may_be_alone(view.now);
             return if is_deaf { Step::None } else { Step::Take(None) };
         };
-        let own = Rank::stated(node, view.members.own().flags(), state.claim_rank(node));
+        let own = self.own_rank(state.claim_rank(node), view);
         if own.may_take_from(&owner, view.now < delay_end) {
             return Step::Take(Some((owner, delay_end)));
         }
@@ -365,7 +356,7 @@ impl Rule {
     ) -> bool {
         let address = state.unit.address;
         let Some(owned) = view.owned().get(&address).copied() else { return false };
-        let own = Rank::stated(&self.config.node, view.members.own().flags(), owned.rank);
+        let own = self.own_rank(owned.rank, view);
         let better = view.owners(address).find(|(rank, _)| *rank.node == *peer && *rank < own);
         if let Some(cause) = better.map(|(rank, _)| MoveCause::between(&own, &rank)) {
             // A frame may name an address twice.

@@ -116,6 +116,13 @@ impl UnitState {
         }
     }
 
+    /// Ends the pending action of this node on the unit, and its ARP probes.
+    pub(super) fn end_pending(&mut self) {
+        if let Some(pending_claim) = &mut self.pending_claim {
+            (pending_claim.pending, pending_claim.probes) = (None, None);
+        }
+    }
+
     /// Forgets since when this node has a reason to take the unit.
     pub(super) fn restart_wait(&mut self) {
         if let Some(pending_claim) = &mut self.pending_claim {
