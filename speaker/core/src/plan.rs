@@ -221,14 +221,15 @@ fn plan_links(
         if !link.up || retry_at.is_some() {
             continue;
         }
+        let mut nothing = LinkUnits::default();
         let units = if is_complete && interfaces::may_announce(state, link) {
             announcing.insert(link.index);
-            Some(memo.addresses.link(link.index, &state.config.node))
+            memo.addresses.link(link.index, &state.config.node)
         } else {
             if is_complete {
                 desired.waiting_for_speaker.insert(link.name.clone());
             }
-            None
+            &mut nothing
         };
         let plan = link_plan(state, link, units, node_flags, received_ranges.clone());
         desired.links.insert(link.index, plan);
@@ -236,17 +237,15 @@ fn plan_links(
     memo.addresses.retain_links(|index| announcing.contains(&index));
 }
 
-/// Builds the configuration of one interface's thread. `units` are none if this node announces
+/// Builds the configuration of one interface's thread. `units` are empty if this node announces
 /// nothing on the interface.
 fn link_plan(
     state: &State,
     link: &Link,
-    units: Option<&mut LinkUnits>,
+    units: &mut LinkUnits,
     node_flags: NodeState,
     received_ranges: Option<Arc<[AddressRange]>>,
 ) -> LinkPlan {
-    let mut nothing = LinkUnits::default();
-    let units = units.unwrap_or(&mut nothing);
     let source = link.addresses.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(*address),
         IpAddr::V6(_) => None,

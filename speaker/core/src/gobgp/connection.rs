@@ -96,21 +96,14 @@ impl Connection {
                 self.reject(location.clone(), config, SessionIssue::OwnAsn(asn));
                 rejected += 1;
             }
-            let rejection = self.rejections.get(location);
-            let session = match observed.filter(|_| unexpected.is_none()) {
-                Some(observed) => {
-                    let counters = self.counters.entry(location.clone());
-                    let session = session_report(
-                        &observed.peer,
-                        &config.peer,
-                        own_asn,
-                        counters.or_insert_with(|| SessionCounters::new(now)),
-                        (now, port_taken),
-                    );
-                    SessionReport { issue: session.issue.or(rejection.cloned()), ..session }
-                }
-                None => SessionReport { issue: rejection.cloned(), ..SessionReport::default() },
-            };
+            let mut session = SessionReport::default();
+            if let Some(observed) = observed.filter(|_| unexpected.is_none()) {
+                let counters = self.counters.entry(location.clone());
+                let counters = counters.or_insert_with(|| SessionCounters::new(now));
+                let (observed, at) = (&observed.peer, (now, port_taken));
+                session = session_report(observed, &config.peer, own_asn, counters, at);
+            }
+            session.issue = session.issue.or_else(|| self.rejections.get(location).cloned());
             report.sessions.insert(config.name.clone(), session);
             counts.extend(observed.map(|observed| {
                 (config.name.clone(), session_counts(&observed.peer, &config.peer))

@@ -282,27 +282,22 @@ impl KubeProxyMonitor {
     }
 
     fn state(&self, now: Instant) -> KubeProxyState {
+        let KubeProxyContext { healthy_elsewhere, started_without_routes, .. } = self.context;
+        let is_expected = self.config.mode == KubeProxyMode::Required
+            || self.found_kube_proxy
+            || healthy_elsewhere;
+        // A kube-proxy may still start. A Node stays Ready during a quick reboot, so its condition
+        // proves nothing.
+        let may_be_booting =
+            started_without_routes && !is_expected && now < self.start + STARTUP_MAX;
         match (self.config.mode, self.works) {
             (KubeProxyMode::Off, _) => KubeProxyState::NotChecked,
             (_, Some(true)) => KubeProxyState::Healthy,
             (_, Some(false)) => KubeProxyState::Unhealthy,
-            (_, None) if !self.settled || self.may_be_booting(now) => KubeProxyState::Unknown,
-            (KubeProxyMode::Auto, None)
-                if !self.found_kube_proxy && !self.context.healthy_elsewhere =>
-            {
-                KubeProxyState::NotChecked
-            }
-            (_, None) => KubeProxyState::Unhealthy,
+            (_, None) if !self.settled || may_be_booting => KubeProxyState::Unknown,
+            (_, None) if is_expected => KubeProxyState::Unhealthy,
+            (_, None) => KubeProxyState::NotChecked,
         }
-    }
-
-    /// Returns whether the node may still be booting: no kube-proxy was found, and one may still
-    /// start. A Node stays Ready during a quick reboot, so its condition proves nothing.
-    fn may_be_booting(&self, now: Instant) -> bool {
-        let none_found = self.config.mode == KubeProxyMode::Auto
-            && !self.found_kube_proxy
-            && !self.context.healthy_elsewhere;
-        self.context.started_without_routes && none_found && now < self.start + STARTUP_MAX
     }
 
     fn handle_round(&mut self, round: &CheckRound, now: Instant) {

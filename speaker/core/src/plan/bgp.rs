@@ -142,13 +142,13 @@ fn no_restart_reason(leaving: bool, draining: bool, node: &Node) -> Option<&'sta
 }
 
 fn status(state: &State, sessions: &Sessions<'_>, outcome: &PlannedConfig<'_>) -> BgpStatus {
+    let unusable = || state.bgp.unusable.clone().map(SessionIssue::GobgpUnavailable);
     let session = |(peer, session): &(&BgpPeer, &SessionParameters)| {
         let report = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
         let established = report.state == BgpSessionState::Established;
         let prefixes = outcome.prefixes.get(&*peer.name).copied().unwrap_or_default();
         // The list starts with the issue that the BGP driver reports. The issue that a Secret or
         // `spec.bfdProfile` causes follows.
-        let unusable = || state.bgp.unusable.clone().map(SessionIssue::GobgpUnavailable);
         let issues = report
             .issue
             .or_else(unusable)
@@ -175,10 +175,9 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &PlannedConfig<'_>) -
         .filter(|session| session.state == BgpSessionState::Established)
         .count();
     let established = format!("{established}/{}", sessions_status.len());
-    let unusable =
-        state.bgp.unusable.clone().map(|why| SessionIssue::GobgpUnavailable(why).status());
-    let issues =
-        unusable.or_else(|| over_limit(outcome).map(|issue| issue.status())).into_iter().collect();
+    let over_limit = || over_limit(outcome).map(|issue| issue.status());
+    let issue = unusable().map(|issue| issue.status()).or_else(over_limit);
+    let issues = issue.into_iter().collect();
     BgpStatus { issues, established, sessions: sessions_status, ..BgpStatus::default() }
 }
 
@@ -189,19 +188,13 @@ fn over_limit(outcome: &PlannedConfig<'_>) -> Option<NodeIssue> {
 }
 
 fn session_metrics(sessions: &Sessions<'_>, status: &BgpStatus) -> SessionMetrics {
-    let routers: BTreeMap<_, _> =
-        sessions.active.iter().map(|(peer, session)| (&*peer.name, router(session))).collect();
-    let session = |session: &BgpSessionStatus| {
-        let (router, established) =
-            (routers.get(&*session.peer)?, session.state == BgpSessionState::Established);
-        let metric = SessionMetric {
-            router: router.as_str().into(),
-            established,
-            prefixes: session.prefixes,
-        };
-        Some((session.peer.as_str().into(), metric))
+    let metric = |(peer, session): &(&BgpPeer, &SessionParameters)| {
+        let status = status.sessions.iter().find(|status| *status.peer == *peer.name)?;
+        let (router, prefixes) = (router(session).into(), status.prefixes);
+        let established = status.state == BgpSessionState::Established;
+        Some((peer.name.clone(), SessionMetric { router, established, prefixes }))
     };
-    status.sessions.iter().filter_map(session).collect()
+    sessions.active.iter().filter_map(metric).collect()
 }
 
 /// Returns the address of a router in the form of MetalLB's metrics.

@@ -66,14 +66,8 @@ pub(super) fn may_announce(state: &State, link: &Link) -> bool {
         })
     };
     let is_in_advertisement = || {
-        let labels = state.own_node().map(|node| &node.labels);
-        let names = |labels| {
-            state
-                .advertisements
-                .values()
-                .any(|ad| ad.selectors.select_node(labels) && ad.names_interface(&link.name))
-        };
-        labels.is_some_and(names)
+        let mut naming = state.advertisements.values().filter(|ad| ad.names_interface(&link.name));
+        state.own_node().is_some_and(|node| naming.any(|ad| ad.selectors.select_node(&node.labels)))
     };
     // If this node already announces an address on the interface, it continues, even if pools or
     // the interface's own addresses change.
