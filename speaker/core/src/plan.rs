@@ -169,13 +169,12 @@ pub fn plan(state: &State, memo: &mut Memo, now: Instant) -> Desired {
     if has_bgp {
         // If the Node is deleted, this speaker has nothing to advertise, and there are no labels
         // that a BGPPeer could select.
-        let bgp = bgp_input.map(|input| input.plan(state, memo)).unwrap_or_default();
+        let plan = bgp_input.map(|input| input.plan(state, memo, &mut desired));
+        let (config, status) = plan.unwrap_or_default();
         // If gobgpd had no routes, as after a boot, the node's routes are de-preferred until
         // kube-proxy's health is known. So gobgpd must have been read first.
-        desired.bgp = state.prefixes_at_start.map(|_| bgp.config);
-        (desired.session_metrics, desired.prefixes_over_limit) =
-            (bgp.session_metrics, bgp.prefixes_over_limit);
-        bgp_status = Some(bgp.status);
+        desired.bgp = state.prefixes_at_start.map(|_| config);
+        bgp_status = Some(status);
     }
     if is_reported || memo.status.bgp != bgp_status {
         let status = status(state, &memo.health_checks, &eligible, draining);

@@ -42,7 +42,7 @@ use crate::event::{BgpReport, Event, Link, LinkReport};
 use crate::health::kube_proxy::KubeProxyHealth;
 use crate::health::prober::{CheckDefaults, ProbeTarget};
 use bgp::BgpObjects;
-use held::HeldServices;
+use held::HeldService;
 use held_objects::HeldObjects;
 use moved_endpoints::MovedEndpoints;
 use new_addresses::NewAddresses;
@@ -110,7 +110,7 @@ pub struct State {
     /// FerroLB's Services with assigned addresses, and their EndpointSlices.
     pub(crate) services: Services,
     /// Services whose addresses have just left their statuses.
-    held: HeldServices,
+    held: BTreeMap<Key, HeldService>,
     /// Addresses that this node does not announce yet.
     new_addresses: NewAddresses,
     /// Services that have just moved from this node to others.
@@ -162,7 +162,7 @@ impl State {
             nodes: Store::default(),
             pools: Store::default(),
             deleted_pools: VecDeque::new(),
-            held: HeldServices::default(),
+            held: BTreeMap::new(),
             new_addresses: NewAddresses::default(),
             moved_endpoints: MovedEndpoints::default(),
             advertisements: HeldObjects::default(),
@@ -349,9 +349,9 @@ impl State {
     pub fn deadline(&self) -> Option<Instant> {
         let grace = self.config.pool_grace;
         let objects = [self.advertisements.deadline(grace), self.bgp_objects.deadline(grace)];
-        let addresses = [self.held.deadline(), self.new_addresses.deadline()];
-        let moved = self.moved_endpoints.deadline();
-        objects.into_iter().chain(addresses).chain([moved]).flatten().min()
+        let holds_end = self.held.values().map(|held| held.until).min();
+        let others = [holds_end, self.new_addresses.deadline(), self.moved_endpoints.deadline()];
+        objects.into_iter().chain(others).flatten().min()
     }
 
     /// Converts the change of a pool that cannot be decoded into a pool with a problem. The pool's

@@ -10,7 +10,7 @@ use ferrolb_core::bgp::{BgpAdvertisements, RouteInput, Sessions, sessions};
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, KubeProxyState};
 use ferrolb_proto::facts::{BgpPeer, Node, PeerLocation, SessionParameters};
 
-use super::Memo;
+use super::{Desired, Memo};
 use crate::event::{NodeIssue, SessionIssue};
 use crate::state::State;
 use bgp_config::{PlannedConfig, SessionContext, plan_config};
@@ -33,20 +33,6 @@ pub struct SessionMetric {
     pub established: bool,
     /// Number of prefixes that are advertised to the router.
     pub prefixes: i64,
-}
-
-/// BGP part of the plan.
-#[derive(Debug, Default)]
-pub(super) struct BgpPlan {
-    /// Desired BGP configuration.
-    pub(super) config: BgpConfig,
-    /// Status of gobgpd and of its sessions.
-    pub(super) status: BgpStatus,
-    /// Sessions for the metrics.
-    pub(super) session_metrics: SessionMetrics,
-    /// Number of prefixes that are not advertised because they need too many different sets of
-    /// attributes.
-    pub(super) prefixes_over_limit: usize,
 }
 
 /// Returns whether this node has a gobgpd, and all inputs of its configuration have arrived.
@@ -97,8 +83,14 @@ impl<'a> BgpInput<'a> {
         RouteInput { node, sessions, advertisements, unhealthy: *unhealthy }
     }
 
-    /// Computes the BGP part of the plan from the routes in `memo`.
-    pub(super) fn plan(&self, state: &State, memo: &Memo) -> BgpPlan {
+    /// Returns the desired BGP configuration, with the routes in `memo`, and the status of gobgpd
+    /// and of its sessions. Sets the metrics about them in `desired`.
+    pub(super) fn plan(
+        &self,
+        state: &State,
+        memo: &Memo,
+        desired: &mut Desired,
+    ) -> (BgpConfig, BgpStatus) {
         let (sessions, objects) = (&self.sessions, &state.bgp_objects);
         let discovered_router = |(peer, session): &(&BgpPeer, &'_ SessionParameters)| {
             let address = state.bgp.sessions.get(&peer.name)?.address?;
@@ -114,17 +106,10 @@ impl<'a> BgpInput<'a> {
         let outcome = plan_config(&context, sessions, (memo.routes.routes(), memo.routes.counts()));
         let announced = i64::try_from(outcome.config.routes.len()).unwrap_or(i64::MAX);
         let status = BgpStatus { announced, ..status(state, sessions, &outcome) };
-        let session_metrics = session_metrics(sessions, &status);
-        let config = BgpConfig {
-            no_restart_reason: no_restart_reason(state.leaving, self.draining, self.node),
-            ..outcome.config
-        };
-        BgpPlan {
-            config,
-            status,
-            session_metrics,
-            prefixes_over_limit: outcome.prefixes_over_limit,
-        }
+        desired.session_metrics = session_metrics(sessions, &status);
+        desired.prefixes_over_limit = outcome.prefixes_over_limit;
+        let no_restart_reason = no_restart_reason(state.leaving, self.draining, self.node);
+        (BgpConfig { no_restart_reason, ..outcome.config }, status)
     }
 }
 

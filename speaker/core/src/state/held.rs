@@ -4,7 +4,6 @@
 //! The controller restores such a status within milliseconds. This node keeps announcing the
 //! addresses meanwhile, so that clients notice nothing.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -21,24 +20,14 @@ use super::{State, StateConfig};
 /// Time for which an address stays announced after it has left the status of its Service.
 const HOLD_TIME: Duration = Duration::from_secs(5);
 
-/// Services whose former addresses this node still announces.
-#[derive(Debug, Default)]
-pub(super) struct HeldServices(BTreeMap<Key, HeldService>);
-
+/// Service whose former addresses this node still announces.
 #[derive(Debug)]
-struct HeldService {
+pub(super) struct HeldService {
     /// The Service as the API server has it, without the held addresses.
     service: Service,
     /// The held addresses.
     addresses: Vec<IpAddr>,
-    until: Instant,
-}
-
-impl HeldServices {
-    /// Returns the time at which the next hold ends.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.0.values().map(|held| held.until).min()
-    }
+    pub(super) until: Instant,
 }
 
 impl HandleChange<Service, Changes> for State {
@@ -47,7 +36,7 @@ impl HandleChange<Service, Changes> for State {
     fn handle_change(&mut self, change: Change<Service>, now: Instant) -> Changes {
         let Change::Apply(service) = change else {
             let changes = self.services.set_service(change, &self.config);
-            self.held.0.retain(|key, _| self.services.get(key).is_some());
+            self.held.retain(|key, _| self.services.get(key).is_some());
             self.begin_waits(&changes, now);
             return changes;
         };
@@ -55,7 +44,7 @@ impl HandleChange<Service, Changes> for State {
             let mut shown = service.assigned.iter();
             **key != service.key && shown.any(|it| held.addresses.contains(&it.address))
         };
-        let taken: Vec<_> = self.held.0.iter().filter(takes).map(|(key, _)| key.clone()).collect();
+        let taken: Vec<_> = self.held.iter().filter(takes).map(|(key, _)| key.clone()).collect();
         let mut changes = Changes::default();
         taken.iter().for_each(|key| changes.add(self.end_hold(key)));
         let service = self.with_held_addresses(service, now);
@@ -69,7 +58,7 @@ impl HandleChange<Service, Changes> for State {
 impl State {
     /// Returns the Service with those of its former addresses that this node still announces.
     fn with_held_addresses(&mut self, service: Service, now: Instant) -> Service {
-        let held = self.held.0.remove(&service.key);
+        let held = self.held.remove(&service.key);
         let until = held.map_or(now + HOLD_TIME, |held| held.until);
         let Some((_, before)) = self.services.get(&service.key) else { return service };
         if now >= until || !is_assigned_by_ferrolb(&service, &self.config) {
@@ -90,7 +79,7 @@ impl State {
         let new = service.assigned.iter().filter(is_new).copied();
         let assigned = former.chain(new).collect();
         let with_held = Service { assigned, ..service.clone() };
-        self.held.0.insert(service.key.clone(), HeldService { service, addresses, until });
+        self.held.insert(service.key.clone(), HeldService { service, addresses, until });
         with_held
     }
 
@@ -113,13 +102,13 @@ impl State {
 
     /// Ends the hold of a Service's addresses.
     fn end_hold(&mut self, key: &Key) -> Changes {
-        let Some(held) = self.held.0.remove(key) else { return Changes::default() };
+        let Some(held) = self.held.remove(key) else { return Changes::default() };
         self.services.set_service(Change::Apply(held.service), &self.config)
     }
 
     /// Ends the holds that are over at `now`.
     pub(super) fn end_expired_holds(&mut self, now: Instant) -> Changes {
-        let over = self.held.0.iter().filter(|(_, held)| now >= held.until);
+        let over = self.held.iter().filter(|(_, held)| now >= held.until);
         let over: Vec<_> = over.map(|(key, _)| key.clone()).collect();
         let mut changes = Changes::default();
         over.iter().for_each(|key| changes.add(self.end_hold(key)));

@@ -134,22 +134,18 @@ impl Membership {
             None => {}
             Some(SuspicionCheck::Open { is_new, challenge }) => {
                 self.counts.suspicions += u64::from(is_new);
-                if let Some(challenge) = challenge {
-                    self.challenge_suspect(name, mac, challenge, now);
+                let Some(challenge) = challenge else { return };
+                let Challenge { nonce, announced, prefers_announced, received_nothing } = challenge;
+                self.send(Some(mac), Body::Challenge { nonce }, now);
+                let node = name.into();
+                let probe = MemberEffect::Probe { node, mac, announced, prefers_announced };
+                self.effects.push_back(probe);
+                if received_nothing {
+                    self.probe_witnesses(now);
                 }
             }
             Some(SuspicionCheck::Unheard) => self.on_unheard(name, now),
             Some(SuspicionCheck::Failed) => self.declare_failed(name, now),
-        }
-    }
-
-    fn challenge_suspect(&mut self, name: &str, mac: Mac, challenge: Challenge, now: Instant) {
-        let Challenge { nonce, announced, prefers_announced, received_nothing } = challenge;
-        self.send(Some(mac), Body::Challenge { nonce }, now);
-        let node = name.into();
-        self.effects.push_back(MemberEffect::Probe { node, mac, announced, prefers_announced });
-        if received_nothing {
-            self.probe_witnesses(now);
         }
     }
 

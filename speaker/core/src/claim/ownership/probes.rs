@@ -37,6 +37,14 @@ pub(super) struct ArpProbes {
 }
 
 impl ArpProbes {
+    /// Begins the probes for a unit, not before `earliest`, and updates that time for the probes of
+    /// the next unit.
+    pub(super) fn begin(earliest: &mut Instant, now: Instant) -> Self {
+        let next = now.max(*earliest);
+        *earliest = next + UNIT_PROBE_INTERVAL;
+        Self { sent: 0, next }
+    }
+
     /// Returns the time of the next step.
     pub(super) const fn next(&self) -> Instant {
         self.next
@@ -52,25 +60,5 @@ impl ArpProbes {
         } else {
             ProbeStep::Done
         }
-    }
-}
-
-/// Limits the rate at which the probes of units begin.
-#[derive(Debug)]
-pub(super) struct ProbeStarts {
-    /// Earliest time of the first ARP probe for a further unit.
-    next: Instant,
-}
-
-impl ProbeStarts {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self { next: now }
-    }
-
-    /// Begins the probes for a unit.
-    pub(super) fn begin(&mut self, now: Instant) -> ArpProbes {
-        let next = now.max(self.next);
-        self.next = next + UNIT_PROBE_INTERVAL;
-        ArpProbes { sent: 0, next }
     }
 }

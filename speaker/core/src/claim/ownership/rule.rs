@@ -14,7 +14,7 @@ use ferrolb_core::election::{Rank, SoftRules, Unit};
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::hello::{ClaimRank, Flags};
 
-use super::probes::{PROBING_STAGGER, ProbeStarts, ProbeStep};
+use super::probes::{ArpProbes, PROBING_STAGGER, ProbeStep};
 use super::unit::{PendingAction, UnitState};
 use super::{Decisions, PeerRank, View};
 use crate::claim::{ClaimConfig, Move, MoveCause};
@@ -61,7 +61,8 @@ pub(super) struct Rule {
     /// Unowned addresses whose owner has failed, each with the name of the owner, and the time of
     /// its latest frame.
     unowned: BTreeMap<IpAddr, (Arc<str>, Instant)>,
-    probe_starts: ProbeStarts,
+    /// Earliest time of the first ARP probe for a further unit.
+    next_probes: Instant,
     /// Results of the ARP probes that the caller must handle.
     probed: Vec<(IpAddr, ProbeStep)>,
 }
@@ -72,7 +73,7 @@ impl Rule {
             config,
             decided: Decisions::default(),
             unowned: BTreeMap::new(),
-            probe_starts: ProbeStarts::new(now),
+            next_probes: now,
             probed: Vec::new(),
         }
     }
@@ -333,7 +334,8 @@ impl Rule {
     fn found_free(&mut self, state: &mut UnitState, now: Instant) -> bool {
         let address = state.unit.address;
         let probes = &mut state.pending_claim().probes;
-        let step = probes.get_or_insert_with(|| self.probe_starts.begin(now)).step(now);
+        let earliest = &mut self.next_probes;
+        let step = probes.get_or_insert_with(|| ArpProbes::begin(earliest, now)).step(now);
         let is_done = step == ProbeStep::Done;
         if is_done {
             *probes = None;
