@@ -163,19 +163,13 @@ impl ClaimMachine {
     fn settle(&mut self, now: Instant) {
         let has_backlog = self.continue_at.is_some();
         if !has_backlog {
-            let (ownership, view) = self.ownership(now);
-            let is_complete = ownership.settle_conflicts(view);
-            self.finish_turn(is_complete, now);
+            self.do_turn(Ownership::settle_conflicts, now);
         }
         self.send_decisions(now);
         if !has_backlog {
-            let (ownership, view) = self.ownership(now);
-            let is_complete = ownership.evaluate_dirty(view);
-            self.finish_turn(is_complete, now);
+            self.do_turn(Ownership::evaluate_dirty, now);
             self.send_decisions(now);
-            let (ownership, view) = self.ownership(now);
-            let is_complete = ownership.announce_if_due(view);
-            self.finish_turn(is_complete, now);
+            self.do_turn(Ownership::announce_if_due, now);
         }
         if self.continue_at.is_none() {
             self.continue_list(now);
@@ -186,9 +180,11 @@ impl ClaimMachine {
         assert!(self.sets.is_consistent(), "the index contains the claims of all peers");
     }
 
-    /// Applies the effects of a turn of work. Requests a tick if the work was too much for one
-    /// call.
-    fn finish_turn(&mut self, is_complete: bool, now: Instant) {
+    /// Does a turn of the ownership's work, and applies the effects. Requests a tick if the work was
+    /// too much for one call, so that it is not complete.
+    fn do_turn(&mut self, work: fn(&mut Ownership, View<'_>) -> bool, now: Instant) {
+        let (ownership, view) = self.ownership(now);
+        let is_complete = work(ownership, view);
         self.apply_effects(now);
         if !is_complete {
             self.continue_at = Some(now + CONTINUE_DELAY);

@@ -120,29 +120,20 @@ pub(super) fn next_step(wanted: &GobgpConfig, known: &ObservedState) -> Option<B
     if known.classes.len() != wanted.policies.len() {
         return Some(BgpStep::SetPolicies(wanted.policies.values().cloned().collect()));
     }
-    let is_rejected = |location: &PeerLocation, config: &PeerConfig| {
-        known
-            .rejected
-            .get(location)
-            .is_some_and(|description| **description == *config.description())
-    };
-    let missing = wanted.peers.iter().filter(|(location, config)| {
-        !known.peers.contains_key(location) && !is_rejected(location, config)
+    let mut not_rejected = wanted.peers.iter().filter(|(location, config)| {
+        let rejected = known.rejected.get(*location);
+        rejected.is_none_or(|description| **description != *config.description())
     });
-    let add = missing
-        .map(|(location, config)| BgpStep::AddSession(location.clone(), Arc::clone(config)))
-        .next();
-    let set_bfd = || {
-        wanted.peers.iter().filter(|(location, config)| !is_rejected(location, config)).find_map(
-            |(location, config)| {
-                let session = known.peers.get(location)?;
-                let on = session.established && config.peer.bfd.is_some();
-                (session.bfd.is_some() != on)
-                    .then(|| BgpStep::SetBfd(location.clone(), Arc::clone(config), on))
-            },
-        )
-    };
-    add.or_else(set_bfd)
+    let missing = not_rejected.clone().find(|(location, _)| !known.peers.contains_key(location));
+    if let Some((location, config)) = missing {
+        return Some(BgpStep::AddSession(location.clone(), Arc::clone(config)));
+    }
+    not_rejected.find_map(|(location, config)| {
+        let session = known.peers.get(location)?;
+        let on = session.established && config.peer.bfd.is_some();
+        (session.bfd.is_some() != on)
+            .then(|| BgpStep::SetBfd(location.clone(), Arc::clone(config), on))
+    })
 }
 
 /// Returns the step that removes, adds or changes paths, or none if gobgpd already has the desired

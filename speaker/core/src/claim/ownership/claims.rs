@@ -77,9 +77,9 @@ impl Ownership {
         if let Some(mac) = proxy.filter(|_| !claims.is_empty()) {
             self.counts.proxied_failures += 1;
             // Traffic for these addresses may not reach the new owners.
+            let kind = ConflictKind::ProxyOfFailedPeer(node.into());
             for address in &claims {
-                let kind = ConflictKind::ProxyOfFailedPeer(node.into());
-                self.record_conflict(*address, mac, kind, view.now);
+                self.record_conflict(*address, mac, &kind, view.now);
             }
         }
         let known = claims.iter().copied().filter(|address| self.units.contain(*address));

@@ -93,7 +93,7 @@ impl AddressConflicts {
         &mut self,
         address: IpAddr,
         mac: Mac,
-        kind: ConflictKind,
+        kind: &ConflictKind,
         now: Instant,
     ) -> bool {
         if self.table.len() >= ADDRESS_CONFLICTS_MAX && !self.table.contains_key(&address) {
@@ -109,8 +109,8 @@ impl AddressConflicts {
         });
         seen.at = now;
         // A host that uses many hardware addresses must not cause a new report for each of them.
-        if (seen.mac, &seen.kind) != (mac, &kind) && now.since(seen.since) >= REPORTED_HOST_PERIOD {
-            (seen.mac, seen.kind, seen.since) = (mac, kind, now);
+        if (seen.mac, &seen.kind) != (mac, kind) && now.since(seen.since) >= REPORTED_HOST_PERIOD {
+            (seen.mac, seen.kind, seen.since) = (mac, kind.clone(), now);
         }
         true
     }

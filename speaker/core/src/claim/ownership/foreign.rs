@@ -59,10 +59,18 @@ impl Ownership {
             self.suspect_announcer(address, mac, view);
         }
         let Some(kind) = self.conflict_kind(address, mac, announced, view) else { return };
+        if let ConflictKind::UnheardPeer(node) = &kind
+            && is_owned
+            && !self.may_be_second(address, view)
+        {
+            let node = (**node).into();
+            self.effects.push_back(OwnershipEffect::CheckFailedPeer { node, mac, address });
+            return;
+        }
+        self.record_conflict(address, mac, &kind, view.now);
         match kind {
             ConflictKind::ForeignHost => {
                 self.counts.foreign_hosts += 1;
-                self.record_conflict(address, mac, kind, view.now);
                 if is_probed || self.may_be_second(address, view) {
                     self.contest(address, view.now);
                 } else {
@@ -71,26 +79,13 @@ impl Ownership {
             }
             ConflictKind::PeerKernel(_) => {
                 self.counts.kernel_replies += 1;
-                self.record_conflict(address, mac, kind, view.now);
                 if announced {
                     self.defend(address, view);
                 }
             }
-            ConflictKind::UnheardPeer(node) if is_owned && !self.may_be_second(address, view) => {
-                let node = (*node).into();
-                self.effects.push_back(OwnershipEffect::CheckFailedPeer { node, mac, address });
-            }
-            ConflictKind::UnheardPeer(_) => {
-                self.record_conflict(address, mac, kind, view.now);
-                if is_owned {
-                    self.contest(address, view.now);
-                } else {
-                    self.leave(address, view.now);
-                }
-            }
-            ConflictKind::ProxyOfFailedPeer(_) => {
-                self.record_conflict(address, mac, kind, view.now);
-            }
+            ConflictKind::UnheardPeer(_) if is_owned => self.contest(address, view.now),
+            ConflictKind::UnheardPeer(_) => self.leave(address, view.now),
+            ConflictKind::ProxyOfFailedPeer(_) => {}
         }
     }
 
@@ -141,7 +136,7 @@ impl Ownership {
         &mut self,
         address: IpAddr,
         mac: Mac,
-        kind: ConflictKind,
+        kind: &ConflictKind,
         now: Instant,
     ) {
         let is_recorded = self.conflicts.record(address, mac, kind, now);

@@ -56,8 +56,9 @@ impl Ownership {
     ) {
         let announced = announced.filter(|address| self.yields_to(node, *address, view));
         let taken = view.sets.copy(node).into_iter().flat_map(SetCopy::shared).copied();
+        let kind = ConflictKind::UnheardPeer(node.into());
         for address in taken.chain(announced).collect::<BTreeSet<_>>() {
-            self.record_conflict(address, mac, ConflictKind::UnheardPeer(node.into()), view.now);
+            self.record_conflict(address, mac, &kind, view.now);
             self.contest(address, view.now);
         }
     }
@@ -70,7 +71,7 @@ impl Ownership {
         address: IpAddr,
         view: View<'_>,
     ) {
-        self.record_conflict(address, mac, ConflictKind::UnheardPeer(node.into()), view.now);
+        self.record_conflict(address, mac, &ConflictKind::UnheardPeer(node.into()), view.now);
         self.defend(address, view);
     }
 

@@ -77,10 +77,8 @@ impl PendingClaim {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let due = self.pending.map(|pending| pending.due);
         let checks = self.probes.map(|probes| probes.next());
-        let hold_down_end = self.conflict_hold_down_until;
-        let others =
-            [self.release_at, self.preempt_delay_until, self.doubted_until, hold_down_end, checks];
-        others.into_iter().flatten().chain(due).min()
+        let ends = [self.preempt_delay_until, self.doubted_until, self.conflict_hold_down_until];
+        ends.into_iter().chain([self.release_at, checks, due]).flatten().min()
     }
 
     /// Drops what is over.
