@@ -414,7 +414,7 @@ impl State {
 
 impl HandleChange<Node, Changes> for State {
     fn handle_change(&mut self, change: Change<Node>, _: Instant) -> Changes {
-        Changes::all_if(apply(&mut self.nodes, change, Some))
+        Changes::all_if(apply(&mut self.nodes, change))
     }
 }
 
@@ -456,15 +456,14 @@ impl HandleChange<HelloKeyRing, Changes> for State {
     }
 }
 
-/// Applies a change to a store, which stores the value that `keep` returns for an object. Returns
-/// whether the change can affect the plan. An object that cannot be decoded is treated as deleted.
-fn apply<K: Ord + Clone + From<Key> + From<F::Key>, F: Keyed, V: PartialEq>(
-    store: &mut Store<K, V>,
+/// Applies a change to a store. Returns whether the change can affect the plan. An object that
+/// cannot be decoded is treated as deleted.
+fn apply<K: Ord + Clone + From<Key> + From<F::Key>, F: Keyed + PartialEq>(
+    store: &mut Store<K, F>,
     change: Change<F>,
-    keep: impl FnOnce(F) -> Option<V>,
 ) -> bool {
     let was_listed = store.was_ever_complete();
-    let changed = store.handle(change.or_delete(), keep);
+    let changed = store.handle(change.or_delete(), Some);
     !changed.is_empty() || was_listed != store.was_ever_complete()
 }
 

@@ -165,9 +165,11 @@ struct TargetState {
 pub struct Prober {
     targets_max: usize,
     probes_max: usize,
-    /// The latest [`ProberInput::Targets`].
-    wanted: ProbeTargets,
-    /// The endpoints that are checked: the first `targets_max` of `wanted`.
+    /// The first `targets_max` of the latest [`ProberInput::Targets`].
+    checked: ProbeTargets,
+    /// The number of the others.
+    over_limit: usize,
+    /// The state of each endpoint in `checked`.
     targets: BTreeMap<ProbeTarget, TargetState>,
     /// The endpoints with the times of their next probes. Endpoints with a probe in flight, and
     /// those that wait for capacity of their Service, are not in the set.
@@ -190,7 +192,8 @@ impl Prober {
         Self {
             targets_max,
             probes_max,
-            wanted: ProbeTargets::default(),
+            checked: ProbeTargets::default(),
+            over_limit: 0,
             targets: BTreeMap::new(),
             due: BTreeSet::new(),
             in_flight: 0,
@@ -216,20 +219,18 @@ impl Prober {
     /// Returns the number of endpoints that are not checked because of [`TARGETS_MAX`].
     #[must_use]
     pub const fn over_limit(&self) -> usize {
-        self.wanted.len().saturating_sub(self.targets_max)
+        self.over_limit
     }
 
     fn set_targets(&mut self, wanted: ProbeTargets, now: Instant) {
-        let before = std::mem::replace(&mut self.wanted, wanted.clone());
-        let bounded = |all: &ProbeTargets| -> ProbeTargets {
-            if all.len() <= self.targets_max {
-                return all.clone();
-            }
-            let first = all.iter().take(self.targets_max);
-            first.map(|(id, check)| (id.clone(), Arc::clone(check))).collect()
-        };
-        let (before, wanted) = (bounded(&before), bounded(&wanted));
-        for Difference { key: id, now: check, .. } in wanted.differences(&before) {
+        self.over_limit = wanted.len().saturating_sub(self.targets_max);
+        let mut checked = wanted;
+        if self.over_limit > 0 {
+            let first = checked.iter().take(self.targets_max);
+            checked = first.map(|(id, check)| (id.clone(), Arc::clone(check))).collect();
+        }
+        let before = std::mem::replace(&mut self.checked, checked.clone());
+        for Difference { key: id, now: check, .. } in checked.differences(&before) {
             match (check, self.targets.contains_key(id)) {
                 (None, _) => self.remove(id.clone()),
                 (Some(check), true) => self.change(id, Arc::clone(check), now),

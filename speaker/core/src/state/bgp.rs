@@ -76,7 +76,7 @@ impl HandleChange<BgpPeer, Changes> for State {
 
 impl HandleChange<PasswordSecret, Changes> for State {
     fn handle_change(&mut self, change: Change<PasswordSecret>, _: Instant) -> Changes {
-        let changed = apply(&mut self.bgp_objects.passwords, change, Some);
+        let changed = apply(&mut self.bgp_objects.passwords, change);
         Changes::other_if(self.bgp_objects.update_last_passwords(changed))
     }
 }

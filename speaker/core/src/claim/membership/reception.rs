@@ -44,6 +44,7 @@ impl Membership {
             self.counts.stale_frames += 1;
             return Admission::Dropped;
         }
+        let all_failed = self.peers.all_failed();
         let Some(peer) = self.peers.sender(frame) else {
             let is_admitted = self.admit_newcomer(source, frame, now);
             let newest = Admission::Newest { has_returned: false };
@@ -55,24 +56,16 @@ impl Membership {
             return Admission::Late { is_recent: peer.was_just_overtaken(frame) };
         }
         let has_returned = peer.liveness.has_failed();
-        let starts_delay = has_returned && self.peers.all_failed();
-        self.on_sign_of_life(source, frame, now);
-        self.compare_clocks(&frame.node, frame.clock, now);
-        if starts_delay {
-            self.start_preempt_delay(now);
-        }
-        Admission::Newest { has_returned }
-    }
-
-    /// Stores the state of the peer in a frame that is newer than all others of the peer.
-    fn on_sign_of_life(&mut self, source: Mac, frame: &Frame, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&frame.node) else { return };
-        let has_returned = peer.liveness.has_failed();
         self.counts.refuted += u64::from(peer.liveness.on_frame(frame.interval, now));
         if peer.on_frame(source, frame) || has_returned {
             self.effects.push_back(MemberEffect::PeerChanged((*frame.node).into()));
         }
         self.peers.update_due(&frame.node);
+        self.compare_clocks(&frame.node, frame.clock, now);
+        if has_returned && all_failed {
+            self.start_preempt_delay(now);
+        }
+        Admission::Newest { has_returned }
     }
 
     /// Compares this node's clock with a peer's clock. If the peer's clock went on while this
@@ -100,7 +93,12 @@ impl Membership {
         self.newcomers.expire(now);
         if !self.newcomers.is_response(frame, now) {
             self.counts.unchallenged += 1;
-            self.challenge_newcomer(source, frame, now);
+            let nonce = self.random.nonce();
+            if self.newcomers.is_full_for(&frame.node) {
+                self.counts.over_limit += 1;
+            } else if let Some(nonce) = self.newcomers.receive(source, frame, nonce, now) {
+                self.send(Some(source), Body::Challenge { nonce }, now);
+            }
             if let Body::Challenge { nonce } = frame.body {
                 // Two nodes may be newcomers to each other, so each must respond before it has
                 // admitted the other one. A response discloses nothing.
@@ -127,15 +125,6 @@ impl Membership {
             self.start_preempt_delay(now);
         }
         true
-    }
-
-    fn challenge_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) {
-        let nonce = self.random.nonce();
-        if self.newcomers.is_full_for(&frame.node) {
-            self.counts.over_limit += 1;
-        } else if let Some(nonce) = self.newcomers.receive(source, frame, nonce, now) {
-            self.send(Some(source), Body::Challenge { nonce }, now);
-        }
     }
 
     pub(super) fn remove_peer(&mut self, name: Arc<str>) {
