@@ -1,8 +1,8 @@
 //! Pools that do not exist although Services have addresses of them. Plain values; owned by the
 //! state.
 //!
-//! A missing pool is no edited pool: it may be created again in a moment, so the Services keep their
-//! addresses for [`Config::pool_grace`](super::Config::pool_grace).
+//! A missing pool is no edited pool: it may be created again in a moment, so the Services keep
+//! their addresses for [`Config::pool_grace`](super::Config::pool_grace).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
