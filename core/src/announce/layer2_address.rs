@@ -19,7 +19,8 @@ pub struct Layer2Address<'s, 'a> {
     services: Vec<&'s ServiceView<'a>>,
     /// L2Advertisements that select any of `services`, each once.
     advertisements: Vec<&'a L2Advertisement>,
-    /// First address of the first Service. Both families of a Service therefore have the same order.
+    /// Address that decides the order of the nodes: the first address of the first Service. Both
+    /// families of a Service therefore have the same order.
     ordered_by: IpAddr,
 }
 

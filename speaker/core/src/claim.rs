@@ -180,8 +180,8 @@ impl ClaimMachine {
         assert!(self.sets.is_consistent(), "the index contains the claims of all peers");
     }
 
-    /// Does a turn of the ownership's work, and applies the effects. Requests a tick if the work was
-    /// too much for one call, so that it is not complete.
+    /// Does a turn of the ownership's work, and applies the effects. Requests a tick if `work`
+    /// returns false, because the work was too much for one call.
     fn do_turn(&mut self, work: fn(&mut Ownership, View<'_>) -> bool, now: Instant) {
         let (ownership, view) = self.ownership(now);
         let is_complete = work(ownership, view);

@@ -17,7 +17,7 @@ const HANDOVER_PATH: &str = "/gobgp/handover";
 /// replies to the speaker and the speaker's main loop runs.
 const HEALTHZ_PATH: &str = "/gobgp/healthz";
 
-/// What the BGP driver needs besides the desired configuration.
+/// Inputs of the BGP driver, apart from the desired configuration.
 pub struct DriverInputs {
     /// Path of gobgpd's socket.
     pub(super) path: String,

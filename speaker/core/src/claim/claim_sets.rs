@@ -178,17 +178,18 @@ impl ClaimSets {
         let mut changes = SetChanges::default();
         let Self { own, copies, claimants } = self;
         let Some(copy) = copies.get_mut(peer) else { return changes };
-        if let Body::List(stretch) = body {
-            changes.released = outdated(copy, stretch);
+        let removed = if let Body::List(stretch) = body {
+            outdated(copy, stretch)
         } else if let Body::Release { addresses, .. } = body {
-            changes.released.clone_from(addresses);
-        }
+            addresses.clone()
+        } else {
+            Vec::new()
+        };
         for claim in body.claims().iter().filter(|claim| is_valid(body, claim)) {
             copy.add(*claim, now, own, claimants, &mut changes);
         }
-        (changes.released, changes.unknown) = std::mem::take(&mut changes.released)
-            .into_iter()
-            .partition(|address| copy.remove(address, claimants));
+        (changes.released, changes.unknown) =
+            removed.into_iter().partition(|address| copy.remove(address, claimants));
         if copy.stated.count == 0 {
             changes.released.extend(copy.clear(claimants));
         }
