@@ -79,8 +79,8 @@ pub enum Input {
     /// on the segment.
     NeighborReplied,
     /// This node has replied to an ARP request or a neighbor solicitation of the host with this
-    /// MAC, and [`Membership::awaits_request_from`](super::Membership::awaits_request_from)
-    /// returns true for it.
+    /// MAC, and [`Peers::awaits_request_from`](super::Peers::awaits_request_from) returns true for
+    /// it.
     RequestAnswered(Mac),
     /// The kernel dropped hello frames, because this node read them too late. Missing hellos
     /// therefore do not prove that a peer has failed.
