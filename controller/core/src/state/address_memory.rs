@@ -28,12 +28,9 @@ impl State {
 
     /// Compares the memory with the ConfigMap if it has changed or its write is due, and begins or
     /// queues the necessary write.
-    ///
-    /// Only the result of a write in flight permits the next one, so that a change in between does
-    /// not end the minimum interval.
     pub(super) fn update_address_memory(&mut self, is_due: bool, now: Instant) {
         self.address_memory_dirty |= self.allocator.take_memory_changed() | is_due;
-        if !self.address_memory_dirty || self.status_queue.is_in_flight(&Target::AddressMemory) {
+        if !self.address_memory_dirty {
             return;
         }
         self.address_memory_dirty = false;

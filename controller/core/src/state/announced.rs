@@ -112,12 +112,14 @@ impl State {
         Some(self.next_check(now)?.max(now + NEXT_PASS_DELAY))
     }
 
-    /// Returns the time of the next check that the rate limit allows, if any.
+    /// Returns the time of the next check that the rate limit allows, if any. Without room for its
+    /// write, the check waits for the result of another one.
     fn next_check(&self, now: Instant) -> Option<Instant> {
         let queue = &self.status_queue;
         let in_round = (queue.round.left > 0).then_some(now);
         let next = in_round.or(queue.next(Class::Condition, Instant::ZERO))?;
-        self.can_check_announced().then_some(next.max(queue.conditions.ready_at()))
+        let can_check = self.can_check_announced() && queue.room(Class::Condition) > 0;
+        can_check.then_some(next.max(queue.conditions.ready_at()))
     }
 
     /// Checks the Services whose check is due, and decides which conditions to write.
@@ -173,8 +175,14 @@ impl State {
     ) -> Vec<(Key, bool, CheckResult, ReportedAddresses)> {
         let due = self.status_queue.due(Class::Condition, now).filter_map(Target::service);
         let Round { reached, left } = &self.status_queue.round;
-        let round = self.services.keys_after(reached).take(*left).map(|key| (key, true));
-        let mut allowed_writes = self.status_queue.conditions.tokens(now);
+        let is_due = |key: &&Key| {
+            let entry = self.services.get(*key);
+            entry.is_some_and(|entry| entry.attempts.is_due(Class::Condition, now))
+        };
+        let round = self.services.keys_after(reached).take(*left).filter(|key| !is_due(key));
+        let round = round.map(|key| (key, true));
+        let room = self.status_queue.room(Class::Condition);
+        let mut allowed_writes = room.min(self.status_queue.conditions.tokens(now) as usize);
         let mut results = Vec::new();
         for (key, in_round) in due.map(|key| (key, false)).chain(round).take(CHECKS_PER_PASS_MAX) {
             let Some(entry) = self.services.get(key) else { continue };

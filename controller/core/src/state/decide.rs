@@ -7,6 +7,7 @@ use ferrolb_proto::facts::{API_SERVERS_MAX, Key, Pool, Service, api_server};
 use super::alloc::{AddressUser, Allocator, HostUses, Requester, UnmanagedSource, of_node};
 use super::conflicts::unannounced::UnannouncedAddresses;
 use super::decision_queue::DecisionQueue;
+use super::former_routes::FormerRoutes;
 use super::missing_pools::MissingPools;
 use super::service::{self, CounterLabels, Role, ServiceEntry};
 use super::service_addresses::{self, Present};
@@ -23,6 +24,7 @@ impl State {
         if !self.leadership.is_active {
             return;
         }
+        self.update_stale_speakers();
         self.update_former_routes(now);
         if self.decisions.all || self.missing_pools.grace_end().is_some_and(|end| now >= end) {
             self.decide_all(now);
@@ -44,7 +46,6 @@ impl State {
             changed.iter().for_each(|key| self.decide(key, now));
         }
         self.update_due_statuses(now);
-        self.update_stale_speakers();
         let due = self.status_queue.due_with_room(Class::Resource, now);
         self.update_address_memory(due.contains(&Target::AddressMemory), now);
         self.update_custom_resources(&due, now);
@@ -52,9 +53,16 @@ impl State {
 
     /// Updates the statuses of the Services that are due, as far as writes may begin.
     fn update_due_statuses(&mut self, now: Instant) {
+        let mut served = Vec::new();
+        loop {
+            let due = self.status_queue.due_with_room(Class::Addresses, now);
+            if due == served {
+                break;
+            }
+            due.iter().filter_map(Target::service).for_each(|key| self.update_status(key, now));
+            served = due;
+        }
         self.repair_record(now);
-        let due = self.status_queue.due_with_room(Class::Addresses, now);
-        due.iter().filter_map(Target::service).for_each(|key| self.update_status(key, now));
     }
 
     /// Decides the addresses and statuses of all Services again: when a leadership term begins, and
@@ -315,6 +323,7 @@ impl State {
         self.allocator = Allocator::default();
         self.decisions = DecisionQueue::default();
         self.missing_pools = MissingPools::default();
+        self.former_routes = FormerRoutes::default();
         self.counters = ServiceCounters::default();
         self.status_queue.clear();
         self.node_failures.reset();

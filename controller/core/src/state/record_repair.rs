@@ -33,7 +33,8 @@ impl State {
 
     /// Writes the record whose repair is due, if any.
     pub(super) fn repair_record(&mut self, now: Instant) {
-        if self.status_queue.records.tokens(now) == 0 {
+        let queue = &self.status_queue;
+        if queue.records.tokens(now) == 0 || queue.room(Class::Record) == 0 {
             return;
         }
         let due = self.status_queue.due(Class::Record, now).next().cloned();

@@ -3,7 +3,7 @@
 //! A change of an object only sets a flag. At the end of the pass, the state compares the statuses
 //! of all objects with the desired ones, because each status may depend on other objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{L2Advertisement, Pool, Speaker};
@@ -54,7 +54,7 @@ impl State {
     /// If no change may concern all objects, compares only those that are due, and the pools whose
     /// counts have changed. Skips a kind if a list of objects on which its statuses depend is
     /// incomplete.
-    pub(super) fn update_custom_resources(&mut self, due: &BTreeSet<Target>, now: Instant) {
+    pub(super) fn update_custom_resources(&mut self, due: &[Target], now: Instant) {
         let has_speakers = self.speakers.is_complete() || !self.has_speakers();
         let changed_pools = self.allocator.take_changed_pools();
         let all = std::mem::take(&mut self.custom_resources.statuses_dirty);
@@ -118,7 +118,7 @@ impl State {
 struct StatusComparison<'a> {
     status_queue: &'a mut StatusQueue,
     /// The objects to compare; `None`: all.
-    selected: Option<&'a BTreeSet<Target>>,
+    selected: Option<&'a [Target]>,
     now: Instant,
 }
 
@@ -129,7 +129,7 @@ impl StatusComparison<'_> {
         inputs: &K::StatusInputs<'_>,
     ) {
         for object in objects {
-            let is_selected = |selected: &BTreeSet<Target>| selected.contains(&target(object));
+            let is_selected = |selected: &[Target]| selected.contains(&target(object));
             if self.selected.is_none_or(is_selected) {
                 self.update(object, inputs);
             }

@@ -16,6 +16,7 @@ use ferrolb_core::rate::TokenBucket;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Key;
 
+use super::RESOURCE_STATUS_INTERVAL;
 use crate::desired::{Status, Target, WRITES_MAX, Write};
 use crate::event::Outcome;
 pub(super) use attempts::Attempts;
@@ -30,6 +31,11 @@ const CONDITIONS_AT_ONCE_MAX: u32 = 10;
 const CONDITION_SPACING: Duration = Duration::from_millis(1_000 / CONDITIONS_PER_SECOND_MAX as u64);
 /// Minimum time between two repairs of records.
 pub(super) const REPAIR_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Number of writes in flight that Services leave to custom resources and the ConfigMap.
+pub(super) const RESOURCE_ROOM: usize = 8;
+/// Delay until the next pass of the main loop if objects are due that this pass has not served.
+const NEXT_PASS_DELAY: Duration = Duration::from_millis(1);
 
 /// The part of a status that is due, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +69,7 @@ pub(super) struct StatusQueue {
     due: BTreeSet<(Class, Instant, Target)>,
     /// The round of checks of the conditions `Announced`.
     pub(super) round: Round,
-    /// The writes in flight by attempt, the first one first.
+    /// The writes in flight by slot, in the order in which they began.
     in_flight: BTreeMap<u64, Write>,
     /// Attempts of the custom resources and the ConfigMap. Those of a Service are stored with the
     /// Service.
@@ -128,7 +134,18 @@ impl StatusQueue {
         for class in Class::ALL {
             self.remove(attempts, class, target);
         }
-        self.in_flight.remove(&attempts.latest);
+        self.end_write(attempts);
+    }
+
+    /// Removes the write of an object that is in flight, and returns it.
+    fn end_write(&mut self, attempts: &mut Attempts) -> Option<Write> {
+        self.in_flight.remove(&attempts.slot.take()?)
+    }
+
+    /// Returns the number of writes of a class that may begin.
+    pub(super) fn room(&self, class: Class) -> usize {
+        let left_to_others = if class == Class::Resource { 0 } else { RESOURCE_ROOM };
+        WRITES_MAX.saturating_sub(self.in_flight.len() + left_to_others)
     }
 
     /// Returns the objects that are due in a class, the longest overdue first.
@@ -138,8 +155,8 @@ impl StatusQueue {
     }
 
     /// Returns the objects that are due in a class, as far as their writes have room.
-    pub(super) fn due_with_room(&self, class: Class, now: Instant) -> BTreeSet<Target> {
-        self.due(class, now).take(WRITES_MAX - self.in_flight.len()).cloned().collect()
+    pub(super) fn due_with_room(&self, class: Class, now: Instant) -> Vec<Target> {
+        self.due(class, now).take(self.room(class)).cloned().collect()
     }
 
     /// Returns the time of the first object of a class that is due after `after`.
@@ -149,18 +166,28 @@ impl StatusQueue {
         (*next == class).then_some(*at)
     }
 
-    /// Returns the time after `now` at which the next write may begin. An object that has been due
-    /// for longer waits for room, which the result of a write makes.
+    /// Returns the time after `now` at which the next write may begin. Without room, an object that
+    /// is due waits for the result of a write.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let record = self.next(Class::Record, Instant::ZERO);
-        let record = record.map(|at| at.max(self.records.ready_at()));
-        let others = [Class::Addresses, Class::Resource].map(|class| self.next(class, now));
-        others.into_iter().flatten().chain(record).min()
+        let overdue = |class, delay| {
+            let waits = self.room(class) > 0 && self.due(class, now).next().is_some();
+            waits.then_some(now + delay)
+        };
+        let overdue = [
+            overdue(Class::Addresses, NEXT_PASS_DELAY),
+            overdue(Class::Resource, RESOURCE_STATUS_INTERVAL),
+            overdue(Class::Record, NEXT_PASS_DELAY).map(|at| at.max(self.records.ready_at())),
+        ];
+        let classes = [Class::Addresses, Class::Resource, Class::Record];
+        let later = classes.map(|class| self.next(class, now));
+        overdue.into_iter().chain(later).flatten().min()
     }
 
-    /// Begins the write of the status that an object should have. If the write must wait, or has no
-    /// room, queues the object. With `None`, ends the write: the object is up to date, or FerroLB
-    /// does not manage it.
+    /// Begins the write of the status that an object should have. If the write must wait, has no
+    /// room, or would overtake a Service that is due, queues the object. A write in flight gets the
+    /// new status. That to the ConfigMap ends first, because the minimum interval follows it.
+    ///
+    /// With `None`, ends the write: the object is up to date, or FerroLB does not manage it.
     pub(super) fn write(
         &mut self,
         attempts: &mut Attempts,
@@ -169,21 +196,34 @@ impl StatusQueue {
         now: Instant,
     ) {
         let was_due = self.remove(attempts, class, target);
-        let in_flight = self.in_flight.get(&attempts.latest).map(|write| &write.status);
-        if in_flight.is_some() && in_flight == status.as_ref() {
+        let Some(status) = status else {
+            self.end_write(attempts);
+            return attempts.end(now);
+        };
+        attempts.want(digest(&status), now);
+        let in_flight = attempts.slot.and_then(|slot| self.in_flight.get_mut(&slot));
+        if in_flight.as_ref().is_some_and(|write| write.status == status) {
             return;
         }
-        let replaces = self.in_flight.remove(&attempts.latest).is_some();
-        let Some(status) = status else { return attempts.end(now) };
-        attempts.want(digest(&status), now);
-        let at = attempts.not_before.max(was_due.map_or(now, |at| at.min(now)));
-        if !replaces && (at > now || self.in_flight.len() >= WRITES_MAX) {
-            return self.queue(attempts, class, target.clone(), at);
+        if in_flight.is_some() && *target == Target::AddressMemory {
+            return self.queue(attempts, class, target.clone(), now);
         }
+        // From here on, the result of an earlier attempt has no effect.
         self.latest += 1;
         attempts.latest = self.latest;
+        if let Some(write) = in_flight {
+            (write.attempt, write.status) = (self.latest, status);
+            return;
+        }
+        let at = attempts.not_before.max(was_due.map_or(now, |at| at.min(now)));
+        let overtakes =
+            class == Class::Addresses && was_due.is_none() && self.due(class, now).next().is_some();
+        if at > now || overtakes || self.room(class) == 0 {
+            return self.queue(attempts, class, target.clone(), at);
+        }
+        attempts.slot = Some(self.latest);
         let (attempt, reports_refusal) = (self.latest, attempts.is_last_before_report());
-        self.in_flight.insert(attempt, Write { attempt, reports_refusal, status });
+        self.in_flight.insert(self.latest, Write { attempt, reports_refusal, status });
     }
 
     /// Handles the outcome of an attempt. Returns the written status after a success.
@@ -201,7 +241,7 @@ impl StatusQueue {
         if attempt != attempts.latest {
             return None;
         }
-        let write = self.in_flight.remove(&attempt)?;
+        let write = self.end_write(attempts)?;
         if outcome == Outcome::Done {
             attempts.end(now);
             return Some(write.status);
@@ -246,13 +286,7 @@ impl StatusQueue {
         }
     }
 
-    /// Returns whether a write to this custom resource, or to the ConfigMap, is in flight.
-    pub(super) fn is_in_flight(&self, target: &Target) -> bool {
-        let attempts = self.resources.get(target);
-        attempts.is_some_and(|attempts| self.in_flight.contains_key(&attempts.latest))
-    }
-
-    /// Returns the writes in flight, in the order in which they became due.
+    /// Returns the writes in flight, in the order in which they began.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = &Write> {
         self.in_flight.values()
     }

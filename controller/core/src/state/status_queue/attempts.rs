@@ -31,8 +31,10 @@ const CONFLICT_WINDOW: Duration = Duration::from_secs(60);
 pub(in crate::state) struct Attempts {
     /// Times at which the object is due, by class.
     queued_at: [Option<Instant>; Class::ALL.len()],
-    /// Number of the latest attempt.
+    /// Number of the latest attempt, which may wait for its turn.
     pub(super) latest: u64,
+    /// Slot of the write in flight.
+    pub(super) slot: Option<u64>,
     /// True if the status must be written, or is in flight. False if the object is up to date, or
     /// was written and the watch has not returned it yet.
     pending: bool,
@@ -53,6 +55,11 @@ pub(in crate::state) struct Attempts {
 }
 
 impl Attempts {
+    /// Returns whether the object is due in a class.
+    pub(in crate::state) fn is_due(&self, class: Class, now: Instant) -> bool {
+        self.queued_at[class as usize].is_some_and(|at| at <= now)
+    }
+
     /// Returns the time at which the object is due in a class.
     pub(super) const fn queued_at(&mut self, class: Class) -> &mut Option<Instant> {
         &mut self.queued_at[class as usize]
@@ -63,7 +70,7 @@ impl Attempts {
         self.pending
     }
 
-    /// Returns whether no attempt has replaced this one.
+    /// Returns whether no other attempt has begun, or waits, since this one.
     pub(in crate::state) const fn is_latest(&self, attempt: u64) -> bool {
         self.latest == attempt
     }

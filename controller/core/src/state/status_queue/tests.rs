@@ -4,6 +4,7 @@ use ferrolb_proto::api::{ConditionMessage, ConditionStatus, CustomResourceKind};
 
 use super::*;
 use crate::desired::{Condition, CustomResourceStatus, ValidStatus};
+use crate::state::ADDRESS_MEMORY_INTERVAL;
 
 fn at(millis: u64) -> Instant {
     Instant::from_millis(millis)
@@ -110,13 +111,79 @@ fn a_write_without_room_waits_in_the_order_of_arrival() {
         queue.write_resource(target(name), status(name, 1), at(millis));
     }
     queue.write_resource(target("b"), status("b", 2), at(3));
-    assert_eq!(queue.due_with_room(Class::Resource, at(3)).len(), 0);
+    assert_eq!(queue.due_with_room(Class::Resource, at(3)), []);
     assert_eq!(queue.deadline(at(3)), None, "the result of a write makes room");
     let first = queue.in_flight().next().unwrap().clone();
     queue.end_resource_attempt(&first.target(), (first.attempt, Outcome::Done), at(3));
-    assert_eq!(queue.due_with_room(Class::Resource, at(3)), [target("b")].into());
+    assert_eq!(queue.due_with_room(Class::Resource, at(3)), [target("b")]);
     queue.remove_resource(&target("b"));
-    assert_eq!(queue.due_with_room(Class::Resource, at(3)), [target("a")].into());
+    assert_eq!(queue.due_with_room(Class::Resource, at(3)), [target("a")]);
+}
+
+/// Queues or begins the writes of these Services, each with its attempts.
+fn write_services(queue: &mut StatusQueue, services: &mut [(&str, Attempts)], now: Instant) {
+    for (name, attempts) in services {
+        let target = Target::Service(Key::new("default", name));
+        queue.write(attempts, (Class::Addresses, &target), status(name, 1), now);
+    }
+}
+
+/// Returns the names of the objects whose writes are in flight.
+fn in_flight(queue: &StatusQueue) -> Vec<String> {
+    queue.in_flight().map(|write| write.target().to_string()).collect()
+}
+
+#[test]
+fn a_service_overtakes_none_that_is_due_and_leaves_room_to_resources() {
+    let mut queue = StatusQueue::default();
+    let names: Vec<String> = (100..100 + WRITES_MAX).map(|n| n.to_string()).collect();
+    let mut services: Vec<_> = names.iter().map(|it| (&**it, Attempts::default())).collect();
+    write_services(&mut queue, &mut services, at(1));
+    let begun = WRITES_MAX - RESOURCE_ROOM;
+    assert_eq!((queue.room(Class::Addresses), queue.in_flight().count()), (0, begun));
+    assert_eq!(queue.room(Class::Resource), RESOURCE_ROOM);
+    let first = &mut services[0].1;
+    queue.end_attempt(first, Class::Addresses, (first.latest, Outcome::Done), at(2));
+    let mut newcomer = [("000", Attempts::default())];
+    write_services(&mut queue, &mut newcomer, at(2));
+    assert_eq!(queue.in_flight().count(), begun - 1, "another Service is due");
+    assert_eq!(queue.deadline(at(2)), Some(at(2) + NEXT_PASS_DELAY));
+    let next = [Target::Service(Key::new("default", &names[begun]))];
+    assert_eq!(queue.due_with_room(Class::Addresses, at(2)), next);
+}
+
+#[test]
+fn a_replaced_write_keeps_its_place_and_an_earlier_result_ends_nothing() {
+    let (mut queue, mut a, mut b) =
+        (StatusQueue::default(), Attempts::default(), Attempts::default());
+    let target = Target::Service(Key::new("default", "web"));
+    let object = (Class::Addresses, &target);
+    queue.write(&mut a, object, status("a", 1), at(0));
+    queue.write(&mut b, object, status("b", 1), at(0));
+    let first = a.latest;
+    queue.write(&mut a, object, status("a", 2), at(0));
+    assert_eq!(in_flight(&queue), ["Community a", "Community b"]);
+    // The write ends although its result is on its way, and the next one must wait.
+    queue.write(&mut a, object, None, at(0));
+    a.limit_rate();
+    queue.write(&mut a, object, status("a", 3), at(1));
+    assert_eq!(in_flight(&queue), ["Community b"]);
+    assert!(!a.is_latest(first) && a.is_pending());
+    assert_eq!(queue.end_attempt(&mut a, Class::Addresses, (first, Outcome::Done), at(1)), None);
+}
+
+#[test]
+fn a_change_during_a_write_to_the_config_map_waits_for_the_interval() {
+    let (mut queue, target) = (StatusQueue::default(), Target::AddressMemory);
+    queue.write_resource(target.clone(), status("a", 1), at(0));
+    queue.write_resource(target.clone(), status("a", 2), at(1));
+    let write = queue.in_flight().next().unwrap().clone();
+    assert_eq!(write.status, status("a", 1).unwrap());
+    queue.end_resource_attempt(&target, (write.attempt, Outcome::Done), at(2));
+    assert_eq!(queue.due_with_room(Class::Resource, at(2)), [target.clone()]);
+    queue.write_resource(target, status("a", 2), at(2));
+    assert_eq!(in_flight(&queue), [""; 0]);
+    assert_eq!(queue.deadline(at(2)), Some(at(2) + ADDRESS_MEMORY_INTERVAL));
 }
 
 #[test]

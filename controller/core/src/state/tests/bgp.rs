@@ -182,7 +182,7 @@ fn speaker_reports_and_node_labels_change_the_peer_status() {
     assert_eq!(pending_writes(&cluster), ["BGPPeer tor Valid", "BGPPeer a Valid"]);
     let labels = [("rack".to_owned(), "x".to_owned())].into();
     cluster.handle(Event::of::<Node>(Change::Apply(Node { labels, ..node("n1", "192.0.2.1") })));
-    assert_eq!(pending_writes(&cluster), ["BGPPeer a Valid", "BGPPeer tor Conflict"]);
+    assert_eq!(pending_writes(&cluster), ["BGPPeer tor Conflict", "BGPPeer a Valid"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn end_write(cluster: &mut Cluster, random: &mut Random) {
     }
 }
 
-fn change(cluster: &mut Cluster, random: &mut Random) {
+fn change(cluster: &mut Cluster, topology: &Topology, random: &mut Random) {
     let name = NAMES[random.below(NAMES.len())];
     let number = random.below(8) as u8;
     let exists = cluster.services.contains_key(&key(name));
@@ -59,6 +59,13 @@ fn change(cluster: &mut Cluster, random: &mut Random) {
             let changed = speaker(node, &[&address]);
             cluster.handle(Event::of::<Speaker>(Change::Apply(changed)));
         }
+        9 if random.below(4) == 0 => {
+            cluster.handle(Event::Lease(Leadership::Lost));
+            cluster.advance(Duration::from_secs(200));
+            let deadline = cluster.state.deadline(cluster.now);
+            assert!(deadline.is_none_or(|it| it > cluster.now), "no deadline is over");
+            topology.report_lists(cluster, Order::ByName);
+        }
         9..12 => {
             cluster.advance(Duration::from_millis(1 << random.below(14)));
         }
@@ -73,7 +80,7 @@ fn after_failed_writes_a_new_controller_finds_nothing_to_write() {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let mut cluster = topology.clone().settled_cluster();
         for _ in 0..CHANGES {
-            change(&mut cluster, &mut random);
+            change(&mut cluster, &topology, &mut random);
         }
         for node in ["n1", "n2", "n3"] {
             cluster.handle(Event::of::<Speaker>(Change::Apply(speaker(node, &[]))));
