@@ -32,8 +32,8 @@ pub mod watched;
 
 use ferrolb_proto::Instant;
 
-/// Contract of every state machine: ownership protocol, leader lease, node failure, health checks
-/// and kube-proxy health.
+/// Contract of every state machine: ownership protocol, leader lease, node failure, health checks,
+/// kube-proxy health and gobgpd.
 ///
 /// The driver calls [`handle`](Machine::handle) with one input and the time at which the input
 /// happened. Then it calls [`poll`](Machine::poll) until the result is `None`. Then it waits for

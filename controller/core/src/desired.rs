@@ -54,8 +54,8 @@ pub struct Desired {
     /// stopped for a while loses the lease without receiving an event.
     #[serde(skip)]
     pub until: Instant,
-    /// The most urgent writes, in order of urgency. A later [`Desired`] contains the less urgent
-    /// ones, after these have finished.
+    /// The writes in flight, in the order in which they began. A later [`Desired`] contains others,
+    /// after these have ended.
     pub writes: Vec<Write>,
     /// Actions on silent nodes.
     pub node_tasks: Vec<NodeTask>,

@@ -365,7 +365,7 @@ impl State {
                 let all_done = outcome == Outcome::Done && entry.attempts.is_latest(attempt);
                 if all_done {
                     entry.is_record_due = false;
-                    entry.queued_addresses = Vec::new();
+                    entry.sent_addresses = Vec::new();
                 }
                 let (queue, result) = (&mut self.status_queue, (attempt, outcome));
                 if queue.end_attempt(&mut entry.attempts, Class::Addresses, result, now).is_some() {

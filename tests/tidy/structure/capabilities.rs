@@ -18,7 +18,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
             "proto/src/lib",
             "core/src/lib",
             "core/src/rate",
-            "core/src/timers",
+            "speaker/core/src/timers",
         ],
     ),
     (
@@ -88,7 +88,12 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
     ),
     (
         "eligibility, announcement, election",
-        &["core/src/eligibility", "core/src/announce", "core/src/election", "core/src/credibility"],
+        &[
+            "core/src/eligibility",
+            "core/src/announce",
+            "core/src/election",
+            "controller/core/src/credibility",
+        ],
     ),
     (
         "claim: second path",
@@ -202,7 +207,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("interface thread", &["speaker/src/link"]),
-    ("netlink links", &["speaker/src/links"]),
+    ("netlink links", &["speaker/src/links", "speaker/src/gateways"]),
     ("speaker status writing", &["speaker/src/status"]),
     ("speaker metrics", &["speaker/src/metrics"]),
     ("plan of layer 2, memo", &["speaker/core/src/plan", "speaker/core/benches"]),

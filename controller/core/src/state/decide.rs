@@ -334,7 +334,7 @@ impl State {
             (entry.announced, entry.differs_since) = (None, None);
             entry.lost.clear();
             entry.new_addresses = UnannouncedAddresses::default();
-            entry.queued_addresses = Vec::new();
+            entry.sent_addresses = Vec::new();
             (entry.contest, entry.is_record_due) = (None, false);
         }
     }
@@ -444,13 +444,14 @@ impl State {
                     .map(|assigned_at| now.since(assigned_at)),
             );
         }
-        if let Some(wanted) = &wanted {
-            entry.queue_addresses(&wanted.addresses);
-        }
-        let is_written = wanted.is_some();
+        let addresses = wanted.as_ref().map(|wanted| wanted.addresses.clone());
         let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
         let object = (Class::Addresses, &target);
         self.status_queue.write(&mut entry.attempts, object, wanted, now);
+        let is_written = addresses.is_some();
+        if let Some(addresses) = addresses.filter(|_| entry.attempts.is_in_flight()) {
+            entry.record_sent(&addresses);
+        }
         if let Some(end) = contest_end {
             self.status_queue.queue(&mut entry.attempts, Class::Addresses, target, end);
         }

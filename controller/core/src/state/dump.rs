@@ -15,11 +15,11 @@ use crate::plan::plan;
 #[derive(Debug, Serialize)]
 pub struct Dump {
     leading: bool,
-    in_office: bool,
+    active_leader: bool,
     waiting_for_lists: Vec<&'static str>,
-    figures: MetricValues,
+    metrics: MetricValues,
     services: Vec<DumpedService>,
-    tenants: Vec<(IpAddr, Vec<String>)>,
+    addresses: Vec<(IpAddr, Vec<String>)>,
     desired: Desired,
 }
 
@@ -54,9 +54,9 @@ impl State {
             |entry: &&ServiceEntry| entry.assignment.is_some() || entry.service.load_balancer;
         Dump {
             leading: self.leadership.has_lease(),
-            in_office: self.leadership.is_active,
+            active_leader: self.leadership.is_active,
             waiting_for_lists: self.never_listed(),
-            figures: self.metric_values(),
+            metrics: self.metric_values(),
             services: self
                 .services
                 .iter()
@@ -64,7 +64,7 @@ impl State {
                 .filter(is_listed)
                 .map(DumpedService::of)
                 .collect(),
-            tenants: self
+            addresses: self
                 .allocator
                 .assignments()
                 .map(|(address, keys)| (address, keys.into_iter().map(Key::to_string).collect()))

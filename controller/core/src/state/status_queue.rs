@@ -9,6 +9,7 @@ pub(super) mod attempts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZero;
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ const CONDITION_SPACING: Duration = Duration::from_millis(1_000 / CONDITIONS_PER
 /// Minimum time between two repairs of records.
 pub(super) const REPAIR_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Earliest time of an object in the queue.
+const FIRST: Instant = Instant::from_nanos(1);
 /// Number of writes in flight that Services leave to custom resources and the ConfigMap.
 pub(super) const RESOURCE_ROOM: usize = 8;
 /// Delay until the next pass of the main loop if objects are due that this pass has not served.
@@ -70,7 +73,7 @@ pub(super) struct StatusQueue {
     /// The round of checks of the conditions `Announced`.
     pub(super) round: Round,
     /// The writes in flight by slot, in the order in which they began.
-    in_flight: BTreeMap<u64, Write>,
+    in_flight: BTreeMap<NonZero<u64>, Write>,
     /// Attempts of the custom resources and the ConfigMap. Those of a Service are stored with the
     /// Service.
     resources: BTreeMap<Target, Attempts>,
@@ -110,9 +113,10 @@ impl StatusQueue {
         target: Target,
         at: Instant,
     ) {
+        let at = at.max(FIRST);
         if attempts.queued_at(class).is_none_or(|queued| at < queued) {
             self.remove(attempts, class, &target);
-            *attempts.queued_at(class) = Some(at);
+            attempts.set_queued_at(class, Some(at));
             self.due.insert((class, at, target));
         }
     }
@@ -124,7 +128,7 @@ impl StatusQueue {
         class: Class,
         target: &Target,
     ) -> Option<Instant> {
-        let at = attempts.queued_at(class).take()?;
+        let at = attempts.set_queued_at(class, None)?;
         self.due.remove(&(class, at, target.clone()));
         Some(at)
     }
@@ -221,9 +225,10 @@ impl StatusQueue {
         if at > now || overtakes || self.room(class) == 0 {
             return self.queue(attempts, class, target.clone(), at);
         }
-        attempts.slot = Some(self.latest);
         let (attempt, reports_refusal) = (self.latest, attempts.is_last_before_report());
-        self.in_flight.insert(self.latest, Write { attempt, reports_refusal, status });
+        let slot = NonZero::new(attempt).unwrap_or(NonZero::<u64>::MAX);
+        attempts.slot = Some(slot);
+        self.in_flight.insert(slot, Write { attempt, reports_refusal, status });
     }
 
     /// Handles the outcome of an attempt. Returns the written status after a success.

@@ -16,7 +16,7 @@ use crate::state::status_queue::Attempts;
 /// Maximum number of addresses that a Service blocks because writes with them may be on their way.
 /// More are queued only if the API server accepts no write while the Service requests one address
 /// after the other.
-const QUEUED_ADDRESSES_MAX: usize = 8;
+const SENT_ADDRESSES_MAX: usize = 8;
 
 /// Relation of a Service to FerroLB: whether FerroLB assigns addresses to it, and which status it
 /// writes.
@@ -49,10 +49,10 @@ pub(in crate::state) struct ServiceEntry {
     /// Addresses that the Service has lost, which the Event of its next status write reports.
     pub(in crate::state) lost: LostAddresses,
     pub(in crate::state) attempts: Attempts,
-    /// Addresses of the writes that were queued since the latest success, at most
-    /// [`QUEUED_ADDRESSES_MAX`]. Each of these writes may still be on its way, so no other Service
-    /// gets the addresses.
-    pub(in crate::state) queued_addresses: Vec<IpAddr>,
+    /// Addresses of the writes that have begun since the latest success, at most
+    /// [`SENT_ADDRESSES_MAX`]. Each of these writes may still be on its way, so no other Service gets
+    /// the addresses.
+    pub(in crate::state) sent_addresses: Vec<IpAddr>,
     /// True if the status differs because of the record in the Service's annotation: see
     /// [`crate::state::record_repair`].
     pub(in crate::state) is_record_due: bool,
@@ -107,15 +107,15 @@ impl ServiceEntry {
                 && service.ingress_manager.is_none()
     }
 
-    /// Records the addresses of a write that is queued.
-    pub(in crate::state) fn queue_addresses(&mut self, addresses: &[IpAddr]) {
+    /// Records the addresses of a write that has begun.
+    pub(in crate::state) fn record_sent(&mut self, addresses: &[IpAddr]) {
         for address in addresses {
-            if !self.queued_addresses.contains(address) {
-                self.queued_addresses.push(*address);
+            if !self.sent_addresses.contains(address) {
+                self.sent_addresses.push(*address);
             }
         }
-        let excess = self.queued_addresses.len().saturating_sub(QUEUED_ADDRESSES_MAX);
-        self.queued_addresses.drain(..excess);
+        let excess = self.sent_addresses.len().saturating_sub(SENT_ADDRESSES_MAX);
+        self.sent_addresses.drain(..excess);
     }
 
     /// Returns the lost addresses of the Service with which a write may be on its way. The success
@@ -123,7 +123,7 @@ impl ServiceEntry {
     pub(in crate::state) fn outdated_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let assigned = self.assignment.as_ref().map(|assignment| &assignment.addresses);
         let is_lost = move |address: &&IpAddr| assigned.is_none_or(|it| !it.contains(address));
-        self.queued_addresses.iter().filter(is_lost).copied()
+        self.sent_addresses.iter().filter(is_lost).copied()
     }
 
     pub(super) fn has_outdated_addresses(&self) -> bool {

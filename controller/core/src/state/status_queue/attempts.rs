@@ -3,6 +3,7 @@
 //!
 //! If a write fails, or another writer undoes it, the next attempt waits longer each time.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use ferrolb_core::rate::Doubling;
@@ -29,12 +30,12 @@ const CONFLICT_WINDOW: Duration = Duration::from_secs(60);
 /// The attempts to write the status of one object, and its places in the queue.
 #[derive(Debug, Default)]
 pub(in crate::state) struct Attempts {
-    /// Times at which the object is due, by class.
-    queued_at: [Option<Instant>; Class::ALL.len()],
+    /// Times at which the object is due, by class; zero: the object is not queued.
+    queued_at: [Instant; Class::ALL.len()],
     /// Number of the latest attempt, which may wait for its turn.
     pub(super) latest: u64,
     /// Slot of the write in flight.
-    pub(super) slot: Option<u64>,
+    pub(super) slot: Option<NonZero<u64>>,
     /// True if the status must be written, or is in flight. False if the object is up to date, or
     /// was written and the watch has not returned it yet.
     pending: bool,
@@ -57,17 +58,29 @@ pub(in crate::state) struct Attempts {
 impl Attempts {
     /// Returns whether the object is due in a class.
     pub(in crate::state) fn is_due(&self, class: Class, now: Instant) -> bool {
-        self.queued_at[class as usize].is_some_and(|at| at <= now)
+        self.queued_at(class).is_some_and(|at| at <= now)
     }
 
-    /// Returns the time at which the object is due in a class.
-    pub(super) const fn queued_at(&mut self, class: Class) -> &mut Option<Instant> {
-        &mut self.queued_at[class as usize]
+    /// Returns the time at which the object is due in a class; `None` if it is not queued.
+    pub(super) fn queued_at(&self, class: Class) -> Option<Instant> {
+        Some(self.queued_at[class as usize]).filter(|at| *at > Instant::ZERO)
+    }
+
+    /// Sets the time at which the object is due in a class. Returns the time before.
+    pub(super) fn set_queued_at(&mut self, class: Class, at: Option<Instant>) -> Option<Instant> {
+        let before = self.queued_at(class);
+        self.queued_at[class as usize] = at.unwrap_or_default();
+        before
     }
 
     /// Returns whether the status must be written, or is in flight.
     pub(in crate::state) const fn is_pending(&self) -> bool {
         self.pending
+    }
+
+    /// Returns whether a write of the status is in flight.
+    pub(in crate::state) const fn is_in_flight(&self) -> bool {
+        self.slot.is_some()
     }
 
     /// Returns whether no other attempt has begun, or waits, since this one.

@@ -276,8 +276,8 @@ fn a_renewed_lease_extends_the_same_term() {
 fn a_service_blocks_a_limited_number_of_addresses_of_queued_writes() {
     let mut entry = ServiceEntry::default();
     let address = |last| IpAddr::from([10, 0, 0, last]);
-    (0..20).for_each(|last| entry.queue_addresses(&[address(last)]));
-    entry.queue_addresses(&[address(19)]);
+    (0..20).for_each(|last| entry.record_sent(&[address(last)]));
+    entry.record_sent(&[address(19)]);
     entry.assignment = Some(Assignment::default());
     assert!(entry.outdated_addresses().eq((12..20).map(address)));
 }
