@@ -50,8 +50,8 @@ pub(in crate::state) struct ServiceEntry {
     pub(in crate::state) lost: LostAddresses,
     pub(in crate::state) attempts: Attempts,
     /// Addresses of the writes that have begun since the latest success, at most
-    /// [`SENT_ADDRESSES_MAX`]. Each of these writes may still be on its way, so no other Service gets
-    /// the addresses.
+    /// [`SENT_ADDRESSES_MAX`]. Each of these writes may still be on its way, so no other Service
+    /// gets the addresses.
     pub(in crate::state) sent_addresses: Vec<IpAddr>,
     /// True if the status differs because of the record in the Service's annotation: see
     /// [`crate::state::record_repair`].

@@ -180,7 +180,7 @@ fn a_change_during_a_write_to_the_config_map_waits_for_the_interval() {
     let write = queue.in_flight().next().unwrap().clone();
     assert_eq!(write.status, status("a", 1).unwrap());
     queue.end_resource_attempt(&target, (write.attempt, Outcome::Done), at(2));
-    assert_eq!(queue.due_with_room(Class::Resource, at(2)), [target.clone()]);
+    assert_eq!(queue.due_with_room(Class::Resource, at(2)), std::slice::from_ref(&target));
     queue.write_resource(target, status("a", 2), at(2));
     assert_eq!(in_flight(&queue), [""; 0]);
     assert_eq!(queue.deadline(at(2)), Some(at(2) + ADDRESS_MEMORY_INTERVAL));
