@@ -110,6 +110,15 @@ tolerations:
 {{- end }}
 {{- end }}
 
+{{/* Name of an image: with its digest, if the values have one. */}}
+{{- define "ferrolb.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- $name := printf "%s:%s" $image.repository ($image.tag | default $root.Chart.AppVersion) -}}
+{{- if $image.digest }}{{ $name = printf "%s@%s" $name $image.digest }}{{ end -}}
+{{- $name | quote -}}
+{{- end }}
+
 {{/* Container fields that are the same for both components. The speaker's own environment variables
 come between the first and the last. */}}
 {{- define "ferrolb.container" -}}
@@ -120,7 +129,7 @@ come between the first and the last. */}}
 {{- fail "probePort and prometheus.metricsPort are the same port: give them two" }}
 {{- end }}
 name: {{ $component }}
-image: {{ printf "%s:%s" $values.image.repository ($values.image.tag | default $root.Chart.AppVersion) | quote }}
+image: {{ include "ferrolb.image" (list $root $values.image) }}
 imagePullPolicy: {{ $values.image.pullPolicy }}
 args:
   - --log-format=json
