@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod clean;
 pub(crate) mod demo;
+pub(crate) mod dist;
 pub(crate) mod down;
 pub(crate) mod enter;
 pub(crate) mod fuzz;

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod dist;
 pub mod lab;
 pub mod netns;
 pub mod permissions;

@@ -63,6 +63,9 @@ enum Command {
     /// Build FerroLB's images for both architectures without Docker and without a registry, and
     /// print their sizes.
     Images,
+    /// Build the folder of a release: images, chart, manifests with digests, `kubectl ferrolb`, and
+    /// checksums. Publishes nothing.
+    Dist(commands::dist::DistArgs),
     /// Remove everything that the lab has built and cached, and print the freed size.
     Clean,
     #[command(hide = true)]
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
             | Command::Test { .. }
             | Command::Bench(_)
             | Command::Images
+            | Command::Dist(_)
     );
     let result = if is_supervised && !args.worker {
         supervise::supervise()
@@ -128,6 +132,7 @@ fn run_command(args: Args) -> anyhow::Result<()> {
         Command::Bench(bench) => commands::bench::bench(args.name, &bench),
         Command::Fuzz(fuzz) => commands::fuzz::fuzz(&fuzz),
         Command::Images => commands::images::images(),
+        Command::Dist(dist) => commands::dist::dist(&dist),
         Command::Clean => commands::clean::clean(),
         Command::Serve { pod, port } => {
             commands::block_on(ferrolb_lab::traffic::serve::serve(&pod, port))?

@@ -22,10 +22,13 @@ pub(crate) fn images() -> Result<()> {
         let title = format!("Toolchain for {}", arch.name());
         steps.step(&title, Duration::from_secs(10), || images::prepare(arch))?;
         let title = format!("Build the images for {}", arch.name());
-        let built = steps.step(&title, BUILD_USUAL_TIME, || images::release(arch, &folder))?;
+        let built = steps.step(&title, BUILD_USUAL_TIME, || {
+            let programs = images::programs(arch, "release")?;
+            programs.iter().map(|program| program.archive(&folder)).collect::<Result<Vec<_>>>()
+        })?;
         built.iter().for_each(|image| println!("{}", line(image)));
         let ferrolb = built.iter().filter(|image| !image.name.contains("gobgpd"));
-        let sum = ferrolb.map(|image| image.compressed).sum();
+        let sum = ferrolb.map(|image| image.compressed as u64).sum();
         println!(
             "controller and speaker, {}: {} compressed (target: {})",
             arch.name(),
@@ -40,7 +43,7 @@ pub(crate) fn images() -> Result<()> {
 }
 
 fn line(image: &BuiltImage) -> String {
-    let (program, compressed) = (megabytes(image.program), megabytes(image.compressed));
+    let (program, compressed) = (megabytes(image.program), megabytes(image.compressed as u64));
     let BuiltImage { name, arch, archive, .. } = image;
     format!(
         "{name:<26} {:<6} {program:>8}, compressed {compressed:>8}  {}",

@@ -7,8 +7,10 @@ pub mod tree;
 
 use super::programs::{self, StaticPrograms};
 use super::{gobgp, packages};
+use crate::run;
 use anyhow::{Context, Result};
 use archive::{ImageArchiveEntry, Layer};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -57,15 +59,52 @@ impl Arch {
 struct ProgramImage {
     component: &'static str,
     user: &'static str,
+    description: &'static str,
 }
 
 /// User `nobody` by the convention of images without a user database; the controller's manifest
 /// uses the same.
 const NOBODY_USER: &str = "65532:65532";
-const CONTROLLER: ProgramImage = ProgramImage { component: "controller", user: NOBODY_USER };
+const CONTROLLER: ProgramImage = ProgramImage {
+    component: "controller",
+    user: NOBODY_USER,
+    description: "Assigns addresses to Services of type LoadBalancer",
+};
 /// Root, because `capabilities.add` of a pod has no effect for other users.
-const SPEAKER: ProgramImage = ProgramImage { component: "speaker", user: "" };
-const GOBGPD: ProgramImage = ProgramImage { component: "gobgpd", user: "" };
+const SPEAKER: ProgramImage = ProgramImage {
+    component: "speaker",
+    user: "",
+    description: "Announces addresses of Services by ARP, NDP and BGP",
+};
+const GOBGPD: ProgramImage = ProgramImage {
+    component: "gobgpd",
+    user: "",
+    description: "GoBGP's daemon, which FerroLB's speakers configure",
+};
+
+impl ProgramImage {
+    /// Returns the tag of the image: the version of its program.
+    fn version(self) -> &'static str {
+        if self.component == GOBGPD.component {
+            gobgp::VERSION.trim_start_matches('v')
+        } else {
+            env!("CARGO_PKG_VERSION")
+        }
+    }
+
+    /// Returns the name and the tag, as the manifests use them.
+    fn name(self) -> String {
+        format!("ferrolb/{}:{}", self.component, self.version())
+    }
+}
+
+/// The program of an image, built for one architecture.
+#[derive(Clone, Debug)]
+pub struct BuiltProgram {
+    image: ProgramImage,
+    arch: Arch,
+    program: PathBuf,
+}
 
 /// A built image.
 #[derive(Clone, Debug)]
@@ -76,7 +115,7 @@ pub struct BuiltImage {
     /// Size of the program in the image, in bytes.
     pub program: u64,
     /// Compressed size, as a registry stores it and a node downloads it, in bytes.
-    pub compressed: u64,
+    pub compressed: usize,
 }
 
 /// Installs the toolchain for this architecture.
@@ -90,17 +129,18 @@ pub fn prepare(arch: Arch) -> Result<()> {
     programs::add_target(arch.target())
 }
 
-/// Builds the release images of controller, speaker and gobgpd into `folder`.
+/// Builds the programs of all images: controller, speaker and gobgpd.
 ///
 /// # Errors
 /// If a program does not build.
-pub fn release(arch: Arch, folder: &Path) -> Result<Vec<BuiltImage>> {
-    let built = programs::build_static("release", arch.target())?;
+pub fn programs(arch: Arch, profile: &str) -> Result<[BuiltProgram; 3]> {
+    let built = programs::build_static(profile, arch.target())?;
     let gobgp = gobgp::build_for(arch)?;
-    Ok(vec![
-        build_image(arch, CONTROLLER, &built.controller, &ferrolb_image(CONTROLLER), folder)?,
-        build_image(arch, SPEAKER, &built.speaker, &ferrolb_image(SPEAKER), folder)?,
-        build_image(arch, GOBGPD, &gobgp.join("gobgpd"), &gobgpd_image(), folder)?,
+    let of = |image, program| BuiltProgram { image, arch, program };
+    Ok([
+        of(CONTROLLER, built.controller),
+        of(SPEAKER, built.speaker),
+        of(GOBGPD, gobgp.join("gobgpd")),
     ])
 }
 
@@ -114,56 +154,101 @@ pub fn of_programs(
     gobgp: Option<&Path>,
     folder: &Path,
 ) -> Result<Vec<BuiltImage>> {
-    let arch = Arch::own();
-    let mut images = vec![
-        build_image(arch, CONTROLLER, &built.controller, &ferrolb_image(CONTROLLER), folder)?,
-        build_image(arch, SPEAKER, &built.speaker, &ferrolb_image(SPEAKER), folder)?,
-    ];
+    let of = |image, program: &Path| {
+        BuiltProgram { image, arch: Arch::own(), program: program.to_owned() }.archive(folder)
+    };
+    let mut images = vec![of(CONTROLLER, &built.controller)?, of(SPEAKER, &built.speaker)?];
     if let Some(gobgp) = gobgp {
-        images.push(build_image(arch, GOBGPD, &gobgp.join("gobgpd"), &gobgpd_image(), folder)?);
+        images.push(of(GOBGPD, &gobgp.join("gobgpd"))?);
     }
     Ok(images)
 }
 
 /// Returns the names of the images, as the manifests use them.
 pub fn names() -> [String; 3] {
-    [ferrolb_image(CONTROLLER), ferrolb_image(SPEAKER), gobgpd_image()]
+    [CONTROLLER, SPEAKER, GOBGPD].map(ProgramImage::name)
 }
 
-fn ferrolb_image(image: ProgramImage) -> String {
-    format!("ferrolb/{}:{}", image.component, env!("CARGO_PKG_VERSION"))
+impl BuiltProgram {
+    /// Returns the name of the component, such as `controller`.
+    pub const fn component(&self) -> &'static str {
+        self.image.component
+    }
+
+    pub const fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// Returns the tag of the image.
+    pub fn version(&self) -> &'static str {
+        self.image.version()
+    }
+
+    /// Returns the labels of the image (OCI image specification 1.1, annotations.md). The time is
+    /// that of the commit, so that the same commit results in the same image.
+    pub fn labels(&self) -> BTreeMap<&'static str, String> {
+        let repository = env!("CARGO_PKG_REPOSITORY");
+        let mut labels = BTreeMap::from([
+            ("org.opencontainers.image.title", format!("ferrolb/{}", self.component())),
+            ("org.opencontainers.image.description", self.image.description.to_owned()),
+            ("org.opencontainers.image.source", repository.to_owned()),
+            ("org.opencontainers.image.url", repository.to_owned()),
+            ("org.opencontainers.image.licenses", env!("CARGO_PKG_LICENSE").to_owned()),
+            ("org.opencontainers.image.version", self.version().to_owned()),
+        ]);
+        if let Some((revision, time)) = commit() {
+            labels.insert("org.opencontainers.image.revision", revision);
+            labels.insert(archive::CREATED, time);
+        }
+        labels
+    }
+
+    /// Returns the image, with its layer packed in `folder`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn image(&self, folder: &Path) -> Result<ImageArchiveEntry> {
+        let tree = folder.join(format!("{}-{}", self.component(), self.arch.name()));
+        let file = self.program.file_name().and_then(|name| name.to_str());
+        let file = file.context("the program has no name")?;
+        fs::create_dir_all(&tree)?;
+        fs::copy(&self.program, tree.join(file))
+            .with_context(|| format!("cannot copy {}", self.program.display()))?;
+        let layer = Layer::pack(&tree)?;
+        fs::remove_dir_all(&tree)?;
+        Ok(ImageArchiveEntry {
+            names: vec![self.image.name()],
+            layers: vec![layer],
+            entrypoint: vec![format!("/{file}")],
+            user: self.image.user,
+            labels: self.labels(),
+        })
+    }
+
+    /// Writes the archive of the image into `folder`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn archive(&self, folder: &Path) -> Result<BuiltImage> {
+        let image = self.image(folder)?;
+        let [layer] = image.layers.as_slice() else { unreachable!("an image has one layer") };
+        let compressed = layer.compressed()?.len();
+        let archive = folder.join(format!("{}-{}.tar", self.component(), self.arch.name()));
+        archive::save(&[image.clone()], self.arch, &archive)?;
+        layer.remove()?;
+        let program = fs::metadata(&self.program)?.len();
+        Ok(BuiltImage { name: self.image.name(), arch: self.arch, archive, program, compressed })
+    }
 }
 
-fn gobgpd_image() -> String {
-    format!("ferrolb/{}:{}", GOBGPD.component, gobgp::VERSION.trim_start_matches('v'))
-}
-
-fn build_image(
-    arch: Arch,
-    image: ProgramImage,
-    program: &Path,
-    name: &str,
-    folder: &Path,
-) -> Result<BuiltImage> {
-    let tree = folder.join(format!("{}-{}", image.component, arch.name()));
-    let file =
-        program.file_name().and_then(|name| name.to_str()).context("the program has no name")?;
-    fs::create_dir_all(&tree)?;
-    let bytes = fs::copy(program, tree.join(file))
-        .with_context(|| format!("cannot copy {}", program.display()))?;
-    let layer = Layer::pack(&tree)?;
-    let archive = tree.with_extension("tar");
-    let compressed = layer.compressed()?;
-    let entry = ImageArchiveEntry {
-        names: vec![name.to_owned()],
-        layers: vec![layer],
-        entrypoint: vec![format!("/{file}")],
-        user: image.user,
-    };
-    archive::save(&[entry], arch, &archive)?;
-    fs::remove_dir_all(&tree)?;
-    fs::remove_file(tree.with_extension("layer"))?;
-    Ok(BuiltImage { name: name.to_owned(), arch, archive, program: bytes, compressed })
+/// Returns the hash and the time (RFC 3339) of the commit; `None` outside a clone.
+fn commit() -> Option<(String, String)> {
+    let mut git = std::process::Command::new("git");
+    git.current_dir(super::repository()).env("TZ", "UTC");
+    git.args(["show", "--no-patch", "--format=%H %cd", "--date=format-local:%Y-%m-%dT%H:%M:%SZ"]);
+    let (hash, time) =
+        run::run(&mut git).ok()?.trim().split_once(' ').map(|(a, b)| (a.into(), b.into()))?;
+    Some((hash, time))
 }
 
 #[cfg(test)]

@@ -53,6 +53,14 @@ pub fn build_static(profile: &str, target: &str) -> Result<StaticPrograms> {
     })
 }
 
+/// Builds `kubectl-ferrolb` for a target with static programs, with one of cargo's profiles.
+///
+/// # Errors
+/// See [`build`].
+pub fn build_static_cli(profile: &str, target: &str) -> Result<PathBuf> {
+    program(&executables(profile, Some(target), &["kubectl-ferrolb"])?, "kubectl-ferrolb")
+}
+
 /// Installs Rust's standard library for a target if it is missing.
 ///
 /// # Errors

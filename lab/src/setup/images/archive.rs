@@ -6,11 +6,12 @@ use crate::run;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Bytes of a file that are hashed at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -43,17 +44,25 @@ impl Layer {
         Ok(Self { digest: digest(&tar)?, tar })
     }
 
-    /// Returns the compressed size in bytes, as a registry stores it.
+    /// Returns the compressed layer, as a registry stores it.
     ///
     /// # Errors
     /// If gzip fails.
-    pub fn compressed(&self) -> Result<u64> {
-        let mut gzip =
-            Command::new("gzip").arg("--stdout").arg(&self.tar).stdout(Stdio::piped()).spawn()?;
-        let mut packed = gzip.stdout.take().context("gzip has no output")?;
-        let bytes = std::io::copy(&mut packed, &mut std::io::sink())?;
-        anyhow::ensure!(gzip.wait()?.success(), "gzip failed");
-        Ok(bytes)
+    pub fn compressed(&self) -> Result<Vec<u8>> {
+        compress(&self.tar)
+    }
+
+    /// Removes the file of the layer.
+    ///
+    /// # Errors
+    /// If the file does not exist.
+    pub fn remove(&self) -> Result<()> {
+        Ok(fs::remove_file(&self.tar)?)
+    }
+
+    /// Returns the digest of the layer before its compression: `sha256:` and 64 hexadecimal digits.
+    pub fn diff_id(&self) -> String {
+        format!("sha256:{}", self.digest)
     }
 }
 
@@ -66,7 +75,12 @@ pub struct ImageArchiveEntry {
     pub entrypoint: Vec<String>,
     /// `UID:GID`, or empty for root.
     pub user: &'static str,
+    /// Labels by name, such as [`CREATED`].
+    pub labels: BTreeMap<&'static str, String>,
 }
+
+/// Label with the time at which an image was created (RFC 3339).
+pub const CREATED: &str = "org.opencontainers.image.created";
 
 /// Writes images into one archive; a shared layer is in it once.
 ///
@@ -104,28 +118,51 @@ fn layer_name(layer: &Layer) -> String {
     format!("{}.tar", layer.digest)
 }
 
-fn config(image: &ImageArchiveEntry, arch: Arch) -> Value {
-    let digests: Vec<String> =
-        image.layers.iter().map(|layer| format!("sha256:{}", layer.digest)).collect();
-    json!({
+/// Returns the configuration of an image (OCI image specification 1.1, config.md).
+pub fn config(image: &ImageArchiveEntry, arch: Arch) -> Value {
+    let digests: Vec<String> = image.layers.iter().map(Layer::diff_id).collect();
+    let mut config = json!({
         "architecture": arch.name(), "os": "linux",
         "config": {
-            "Entrypoint": image.entrypoint, "User": image.user,
+            "Entrypoint": image.entrypoint, "User": image.user, "Labels": image.labels,
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
         },
         "rootfs": {"type": "layers", "diff_ids": digests},
-    })
+    });
+    if let Some(created) = image.labels.get(CREATED) {
+        config["created"] = created.as_str().into();
+    }
+    config
+}
+
+/// Returns the content of a file, compressed. The same content results in the same bytes.
+///
+/// # Errors
+/// If gzip fails.
+pub fn compress(file: &Path) -> Result<Vec<u8>> {
+    let gzip = Command::new("gzip").args(["--no-name", "--stdout"]).arg(file).output()?;
+    anyhow::ensure!(gzip.status.success(), "gzip failed for {}", file.display());
+    Ok(gzip.stdout)
 }
 
 fn pack(tree: &Path, tar: &Path) -> Result<()> {
+    pack_names(tree, &["."], tar)
+}
+
+/// Packs these files and folders below `tree` into an archive. The same files result in the same
+/// bytes.
+///
+/// # Errors
+/// If a file cannot be read or written.
+pub fn pack_names(tree: &Path, names: &[&str], tar: &Path) -> Result<()> {
     let mut command = Command::new("tar");
     command
         .args(REPRODUCIBLE_TAR_FLAGS)
-        .args(["--numeric-owner", "--create", "--file"])
+        .args(["--mode=u+rw,go+r-w", "--numeric-owner", "--create", "--file"])
         .arg(tar)
         .arg("--directory")
         .arg(tree);
-    run::run(command.arg(".")).map(drop)
+    run::run(command.args(names)).map(drop)
 }
 
 fn digest(file: &Path) -> Result<String> {
@@ -161,6 +198,7 @@ mod tests {
                 layers: vec![layer.clone()],
                 entrypoint: vec!["/bin/program".to_owned()],
                 user: "65532:65532",
+                labels: BTreeMap::new(),
             };
             let archive = folder.join(name).join("images.tar");
             save(&[image("a:1"), image("b:1")], Arch::Amd64, &archive).unwrap();

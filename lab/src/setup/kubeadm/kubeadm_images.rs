@@ -8,6 +8,7 @@ use crate::setup::images::archive::{self, ImageArchiveEntry, Layer};
 use crate::setup::images::tree;
 use crate::setup::{go, kubernetes};
 use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -60,6 +61,7 @@ pub(super) fn make(
         layers: layers.iter().copied().cloned().collect(),
         entrypoint: entrypoint.iter().map(|word| (*word).to_owned()).collect(),
         user: "",
+        labels: BTreeMap::new(),
     };
     let mut images = Vec::new();
     for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"] {
@@ -131,6 +133,7 @@ impl PodImage {
             layers: vec![Layer::pack(&tree)?],
             entrypoint: vec![inside.to_owned()],
             user: "",
+            labels: BTreeMap::new(),
         };
         archive::save(&[image], Arch::own(), &folder.join("pod.tar"))?;
         fs::remove_dir_all(&tree)?;

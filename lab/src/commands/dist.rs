@@ -1,0 +1,61 @@
+//! `cargo lab dist`: builds the folder of a release, and prints its digests and sizes.
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use ferrolb_lab::dist;
+use ferrolb_lab::setup::images::{self, Arch, BuiltProgram};
+use ferrolb_lab::setup::{programs, repository};
+use ferrolb_lab::steps::Steps;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measured time to build all programs for one architecture, on two cores.
+const BUILD_USUAL_TIME: Duration = Duration::from_secs(480);
+const PACK_USUAL_TIME: Duration = Duration::from_secs(20);
+const TOOLCHAIN_USUAL_TIME: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+pub(crate) struct DistArgs {
+    /// Registry and path of the images and the chart, such as `registry.example.com/ferrolb`.
+    #[arg(long)]
+    registry: String,
+    /// Folder for the files, which must not exist.
+    #[arg(long, default_value = "target/dist")]
+    folder: PathBuf,
+    /// Cargo's profile of the programs.
+    #[arg(long, default_value = "release")]
+    profile: String,
+}
+
+/// Builds all files of a release.
+pub(crate) fn dist(args: &DistArgs) -> Result<()> {
+    let folder = repository().canonicalize()?.join(&args.folder);
+    ensure!(!folder.exists(), "{} exists: remove it first", folder.display());
+    fs::create_dir_all(&folder)?;
+    let mut steps = Steps::new(2 * Arch::ALL.len() + 1);
+    let mut all: Vec<BuiltProgram> = Vec::new();
+    for arch in Arch::ALL {
+        let title = format!("Toolchain for {}", arch.name());
+        steps.step(&title, TOOLCHAIN_USUAL_TIME, || images::prepare(arch))?;
+        let title = format!("Build the programs for {}", arch.name());
+        steps.step(&title, BUILD_USUAL_TIME, || -> Result<()> {
+            all.extend(images::programs(arch, &args.profile)?);
+            let cli = programs::build_static_cli(&args.profile, arch.target())?;
+            dist::plugin(&cli, arch, &folder).map(drop)
+        })?;
+    }
+    let (images, files) =
+        steps.step("Pack images, chart and manifests", PACK_USUAL_TIME, || {
+            let images = dist::images(&all, &folder)?;
+            dist::manifests(&args.registry, &images, &folder)?;
+            let labels = all.first().map(BuiltProgram::labels).unwrap_or_default();
+            dist::chart(&args.registry, &images, &labels, &folder)?;
+            Ok((images, dist::checksums(&folder)?))
+        })?;
+    for image in images {
+        println!("{}/{}:{}@{}", args.registry, image.component, image.version, image.digest);
+    }
+    println!("{files} files, checksums in {}", folder.join(dist::CHECKSUMS).display());
+    Ok(())
+}
