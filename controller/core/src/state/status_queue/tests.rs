@@ -160,16 +160,16 @@ fn a_replaced_write_keeps_its_place_and_an_earlier_result_ends_nothing() {
     let object = (Class::Addresses, &target);
     queue.write(&mut a, object, status("a", 1), at(0));
     queue.write(&mut b, object, status("b", 1), at(0));
-    let first = a.latest;
     queue.write(&mut a, object, status("a", 2), at(0));
+    let sent = a.latest;
     assert_eq!(in_flight(&queue), ["Community a", "Community b"]);
     // The write ends although its result is on its way, and the next one must wait.
     queue.write(&mut a, object, None, at(0));
     a.limit_rate();
     queue.write(&mut a, object, status("a", 3), at(1));
     assert_eq!(in_flight(&queue), ["Community b"]);
-    assert!(!a.is_latest(first) && a.is_pending());
-    assert_eq!(queue.end_attempt(&mut a, Class::Addresses, (first, Outcome::Done), at(1)), None);
+    assert!(!a.is_latest(sent) && a.is_pending());
+    assert_eq!(queue.end_attempt(&mut a, Class::Addresses, (sent, Outcome::Done), at(1)), None);
 }
 
 #[test]
