@@ -1,6 +1,6 @@
 //! The folder of a release: images and chart as OCI layouts, manifests that pin the images by
-//! digest, the programs for users, and checksums. Nothing is published here. The same commit and
-//! the same tools result in the same files.
+//! digest, the programs for users, and checksums. Nothing is published here. The same programs and
+//! the same commit result in the same files.
 
 pub mod layout;
 
@@ -11,7 +11,6 @@ use crate::setup::repository;
 use anyhow::{Context, Result, ensure};
 use layout::{Blob, Layout};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,13 +21,6 @@ const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Media types of a chart (Helm, registries).
 const CHART_CONFIG_TYPE: &str = "application/vnd.cncf.helm.config.v1+json";
 const CHART_TYPE: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
-/// Manifests of the installation methods, in `deploy`.
-const MANIFESTS: [&str; 4] = [
-    "install.yaml",
-    "install-bgp.yaml",
-    "install-beside-metallb.yaml",
-    "install-metallb-takeover.yaml",
-];
 /// File with the SHA-256 of each other file, in the format of `sha256sum`.
 pub const CHECKSUMS: &str = "SHA256SUMS";
 
@@ -79,16 +71,29 @@ fn image(programs: &[&BuiltProgram], folder: &Path) -> Result<ReleaseImage> {
     Ok(ReleaseImage { component, version, digest: index.digest })
 }
 
-/// Writes the manifests into `folder`, with the images of `registry` by digest.
+/// Writes the manifests of all installation methods into `folder`, with the images of `registry` by
+/// digest.
 ///
 /// # Errors
 /// If a manifest names another image than those of the release.
 pub fn manifests(registry: &str, images: &[ReleaseImage], folder: &Path) -> Result<()> {
-    for name in MANIFESTS {
-        let text = fs::read_to_string(repository().join("deploy").join(name))?;
+    for (name, text) in sources()? {
         fs::write(folder.join(name), pin(&text, registry, images)?)?;
     }
     Ok(())
+}
+
+/// Returns the names and the contents of the manifests in `deploy`.
+fn sources() -> Result<Vec<(String, String)>> {
+    let mut sources = Vec::new();
+    for entry in fs::read_dir(repository().join("deploy"))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("install") && name.ends_with(".yaml") {
+            sources.push((name, fs::read_to_string(entry.path())?));
+        }
+    }
+    Ok(sources)
 }
 
 /// Replaces the names of the images by those of `registry`, with their digests.
@@ -105,7 +110,7 @@ fn pin(manifest: &str, registry: &str, images: &[ReleaseImage]) -> Result<String
 }
 
 /// Packs the chart into `folder`, with the images of `registry` by digest, and writes its layout
-/// into `folder/chart`. Returns the archive.
+/// into `folder/chart`.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -114,20 +119,14 @@ pub fn chart(
     images: &[ReleaseImage],
     labels: &BTreeMap<&str, String>,
     folder: &Path,
-) -> Result<PathBuf> {
+) -> Result<()> {
     let (tree, version) = (folder.join("tree"), env!("CARGO_PKG_VERSION"));
     fs::create_dir_all(&tree)?;
     let source = repository().join("deploy/helm/ferrolb");
     run::run(Command::new("cp").arg("--recursive").arg(&source).arg(&tree))?;
     let values = tree.join("ferrolb/values.yaml");
     fs::write(&values, pin_values(&fs::read_to_string(&values)?, registry, images)?)?;
-    let tar = folder.join(format!("ferrolb-{version}.tar"));
-    archive::pack_names(&tree, &["ferrolb"], &tar)?;
-    fs::remove_dir_all(&tree)?;
-    let packed = archive::compress(&tar)?;
-    fs::remove_file(&tar)?;
-    let file = tar.with_extension("tgz");
-    fs::write(&file, &packed)?;
+    let packed = pack(&tree, &["ferrolb"], &folder.join(format!("ferrolb-{version}.tgz")))?;
     let chart = fs::read_to_string(source.join("Chart.yaml"))?;
     let config: Value = serde_saphyr::from_str(&chart).context("Chart.yaml cannot be read")?;
     let mut layout = Layout::create(&folder.join("chart"))?;
@@ -136,8 +135,19 @@ pub fn chart(
     let created = labels.get(CREATED).map(|time| (CREATED, time.clone()));
     let manifest = layout.manifest(&config, &[layer], &created.into_iter().collect())?;
     layout.name(&manifest, version);
-    layout.finish()?;
-    Ok(file)
+    layout.finish()
+}
+
+/// Packs these files and folders below `tree` into a compressed archive, and removes `tree`. Returns
+/// the content of the archive.
+fn pack(tree: &Path, names: &[&str], file: &Path) -> Result<Vec<u8>> {
+    let tar = file.with_extension("tar");
+    archive::pack_names(tree, names, &tar)?;
+    let packed = archive::compress(&tar)?;
+    fs::write(file, &packed)?;
+    fs::remove_file(&tar)?;
+    fs::remove_dir_all(tree)?;
+    Ok(packed)
 }
 
 /// Replaces the repositories and the digests in the chart's values.
@@ -166,21 +176,15 @@ fn pin_values(values: &str, registry: &str, images: &[ReleaseImage]) -> Result<S
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn plugin(program: &Path, arch: Arch, folder: &Path) -> Result<PathBuf> {
+pub fn plugin(program: &Path, arch: Arch, folder: &Path) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
-    let name = format!("kubectl-ferrolb_v{version}_linux_{}", arch.name());
     let tree = folder.join("tree");
     fs::create_dir_all(&tree)?;
     let names = ["LICENSE", "kubectl-ferrolb"];
     fs::copy(repository().join(names[0]), tree.join(names[0]))?;
     fs::copy(program, tree.join(names[1]))?;
-    let tar = folder.join(format!("{name}.tar"));
-    archive::pack_names(&tree, &names, &tar)?;
-    fs::remove_dir_all(&tree)?;
-    let file = folder.join(format!("{name}.tar.gz"));
-    fs::write(&file, archive::compress(&tar)?)?;
-    fs::remove_file(&tar)?;
-    Ok(file)
+    let file = format!("kubectl-ferrolb_v{version}_linux_{}.tar.gz", arch.name());
+    pack(&tree, &names, &folder.join(file)).map(drop)
 }
 
 /// Writes the checksums of all files below `folder`, in the order of their names. Returns the
@@ -193,9 +197,7 @@ pub fn checksums(folder: &Path) -> Result<usize> {
     collect(folder, &mut files)?;
     files.sort();
     let line = |file: &PathBuf| -> Result<String> {
-        let hash = Sha256::digest(fs::read(file)?);
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(format!("{hash}  {}\n", file.strip_prefix(folder)?.display()))
+        Ok(format!("{}  {}\n", archive::digest(file)?, file.strip_prefix(folder)?.display()))
     };
     let lines = files.iter().map(line).collect::<Result<String>>()?;
     fs::write(folder.join(CHECKSUMS), lines)?;
@@ -230,8 +232,9 @@ mod tests {
     #[test]
     fn all_images_of_the_manifests_and_the_chart_are_pinned_by_digest() {
         let digest = format!("@sha256:{}", "a".repeat(64));
-        for name in MANIFESTS {
-            let text = fs::read_to_string(repository().join("deploy").join(name)).unwrap();
+        let sources = sources().unwrap();
+        assert_eq!(sources.len(), 4);
+        for (name, text) in sources {
             let pinned = pin(&text, "registry.example.com/ferrolb", &release()).unwrap();
             let images: Vec<&str> =
                 pinned.lines().filter_map(|line| Some(line.split_once("image: ")?.1)).collect();

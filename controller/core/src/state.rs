@@ -73,7 +73,7 @@ use node_failure::NodeFailures;
 use service_counters::ServiceCounters;
 use slices::Slices;
 use stale_speakers::StaleSpeakers;
-use status_queue::{Class, StatusQueue};
+use status_queue::StatusQueue;
 use wall_clock::WallClock;
 
 pub use announced::{NodeVerdict, Verdict};
@@ -368,7 +368,7 @@ impl State {
                     entry.sent_addresses = Vec::new();
                 }
                 let (queue, result) = (&mut self.status_queue, (attempt, outcome));
-                if queue.end_attempt(&mut entry.attempts, Class::Addresses, result, now).is_some() {
+                if queue.end_attempt(&mut entry.attempts, result, now).is_some() {
                     entry.lost.clear();
                     let assigned_at = entry
                         .first_assigned_at

@@ -1,4 +1,4 @@
-//! `cargo lab dist`: builds the folder of a release, and prints its digests and sizes.
+//! `cargo lab dist`: builds the folder of a release, and prints the digests of its images.
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -7,10 +7,9 @@ use ferrolb_lab::setup::images::{self, Arch, BuiltProgram};
 use ferrolb_lab::setup::{programs, repository};
 use ferrolb_lab::steps::Steps;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
-/// Measured time to build all programs for one architecture, on two cores.
+/// Estimated time to build all programs for one architecture, on two cores.
 const BUILD_USUAL_TIME: Duration = Duration::from_secs(480);
 const PACK_USUAL_TIME: Duration = Duration::from_secs(20);
 const TOOLCHAIN_USUAL_TIME: Duration = Duration::from_secs(10);
@@ -20,17 +19,14 @@ pub(crate) struct DistArgs {
     /// Registry and path of the images and the chart, such as `registry.example.com/ferrolb`.
     #[arg(long)]
     registry: String,
-    /// Folder for the files, which must not exist.
-    #[arg(long, default_value = "target/dist")]
-    folder: PathBuf,
     /// Cargo's profile of the programs.
     #[arg(long, default_value = "release")]
     profile: String,
 }
 
-/// Builds all files of a release.
+/// Builds all files of a release in `target/dist`, which must not exist.
 pub(crate) fn dist(args: &DistArgs) -> Result<()> {
-    let folder = repository().canonicalize()?.join(&args.folder);
+    let folder = repository().canonicalize()?.join("target/dist");
     ensure!(!folder.exists(), "{} exists: remove it first", folder.display());
     fs::create_dir_all(&folder)?;
     let mut steps = Steps::new(2 * Arch::ALL.len() + 1);
@@ -42,7 +38,7 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
         steps.step(&title, BUILD_USUAL_TIME, || -> Result<()> {
             all.extend(images::programs(arch, &args.profile)?);
             let cli = programs::build_static_cli(&args.profile, arch.target())?;
-            dist::plugin(&cli, arch, &folder).map(drop)
+            dist::plugin(&cli, arch, &folder)
         })?;
     }
     let (images, files) =

@@ -2,6 +2,7 @@
 //! specification 1.1, image-layout.md). `crane push`, `skopeo copy oci:` and `oras` read it. The
 //! same contents result in the same digests.
 
+use crate::setup::images::archive;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -53,8 +54,7 @@ impl Layout {
     /// # Errors
     /// If the file cannot be written.
     pub fn blob(&self, media_type: &'static str, content: &[u8]) -> Result<Blob> {
-        let hash: String =
-            Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = archive::hexadecimal(&Sha256::digest(content));
         fs::write(self.folder.join("blobs/sha256").join(&hash), content)?;
         Ok(Blob { digest: format!("sha256:{hash}"), size: content.len(), media_type })
     }

@@ -234,7 +234,7 @@ impl BuiltProgram {
         let [layer] = image.layers.as_slice() else { unreachable!("an image has one layer") };
         let compressed = layer.compressed()?.len();
         let archive = folder.join(format!("{}-{}.tar", self.component(), self.arch.name()));
-        archive::save(&[image.clone()], self.arch, &archive)?;
+        archive::save(std::slice::from_ref(&image), self.arch, &archive)?;
         layer.remove()?;
         let program = fs::metadata(&self.program)?.len();
         Ok(BuiltImage { name: self.image.name(), arch: self.arch, archive, program, compressed })

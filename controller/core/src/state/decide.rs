@@ -53,6 +53,7 @@ impl State {
 
     /// Updates the statuses of the Services that are due, as far as writes may begin.
     fn update_due_statuses(&mut self, now: Instant) {
+        // Services that need no write leave their room to others.
         let mut served = Vec::new();
         loop {
             let due = self.status_queue.due_with_room(Class::Addresses, now);
@@ -444,13 +445,12 @@ impl State {
                     .map(|assigned_at| now.since(assigned_at)),
             );
         }
-        let addresses = wanted.as_ref().map(|wanted| wanted.addresses.clone());
+        let is_written = wanted.is_some();
         let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
-        let object = (Class::Addresses, &target);
-        self.status_queue.write(&mut entry.attempts, object, wanted, now);
-        let is_written = addresses.is_some();
-        if let Some(addresses) = addresses.filter(|_| entry.attempts.is_in_flight()) {
-            entry.record_sent(&addresses);
+        self.status_queue.write(&mut entry.attempts, &target, wanted, now);
+        if entry.attempts.is_in_flight() {
+            let sent = entry.assignment.as_ref().map(|it| it.addresses.clone());
+            entry.record_sent(&sent.unwrap_or_default());
         }
         if let Some(end) = contest_end {
             self.status_queue.queue(&mut entry.attempts, Class::Addresses, target, end);

@@ -55,6 +55,14 @@ pub(super) enum Class {
 
 impl Class {
     const ALL: [Self; 4] = [Self::Addresses, Self::Condition, Self::Record, Self::Resource];
+
+    /// Returns the class in which an object waits for its write.
+    const fn of_write(target: &Target) -> Self {
+        match target {
+            Target::Service(_) => Self::Addresses,
+            Target::CustomResource(..) | Target::AddressMemory => Self::Resource,
+        }
+    }
 }
 
 /// A round through all Services, which makes their conditions due without a key for each.
@@ -73,7 +81,7 @@ pub(super) struct StatusQueue {
     /// The round of checks of the conditions `Announced`.
     pub(super) round: Round,
     /// The writes in flight by slot, in the order in which they began.
-    in_flight: BTreeMap<NonZero<u64>, Write>,
+    in_flight: BTreeMap<u64, Write>,
     /// Attempts of the custom resources and the ConfigMap. Those of a Service are stored with the
     /// Service.
     resources: BTreeMap<Target, Attempts>,
@@ -143,7 +151,7 @@ impl StatusQueue {
 
     /// Removes the write of an object that is in flight, and returns it.
     fn end_write(&mut self, attempts: &mut Attempts) -> Option<Write> {
-        self.in_flight.remove(&attempts.slot.take()?)
+        self.in_flight.remove(&attempts.slot.take()?.get())
     }
 
     /// Returns the number of writes of a class that may begin.
@@ -195,17 +203,18 @@ impl StatusQueue {
     pub(super) fn write(
         &mut self,
         attempts: &mut Attempts,
-        (class, target): (Class, &Target),
+        target: &Target,
         status: Option<Status>,
         now: Instant,
     ) {
+        let class = Class::of_write(target);
         let was_due = self.remove(attempts, class, target);
         let Some(status) = status else {
             self.end_write(attempts);
             return attempts.end(now);
         };
         attempts.want(digest(&status), now);
-        let in_flight = attempts.slot.and_then(|slot| self.in_flight.get_mut(&slot));
+        let in_flight = attempts.slot.and_then(|slot| self.in_flight.get_mut(&slot.get()));
         if in_flight.as_ref().is_some_and(|write| write.status == status) {
             return;
         }
@@ -226,9 +235,8 @@ impl StatusQueue {
             return self.queue(attempts, class, target.clone(), at);
         }
         let (attempt, reports_refusal) = (self.latest, attempts.is_last_before_report());
-        let slot = NonZero::new(attempt).unwrap_or(NonZero::<u64>::MAX);
-        attempts.slot = Some(slot);
-        self.in_flight.insert(slot, Write { attempt, reports_refusal, status });
+        attempts.slot = NonZero::new(attempt);
+        self.in_flight.insert(attempt, Write { attempt, reports_refusal, status });
     }
 
     /// Handles the outcome of an attempt. Returns the written status after a success.
@@ -239,7 +247,6 @@ impl StatusQueue {
     pub(super) fn end_attempt(
         &mut self,
         attempts: &mut Attempts,
-        class: Class,
         (attempt, outcome): (u64, Outcome),
         now: Instant,
     ) -> Option<Status> {
@@ -252,11 +259,12 @@ impl StatusQueue {
             return Some(write.status);
         }
         attempts.fail(outcome, now);
-        self.queue(attempts, class, write.target(), attempts.not_before);
+        let target = write.target();
+        self.queue(attempts, Class::of_write(&target), target, attempts.not_before);
         None
     }
 
-    /// Starts the write of the status that a custom resource should have, or of the contents of the
+    /// Begins the write of the status that a custom resource should have, or of the contents of the
     /// ConfigMap, like [`Self::write`].
     ///
     /// They depend on other objects: the counts of a pool change with every Service. A repeated
@@ -265,7 +273,7 @@ impl StatusQueue {
     pub(super) fn write_resource(&mut self, target: Target, status: Option<Status>, now: Instant) {
         let mut attempts = self.resources.remove(&target).unwrap_or_default();
         attempts.reset_delay();
-        self.write(&mut attempts, (Class::Resource, &target), status, now);
+        self.write(&mut attempts, &target, status, now);
         self.resources.insert(target, attempts);
     }
 
@@ -279,7 +287,7 @@ impl StatusQueue {
     ) -> Option<Status> {
         let (target, mut attempts) = self.resources.remove_entry(target)?;
         attempts.keep_interval(&target, now);
-        let written = self.end_attempt(&mut attempts, Class::Resource, attempt, now);
+        let written = self.end_attempt(&mut attempts, attempt, now);
         self.resources.insert(target, attempts);
         written
     }

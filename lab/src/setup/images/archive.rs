@@ -165,7 +165,11 @@ pub fn pack_names(tree: &Path, names: &[&str], tar: &Path) -> Result<()> {
     run::run(command.args(names)).map(drop)
 }
 
-fn digest(file: &Path) -> Result<String> {
+/// Returns the SHA-256 of a file in hexadecimal digits.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn digest(file: &Path) -> Result<String> {
     let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK_BYTES]);
     let mut file = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     loop {
@@ -176,7 +180,8 @@ fn digest(file: &Path) -> Result<String> {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Returns bytes as hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

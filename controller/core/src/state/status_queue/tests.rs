@@ -29,11 +29,11 @@ struct Object {
 impl Object {
     fn write(&mut self, status: Option<Status>, now: Instant) {
         let target = Target::CustomResource(CustomResourceKind::Community, "a".into());
-        self.queue.write(&mut self.attempts, (Class::Addresses, &target), status, now);
+        self.queue.write(&mut self.attempts, &target, status, now);
     }
 
     fn end(&mut self, attempt: u64, outcome: Outcome, now: Instant) -> Option<Status> {
-        self.queue.end_attempt(&mut self.attempts, Class::Addresses, (attempt, outcome), now)
+        self.queue.end_attempt(&mut self.attempts, (attempt, outcome), now)
     }
 
     /// Returns the number of the attempt in flight.
@@ -124,7 +124,7 @@ fn a_write_without_room_waits_in_the_order_of_arrival() {
 fn write_services(queue: &mut StatusQueue, services: &mut [(&str, Attempts)], now: Instant) {
     for (name, attempts) in services {
         let target = Target::Service(Key::new("default", name));
-        queue.write(attempts, (Class::Addresses, &target), status(name, 1), now);
+        queue.write(attempts, &target, status(name, 1), now);
     }
 }
 
@@ -143,7 +143,7 @@ fn a_service_overtakes_none_that_is_due_and_leaves_room_to_resources() {
     assert_eq!((queue.room(Class::Addresses), queue.in_flight().count()), (0, begun));
     assert_eq!(queue.room(Class::Resource), RESOURCE_ROOM);
     let first = &mut services[0].1;
-    queue.end_attempt(first, Class::Addresses, (first.latest, Outcome::Done), at(2));
+    queue.end_attempt(first, (first.latest, Outcome::Done), at(2));
     let mut newcomer = [("000", Attempts::default())];
     write_services(&mut queue, &mut newcomer, at(2));
     assert_eq!(queue.in_flight().count(), begun - 1, "another Service is due");
@@ -157,19 +157,18 @@ fn a_replaced_write_keeps_its_place_and_an_earlier_result_ends_nothing() {
     let (mut queue, mut a, mut b) =
         (StatusQueue::default(), Attempts::default(), Attempts::default());
     let target = Target::Service(Key::new("default", "web"));
-    let object = (Class::Addresses, &target);
-    queue.write(&mut a, object, status("a", 1), at(0));
-    queue.write(&mut b, object, status("b", 1), at(0));
-    queue.write(&mut a, object, status("a", 2), at(0));
+    queue.write(&mut a, &target, status("a", 1), at(0));
+    queue.write(&mut b, &target, status("b", 1), at(0));
+    queue.write(&mut a, &target, status("a", 2), at(0));
     let sent = a.latest;
     assert_eq!(in_flight(&queue), ["Community a", "Community b"]);
     // The write ends although its result is on its way, and the next one must wait.
-    queue.write(&mut a, object, None, at(0));
+    queue.write(&mut a, &target, None, at(0));
     a.limit_rate();
-    queue.write(&mut a, object, status("a", 3), at(1));
+    queue.write(&mut a, &target, status("a", 3), at(1));
     assert_eq!(in_flight(&queue), ["Community b"]);
     assert!(!a.is_latest(sent) && a.is_pending());
-    assert_eq!(queue.end_attempt(&mut a, Class::Addresses, (sent, Outcome::Done), at(1)), None);
+    assert_eq!(queue.end_attempt(&mut a, (sent, Outcome::Done), at(1)), None);
 }
 
 #[test]
