@@ -173,8 +173,10 @@ fn over_limit(outcome: &PlannedConfig<'_>) -> Option<NodeIssue> {
 }
 
 fn session_metrics(sessions: &Sessions<'_>, status: &BgpStatus) -> SessionMetrics {
+    let statuses: BTreeMap<&str, _> =
+        status.sessions.iter().map(|status| (&*status.peer, status)).collect();
     let metric = |(peer, session): &(&BgpPeer, &SessionParameters)| {
-        let status = status.sessions.iter().find(|status| *status.peer == *peer.name)?;
+        let status = statuses.get(&*peer.name)?;
         let (router, prefixes) = (router(session).into(), status.prefixes);
         let established = status.state == BgpSessionState::Established;
         Some((peer.name.clone(), SessionMetric { router, established, prefixes }))
