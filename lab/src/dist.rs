@@ -138,8 +138,8 @@ pub fn chart(
     layout.finish()
 }
 
-/// Packs these files and folders below `tree` into a compressed archive, and removes `tree`. Returns
-/// the content of the archive.
+/// Packs these files and folders below `tree` into a compressed archive, and removes `tree`.
+/// Returns the content of the archive.
 fn pack(tree: &Path, names: &[&str], file: &Path) -> Result<Vec<u8>> {
     let tar = file.with_extension("tar");
     archive::pack_names(tree, names, &tar)?;
