@@ -14,3 +14,4 @@ pub mod lease;
 pub mod network;
 pub mod nodes;
 pub mod pods;
+pub mod registry;

@@ -10,6 +10,7 @@ pub(crate) mod fuzz;
 pub(crate) mod images;
 pub(crate) mod machine;
 pub(crate) mod parts;
+pub(crate) mod publish;
 pub(crate) mod status;
 pub(crate) mod test;
 pub(crate) mod up;

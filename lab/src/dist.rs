@@ -3,15 +3,16 @@
 //! the same commit result in the same files.
 
 pub mod layout;
+pub mod provenance;
+pub mod publish;
 
 use crate::run;
 use crate::setup::images::archive::{self, CREATED};
-use crate::setup::images::{Arch, BuiltProgram};
+use crate::setup::images::{Arch, BuiltProgram, commit};
 use crate::setup::repository;
 use anyhow::{Context, Result, ensure};
 use layout::{Blob, Layout};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,8 +22,27 @@ const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Media types of a chart (Helm, registries).
 const CHART_CONFIG_TYPE: &str = "application/vnd.cncf.helm.config.v1+json";
 const CHART_TYPE: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
+/// Folder with the layout of each image.
+const IMAGES: &str = "images";
+/// Folder with the layout of the chart.
+const CHART: &str = "chart";
+/// Folder with the SBOM of each program.
+const SBOMS: &str = "sbom";
+/// File with the provenance of the release.
+const PROVENANCE: &str = "provenance.json";
 /// File with the SHA-256 of each other file, in the format of `sha256sum`.
 pub const CHECKSUMS: &str = "SHA256SUMS";
+
+/// Parameters of the build of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Registry and path of the images and the chart.
+    pub registry: String,
+    /// Cargo's profile of the programs.
+    pub profile: String,
+    /// Repository, file and reference of the workflow of GitHub that runs the build.
+    pub workflow: Option<String>,
+}
 
 /// An image of the release: its component, its tag and the digest of its index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,23 +52,42 @@ pub struct ReleaseImage {
     pub digest: String,
 }
 
-/// Writes a layout for each image into `folder/images`, with one index for all architectures.
+impl ReleaseImage {
+    /// Returns the name of the image in a registry.
+    fn name(&self, registry: &str) -> String {
+        format!("{registry}/{}:{}", self.component, self.version)
+    }
+}
+
+/// Writes what a cluster needs into `folder`: images, chart, manifests, and their provenance.
 /// `programs` has the programs of all architectures.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn images(programs: &[BuiltProgram], folder: &Path) -> Result<Vec<ReleaseImage>> {
+pub fn write(build: &Build, programs: &[BuiltProgram], folder: &Path) -> Result<Vec<ReleaseImage>> {
+    let registry = &build.registry;
+    let images = images(registry, programs, folder)?;
+    manifests(registry, &images, folder)?;
+    chart(registry, &images, folder)?;
+    provenance::write(build, folder)?;
+    Ok(images)
+}
+
+/// Writes a layout for each image of `registry` into `folder/images`, with one index for all
+/// architectures.
+fn images(registry: &str, programs: &[BuiltProgram], folder: &Path) -> Result<Vec<ReleaseImage>> {
     let mut components: Vec<_> = programs.iter().map(BuiltProgram::component).collect();
     components.sort_unstable();
     components.dedup();
     let write = |component: &'static str| {
         let of_component = programs.iter().filter(|it| it.component() == component);
-        image(&of_component.collect::<Vec<_>>(), &folder.join("images").join(component))
+        let folder = folder.join(IMAGES).join(component);
+        image(registry, &of_component.collect::<Vec<_>>(), &folder)
     };
     components.into_iter().map(write).collect()
 }
 
-fn image(programs: &[&BuiltProgram], folder: &Path) -> Result<ReleaseImage> {
+fn image(registry: &str, programs: &[&BuiltProgram], folder: &Path) -> Result<ReleaseImage> {
     let first = programs.first().context("an image has a program")?;
     let mut layout = Layout::create(folder)?;
     let manifest = |program: &BuiltProgram| -> Result<(&'static str, Blob)> {
@@ -65,18 +104,16 @@ fn image(programs: &[&BuiltProgram], folder: &Path) -> Result<ReleaseImage> {
     };
     let manifests = programs.iter().map(|it| manifest(it)).collect::<Result<Vec<_>>>()?;
     let index = layout.image_index(&manifests, &first.labels())?;
-    layout.name(&index, first.version());
-    layout.finish()?;
     let (component, version) = (first.component(), first.version());
-    Ok(ReleaseImage { component, version, digest: index.digest })
+    let image = ReleaseImage { component, version, digest: index.digest.clone() };
+    layout.name(&index, &image.name(registry));
+    layout.finish()?;
+    Ok(image)
 }
 
 /// Writes the manifests of all installation methods into `folder`, with the images of `registry` by
 /// digest.
-///
-/// # Errors
-/// If a manifest names another image than those of the release.
-pub fn manifests(registry: &str, images: &[ReleaseImage], folder: &Path) -> Result<()> {
+fn manifests(registry: &str, images: &[ReleaseImage], folder: &Path) -> Result<()> {
     for (name, text) in sources()? {
         fs::write(folder.join(name), pin(&text, registry, images)?)?;
     }
@@ -102,8 +139,7 @@ fn pin(manifest: &str, registry: &str, images: &[ReleaseImage]) -> Result<String
         let Some((before, name)) = line.split_once("image: ") else { return Ok(line.to_owned()) };
         let of = |it: &&ReleaseImage| name == format!("ferrolb/{}:{}", it.component, it.version);
         let image = images.iter().find(of).with_context(|| format!("{name} is not built"))?;
-        let ReleaseImage { component, version, digest } = image;
-        Ok(format!("{before}image: {registry}/{component}:{version}@{digest}"))
+        Ok(format!("{before}image: {}@{}", image.name(registry), image.digest))
     };
     let lines = manifest.lines().map(pin_line).collect::<Result<Vec<_>>>()?;
     Ok(lines.join("\n") + "\n")
@@ -111,15 +147,7 @@ fn pin(manifest: &str, registry: &str, images: &[ReleaseImage]) -> Result<String
 
 /// Packs the chart into `folder`, with the images of `registry` by digest, and writes its layout
 /// into `folder/chart`.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn chart(
-    registry: &str,
-    images: &[ReleaseImage],
-    labels: &BTreeMap<&str, String>,
-    folder: &Path,
-) -> Result<()> {
+fn chart(registry: &str, images: &[ReleaseImage], folder: &Path) -> Result<()> {
     let (tree, version) = (folder.join("tree"), env!("CARGO_PKG_VERSION"));
     fs::create_dir_all(&tree)?;
     let source = repository().join("deploy/helm/ferrolb");
@@ -129,12 +157,12 @@ pub fn chart(
     let packed = pack(&tree, &["ferrolb"], &folder.join(format!("ferrolb-{version}.tgz")))?;
     let chart = fs::read_to_string(source.join("Chart.yaml"))?;
     let config: Value = serde_saphyr::from_str(&chart).context("Chart.yaml cannot be read")?;
-    let mut layout = Layout::create(&folder.join("chart"))?;
+    let mut layout = Layout::create(&folder.join(CHART))?;
     let config = layout.blob(CHART_CONFIG_TYPE, config.to_string().as_bytes())?;
     let layer = layout.blob(CHART_TYPE, &packed)?;
-    let created = labels.get(CREATED).map(|time| (CREATED, time.clone()));
+    let created = commit().map(|(_, time)| (CREATED, time));
     let manifest = layout.manifest(&config, &[layer], &created.into_iter().collect())?;
-    layout.name(&manifest, version);
+    layout.name(&manifest, &format!("{registry}/charts/ferrolb:{version}"));
     layout.finish()
 }
 

@@ -54,6 +54,8 @@ pub struct Options {
     /// True if the kube-proxies of such machines serve their health at loopback only, as in k3s and
     /// RKE2.
     pub loopback_health: bool,
+    /// True if such machines get FerroLB's images only from a registry on the client's host.
+    pub registry: bool,
     /// True if the API server logs the requests of FerroLB's accounts.
     pub audit: bool,
     /// True if the lab is for a test scenario: Kubernetes' own programs run at low priority unless
@@ -76,6 +78,7 @@ impl Options {
             containers: false,
             kubeadm: false,
             loopback_health: false,
+            registry: false,
             audit: false,
             scenario: false,
         }
@@ -121,6 +124,7 @@ impl Lab {
             containers: options.containers,
             kubeadm: options.kubeadm,
             loopback_health: options.loopback_health,
+            registry: options.registry,
             audit: options.audit,
             scenario: options.scenario,
             kept: false,

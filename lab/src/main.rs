@@ -66,6 +66,8 @@ enum Command {
     /// Build the folder of a release: images, chart, manifests with digests, `kubectl ferrolb`, and
     /// checksums. Publishes nothing.
     Dist(commands::dist::DistArgs),
+    /// Push the folder of a release to its registry, and sign it.
+    Publish(commands::publish::PublishArgs),
     /// Remove everything that the lab has built and cached, and print the freed size.
     Clean,
     #[command(hide = true)]
@@ -133,6 +135,7 @@ fn run_command(args: Args) -> anyhow::Result<()> {
         Command::Fuzz(fuzz) => commands::fuzz::fuzz(&fuzz),
         Command::Images => commands::images::images(),
         Command::Dist(dist) => commands::dist::dist(&dist),
+        Command::Publish(publish) => commands::publish::publish(&publish),
         Command::Clean => commands::clean::clean(),
         Command::Serve { pod, port } => {
             commands::block_on(ferrolb_lab::traffic::serve::serve(&pod, port))?

@@ -4,7 +4,7 @@
 mod build_cache;
 pub mod cache;
 pub mod docker;
-mod go;
+pub(crate) mod go;
 pub mod gobgp;
 pub mod images;
 pub mod installers;

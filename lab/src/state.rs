@@ -46,6 +46,9 @@ pub struct LabFacts {
     /// True if the kube-proxies of such nodes serve their health at loopback only.
     #[serde(default)]
     pub loopback_health: bool,
+    /// True if such nodes get FerroLB's images only from a registry.
+    #[serde(default)]
+    pub registry: bool,
     /// True if the API server logs the requests of FerroLB's accounts.
     #[serde(default)]
     pub audit: bool,

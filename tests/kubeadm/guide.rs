@@ -2,7 +2,7 @@
 //! succeed and print the outputs of the pages.
 
 use crate::scenario::{print_measured, run_scenario, step};
-use crate::{migration, platforms, three_nodes, uninstall, web};
+use crate::{migration, platforms, registry, three_nodes, uninstall, web};
 use Action::{AllBlocks, BesideOthers, Blocks, DeleteService, Remove};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, wait};
@@ -131,7 +131,7 @@ fn commands_of_the_pages_print_the_outputs_of_the_pages() {
 fn every_block_for_kubeadm_is_run() -> Result<()> {
     let mut missing = Vec::new();
     for page in pages()? {
-        let mut run = migration::blocks(&page)?;
+        let mut run = [migration::blocks(&page)?, registry::blocks(&page)?].concat();
         for action in &ACTIONS {
             run.extend(action.blocks(&page)?);
         }

@@ -13,6 +13,7 @@ mod metallb;
 mod migration;
 mod platforms;
 mod power_off;
+mod registry;
 mod single_node;
 mod stand_ins;
 mod stopped_speakers;

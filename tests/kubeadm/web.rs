@@ -18,7 +18,7 @@ pub(crate) const PAGE_MAX: Duration = Duration::from_secs(60);
 pub(crate) const ROLLOUT_MAX: &str = "--timeout=120s";
 
 /// Returns a Deployment of two pods that the Service in `examples/service.yaml` selects.
-fn deployment() -> Value {
+pub(crate) fn deployment() -> Value {
     let mut deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
         "spec": {
@@ -72,8 +72,13 @@ pub(crate) fn apply_pool(lab: &Lab) -> Result<()> {
 
 /// Applies `examples/service.yaml`, and the Deployment that its Service selects.
 pub(crate) fn apply_service(lab: &Lab) -> Result<()> {
+    apply_service_of(lab, deployment())
+}
+
+/// Applies `examples/service.yaml`, and this Deployment.
+pub(crate) fn apply_service_of(lab: &Lab, deployment: Value) -> Result<()> {
     lab.apply_objects(&example("service.yaml")?)?;
-    lab.apply_objects(&[deployment()])
+    lab.apply_objects(&[deployment])
 }
 
 /// Applies that Deployment, and waits until its pods are ready.

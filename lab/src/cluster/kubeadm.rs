@@ -5,8 +5,8 @@
 pub mod config;
 pub mod machine;
 
-use super::{api, network};
-use crate::setup::images;
+use super::{api, network, registry};
+use crate::setup::images::{self, Arch};
 use crate::setup::kubeadm::{KubeadmParts, PodImage};
 use crate::shared_folder;
 use crate::state::{LabFacts, LabState};
@@ -36,9 +36,16 @@ pub fn start(state: &LabState, facts: &LabFacts, parts: &KubeadmParts, lab: &Pat
     let image_folder = machine::folder(&state.name).join("images");
     shared_folder::create(Path::new(machine::ROOT), &image_folder)
         .with_context(|| format!("cannot create {}", image_folder.display()))?;
-    images::of_programs(&parts.ferrolb, facts.gobgp.as_deref(), &image_folder)?;
-    PodImage::make(lab, &image_folder)?;
+    if !facts.registry {
+        for program in images::of(Arch::own(), &parts.ferrolb, facts.gobgp.as_deref()) {
+            program.archive(&image_folder)?;
+        }
+        PodImage::make(lab, &image_folder)?;
+    }
     network::build(&state.name, facts)?;
+    if facts.registry {
+        registry::start(state, facts)?;
+    }
     let nodes: Vec<String> = (1..=facts.nodes).map(node_name).collect();
     for (index, node) in (1..).zip(&nodes) {
         machine::start(state, parts, lab, node, &config::files(facts, parts, index)?)?;

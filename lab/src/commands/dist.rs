@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use ferrolb_lab::dist;
+use ferrolb_lab::dist::{self, Build};
 use ferrolb_lab::setup::images::{self, Arch, BuiltProgram};
 use ferrolb_lab::setup::{programs, repository};
 use ferrolb_lab::steps::Steps;
@@ -14,7 +14,7 @@ const BUILD_USUAL_TIME: Duration = Duration::from_secs(480);
 const PACK_USUAL_TIME: Duration = Duration::from_secs(20);
 const TOOLCHAIN_USUAL_TIME: Duration = Duration::from_secs(10);
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct DistArgs {
     /// Registry and path of the images and the chart, such as `registry.example.com/ferrolb`.
     #[arg(long)]
@@ -22,6 +22,9 @@ pub(crate) struct DistArgs {
     /// Cargo's profile of the programs.
     #[arg(long, default_value = "release")]
     profile: String,
+    /// Workflow of GitHub that runs the command.
+    #[arg(long, env = "GITHUB_WORKFLOW_REF", hide = true)]
+    workflow: Option<String>,
 }
 
 /// Builds all files of a release in `target/dist`, which must not exist.
@@ -30,6 +33,8 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
     ensure!(!folder.exists(), "{} exists: remove it first", folder.display());
     fs::create_dir_all(&folder)?;
     let mut steps = Steps::new(2 * Arch::ALL.len() + 1);
+    let DistArgs { registry, profile, workflow } = args.clone();
+    let build = Build { registry, profile, workflow };
     let mut all: Vec<BuiltProgram> = Vec::new();
     for arch in Arch::ALL {
         let title = format!("Toolchain for {}", arch.name());
@@ -43,10 +48,7 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
     }
     let (images, files) =
         steps.step("Pack images, chart and manifests", PACK_USUAL_TIME, || {
-            let images = dist::images(&all, &folder)?;
-            dist::manifests(&args.registry, &images, &folder)?;
-            let labels = all.first().map(BuiltProgram::labels).unwrap_or_default();
-            dist::chart(&args.registry, &images, &labels, &folder)?;
+            let images = dist::write(&build, &all, &folder)?;
             Ok((images, dist::checksums(&folder)?))
         })?;
     for image in images {

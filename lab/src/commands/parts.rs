@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::process;
-use ferrolb_lab::setup::{gobgp, kubeadm};
+use ferrolb_lab::setup::{gobgp, installers, kubeadm};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, Signal, getppid, kill_process_group, pidfd_open, setsid};
 use std::ffi::OsStr;
@@ -14,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 pub(crate) fn parts() -> Result<()> {
     gobgp::build_older()?;
     kubeadm::build()?;
+    installers::crane()?;
+    installers::cosign()?;
     Ok(())
 }
 

@@ -63,6 +63,10 @@ pub(crate) struct UpArgs {
     /// runs in pods, and node1 is the control plane.
     #[arg(long, conflicts_with_all = ["bgp", "leases", "proxy_mode", "kubernetes"])]
     kubeadm: bool,
+    /// Start a registry on the client's host instead of FerroLB. The nodes have no image of
+    /// FerroLB, and can pull from the registry.
+    #[arg(long, requires = "kubeadm")]
+    registry: bool,
     /// Start the cluster only, without FerroLB.
     #[arg(long)]
     bare: bool,
@@ -93,6 +97,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         containers: false,
         kubeadm: args.kubeadm,
         loopback_health: false,
+        registry: args.registry,
         audit: false,
         scenario: false,
     };

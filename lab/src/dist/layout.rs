@@ -13,6 +13,53 @@ use std::path::{Path, PathBuf};
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// Annotation with the tag (OCI image specification 1.1, image-layout.md).
+const TAG: &str = "org.opencontainers.image.ref.name";
+/// Annotation with the complete name, which containerd's import reads.
+const NAME: &str = "io.containerd.image.name";
+
+/// A content that a layout names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Name in a registry, as in `registry/path/component:version`.
+    pub name: String,
+    /// Digest of the manifest or of the index.
+    pub digest: String,
+}
+
+/// Returns the content that the layout in this folder names.
+///
+/// # Errors
+/// If the folder has no layout, or one without a name.
+pub fn named(folder: &Path) -> Result<Named> {
+    let file = folder.join("index.json");
+    let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let index: Value = serde_json::from_slice(&text)?;
+    let content = &index["manifests"][0];
+    let (name, digest) = (content["annotations"][NAME].as_str(), content["digest"].as_str());
+    let (name, digest) = name
+        .zip(digest)
+        .with_context(|| format!("{} names no content: build the release again", file.display()))?;
+    Ok(Named { name: name.to_owned(), digest: digest.to_owned() })
+}
+
+/// Returns the architectures of a named image, and the digest of the manifest of each. A chart has
+/// none.
+///
+/// # Errors
+/// If the folder does not contain the content.
+pub fn platforms(folder: &Path, content: &Named) -> Result<Vec<(String, String)>> {
+    let file = folder.join("blobs").join(content.digest.replace(':', "/"));
+    let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let index: Value = serde_json::from_slice(&text)?;
+    let manifests = index["manifests"].as_array().into_iter().flatten();
+    let platform = |manifest: &Value| {
+        let arch = manifest["platform"]["architecture"].as_str()?;
+        Some((arch.to_owned(), manifest["digest"].as_str()?.to_owned()))
+    };
+    Ok(manifests.filter_map(platform).collect())
+}
+
 /// A layout that is being written.
 #[derive(Debug)]
 pub struct Layout {
@@ -99,10 +146,11 @@ impl Layout {
         self.blob(INDEX_TYPE, index.to_string().as_bytes())
     }
 
-    /// Names a manifest or an index, by its tag.
-    pub fn name(&mut self, content: &Blob, tag: &str) {
+    /// Names a manifest or an index, as in `registry/path/component:version`.
+    pub fn name(&mut self, content: &Blob, name: &str) {
         let mut descriptor = content.descriptor();
-        descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
+        let tag = name.rsplit(':').next();
+        descriptor["annotations"] = json!({TAG: tag, NAME: name});
         self.named.push(descriptor);
     }
 
@@ -131,7 +179,7 @@ mod tests {
             let manifest = layout.manifest(&config, &[layer], &annotations).unwrap();
             let manifests = [("amd64", manifest.clone()), ("arm64", manifest)];
             let index = layout.image_index(&manifests, &annotations).unwrap();
-            layout.name(&index, "1");
+            layout.name(&index, "r.example.com:5000/a:1");
             layout.finish().unwrap();
             index
         });
@@ -145,10 +193,16 @@ mod tests {
         };
         let index = blob(&named);
         let manifest = blob(&index["manifests"][1]);
+        let content = super::named(&folder.join("one")).unwrap();
+        let platforms = platforms(&folder.join("one"), &content).unwrap();
         let blobs = fs::read_dir(folder.join("one/blobs/sha256")).unwrap().count();
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(indexes[0], indexes[1]);
         assert_eq!(named["annotations"]["org.opencontainers.image.ref.name"], "1");
+        assert_eq!(content.name, "r.example.com:5000/a:1");
+        assert_eq!(content.digest, indexes[0].digest);
+        let digest = index["manifests"][1]["digest"].as_str().unwrap();
+        assert_eq!(platforms[1], ("arm64".to_owned(), digest.to_owned()));
         assert_eq!(index["manifests"][1]["platform"]["architecture"], "arm64");
         assert_eq!((manifest["layers"][0]["size"].as_u64(), blobs), (Some(5), 4));
     }

@@ -38,7 +38,7 @@ pub(super) fn command() -> Result<Command> {
 }
 
 /// Returns the output of `go version`.
-pub(super) fn version() -> Result<String> {
+pub(crate) fn version() -> Result<String> {
     requirements::first_line("go", &["version"]).ok_or_else(|| anyhow!("go is not in PATH"))
 }
 

@@ -133,35 +133,18 @@ pub fn prepare(arch: Arch) -> Result<()> {
 ///
 /// # Errors
 /// If a program does not build.
-pub fn programs(arch: Arch, profile: &str) -> Result<[BuiltProgram; 3]> {
+pub fn programs(arch: Arch, profile: &str) -> Result<Vec<BuiltProgram>> {
     let built = programs::build_static(profile, arch.target())?;
-    let gobgp = gobgp::build_for(arch)?;
-    let of = |image, program| BuiltProgram { image, arch, program };
-    Ok([
-        of(CONTROLLER, built.controller),
-        of(SPEAKER, built.speaker),
-        of(GOBGPD, gobgp.join("gobgpd")),
-    ])
+    Ok(of(arch, &built, Some(&gobgp::build_for(arch)?)))
 }
 
-/// Builds the images of controller and speaker for this machine, from the programs `built`. With
-/// `gobgp`, also builds the image of gobgpd from the programs in that directory.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn of_programs(
-    built: &StaticPrograms,
-    gobgp: Option<&Path>,
-    folder: &Path,
-) -> Result<Vec<BuiltImage>> {
-    let of = |image, program: &Path| {
-        BuiltProgram { image, arch: Arch::own(), program: program.to_owned() }.archive(folder)
-    };
-    let mut images = vec![of(CONTROLLER, &built.controller)?, of(SPEAKER, &built.speaker)?];
-    if let Some(gobgp) = gobgp {
-        images.push(of(GOBGPD, &gobgp.join("gobgpd"))?);
-    }
-    Ok(images)
+/// Returns the programs of the images from those in `built`, and from the directory `gobgp` if
+/// there is one.
+pub fn of(arch: Arch, built: &StaticPrograms, gobgp: Option<&Path>) -> Vec<BuiltProgram> {
+    let of = |image, program: &Path| BuiltProgram { image, arch, program: program.to_owned() };
+    let ferrolb = [of(CONTROLLER, &built.controller), of(SPEAKER, &built.speaker)];
+    let gobgpd = gobgp.map(|folder| of(GOBGPD, &folder.join("gobgpd")));
+    ferrolb.into_iter().chain(gobgpd).collect()
 }
 
 /// Returns the names of the images, as the manifests use them.
@@ -242,7 +225,7 @@ impl BuiltProgram {
 }
 
 /// Returns the hash and the time (RFC 3339) of the commit; `None` outside a clone.
-fn commit() -> Option<(String, String)> {
+pub fn commit() -> Option<(String, String)> {
     let mut git = std::process::Command::new("git");
     git.current_dir(super::repository()).env("TZ", "UTC");
     git.args(["show", "--no-patch", "--format=%H %cd", "--date=format-local:%Y-%m-%dT%H:%M:%SZ"]);

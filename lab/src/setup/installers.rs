@@ -1,5 +1,5 @@
-//! Builds the programs that users install FerroLB with, from their Go modules: kustomize and Helm.
-//! Neither needs root permissions or a cluster here.
+//! Builds the programs that install or publish FerroLB, from their Go modules: kustomize, Helm,
+//! crane and cosign. None needs root permissions or a cluster here.
 
 use super::{build_cache, go};
 use anyhow::{Context, Result};
@@ -26,6 +26,18 @@ const HELM: Installer = Installer {
     package: "helm.sh/helm/v4/cmd/helm",
     version: "v4.3.1",
 };
+const CRANE: Installer = Installer {
+    cache_name: "crane",
+    name: "crane",
+    package: "github.com/google/go-containerregistry/cmd/crane",
+    version: "v0.22.1",
+};
+const COSIGN: Installer = Installer {
+    cache_name: "cosign",
+    name: "cosign",
+    package: "github.com/sigstore/cosign/v3/cmd/cosign",
+    version: "v3.1.3",
+};
 
 /// Returns a command that runs kustomize, without arguments; builds kustomize if it is missing.
 ///
@@ -41,6 +53,24 @@ pub fn kustomize() -> Result<Command> {
 /// See [`kustomize`].
 pub fn helm() -> Result<Command> {
     command(&HELM)
+}
+
+/// Returns a command that runs crane, which copies images, without arguments; builds crane if it is
+/// missing.
+///
+/// # Errors
+/// See [`kustomize`].
+pub fn crane() -> Result<Command> {
+    command(&CRANE)
+}
+
+/// Returns a command that runs cosign, which signs images and files, without arguments; builds
+/// cosign if it is missing.
+///
+/// # Errors
+/// See [`kustomize`].
+pub fn cosign() -> Result<Command> {
+    command(&COSIGN)
 }
 
 /// Returns a command that runs `program`, without arguments; its PATH begins with the directories

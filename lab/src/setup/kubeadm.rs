@@ -32,9 +32,9 @@ const PROGRAMS: [&str; 7] = [
 ];
 /// Source of the binary, in addition to the module's own files.
 const SOURCE: &str = "node/main.go";
-/// Debian packages of the tool that creates a root file system, and of the compiler that builds
-/// pause.
-const TOOLS: [&str; 3] = ["debootstrap", "gcc", "libc6-dev"];
+/// Debian packages of the tool that creates a root file system, of the compiler that builds pause,
+/// and of the registry.
+const TOOLS: [&str; 4] = ["debootstrap", "gcc", "libc6-dev", "docker-registry"];
 /// Packages of a machine in addition to Debian's minimal set.
 const PACKAGES: [&str; 7] = [
     "conntrack",

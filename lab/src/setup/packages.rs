@@ -22,7 +22,12 @@ const LAB_PACKAGES: [(&str, &str); 10] = [
 /// Additional packages of labs with routers.
 const ROUTER_PACKAGES: [(&str, &str); 2] = [("frr", "a router"), ("bird2", "another router")];
 /// Services of packages: package, and service that would start at the next boot.
-const SERVICES: [(&str, &str); 3] = [("frr", "frr"), ("bird2", "bird"), ("docker.io", "docker")];
+const SERVICES: [(&str, &str); 4] = [
+    ("frr", "frr"),
+    ("bird2", "bird"),
+    ("docker.io", "docker"),
+    ("docker-registry", "docker-registry"),
+];
 /// Units of packages that only systemd uses: package, and unit.
 const UNITS: [(&str, &str); 2] =
     [("docker.io", "docker.socket"), ("docker.io", "containerd.service")];

@@ -1,7 +1,7 @@
 //! Files on a machine before it starts: its host name, and the settings of containerd, the pod
 //! network and kubeadm. Pure functions.
 
-use crate::cluster::audit;
+use crate::cluster::{audit, registry};
 use crate::setup::kubeadm::KubeadmParts;
 use crate::setup::kubernetes;
 use crate::state::LabFacts;
@@ -15,17 +15,15 @@ pub const KUBEADM_FILE: &str = "/etc/kubeadm.yaml";
 const JOIN_TOKEN: &str = "lab000.0123456789abcdef";
 /// Port of the API server.
 const API_PORT: u16 = 6443;
+/// Directory of containerd's settings for each registry.
+const REGISTRIES: &str = "/etc/containerd/certs.d";
 const CONTAINERD_SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
 /// Returns the files of machine `index`: path from its root, and text.
 ///
 /// # Errors
 /// If the version of Kubernetes is unknown.
-pub fn files(
-    facts: &LabFacts,
-    parts: &KubeadmParts,
-    index: u8,
-) -> Result<Vec<(&'static str, String)>> {
+pub fn files(facts: &LabFacts, parts: &KubeadmParts, index: u8) -> Result<Vec<(String, String)>> {
     let name = node_name(index);
     let hosts: String = (1..=facts.nodes)
         .map(|other| {
@@ -41,7 +39,7 @@ pub fn files(
     } else {
         join(facts, index)
     };
-    Ok(vec![
+    let files = [
         ("etc/hostname", format!("{name}\n")),
         ("etc/hosts", format!("127.0.0.1 localhost\n{hosts}")),
         // No name server replies at this address, so names outside of the cluster do not resolve.
@@ -54,7 +52,10 @@ pub fn files(
         ("etc/cni/net.d/10-lab.conflist", network(index, facts.families).to_string()),
         (&KUBEADM_FILE[1..], kubeadm),
         (&audit::MACHINE_POLICY[1..], audit::policy(facts.audit)),
-    ])
+    ];
+    let files = files.map(|(path, text)| (path.to_owned(), text));
+    let registry = facts.registry.then(|| registry(&registry::name(facts)));
+    Ok(files.into_iter().chain(registry).collect())
 }
 
 /// Returns containerd's settings. The machine lacks CAP_SYS_RESOURCE, so it cannot lower the OOM
@@ -62,8 +63,16 @@ pub fn files(
 fn containerd(pause: &str) -> String {
     format!(
         "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nrestrict_oom_score_adj = true\nsandbox_image = \"{pause}\"\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\n"
+         [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"{REGISTRIES}\"\n"
     )
+}
+
+/// Returns containerd's settings of the lab's registry, which serves HTTP without encryption
+/// (containerd, hosts.toml), and their path.
+fn registry(name: &str) -> (String, String) {
+    let path = format!("{}/{name}/hosts.toml", &REGISTRIES[1..]);
+    (path, format!("[host.\"http://{name}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"))
 }
 
 /// Returns the CNI configuration of a node's pod network: a bridge with the pod range of the node,

@@ -111,7 +111,7 @@ pub fn start(
     parts: &KubeadmParts,
     lab: &Path,
     node: &str,
-    files: &[(&str, String)],
+    files: &[(String, String)],
 ) -> Result<ProcessRecord> {
     let folder = machine_folder(state, node);
     for part in ["upper", "work", "root", "containerd", "kubelet"] {
