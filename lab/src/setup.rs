@@ -3,6 +3,7 @@
 
 mod build_cache;
 pub mod cache;
+pub mod cargo_tools;
 pub mod docker;
 pub(crate) mod go;
 pub mod gobgp;

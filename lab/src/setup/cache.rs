@@ -1,5 +1,5 @@
-//! Per-user cache: the built Kubernetes, GoBGP, kustomize and Helm, and the Go build's own caches.
-//! Only `cargo lab clean` empties it.
+//! Per-user cache: the built Kubernetes, GoBGP, kustomize, Helm and programs from crates.io, and the
+//! Go build's own caches. Only `cargo lab clean` empties it.
 
 use anyhow::{Context, Result, anyhow};
 use ferrolb_lab_launcher::first_run;
@@ -8,11 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Parts of the cache: directory, and description.
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 8] = [
     (first_run::KUBERNETES_CACHE, "the built Kubernetes programs"),
     ("gobgp", "the built GoBGP"),
     ("kustomize", "the built kustomize"),
     ("helm", "the built Helm"),
+    ("cargo-tools", "the built programs from crates.io"),
     ("kubeadm", "the parts of kubeadm machines"),
     ("go-build", "Go's build cache"),
     ("go-mod", "Go's module cache"),
