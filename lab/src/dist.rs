@@ -5,6 +5,7 @@
 pub mod layout;
 pub mod provenance;
 pub mod publish;
+pub mod site;
 
 use crate::run;
 use crate::setup::images::archive::{self, CREATED};

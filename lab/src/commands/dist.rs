@@ -12,6 +12,7 @@ use std::time::Duration;
 /// Estimated time to build all programs for one architecture, on two cores.
 const BUILD_USUAL_TIME: Duration = Duration::from_secs(480);
 const PACK_USUAL_TIME: Duration = Duration::from_secs(20);
+const SITE_USUAL_TIME: Duration = Duration::from_secs(150);
 const TOOLCHAIN_USUAL_TIME: Duration = Duration::from_secs(10);
 
 #[derive(Args, Clone)]
@@ -32,7 +33,7 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
     let folder = repository().canonicalize()?.join("target/dist");
     ensure!(!folder.exists(), "{} exists: remove it first", folder.display());
     fs::create_dir_all(&folder)?;
-    let mut steps = Steps::new(2 * Arch::ALL.len() + 1);
+    let mut steps = Steps::new(2 * Arch::ALL.len() + 2);
     let DistArgs { registry, profile, workflow } = args.clone();
     let build = Build { registry, profile, workflow };
     let mut all: Vec<BuiltProgram> = Vec::new();
@@ -46,6 +47,7 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
             dist::plugin(&cli, arch, &folder)
         })?;
     }
+    steps.step("Render the site", SITE_USUAL_TIME, || dist::site::site(&folder))?;
     let (images, files) =
         steps.step("Pack images, chart and manifests", PACK_USUAL_TIME, || {
             let images = dist::write(&build, &all, &folder)?;
