@@ -1,5 +1,5 @@
-//! Per-user cache: the built Kubernetes, GoBGP, kustomize, Helm and programs from crates.io, and the
-//! Go build's own caches. Only `cargo lab clean` empties it.
+//! Per-user cache: the built Kubernetes, GoBGP, kustomize, Helm and programs from crates.io, and
+//! the Go build's own caches. Only `cargo lab clean` empties it.
 
 use anyhow::{Context, Result, anyhow};
 use ferrolb_lab_launcher::first_run;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 /// Directory of the programs in the cache.
 const CACHE_NAME: &str = "cargo-tools";
 
-/// Returns the directory with the programs of a crate at a version, and builds them with the crate's
-/// own lock file if they are missing. `flags` are further flags of `cargo install`, such as
+/// Returns the directory with the programs of a crate at a version, and builds them with the
+/// crate's own lock file if they are missing. `flags` are further flags of `cargo install`, such as
 /// `--features`.
 ///
 /// # Errors
