@@ -17,4 +17,5 @@ mod reading;
 mod reference;
 mod sources;
 mod tree;
+mod workflows;
 mod workloads;
