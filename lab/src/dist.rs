@@ -3,13 +3,16 @@
 //! the same commit result in the same files.
 
 pub mod layout;
+pub mod licenses;
+pub mod plugin;
 pub mod provenance;
 pub mod publish;
+pub mod sbom;
 pub mod site;
 
 use crate::run;
 use crate::setup::images::archive::{self, CREATED};
-use crate::setup::images::{Arch, BuiltProgram, commit};
+use crate::setup::images::{BuiltProgram, commit};
 use crate::setup::repository;
 use anyhow::{Context, Result, ensure};
 use layout::{Blob, Layout};
@@ -198,22 +201,6 @@ fn pin_values(values: &str, registry: &str, images: &[ReleaseImage]) -> Result<S
     }
     ensure!(pinned == images.len(), "values.yaml has {pinned} images, not {}", images.len());
     Ok(lines.join("\n") + "\n")
-}
-
-/// Packs `kubectl-ferrolb` for one platform with the license, under the name that the manifest of
-/// krew has.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn plugin(program: &Path, arch: Arch, folder: &Path) -> Result<()> {
-    let version = env!("CARGO_PKG_VERSION");
-    let tree = folder.join("tree");
-    fs::create_dir_all(&tree)?;
-    let names = ["LICENSE", "kubectl-ferrolb"];
-    fs::copy(repository().join(names[0]), tree.join(names[0]))?;
-    fs::copy(program, tree.join(names[1]))?;
-    let file = format!("kubectl-ferrolb_v{version}_linux_{}.tar.gz", arch.name());
-    pack(&tree, &names, &folder.join(file)).map(drop)
 }
 
 /// Writes the checksums of all files below `folder`, in the order of their names. Returns the

@@ -76,6 +76,9 @@ enum Command {
     Machine,
     #[command(hide = true)]
     Parts,
+    /// Print the directory with zig.
+    #[command(hide = true)]
+    Zig,
     #[command(hide = true)]
     Idle {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -142,6 +145,10 @@ fn run_command(args: Args) -> anyhow::Result<()> {
         }
         Command::Machine => commands::machine::machine(),
         Command::Parts => commands::parts::parts(),
+        Command::Zig => {
+            println!("{}", ferrolb_lab::setup::zig::install()?.display());
+            Ok(())
+        }
         Command::Idle { program } => commands::parts::idle(&program),
         Command::Renew { node, kubeconfig } => {
             commands::block_on(ferrolb_lab::cluster::lease::renew(&node, &kubeconfig))?

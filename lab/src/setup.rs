@@ -14,7 +14,9 @@ pub mod kubernetes;
 pub mod metallb;
 pub mod packages;
 pub mod programs;
+pub mod release_programs;
 pub mod requirements;
+pub mod zig;
 
 pub(crate) use go::GARBAGE_COLLECTION;
 

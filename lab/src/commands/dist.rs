@@ -2,18 +2,24 @@
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use ferrolb_lab::dist::{self, Build};
+use ferrolb_lab::dist::plugin::{self, Platform};
+use ferrolb_lab::dist::sbom::{self, Source};
+use ferrolb_lab::dist::{self, Build, licenses};
 use ferrolb_lab::setup::images::{self, Arch, BuiltProgram};
-use ferrolb_lab::setup::{programs, repository};
+use ferrolb_lab::setup::{programs, release_programs, repository};
 use ferrolb_lab::steps::Steps;
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Estimated time to build all programs for one architecture, on two cores.
-const BUILD_USUAL_TIME: Duration = Duration::from_secs(480);
-const PACK_USUAL_TIME: Duration = Duration::from_secs(20);
+/// Estimated times on two cores: all images of one architecture, and `kubectl ferrolb` for one
+/// platform.
+const BUILD_USUAL_TIME: Duration = Duration::from_secs(420);
+const PLUGIN_USUAL_TIME: Duration = Duration::from_secs(120);
 const SITE_USUAL_TIME: Duration = Duration::from_secs(150);
-const TOOLCHAIN_USUAL_TIME: Duration = Duration::from_secs(10);
+/// Time of a step that compiles nothing.
+const PACK_USUAL_TIME: Duration = Duration::from_secs(20);
 
 #[derive(Args, Clone)]
 pub(crate) struct DistArgs {
@@ -33,29 +39,65 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
     let folder = repository().canonicalize()?.join("target/dist");
     ensure!(!folder.exists(), "{} exists: remove it first", folder.display());
     fs::create_dir_all(&folder)?;
-    let mut steps = Steps::new(2 * Arch::ALL.len() + 2);
     let DistArgs { registry, profile, workflow } = args.clone();
     let build = Build { registry, profile, workflow };
+    let mut steps = Steps::new(2 * Arch::ALL.len() + Platform::ALL.len() + 3);
     let mut all: Vec<BuiltProgram> = Vec::new();
     for arch in Arch::ALL {
         let title = format!("Toolchain for {}", arch.name());
-        steps.step(&title, TOOLCHAIN_USUAL_TIME, || images::prepare(arch))?;
+        steps.step(&title, PACK_USUAL_TIME, || images::prepare(arch))?;
         let title = format!("Build the programs for {}", arch.name());
-        steps.step(&title, BUILD_USUAL_TIME, || -> Result<()> {
-            all.extend(images::programs(arch, &args.profile)?);
-            let cli = programs::build_static_cli(&args.profile, arch.target())?;
-            dist::plugin(&cli, arch, &folder)
+        let built = || images::programs(arch, &build.profile);
+        all.extend(steps.step(&title, BUILD_USUAL_TIME, built)?);
+    }
+    let images = steps.step("Pack images, chart and manifests", PACK_USUAL_TIME, || {
+        dist::write(&build, &all, &folder)
+    })?;
+    let mut plugins = Vec::new();
+    for platform in Platform::ALL {
+        let title = format!("Build kubectl-ferrolb for {}", platform.name());
+        let program = steps.step(&title, PLUGIN_USUAL_TIME, || {
+            programs::add_target(platform.target())?;
+            let program = release_programs::cli(&build.profile, platform.target(), &folder)?;
+            plugin::write(&program, platform, &folder)?;
+            Ok(program)
         })?;
+        plugins.push((platform, program));
     }
     steps.step("Render the site", SITE_USUAL_TIME, || dist::site::site(&folder))?;
-    let (images, files) =
-        steps.step("Pack images, chart and manifests", PACK_USUAL_TIME, || {
-            let images = dist::write(&build, &all, &folder)?;
-            Ok((images, dist::checksums(&folder)?))
-        })?;
+    let summary = steps.step("SBOMs, licenses and checksums", PACK_USUAL_TIME, || {
+        let [crates, modules] = sboms(&all, &plugins, &folder)?;
+        let count = licenses::write(&crates, &modules, &folder)?;
+        Ok(format!("{} files, {count} licenses of dependencies", dist::checksums(&folder)?))
+    })?;
     for image in images {
         println!("{}/{}:{}@{}", args.registry, image.component, image.version, image.digest);
     }
-    println!("{files} files, checksums in {}", folder.join(dist::CHECKSUMS).display());
+    println!("{summary}; checksums in {}", folder.join(dist::CHECKSUMS).display());
     Ok(())
+}
+
+/// Writes the SBOM of each program. Returns all crates, and all Go modules.
+fn sboms(
+    components: &[BuiltProgram],
+    plugins: &[(Platform, PathBuf)],
+    folder: &Path,
+) -> Result<[BTreeSet<sbom::Dependency>; 2]> {
+    let (mut crates, mut modules) = (BTreeSet::new(), BTreeSet::new());
+    for component in components {
+        let (name, target) = (component.component(), component.arch().target());
+        let (source, found) = match name {
+            "gobgpd" => (Source::GoBgp, &mut modules),
+            "controller" => (Source::Package { name: "ferrolb-controller", target }, &mut crates),
+            _ => (Source::Package { name: "ferrolb-speaker", target }, &mut crates),
+        };
+        let name = format!("{name}-{}", component.arch().name());
+        found.extend(sbom::write(&name, component.program(), source, folder)?);
+    }
+    for (platform, program) in plugins {
+        let source = Source::Package { name: "ferrolb-cli", target: platform.target() };
+        let name = format!("kubectl-ferrolb_{}", platform.name());
+        crates.extend(sbom::write(&name, program, source, folder)?);
+    }
+    Ok([crates, modules])
 }

@@ -27,7 +27,7 @@ pub(crate) const GARBAGE_COLLECTION: (&str, &str) = ("GOGC", "400");
 const LINKER_FLAGS: &str = "-s -w";
 
 /// Returns a command that runs Go with [`SETTINGS`] and the lab's caches, without arguments.
-pub(super) fn command() -> Result<Command> {
+pub(crate) fn command() -> Result<Command> {
     let cache = cache::folder()?;
     let mut go = Command::new("go");
     go.envs(SETTINGS)
@@ -50,7 +50,7 @@ pub(super) fn inputs(version: &str) -> Inputs {
 }
 
 /// Returns the directory with the sources of a module, and downloads them if they are missing.
-pub(super) fn source(module: &str, version: &str) -> Result<PathBuf> {
+pub(crate) fn source(module: &str, version: &str) -> Result<PathBuf> {
     let module = format!("{module}@{version}");
     let output = run::run(command()?.args(["mod", "download", "-json", &module]))?;
     let module: Value = serde_json::from_str(&output)?;

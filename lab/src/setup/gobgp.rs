@@ -14,7 +14,7 @@ pub const OLDEST_VERSION: &str = "v4.7.0";
 /// A version of GoBGP that a speaker rejects as too old.
 pub const TOO_OLD_VERSION: &str = "v4.5.0";
 /// Go module of GoBGP.
-const MODULE: &str = "github.com/osrg/gobgp/v4";
+pub const MODULE: &str = "github.com/osrg/gobgp/v4";
 /// Packages of the daemon and of the command line.
 const PROGRAMS: [&str; 2] =
     ["github.com/osrg/gobgp/v4/cmd/gobgpd", "github.com/osrg/gobgp/v4/cmd/gobgp"];

@@ -6,7 +6,7 @@ pub mod archive;
 pub mod tree;
 
 use super::programs::{self, StaticPrograms};
-use super::{gobgp, packages};
+use super::{gobgp, packages, release_programs};
 use crate::run;
 use anyhow::{Context, Result};
 use archive::{ImageArchiveEntry, Layer};
@@ -134,7 +134,7 @@ pub fn prepare(arch: Arch) -> Result<()> {
 /// # Errors
 /// If a program does not build.
 pub fn programs(arch: Arch, profile: &str) -> Result<Vec<BuiltProgram>> {
-    let built = programs::build_static(profile, arch.target())?;
+    let built = release_programs::components(profile, arch.target())?;
     Ok(of(arch, &built, Some(&gobgp::build_for(arch)?)))
 }
 
@@ -160,6 +160,11 @@ impl BuiltProgram {
 
     pub const fn arch(&self) -> Arch {
         self.arch
+    }
+
+    /// Returns the program.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Returns the tag of the image.

@@ -1,5 +1,5 @@
 //! Builds the programs that install or publish FerroLB, from their Go modules: kustomize, Helm,
-//! crane and cosign. None needs root permissions or a cluster here.
+//! crane, cosign and syft. None needs root permissions or a cluster here.
 
 use super::{build_cache, go};
 use anyhow::{Context, Result};
@@ -38,6 +38,12 @@ const COSIGN: Installer = Installer {
     package: "github.com/sigstore/cosign/v3/cmd/cosign",
     version: "v3.1.3",
 };
+const SYFT: Installer = Installer {
+    cache_name: "syft",
+    name: "syft",
+    package: "github.com/anchore/syft/cmd/syft",
+    version: "v1.57.1",
+};
 
 /// Returns a command that runs kustomize, without arguments; builds kustomize if it is missing.
 ///
@@ -71,6 +77,15 @@ pub fn crane() -> Result<Command> {
 /// See [`kustomize`].
 pub fn cosign() -> Result<Command> {
     command(&COSIGN)
+}
+
+/// Returns a command that runs syft, which lists the dependencies of a program, without arguments;
+/// builds syft if it is missing.
+///
+/// # Errors
+/// See [`kustomize`].
+pub fn syft() -> Result<Command> {
+    command(&SYFT)
 }
 
 /// Returns a command that runs `program`, without arguments; its PATH begins with the directories

@@ -32,7 +32,9 @@ pub struct StaticPrograms {
 /// If a program does not build, with the end of the compiler's output.
 pub fn build() -> Result<LabPrograms> {
     let names = ["ferrolb-controller", "ferrolb-speaker", "kubectl-ferrolb", "ferrolb-lab"];
-    let paths = executables("lab", None, &names)?;
+    let mut cargo = super::cargo();
+    cargo.args(["build", "--quiet"]);
+    let paths = executables(cargo, "lab", &names)?;
     Ok(LabPrograms {
         controller: program(&paths, "ferrolb-controller")?,
         speaker: program(&paths, "ferrolb-speaker")?,
@@ -46,19 +48,40 @@ pub fn build() -> Result<LabPrograms> {
 /// # Errors
 /// See [`build`].
 pub fn build_static(profile: &str, target: &str) -> Result<StaticPrograms> {
-    let paths = executables(profile, Some(target), &["ferrolb-controller", "ferrolb-speaker"])?;
+    let mut cargo = super::cargo();
+    cargo.args(["build", "--quiet"]);
+    static_programs(cargo, profile, target)
+}
+
+/// Builds controller and speaker like [`build_static`], with the command `cargo`.
+pub(super) fn static_programs(
+    cargo: Command,
+    profile: &str,
+    target: &str,
+) -> Result<StaticPrograms> {
+    let names = ["ferrolb-controller", "ferrolb-speaker"];
+    let paths = executables(for_target(cargo, target), profile, &names)?;
     Ok(StaticPrograms {
         controller: program(&paths, "ferrolb-controller")?,
         speaker: program(&paths, "ferrolb-speaker")?,
     })
 }
 
-/// Builds `kubectl-ferrolb` for a target with static programs, with one of cargo's profiles.
-///
-/// # Errors
-/// See [`build`].
-pub fn build_static_cli(profile: &str, target: &str) -> Result<PathBuf> {
-    program(&executables(profile, Some(target), &["kubectl-ferrolb"])?, "kubectl-ferrolb")
+/// Builds `kubectl-ferrolb` for a target, with the command `cargo` and one of cargo's profiles.
+pub(super) fn static_cli(cargo: Command, profile: &str, target: &str) -> Result<PathBuf> {
+    let paths = executables(for_target(cargo, target), profile, &["kubectl-ferrolb"])?;
+    program(&paths, "kubectl-ferrolb")
+}
+
+/// Returns the folder of the products for targets with static programs, so that no other call of
+/// cargo waits for the end of such a build.
+pub(super) fn static_folder() -> PathBuf {
+    ferrolb_lab_launcher::target_folder().join("static")
+}
+
+fn for_target(mut cargo: Command, target: &str) -> Command {
+    cargo.args(["--target", target]).env("CARGO_TARGET_DIR", static_folder());
+    cargo
 }
 
 /// Installs Rust's standard library for a target if it is missing.
@@ -72,20 +95,14 @@ pub fn add_target(target: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds programs with one of cargo's profiles, for this machine or a target, and returns the path
-/// of each by name.
+/// Builds programs with the command `cargo` and one of cargo's profiles, and returns the path of
+/// each by name.
 fn executables(
+    mut cargo: Command,
     profile: &str,
-    target: Option<&str>,
     names: &[&str],
 ) -> Result<BTreeMap<String, PathBuf>> {
-    let mut cargo = super::cargo();
-    cargo.args(["build", "--quiet", "--profile", profile]);
-    if let Some(target) = target {
-        // In a folder of its own, so that no other call of cargo waits for the end of this build.
-        let folder = ferrolb_lab_launcher::target_folder().join("static");
-        cargo.args(["--target", target]).env("CARGO_TARGET_DIR", folder);
-    }
+    cargo.args(["--profile", profile]);
     cargo.args(names.iter().flat_map(|name| ["--bin", *name]));
     cargo.args(["--message-format", "json-render-diagnostics"]);
     Ok(parse_executables(&run::run(&mut cargo)?))

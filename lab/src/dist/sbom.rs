@@ -1,0 +1,172 @@
+//! SBOMs of the programs, in CycloneDX's form: syft reads the dependencies that cargo auditable and
+//! Go store in each program. Each dependency is checked against the lock file of its language, and
+//! those of a Rust program against cargo's own list.
+
+use super::SBOMS;
+use crate::run;
+use crate::setup::images::commit;
+use crate::setup::{self, gobgp, installers, repository};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Name of Go's own library.
+pub(super) const GO_LIBRARY: &str = "stdlib";
+
+/// Where the dependencies of a program are locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A package of this repository, built for a target.
+    Package { name: &'static str, target: &'static str },
+    /// GoBGP's Go module.
+    GoBgp,
+}
+
+/// A dependency of a program: its name, and its version without Go's prefix.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dependency {
+    pub name: String,
+    pub version: String,
+}
+
+/// Writes the SBOM of a program, under a name such as `controller-amd64`, into the folder of a
+/// release. Returns the dependencies.
+///
+/// # Errors
+/// If the program contains no list of its dependencies, or another one than the lock file.
+pub fn write(
+    name: &str,
+    program: &Path,
+    source: Source,
+    folder: &Path,
+) -> Result<BTreeSet<Dependency>> {
+    let mut syft = installers::syft()?;
+    syft.args(["scan", "--quiet", "--output", "cyclonedx-json"]);
+    syft.arg(format!("file:{}", program.display()));
+    let mut sbom: Value = serde_json::from_str(&run::run(&mut syft)?)?;
+    // Both differ in each run.
+    sbom.as_object_mut().context("syft printed no object")?.remove("serialNumber");
+    sbom["metadata"]["timestamp"] = commit().map(|(_, time)| time).into();
+    let found = components(&sbom);
+    check(source, &found).with_context(|| format!("the SBOM of {name} is wrong"))?;
+    fs::create_dir_all(folder.join(SBOMS))?;
+    let path = folder.join(SBOMS).join(format!("{name}.cdx.json"));
+    fs::write(path, serde_json::to_string_pretty(&sbom)? + "\n")?;
+    Ok(found)
+}
+
+/// Returns the libraries in an SBOM.
+fn components(sbom: &Value) -> BTreeSet<Dependency> {
+    let components = sbom["components"].as_array().into_iter().flatten();
+    let dependency = |component: &Value| {
+        let (name, version) = (component["name"].as_str()?, component["version"].as_str()?);
+        (component["type"] == "library").then(|| Dependency {
+            name: name.to_owned(),
+            version: version.trim_start_matches('v').to_owned(),
+        })
+    };
+    components.filter_map(dependency).collect()
+}
+
+fn check(source: Source, found: &BTreeSet<Dependency>) -> Result<()> {
+    match source {
+        Source::Package { name, target } => {
+            let expected = of_package(name, target)?;
+            let missing: Vec<_> = expected.difference(found).collect();
+            ensure!(missing.is_empty(), "it lacks {missing:?}");
+            let lock = fs::read_to_string(repository().join("Cargo.lock"))?;
+            let locked = locked_crates(&lock);
+            let other: Vec<_> = found.difference(&locked).collect();
+            ensure!(other.is_empty(), "Cargo.lock has no {other:?}");
+        }
+        Source::GoBgp => {
+            ensure!(!found.is_empty(), "it is empty");
+            let sums = fs::read_to_string(gobgp::source()?.join("go.sum"))?;
+            let other: Vec<_> = found.iter().filter(|it| !is_in_sums(&sums, it)).collect();
+            ensure!(other.is_empty(), "go.sum has no {other:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Returns the crates that cargo links into a package for a target.
+fn of_package(package: &str, target: &str) -> Result<BTreeSet<Dependency>> {
+    let mut cargo = setup::cargo();
+    cargo.args(["tree", "--locked", "--edges", "normal", "--prefix", "none"]);
+    cargo.args(["--package", package, "--target", target, "--format", "{p}"]);
+    Ok(run::run(&mut cargo)?.lines().filter_map(listed_crate).collect())
+}
+
+/// Parses a line of `cargo tree`, such as `serde v1.0.0 (proc-macro)`. A crate for the compiler is
+/// in no program.
+fn listed_crate(line: &str) -> Option<Dependency> {
+    let mut words = line.split_whitespace();
+    let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
+    let is_linked = !line.contains("(proc-macro)");
+    is_linked.then(|| Dependency { name: name.to_owned(), version: version.to_owned() })
+}
+
+/// Returns the crates in a lock file of cargo.
+fn locked_crates(lock: &str) -> BTreeSet<Dependency> {
+    let value = |package: &str, key: &str| {
+        let line = package.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.trim_matches([' ', '=', '"']).to_owned())
+    };
+    let packages = lock.split("[[package]]").skip(1);
+    packages
+        .filter_map(|package| {
+            Some(Dependency { name: value(package, "name")?, version: value(package, "version")? })
+        })
+        .collect()
+}
+
+/// Returns whether a lock file of Go has a module. Go's own library, and the module itself, are in
+/// none.
+fn is_in_sums(sums: &str, dependency: &Dependency) -> bool {
+    let Dependency { name, version } = dependency;
+    name == GO_LIBRARY
+        || (name == gobgp::MODULE && version == gobgp::VERSION.trim_start_matches('v'))
+        || sums.lines().any(|line| line.starts_with(&format!("{name} v{version} h1:")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dependency(name: &str, version: &str) -> Dependency {
+        Dependency { name: name.to_owned(), version: version.to_owned() }
+    }
+
+    #[test]
+    fn lines_of_cargo_and_lock_files_are_parsed() {
+        assert_eq!(listed_crate("serde v1.0.0"), Some(dependency("serde", "1.0.0")));
+        let own = listed_crate("ferrolb-core v0.1.0 (/folder/core) (*)");
+        assert_eq!(own, Some(dependency("ferrolb-core", "0.1.0")));
+        assert_eq!(listed_crate("serde_derive v1.0.0 (proc-macro)"), None);
+        let lock =
+            "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"1.2.3\"\nsource = \"r\"\n";
+        assert_eq!(locked_crates(lock), BTreeSet::from([dependency("a", "1.2.3")]));
+        let sums = "example.com/a v1.0.0 h1:abc=\nexample.com/b v1.0.0/go.mod h1:abc=\n";
+        for (name, version, expect) in [
+            ("example.com/a", "1.0.0", true),
+            ("example.com/a", "1.0.1", false),
+            ("example.com/b", "1.0.0", false),
+            (GO_LIBRARY, "go1.26.0", true),
+            (gobgp::MODULE, gobgp::VERSION.trim_start_matches('v'), true),
+        ] {
+            assert_eq!(is_in_sums(sums, &dependency(name, version)), expect, "{name} {version}");
+        }
+    }
+
+    #[test]
+    fn the_libraries_of_an_sbom_are_its_dependencies() {
+        let sbom = serde_json::json!({"components": [
+            {"type": "library", "name": "a", "version": "v1.0.0"},
+            {"type": "file", "name": "b", "version": "1"},
+            {"type": "library", "name": "c"},
+        ]});
+        assert_eq!(components(&sbom), BTreeSet::from([dependency("a", "1.0.0")]));
+    }
+}

@@ -1,0 +1,47 @@
+//! zig as the compiler and the linker of programs for other systems: its package on PyPI has the
+//! headers and the libraries of Windows.
+
+use super::{build_cache, packages, repository};
+use crate::run;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Version of zig.
+const VERSION: &str = "0.17.1";
+/// Directory of zig in the cache.
+const CACHE_NAME: &str = "zig";
+
+/// Lets a call of cargo compile and link with zig for a target with Windows. PATH of the call
+/// must contain [`install`].
+pub(super) fn set_as_compiler(cargo: &mut Command, target: &str) -> Result<()> {
+    let (arch, _) = target.split_once('-').context("the target has no system")?;
+    let scripts = repository().canonicalize()?.join(".ci");
+    let variable = target.replace('-', "_");
+    let (compiler, archiver) = (scripts.join("zig-cc"), scripts.join("zig-ar"));
+    cargo
+        .env("ZIG_TARGET", format!("{arch}-windows-gnu"))
+        .env(format!("CC_{variable}"), &compiler)
+        .env(format!("AR_{variable}"), archiver);
+    cargo.arg("--config").arg(format!("target.{target}.linker={compiler:?}"));
+    Ok(())
+}
+
+/// Returns the directory with the program `zig`, and installs it if it is missing.
+///
+/// # Errors
+/// If there is no Python, or the download fails.
+pub fn install() -> Result<PathBuf> {
+    let inputs = vec![("version".to_owned(), VERSION.into())];
+    let folder = build_cache::build(CACHE_NAME, &inputs, |folder| {
+        packages::install(&packages::missing_of(&["python3-venv"])?)?;
+        let environment = folder.join("environment");
+        run::run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+        let mut pip = Command::new(environment.join("bin/pip"));
+        pip.args(["install", "--quiet", "--target"]).arg(folder);
+        run::run(pip.arg(format!("ziglang=={VERSION}")))?;
+        Ok(fs::remove_dir_all(environment)?)
+    })?;
+    Ok(folder.join("ziglang"))
+}
