@@ -15,6 +15,10 @@ use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
 pub const CONTROLLER: &str = "controller";
 /// Name of the speakers' DaemonSet and container.
 pub const SPEAKER: &str = "speaker";
+/// Name of the DaemonSet of gobgpd, which only installations with BGP have.
+pub const GOBGPD: &str = "gobgpd";
+/// Name of the Helm release in the documentation.
+pub const RELEASE: &str = "ferrolb";
 /// Names of the flag with which nodes with the exclude label announce, too.
 const IGNORE_EXCLUDE_LABEL: [&str; 2] = ["ignore-exclude-label", "ignore-exclude-lb"];
 /// Flag that selects the pods on failed nodes, and the value that selects none.
@@ -68,6 +72,16 @@ pub fn config(namespace: &str, deployment: Option<&Deployment>) -> Config {
         node_failure_endpoints: MarkScope::Off,
         node: Box::default(),
     }
+}
+
+/// Returns the name of the Helm release that a Deployment belongs to; `None` if it belongs to none.
+#[must_use]
+pub fn helm_release(deployment: &Deployment) -> Option<&str> {
+    let labels = deployment.metadata.labels.as_ref()?;
+    let is_release = labels.get("app.kubernetes.io/managed-by").is_some_and(|it| it == "Helm");
+    let annotations = deployment.metadata.annotations.as_ref();
+    let name = annotations.and_then(|it| it.get("meta.helm.sh/release-name"));
+    is_release.then(|| name.map_or(RELEASE, String::as_str))
 }
 
 /// Returns whether the controller marks the pods of failed nodes. Without a Deployment, the flag

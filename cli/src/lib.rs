@@ -11,6 +11,7 @@
 //! inputs: the objects of other load balancers, also from files. The documentation of each module
 //! says whether it is pure or performs I/O.
 
+pub mod apply;
 pub mod args;
 pub mod check;
 pub mod completion;

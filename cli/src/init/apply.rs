@@ -4,17 +4,14 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
 use ferrolb_controller_core::state::Names;
-use ferrolb_proto::api::{self, CustomResourceKind};
-use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::{Api, Client, Error};
+use kube::{Client, Error};
 
 use super::manifest;
 use super::propose::{Proposal, ProposedPool, Request, propose};
+use crate::apply::apply;
 use crate::check::read::{AddressFacts, read_addresses};
+use crate::objects::text;
 use crate::read::NOT_FOUND;
-
-/// Field manager of the applied objects.
-const FIELD_MANAGER: &str = "kubectl-ferrolb";
 
 /// Proposes a pool: the explanation goes to stderr, and the YAML to `print`. With `--yes`, or after
 /// a confirmation in a terminal, applies the objects. `server` is the host of the API server in the
@@ -41,7 +38,7 @@ pub async fn init(
     let names = &objects.installation.config.names;
     print(&manifest::yaml(&pool, names)?)?;
     if request.yes || confirmed()? {
-        apply(client, &pool, names).await?;
+        apply_all(client, &pool, names).await?;
         let name = &pool.name;
         eprintln!(
             "applied IPAddressPool {name} and L2Advertisement {name}: see `kubectl ferrolb status`"
@@ -63,27 +60,22 @@ fn confirmed() -> Result<bool> {
     Ok(["y", "yes"].contains(&reply.trim().to_lowercase().as_str()))
 }
 
-async fn apply(client: &Client, pool: &ProposedPool, names: &Names) -> Result<()> {
-    for (kind, object) in manifest::objects(pool, names) {
-        let resource = api::resource(kind, &names.group);
-        let client = client.clone();
-        let api = Api::<DynamicObject>::namespaced_with(client, &names.namespace, &resource);
-        api.patch(&pool.name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(&object))
-            .await
-            .map_err(|error| {
-                let context = failure(kind, &pool.name, &error);
-                anyhow::Error::new(error).context(context)
-            })?;
+async fn apply_all(client: &Client, pool: &ProposedPool, names: &Names) -> Result<()> {
+    for object in manifest::objects(pool, names) {
+        apply(client, &object, false).await.map_err(|error| {
+            let context = failure(text(&object, "/kind"), &pool.name, &error);
+            anyhow::Error::new(error).context(context)
+        })?;
     }
     Ok(())
 }
 
 /// Describes an object that cannot be applied. The API server finds neither the kind nor the
 /// namespace if FerroLB is not installed.
-fn failure(kind: CustomResourceKind, name: &str, error: &Error) -> String {
+fn failure(kind: &str, name: &str, error: &Error) -> String {
     let is_missing = matches!(error, Error::Api(status) if status.code == NOT_FOUND);
     let hint = if is_missing { ": is FerroLB installed?" } else { "" };
-    format!("cannot apply {} {name}{hint}", kind.name())
+    format!("cannot apply {kind} {name}{hint}")
 }
 
 #[cfg(test)]
@@ -97,7 +89,7 @@ mod tests {
         let text = |code| {
             let error =
                 Error::Api(Box::new(Status::failure("conflict", "Conflict").with_code(code)));
-            failure(CustomResourceKind::IPAddressPool, "lan", &error)
+            failure("IPAddressPool", "lan", &error)
         };
         assert_eq!(text(404), "cannot apply IPAddressPool lan: is FerroLB installed?");
         assert_eq!(text(409), "cannot apply IPAddressPool lan");

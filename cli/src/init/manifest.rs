@@ -8,15 +8,14 @@ use super::propose::ProposedPool;
 
 /// Returns the IPAddressPool and the L2Advertisement of a proposed pool.
 #[must_use]
-pub fn objects(pool: &ProposedPool, names: &Names) -> [(CustomResourceKind, Value); 2] {
+pub fn objects(pool: &ProposedPool, names: &Names) -> [Value; 2] {
     let object = |kind: CustomResourceKind, spec: Value| {
-        let value = json!({
+        json!({
             "apiVersion": format!("{}/{}", names.group, kind.version()),
             "kind": kind.name(),
             "metadata": {"name": pool.name, "namespace": names.namespace},
             "spec": spec,
-        });
-        (kind, value)
+        })
     };
     [
         object(CustomResourceKind::IPAddressPool, json!({"addresses": [pool.range.to_string()]})),
@@ -29,7 +28,7 @@ pub fn objects(pool: &ProposedPool, names: &Names) -> [(CustomResourceKind, Valu
 /// # Errors
 /// The objects cannot be written as YAML.
 pub fn yaml(pool: &ProposedPool, names: &Names) -> Result<String, serde_saphyr::ser::Error> {
-    let texts = objects(pool, names).map(|(_, object)| serde_saphyr::to_string(&object));
+    let texts = objects(pool, names).map(|object| serde_saphyr::to_string(&object));
     let texts: Vec<_> = texts.into_iter().collect::<Result<_, _>>()?;
     Ok(texts.join("---\n"))
 }

@@ -8,17 +8,14 @@ use serde_json::Value;
 
 use super::shell::{CHART, quoted};
 use super::{Problem, Step};
-use crate::installation::{self, CONTROLLER};
-use crate::objects::{self, APPS, Objects, annotation, name, namespace, text};
+pub use crate::installation::RELEASE;
+use crate::installation::{self, CONTROLLER, GOBGPD};
+use crate::objects::{self, APPS, Objects, name, namespace, text};
 
 /// Options of `helm` that wait until all pods are replaced.
 pub const HELM_WAIT: &str = "--wait --timeout 30m";
 /// Value of the chart that starts BGP.
 pub const BGP: &str = "bgp.enabled=true";
-/// Name of the Helm release that a migration installs.
-pub const RELEASE: &str = "ferrolb";
-/// DaemonSet that only installations with BGP have.
-const GOBGPD: &str = "gobgpd";
 
 /// An installation of FerroLB.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,14 +42,10 @@ impl Installed {
         let object = deployments.find(|it| name(it) == CONTROLLER && namespace(it) == ferrolb)?;
         let deployment = Deployment::deserialize(object).ok();
         let config = installation::config(ferrolb, deployment.as_ref());
-        let is_release = text(object, "/metadata/labels/app.kubernetes.io~1managed-by") == "Helm";
-        let release = match annotation(object, "meta.helm.sh/release-name") {
-            "" => RELEASE,
-            release => release,
-        };
+        let release = deployment.as_ref().and_then(installation::helm_release);
         Some(Self {
             namespace: ferrolb.to_owned(),
-            release: is_release.then(|| release.to_owned()),
+            release: release.map(str::to_owned),
             replicas: object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1),
             classes: config.classes,
             is_default: config.default_implementation,
