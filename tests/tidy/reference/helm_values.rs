@@ -1,4 +1,5 @@
-//! `docs/reference/helm-values.md`: the values of the chart, with the comments of `values.yaml`.
+//! `docs/reference/helm-values.md`, and the README.md of the chart, which registries show: the
+//! values of the chart, with the comments of `values.yaml`.
 
 use std::fs;
 
@@ -13,6 +14,26 @@ const COMMAND: &str = "-p ferrolb-tidy reference";
 const INTRODUCTION: &str = "\
 This page lists every value of FerroLB's Helm chart, with its default. [Helm](../install/helm.md) \
 describes the installation. Helm rejects a value that is not on this page.";
+const README: &str = "deploy/helm/ferrolb/README.md";
+/// Parts of the chart's page before the values. Its links are complete, because the page has
+/// another address in each registry.
+const README_INTRODUCTION: &str = "\
+FerroLB assigns addresses of your network to Services of type LoadBalancer, and announces them by \
+ARP, NDP or BGP. Read the \
+[requirements](https://github.com/ferrolb/ferrolb/blob/main/docs/getting-started.md#requirements) \
+first. This command [installs](https://github.com/ferrolb/ferrolb/blob/main/docs/install/helm.md) \
+the chart with a first pool of your own range:";
+const README_COMMAND: &str = "
+```sh
+helm install ferrolb CHART --namespace ferrolb-system --create-namespace --wait \\
+  --set-json 'pools=[{\"name\":\"first\",\"addresses\":[\"192.168.1.240-192.168.1.250\"]}]'
+```
+";
+const README_NOTES: &str = "\
+`CHART` is the address of this chart, such as oci://registry.example.com/ferrolb/charts/ferrolb. \
+Helm neither changes nor deletes CustomResourceDefinitions, so an \
+[upgrade](https://github.com/ferrolb/ferrolb/blob/main/docs/install/upgrade.md#upgrade-with-helm) \
+has a step for them. Helm rejects a value that is not on this page.";
 
 /// A key of `values.yaml`.
 #[derive(Debug, Default)]
@@ -89,31 +110,42 @@ fn rows(entries: &[Entry], group: Option<&str>) -> Vec<Vec<String>> {
     entries.iter().enumerate().filter(shown).map(row).collect()
 }
 
-/// Returns the page.
-fn generate(source: &str) -> String {
+/// Returns the page of the documentation.
+fn page(source: &str) -> String {
+    head("Helm values", SOURCE, COMMAND, INTRODUCTION) + &values(source)
+}
+
+/// Returns the page of the chart.
+fn readme(source: &str) -> String {
+    let head = head("FerroLB", SOURCE, COMMAND, README_INTRODUCTION);
+    format!("{head}{README_COMMAND}{}{}", paragraph(README_NOTES), values(source))
+}
+
+/// Returns a section for each group of values.
+fn values(source: &str) -> String {
     let columns = ["Value", "Default", "Description"];
     let entries = entries(source);
-    let mut page = head("Helm values", SOURCE, COMMAND, INTRODUCTION);
-    page.push_str("\n## General values\n");
-    page.push_str(&table(&columns, &rows(&entries, None)));
+    let mut text = "\n## General values\n".to_owned();
+    text.push_str(&table(&columns, &rows(&entries, None)));
     for entry in entries.iter().filter(|entry| !entry.example.is_empty()) {
         let introduction = format!("An example of `{}`:", entry.path.join("."));
-        page.push_str(&paragraph(&introduction));
-        page.push_str(&format!("\n<!-- helm values -->\n```yaml\n{}```\n", entry.example));
+        text.push_str(&paragraph(&introduction));
+        text.push_str(&format!("\n<!-- helm values -->\n```yaml\n{}```\n", entry.example));
     }
     let groups = entries.iter().filter(|entry| entry.path.len() == 1 && entry.default.is_empty());
     for entry in groups {
         let name = &entry.path[0];
-        page.push_str(&format!("\n## Values of `{name}`\n"));
-        page.push_str(&table(&columns, &rows(&entries, Some(name))));
+        text.push_str(&format!("\n## Values of `{name}`\n"));
+        text.push_str(&table(&columns, &rows(&entries, Some(name))));
     }
-    page
+    text
 }
 
 #[test]
-fn the_page_of_the_helm_values_is_current() {
+fn the_pages_of_the_helm_values_are_current() {
     let source = fs::read_to_string(root().join(SOURCE)).expect("cannot read values.yaml");
-    generated::check(&root(), FILE, &generate(&source), COMMAND);
+    generated::check(&root(), FILE, &page(&source), COMMAND);
+    generated::check(&root(), README, &readme(&source), COMMAND);
 }
 
 #[test]
