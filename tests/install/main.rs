@@ -3,6 +3,7 @@
 
 mod chart;
 mod guide;
+mod k3s;
 mod kustomize;
 mod migration;
 mod refusals;
