@@ -6,9 +6,11 @@ use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ferrolb_proto::api::NAMESPACE;
 
+use crate::init::propose::Request;
+use crate::install::run::InstallRequest;
 use crate::migrate;
 
-/// Explains, checks and plans LoadBalancer addresses of FerroLB, and plans migrations to it.
+/// Installs FerroLB, explains, checks and plans its addresses, and plans migrations to it.
 #[derive(Parser, Debug)]
 #[command(name = "kubectl-ferrolb", bin_name = "kubectl ferrolb", version, after_help = HELP)]
 pub struct Args {
@@ -117,17 +119,10 @@ pub enum Command {
     },
     /// Propose a first pool in the subnet of the nodes, and apply it after a confirmation
     #[command(after_help = INIT_HELP)]
-    Init {
-        /// Name of the pool and of its L2Advertisement; default: default
-        #[arg(long, value_name = "NAME")]
-        pool: Option<String>,
-        /// Addresses of the pool; default: up to 11 free ones near the end of the subnet
-        #[arg(long, value_name = "RANGE")]
-        range: Option<String>,
-        /// Apply the objects without a confirmation
-        #[arg(long)]
-        yes: bool,
-    },
+    Init(Request),
+    /// Install FerroLB or upgrade it: check, apply, wait until the pods are ready, then init
+    #[command(after_help = INSTALL_HELP)]
+    Install(InstallRequest),
     /// Print a script for the completion of commands in a shell
     #[command(after_help = COMPLETION_HELP)]
     Completion {
@@ -190,6 +185,14 @@ const INIT_HELP: &str = "Examples:
   kubectl ferrolb init | kubectl apply -f -
 
 Exit code: 0, or 2 if there is no free address, or if the objects cannot be read or applied.";
+
+const INSTALL_HELP: &str = "Examples:
+  kubectl ferrolb install
+  kubectl ferrolb install --variant bgp --range 192.168.1.240-192.168.1.250 --yes
+  kubectl ferrolb install --dry-run | kubectl diff -f -
+
+Exit code: 0, or 1 if the check finds an obstacle and nothing is applied, or 2 if another program
+installed FerroLB, pods do not become ready, or objects cannot be read or applied.";
 
 const COMPLETION_HELP: &str = "Examples:
   source <(kubectl-ferrolb completion bash)

@@ -8,8 +8,8 @@
 //! The state is the one of the controller ([`ferrolb_controller_core`]), so a command and the
 //! controller come to the same results. Two facts are only in the memory of the controller: changes
 //! of a status by other clients, and writes that the API server rejects. [`migrate`] has its own
-//! inputs: the objects of other load balancers, also from files. The documentation of each module
-//! says whether it is pure or performs I/O.
+//! inputs: the objects of other load balancers, also from files. Only [`init`] and [`install`]
+//! write objects. The documentation of each module says whether it is pure or performs I/O.
 
 pub mod apply;
 pub mod args;
@@ -20,6 +20,7 @@ pub mod events;
 #[cfg(test)]
 mod golden;
 pub mod init;
+pub mod install;
 pub mod installation;
 pub mod kubectl;
 pub mod migrate;

@@ -10,6 +10,7 @@ use ferrolb_cli::args::{Args, CheckOutput, Command, Connection, Output};
 use ferrolb_cli::check::report::Report;
 use ferrolb_cli::drain::Drain;
 use ferrolb_cli::init::propose::Request;
+use ferrolb_cli::install::run::{InstallRequest, Target, install};
 use ferrolb_cli::installation::Installation;
 use ferrolb_cli::kubectl::Kubectl;
 use ferrolb_cli::migrate::args::Source;
@@ -70,9 +71,12 @@ async fn run(Args { connection, command }: Args) -> Result<ExitCode> {
             connect().await?.why(namespace, &service, strict, output.is_some()).await
         }
         Command::Check { pre, strict, output } => connect().await?.check(pre, strict, output).await,
-        Command::Init { pool, range, yes } => {
-            connect().await?.init(&Request { pool, range, yes }).await
+        Command::Init(request) => connect().await?.init(&request).await,
+        Command::Install(request) if request.dry_run => {
+            print(&request.variant.unwrap_or_default().yaml(&connection.installation))?;
+            Ok(ExitCode::SUCCESS)
         }
+        Command::Install(request) => connect().await?.install(&request).await,
         Command::Plan { files, kustomize, delete, fail_on, output } => {
             let kubectl =
                 Kubectl::new(connection.kubeconfig.as_ref(), connection.context.as_deref());
@@ -184,6 +188,12 @@ impl Cluster {
         let (client, namespace) = (&self.client, &self.installation);
         init::apply::init(client, namespace, unix_time(), &self.server, request, print).await?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    async fn install(&self, request: &InstallRequest) -> Result<ExitCode> {
+        let Self { client, server, installation: namespace, .. } = self;
+        let target = Target { client, server, namespace };
+        Ok(code(install(&target, request, unix_time, print).await?))
     }
 
     async fn drain(&self, node: &str, as_json: bool) -> Result<ExitCode> {

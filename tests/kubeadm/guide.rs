@@ -2,7 +2,7 @@
 //! succeed and print the outputs of the pages.
 
 use crate::scenario::{print_measured, run_scenario, step};
-use crate::{migration, platforms, registry, three_nodes, uninstall, web};
+use crate::{install_command, migration, platforms, registry, three_nodes, uninstall, web};
 use Action::{AllBlocks, BesideOthers, Blocks, DeleteService, Remove};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, wait};
@@ -132,6 +132,7 @@ fn every_block_for_kubeadm_is_run() -> Result<()> {
     let mut missing = Vec::new();
     for page in pages()? {
         let mut run = [migration::blocks(&page)?, registry::blocks(&page)?].concat();
+        run.extend(install_command::blocks(&page)?);
         for action in &ACTIONS {
             run.extend(action.blocks(&page)?);
         }

@@ -8,6 +8,7 @@ mod client;
 mod container_privileges;
 mod from_zero;
 mod guide;
+mod install_command;
 mod memory;
 mod metallb;
 mod migration;

@@ -1,11 +1,13 @@
 //! A cluster with one node, set up by kubeadm: a control plane with the exclude label. Helm
-//! installs FerroLB, installs it again, upgrades it, and uninstalls it.
+//! installs FerroLB, installs it again, upgrades it, and uninstalls it. Then `kubectl ferrolb`
+//! installs it.
 
 use crate::client::run_without_loss;
 use crate::scenario::{print_measured, run_scenario_alone, step};
-use crate::{stopped_speakers, uninstall, upgrade, web};
+use crate::{install_command, stopped_speakers, uninstall, upgrade, web};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, wait};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Flag of helm that sets a pool as docs/install/helm.md does, with addresses of the lab's network.
@@ -29,30 +31,10 @@ fn a_single_node_with_the_exclude_label_is_served() {
             ])?;
             check_label(lab)
         })?;
-        let start = wait::now();
-        step("the chart is installed with a pool", || {
-            lab.shell(&format!("helm install {CHART_AND_FLAGS} {VALUES}"))
+        let servers = install(lab)?;
+        step("kubectl ferrolb install refuses to change it", || {
+            install_command::check_refused(lab)
         })?;
-        print_measured(&format!("helm install --wait: {:.1} s", start.elapsed().as_secs_f64()));
-        let servers = step(
-            "a client gets pages of a Deployment, and the exclude label is unchanged",
-            || {
-                let start = wait::now();
-                web::apply_service(lab)?;
-                let servers = web::wait_pages(lab, "web")?;
-                print_measured(&format!(
-                    "from apply of Deployment and Service to a page: {:.1} s",
-                    start.elapsed().as_secs_f64()
-                ));
-                ensure!(servers.len() == 2, "the dual-stack Service has the addresses {servers:?}");
-                check_label(lab)?;
-                Ok(servers)
-            },
-        )?;
-        print_measured(&format!(
-            "from helm install to a page in total: {:.1} s",
-            start.elapsed().as_secs_f64()
-        ));
         step("the condition of the Service has no warning that one node cannot avoid", || {
             let jsonpath =
                 "jsonpath={.status.conditions[?(@.type==\"ferrolb.io/Announced\")].message}";
@@ -87,8 +69,39 @@ fn a_single_node_with_the_exclude_label_is_served() {
         stopped_speakers::check_only(lab)?;
         step("the commands of docs/install/uninstall.md remove everything", || {
             uninstall::uninstall(lab, uninstall::BY_HELM)
+        })?;
+        step("kubectl ferrolb installs FerroLB, and finds it installed", || {
+            install_command::part(lab)
         })
     });
+}
+
+/// Installs FerroLB by the chart and serves the pages of a Deployment. Returns the Service's
+/// addresses.
+fn install(lab: &Lab) -> Result<Vec<SocketAddr>> {
+    let start = wait::now();
+    step("the chart is installed with a pool", || {
+        lab.shell(&format!("helm install {CHART_AND_FLAGS} {VALUES}"))
+    })?;
+    print_measured(&format!("helm install --wait: {:.1} s", start.elapsed().as_secs_f64()));
+    let servers =
+        step("a client gets pages of a Deployment, and the exclude label is unchanged", || {
+            let start = wait::now();
+            web::apply_service(lab)?;
+            let servers = web::wait_pages(lab, "web")?;
+            print_measured(&format!(
+                "from apply of Deployment and Service to a page: {:.1} s",
+                start.elapsed().as_secs_f64()
+            ));
+            ensure!(servers.len() == 2, "the dual-stack Service has the addresses {servers:?}");
+            check_label(lab)?;
+            Ok(servers)
+        })?;
+    print_measured(&format!(
+        "from helm install to a page in total: {:.1} s",
+        start.elapsed().as_secs_f64()
+    ));
+    Ok(servers)
 }
 
 /// Checks that every node has the exclude label, which kubeadm sets.

@@ -23,13 +23,16 @@ const LARGE_END: u32 = 5;
 const LARGE: u32 = 64;
 
 /// The options of the command.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// `--pool`.
+    /// Name of the pool and of its L2Advertisement; default: default
+    #[arg(long, value_name = "NAME")]
     pub pool: Option<String>,
-    /// `--range`.
+    /// Addresses of the pool; default: up to 11 free ones near the end of the subnet
+    #[arg(long, value_name = "RANGE")]
     pub range: Option<String>,
-    /// `--yes`: the pool is created without a confirmation.
+    /// Apply the pool without a confirmation
+    #[arg(long)]
     pub yes: bool,
 }
 
