@@ -23,8 +23,8 @@ const DELETE_GOBGPD: &str = "delete daemonset/gobgpd";
 
 /// Action of the scenario. Strings are the path of a page and parts of its blocks.
 enum Action {
-    /// Runs all blocks of a page, except the one with the part.
-    AllBlocks(&'static str, Option<&'static str>),
+    /// Runs all blocks of a page, except those with a part.
+    AllBlocks(&'static str, &'static [&'static str]),
     /// Runs the first block of a page with each part.
     Blocks(&'static str, &'static [&'static str]),
     /// Runs these blocks of the page on uninstallation, and checks that nothing is left.
@@ -37,18 +37,18 @@ enum Action {
 
 const ACTIONS: [Action; 33] = [
     Blocks(IMAGES, &["images import -", "images ls -q"]),
-    AllBlocks("README.md", None),
+    AllBlocks("README.md", &[]),
     Blocks(uninstall::PAGE, &[uninstall::KEEP_POOLS]),
     Blocks(UPGRADE, &[APPLY]),
     Remove(uninstall::BY_FILE),
     Blocks(uninstall::PAGE, uninstall::SERVICES),
     DeleteService("web"),
-    AllBlocks("docs/getting-started.md", None),
+    AllBlocks("docs/getting-started.md", &[]),
     Blocks(UPGRADE, &["ferrolb-backup.yaml", "images tag"]),
     Remove(uninstall::BY_FILE),
     Blocks(UPGRADE, &["-f deploy/base/namespace.yaml", APPLY]),
     Remove(uninstall::BY_FILE),
-    AllBlocks(MANIFESTS, Some(DELETE_GOBGPD)),
+    AllBlocks(MANIFESTS, &[DELETE_GOBGPD]),
     Blocks(UPGRADE, &[APPLY, OLD_NAMES, "kubectl get fspeaker", "custom-columns=POD:"]),
     Blocks("docs/operate/troubleshooting.md", &["grep announcing"]),
     Blocks("docs/reference/flags.md", &["HELLO_MISSES=5", "HELLO_MISSES-"]),
@@ -57,7 +57,7 @@ const ACTIONS: [Action; 33] = [
     Blocks(UPGRADE, &["rollout undo"]),
     Remove(uninstall::BY_FILE),
     DeleteService("web"),
-    AllBlocks("docs/install/helm.md", Some(migration::SIDE_BY_SIDE)),
+    AllBlocks(registry::HELM, &[migration::SIDE_BY_SIDE, registry::INSTALL]),
     Blocks(UPGRADE, &["helm show crds", "helm upgrade", "helm rollback"]),
     Remove(uninstall::BY_HELM),
     Blocks("docs/configure/bgp.md", &["kubectl apply -f deploy/install-bgp.yaml"]),
@@ -87,7 +87,7 @@ impl Action {
             BesideOthers => platforms::blocks(page),
             _ if self.path() != Some(page.path.as_str()) => Ok(Vec::new()),
             AllBlocks(_, except) => {
-                let excluded = |block: &Block| except.is_some_and(|part| block.text.contains(part));
+                let excluded = |block: &Block| except.iter().any(|part| block.text.contains(part));
                 let blocks = page.blocks_for(Topology::Kubeadm).into_iter();
                 Ok(blocks.filter(|block| !excluded(block)).collect())
             }

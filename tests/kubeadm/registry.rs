@@ -1,6 +1,6 @@
 //! A release from a registry: the folder of `cargo lab dist`, pushed and signed, on nodes that have
-//! no image of FerroLB. The commands of docs/install/images.md verify it, and install it by Helm
-//! from the registry. An upgrade to the next release follows.
+//! no image of FerroLB. The commands of docs/install/images.md verify it, and those of
+//! docs/install/helm.md install it from the registry. An upgrade to the next release follows.
 
 use crate::client::run_without_loss;
 use crate::scenario::{print_measured, run_scenario, step};
@@ -23,12 +23,13 @@ use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-const PAGE: &str = "docs/install/images.md";
-/// Registry in the commands of the page.
+const IMAGES: &str = "docs/install/images.md";
+pub(crate) const HELM: &str = "docs/install/helm.md";
+/// Registry in the commands of the pages.
 const EXAMPLE: &str = "registry.example.com";
 /// Parts of the blocks that verify a release, and of the one that installs it.
 const VERIFY: [&str; 3] = ["verify-blob", "cosign verify ", "verify-attestation"];
-const INSTALL: &str = "helm install ferrolb oci://";
+pub(crate) const INSTALL: &str = "helm install ferrolb oci://";
 /// Flags of the commands for a registry without encryption, whose signatures are in no public log.
 const PRIVATE: [(&str, &str); 4] = [
     ("verify-blob ", "verify-blob --insecure-ignore-tlog "),
@@ -64,7 +65,7 @@ fn a_release_is_verified_and_pulled_by_digest_from_a_registry() {
             print_measured(&format!("pushed and signed: {:.1} s", start.elapsed().as_secs_f64()));
             push_page_server(lab, &host, &release.folder)
         })?;
-        let page = read_page(PAGE)?;
+        let page = read_page(IMAGES)?;
         let runner = Runner::in_lab(lab)?;
         symlink(&release.folder, lab.state().file("pages").join(FOLDER))?;
         for part in VERIFY {
@@ -74,6 +75,7 @@ fn a_release_is_verified_and_pulled_by_digest_from_a_registry() {
             refuse_others(lab, &release, &next)
         })?;
         let start = wait::now();
+        let page = read_page(HELM)?;
         runner.block(&page, &adapted(page.commands_with(INSTALL)?, &host)?)?;
         let servers = step("a client gets pages of a Deployment", || serve(lab, &host))?;
         print_measured(&format!(
@@ -225,8 +227,10 @@ fn helm_upgrade(lab: &Lab, release: &Release) -> Result<()> {
 
 /// Returns the blocks of a page that this scenario runs.
 pub(crate) fn blocks(page: &Page) -> Result<Vec<&Block>> {
-    if page.path != PAGE {
-        return Ok(Vec::new());
-    }
-    VERIFY.iter().chain([&INSTALL]).map(|part| page.commands_with(part)).collect()
+    let parts: &[&str] = match page.path.as_str() {
+        IMAGES => &VERIFY,
+        HELM => &[INSTALL],
+        _ => &[],
+    };
+    parts.iter().map(|part| page.commands_with(part)).collect()
 }

@@ -94,18 +94,16 @@ fn check(source: Source, found: &BTreeSet<Dependency>) -> Result<()> {
 /// Returns the crates that cargo links into a package for a target.
 fn of_package(package: &str, target: &str) -> Result<BTreeSet<Dependency>> {
     let mut cargo = setup::cargo();
-    cargo.args(["tree", "--locked", "--edges", "normal", "--prefix", "none"]);
+    cargo.args(["tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none"]);
     cargo.args(["--package", package, "--target", target, "--format", "{p}"]);
     Ok(run::run(&mut cargo)?.lines().filter_map(listed_crate).collect())
 }
 
-/// Parses a line of `cargo tree`, such as `serde v1.0.0 (proc-macro)`. A crate for the compiler is
-/// in no program.
+/// Parses a line of `cargo tree`, such as `serde v1.0.0`.
 fn listed_crate(line: &str) -> Option<Dependency> {
     let mut words = line.split_whitespace();
     let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
-    let is_linked = !line.contains("(proc-macro)");
-    is_linked.then(|| Dependency { name: name.to_owned(), version: version.to_owned() })
+    Some(Dependency { name: name.to_owned(), version: version.to_owned() })
 }
 
 /// Returns the crates in a lock file of cargo.
@@ -144,7 +142,7 @@ mod tests {
         assert_eq!(listed_crate("serde v1.0.0"), Some(dependency("serde", "1.0.0")));
         let own = listed_crate("ferrolb-core v0.1.0 (/folder/core) (*)");
         assert_eq!(own, Some(dependency("ferrolb-core", "0.1.0")));
-        assert_eq!(listed_crate("serde_derive v1.0.0 (proc-macro)"), None);
+        assert_eq!(listed_crate(""), None);
         let lock =
             "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"1.2.3\"\nsource = \"r\"\n";
         assert_eq!(locked_crates(lock), BTreeSet::from([dependency("a", "1.2.3")]));
