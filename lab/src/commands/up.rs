@@ -72,12 +72,19 @@ pub(crate) struct UpArgs {
     bare: bool,
 }
 
+impl UpArgs {
+    /// Returns whether the lab starts without FerroLB.
+    const fn is_bare(&self) -> bool {
+        self.bare || self.registry
+    }
+}
+
 /// Starts a lab and leaves it running.
 pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
     let routers = if args.bgp { ROUTER_STEPS } else { 0 };
     let more = routers + if args.kubeadm { KUBEADM_STEPS } else { 0 };
-    let mut steps = Steps::new(PREPARE_STEPS + more + if args.bare { 1 } else { 2 });
+    let mut steps = Steps::new(PREPARE_STEPS + more + if args.is_bare() { 1 } else { 2 });
     let mut tools = prepare(&mut steps, args.bgp, args.kubernetes)?;
     if args.kubeadm {
         tools.kubeadm = Some(prepare_kubeadm(&mut steps)?);
@@ -103,7 +110,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
     };
     let usual = if args.kubeadm { KUBEADM_CLUSTER_USUAL_TIME } else { CLUSTER_USUAL_TIME };
     let lab = steps.step(&cluster_title(&options), usual, || Lab::up(&tools, &options))?;
-    if !args.bare {
+    if !args.is_bare() {
         let start = || if args.kubeadm { lab.deploy_ferrolb() } else { lab.start_ferrolb() };
         steps.step("Start FerroLB", FERROLB_USUAL_TIME, start)?;
     }
