@@ -12,6 +12,7 @@ pub mod args;
 pub mod change;
 pub mod external_ips;
 pub mod files;
+pub mod groups;
 pub mod installed;
 pub mod kube_vip;
 pub mod kube_vip_bgp;
@@ -20,11 +21,14 @@ mod kube_vip_steps;
 pub mod live;
 mod merge;
 pub mod metallb;
+pub mod metallb_nodes;
 pub mod metallb_steps;
 pub mod metallb_workloads;
 pub mod predict;
 pub mod render;
 pub mod run;
+pub mod runbook;
+pub mod served;
 pub mod servicelb;
 pub mod shell;
 pub mod translate;
@@ -38,6 +42,8 @@ use serde_json::Value;
 use crate::objects::Objects;
 use predict::Outcome;
 
+/// Identifier of the step that deletes the former load balancer: no rollback exists after it.
+pub const CLEAN_UP: &str = "clean-up";
 /// Paths in FerroLB's repository that commands use.
 const CLONED: [&str; 3] = [shell::CHART, shell::MANIFESTS, shell::MANIFESTS_WITH_BGP];
 

@@ -194,7 +194,7 @@ fn switch(lab: &Lab, metallb: &MetalLb<'_>, plan: &Value) -> Result<()> {
         if command.contains(" scale deployment/controller ") {
             metallb.stop_controller()?;
         }
-        if command.starts_with("helm install ") {
+        if command.starts_with("helm upgrade --install ") {
             lab.start_components(&IN_PLACE)?;
         }
         Ok(())

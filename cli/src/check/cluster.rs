@@ -9,7 +9,7 @@ const KUBERNETES_MIN: [u32; 2] = [1, 31];
 /// The mode of kube-proxy in which node kernels own the addresses of Services.
 const IPVS: &str = "ipvs";
 /// The label that excludes a node.
-const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+pub(crate) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Returns the findings.
 #[must_use]

@@ -9,7 +9,7 @@ use crate::args::JsonOutput;
 /// The load balancer to migrate from.
 #[derive(Subcommand, Debug)]
 pub enum Source {
-    /// Migrate from MetalLB: compare both ways (the default), or plan one of them
+    /// Migrate from MetalLB: compare two ways (the default), or plan one
     #[command(after_help = METALLB_HELP)]
     Metallb {
         /// Plan the migration to FerroLB's own objects, and write them
@@ -18,6 +18,12 @@ pub enum Source {
         /// Plan the migration in which FerroLB uses MetalLB's objects
         #[arg(long)]
         in_place: bool,
+        /// Plan the migration to FerroLB's own objects, one group of nodes after the other
+        #[arg(long, conflicts_with_all = ["own_group", "in_place"])]
+        node_by_node: bool,
+        /// Label of the Nodes: those with equal values are a group; default: each Node
+        #[arg(long, value_name = "LABEL", requires = "node_by_node")]
+        group_by: Option<String>,
         /// Namespace of MetalLB; default: the one of its pools
         #[arg(long, value_name = "NAMESPACE")]
         metallb_namespace: Option<String>,
@@ -71,16 +77,17 @@ pub const HELP: &str = "Examples:
   kubectl ferrolb migrate metallb
   kubectl ferrolb migrate external-ips --plan
 
-The command changes nothing in the cluster: it prints the steps, and writes the objects to files.";
+The command changes nothing in the cluster: it prints the steps, and writes the objects and the steps
+to files.";
 
 const METALLB_HELP: &str = "Examples:
   kubectl ferrolb migrate metallb
   kubectl ferrolb migrate metallb --own-group --to migration
+  kubectl ferrolb migrate metallb --node-by-node --group-by topology.kubernetes.io/zone
   kubectl ferrolb migrate metallb --from services.yaml metallb.yaml
 
 Exit code: 0 if all addresses are kept, 1 if there are problems or addresses change, 2 if the objects
-cannot be read or a file exists. Without --own-group and --in-place, 0 if one of the two ways has no
-problem.";
+cannot be read or a file exists. Without the choice of a way, 0 if one of the two has no problem.";
 
 const SERVICELB_HELP: &str = "Examples:
   kubectl ferrolb migrate servicelb

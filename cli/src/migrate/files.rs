@@ -86,19 +86,18 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Writes manifests into a directory, and creates it.
+/// Writes files with these names and texts into a directory, and creates it.
 ///
 /// # Errors
 /// A file exists, or cannot be written. No file is written if one of them exists.
-pub fn write(directory: &Path, files: &[ManifestFile]) -> Result<()> {
-    if let Some(path) = files.iter().map(|file| directory.join(file.name)).find(|it| it.exists()) {
+pub fn write(directory: &Path, files: &[(&str, String)]) -> Result<()> {
+    if let Some(path) = files.iter().map(|(name, _)| directory.join(name)).find(|it| it.exists()) {
         bail!("{} exists: delete it, or choose another directory with --to", path.display());
     }
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
-    for file in files {
-        let path = directory.join(file.name);
-        let text = file.yaml().with_context(|| format!("cannot write {}", path.display()))?;
+    for (name, text) in files {
+        let path = directory.join(name);
         let mut created = create_options()
             .open(&path)
             .with_context(|| format!("cannot create {}", path.display()))?;

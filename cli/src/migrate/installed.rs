@@ -186,13 +186,16 @@ pub fn create_namespace(ferrolb: &str) -> [String; 2] {
 #[must_use]
 pub fn helm_install(ferrolb: &str, values: &[String]) -> String {
     let values: String = values.iter().map(|it| format!(" --set {it}")).collect();
-    format!("helm install {RELEASE} {CHART} --namespace {} {HELM_WAIT}{values}", quoted(ferrolb))
+    format!(
+        "helm upgrade --install {RELEASE} {CHART} --namespace {} {HELM_WAIT}{values}",
+        quoted(ferrolb)
+    )
 }
 
 /// Returns the command that deletes an installation by Helm.
 #[must_use]
 pub fn helm_uninstall(ferrolb: &str) -> String {
-    format!("helm uninstall {RELEASE} --namespace {}", quoted(ferrolb))
+    format!("helm uninstall --ignore-not-found {RELEASE} --namespace {}", quoted(ferrolb))
 }
 
 /// Returns the commands that delete an installation by manifests. CustomResourceDefinitions remain,

@@ -8,13 +8,16 @@ use ferrolb_controller_core::state::{Config, Names};
 use ferrolb_proto::api::{self, CustomResourceKind};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::groups::{self, Groups};
 use super::installed::Installed;
 use super::merge::{Merged, password_secret};
+use super::metallb_nodes::{self, METALLB_LAYER2, MOVED_PEERS, Plan};
 use super::metallb_steps::{self, Settings};
 use super::metallb_workloads::{Workloads, is_metallb};
 use super::predict::{Expected, Prediction, predict};
+use super::served::Served;
 use super::translate::{KINDS, METALLB, Translation, translate};
 use super::{ManifestFile, Migration, Problem, change};
 use crate::installation;
@@ -67,6 +70,78 @@ impl<'a> MetalLb<'a> {
     /// Plans the migration to FerroLB's own objects. The files are written to `directory`.
     #[must_use]
     pub fn own_group(&self, directory: &str) -> Migration {
+        let (migration, settings) = self.copies(directory);
+        if self.has_no_steps() {
+            return migration;
+        }
+        migration.with_steps(metallb_steps::own_group(&settings))
+    }
+
+    /// Plans the same migration group of nodes by group of nodes. The nodes with equal values of
+    /// the label `by` are a group; `None`: each node.
+    ///
+    /// # Errors
+    /// There is no Node, or none has the label.
+    pub fn node_by_node(&self, directory: &str, by: Option<&str>) -> Result<Migration> {
+        let groups = Groups::find(self.objects, &self.namespace, by)?;
+        let (mut migration, settings) = self.copies(directory);
+        migration.title += ", node by node";
+        let obstacles = self.obstacles(&settings, &groups);
+        if self.has_no_steps() || !obstacles.is_empty() {
+            migration.problems.extend(obstacles);
+            migration.problems.sort();
+            return Ok(migration);
+        }
+        let peers = migration.files.iter().find(|it| it.name == PEERS);
+        let peers = peers.map(|it| it.objects.clone()).unwrap_or_default();
+        let layer2: Vec<_> = self.of(CustomResourceKind::L2Advertisement).map(manifest).collect();
+        let plan = Plan {
+            groups,
+            sessions: groups::sessions(self.objects, &peers),
+            advertisements: layer2.iter().map(|it| name(it).to_owned()).collect(),
+        };
+        let moved = metallb_nodes::moved_peers(&peers);
+        migration.files.extend(ManifestFile::unless_empty(MOVED_PEERS, moved));
+        migration.files.extend(ManifestFile::unless_empty(METALLB_LAYER2, layer2));
+        let steps = plan.steps(&settings);
+        migration.facts.push(plan.duration(&steps));
+        Ok(migration.with_steps(steps))
+    }
+
+    /// Reports facts that prevent a migration node by node.
+    fn obstacles(&self, settings: &Settings, groups: &Groups) -> Vec<Problem> {
+        let is_one = settings.has_peers && groups.all.len() == 1;
+        let group = is_one.then(|| {
+            let text = "all are one group, so no other nodes keep the routes: choose another label, \
+                or migrate with --own-group";
+            Problem::of("Nodes", text)
+        });
+        let class = self.class.as_ref().map(|class| {
+            let text = format!(
+                "it serves the class {class}, and FerroLB begins to serve all Services of a class \
+                 at once: migrate with --own-group"
+            );
+            Problem::of("MetalLB", text)
+        });
+        let frr_k8s = settings.frr_configurations.first().map(|(namespace, _)| {
+            let text = format!(
+                "FRR-K8s in the namespace {namespace} has MetalLB's sessions, and does not leave \
+                 single nodes: migrate with --own-group"
+            );
+            Problem::of("MetalLB", text)
+        });
+        class.into_iter().chain(frr_k8s).chain(group).collect()
+    }
+
+    /// Returns whether no step is possible: FerroLB uses MetalLB's objects already, or MetalLB's
+    /// workloads are not known.
+    fn has_no_steps(&self) -> bool {
+        self.installed.as_ref().is_some_and(Installed::is_in_place)
+            || self.workloads().problem().is_some()
+    }
+
+    /// Returns the migration to copies of MetalLB's objects without steps, and facts for the steps.
+    fn copies(&self, directory: &str) -> (Migration, Settings) {
         let Translation { manifests, mut secrets, mut problems } =
             translate(self.objects, &self.namespace, self.ferrolb);
         let merged = Merged::of(self.objects, manifests, |_| false);
@@ -90,10 +165,7 @@ impl<'a> MetalLb<'a> {
             files,
             ..self.migration(prediction, problems)
         };
-        match &self.installed {
-            Some(installed) if installed.is_in_place() => migration,
-            _ => migration.with_steps(metallb_steps::own_group(&settings)),
-        }
+        (migration, settings)
     }
 
     /// Plans the in-place migration.
@@ -112,10 +184,10 @@ impl<'a> MetalLb<'a> {
             title: "In-place migration from MetalLB".to_owned(),
             ..self.migration(prediction, problems)
         };
-        match self.installed {
-            Some(_) => migration,
-            None => migration.with_steps(metallb_steps::in_place(&self.settings(directory))),
+        if self.installed.is_some() || self.has_no_steps() {
+            return migration;
         }
+        migration.with_steps(metallb_steps::in_place(&self.settings(directory)))
     }
 
     /// Reports facts of the existing FerroLB that prevent a migration to its own objects.
@@ -147,6 +219,7 @@ impl<'a> MetalLb<'a> {
             has_objects: false,
             has_peers: false,
             frr_configurations: self.own_frr_configurations(),
+            served: self.served(),
             secrets: BTreeSet::new(),
         }
     }
@@ -194,6 +267,13 @@ impl<'a> MetalLb<'a> {
     fn services(&self) -> impl Iterator<Item = &Value> {
         let class = self.class.as_deref().unwrap_or_default();
         self.objects.load_balancers().filter(move |it| text(it, "/spec/loadBalancerClass") == class)
+    }
+
+    /// Returns the Services of [`Self::services`] that MetalLB serves.
+    fn served(&self) -> Served {
+        let mut served = Served::default();
+        self.services().for_each(|service| _ = served.add(service));
+        served
     }
 
     fn expected(&self) -> Vec<Expected> {
@@ -301,6 +381,21 @@ impl<'a> MetalLb<'a> {
         let has_none = self.objects.of(objects::CORE, "Namespace").next().is_none();
         (selects && has_none).then(|| Problem::of("Namespaces", text))
     }
+}
+
+/// Returns the manifest with which kubectl creates an object again.
+fn manifest(object: &Value) -> Value {
+    let field = |name: &str| object["metadata"][name].clone();
+    let mut manifest = json!({
+        "apiVersion": object["apiVersion"], "kind": object["kind"],
+        "metadata": {"name": field("name"), "namespace": field("namespace"),
+            "labels": field("labels")},
+        "spec": object["spec"],
+    });
+    if manifest["metadata"]["labels"].is_null() {
+        manifest["metadata"].as_object_mut().map(|it| it.remove("labels"));
+    }
+    manifest
 }
 
 /// Returns MetalLB's namespace: the one of its pools, or of its DaemonSet if there are pools in

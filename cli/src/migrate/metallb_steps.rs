@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 
 use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 
-use super::Step;
 use super::installed::{
     BGP, HELM_WAIT, Installed, RELEASE, create_namespace, helm_install, helm_uninstall,
 };
 use super::metallb::{OBJECTS, PEERS, SERVED};
 use super::metallb_workloads::{Part, Workloads};
+use super::served::Served;
 use super::shell::{
     CHART, before_installation, compare_addresses, create_directory, ferrolb, file, quoted,
     save_addresses, stop_controller, unchanged,
 };
+use super::{CLEAN_UP, Step};
 
 /// Port of the speakers' metrics. MetalLB's speakers up to 0.15 use the default one.
 const METRICS_PORT: u16 = 7476;
@@ -35,8 +36,6 @@ const SPEAKERS_END: &str = "none on layer 2, where FerroLB announces the address
 /// Effect while the routers have no sessions.
 const WITHOUT_ROUTES: &str =
     "Meanwhile the routers have no routes, unless they keep them by graceful restart";
-/// First line of a rollback that would remove the last announcement.
-const FIRST_NEXT: &str = "# first undo the next step, if you have executed it";
 
 /// Facts that decide the steps.
 pub struct Settings {
@@ -62,6 +61,8 @@ pub struct Settings {
     pub has_objects: bool,
     /// FRRConfigurations that MetalLB has created in other namespaces: their namespaces and names.
     pub frr_configurations: BTreeSet<(String, String)>,
+    /// Services that MetalLB serves.
+    pub served: Served,
     /// Secrets of BGPPeers: their namespaces and names.
     pub secrets: BTreeSet<(String, String)>,
 }
@@ -73,7 +74,7 @@ impl Settings {
     }
 
     /// Returns FerroLB as it is before the Services change over to it.
-    fn installation(&self) -> Installed {
+    pub(super) fn installation(&self) -> Installed {
         let installed = self.installed.clone();
         installed.unwrap_or_else(|| Installed::side_by_side(&self.ferrolb))
     }
@@ -86,10 +87,11 @@ pub fn own_group(settings: &Settings) -> Vec<Step> {
     let default = settings.class.is_none().then(|| default_implementation(settings, &installation));
     let manifests = "none. Remove MetalLB's annotation also from stored manifests of Services: \
         FerroLB leaves a Service that gets it again to MetalLB";
+    let announced = (!settings.is_bgp_only()).then(|| announced_layer2(settings));
     let peers = file(&settings.directory, PEERS);
     let sessions = settings.has_peers.then(|| Sessions {
         start: format!("kubectl apply -f {peers}"),
-        end: format!("kubectl delete -f {peers}"),
+        end: format!("kubectl delete --ignore-not-found -f {peers}"),
         delay: "about 5 s",
     });
     [save(settings)]
@@ -97,7 +99,7 @@ pub fn own_group(settings: &Settings) -> Vec<Step> {
         .chain(settings.installed.is_none().then(|| install(settings)))
         .chain([copy(settings)])
         .chain(default.flatten())
-        .chain([switch(settings, &installation), stop(settings, announced(settings), sessions)])
+        .chain([switch(settings, &installation), stop(settings, announced, sessions)])
         .chain([verify(settings), clean_up(settings, manifests)])
         .collect()
 }
@@ -155,7 +157,6 @@ fn install_in_place(settings: &Settings) -> Step {
         .run_all(create_namespace(&settings.ferrolb))
         .run_all(settings.workloads.stop(Part::Controller))
         .run(helm_install_in_place(settings, &port))
-        .undo(FIRST_NEXT)
         .undo(helm_uninstall(&settings.ferrolb))
         .undo_all(settings.workloads.start(Part::Controller))
 }
@@ -176,7 +177,7 @@ fn set_bgp(settings: &Settings, is_enabled: bool) -> String {
     )
 }
 
-fn save(settings: &Settings) -> Step {
+pub(super) fn save(settings: &Settings) -> Step {
     Step::new("save", "Save MetalLB's objects and the addresses of all Services", NO_EFFECT)
         .run_all(create_directory(&settings.directory))
         .run(format!(
@@ -215,7 +216,7 @@ fn save_deleted(settings: &Settings) -> Vec<String> {
     commands
 }
 
-fn install(settings: &Settings) -> Step {
+pub(super) fn install(settings: &Settings) -> Step {
     let class = format!("loadBalancerClass={LOAD_BALANCER_CLASS}");
     let port = format!("prometheus.metricsPort={METRICS_PORT}");
     let bgp = settings.has_bgp.then(|| BGP.to_owned());
@@ -231,7 +232,7 @@ fn install(settings: &Settings) -> Step {
     .undo(helm_uninstall(&settings.ferrolb))
 }
 
-fn copy(settings: &Settings) -> Step {
+pub(super) fn copy(settings: &Settings) -> Step {
     let path = |name, is_present: bool| is_present.then(|| file(&settings.directory, name));
     let objects = path(OBJECTS, settings.has_objects);
     let peers = path(PEERS, settings.has_peers);
@@ -241,9 +242,13 @@ fn copy(settings: &Settings) -> Step {
     }
     step.run_all(objects.iter().map(|file| format!("kubectl apply -f {file}")))
         .run_all(settings.secrets.iter().map(|secret| copy_secret(secret, &settings.ferrolb)))
-        .undo_all(objects.iter().map(|file| format!("kubectl delete -f {file}")))
+        .undo_all(objects.iter().map(|file| format!("kubectl delete --ignore-not-found -f {file}")))
         .undo_all(settings.secrets.iter().map(|(_, name)| {
-            format!("kubectl -n {} delete secret {}", quoted(&settings.ferrolb), quoted(name))
+            format!(
+                "kubectl -n {} delete secret --ignore-not-found {}",
+                quoted(&settings.ferrolb),
+                quoted(name)
+            )
         }))
 }
 
@@ -262,7 +267,10 @@ fn copy_secret((namespace, name): &(String, String), to: &str) -> String {
     )
 }
 
-fn default_implementation(settings: &Settings, installation: &Installed) -> Option<Step> {
+pub(super) fn default_implementation(
+    settings: &Settings,
+    installation: &Installed,
+) -> Option<Step> {
     let effect = "none for Services of MetalLB, which has priority; Services without a class that \
         MetalLB does not serve get addresses. Create no Services until MetalLB's annotation is \
         removed";
@@ -278,12 +286,15 @@ fn default_implementation(settings: &Settings, installation: &Installed) -> Opti
 }
 
 /// Returns the commands that stop MetalLB's speakers, and their BGP sessions.
-fn stop_speakers(settings: &Settings) -> Vec<String> {
+pub(super) fn stop_speakers(settings: &Settings) -> Vec<String> {
     let mut commands = settings.workloads.stop(Part::Speakers);
     // FRR-K8s in another namespace continues to run, with the configuration of MetalLB.
     commands.extend(settings.frr_configurations.iter().map(|(namespace, name)| {
         let (namespace, name) = (quoted(namespace), quoted(name));
-        format!("kubectl -n {namespace} delete frrconfigurations.frrk8s.metallb.io {name}")
+        format!(
+            "kubectl -n {namespace} delete frrconfigurations.frrk8s.metallb.io \
+             --ignore-not-found {name}"
+        )
     }));
     commands
 }
@@ -305,7 +316,6 @@ fn switch(settings: &Settings, installation: &Installed) -> Step {
     }
     let annotations = SERVED.map(|name| format!("{name}-")).join(" ");
     step.run(format!("kubectl annotate services --all --all-namespaces {annotations}"))
-        .undo(FIRST_NEXT)
         .undo_all(undo_switch(settings))
 }
 
@@ -313,17 +323,14 @@ fn switch(settings: &Settings, installation: &Installed) -> Step {
 /// them any more would remove their addresses.
 fn undo_switch(settings: &Settings) -> Vec<String> {
     let start = settings.workloads.start(Part::Controller);
-    let annotated =
-        "# when MetalLB's controller has written its annotation to all Services again:".to_owned();
-    let uninstall = vec![helm_uninstall(&settings.ferrolb)];
+    let annotated = settings.served.wait_restored();
     match (&settings.class, &settings.installed) {
-        (None, None) => [start, vec![annotated], uninstall].concat(),
-        (Some(_), None) => [uninstall, start].concat(),
-        (None, Some(_)) => start,
+        (None, _) => [start, annotated].concat(),
+        (Some(_), None) => [vec![helm_uninstall(&settings.ferrolb)], start].concat(),
         (Some(_), Some(installed)) => [
             vec![stop_controller(&settings.ferrolb)],
             start,
-            vec![annotated],
+            annotated,
             installed.serve_as_before(),
             vec![installed.start_controller()],
         ]
@@ -331,12 +338,12 @@ fn undo_switch(settings: &Settings) -> Vec<String> {
     }
 }
 
-/// Returns the command that shows whether FerroLB announces the addresses on layer 2, and the
-/// expected result.
-fn announced(settings: &Settings) -> Option<(String, &'static str)> {
-    let expect = "the reason Announced or KernelAnswers for each Service with endpoints, except \
-        those that only BGP announces";
-    (!settings.is_bgp_only()).then(|| (ferrolb(&settings.ferrolb, "status"), expect))
+/// Returns the command that shows whether FerroLB announces addresses on layer 2, and the expected
+/// result.
+pub(super) fn announced_layer2(settings: &Settings) -> (String, &'static str) {
+    let expect = "the reason Announced or KernelAnswers for each Service that FerroLB serves, if it \
+        has endpoints, and not only BGP announces it";
+    (ferrolb(&settings.ferrolb, "status"), expect)
 }
 
 /// The start of FerroLB's BGP sessions.
@@ -385,7 +392,7 @@ fn stop(
     step.undo_all(settings.workloads.start(Part::Speakers))
 }
 
-fn verify(settings: &Settings) -> Step {
+pub(super) fn verify(settings: &Settings) -> Step {
     let conditions = "kubectl get services --all-namespaces --field-selector spec.type=LoadBalancer \
          -o custom-columns='NAMESPACE:.metadata.namespace,NAME:.metadata.name,\
          ANNOUNCED:.status.conditions[?(@.type==\"ferrolb.io/Announced\")].reason'";
@@ -396,8 +403,8 @@ fn verify(settings: &Settings) -> Step {
         .run(conditions)
 }
 
-fn clean_up(settings: &Settings, effect: &str) -> Step {
-    Step::new("clean-up", "Delete MetalLB, if you need no rollback", effect)
+pub(super) fn clean_up(settings: &Settings, effect: &str) -> Step {
+    Step::new(CLEAN_UP, "Delete MetalLB, if you need no rollback", effect)
         .check((compare_addresses(&settings.directory), "prints nothing, or only new Services"))
         .run_all(settings.workloads.delete())
         .run(format!(

@@ -5,7 +5,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Problem;
 use super::shell::quoted;
@@ -13,7 +13,12 @@ use crate::objects::{APPS, Objects, list, name, namespace, text};
 use crate::products;
 
 /// Label of a node that no node has.
-const STOPPED: &str = "\"stopped\"";
+const STOPPED: &str = "stopped";
+
+/// Field of a node affinity, and the path from the affinity to its terms.
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const NODE_TERMS: &str =
+    "/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
 
 /// ValidatingWebhookConfigurations of MetalLB, and of the FRR-K8s that is installed with it.
 const METALLB_WEBHOOK: &str = "metallb-webhook-configuration";
@@ -36,7 +41,13 @@ struct Workload {
 
 enum Kind {
     Deployment { replicas: u64 },
-    DaemonSet,
+    DaemonSet(Placement),
+}
+
+/// The fields of a DaemonSet that decide where its pods run, and when they are replaced.
+struct Placement {
+    affinity: Value,
+    strategy: Value,
 }
 
 /// A part of MetalLB that is stopped and started as a whole.
@@ -58,7 +69,12 @@ impl Workloads {
             let replicas = it.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
             Workload::new(it, Kind::Deployment { replicas })
         });
-        let sets = of_kind("DaemonSet").map(|it| Workload::new(it, Kind::DaemonSet));
+        let sets = of_kind("DaemonSet").map(|it| {
+            let field = |path| it.pointer(path).cloned().unwrap_or_default();
+            let affinity = field("/spec/template/spec/affinity");
+            let strategy = field("/spec/updateStrategy");
+            Workload::new(it, Kind::DaemonSet(Placement { affinity, strategy }))
+        });
         Self { namespace: metallb.to_owned(), all: deployments.chain(sets).collect() }
     }
 
@@ -70,22 +86,86 @@ impl Workloads {
         });
         let stop = self.of(part).map(|it| match it.kind {
             Kind::Deployment { .. } => self.scale(it, 0),
-            Kind::DaemonSet => self.select_nodes(it, STOPPED),
+            Kind::DaemonSet(_) => self.select_nodes(it, Some(STOPPED)),
         });
-        self.with_comment("stop", part, stop.chain(pods))
+        stop.chain(pods).collect()
     }
 
     /// Returns the commands that start a part again, and wait until its pods are ready.
     #[must_use]
     pub fn start(&self, part: Part) -> Vec<String> {
-        let start = self.of(part).map(|it| match it.kind {
-            Kind::Deployment { replicas } => self.scale(it, replicas),
-            Kind::DaemonSet => self.select_nodes(it, "null"),
-        });
         let ready = self
             .of(part)
             .map(|it| self.kubectl(&format!("rollout status {} --timeout=120s", it.reference())));
-        self.with_comment("start", part, start.chain(ready))
+        self.start_without_wait(part).into_iter().chain(ready).collect()
+    }
+
+    /// Returns the commands that start a part again. kubectl cannot wait for the pods of a
+    /// DaemonSet with the strategy `OnDelete`.
+    #[must_use]
+    pub fn start_without_wait(&self, part: Part) -> Vec<String> {
+        let start = self.of(part).map(|it| match it.kind {
+            Kind::Deployment { replicas } => self.scale(it, replicas),
+            Kind::DaemonSet(_) => self.select_nodes(it, None),
+        });
+        start.collect()
+    }
+
+    /// Returns the commands after which the DaemonSets have no pod on nodes with a label. With the
+    /// strategy `OnDelete`, no other pod is replaced.
+    #[must_use]
+    pub fn exclude_nodes(&self, (label, value): (&str, &str)) -> Vec<String> {
+        let is_moved = json!({"key": label, "operator": "NotIn", "values": [value]});
+        self.patch_sets(|placement| {
+            let mut terms = list(&placement.affinity, NODE_TERMS).to_vec();
+            // Terms are alternatives.
+            if terms.is_empty() {
+                terms.push(json!({}));
+            }
+            for term in terms.iter_mut().filter_map(Value::as_object_mut) {
+                let expressions = term.entry("matchExpressions").or_insert_with(|| json!([]));
+                if let Some(expressions) = expressions.as_array_mut() {
+                    expressions.push(is_moved.clone());
+                }
+            }
+            let required = json!({"nodeSelectorTerms": terms});
+            Placement {
+                affinity: json!({"nodeAffinity": {REQUIRED: required}}),
+                strategy: json!({"type": "OnDelete", "rollingUpdate": null}),
+            }
+        })
+    }
+
+    /// Returns the commands that undo [`Self::exclude_nodes`]. The pod templates are the former
+    /// ones, so no pod is replaced.
+    #[must_use]
+    pub fn include_nodes(&self) -> Vec<String> {
+        self.patch_sets(|Placement { affinity, strategy }| {
+            // A merge patch removes a field by null.
+            let affinity = match affinity.get("nodeAffinity") {
+                None if affinity.is_null() => Value::Null,
+                None => json!({"nodeAffinity": null}),
+                Some(node) => json!({"nodeAffinity": {REQUIRED: node.get(REQUIRED)}}),
+            };
+            let strategy = if strategy.is_null() {
+                json!({"type": "RollingUpdate"})
+            } else {
+                strategy.clone()
+            };
+            Placement { affinity, strategy }
+        })
+    }
+
+    /// Returns the commands that patch all DaemonSets.
+    fn patch_sets(&self, changed: impl Fn(&Placement) -> Placement) -> Vec<String> {
+        let patch = |it: &Workload| {
+            let Kind::DaemonSet(placement) = &it.kind else { return None };
+            let Placement { affinity, strategy } = changed(placement);
+            let patch = json!({"spec": {"updateStrategy": strategy,
+                "template": {"spec": {"affinity": affinity}}}});
+            Some(self.patch(it, &patch))
+        };
+        self.all.iter().filter_map(patch).collect()
     }
 
     /// Returns the commands that delete the workloads.
@@ -93,8 +173,7 @@ impl Workloads {
     pub fn delete(&self) -> Vec<String> {
         let delete = |part| {
             let names: String = self.of(part).map(|it| format!(" {}", it.reference())).collect();
-            let delete = (!names.is_empty()).then(|| self.kubectl(&format!("delete{names}")));
-            self.with_comment("delete", part, delete.into_iter())
+            (!names.is_empty()).then(|| self.kubectl(&format!("delete --ignore-not-found{names}")))
         };
         [Part::Controller, Part::Speakers].into_iter().flat_map(delete).collect()
     }
@@ -108,6 +187,21 @@ impl Workloads {
         [METALLB_WEBHOOK].into_iter().chain(frr_k8s).collect::<Vec<_>>().join(" ")
     }
 
+    /// Returns the name of the ValidatingWebhookConfiguration that MetalLB's controller serves.
+    #[must_use]
+    pub const fn own_webhook(&self) -> &'static str {
+        METALLB_WEBHOOK
+    }
+
+    /// Returns the commands that show the pods of the DaemonSets, and their nodes.
+    #[must_use]
+    pub fn show_speakers(&self) -> Vec<String> {
+        let sets = self.all.iter().filter(|it| matches!(it.kind, Kind::DaemonSet(_)));
+        let show =
+            |selector: &String| self.kubectl(&format!("get pods -o wide -l {}", quoted(selector)));
+        sets.filter_map(|it| it.pods.as_ref()).map(show).collect()
+    }
+
     /// Returns the workloads of a part.
     fn of(&self, part: Part) -> impl Iterator<Item = &Workload> {
         self.all.iter().filter(move |it| it.part == part)
@@ -117,7 +211,7 @@ impl Workloads {
     #[must_use]
     pub fn problem(&self) -> Option<Problem> {
         let text = format!(
-            "no {} of MetalLB is found in the namespace {1}, so no command stops it. With --from, \
+            "no {} of MetalLB is found in the namespace {1}, so the plan has no steps. With --from, \
              add the output of kubectl -n {1} get deployments,daemonsets -o yaml",
             self.missing()?,
             self.namespace
@@ -127,7 +221,7 @@ impl Workloads {
 
     /// Returns whether a part exists. Without a DaemonSet, there are no speakers.
     fn has(&self, part: Part) -> bool {
-        let is_speaker = |it: &Workload| matches!(it.kind, Kind::DaemonSet);
+        let is_speaker = |it: &Workload| matches!(it.kind, Kind::DaemonSet(_));
         self.of(part).any(|it| part == Part::Controller || is_speaker(it))
     }
 
@@ -141,34 +235,19 @@ impl Workloads {
         }
     }
 
-    /// Returns the commands for a part; if it does not exist, first a comment with the action.
-    fn with_comment(
-        &self,
-        action: &str,
-        part: Part,
-        commands: impl Iterator<Item = String>,
-    ) -> Vec<String> {
-        let kind = match part {
-            Part::Controller => "Deployment",
-            Part::Speakers => "DaemonSet",
-        };
-        let namespace = &self.namespace;
-        let comment = (!self.has(part)).then(|| {
-            format!("# {action} each {kind} of MetalLB in the namespace {namespace}, and no other")
-        });
-        comment.into_iter().chain(commands).collect()
-    }
-
     fn scale(&self, workload: &Workload, replicas: u64) -> String {
         self.kubectl(&format!("scale {} --replicas={replicas}", workload.reference()))
     }
 
     /// Returns the command that sets a label in the node selector of a DaemonSet.
-    fn select_nodes(&self, workload: &Workload, value: &str) -> String {
-        let patch = format!(
-            "{{\"spec\":{{\"template\":{{\"spec\":{{\"nodeSelector\":{{\"metallb\":{value}}}}}}}}}}}"
-        );
-        self.kubectl(&format!("patch {} --type=merge -p '{patch}'", workload.reference()))
+    fn select_nodes(&self, workload: &Workload, value: Option<&str>) -> String {
+        let selector = json!({"metallb": value});
+        self.patch(workload, &json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}))
+    }
+
+    fn patch(&self, workload: &Workload, patch: &Value) -> String {
+        let patch = quoted(&patch.to_string());
+        self.kubectl(&format!("patch {} --type=merge -p {patch}", workload.reference()))
     }
 
     fn kubectl(&self, words: &str) -> String {
@@ -186,7 +265,7 @@ impl Workload {
         let is_frr_k8s = images(object).any(products::is_frr_k8s);
         let part = match kind {
             Kind::Deployment { .. } if !is_frr_k8s => Part::Controller,
-            Kind::Deployment { .. } | Kind::DaemonSet => Part::Speakers,
+            Kind::Deployment { .. } | Kind::DaemonSet(_) => Part::Speakers,
         };
         Self { kind, name: name(object).to_owned(), part, pods, is_frr_k8s }
     }
@@ -195,7 +274,7 @@ impl Workload {
     fn reference(&self) -> String {
         let kind = match self.kind {
             Kind::Deployment { .. } => "deployment",
-            Kind::DaemonSet => "daemonset",
+            Kind::DaemonSet(_) => "daemonset",
         };
         quoted(&format!("{kind}/{}", self.name))
     }
@@ -216,8 +295,6 @@ fn images(object: &Value) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn workload(kind: &str, name: &str, image: &str) -> Value {
@@ -284,7 +361,7 @@ mod tests {
                 ready("daemonset/frr"),
             ]
         );
-        let delete = "kubectl -n default delete";
+        let delete = "kubectl -n default delete --ignore-not-found";
         assert_eq!(
             workloads.delete(),
             [
@@ -305,19 +382,52 @@ mod tests {
         let workloads = Workloads::find(&objects, "default");
         for part in [Part::Controller, Part::Speakers] {
             for commands in [workloads.stop(part), workloads.start(part), workloads.delete()] {
-                assert!(commands.iter().all(|it| it.starts_with('#')), "{commands:?}");
+                assert_eq!(commands, [""; 0]);
             }
         }
         assert!(workloads.problem().is_some());
     }
 
     #[test]
-    fn a_missing_part_is_a_problem_and_a_comment() {
+    fn a_missing_part_is_a_problem() {
         let controller = workload("Deployment", "controller", "quay.io/metallb/controller:v0.16.1");
         let workloads = Workloads::find(&Objects::new([controller]), "default");
         assert!(workloads.problem().unwrap().text.starts_with("no DaemonSet of MetalLB"));
-        let comment = "# stop each DaemonSet of MetalLB in the namespace default, and no other";
-        assert_eq!(workloads.stop(Part::Speakers), [comment]);
+        assert_eq!(workloads.stop(Part::Speakers), [""; 0]);
         assert_eq!(workloads.stop(Part::Controller).len(), 2);
+    }
+
+    #[test]
+    fn daemonsets_leave_labeled_nodes_and_get_back_their_fields() {
+        let set = |affinity: Value, strategy: Value| {
+            let mut set = workload("DaemonSet", "speaker", "quay.io/metallb/speaker:v0.16.1");
+            set["spec"]["template"]["spec"]["affinity"] = affinity;
+            set["spec"]["updateStrategy"] = strategy;
+            let workloads = Workloads::find(&Objects::new([set]), "default");
+            let patch = |commands: Vec<String>| {
+                let [command] = commands.as_slice() else { panic!("{commands:?}") };
+                let (_, patch) = command.split_once(" -p ").unwrap();
+                let patch: Value = serde_json::from_str(patch.trim_matches('\'')).unwrap();
+                let affinity = patch["spec"]["template"]["spec"]["affinity"].clone();
+                (affinity, patch["spec"]["updateStrategy"].clone())
+            };
+            (patch(workloads.exclude_nodes(("moved", "yes"))), patch(workloads.include_nodes()))
+        };
+        let excluded = json!({"key": "moved", "operator": "NotIn", "values": ["yes"]});
+        let with = |terms: Value| json!({"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": terms}}});
+        let on_delete = json!({"type": "OnDelete", "rollingUpdate": null});
+        let (exclude, include) = set(Value::Null, Value::Null);
+        assert_eq!(exclude, (with(json!([{"matchExpressions": [excluded]}])), on_delete));
+        assert_eq!(include, (Value::Null, json!({"type": "RollingUpdate"})));
+        let linux = json!({"key": "os", "operator": "In", "values": ["linux"]});
+        let terms = json!([{"matchExpressions": [linux]}, {"matchFields": []}]);
+        let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}});
+        let (exclude, include) = set(with(terms.clone()), rolling.clone());
+        let changed = json!([{"matchExpressions": [linux, excluded]},
+            {"matchFields": [], "matchExpressions": [excluded]}]);
+        assert_eq!(exclude.0, with(changed));
+        assert_eq!(include, (with(terms), rolling));
+        let pods = json!({"podAntiAffinity": {}});
+        assert_eq!(set(pods, Value::Null).1.0, json!({"nodeAffinity": null}));
     }
 }

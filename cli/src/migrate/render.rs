@@ -42,7 +42,7 @@ fn facts(migration: &Migration) -> String {
 }
 
 /// Returns the predicted addresses and the problems.
-fn summary(migration: &Migration) -> String {
+pub(super) fn summary(migration: &Migration) -> String {
     let mut text = services(&migration.services);
     for (level, title) in [(Level::Problem, "problems"), (Level::Note, "notes")] {
         let problems: Vec<_> = migration.problems.iter().filter(|it| it.level == level).collect();
@@ -92,7 +92,9 @@ fn step(step: &Step) -> String {
     for check in &step.checks {
         _ = writeln!(text, "  check first (expected: {}):\n    {}", check.expect, check.command);
     }
-    for (title, commands) in [("commands", &step.commands), ("rollback", &step.rollback)] {
+    for (title, commands) in
+        [("commands", &step.commands), ("rollback, after that of each later step", &step.rollback)]
+    {
         if !commands.is_empty() {
             _ = writeln!(text, "  {title}:\n    {}", commands.join("\n    "));
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::args::{Common, Source};
 use super::metallb::MetalLb;
-use super::{Migration, external_ips, files, kube_vip, live, render, servicelb};
+use super::{Migration, external_ips, files, kube_vip, live, render, runbook, servicelb};
 use crate::args::JsonOutput;
 
 /// The output of the command.
@@ -38,12 +38,17 @@ pub async fn run(client: Option<Client>, source: &Source, ferrolb: &str) -> Resu
     };
     let directory = common.to.to_str().context("the value of --to is not UTF-8")?;
     match source {
-        Source::Metallb { own_group, in_place, metallb_namespace, .. } => {
+        Source::Metallb {
+            own_group, in_place, node_by_node, group_by, metallb_namespace, ..
+        } => {
             let metallb = MetalLb::find(&objects, metallb_namespace.as_deref(), ferrolb)?;
-            match (own_group, in_place) {
-                (true, _) => finish(common, &metallb.own_group(directory)),
-                (_, true) => finish(common, &metallb.in_place(directory)),
-                (false, false) => {
+            match (own_group, in_place, node_by_node) {
+                (true, ..) => finish(common, &metallb.own_group(directory)),
+                (_, true, _) => finish(common, &metallb.in_place(directory)),
+                (.., true) => {
+                    finish(common, &metallb.node_by_node(directory, group_by.as_deref())?)
+                }
+                (false, false, false) => {
                     let (own_group, in_place) =
                         (metallb.own_group(directory), metallb.in_place(directory));
                     compare(common, Ways { own_group, in_place })
@@ -58,14 +63,23 @@ pub async fn run(client: Option<Client>, source: &Source, ferrolb: &str) -> Resu
 
 /// Writes the files of a migration, and returns its text.
 fn finish(common: &Common, migration: &Migration) -> Result<Output> {
-    if !common.plan && !migration.files.is_empty() {
-        files::write(&common.to, &migration.files)?;
+    if !common.plan && !migration.steps.is_empty() {
+        files::write(&common.to, &files_of(migration)?)?;
     }
     let text = match common.output {
         Some(JsonOutput::Json) => serde_json::to_string_pretty(migration)? + "\n",
         None => render::migration(migration),
     };
     Ok(Output { text, keeps_everything: migration.keeps_everything() })
+}
+
+/// Returns the names and the texts of all files: the manifests, and the runbook.
+fn files_of(migration: &Migration) -> Result<Vec<(&'static str, String)>> {
+    let manifests = migration.files.iter().map(|file| {
+        let text = file.yaml().with_context(|| format!("cannot write {}", file.name))?;
+        Ok((file.name, text))
+    });
+    manifests.chain([Ok((runbook::FILE, runbook::runbook(migration)))]).collect()
 }
 
 /// Returns the comparison of both ways.
@@ -75,8 +89,8 @@ fn compare(common: &Common, ways: Ways) -> Result<Output> {
         Some(JsonOutput::Json) => serde_json::to_string_pretty(&ways)? + "\n",
         None => render::comparison(
             &[&ways.own_group, &ways.in_place],
-            "The commands, checks and rollbacks of one way: --own-group, which also writes the \
-             objects, or --in-place",
+            "The commands, checks and rollbacks of one way, and its files: --own-group, \
+             --node-by-node (the same objects, one group of nodes after the other), or --in-place",
         ),
     };
     Ok(Output { text, keeps_everything })
