@@ -49,6 +49,7 @@ mod multiple_services;
 mod neighbor_cache;
 mod neighbor_watch;
 mod new_addresses;
+mod node_by_node;
 mod node_failure;
 mod node_rules;
 mod oldest;

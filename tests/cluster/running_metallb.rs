@@ -67,9 +67,12 @@ impl<'a> MetalLb<'a> {
 
     /// Starts a speaker on every node.
     pub(crate) fn start_speakers(&self) -> Result<()> {
-        let start =
-            |node: &String| self.start(SPEAKER, node, &speaker(node), &["--node-name", node]);
-        self.lab.nodes().iter().try_for_each(start)
+        self.lab.nodes().iter().try_for_each(|node| self.start_speaker(node))
+    }
+
+    /// Starts the speaker of a node.
+    pub(crate) fn start_speaker(&self, node: &str) -> Result<()> {
+        self.start(SPEAKER, node, &speaker(node), &["--node-name", node])
     }
 
     /// Stops the controller.
@@ -79,8 +82,16 @@ impl<'a> MetalLb<'a> {
 
     /// Stops all speakers.
     pub(crate) fn stop_speakers(&self) -> Result<()> {
-        let nodes = self.lab.nodes();
-        self.stop(&nodes.iter().map(|node| process_name(&speaker(node))).collect::<Vec<_>>())
+        self.stop_speakers_on(&self.lab.nodes())
+    }
+
+    /// Stops the speakers of these nodes together.
+    pub(crate) fn stop_speakers_on<'n>(
+        &self,
+        nodes: impl IntoIterator<Item = &'n String>,
+    ) -> Result<()> {
+        let names = nodes.into_iter().map(|node| process_name(&speaker(node)));
+        self.stop(&names.collect::<Vec<_>>())
     }
 
     /// Ends processes as a kubelet does: those that still run after the grace period are killed.

@@ -6,6 +6,7 @@ mod functions;
 mod normalize;
 mod reports;
 pub mod run;
+pub mod runbook;
 pub mod scenarios;
 mod substitute;
 #[cfg(test)]
