@@ -16,16 +16,22 @@ use ferrolb_lab::setup::metallb;
 use ferrolb_lab::topology::routers::{NODE_AS, OUTSIDE, ROUTER_AS, ROUTERS};
 use ferrolb_lab::topology::{CLIENT, Host};
 use ferrolb_lab::{Lab, Options, ProbeReport, wait};
+use ferrolb_tests::read_page;
 use ferrolb_tests::runbook::{self, Stage};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::time::Duration;
 
 /// Variable with the number of nodes, for a run before a release.
 const NODES: &str = "FERROLB_MIGRATION_NODES";
 const NODES_DEFAULT: u8 = 3;
+/// Directory of the plan, and the page that plans from saved files.
+const DIRECTORY: &str = "node-by-node";
+const REHEARSAL: &str = "docs/migrate-rehearsal.md";
 /// Number of Services on layer 2 for each node.
 const SERVICES_PER_NODE: u8 = 2;
 const ROUTER: &str = ROUTERS[0];
@@ -61,6 +67,7 @@ fn the_runbook_moves_a_cluster_from_metallb_node_by_node_and_back() {
         lab.start_ferrolb()?;
         let cluster = step("MetalLB serves Services on layer 2 and by BGP", || set_up(lab))?;
         let stages = step("the plan keeps all addresses", || cluster.plan())?;
+        step("the plan from saved files is the same", || cluster.rehearse())?;
         step("the stages move all Services and nodes to FerroLB", || {
             stages.iter().try_for_each(|stage| cluster.forward(stage))?;
             ensure!(cluster.speakers.borrow().is_empty(), "speakers of MetalLB run");
@@ -138,7 +145,7 @@ fn set_up(lab: &Lab) -> Result<Cluster<'_>> {
 impl Cluster<'_> {
     /// Writes the runbook, and returns its stages up to the point of no return.
     fn plan(&self) -> Result<Vec<Stage>> {
-        let directory = self.lab.state().file("node-by-node");
+        let directory = self.lab.state().file(DIRECTORY);
         let command =
             format!("kubectl ferrolb migrate metallb --node-by-node --to {}", directory.display());
         self.lab.shell(&command)?;
@@ -158,6 +165,23 @@ impl Cluster<'_> {
             return Ok(());
         }
         self.measure("back", stage, &stage.way_back)
+    }
+
+    /// Plans from the files that the page about a rehearsal saves, and compares the runbook with
+    /// that of the plan from the cluster.
+    fn rehearse(&self) -> Result<()> {
+        let page = read_page(REHEARSAL)?;
+        let mut blocks = page.blocks.iter();
+        let block = blocks.find(|it| it.text.contains("mkdir dump")).context("no such block")?;
+        let folder = self.lab.state().file("rehearsal-page");
+        let commands = format!("mkdir {0}\ncd {0}\n{1}", folder.display(), block.text);
+        self.lab.shell(&commands)?;
+        let read = |directory: &Path| fs::read_to_string(directory.join("RUNBOOK.md"));
+        let directory = self.lab.state().file(DIRECTORY);
+        let from_cluster = read(&directory)?.replace(&directory.display().to_string(), "rehearsal");
+        let from_files = read(&folder.join("rehearsal"))?;
+        ensure!(from_files == from_cluster, "the plan from the files is:\n{from_files}");
+        Ok(())
     }
 
     /// Runs commands of a stage while both clients connect, and checks the lost connections and the

@@ -42,7 +42,7 @@ pub(crate) fn start(lab: &Lab) -> Result<()> {
         frr_configurations(),
     ])?;
     create_objects(lab)?;
-    lab.apply_objects(&[web::stand_in("Deployment", NAMESPACE, DEPLOYMENT)])?;
+    lab.apply_objects(&[workload("Deployment", DEPLOYMENT)])?;
     lab.apply_objects(&DAEMON_SETS.map(daemon_set))?;
     serve(lab)?;
     for (service, address) in [LAN, ROUTED] {
@@ -123,9 +123,16 @@ pub(crate) fn daemons(lab: &Lab) -> Result<BTreeSet<(String, String)>> {
     pods.lines().map(pod).collect()
 }
 
+/// Returns a stand-in for a workload of MetalLB, with the label by which the plan recognizes it.
+fn workload(kind: &str, name: &str) -> Value {
+    let mut workload = web::stand_in(kind, NAMESPACE, name);
+    workload["metadata"]["labels"] = json!({"app": "metallb"});
+    workload
+}
+
 /// Returns a stand-in for a DaemonSet of MetalLB, which tolerates the control plane's taint.
 fn daemon_set(name: &str) -> Value {
-    let mut set = web::stand_in("DaemonSet", NAMESPACE, name);
+    let mut set = workload("DaemonSet", name);
     set["spec"]["template"]["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
     set
 }

@@ -1,6 +1,6 @@
 //! docs/migrate-from-metallb.md on a kubeadm cluster: all its commands run, with pods that stand in
 //! for those of MetalLB, which serve nothing. The objects and Services of MetalLB are real. After
-//! its rollback, the commands of docs/migrate-bgp-from-metallb.md and
+//! its rollback, the commands of the runbook of `migrate metallb --node-by-node` and those of
 //! docs/migrate-in-place-from-metallb.md run.
 
 use crate::metallb::{self, LAN, ROUTED};
@@ -58,7 +58,7 @@ fn commands_of_the_migration_pages_run_with_a_stand_in_for_metallb() {
             metallb::serve(lab)?;
             metallb::wait_reported(lab)
         })?;
-        bgp_migration::run(lab, &runner, &routers)?;
+        bgp_migration::run(lab, &routers)?;
         step("MetalLB's objects return, and FerroLB is removed", || {
             metallb::create_objects(lab)?;
             uninstall::remove(lab, uninstall::BY_HELM)
@@ -97,7 +97,6 @@ pub(crate) fn blocks(page: &Page) -> Result<Vec<&Block>> {
     Ok(match page.path.as_str() {
         PAGE | IN_PLACE => page.blocks_for(Topology::Kubeadm),
         HELM => vec![page.commands_with(SIDE_BY_SIDE)?],
-        bgp_migration::PAGE => bgp_migration::blocks(page)?,
         uninstall::PAGE => vec![page.commands_with(uninstall::METALLB_NAMESPACE)?],
         _ => Vec::new(),
     })
