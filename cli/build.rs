@@ -1,10 +1,18 @@
-//! Sets the folder of the manifests that `kubectl ferrolb install` applies. `cargo lab dist` names
-//! the folder of a release, whose manifests pin the images by digest. The default is `deploy`.
+//! Sets the manifests that `kubectl ferrolb install` applies, and the chart that the plans of
+//! `kubectl ferrolb migrate` install. `cargo lab dist` names those of a release, which pin the
+//! images by digest. The defaults are those of a clone.
+
+/// Variables of the build, and their values in a clone.
+const INPUTS: [(&str, &str); 2] = [
+    ("FERROLB_MANIFESTS", concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy")),
+    ("FERROLB_CHART", "deploy/helm/ferrolb"),
+];
 
 fn main() {
-    #[expect(clippy::disallowed_methods, reason = "an input of the build, not of a component")]
-    let folder = std::env::var("FERROLB_MANIFESTS")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy").to_owned());
-    println!("cargo::rerun-if-env-changed=FERROLB_MANIFESTS");
-    println!("cargo::rustc-env=FERROLB_MANIFESTS={folder}");
+    for (name, default) in INPUTS {
+        #[expect(clippy::disallowed_methods, reason = "an input of the build, not of a component")]
+        let value = std::env::var(name).unwrap_or_else(|_| default.to_owned());
+        println!("cargo::rerun-if-env-changed={name}");
+        println!("cargo::rustc-env={name}={value}");
+    }
 }

@@ -44,8 +44,8 @@ use predict::Outcome;
 
 /// Identifier of the step that deletes the former load balancer: no rollback exists after it.
 pub const CLEAN_UP: &str = "clean-up";
-/// Paths in FerroLB's repository that commands use.
-const CLONED: [&str; 3] = [shell::CHART, shell::MANIFESTS, shell::MANIFESTS_WITH_BGP];
+/// Beginning of paths in FerroLB's repository, in a command.
+const CLONED: &str = " deploy/";
 
 /// A planned migration.
 #[derive(Debug, Default, Serialize)]
@@ -182,7 +182,7 @@ impl Problem {
 impl Step {
     /// Returns whether a command uses the chart or a file with manifests.
     fn needs_clone(&self) -> bool {
-        let is_in_clone = |command: &String| CLONED.iter().any(|path| command.contains(path));
+        let is_in_clone = |command: &String| command.contains(CLONED);
         self.commands.iter().chain(&self.rollback).any(is_in_clone)
     }
 

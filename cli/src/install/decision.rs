@@ -31,6 +31,13 @@ pub enum Refusal {
          second installation, see docs/install/manifests.md"
     )]
     OtherNamespace(String),
+    /// The installation has another variant.
+    #[error(
+        "FerroLB is installed as the variant {installed}: add --variant {installed} to upgrade it. \
+         For {wanted}, first uninstall it except the pools (docs/install/uninstall.md): Services \
+         keep their addresses"
+    )]
+    OtherVariant { installed: Variant, wanted: Variant },
     /// Another program installed FerroLB, such as `kubectl apply`.
     #[error(
         "this command did not install FerroLB, {manager} did: upgrade it in the same way, for \
@@ -88,16 +95,25 @@ fn variant(deployment: &Deployment, has_gobgpd: bool) -> Variant {
     }
 }
 
+/// Returns the variant to apply: the installed one, or the wanted one.
+///
+/// # Errors
+/// Another one is installed. Objects that only it has would be left, and Services could lose their
+/// addresses.
+pub fn chosen(installed: Option<Variant>, wanted: Option<Variant>) -> Result<Variant, Refusal> {
+    match (installed, wanted) {
+        (Some(installed), Some(wanted)) if installed != wanted => {
+            Err(Refusal::OtherVariant { installed, wanted })
+        }
+        (installed, wanted) => Ok(installed.or(wanted).unwrap_or_default()),
+    }
+}
+
 /// Returns the reason why a check prevents the installation. A load balancer that serves the same
-/// Services is an obstacle only if the `installed` variant does not serve them already.
+/// Services is no obstacle to an upgrade.
 #[must_use]
-pub fn obstacle(
-    report: &Report,
-    variant: Variant,
-    installed: Option<Variant>,
-) -> Option<&'static str> {
-    let serves_all = |it: Variant| it != Variant::BesideMetallb;
-    let begins = serves_all(variant) && !installed.is_some_and(serves_all);
+pub fn obstacle(report: &Report, variant: Variant, is_installed: bool) -> Option<&'static str> {
+    let begins = variant != Variant::BesideMetallb && !is_installed;
     let serves_same = report.findings().any(|it| SAME_SERVICES.contains(&it.code));
     if report.incomplete || !report.is_good(false) {
         Some("nothing is applied: solve the problems above, and run this command again")

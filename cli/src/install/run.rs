@@ -64,12 +64,12 @@ pub async fn install(
     let deployments = deployments.list(&ListParams::default().labels(CONTROLLER_LABELS)).await;
     let deployments = permitted(deployments)?.map(|list| list.items).unwrap_or_default();
     let installed = installed(&deployments, namespace, has_gobgpd)?;
-    let variant = request.variant.or(installed).unwrap_or_default();
+    let variant = decision::chosen(installed, request.variant)?;
 
     let facts = check::read::read(client, namespace, true, now()).await?;
     let report = Report::new(&facts);
     eprintln!("{}", check::text::text(&report));
-    if let Some(obstacle) = decision::obstacle(&report, variant, installed) {
+    if let Some(obstacle) = decision::obstacle(&report, variant, installed.is_some()) {
         eprintln!("error: {obstacle}");
         return Ok(false);
     }

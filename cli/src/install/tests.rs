@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use serde_json::{Value, json};
 
-use super::decision::{installed, obstacle};
+use super::decision::{chosen, installed, obstacle};
 use super::manifests::Variant;
 use super::wait::{Progress, wait};
 use crate::check::finding::{Category, Code, Finding};
@@ -67,23 +67,36 @@ fn report(codes: &[Code]) -> Report {
 
 #[test]
 fn problems_and_load_balancers_for_the_same_services_are_obstacles() {
-    let of = |codes: &[Code], variant, installed| {
-        let text = obstacle(&report(codes), variant, installed)?;
+    let of = |codes: &[Code], variant, is_installed| {
+        let text = obstacle(&report(codes), variant, is_installed)?;
         Some(if text.contains("--variant beside-metallb") { "shared" } else { "problems" })
     };
-    let (l2, beside) = (Some(Variant::L2), Some(Variant::BesideMetallb));
-    assert_eq!(of(&[], Variant::L2, None), None);
-    assert_eq!(of(&[Code::NodeExcluded], Variant::L2, None), None);
-    assert_eq!(of(&[Code::StrictArpOff], Variant::L2, l2), Some("problems"));
+    assert_eq!(of(&[], Variant::L2, false), None);
+    assert_eq!(of(&[Code::NodeExcluded], Variant::L2, false), None);
+    assert_eq!(of(&[Code::StrictArpOff], Variant::L2, true), Some("problems"));
     for code in [Code::MetalLb, Code::ServiceLb, Code::OtherLoadBalancer] {
         for variant in [Variant::L2, Variant::Bgp, Variant::MetallbTakeover] {
-            assert_eq!([None, beside].map(|it| of(&[code], variant, it)), [Some("shared"); 2]);
-            assert_eq!(of(&[code], variant, l2), None);
+            assert_eq!(of(&[code], variant, false), Some("shared"));
+            assert_eq!(of(&[code], variant, true), None);
         }
-        assert_eq!(of(&[code], Variant::BesideMetallb, None), None);
+        assert_eq!(of(&[code], Variant::BesideMetallb, false), None);
     }
     let incomplete = Report { incomplete: true, ..report(&[]) };
-    assert!(obstacle(&incomplete, Variant::L2, l2).is_some());
+    assert!(obstacle(&incomplete, Variant::L2, true).is_some());
+}
+
+#[test]
+fn another_variant_than_the_installed_one_is_refused() {
+    use Variant::{Bgp, L2};
+    for (installed, wanted, expect) in [
+        (None, None, Some(L2)),
+        (None, Some(Bgp), Some(Bgp)),
+        (Some(Bgp), None, Some(Bgp)),
+        (Some(Bgp), Some(Bgp), Some(Bgp)),
+        (Some(Bgp), Some(L2), None),
+    ] {
+        assert_eq!(chosen(installed, wanted).ok(), expect, "{installed:?} {wanted:?}");
+    }
 }
 
 #[test]

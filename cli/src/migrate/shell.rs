@@ -12,8 +12,8 @@ const ADDRESSES: &str = "kubectl get services --all-namespaces --field-selector 
 /// File with the addresses before the migration.
 pub const BEFORE: &str = "addresses-before.txt";
 
-/// The chart, in a clone of FerroLB's repository.
-pub const CHART: &str = "deploy/helm/ferrolb";
+/// The chart: in a clone of FerroLB's repository, or in the registry of a release.
+pub const CHART: &str = env!("FERROLB_CHART");
 /// Manifests of an installation for layer 2.
 pub const MANIFESTS: &str = "deploy/install.yaml";
 /// Manifests of an installation with BGP.
