@@ -30,8 +30,6 @@ const CHART_TYPE: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
 const IMAGES: &str = "images";
 /// Folder with the layout of the chart.
 const CHART: &str = "chart";
-/// Folder with the SBOM of each program.
-const SBOMS: &str = "sbom";
 /// File with the provenance of the release.
 const PROVENANCE: &str = "provenance.json";
 /// File with the SHA-256 of each other file, in the format of `sha256sum`.
@@ -46,6 +44,18 @@ pub struct Build {
     pub profile: String,
     /// Repository, file and reference of the workflow of GitHub that runs the build.
     pub workflow: Option<String>,
+}
+
+impl Build {
+    /// Returns the name of the chart in the registry, without its version.
+    fn chart(&self) -> String {
+        format!("{}/charts/ferrolb", self.registry)
+    }
+
+    /// Returns the chart and its version, as arguments of Helm.
+    pub fn chart_arguments(&self) -> String {
+        format!("oci://{} --version {}", self.chart(), env!("CARGO_PKG_VERSION"))
+    }
 }
 
 /// An image of the release: its component, its tag and the digest of its index.
@@ -72,7 +82,7 @@ pub fn write(build: &Build, programs: &[BuiltProgram], folder: &Path) -> Result<
     let registry = &build.registry;
     let images = images(registry, programs, folder)?;
     manifests(registry, &images, folder)?;
-    chart(registry, &images, folder)?;
+    chart(build, &images, folder)?;
     provenance::write(build, folder)?;
     Ok(images)
 }
@@ -151,13 +161,13 @@ fn pin(manifest: &str, registry: &str, images: &[ReleaseImage]) -> Result<String
 
 /// Packs the chart into `folder`, with the images of `registry` by digest, and writes its layout
 /// into `folder/chart`.
-fn chart(registry: &str, images: &[ReleaseImage], folder: &Path) -> Result<()> {
+fn chart(build: &Build, images: &[ReleaseImage], folder: &Path) -> Result<()> {
     let (tree, version) = (folder.join("tree"), env!("CARGO_PKG_VERSION"));
     fs::create_dir_all(&tree)?;
     let source = repository().join("deploy/helm/ferrolb");
     run::run(Command::new("cp").arg("--recursive").arg(&source).arg(&tree))?;
     let values = tree.join("ferrolb/values.yaml");
-    fs::write(&values, pin_values(&fs::read_to_string(&values)?, registry, images)?)?;
+    fs::write(&values, pin_values(&fs::read_to_string(&values)?, &build.registry, images)?)?;
     let packed = pack(&tree, &["ferrolb"], &folder.join(format!("ferrolb-{version}.tgz")))?;
     let chart = fs::read_to_string(source.join("Chart.yaml"))?;
     let config: Value = serde_saphyr::from_str(&chart).context("Chart.yaml cannot be read")?;
@@ -166,7 +176,7 @@ fn chart(registry: &str, images: &[ReleaseImage], folder: &Path) -> Result<()> {
     let layer = layout.blob(CHART_TYPE, &packed)?;
     let created = commit().map(|(_, time)| (CREATED, time));
     let manifest = layout.manifest(&config, &[layer], &created.into_iter().collect())?;
-    layout.name(&manifest, &format!("{registry}/charts/ferrolb:{version}"));
+    layout.name(&manifest, &format!("{}:{version}", build.chart()));
     layout.finish()
 }
 

@@ -38,6 +38,15 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// Returns the files that differ from the commit, one per line.
+///
+/// # Errors
+/// If this is no clone.
+pub fn changed_files() -> Result<String> {
+    let mut git = Command::new("git");
+    crate::run::run(git.current_dir(repository()).args(["status", "--porcelain"]))
+}
+
 /// Programs and directories that a lab needs.
 #[derive(Clone, Debug)]
 pub struct Tools {

@@ -1,5 +1,5 @@
 //! A release from a registry: the folder of `cargo lab dist`, pushed and signed, on nodes that have
-//! no image of FerroLB. The commands of docs/install/images.md verify it, and those of
+//! no image of FerroLB. The commands of docs/install/release.md verify it, and those of
 //! docs/install/helm.md install it from the registry. An upgrade to the next release follows.
 
 use crate::client::run_without_loss;
@@ -8,7 +8,7 @@ use crate::{uninstall, upgrade, web};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::cluster::registry;
 use ferrolb_lab::dist::publish::{self, PASSWORD, Publication, Signer};
-use ferrolb_lab::dist::{self, Build, ReleaseImage};
+use ferrolb_lab::dist::{self, Build, ReleaseImage, sbom};
 use ferrolb_lab::setup::images::{self, Arch};
 use ferrolb_lab::setup::kubeadm::PodImage;
 use ferrolb_lab::setup::programs::StaticPrograms;
@@ -23,12 +23,12 @@ use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-const IMAGES: &str = "docs/install/images.md";
+const RELEASE: &str = "docs/install/release.md";
 pub(crate) const HELM: &str = "docs/install/helm.md";
 /// Registry in the commands of the pages.
 const EXAMPLE: &str = "registry.example.com";
 /// Parts of the blocks that verify a release, and of the one that installs it.
-const VERIFY: [&str; 3] = ["verify-blob", "cosign verify ", "verify-attestation"];
+const VERIFY: [&str; 4] = ["verify-blob", "cosign verify ", "slsaprovenance1", "cyclonedx"];
 pub(crate) const INSTALL: &str = "helm install ferrolb oci://";
 /// Flags of the commands for a registry without encryption, whose signatures are in no public log.
 const PRIVATE: [(&str, &str); 4] = [
@@ -65,7 +65,7 @@ fn a_release_is_verified_and_pulled_by_digest_from_a_registry() {
             print_measured(&format!("pushed and signed: {:.1} s", start.elapsed().as_secs_f64()));
             push_page_server(lab, &host, &release.folder)
         })?;
-        let page = read_page(IMAGES)?;
+        let page = read_page(RELEASE)?;
         let runner = Runner::in_lab(lab)?;
         symlink(&release.folder, lab.state().file("pages").join(FOLDER))?;
         for part in VERIFY {
@@ -123,6 +123,12 @@ fn build(lab: &Lab, host: &str, name: &str, programs: &StaticPrograms) -> Result
     fs::create_dir_all(&folder)?;
     let build = Build { registry: registry.clone(), profile: "lab".to_owned(), workflow: None };
     let images = dist::write(&build, &programs, &folder)?;
+    for component in ["controller", "speaker", "gobgpd"] {
+        // syft, which writes the SBOMs of a release, takes minutes to build.
+        let sbom = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": []});
+        let file = sbom::file(&format!("{component}-{}", Arch::own().name()));
+        fs::write(folder.join(file), sbom.to_string())?;
+    }
     dist::checksums(&folder)?;
     Ok(Release { registry, folder, images })
 }
@@ -184,7 +190,8 @@ fn refuse_others(lab: &Lab, release: &Release, unsigned: &Release) -> Result<()>
     fs::write(&changed, format!("{text}# changed\n"))?;
     let refused = publish(lab, release, None);
     fs::write(&changed, text)?;
-    ensure!(refused.is_err(), "a release with a changed file is published");
+    let refused = refused.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(refused.contains("the release has changed"), "the result is {refused:?}");
     Ok(())
 }
 
@@ -228,7 +235,7 @@ fn helm_upgrade(lab: &Lab, release: &Release) -> Result<()> {
 /// Returns the blocks of a page that this scenario runs.
 pub(crate) fn blocks(page: &Page) -> Result<Vec<&Block>> {
     let parts: &[&str] = match page.path.as_str() {
-        IMAGES => &VERIFY,
+        RELEASE => &VERIFY,
         HELM => &[INSTALL],
         _ => &[],
     };

@@ -6,7 +6,7 @@ use ferrolb_lab::dist::plugin::{self, Platform};
 use ferrolb_lab::dist::sbom::{self, Source};
 use ferrolb_lab::dist::{self, Build, licenses};
 use ferrolb_lab::setup::images::{self, Arch, BuiltProgram};
-use ferrolb_lab::setup::{programs, release_programs, repository};
+use ferrolb_lab::setup::{self, programs, release_programs, repository};
 use ferrolb_lab::steps::Steps;
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,8 +36,14 @@ pub(crate) struct DistArgs {
 
 /// Builds all files of a release in `target/dist`, which must not exist.
 pub(crate) fn dist(args: &DistArgs) -> Result<()> {
-    let folder = repository().canonicalize()?.join("target/dist");
-    ensure!(!folder.exists(), "{} exists: remove it first", folder.display());
+    let finished = repository().canonicalize()?.join("target/dist");
+    ensure!(!finished.exists(), "{} exists: remove it first", finished.display());
+    let changed = setup::changed_files()?;
+    ensure!(changed.is_empty(), "these files differ from the commit: commit them first\n{changed}");
+    let folder = finished.with_extension("unfinished");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
     fs::create_dir_all(&folder)?;
     let DistArgs { registry, profile, workflow } = args.clone();
     let build = Build { registry, profile, workflow };
@@ -58,9 +64,8 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
         let title = format!("Build kubectl-ferrolb for {}", platform.name());
         let program = steps.step(&title, PLUGIN_USUAL_TIME, || {
             programs::add_target(platform.target())?;
-            let program = release_programs::cli(&build.profile, platform.target(), &folder)?;
-            plugin::write(&program, platform, &folder)?;
-            Ok(program)
+            let chart = build.chart_arguments();
+            release_programs::cli(&build.profile, platform.target(), &folder, &chart)
         })?;
         plugins.push((platform, program));
     }
@@ -68,12 +73,16 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
     let summary = steps.step("SBOMs, licenses and checksums", PACK_USUAL_TIME, || {
         let [crates, modules] = sboms(&all, &plugins, &folder)?;
         let count = licenses::write(&crates, &modules, &folder)?;
+        for (platform, program) in &plugins {
+            plugin::write(program, *platform, &folder)?;
+        }
         Ok(format!("{} files, {count} licenses of dependencies", dist::checksums(&folder)?))
     })?;
+    fs::rename(&folder, &finished)?;
     for image in images {
         println!("{}/{}:{}@{}", args.registry, image.component, image.version, image.digest);
     }
-    println!("{summary}; checksums in {}", folder.join(dist::CHECKSUMS).display());
+    println!("{summary}; checksums in {}", finished.join(dist::CHECKSUMS).display());
     Ok(())
 }
 

@@ -43,23 +43,6 @@ pub fn named(folder: &Path) -> Result<Named> {
     Ok(Named { name: name.to_owned(), digest: digest.to_owned() })
 }
 
-/// Returns the architectures of a named image, and the digest of the manifest of each. A chart has
-/// none.
-///
-/// # Errors
-/// If the folder does not contain the content.
-pub fn platforms(folder: &Path, content: &Named) -> Result<Vec<(String, String)>> {
-    let file = folder.join("blobs").join(content.digest.replace(':', "/"));
-    let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let index: Value = serde_json::from_slice(&text)?;
-    let manifests = index["manifests"].as_array().into_iter().flatten();
-    let platform = |manifest: &Value| {
-        let arch = manifest["platform"]["architecture"].as_str()?;
-        Some((arch.to_owned(), manifest["digest"].as_str()?.to_owned()))
-    };
-    Ok(manifests.filter_map(platform).collect())
-}
-
 /// A layout that is being written.
 #[derive(Debug)]
 pub struct Layout {
@@ -194,15 +177,12 @@ mod tests {
         let index = blob(&named);
         let manifest = blob(&index["manifests"][1]);
         let content = super::named(&folder.join("one")).unwrap();
-        let platforms = platforms(&folder.join("one"), &content).unwrap();
         let blobs = fs::read_dir(folder.join("one/blobs/sha256")).unwrap().count();
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(indexes[0], indexes[1]);
         assert_eq!(named["annotations"]["org.opencontainers.image.ref.name"], "1");
         assert_eq!(content.name, "r.example.com:5000/a:1");
         assert_eq!(content.digest, indexes[0].digest);
-        let digest = index["manifests"][1]["digest"].as_str().unwrap();
-        assert_eq!(platforms[1], ("arm64".to_owned(), digest.to_owned()));
         assert_eq!(index["manifests"][1]["platform"]["architecture"], "arm64");
         assert_eq!((manifest["layers"][0]["size"].as_u64(), blobs), (Some(5), 4));
     }

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// File with the texts.
-const FILE: &str = "THIRD-PARTY-LICENSES.txt";
+pub(super) const FILE: &str = "THIRD-PARTY-LICENSES.txt";
 /// Beginnings of the names of files with a license or a notice, in lower case.
 const NAMES: [&str; 5] = ["license", "licence", "copying", "notice", "unlicense"];
 /// License of FerroLB. The file of the repository is also the text for a crate that has this

@@ -4,7 +4,7 @@
 
 use super::{Build, PROVENANCE};
 use crate::run;
-use crate::setup::{go, images, repository};
+use crate::setup::{go, images, repository, zig};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs;
@@ -31,7 +31,7 @@ fn predicate(build: &Build, revision: &str, [rust, go]: [&str; 2]) -> Value {
             "externalParameters": {
                 "command": "cargo lab dist", "registry": registry, "profile": profile,
             },
-            "internalParameters": {"rust": rust, "go": go},
+            "internalParameters": {"rust": rust, "go": go, "zig": zig::VERSION},
             "resolvedDependencies": [{
                 "uri": format!("git+{repository}"), "digest": {"gitCommit": revision},
             }],

@@ -3,11 +3,12 @@
 //! who releases runs it, and the tests do with a registry of the lab.
 
 use super::layout::{self, Named};
-use super::{CHART, CHECKSUMS, IMAGES, PROVENANCE, SBOMS};
+use super::{CHART, CHECKSUMS, IMAGES, PROVENANCE, sbom};
 use crate::run;
 use crate::setup::installers;
 use anyhow::{Context, Result, ensure};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,31 +48,44 @@ pub fn publish(folder: &Path, publication: &Publication) -> Result<Vec<String>> 
     let mut check = Command::new("sha256sum");
     run::run(check.current_dir(folder).args(["--check", "--quiet", CHECKSUMS]))
         .context("the release has changed: build it again")?;
-    let mut layouts = Vec::new();
-    for image in fs::read_dir(folder.join(IMAGES))? {
-        layouts.push(image?.path());
-    }
-    layouts.sort();
-    layouts.push(folder.join(CHART));
     let mut published = Vec::new();
-    for layout in layouts {
-        let content = layout::named(&layout)?;
-        let reference = push(&layout, &content, publication)?;
+    let mut images = Vec::new();
+    for image in fs::read_dir(folder.join(IMAGES))? {
+        images.push(image?.file_name().into_string().ok().context("an image has no name")?);
+    }
+    images.sort();
+    for image in images {
+        let reference = publish_layout(folder, &Path::new(IMAGES).join(&image), publication)?;
         if let Some(signer) = &publication.signer {
-            sign(signer, publication, &["sign"], &reference)?;
-            attest(signer, publication, "slsaprovenance1", &folder.join(PROVENANCE), &reference)?;
-            attest_sboms(signer, publication, folder, &layout, &content)?;
+            for sbom in sbom::of(&image, folder)? {
+                attest(signer, publication, "cyclonedx", &sbom, &reference)?;
+            }
         }
         published.push(reference);
     }
+    published.push(publish_layout(folder, Path::new(CHART), publication)?);
     if let Some(signer) = &publication.signer {
         let bundle = folder.join(CHECKSUMS_BUNDLE);
         let bundle = bundle.to_str().context("the path is not UTF-8")?;
         let file = folder.join(CHECKSUMS);
         let file = file.to_str().context("the path is not UTF-8")?;
         sign(signer, publication, &["sign-blob", "--bundle", bundle], file)?;
+        // cosign lets only its own user read the file.
+        fs::set_permissions(bundle, Permissions::from_mode(0o644))?;
     }
     Ok(published)
+}
+
+/// Pushes the content of a layout, signs it, and attests its provenance. Returns its name with its
+/// digest.
+fn publish_layout(folder: &Path, layout: &Path, publication: &Publication) -> Result<String> {
+    let layout = folder.join(layout);
+    let reference = push(&layout, &layout::named(&layout)?, publication)?;
+    if let Some(signer) = &publication.signer {
+        sign(signer, publication, &["sign"], &reference)?;
+        attest(signer, publication, "slsaprovenance1", &folder.join(PROVENANCE), &reference)?;
+    }
+    Ok(reference)
 }
 
 /// Pushes the content of a layout. Returns its name with its digest.
@@ -86,26 +100,6 @@ fn push(layout: &Path, content: &Named, publication: &Publication) -> Result<Str
     let reference = format!("{repository}@{}", content.digest);
     ensure!(pushed.trim() == reference, "crane pushed {} instead of {reference}", pushed.trim());
     Ok(reference)
-}
-
-/// Attests the SBOM of each architecture of an image.
-fn attest_sboms(
-    signer: &Signer,
-    publication: &Publication,
-    folder: &Path,
-    layout: &Path,
-    content: &Named,
-) -> Result<()> {
-    let component = layout.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let (repository, _) = content.name.rsplit_once(':').context("the name has no tag")?;
-    for (arch, digest) in layout::platforms(layout, content)? {
-        let sbom = folder.join(SBOMS).join(format!("{component}-{arch}.cdx.json"));
-        if sbom.exists() {
-            let reference = format!("{repository}@{digest}");
-            attest(signer, publication, "cyclonedx", &sbom, &reference)?;
-        }
-    }
-    Ok(())
 }
 
 fn attest(

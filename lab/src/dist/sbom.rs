@@ -2,7 +2,6 @@
 //! Go store in each program. Each dependency is checked against the lock file of its language, and
 //! those of a Rust program against cargo's own list.
 
-use super::SBOMS;
 use crate::run;
 use crate::setup::images::commit;
 use crate::setup::{self, gobgp, installers, repository};
@@ -10,8 +9,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+/// End of the names of files with an SBOM (CycloneDX 1.6, section 3).
+const EXTENSION: &str = ".cdx.json";
 /// Name of Go's own library.
 pub(super) const GO_LIBRARY: &str = "stdlib";
 
@@ -51,9 +52,30 @@ pub fn write(
     sbom["metadata"]["timestamp"] = commit().map(|(_, time)| time).into();
     let found = components(&sbom);
     check(source, &found).with_context(|| format!("the SBOM of {name} is wrong"))?;
-    fs::create_dir_all(folder.join(SBOMS))?;
-    let path = folder.join(SBOMS).join(format!("{name}.cdx.json"));
-    fs::write(path, serde_json::to_string_pretty(&sbom)? + "\n")?;
+    fs::write(folder.join(file(name)), serde_json::to_string_pretty(&sbom)? + "\n")?;
+    Ok(found)
+}
+
+/// Returns the name of the file with an SBOM.
+pub fn file(name: &str) -> String {
+    format!("{name}{EXTENSION}")
+}
+
+/// Returns the SBOMs of an image in the folder of a release, one for each architecture.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn of(component: &str, folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().unwrap_or_default();
+        if name.starts_with(&format!("{component}-")) && name.ends_with(EXTENSION) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    ensure!(!found.is_empty(), "{component} has no SBOM: build the release again");
     Ok(found)
 }
 

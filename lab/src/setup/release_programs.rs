@@ -18,13 +18,14 @@ pub fn components(profile: &str, target: &str) -> Result<StaticPrograms> {
     programs::static_programs(cargo(target)?, profile, target)
 }
 
-/// Builds `kubectl-ferrolb` for a target, which can be Windows, with the manifests of this folder.
+/// Builds `kubectl-ferrolb` for a target with Linux, Windows or macOS. The program applies the
+/// manifests of this folder, and names this chart in its plans.
 ///
 /// # Errors
 /// See [`components`].
-pub fn cli(profile: &str, target: &str, manifests: &Path) -> Result<PathBuf> {
+pub fn cli(profile: &str, target: &str, manifests: &Path, chart: &str) -> Result<PathBuf> {
     let mut cargo = cargo(target)?;
-    cargo.env("FERROLB_MANIFESTS", manifests);
+    cargo.env("FERROLB_MANIFESTS", manifests).env("FERROLB_CHART", chart);
     programs::static_cli(cargo, profile, target)
 }
 
@@ -32,14 +33,16 @@ pub fn cli(profile: &str, target: &str, manifests: &Path) -> Result<PathBuf> {
 fn cargo(target: &str) -> Result<Command> {
     let folder = cargo_tools::install("cargo-auditable", AUDITABLE, &[])?;
     let mut programs = vec![Command::new(folder.join("cargo-auditable"))];
-    let is_windows = target.contains("windows");
-    if is_windows {
+    let has_zig = !target.contains("linux");
+    if has_zig {
         programs.push(Command::new(zig::install()?.join("zig")));
     }
     let mut command = installers::command_with("cargo", &programs)?;
+    // Both would replace the flags below.
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     command.current_dir(repository()).args(["auditable", "build", "--locked", "--quiet"]);
     command.arg("--config").arg(format!("target.{target}.rustflags={:?}", remapped()?));
-    if is_windows {
+    if has_zig {
         zig::set_as_compiler(&mut command, target)?;
     }
     Ok(command)

@@ -1,5 +1,6 @@
-//! zig as the compiler and the linker of programs for other systems: its package on PyPI has the
-//! headers and the libraries of Windows.
+//! zig as the compiler and the linker of programs for other systems. Its package on PyPI has the
+//! headers and the libraries of Windows and macOS, except the frameworks of macOS, whose symbols
+//! are in `.ci/macos`.
 
 use super::{build_cache, packages, repository};
 use crate::run;
@@ -9,19 +10,22 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Version of zig.
-const VERSION: &str = "0.17.1";
+pub const VERSION: &str = "0.17.1";
 /// Directory of zig in the cache.
 const CACHE_NAME: &str = "zig";
 
-/// Lets a call of cargo compile and link with zig for a target with Windows. PATH of the call
-/// must contain [`install`].
+/// Lets a call of cargo compile and link with zig for a target with Windows or macOS. PATH of the
+/// call must contain [`install`].
 pub(super) fn set_as_compiler(cargo: &mut Command, target: &str) -> Result<()> {
-    let (arch, _) = target.split_once('-').context("the target has no system")?;
+    let (arch, system) = target.split_once('-').context("the target has no system")?;
+    let system = if system.contains("windows") { "windows-gnu" } else { "macos" };
     let scripts = repository().canonicalize()?.join(".ci");
     let variable = target.replace('-', "_");
     let (compiler, archiver) = (scripts.join("zig-cc"), scripts.join("zig-ar"));
     cargo
-        .env("ZIG_TARGET", format!("{arch}-windows-gnu"))
+        .env("ZIG_TARGET", format!("{arch}-{system}"))
+        // Rust would search for Apple's tools otherwise.
+        .env("SDKROOT", scripts.join("macos"))
         .env(format!("CC_{variable}"), &compiler)
         .env(format!("AR_{variable}"), archiver);
     cargo.arg("--config").arg(format!("target.{target}.linker={compiler:?}"));
