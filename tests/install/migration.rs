@@ -10,7 +10,7 @@ use std::fs;
 /// Directory with the plans of the unit tests.
 const PLANS: &str = "cli/src/migrate/fixtures";
 /// Commands that create or change the installation.
-const COMMANDS: [&str; 2] = ["helm install ", "helm upgrade "];
+const COMMANDS: [&str; 2] = ["helm upgrade --install ", "helm upgrade "];
 /// Options of these commands that `helm template` does not have.
 const OPTIONS: [&str; 4] =
     [" --wait", " --timeout 30m", " --create-namespace", " --reset-then-reuse-values"];
