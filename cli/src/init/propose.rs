@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ferrolb_proto::range::{AddressRange, AddressSet};
+use ferrolb_proto::range::{AddressRange, AddressSet, Family};
 
 use super::subnet::{NodeSubnet, node_subnet};
 use crate::check::facts::Objects;
@@ -151,9 +151,10 @@ pub fn propose(
         return Ok(Proposal::Exists(pools));
     }
     let used = used(objects, in_use);
-    let subnet = node_subnet(objects);
-    let range = match &request.range {
-        Some(text) => requested(text, &used)?,
+    let requested: Option<AddressRange> = request.range.as_deref().map(str::parse).transpose()?;
+    let subnet = node_subnet(objects, requested.map_or(Family::V4, |range| range.family()));
+    let range = match requested {
+        Some(range) => unused(range, &used)?,
         None => {
             let subnet = subnet.as_ref().ok_or(NoProposal::NoSubnet)?;
             if subnet.is_assumed && request.yes {
@@ -190,8 +191,7 @@ fn used(objects: &Objects, in_use: &AddressesInUse) -> Vec<(AddressRange, Use)> 
     services.chain(nodes).chain(pools).chain(assigned).chain(api_servers).collect()
 }
 
-fn requested(text: &str, used: &[(AddressRange, Use)]) -> Result<AddressRange, NoProposal> {
-    let range: AddressRange = text.parse()?;
+fn unused(range: AddressRange, used: &[(AddressRange, Use)]) -> Result<AddressRange, NoProposal> {
     match used.iter().find(|(other, _)| other.overlaps(&range)) {
         Some((used, usage)) => {
             Err(NoProposal::InUse(Box::new(Overlap { range, used: *used, usage: usage.clone() })))

@@ -8,7 +8,7 @@ use ferrolb_proto::range::{AddressRange, Family};
 
 use crate::check::facts::Objects;
 
-/// Prefix length of the assumed subnet around an InternalIP.
+/// Prefix length of the assumed IPv4 subnet around an InternalIP.
 const ASSUMED_LENGTH: u8 = 24;
 
 /// The subnet in which a pool is proposed.
@@ -26,18 +26,23 @@ fn has_address(node: &Node, subnet: &AddressRange) -> bool {
     node.internal_addresses.iter().any(|address| subnet.contains(*address))
 }
 
-/// Returns the IPv4 subnet with the most nodes; `None` if no node has an IPv4 InternalIP. Of two
-/// subnets with equally many nodes, returns the lower one.
+/// Returns the subnet of a family with the most nodes. Without a reported one, that is the assumed
+/// IPv4 subnet; `None` if there is none either. Of two subnets with equally many nodes, returns the
+/// lower one.
 #[must_use]
-pub fn node_subnet(objects: &Objects) -> Option<NodeSubnet> {
+pub fn node_subnet(objects: &Objects, family: Family) -> Option<NodeSubnet> {
     let with_node =
         |subnet: &AddressRange| objects.nodes.iter().any(|node| has_address(node, subnet));
     let interfaces = objects.speakers.iter().flat_map(|it| &it.interfaces).filter(|it| it.up);
     let reported = interfaces.flat_map(|it| it.subnets.iter().copied());
     let reported: BTreeSet<_> =
-        reported.filter(|it| it.family() == Family::V4).filter(with_node).collect();
+        reported.filter(|it| it.family() == family).filter(with_node).collect();
     let is_assumed = reported.is_empty();
-    let subnets = if is_assumed { assumed(&objects.nodes) } else { reported };
+    let subnets = match (is_assumed, family) {
+        (false, _) => reported,
+        (true, Family::V4) => assumed(&objects.nodes),
+        (true, Family::V6) => BTreeSet::new(),
+    };
     let counts: BTreeMap<usize, AddressRange> = subnets
         .into_iter()
         .rev()

@@ -155,6 +155,22 @@ fn the_subnet_has_most_nodes() {
 }
 
 #[test]
+fn a_requested_range_is_compared_with_the_subnet_of_its_family() {
+    let mut objects = cluster(&["192.168.1.11"]);
+    objects.nodes[0].internal_addresses.push("fd00::11".parse().unwrap());
+    let objects = with_subnets(objects, &["192.168.1.0/24", "fd00::/64"]);
+    let explained = |range: &str| {
+        let request = Request { range: Some(range.to_owned()), ..Request::default() };
+        propose(&objects, &AddressesInUse::default(), &request).unwrap().to_string()
+    };
+    for (range, is_routed) in
+        [("fd00::c8-fd00::d0", false), ("fd01::1", true), ("192.168.1.240", false)]
+    {
+        assert_eq!(explained(range).contains("spec.routed"), is_routed, "{range}");
+    }
+}
+
+#[test]
 fn a_requested_range_must_be_free() {
     let mut objects = cluster(&["192.168.1.11"]);
     objects.services = vec![service("192.168.1.40")];

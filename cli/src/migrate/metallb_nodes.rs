@@ -217,7 +217,9 @@ pub fn moved_peers(peers: &[Value]) -> Vec<Value> {
 fn prepare(settings: &Settings) -> Step {
     let peers = file(&settings.directory, MOVED_PEERS);
     let effect = "none: no node has the label, and no pod restarts. MetalLB serves new nodes until \
-        the last groups have moved";
+        the last groups have moved. On the way back, Kubernetes replaces MetalLB's speakers of \
+        nodes that have moved and returned, one after the other, and the sessions of each end \
+        meanwhile";
     let title = format!("Prepare the move of nodes by the label {}={}", LABEL.0, LABEL.1);
     Step::new("prepare", title, effect)
         .check((format!("kubectl apply --dry-run=server -f {peers}"), "no error"))

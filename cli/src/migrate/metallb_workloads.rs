@@ -137,7 +137,7 @@ impl Workloads {
     }
 
     /// Returns the commands that undo [`Self::exclude_nodes`]. The pod templates are the former
-    /// ones, so no pod is replaced.
+    /// ones, so that Kubernetes replaces only the pods that have started in between.
     #[must_use]
     pub fn include_nodes(&self) -> Vec<String> {
         self.patch_sets(|Placement { affinity, strategy }| {
