@@ -78,16 +78,8 @@ fn install(lab: &Lab) -> Result<Vec<SocketAddr>> {
         start.elapsed().as_secs_f64()
     ));
     let servers = step("a client gets pages of a Deployment, over IPv4 and IPv6", || {
-        let start = wait::now();
         web::apply_pool(lab)?;
-        web::apply_service(lab)?;
-        let servers = web::wait_pages(lab, "web")?;
-        print_measured(&format!(
-            "from apply of Deployment and Service to a page: {:.1} s",
-            start.elapsed().as_secs_f64()
-        ));
-        ensure!(servers.len() == 2, "the dual-stack Service has the addresses {servers:?}");
-        Ok(servers)
+        web::serve_both_families(lab)
     })?;
     print_measured(&format!(
         "from kubectl apply of FerroLB to a page in total: {:.1} s",

@@ -86,14 +86,7 @@ fn install(lab: &Lab) -> Result<Vec<SocketAddr>> {
     print_measured(&format!("helm install --wait: {:.1} s", start.elapsed().as_secs_f64()));
     let servers =
         step("a client gets pages of a Deployment, and the exclude label is unchanged", || {
-            let start = wait::now();
-            web::apply_service(lab)?;
-            let servers = web::wait_pages(lab, "web")?;
-            print_measured(&format!(
-                "from apply of Deployment and Service to a page: {:.1} s",
-                start.elapsed().as_secs_f64()
-            ));
-            ensure!(servers.len() == 2, "the dual-stack Service has the addresses {servers:?}");
+            let servers = web::serve_both_families(lab)?;
             check_label(lab)?;
             Ok(servers)
         })?;

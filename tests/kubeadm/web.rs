@@ -1,5 +1,6 @@
 //! Deployments behind Services, as users have them: their pods have readiness probes.
 
+use crate::scenario::print_measured;
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::cluster::apply;
 use ferrolb_lab::setup::kubeadm::PodImage;
@@ -79,6 +80,20 @@ pub(crate) fn apply_service(lab: &Lab) -> Result<()> {
 pub(crate) fn apply_service_of(lab: &Lab, deployment: Value) -> Result<()> {
     lab.apply_objects(&example("service.yaml")?)?;
     lab.apply_objects(&[deployment])
+}
+
+/// Applies `examples/service.yaml` and the Deployment of its pages, and prints the time until a
+/// client gets them. Returns the addresses of the Service, one of each family.
+pub(crate) fn serve_both_families(lab: &Lab) -> Result<Vec<SocketAddr>> {
+    let start = wait::now();
+    apply_service(lab)?;
+    let servers = wait_pages(lab, "web")?;
+    print_measured(&format!(
+        "from apply of Deployment and Service to a page: {:.1} s",
+        start.elapsed().as_secs_f64()
+    ));
+    ensure!(servers.len() == 2, "the dual-stack Service has the addresses {servers:?}");
+    Ok(servers)
 }
 
 /// Applies that Deployment, and waits until its pods are ready.

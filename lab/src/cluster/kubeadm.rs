@@ -36,15 +36,14 @@ pub fn start(state: &LabState, facts: &LabFacts, parts: &KubeadmParts, lab: &Pat
     let image_folder = machine::folder(&state.name).join("images");
     shared_folder::create(Path::new(machine::ROOT), &image_folder)
         .with_context(|| format!("cannot create {}", image_folder.display()))?;
-    if !facts.registry {
+    network::build(&state.name, facts)?;
+    if facts.registry {
+        registry::start(state, facts)?;
+    } else {
         for program in images::of(Arch::own(), &parts.ferrolb, facts.gobgp.as_deref()) {
             program.archive(&image_folder)?;
         }
         PodImage::make(lab, &image_folder)?;
-    }
-    network::build(&state.name, facts)?;
-    if facts.registry {
-        registry::start(state, facts)?;
     }
     let nodes: Vec<String> = (1..=facts.nodes).map(node_name).collect();
     for (index, node) in (1..).zip(&nodes) {

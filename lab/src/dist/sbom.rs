@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// End of the names of files with an SBOM (CycloneDX 1.6, section 3).
+/// End of the names of files with an SBOM (CycloneDX, recognized file patterns).
 const EXTENSION: &str = ".cdx.json";
 /// Name of Go's own library.
 pub(super) const GO_LIBRARY: &str = "stdlib";

@@ -6,44 +6,32 @@ use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::Command;
 
-/// A program: its directory in the cache, its name, its package and its version.
+/// A program: its name, which its directory in the cache also has, its package and its version.
 struct Installer {
-    cache_name: &'static str,
     name: &'static str,
     package: &'static str,
     version: &'static str,
 }
 
 const KUSTOMIZE: Installer = Installer {
-    cache_name: "kustomize",
     name: "kustomize",
     package: "sigs.k8s.io/kustomize/kustomize/v5",
     version: "v5.8.1",
 };
-const HELM: Installer = Installer {
-    cache_name: "helm",
-    name: "helm",
-    package: "helm.sh/helm/v4/cmd/helm",
-    version: "v4.3.1",
-};
+const HELM: Installer =
+    Installer { name: "helm", package: "helm.sh/helm/v4/cmd/helm", version: "v4.3.1" };
 const CRANE: Installer = Installer {
-    cache_name: "crane",
     name: "crane",
     package: "github.com/google/go-containerregistry/cmd/crane",
     version: "v0.22.1",
 };
 const COSIGN: Installer = Installer {
-    cache_name: "cosign",
     name: "cosign",
     package: "github.com/sigstore/cosign/v3/cmd/cosign",
     version: "v3.1.3",
 };
-const SYFT: Installer = Installer {
-    cache_name: "syft",
-    name: "syft",
-    package: "github.com/anchore/syft/cmd/syft",
-    version: "v1.57.1",
-};
+const SYFT: Installer =
+    Installer { name: "syft", package: "github.com/anchore/syft/cmd/syft", version: "v1.57.1" };
 
 /// Returns a command that runs kustomize, without arguments; builds kustomize if it is missing.
 ///
@@ -103,13 +91,10 @@ pub fn command_with(program: &str, programs: &[Command]) -> Result<Command> {
 }
 
 fn command(installer: &Installer) -> Result<Command> {
-    let folder = build_cache::build(
-        installer.cache_name,
-        &go::install_inputs(installer.version)?,
-        |folder| {
+    let folder =
+        build_cache::build(installer.name, &go::install_inputs(installer.version)?, |folder| {
             go::install(folder, &[installer.package], installer.version)
                 .with_context(|| format!("{} does not build", installer.name))
-        },
-    )?;
+        })?;
     Ok(Command::new(folder.join(installer.name)))
 }
