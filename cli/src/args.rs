@@ -131,12 +131,16 @@ pub enum Command {
     },
 }
 
-const HELP: &str = "Examples:
+const HELP: &str = concat!(
+    "Examples:
   kubectl ferrolb check
   kubectl ferrolb why web
   kubectl ferrolb plan -f pools.yaml
 
-Documentation: https://github.com/ferrolb/ferrolb/blob/main/docs/cli.md";
+Documentation: https://github.com/ferrolb/ferrolb/blob/v",
+    env!("CARGO_PKG_VERSION"),
+    "/docs/cli.md"
+);
 
 const STATUS_HELP: &str = "Examples:
   kubectl ferrolb status

@@ -7,8 +7,9 @@ use ferrolb_proto::facts::Key;
 
 use crate::table::{one_line, table};
 
-/// Beginning of the addresses of pages.
-const PAGES: &str = "https://github.com/ferrolb/ferrolb/blob/main/";
+/// Beginning of the addresses of pages, as they are in this version.
+const PAGES: &str =
+    concat!("https://github.com/ferrolb/ferrolb/blob/v", env!("CARGO_PKG_VERSION"), "/");
 /// Sections that explain one reason.
 const SECTIONS: [(&str, &str); 9] = [
     ("AddressConflict", "docs/reference/conditions.md#address-conflicts"),

@@ -4,8 +4,12 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Page that explains the codes.
-pub const PAGE: &str = "https://github.com/ferrolb/ferrolb/blob/main/docs/reference/checks.md";
+/// Page of this version that explains the codes.
+pub const PAGE: &str = concat!(
+    "https://github.com/ferrolb/ferrolb/blob/v",
+    env!("CARGO_PKG_VERSION"),
+    "/docs/reference/checks.md"
+);
 
 /// Directory with the manifests of this version.
 pub const MANIFESTS: &str = concat!(
