@@ -2,34 +2,30 @@
 //! digest, the programs for users, and checksums. Nothing is published here. The same programs and
 //! the same commit result in the same files.
 
+mod chart;
+pub mod crates;
 pub mod layout;
 pub mod licenses;
+mod manifests;
 pub mod plugin;
 pub mod provenance;
 pub mod publish;
 pub mod sbom;
 pub mod site;
 
-use crate::run;
-use crate::setup::images::archive::{self, CREATED};
-use crate::setup::images::{BuiltProgram, commit};
-use crate::setup::repository;
-use anyhow::{Context, Result, ensure};
+use crate::setup::images::BuiltProgram;
+use crate::setup::images::archive;
+use anyhow::{Context, Result};
 use layout::{Blob, Layout};
-use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// Media types of a chart (Helm, registries).
-const CHART_CONFIG_TYPE: &str = "application/vnd.cncf.helm.config.v1+json";
-const CHART_TYPE: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
 /// Folder with the layout of each image.
 const IMAGES: &str = "images";
-/// Folder with the layout of the chart.
-const CHART: &str = "chart";
+/// The repository, in links to its files.
+const REPOSITORY: &str = "/ferrolb/ferrolb/";
 /// File with the provenance of the release.
 const PROVENANCE: &str = "provenance.json";
 /// File with the SHA-256 of each other file, in the format of `sha256sum`.
@@ -81,8 +77,8 @@ impl ReleaseImage {
 pub fn write(build: &Build, programs: &[BuiltProgram], folder: &Path) -> Result<Vec<ReleaseImage>> {
     let registry = &build.registry;
     let images = images(registry, programs, folder)?;
-    manifests(registry, &images, folder)?;
-    chart(build, &images, folder)?;
+    manifests::write(registry, &images, folder)?;
+    chart::write(build, &images, folder)?;
     provenance::write(build, folder)?;
     Ok(images)
 }
@@ -125,59 +121,15 @@ fn image(registry: &str, programs: &[&BuiltProgram], folder: &Path) -> Result<Re
     Ok(image)
 }
 
-/// Writes the manifests of all installation methods into `folder`, with the images of `registry` by
-/// digest.
-fn manifests(registry: &str, images: &[ReleaseImage], folder: &Path) -> Result<()> {
-    for (name, text) in sources()? {
-        fs::write(folder.join(name), pin(&text, registry, images)?)?;
-    }
-    Ok(())
-}
-
-/// Returns the names and the contents of the manifests in `deploy`.
-fn sources() -> Result<Vec<(String, String)>> {
-    let mut sources = Vec::new();
-    for entry in fs::read_dir(repository().join("deploy"))? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("install") && name.ends_with(".yaml") {
-            sources.push((name, fs::read_to_string(entry.path())?));
-        }
-    }
-    Ok(sources)
-}
-
-/// Replaces the names of the images by those of `registry`, with their digests.
-fn pin(manifest: &str, registry: &str, images: &[ReleaseImage]) -> Result<String> {
-    let pin_line = |line: &str| -> Result<String> {
-        let Some((before, name)) = line.split_once("image: ") else { return Ok(line.to_owned()) };
-        let of = |it: &&ReleaseImage| name == format!("ferrolb/{}:{}", it.component, it.version);
-        let image = images.iter().find(of).with_context(|| format!("{name} is not built"))?;
-        Ok(format!("{before}image: {}@{}", image.name(registry), image.digest))
+/// Replaces the branch by the tag of the release in links to files of the repository.
+fn at_tag(text: &str) -> String {
+    let tag = concat!("v", env!("CARGO_PKG_VERSION"));
+    let places = ["blob/main/", "tree/main/", "main/"];
+    let replaced = |text: String, place: &str| {
+        let [from, to] = [place, &place.replace("main", tag)].map(|it| format!("{REPOSITORY}{it}"));
+        text.replace(&from, &to)
     };
-    let lines = manifest.lines().map(pin_line).collect::<Result<Vec<_>>>()?;
-    Ok(lines.join("\n") + "\n")
-}
-
-/// Packs the chart into `folder`, with the images of `registry` by digest, and writes its layout
-/// into `folder/chart`.
-fn chart(build: &Build, images: &[ReleaseImage], folder: &Path) -> Result<()> {
-    let (tree, version) = (folder.join("tree"), env!("CARGO_PKG_VERSION"));
-    fs::create_dir_all(&tree)?;
-    let source = repository().join("deploy/helm/ferrolb");
-    run::run(Command::new("cp").arg("--recursive").arg(&source).arg(&tree))?;
-    let values = tree.join("ferrolb/values.yaml");
-    fs::write(&values, pin_values(&fs::read_to_string(&values)?, &build.registry, images)?)?;
-    let packed = pack(&tree, &["ferrolb"], &folder.join(format!("ferrolb-{version}.tgz")))?;
-    let chart = fs::read_to_string(source.join("Chart.yaml"))?;
-    let config: Value = serde_saphyr::from_str(&chart).context("Chart.yaml cannot be read")?;
-    let mut layout = Layout::create(&folder.join(CHART))?;
-    let config = layout.blob(CHART_CONFIG_TYPE, config.to_string().as_bytes())?;
-    let layer = layout.blob(CHART_TYPE, &packed)?;
-    let created = commit().map(|(_, time)| (CREATED, time));
-    let manifest = layout.manifest(&config, &[layer], &created.into_iter().collect())?;
-    layout.name(&manifest, &format!("{}:{version}", build.chart()));
-    layout.finish()
+    places.into_iter().fold(text.to_owned(), replaced)
 }
 
 /// Packs these files and folders below `tree` into a compressed archive, and removes `tree`.
@@ -190,27 +142,6 @@ fn pack(tree: &Path, names: &[&str], file: &Path) -> Result<Vec<u8>> {
     fs::remove_file(&tar)?;
     fs::remove_dir_all(tree)?;
     Ok(packed)
-}
-
-/// Replaces the repositories and the digests in the chart's values.
-fn pin_values(values: &str, registry: &str, images: &[ReleaseImage]) -> Result<String> {
-    let (mut lines, mut digest, mut pinned) = (Vec::new(), None, 0);
-    for line in values.lines() {
-        let word = line.trim_start();
-        let indent = &line[..line.len() - word.len()];
-        let named = |it: &&ReleaseImage| word == format!("repository: ferrolb/{}", it.component);
-        if let Some(image) = images.iter().find(named) {
-            digest = Some(&image.digest);
-            lines.push(format!("{indent}repository: {registry}/{}", image.component));
-        } else if let Some(digest) = digest.take_if(|_| word == "digest: \"\"") {
-            pinned += 1;
-            lines.push(format!("{indent}digest: {digest}"));
-        } else {
-            lines.push(line.to_owned());
-        }
-    }
-    ensure!(pinned == images.len(), "values.yaml has {pinned} images, not {}", images.len());
-    Ok(lines.join("\n") + "\n")
 }
 
 /// Writes the checksums of all files below `folder`, in the order of their names. Returns the
@@ -246,7 +177,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn release() -> Vec<ReleaseImage> {
+    pub(super) fn release() -> Vec<ReleaseImage> {
         let image = |component, version| ReleaseImage {
             component,
             version,
@@ -256,29 +187,16 @@ mod tests {
     }
 
     #[test]
-    fn all_images_of_the_manifests_and_the_chart_are_pinned_by_digest() {
-        let digest = format!("@sha256:{}", "a".repeat(64));
-        let sources = sources().unwrap();
-        assert_eq!(sources.len(), 4);
-        for (name, text) in sources {
-            let pinned = pin(&text, "registry.example.com/ferrolb", &release()).unwrap();
-            let images: Vec<&str> =
-                pinned.lines().filter_map(|line| Some(line.split_once("image: ")?.1)).collect();
-            assert!(images.len() >= 2, "{name}: {images:?}");
-            for image in images {
-                let name = image.strip_suffix(&digest).expect("the image has the digest");
-                assert!(name.starts_with("registry.example.com/ferrolb/"), "{image}");
-            }
-        }
-        assert!(pin("image: other:1", "r", &release()).is_err());
-        let values = repository().join("deploy/helm/ferrolb/values.yaml");
-        let values = fs::read_to_string(values).unwrap();
-        let pinned = pin_values(&values, "r", &release()).unwrap();
-        assert_eq!(pinned.matches("digest: sha256:").count(), 3);
-        assert!(!pinned.contains("repository: ferrolb/"));
-        let mut other = release();
-        other[0].component = "other";
-        assert!(pin_values(&values, "r", &other).is_err());
+    fn links_lead_to_the_files_of_the_tag() {
+        let link = |branch: &str| {
+            let page = format!("https://github.com/ferrolb/ferrolb/blob/{branch}/docs/cli.md");
+            format!("{page} https://raw.githubusercontent.com/ferrolb/ferrolb/{branch}/a.svg")
+        };
+        assert_eq!(at_tag(&link("main")), link("v0.1.0"));
+        assert_eq!(
+            at_tag("https://github.com/ferrolb/ferrolb"),
+            "https://github.com/ferrolb/ferrolb"
+        );
     }
 
     #[test]

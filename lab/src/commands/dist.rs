@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use ferrolb_lab::dist::crates::{self, Crates};
 use ferrolb_lab::dist::plugin::{self, Platform};
 use ferrolb_lab::dist::sbom::{self, Source};
 use ferrolb_lab::dist::{self, Build, licenses};
@@ -71,8 +72,9 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
     }
     steps.step("Render the site", SITE_USUAL_TIME, || dist::site::site(&folder))?;
     let summary = steps.step("SBOMs, licenses and checksums", PACK_USUAL_TIME, || {
-        let [crates, modules] = sboms(&all, &plugins, &folder)?;
-        let count = licenses::write(&crates, &modules, &folder)?;
+        let locked = crates::read()?;
+        let [crates, modules] = sboms(&all, &plugins, &locked, &folder)?;
+        let count = licenses::write(&locked, &crates, &modules, &folder)?;
         for (platform, program) in &plugins {
             plugin::write(program, *platform, &folder)?;
         }
@@ -90,6 +92,7 @@ pub(crate) fn dist(args: &DistArgs) -> Result<()> {
 fn sboms(
     components: &[BuiltProgram],
     plugins: &[(Platform, PathBuf)],
+    locked: &Crates,
     folder: &Path,
 ) -> Result<[BTreeSet<sbom::Dependency>; 2]> {
     let (mut crates, mut modules) = (BTreeSet::new(), BTreeSet::new());
@@ -101,12 +104,12 @@ fn sboms(
             _ => (Source::Package { name: "ferrolb-speaker", target }, &mut crates),
         };
         let name = format!("{name}-{}", component.arch().name());
-        found.extend(sbom::write(&name, component.program(), source, folder)?);
+        found.extend(sbom::write(&name, component.program(), source, locked, folder)?);
     }
     for (platform, program) in plugins {
         let source = Source::Package { name: "ferrolb-cli", target: platform.target() };
         let name = format!("kubectl-ferrolb_{}", platform.name());
-        crates.extend(sbom::write(&name, program, source, folder)?);
+        crates.extend(sbom::write(&name, program, source, locked, folder)?);
     }
     Ok([crates, modules])
 }

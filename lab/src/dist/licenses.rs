@@ -1,30 +1,33 @@
-//! License texts of all dependencies of a release, from the sources that the build used.
+//! License texts of all dependencies of a release, from the sources that the build used, and of the
+//! libraries that the compilers add.
 
+use super::crates::{Crate, Crates};
 use super::sbom::{Dependency, GO_LIBRARY};
 use crate::run;
-use crate::setup::{self, go, repository};
+use crate::setup::{go, repository, zig};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// File with the texts.
-pub(super) const FILE: &str = "THIRD-PARTY-LICENSES.txt";
+/// Files with the texts: those of all dependencies, and those of Rust's own library.
+pub(super) const FILES: [&str; 2] = ["THIRD-PARTY-LICENSES.txt", "RUST-LIBRARY-LICENSES.html"];
+/// Files of zig with the licenses of the C libraries in the programs. Rust's own musl has the same
+/// license.
+const C_LIBRARIES: [(&str, &str); 3] = [
+    ("musl", "lib/libc/musl/COPYRIGHT"),
+    ("mingw-w64", "lib/libc/mingw/COPYING"),
+    ("compiler-rt of zig", "LICENSE"),
+];
+/// File with the licenses of Rust's own library, in the folder of the compiler.
+const RUST_LIBRARY: &str = "share/doc/rust/COPYRIGHT-library.html";
 /// Beginnings of the names of files with a license or a notice, in lower case.
 const NAMES: [&str; 5] = ["license", "licence", "copying", "notice", "unlicense"];
 /// License of FerroLB. The file of the repository is also the text for a crate that has this
 /// license and no file.
 const OWN_LICENSE: &str = "Apache-2.0";
-
-/// Sources of a crate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Crate {
-    folder: PathBuf,
-    license: String,
-    repository: String,
-}
 
 /// Writes the license texts of crates and of Go modules into the folder of a release. Crates of
 /// this repository have its license, and are left out. Returns the number of the others.
@@ -32,53 +35,60 @@ struct Crate {
 /// # Errors
 /// If a dependency has no license text.
 pub fn write(
+    all: &Crates,
     crates: &BTreeSet<Dependency>,
     modules: &BTreeSet<Dependency>,
     folder: &Path,
 ) -> Result<usize> {
-    let all = crates_of_the_lock()?;
     let mut texts = BTreeMap::new();
     for (dependency, source) in crates.iter().filter_map(|it| Some((it, all.get(it)?))) {
-        texts.insert(dependency, crate_texts(source, &all)?);
+        if !source.is_own {
+            texts.insert(dependency, crate_texts(source, all)?);
+        }
     }
     for module in modules {
         texts.insert(module, texts_in(&module_folder(module)?)?);
     }
     let mut all = String::new();
     for (Dependency { name, version }, texts) in &texts {
-        ensure!(!texts.is_empty(), "{name} {version} has no license text: add it to {FILE}");
+        ensure!(!texts.is_empty(), "{name} {version} has no license text in its sources");
         writeln!(all, "==== {name} {version}\n\n{}", texts.join("\n"))?;
     }
-    fs::write(folder.join(FILE), all)?;
+    for (name, text) in c_libraries()? {
+        writeln!(all, "==== {name}\n\n{text}")?;
+    }
+    let [file, file_of_rust] = FILES.map(|name| folder.join(name));
+    fs::write(file, all)?;
+    copy_of_rust(&file_of_rust)?;
     Ok(texts.len())
 }
 
-/// Returns the sources of all crates in Cargo.lock, except those of this repository.
-fn crates_of_the_lock() -> Result<BTreeMap<Dependency, Crate>> {
-    let mut cargo = setup::cargo();
-    cargo.args(["metadata", "--locked", "--format-version", "1"]);
-    let metadata: Value = serde_json::from_str(&run::run(&mut cargo)?)?;
-    let text = |package: &Value, key: &str| package[key].as_str().map(str::to_owned);
-    let source = |package: &Value| {
-        package["source"].as_str()?;
-        let manifest = PathBuf::from(package["manifest_path"].as_str()?);
-        let dependency =
-            Dependency { name: text(package, "name")?, version: text(package, "version")? };
-        let source = Crate {
-            folder: manifest.parent()?.to_owned(),
-            license: text(package, "license").unwrap_or_default(),
-            repository: text(package, "repository").unwrap_or_default(),
-        };
-        Some((dependency, source))
+/// Returns the names and the license texts of the C libraries.
+fn c_libraries() -> Result<Vec<(&'static str, String)>> {
+    let folder = zig::install()?;
+    let read = |(name, file): (&'static str, &str)| {
+        let file = folder.join(file);
+        let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
+        Ok((name, text))
     };
-    Ok(metadata["packages"].as_array().into_iter().flatten().filter_map(source).collect())
+    C_LIBRARIES.into_iter().map(read).collect()
+}
+
+/// Copies the licenses of Rust's own library.
+fn copy_of_rust(file: &Path) -> Result<()> {
+    let mut rustc = Command::new("rustc");
+    let root = run::run(rustc.current_dir(repository()).args(["--print", "sysroot"]))?;
+    let source = Path::new(root.trim()).join(RUST_LIBRARY);
+    fs::copy(&source, file).with_context(|| format!("{} cannot be copied", source.display()))?;
+    Ok(())
 }
 
 /// Returns the texts of a crate: those in its folder, those of a crate of the same repository with
 /// the same license, or the file of this repository.
-fn crate_texts(source: &Crate, all: &BTreeMap<Dependency, Crate>) -> Result<Vec<String>> {
+fn crate_texts(source: &Crate, all: &Crates) -> Result<Vec<String>> {
     let is_sibling = |it: &&Crate| {
-        !it.repository.is_empty()
+        !it.is_own
+            && !it.repository.is_empty()
             && (&it.repository, &it.license) == (&source.repository, &source.license)
     };
     for folder in [source].into_iter().chain(all.values().filter(is_sibling)) {
@@ -126,13 +136,14 @@ mod tests {
         let of = |name: &str, license: &str, repository: &str| {
             let folder = folder.join(name);
             fs::create_dir_all(&folder).unwrap();
-            Crate { folder, license: license.to_owned(), repository: repository.to_owned() }
+            let (license, repository) = (license.to_owned(), repository.to_owned());
+            Crate { folder, is_own: false, license, repository }
         };
         let (with, without) = (of("with", "MIT", "r"), of("without", "MIT", "r"));
         fs::write(with.folder.join("LICENSE-MIT"), "mit").unwrap();
         fs::write(with.folder.join("readme"), "no").unwrap();
         let dependency = Dependency { name: "with".to_owned(), version: "1.0.0".to_owned() };
-        let all = BTreeMap::from([(dependency, with.clone())]);
+        let all = Crates::from([(dependency, with.clone())]);
         let texts = [with, without, of("other", "MIT", "other"), of("own", OWN_LICENSE, "other")]
             .map(|it| crate_texts(&it, &all).unwrap());
         fs::remove_dir_all(&folder).unwrap();

@@ -69,9 +69,11 @@ pub fn write(program: &Path, platform: Platform, folder: &Path) -> Result<()> {
         System::Windows => "kubectl-ferrolb.exe",
     };
     fs::copy(repository().join(LICENSE), tree.join(LICENSE))?;
-    fs::copy(folder.join(licenses::FILE), tree.join(licenses::FILE))?;
+    for file in licenses::FILES {
+        fs::copy(folder.join(file), tree.join(file))?;
+    }
     fs::copy(program, tree.join(program_name))?;
-    let names = [LICENSE, licenses::FILE, program_name];
+    let names = [&[LICENSE], &licenses::FILES[..], &[program_name]].concat();
     let file = format!("kubectl-ferrolb_v{version}_{}.tar.gz", platform.name());
     pack(&tree, &names, &folder.join(file)).map(drop)
 }

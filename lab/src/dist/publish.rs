@@ -2,8 +2,9 @@
 //! name they have, and cosign signs them and attests their SBOMs and their provenance. The person
 //! who releases runs it, and the tests do with a registry of the lab.
 
+use super::chart::CHART;
 use super::layout::{self, Named};
-use super::{CHART, CHECKSUMS, IMAGES, PROVENANCE, sbom};
+use super::{CHECKSUMS, IMAGES, PROVENANCE, sbom};
 use crate::run;
 use crate::setup::installers;
 use anyhow::{Context, Result, ensure};
@@ -82,7 +83,7 @@ fn publish_layout(folder: &Path, layout: &Path, publication: &Publication) -> Re
     let layout = folder.join(layout);
     let reference = push(&layout, &layout::named(&layout)?, publication)?;
     if let Some(signer) = &publication.signer {
-        sign(signer, publication, &["sign"], &reference)?;
+        sign_content(signer, publication, &["sign"], &reference)?;
         attest(signer, publication, "slsaprovenance1", &folder.join(PROVENANCE), &reference)?;
     }
     Ok(reference)
@@ -111,10 +112,21 @@ fn attest(
 ) -> Result<()> {
     let predicate = predicate.to_str().context("the path is not UTF-8")?;
     let arguments = ["attest", "--type", kind, "--predicate", predicate];
-    sign(signer, publication, &arguments, reference)
+    sign_content(signer, publication, &arguments, reference)
 }
 
-/// Runs cosign with these arguments for a content of the registry or a file.
+/// Runs cosign with these arguments for a content of the registry.
+fn sign_content(
+    signer: &Signer,
+    publication: &Publication,
+    arguments: &[&str],
+    reference: &str,
+) -> Result<()> {
+    let flags: &[&str] = if publication.is_private { &["--allow-http-registry"] } else { &[] };
+    sign(signer, publication, &[arguments, flags].concat(), reference)
+}
+
+/// Runs cosign with these arguments for a file, or for a content of the registry.
 fn sign(
     signer: &Signer,
     publication: &Publication,
@@ -128,9 +140,6 @@ fn sign(
     }
     if publication.is_private {
         cosign.args(PRIVATE_FLAGS);
-        if arguments[0] != "sign-blob" {
-            cosign.arg("--allow-http-registry");
-        }
     }
     run::run(cosign.arg(content)).map(drop)
 }

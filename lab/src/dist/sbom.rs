@@ -2,11 +2,12 @@
 //! Go store in each program. Each dependency is checked against the lock file of its language, and
 //! those of a Rust program against cargo's own list.
 
+use super::crates::Crates;
 use crate::run;
 use crate::setup::images::commit;
-use crate::setup::{self, gobgp, installers, repository};
+use crate::setup::{self, go, gobgp, installers};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,17 +42,22 @@ pub fn write(
     name: &str,
     program: &Path,
     source: Source,
+    locked: &Crates,
     folder: &Path,
 ) -> Result<BTreeSet<Dependency>> {
     let mut syft = installers::syft()?;
     syft.args(["scan", "--quiet", "--output", "cyclonedx-json"]);
+    // The licenses of Go modules are in their sources, which the build has downloaded.
+    syft.env("SYFT_GOLANG_SEARCH_LOCAL_MOD_CACHE_LICENSES", "true");
+    syft.env("SYFT_GOLANG_LOCAL_MOD_CACHE_DIR", go::module_cache()?);
     syft.arg(format!("file:{}", program.display()));
     let mut sbom: Value = serde_json::from_str(&run::run(&mut syft)?)?;
     // Both differ in each run.
     sbom.as_object_mut().context("syft printed no object")?.remove("serialNumber");
     sbom["metadata"]["timestamp"] = commit().map(|(_, time)| time).into();
     let found = components(&sbom);
-    check(source, &found).with_context(|| format!("the SBOM of {name} is wrong"))?;
+    check(source, &found, locked).with_context(|| format!("the SBOM of {name} is wrong"))?;
+    add_licenses(&mut sbom, locked);
     fs::write(folder.join(file(name)), serde_json::to_string_pretty(&sbom)? + "\n")?;
     Ok(found)
 }
@@ -81,26 +87,35 @@ pub(super) fn of(component: &str, folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Returns the libraries in an SBOM.
 fn components(sbom: &Value) -> BTreeSet<Dependency> {
-    let components = sbom["components"].as_array().into_iter().flatten();
-    let dependency = |component: &Value| {
-        let (name, version) = (component["name"].as_str()?, component["version"].as_str()?);
-        (component["type"] == "library").then(|| Dependency {
-            name: name.to_owned(),
-            version: version.trim_start_matches('v').to_owned(),
-        })
-    };
-    components.filter_map(dependency).collect()
+    sbom["components"].as_array().into_iter().flatten().filter_map(library).collect()
 }
 
-fn check(source: Source, found: &BTreeSet<Dependency>) -> Result<()> {
+fn library(component: &Value) -> Option<Dependency> {
+    let (name, version) = (component["name"].as_str()?, component["version"].as_str()?);
+    (component["type"] == "library").then(|| Dependency {
+        name: name.to_owned(),
+        version: version.trim_start_matches('v').to_owned(),
+    })
+}
+
+/// Adds the licenses of the crates, which the programs do not contain.
+fn add_licenses(sbom: &mut Value, locked: &Crates) {
+    let components = sbom.get_mut("components").and_then(Value::as_array_mut);
+    for component in components.into_iter().flatten() {
+        let of_crate = library(component).and_then(|it| locked.get(&it));
+        if let Some(license) = of_crate.map(|it| &it.license).filter(|it| !it.is_empty()) {
+            component["licenses"] = json!([{"expression": license}]);
+        }
+    }
+}
+
+fn check(source: Source, found: &BTreeSet<Dependency>, locked: &Crates) -> Result<()> {
     match source {
         Source::Package { name, target } => {
             let expected = of_package(name, target)?;
             let missing: Vec<_> = expected.difference(found).collect();
             ensure!(missing.is_empty(), "it lacks {missing:?}");
-            let lock = fs::read_to_string(repository().join("Cargo.lock"))?;
-            let locked = locked_crates(&lock);
-            let other: Vec<_> = found.difference(&locked).collect();
+            let other: Vec<_> = found.iter().filter(|it| !locked.contains_key(it)).collect();
             ensure!(other.is_empty(), "Cargo.lock has no {other:?}");
         }
         Source::GoBgp => {
@@ -128,20 +143,6 @@ fn listed_crate(line: &str) -> Option<Dependency> {
     Some(Dependency { name: name.to_owned(), version: version.to_owned() })
 }
 
-/// Returns the crates in a lock file of cargo.
-fn locked_crates(lock: &str) -> BTreeSet<Dependency> {
-    let value = |package: &str, key: &str| {
-        let line = package.lines().find_map(|line| line.strip_prefix(key))?;
-        Some(line.trim_matches([' ', '=', '"']).to_owned())
-    };
-    let packages = lock.split("[[package]]").skip(1);
-    packages
-        .filter_map(|package| {
-            Some(Dependency { name: value(package, "name")?, version: value(package, "version")? })
-        })
-        .collect()
-}
-
 /// Returns whether a lock file of Go has a module. Go's own library, and the module itself, are in
 /// none.
 fn is_in_sums(sums: &str, dependency: &Dependency) -> bool {
@@ -153,6 +154,7 @@ fn is_in_sums(sums: &str, dependency: &Dependency) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::crates::Crate;
     use super::*;
 
     fn dependency(name: &str, version: &str) -> Dependency {
@@ -160,14 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_cargo_and_lock_files_are_parsed() {
+    fn lines_of_cargo_and_of_go_are_parsed() {
         assert_eq!(listed_crate("serde v1.0.0"), Some(dependency("serde", "1.0.0")));
         let own = listed_crate("ferrolb-core v0.1.0 (/folder/core) (*)");
         assert_eq!(own, Some(dependency("ferrolb-core", "0.1.0")));
         assert_eq!(listed_crate(""), None);
-        let lock =
-            "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"1.2.3\"\nsource = \"r\"\n";
-        assert_eq!(locked_crates(lock), BTreeSet::from([dependency("a", "1.2.3")]));
         let sums = "example.com/a v1.0.0 h1:abc=\nexample.com/b v1.0.0/go.mod h1:abc=\n";
         for (name, version, expect) in [
             ("example.com/a", "1.0.0", true),
@@ -182,11 +181,15 @@ mod tests {
 
     #[test]
     fn the_libraries_of_an_sbom_are_its_dependencies() {
-        let sbom = serde_json::json!({"components": [
+        let mut sbom = json!({"components": [
             {"type": "library", "name": "a", "version": "v1.0.0"},
             {"type": "file", "name": "b", "version": "1"},
             {"type": "library", "name": "c"},
         ]});
         assert_eq!(components(&sbom), BTreeSet::from([dependency("a", "1.0.0")]));
+        let locked = Crate { license: "MIT".to_owned(), ..Crate::default() };
+        add_licenses(&mut sbom, &Crates::from([(dependency("a", "1.0.0"), locked)]));
+        assert_eq!(sbom["components"][0]["licenses"], json!([{"expression": "MIT"}]));
+        assert!(sbom["components"][1].get("licenses").is_none());
     }
 }

@@ -2,7 +2,7 @@
 //! is checked. A test of the sources checks the same at each commit, by mdBook's rules as they are
 //! known; this check shows that mdBook follows them. The same pages result in the same archive.
 
-use super::{collect, pack};
+use super::{at_tag, collect, pack};
 use crate::run;
 use crate::setup::{cargo_tools, repository};
 use anyhow::{Result, ensure};
@@ -16,7 +16,8 @@ const MDBOOK: &str = "0.5.4";
 const MDBOOK_FLAGS: [&str; 3] = ["--no-default-features", "--features", "search"];
 const ARCHIVE: &str = "site.tar.gz";
 
-/// Renders the documentation and packs it into `folder`. Builds mdBook if it is missing.
+/// Renders the documentation and packs it into `folder`, with links to the files of the tag. Builds
+/// mdBook if it is missing.
 ///
 /// # Errors
 /// If mdBook does not build or render, or if a link leads to a file or heading that does not exist.
@@ -26,18 +27,33 @@ pub fn site(folder: &Path) -> Result<()> {
     let mut build = Command::new(mdbook);
     build.arg("build").arg(repository().join("docs")).arg("--dest-dir").arg(tree.join("site"));
     run::run(&mut build)?;
+    // mdBook copies every file next to the pages.
+    fs::remove_file(tree.join("site/book.toml"))?;
     let problems = dead_links(&tree.join("site"))?;
     ensure!(problems.is_empty(), "dead links in the rendered pages:\n{}", problems.join("\n"));
+    for page in pages(&tree.join("site"))? {
+        fs::write(&page, at_tag(&fs::read_to_string(&page)?))?;
+    }
     pack(&tree, &["site"], &folder.join(ARCHIVE)).map(drop)
+}
+
+/// Returns the rendered pages.
+fn pages(site: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(site, &mut files)?;
+    files.retain(|file| file.extension().is_some_and(|it| it == "html"));
+    Ok(files)
 }
 
 /// Returns the links to files or headings that do not exist: page and link of each.
 fn dead_links(site: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
     collect(site, &mut files)?;
-    let is_page = |file: &&PathBuf| file.extension().is_some_and(|it| it == "html");
-    let read = |file: &PathBuf| Ok((file.clone(), fs::read_to_string(file)?));
-    let pages = files.iter().filter(is_page).map(read).collect::<Result<BTreeMap<_, _>>>()?;
+    let read = |file: PathBuf| {
+        let text = fs::read_to_string(&file)?;
+        Ok((file, text))
+    };
+    let pages = pages(site)?.into_iter().map(read).collect::<Result<BTreeMap<_, _>>>()?;
     let anchors: BTreeMap<&PathBuf, BTreeSet<&str>> =
         pages.iter().map(|(page, text)| (page, values(text, "id").into_iter().collect())).collect();
     let files: BTreeSet<&PathBuf> = files.iter().collect();

@@ -33,8 +33,13 @@ pub(crate) fn command() -> Result<Command> {
     go.envs(SETTINGS)
         .envs([GARBAGE_COLLECTION])
         .env("GOCACHE", cache.join("go-build"))
-        .env("GOMODCACHE", cache.join("go-mod"));
+        .env("GOMODCACHE", module_cache()?);
     Ok(go)
+}
+
+/// Returns the folder with the sources of downloaded modules.
+pub(crate) fn module_cache() -> Result<PathBuf> {
+    Ok(cache::folder()?.join("go-mod"))
 }
 
 /// Returns the output of `go version`.

@@ -11,6 +11,11 @@ use std::process::Command;
 
 /// Version of zig.
 pub const VERSION: &str = "0.17.1";
+/// SHA-256 of its packages for Linux on amd64 and arm64.
+const HASHES: [&str; 2] = [
+    "ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54",
+    "b7c5f02fccd40f89b999ee16a1f5ddced56e6182370f8affe494bcf8a28cf07e",
+];
 /// Directory of zig in the cache.
 const CACHE_NAME: &str = "zig";
 
@@ -37,14 +42,18 @@ pub(super) fn set_as_compiler(cargo: &mut Command, target: &str) -> Result<()> {
 /// # Errors
 /// If there is no Python, or the download fails.
 pub fn install() -> Result<PathBuf> {
-    let inputs = vec![("version".to_owned(), VERSION.into())];
+    let hashes = HASHES.map(|hash| format!(" --hash=sha256:{hash}")).concat();
+    let requirement = format!("ziglang=={VERSION}{hashes}\n");
+    let inputs = vec![("requirement".to_owned(), requirement.clone().into())];
     let folder = build_cache::build(CACHE_NAME, &inputs, |folder| {
         packages::install(&packages::missing_of(&["python3-venv"])?)?;
         let environment = folder.join("environment");
         run::run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+        let file = environment.join("requirements.txt");
+        fs::write(&file, &requirement)?;
         let mut pip = Command::new(environment.join("bin/pip"));
-        pip.args(["install", "--quiet", "--target"]).arg(folder);
-        run::run(pip.arg(format!("ziglang=={VERSION}")))?;
+        pip.args(["install", "--quiet", "--only-binary=:all:", "--require-hashes", "--target"]);
+        run::run(pip.arg(folder).arg("--requirement").arg(file))?;
         Ok(fs::remove_dir_all(environment)?)
     })?;
     Ok(folder.join("ziglang"))

@@ -25,12 +25,12 @@ first. This command [installs](https://github.com/ferrolb/ferrolb/blob/main/docs
 the chart with a first pool of your own range:";
 const README_COMMAND: &str = "
 ```sh
-helm install ferrolb CHART --namespace ferrolb-system --create-namespace --wait \\
+helm install ferrolb oci://registry.example.com/ferrolb/charts/ferrolb \\
+  --namespace ferrolb-system --create-namespace --wait \\
   --set-json 'pools=[{\"name\":\"first\",\"addresses\":[\"192.168.1.240-192.168.1.250\"]}]'
 ```
 ";
 const README_NOTES: &str = "\
-`CHART` is the address of this chart, such as oci://registry.example.com/ferrolb/charts/ferrolb. \
 Helm neither changes nor deletes CustomResourceDefinitions, so an \
 [upgrade](https://github.com/ferrolb/ferrolb/blob/main/docs/install/upgrade.md#upgrade-with-helm) \
 has a step for them. Helm rejects a value that is not on this page.";
