@@ -52,9 +52,10 @@ pub fn write(
     syft.env("SYFT_GOLANG_LOCAL_MOD_CACHE_DIR", go::module_cache()?);
     syft.arg(format!("file:{}", program.display()));
     let mut sbom: Value = serde_json::from_str(&run::run(&mut syft)?)?;
-    // Both differ in each run.
+    // The number and the time differ in each run, and the reference in each folder.
     sbom.as_object_mut().context("syft printed no object")?.remove("serialNumber");
     sbom["metadata"]["timestamp"] = commit().map(|(_, time)| time).into();
+    sbom["metadata"]["component"]["bom-ref"] = name.into();
     let found = components(&sbom);
     check(source, &found, locked).with_context(|| format!("the SBOM of {name} is wrong"))?;
     add_licenses(&mut sbom, locked);

@@ -41,7 +41,13 @@ fn cargo(target: &str) -> Result<Command> {
     // Both would replace the flags below.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     command.current_dir(repository()).args(["auditable", "build", "--locked", "--quiet"]);
-    command.arg("--config").arg(format!("target.{target}.rustflags={:?}", remapped()?));
+    let mut flags = remapped()?;
+    if has_zig {
+        // Symbols contain paths, from which the linker computes the identifier of a program for
+        // macOS.
+        flags.push("-Clink-arg=-s".to_owned());
+    }
+    command.arg("--config").arg(format!("target.{target}.rustflags={flags:?}"));
     if has_zig {
         zig::set_as_compiler(&mut command, target)?;
     }

@@ -29,6 +29,8 @@ pub(super) fn set_as_compiler(cargo: &mut Command, target: &str) -> Result<()> {
     let (compiler, archiver) = (scripts.join("zig-cc"), scripts.join("zig-ar"));
     cargo
         .env("ZIG_TARGET", format!("{arch}-{system}"))
+        // The time in a program for Windows.
+        .env("SOURCE_DATE_EPOCH", "0")
         // Rust would search for Apple's tools otherwise.
         .env("SDKROOT", scripts.join("macos"))
         .env(format!("CC_{variable}"), &compiler)
