@@ -1,5 +1,7 @@
 //! Rules about Kubernetes, its nodes and kube-proxy. Pure.
 
+use ferrolb_proto::facts::Speaker;
+
 use super::facts::{ClusterFacts, Objects};
 use super::finding::{Code, Finding, Object};
 use crate::table::first_names;
@@ -19,6 +21,7 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
         .chain(strict_arp(facts))
         .chain(excluded(facts))
         .chain(unhealthy(facts))
+        .chain(gone(facts))
         .collect()
 }
 
@@ -91,4 +94,23 @@ fn unhealthy(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
         let object = Object::cluster("Node", &speaker.node);
         Some(Finding::new(Code::KubeProxyUnhealthy, vec![object], text))
     })
+}
+
+fn gone(facts: &ClusterFacts) -> Option<Finding> {
+    let objects = facts.objects.as_ref()?;
+    let gone = |speaker: &Speaker| {
+        let since = speaker.kube_proxy_gone_since()?;
+        Some((since.to_owned(), speaker.node.to_string()))
+    };
+    let (times, nodes): (Vec<_>, Vec<_>) = objects.live_speakers().filter_map(gone).unzip();
+    let text = format!(
+        "no kube-proxy has been healthy on {} since {}. If a network plugin has replaced it, \
+         `kubectl -n {} rollout restart daemonset speaker` ends this warning, else see \
+         `kubectl -n kube-system get pods -o wide`",
+        first_names(&nodes),
+        times.iter().max()?,
+        objects.installation.namespace
+    );
+    let objects = nodes.iter().map(|name| Object::cluster("Node", name)).collect();
+    Some(Finding::new(Code::KubeProxyGone, objects, text))
 }

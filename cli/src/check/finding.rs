@@ -142,6 +142,8 @@ codes! {
     NodeExcluded = "FLB013", Cluster, Warning;
     /// Speakers report an unhealthy kube-proxy.
     KubeProxyUnhealthy = "FLB014", Cluster, Problem;
+    /// kube-proxy has stopped on each node, or a network plugin has replaced it.
+    KubeProxyGone = "FLB015", Cluster, Warning;
     /// Speakers of MetalLB serve the same Services.
     MetalLb = "FLB021", LoadBalancers, Warning;
     /// Webhooks of MetalLB or FRR-K8s have no running pod.

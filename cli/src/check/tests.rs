@@ -166,8 +166,15 @@ fn bad_speakers() -> Vec<Speaker> {
     one.kube_proxy = Some(Box::new(KubeProxyStatus {
         state: KubeProxyState::Unhealthy,
         message: "http://10.0.0.1:10256/livez: connection refused".to_owned(),
+        last_healthy: Some("2026-11-30T12:01:00Z".to_owned()),
     }));
-    vec![one, speaker("node2", &[]), speaker("node4", &["node1"])]
+    let mut two = speaker("node2", &[]);
+    two.kube_proxy = Some(Box::new(KubeProxyStatus {
+        state: KubeProxyState::NotChecked,
+        message: "no node has had a healthy kube-proxy for 120 s".to_owned(),
+        last_healthy: Some("2026-11-30T12:04:00Z".to_owned()),
+    }));
+    vec![one, two, speaker("node4", &["node1"])]
 }
 
 /// Returns facts with every finding that can occur together.

@@ -141,7 +141,7 @@ pub enum KubeProxyState {
     Healthy,
     /// kube-proxy does not work: other nodes are preferred.
     Unhealthy,
-    /// Not checked: checks are off, or no node has reported a kube-proxy.
+    /// Not checked: checks are off, or no node has had a healthy kube-proxy for two minutes.
     NotChecked,
 }
 
@@ -155,6 +155,11 @@ pub struct KubeProxyStatus {
     #[serde(default)]
     #[schemars(length(max = MESSAGE_MAX))]
     pub message: String,
+    /// The time of the latest good check, in RFC 3339 format, if kube-proxy has worked on the node
+    /// and does not work any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = WORD_MAX))]
+    pub last_healthy: Option<String>,
 }
 
 /// A Service of which no endpoint of one address family on this node passes its health check.

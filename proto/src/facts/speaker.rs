@@ -157,6 +157,14 @@ impl Speaker {
             self.kube_proxy.as_ref().filter(|path| path.state == KubeProxyState::Unhealthy);
         unhealthy.map(|path| path.message.as_str())
     }
+
+    /// Returns the time at which kube-proxy was last healthy on the node, if none is expected any
+    /// more because none is healthy on any node.
+    #[must_use]
+    pub fn kube_proxy_gone_since(&self) -> Option<&str> {
+        let gone = self.kube_proxy.as_ref().filter(|it| it.state == KubeProxyState::NotChecked);
+        gone.and_then(|path| path.last_healthy.as_deref())
+    }
 }
 
 impl SpeakerInterface {

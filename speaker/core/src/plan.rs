@@ -334,6 +334,11 @@ fn status(
         data_path: Some(KubeProxyStatus {
             state: state.proxy_health.state,
             message: state.proxy_health.message.to_string(),
+            last_healthy: state
+                .proxy_health
+                .last_healthy
+                .and_then(|time| time.round(jiff::Unit::Second).ok())
+                .map(|time| time.to_string()),
         }),
         failing_health_checks: health_checks.reported(),
         failing_services: health_checks.failing_services(),

@@ -18,6 +18,7 @@ use ferrolb_speaker_core::health::kube_proxy::{
     LivezResult,
 };
 use ferrolb_speaker_core::plan::ProxyTargets;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
@@ -145,6 +146,7 @@ async fn run_round(targets: &ProxyTargets, round_number: usize) -> Option<CheckR
 }
 
 async fn check_server(server: SocketAddr) -> CheckRound {
+    let time = Timestamp::now();
     let (livez, healthz) = tokio::join!(
         get(server, "/livez", Some(BODY_MAX), TIMEOUT),
         get(server, "/healthz", Some(BODY_MAX), TIMEOUT),
@@ -155,6 +157,7 @@ async fn check_server(server: SocketAddr) -> CheckRound {
         Err(error) => LivezResult::Failed(error.to_string().into()),
     };
     CheckRound {
+        time,
         server,
         livez,
         eligible: healthz.ok().and_then(|response| responses::eligible(&response)),

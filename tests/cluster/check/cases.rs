@@ -280,6 +280,7 @@ kubectl -n ferrolb-system delete fpool gone",
         "kubectl delete service gone",
     ),
     case(Code::KubeProxyUnhealthy, "Node node9", MAKE_NODE, UNDO_NODE),
+    case(Code::KubeProxyGone, "Node node8", MAKE_NODE, UNDO_NODE),
     case(Code::OneWayContact, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
     case(Code::HellosFiltered, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
     case(Code::NoContact, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
@@ -365,6 +366,7 @@ kind: SpeakerStatus
 metadata: {name: node9, namespace: ferrolb-system}
 EOF
 kubectl -n ferrolb-system patch fspeaker node8 --subresource=status --type=merge -p '{"status": {
+"dataPath": {"state": "NotChecked", "message": "no reply", "lastHealthy": "2026-11-30T12:04:00Z"},
 "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:08", "up": true, "heard": ["node9"]}]}}'
 kubectl -n ferrolb-system patch fspeaker node9 --subresource=status --type=merge -p '{"status": {
 "dataPath": {"state": "Unhealthy", "message": "no reply"},

@@ -8,9 +8,10 @@
 //! unannounced. `fall` bad rounds in a row make kube-proxy unhealthy; a round is bad, for example,
 //! if the rules are late. If no process listens, kube-proxy becomes unhealthy only after
 //! [`UNREACHABLE_MAX`], because the kernel's rules outlive the process that made them. A kube-proxy
-//! that restarts, or that has not made its rules yet, therefore moves no address. If no kube-proxy
-//! was ever found, neither on this node nor on another, the cluster has none, and with
-//! [`KubeProxyMode::Auto`] the health remains unchecked.
+//! that restarts, or that has not made its rules yet, therefore moves no address. With
+//! [`KubeProxyMode::Auto`], a kube-proxy is expected until none was healthy for [`EXPECTED_MAX`],
+//! neither on this node nor on another. Then a network plugin has replaced kube-proxy, or each one
+//! has failed; in both cases all nodes are equal, so the health decides nothing.
 
 mod messages;
 mod rule_updates;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use ferrolb_core::Machine;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::KubeProxyState;
+use jiff::Timestamp;
 
 pub use rule_updates::RuleUpdates;
 
@@ -33,12 +35,14 @@ pub const UNREACHABLE_MAX: Duration = Duration::from_secs(10);
 /// working is unknown instead of unhealthy. Applies only if the node seems to have just booted:
 /// its Node is not Ready, or gobgpd had no routes when the speaker started.
 pub const STARTUP_MAX: Duration = Duration::from_secs(60);
+/// The time for which a kube-proxy is expected after the latest healthy one, on any node, or after
+/// the first reply of the one on this node.
+pub const EXPECTED_MAX: Duration = Duration::from_secs(120);
 
 /// How the speaker uses the health of kube-proxy (`--kube-proxy-health`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KubeProxyMode {
-    /// The health affects the node's rank if a kube-proxy was found on this node, or works on
-    /// another one.
+    /// The health affects the node's rank while a kube-proxy is expected.
     Auto,
     /// A node without a working kube-proxy is unhealthy.
     Required,
@@ -131,6 +135,8 @@ pub enum LivezResult {
 /// The results of one round of requests to kube-proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckRound {
+    /// The time of the requests.
+    pub time: Timestamp,
     /// The health server that received the requests.
     pub server: SocketAddr,
     /// The result of `GET /livez`.
@@ -188,6 +194,8 @@ pub struct KubeProxyHealth {
     /// True if kube-proxy reports that the node must not receive traffic, because the node is about
     /// to be deleted.
     pub ineligible: bool,
+    /// The time of the latest good round, if kube-proxy has worked and does not work any more.
+    pub last_healthy: Option<Timestamp>,
 }
 
 impl KubeProxyHealth {
@@ -223,9 +231,15 @@ pub struct KubeProxyMonitor {
     /// True as soon as a round has ended, and either the Node is Ready or [`STARTUP_MAX`] has
     /// passed. From then on, a missing kube-proxy is reported.
     settled: bool,
-    /// True if a kube-proxy was found on this node.
-    found_kube_proxy: bool,
-    /// True if kube-proxy works; `None` if it has never worked since the start of the speaker.
+    /// The time of the first reply of a kube-proxy on this node.
+    found_at: Option<Instant>,
+    /// The latest time at which kube-proxy was healthy on any node.
+    healthy_at: Option<Instant>,
+    /// The time of the latest good round.
+    last_good: Option<Timestamp>,
+    /// The time of the latest good round before kube-proxy failed.
+    last_healthy: Option<Timestamp>,
+    /// True if kube-proxy works; `None` if it has not worked since it is expected.
     works: Option<bool>,
     /// The number of consecutive good rounds, up to the latest one.
     good: u32,
@@ -259,7 +273,10 @@ impl KubeProxyMonitor {
             start: now,
             context: KubeProxyContext::default(),
             settled: false,
-            found_kube_proxy: false,
+            found_at: None,
+            healthy_at: None,
+            last_good: None,
+            last_healthy: None,
             works: None,
             good: 0,
             bad: 0,
@@ -282,10 +299,13 @@ impl KubeProxyMonitor {
     }
 
     fn state(&self, now: Instant) -> KubeProxyState {
-        let KubeProxyContext { healthy_elsewhere, started_without_routes, .. } = self.context;
+        let started_without_routes = self.context.started_without_routes;
         let is_expected = self.config.mode == KubeProxyMode::Required
-            || self.found_kube_proxy
-            || healthy_elsewhere;
+            || self.context.healthy_elsewhere
+            || [self.found_at, self.healthy_at]
+                .into_iter()
+                .flatten()
+                .any(|time| now.since(time) < EXPECTED_MAX);
         // A kube-proxy may still start. A Node stays Ready during a quick reboot, so its condition
         // proves nothing.
         let may_be_booting =
@@ -293,17 +313,22 @@ impl KubeProxyMonitor {
         match (self.config.mode, self.works) {
             (KubeProxyMode::Off, _) => KubeProxyState::NotChecked,
             (_, Some(true)) => KubeProxyState::Healthy,
-            (_, Some(false)) => KubeProxyState::Unhealthy,
+            (_, Some(false)) if is_expected => KubeProxyState::Unhealthy,
             (_, None) if !self.settled || may_be_booting => KubeProxyState::Unknown,
             (_, None) if is_expected => KubeProxyState::Unhealthy,
-            (_, None) => KubeProxyState::NotChecked,
+            _ => KubeProxyState::NotChecked,
         }
     }
 
     fn handle_round(&mut self, round: &CheckRound, now: Instant) {
-        self.found_kube_proxy |= round.is_of_kube_proxy();
         let result = round.result(self.context.needed);
         let (outcome, text) = (result.outcome(), result.to_string());
+        if round.is_of_kube_proxy() {
+            self.found_at.get_or_insert(now);
+        }
+        if outcome == RoundOutcome::Good {
+            (self.healthy_at, self.last_good) = (Some(now), Some(round.time));
+        }
         self.count_outcome(outcome, now);
         if self.last_result.as_ref().is_none_or(|last| *last.text != *text) {
             self.last_result = Some(LastResult { outcome, text: text.into(), since: now });
@@ -322,7 +347,7 @@ impl KubeProxyMonitor {
             (self.bad, self.unavailable_since) = (0, None);
             self.good = self.good.saturating_add(1);
             if self.works.is_none() || self.good >= self.config.rise {
-                self.works = Some(true);
+                (self.works, self.last_healthy) = (Some(true), None);
             }
             return;
         }
@@ -333,8 +358,8 @@ impl KubeProxyMonitor {
         } else {
             now.since(*self.unavailable_since.get_or_insert(now)) >= UNREACHABLE_MAX
         };
-        if is_failing && self.works.is_some() {
-            self.works = Some(false);
+        if is_failing && self.works == Some(true) {
+            (self.works, self.last_healthy) = (Some(false), self.last_good);
         }
     }
 
@@ -342,9 +367,16 @@ impl KubeProxyMonitor {
     /// must have lasted for [`UNREACHABLE_MAX`], so that alternating reasons do not each cause a
     /// status write.
     fn update_health(&mut self, now: Instant) {
+        if self.context.healthy_elsewhere {
+            self.healthy_at = Some(now);
+        }
         let ready = self.context.ready || now >= self.start + STARTUP_MAX;
         self.settled |= ready && self.last_result.is_some();
         let state = self.state(now);
+        if state == KubeProxyState::NotChecked {
+            // As after the start of the speaker: the first good round counts.
+            self.works = None;
+        }
         if let Some(LastResult { outcome, text, since }) = &self.last_result {
             let supports_state =
                 (*outcome == RoundOutcome::Good) == (state == KubeProxyState::Healthy);
@@ -355,8 +387,12 @@ impl KubeProxyMonitor {
                 self.reported_reason.clone_from(text);
             }
         }
-        let health =
-            KubeProxyHealth { state, message: self.message(state), ineligible: self.ineligible };
+        let health = KubeProxyHealth {
+            state,
+            message: self.message(state),
+            ineligible: self.ineligible,
+            last_healthy: self.last_healthy,
+        };
         if health != self.reported {
             self.reported = health.clone();
             self.output = Some(health);

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use ferrolb_proto::api::KubeProxyState;
 
-use super::{CheckRound, Families, KubeProxyMode, KubeProxyMonitor, LivezResult, RoundOutcome};
+use super::{
+    CheckRound, EXPECTED_MAX, Families, KubeProxyMode, KubeProxyMonitor, LivezResult, RoundOutcome,
+};
 
 /// The result of one round of requests to kube-proxy's health server, as part of a message.
 /// `Display` renders it.
@@ -73,6 +75,12 @@ enum HealthMessage<'a> {
          one, set --kube-proxy-address to its health address"
     )]
     NotExpected(&'a str),
+    /// Each kube-proxy has stopped, or was replaced.
+    #[error(
+        "{0}, and no node has had a healthy kube-proxy for {seconds} s, so none is expected",
+        seconds = EXPECTED_MAX.as_secs()
+    )]
+    Gone(&'a str),
 }
 
 impl RoundResult<'_> {
@@ -126,12 +134,15 @@ impl KubeProxyMonitor {
             KubeProxyState::NotChecked if self.config.mode == KubeProxyMode::Off => {
                 HealthMessage::Off
             }
+            KubeProxyState::NotChecked if self.found_at.is_some() => HealthMessage::Gone(result),
             KubeProxyState::NotChecked => HealthMessage::NotExpected(result),
             KubeProxyState::Unknown if result.is_empty() => HealthMessage::NotCheckedYet,
             KubeProxyState::Unknown if self.context.ready => HealthMessage::MayBeStarting(result),
             KubeProxyState::Unknown => HealthMessage::NodeNotReady(result),
             KubeProxyState::Healthy => HealthMessage::Healthy(result),
-            KubeProxyState::Unhealthy if self.found_kube_proxy => HealthMessage::Unhealthy(result),
+            KubeProxyState::Unhealthy if self.found_at.is_some() => {
+                HealthMessage::Unhealthy(result)
+            }
             KubeProxyState::Unhealthy if self.context.healthy_elsewhere => {
                 HealthMessage::MissingOnlyHere(result)
             }
@@ -213,7 +224,8 @@ mod tests {
             | HealthMessage::Unhealthy(_)
             | HealthMessage::Missing(_)
             | HealthMessage::MissingOnlyHere(_)
-            | HealthMessage::NotExpected(_) => {}
+            | HealthMessage::NotExpected(_)
+            | HealthMessage::Gone(_) => {}
         };
         let rows = [
             (HealthMessage::Off, "--kube-proxy-health is off"),
@@ -250,6 +262,11 @@ mod tests {
                 "nothing listens at http://10.0.0.1:10256/livez, and no other node reports a \
                  healthy kube-proxy, so none is expected. If there is one, set \
                  --kube-proxy-address to its health address",
+            ),
+            (
+                HealthMessage::Gone(result),
+                "nothing listens at http://10.0.0.1:10256/livez, and no node has had a healthy \
+                 kube-proxy for 120 s, so none is expected",
             ),
         ];
         for (message, text) in rows {

@@ -1,6 +1,8 @@
 //! Tests of the monitor in virtual time: selected sequences of rounds, and a comparison of all
 //! short sequences with a simple model.
 
+mod expectation;
+
 use super::*;
 use KubeProxyState::{Healthy, NotChecked, Unhealthy, Unknown};
 
@@ -30,6 +32,7 @@ fn failed(error: &str) -> LivezResult {
 
 fn round(livez: LivezResult, node_port_healthy: Option<bool>) -> CheckRound {
     CheckRound {
+        time: Timestamp::UNIX_EPOCH,
         server: "10.0.0.1:10256".parse().unwrap(),
         livez,
         eligible: Some(true),
@@ -71,6 +74,8 @@ impl TestMonitor {
 
     /// Passes a round to the monitor, and advances the time by a second.
     fn run_round(&mut self, round: CheckRound) -> KubeProxyState {
+        let time = Timestamp::from_nanosecond(self.now.as_nanos().into()).unwrap();
+        let round = CheckRound { time, ..round };
         self.monitor.handle(KubeProxyInput::Round(round), self.now);
         self.poll_output();
         self.now = self.now + SECOND;
@@ -256,68 +261,6 @@ fn the_state_is_unknown_before_the_node_is_ready_and_checked() {
             "the first good round counts even if the Node is not Ready"
         );
     }
-}
-
-#[test]
-fn a_node_started_without_routes_waits_60_s_for_a_kube_proxy() {
-    const STARTED_WITHOUT_ROUTES: KubeProxyContext =
-        KubeProxyContext { started_without_routes: true, ..NODE_READY };
-    let mut without = TestMonitor::new(KubeProxyMode::Auto, NODE_READY);
-    assert_eq!(without.livez(LivezResult::Refused), NotChecked);
-    without.context(STARTED_WITHOUT_ROUTES);
-    assert_eq!(without.health.state, Unknown, "the state of gobgpd arrives after the first round");
-    assert!(
-        without.health.unhealthy() && without.message().contains("may be starting"),
-        "the message is {:?}",
-        without.message()
-    );
-    for second in 1..60 {
-        let expect = if second < 59 { Unknown } else { NotChecked };
-        assert_eq!(without.livez(LivezResult::Refused), expect, "this is round {}", second + 1);
-    }
-    assert_eq!(without.monitor.deadline(), None);
-
-    let mut with = TestMonitor::new(KubeProxyMode::Auto, STARTED_WITHOUT_ROUTES);
-    assert_eq!(with.livez(LivezResult::Refused), Unknown);
-    assert_eq!(
-        with.livez(NO_RULES_YET),
-        Unhealthy,
-        "a kube-proxy that was found is expected to work"
-    );
-    assert_eq!(with.livez(GOOD_REPLY), Healthy);
-
-    for (mode, context, expect) in [
-        (
-            KubeProxyMode::Auto,
-            KubeProxyContext { healthy_elsewhere: true, ..STARTED_WITHOUT_ROUTES },
-            Unhealthy,
-        ),
-        (KubeProxyMode::Required, STARTED_WITHOUT_ROUTES, Unhealthy),
-        (KubeProxyMode::Off, STARTED_WITHOUT_ROUTES, NotChecked),
-    ] {
-        assert_eq!(
-            TestMonitor::new(mode, context).livez(LivezResult::Refused),
-            expect,
-            "the mode is {mode:?}"
-        );
-    }
-}
-
-#[test]
-fn a_kube_proxy_found_on_no_node_is_not_expected() {
-    let mut test = TestMonitor::new(KubeProxyMode::Auto, NODE_READY);
-    assert_eq!(test.livez(LivezResult::Refused), NotChecked);
-    assert!(!test.health.unhealthy() && !test.health.checked());
-    test.context(HEALTHY_ELSEWHERE);
-    assert_eq!(test.health.state, Unhealthy);
-    assert!(test.message().contains("another node"), "the message is {:?}", test.message());
-    test.context(NODE_READY);
-    assert_eq!(test.health.state, NotChecked);
-    assert_eq!(test.livez(NO_RULES_YET), Unhealthy, "a kube-proxy was found, and has no rules yet");
-    assert_eq!(test.livez(LivezResult::Refused), Unhealthy);
-    assert_eq!(test.livez(GOOD_REPLY), Healthy);
-    test.context(HEALTHY_ELSEWHERE);
-    assert_eq!(test.health.state, Healthy, "other nodes do not affect a healthy kube-proxy");
 }
 
 #[test]

@@ -32,7 +32,12 @@ fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
 }
 
 fn proxy_health_event(state: KubeProxyState, ineligible: bool) -> Event {
-    Event::ProxyHealth(KubeProxyHealth { state, message: "why".into(), ineligible })
+    Event::ProxyHealth(KubeProxyHealth {
+        state,
+        message: "why".into(),
+        ineligible,
+        ..KubeProxyHealth::default()
+    })
 }
 
 #[test]

@@ -223,7 +223,12 @@ fn routes_of_a_draining_or_unhealthy_node_are_de_preferred() {
     let classes =
         |state: &State| desired_config(state).routes.values().cloned().collect::<Vec<_>>();
     let proxy_health_event = |state: KubeProxyState, ineligible| {
-        Event::ProxyHealth(KubeProxyHealth { state, message: "why".into(), ineligible })
+        Event::ProxyHealth(KubeProxyHealth {
+            state,
+            message: "why".into(),
+            ineligible,
+            ..KubeProxyHealth::default()
+        })
     };
     let healthy_classes = classes(&state);
     assert_eq!(healthy_classes.len(), 1);

@@ -22,7 +22,11 @@ fn with_failing_checks(node: &str, addresses: &[&str], failing: &[(&str, &str)])
 
 /// Returns a speaker with these addresses and an unhealthy kube-proxy.
 fn with_unhealthy_kube_proxy(node: &str, addresses: &[&str], why: &str) -> Speaker {
-    let path = KubeProxyStatus { state: KubeProxyState::Unhealthy, message: why.to_owned() };
+    let path = KubeProxyStatus {
+        state: KubeProxyState::Unhealthy,
+        message: why.to_owned(),
+        last_healthy: None,
+    };
     Speaker { kube_proxy: Some(Box::new(path)), ..speaker(node, addresses) }
 }
 
