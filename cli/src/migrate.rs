@@ -31,6 +31,7 @@ pub mod runbook;
 pub mod served;
 pub mod servicelb;
 pub mod shell;
+pub mod step;
 pub mod translate;
 
 #[cfg(test)]
@@ -41,11 +42,10 @@ use serde_json::Value;
 
 use crate::objects::Objects;
 use predict::Outcome;
+pub use step::{Action, Command, Step};
 
 /// Identifier of the step that deletes the former load balancer: no rollback exists after it.
 pub const CLEAN_UP: &str = "clean-up";
-/// Beginning of paths in FerroLB's repository, in a command.
-const CLONED: &str = " deploy/";
 
 /// A planned migration.
 #[derive(Debug, Default, Serialize)]
@@ -106,34 +106,6 @@ pub enum Level {
     Note,
 }
 
-/// A step of a migration.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Step {
-    /// Position, from 1.
-    pub number: usize,
-    /// A name that stays the same in all plans.
-    pub id: &'static str,
-    /// The action.
-    pub title: String,
-    /// The effect on traffic.
-    pub effect: String,
-    /// Commands that must succeed before the step.
-    pub checks: Vec<Check>,
-    /// The commands.
-    pub commands: Vec<String>,
-    /// Commands that undo the step.
-    pub rollback: Vec<String>,
-}
-
-/// A command that must succeed before a step.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// The command.
-    pub command: String,
-    /// The expected result.
-    pub expect: String,
-}
-
 impl ManifestFile {
     /// Returns the file, or nothing if there are no objects.
     #[must_use]
@@ -176,54 +148,5 @@ impl Problem {
     #[must_use]
     pub fn note(object: impl Into<String>, text: impl Into<String>) -> Self {
         Self { level: Level::Note, object: object.into(), text: text.into() }
-    }
-}
-
-impl Step {
-    /// Returns whether a command uses the chart or a file with manifests.
-    fn needs_clone(&self) -> bool {
-        let is_in_clone = |command: &String| command.contains(CLONED);
-        self.commands.iter().chain(&self.rollback).any(is_in_clone)
-    }
-
-    /// Returns a step without commands.
-    #[must_use]
-    pub fn new(id: &'static str, title: impl Into<String>, effect: impl Into<String>) -> Self {
-        Self { id, title: title.into(), effect: effect.into(), ..Self::default() }
-    }
-
-    /// Adds a check: a command, and the expected result.
-    #[must_use]
-    pub fn check(mut self, (command, expect): (impl Into<String>, impl Into<String>)) -> Self {
-        self.checks.push(Check { command: command.into(), expect: expect.into() });
-        self
-    }
-
-    /// Adds a command.
-    #[must_use]
-    pub fn run(mut self, command: impl Into<String>) -> Self {
-        self.commands.push(command.into());
-        self
-    }
-
-    /// Adds commands.
-    #[must_use]
-    pub fn run_all(mut self, commands: impl IntoIterator<Item = String>) -> Self {
-        self.commands.extend(commands);
-        self
-    }
-
-    /// Adds a command that undoes the step.
-    #[must_use]
-    pub fn undo(mut self, command: impl Into<String>) -> Self {
-        self.rollback.push(command.into());
-        self
-    }
-
-    /// Adds commands that undo the step.
-    #[must_use]
-    pub fn undo_all(mut self, commands: impl IntoIterator<Item = String>) -> Self {
-        self.rollback.extend(commands);
-        self
     }
 }

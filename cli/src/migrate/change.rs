@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::shell::{on_service, quoted};
+use super::Command;
+use super::shell::{ANNOTATE, quoted};
 use crate::objects::{annotation, families, text};
 
 /// Annotation with the requested addresses.
@@ -47,17 +48,19 @@ impl<'a> Annotations<'a> {
 
     /// Returns the command that adds the annotations, or `None` if there are none.
     #[must_use]
-    pub fn command(&self) -> Option<String> {
-        let words = self.values.iter().map(|(name, value)| format!(" {name}={}", quoted(value)));
-        let words: String = words.collect();
-        (!words.is_empty()).then(|| on_service("annotate", self.service) + &words)
+    pub fn command(&self) -> Option<Command> {
+        let words = self.values.iter().map(|(name, value)| format!("{name}={}", quoted(value)));
+        self.annotate(words.collect())
     }
 
     /// Returns the command that removes the annotations, or `None` if there are none.
     #[must_use]
-    pub fn undo(&self) -> Option<String> {
-        let words: String = self.values.keys().map(|name| format!(" {name}-")).collect();
-        (!words.is_empty()).then(|| on_service("annotate", self.service) + &words)
+    pub fn undo(&self) -> Option<Command> {
+        self.annotate(self.values.keys().map(|name| format!("{name}-")).collect())
+    }
+
+    fn annotate(&self, words: Vec<String>) -> Option<Command> {
+        (!words.is_empty()).then(|| ANNOTATE.on_service(self.service, words.join(" ")))
     }
 
     /// Returns the Service with the annotations.

@@ -13,8 +13,8 @@ use super::change::{Annotations, shared};
 use super::installed::Installed;
 use super::merge::{Merged, addresses_of_other_pools};
 use super::predict::{Expected, predict};
-use super::shell::{self, list_addresses, on_service, quoted, speakers};
-use super::{ManifestFile, Migration, Problem, Step};
+use super::shell::{self, PATCH, WAIT, list_addresses, quoted, speakers};
+use super::{Action, Command, ManifestFile, Migration, Problem, Step};
 use crate::objects::{self, CORE, Objects, key, namespace, object, text, texts};
 
 /// Name of the pool and its advertisement.
@@ -169,7 +169,7 @@ impl Candidate<'_> {
 
     /// Returns the command that changes the type. FerroLB assigns no address that is an external IP
     /// of another Service, so Services that share one lose the field at the same time.
-    fn serve(&self) -> String {
+    fn serve(&self) -> Command {
         match self.is_shared {
             true => self.patch(&json!({"type": "LoadBalancer", "externalIPs": null})),
             false => self.patch(&json!({"type": "LoadBalancer"})),
@@ -177,7 +177,7 @@ impl Candidate<'_> {
     }
 
     /// Returns the command that changes the type back.
-    fn undo_serve(&self) -> String {
+    fn undo_serve(&self) -> Command {
         let former = match text(self.service, "/spec/type") {
             "" => "ClusterIP",
             former => former,
@@ -188,9 +188,9 @@ impl Candidate<'_> {
         }
     }
 
-    fn patch(&self, spec: &Value) -> String {
-        let patch = json!({"spec": spec}).to_string();
-        format!("{} --type=merge -p {}", on_service("patch", self.service), quoted(&patch))
+    fn patch(&self, spec: &Value) -> Command {
+        let patch = quoted(&json!({"spec": spec}).to_string());
+        PATCH.on_service(self.service, format_args!("--type=merge -p {patch}"))
     }
 }
 
@@ -212,13 +212,8 @@ fn steps(
     )
     .check(speakers(ferrolb));
     if has_pool {
-        serve = serve.check((
-            format!(
-                "kubectl -n {} wait --for=condition=Valid fpool/{POOL} --timeout=60s",
-                quoted(ferrolb)
-            ),
-            "condition met",
-        ));
+        let words = format!("--for=condition=Valid fpool/{POOL} --timeout=60s");
+        serve = serve.check(WAIT.run_in(ferrolb, words).expecting("condition met"));
     }
     let serve = serve
         .run_all(candidates.iter().filter_map(|it| it.annotations.command()))
@@ -231,19 +226,17 @@ fn steps(
         "a node of FerroLB announces each address less than 1 s after no other host replies for it; \
          up to 15 s if one still did in the step before",
     )
-    .check((shell::ferrolb(ferrolb, "status"), "the Services have the addresses"))
-    .run("# on the hosts and routers that have them")
-    .undo("# add the addresses and routes again");
+    .check(Command::new(shell::ferrolb(ferrolb, "status"), "the Services have the addresses"))
+    .run(Action::ByHand("on the hosts and routers that have them".into()))
+    .undo(Action::ByHand("add the addresses and routes again".into()));
     let wait = |it: &Candidate<'_>| {
-        let name = quoted(objects::name(it.service));
-        format!(
-            "kubectl -n {} wait --for=condition=ferrolb.io/Announced service/{name} --timeout=60s",
-            quoted(namespace(it.service))
-        )
+        let service = format!("service/{}", quoted(objects::name(it.service)));
+        let words = format!("--for=condition=ferrolb.io/Announced {service} --timeout=60s");
+        WAIT.run_in(namespace(it.service), words)
     };
     let mut remove = Step::new("remove", "Remove spec.externalIPs", "none");
     for it in candidates {
-        remove = remove.check((wait(it), "condition met"));
+        remove = remove.check(wait(it).expecting("condition met"));
     }
     let own = || candidates.iter().filter(|it| !it.is_shared);
     let remove = remove

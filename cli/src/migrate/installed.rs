@@ -6,14 +6,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::shell::{CHART, quoted};
-use super::{Problem, Step};
+use super::shell::{CHART, DELETE, LABEL, ROLLOUT_STATUS, SCALE, SET_ENV, apply_output_of, quoted};
+use super::{Command, Problem, Step};
 pub use crate::installation::RELEASE;
 use crate::installation::{self, CONTROLLER, GOBGPD};
 use crate::objects::{self, APPS, Objects, name, namespace, text};
 
-/// Options of `helm` that wait until all pods are replaced.
-pub const HELM_WAIT: &str = "--wait --timeout 30m";
 /// Value of the chart that starts BGP.
 pub const BGP: &str = "bgp.enabled=true";
 
@@ -76,10 +74,9 @@ impl Installed {
     /// them already.
     #[must_use]
     pub fn become_default(&self, effect: &str) -> Option<Step> {
-        let ready =
-            format!("kubectl -n {} rollout status deployment/controller", quoted(&self.namespace));
+        let ready = ROLLOUT_STATUS.run_in(&self.namespace, "deployment/controller");
         let step = Step::new("default", "Make FerroLB the default implementation", effect)
-            .check((ready, "successfully rolled out"))
+            .check(ready.expecting("successfully rolled out"))
             .run_all(self.serve(None))
             .undo_all(self.serve_as_before());
         (!self.is_default).then_some(step)
@@ -88,15 +85,14 @@ impl Installed {
     /// Returns the commands after which FerroLB serves only Services of a class; `None`: also those
     /// without a class.
     #[must_use]
-    pub fn serve(&self, class: Option<&str>) -> Vec<String> {
-        let namespace = quoted(&self.namespace);
+    pub fn serve(&self, class: Option<&str>) -> Vec<Command> {
         if let Some(release) = &self.release {
             // Helm splits a value at commas.
             let class = class.map(|it| quoted(&it.replace(',', "\\,"))).unwrap_or_default();
-            return vec![format!(
-                "helm upgrade {} {CHART} --namespace {namespace} {HELM_WAIT} \
-                 --reset-then-reuse-values --set loadBalancerClass={class}",
-                quoted(release)
+            return vec![helm_change(
+                release,
+                &self.namespace,
+                &format!("loadBalancerClass={class}"),
             )];
         }
         let variables = match class {
@@ -106,11 +102,11 @@ impl Installed {
                 quoted(class)
             ),
         };
-        let on = |words: &str| format!("kubectl -n {namespace} {words}");
+        let words = format!("deployment/controller daemonset/speaker {variables}");
         vec![
-            on(&format!("set env deployment/controller daemonset/speaker {variables}")),
-            on("rollout status deployment/controller"),
-            on("rollout status daemonset/speaker"),
+            SET_ENV.run_in(&self.namespace, words),
+            ROLLOUT_STATUS.run_in(&self.namespace, "deployment/controller"),
+            ROLLOUT_STATUS.run_in(&self.namespace, "daemonset/speaker"),
         ]
     }
 
@@ -125,16 +121,16 @@ impl Installed {
 
     /// Returns the commands after which FerroLB serves the same Services as before the migration.
     #[must_use]
-    pub fn serve_as_before(&self) -> Vec<String> {
+    pub fn serve_as_before(&self) -> Vec<Command> {
         let classes = self.classes.join(",");
         self.serve((!self.is_default).then_some(&*classes))
     }
 
     /// Returns the command that starts the controllers again.
     #[must_use]
-    pub fn start_controller(&self) -> String {
-        let (namespace, replicas) = (quoted(&self.namespace), self.replicas);
-        format!("kubectl -n {namespace} scale deployment controller --replicas={replicas}")
+    pub fn start_controller(&self) -> Command {
+        let words = format!("deployment controller --replicas={}", self.replicas);
+        SCALE.run_in(&self.namespace, words)
     }
 
     /// Reports the Services that FerroLB serves now, and will not after [`Installed::serve`].
@@ -168,51 +164,58 @@ impl Installed {
 /// Returns the commands that create FerroLB's namespace, unless it exists. Its pods use the network
 /// of the nodes, which Pod Security permits only in such a namespace.
 #[must_use]
-pub fn create_namespace(ferrolb: &str) -> [String; 2] {
+pub fn create_namespace(ferrolb: &str) -> [Command; 2] {
     let namespace = quoted(ferrolb);
-    [
-        format!(
-            "kubectl create namespace {namespace} --dry-run=client -o yaml | kubectl apply -f -"
-        ),
-        format!(
-            "kubectl label --overwrite namespace {namespace} \
-             pod-security.kubernetes.io/enforce=privileged"
-        ),
-    ]
+    let print = format!("kubectl create namespace {namespace} --dry-run=client -o yaml");
+    let label = "pod-security.kubernetes.io/enforce=privileged";
+    [apply_output_of(&print), LABEL.run(format_args!("--overwrite namespace {namespace} {label}"))]
 }
 
 /// Returns the command that installs FerroLB by Helm into its namespace, with these values of the
 /// chart.
 #[must_use]
-pub fn helm_install(ferrolb: &str, values: &[String]) -> String {
+pub fn helm_install(ferrolb: &str, values: &[String]) -> Command {
     let values: String = values.iter().map(|it| format!(" --set {it}")).collect();
-    format!(
-        "helm upgrade --install {RELEASE} {CHART} --namespace {} {HELM_WAIT}{values}",
-        quoted(ferrolb)
-    )
+    helm_upgrade(&format!("--install {RELEASE}"), ferrolb, &values)
+}
+
+/// Returns the command that changes a value of a Helm release.
+#[must_use]
+pub fn helm_change(release: &str, ferrolb: &str, value: &str) -> Command {
+    let options = format!(" --reset-then-reuse-values --set {value}");
+    helm_upgrade(&quoted(release), ferrolb, &options)
+}
+
+/// Returns the command that upgrades a Helm release, and waits until all pods are replaced.
+fn helm_upgrade(release: &str, ferrolb: &str, options: &str) -> Command {
+    let namespace = quoted(ferrolb);
+    let upgrade = format!("helm upgrade {release} {CHART} --namespace {namespace}");
+    Command::new(format!("{upgrade} --wait --timeout 30m{options}"), "`STATUS: deployed`")
 }
 
 /// Returns the command that deletes an installation by Helm.
 #[must_use]
-pub fn helm_uninstall(ferrolb: &str) -> String {
-    format!("helm uninstall --ignore-not-found {RELEASE} --namespace {}", quoted(ferrolb))
+pub fn helm_uninstall(ferrolb: &str) -> Command {
+    let namespace = quoted(ferrolb);
+    let uninstall = format!("helm uninstall --ignore-not-found {RELEASE} --namespace {namespace}");
+    Command::new(uninstall, "`uninstalled`")
 }
 
 /// Returns the commands that delete an installation by manifests. CustomResourceDefinitions remain,
 /// because all pools would be deleted with them.
 #[must_use]
-pub fn uninstall(ferrolb: &str) -> [String; 3] {
+pub fn uninstall(ferrolb: &str) -> [Command; 3] {
     let named = |kinds: &str, names: &[String]| {
         let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
-        format!("kubectl delete {kinds} {} --ignore-not-found", names.join(" "))
+        DELETE.run(format_args!("{kinds} {} --ignore-not-found", names.join(" ")))
     };
     let roles = ["controller", "node-failure", "speaker"];
     let policies = ["namespace", "status", "condition", "objects"];
     [
-        format!(
-            "kubectl -n {} delete deployment,daemonset,networkpolicy,poddisruptionbudget,role,\
-             rolebinding,serviceaccount -l app.kubernetes.io/name=ferrolb",
-            quoted(ferrolb)
+        DELETE.run_in(
+            ferrolb,
+            "deployment,daemonset,networkpolicy,poddisruptionbudget,role,rolebinding,\
+             serviceaccount -l app.kubernetes.io/name=ferrolb",
         ),
         named(
             "clusterrole,clusterrolebinding",
@@ -234,7 +237,7 @@ mod tests {
     #[test]
     fn an_uninstallation_names_every_cluster_scoped_object_of_the_manifests() {
         let manifests = include_str!("../../../deploy/install.yaml");
-        let commands = uninstall("ferrolb-system").join(" ");
+        let commands = uninstall("ferrolb-system").map(|it| it.command).join(" ");
         let names = manifests.lines().filter_map(|line| line.strip_prefix("  name: "));
         let scoped: Vec<_> = names.filter(|it| it.contains("ferrolb-system")).collect();
         assert!(scoped.len() > 10, "{scoped:?}");
@@ -270,9 +273,9 @@ mod tests {
         let step = find(&json!({}), &env).become_default("none").unwrap();
         let set = "kubectl -n lb set env deployment/controller daemonset/speaker \
                    FERROLB_DEFAULT_IMPLEMENTATION";
-        assert_eq!(step.commands[0], format!("{set}=true"));
+        assert_eq!(step.commands[0].to_string(), format!("{set}=true"));
         let before = format!("{set}=false FERROLB_LOAD_BALANCER_CLASS=a,b");
-        assert_eq!(step.rollback[0], before);
+        assert_eq!(step.rollback[0].to_string(), before);
         assert_eq!(
             helm.start_controller(),
             "kubectl -n lb scale deployment controller --replicas=3"

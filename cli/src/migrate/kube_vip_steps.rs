@@ -3,7 +3,6 @@
 use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 use serde_json::Value;
 
-use super::Step;
 use super::change::Annotations;
 use super::installed::{BGP, Installed, create_namespace, helm_install, helm_uninstall, uninstall};
 use super::kube_vip::{FILE, KubeVip};
@@ -11,9 +10,11 @@ use super::kube_vip_bgp::Secret;
 use super::merge::Merged;
 use super::servicelb::finalizers;
 use super::shell::{
-    MANIFESTS, MANIFESTS_WITH_BGP, before_installation, compare_addresses, create_directory,
-    quoted, save_addresses, stop_controller, unchanged,
+    APPLY, CREATE, DELETE, MANIFESTS, MANIFESTS_WITH_BGP, ROLLOUT_STATUS, SCALE, SET_ENV,
+    before_installation, compare_addresses, create_directory, list_pools, quoted, save_addresses,
+    stop_controller, unchanged,
 };
+use super::{Action, Step};
 use crate::objects::{APPS, Objects, name, namespace};
 
 /// Name of the Deployment of kube-vip's cloud provider.
@@ -67,13 +68,12 @@ impl Settings<'_> {
     fn install(&self) -> Option<Step> {
         let effect = "none: FerroLB keeps addresses that another load balancer has assigned. Create \
             no Services until the last step";
-        let ferrolb = quoted(self.ferrolb);
         if let Some(installed) = self.installed {
             return installed.become_default(effect).filter(|_| self.class.is_none());
         }
         let step = Step::new("install", "Install FerroLB without pools", effect)
             .check(before_installation())
-            .check((format!("kubectl -n {ferrolb} get ipaddresspools.ferrolb.io"), "none exist"));
+            .check(list_pools(self.ferrolb, "none exist"));
         if self.class.is_some() {
             let class = format!("loadBalancerClass={LOAD_BALANCER_CLASS}");
             let bgp = self.has_bgp.then(|| BGP.to_owned());
@@ -85,8 +85,8 @@ impl Settings<'_> {
         }
         let file = if self.has_bgp { MANIFESTS_WITH_BGP } else { MANIFESTS };
         let step = step
-            .run(format!("kubectl apply -f {file}"))
-            .run(format!("kubectl -n {ferrolb} rollout status daemonset/speaker"));
+            .run(APPLY.on_file(file))
+            .run(ROLLOUT_STATUS.run_in(self.ferrolb, "daemonset/speaker"));
         Some(step.undo_all(uninstall(self.ferrolb)))
     }
 
@@ -103,29 +103,29 @@ impl Settings<'_> {
             .check(unchanged(self.directory));
         for provider in objects.of(APPS, "Deployment").filter(|it| name(it) == PROVIDER) {
             let scale = |replicas: u64| {
-                let namespace = quoted(namespace(provider));
-                format!("kubectl -n {namespace} scale deployment {PROVIDER} --replicas={replicas}")
+                let words = format!("deployment {PROVIDER} --replicas={replicas}");
+                SCALE.run_in(namespace(provider), words)
             };
             let replicas = provider.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
             step = step.run(scale(0)).undo(scale(replicas));
         }
         for set in self.found.iter().filter_map(|it| it.daemonset.as_ref()) {
-            let (namespace, set) = (quoted(set.namespace()), quoted(set.name()));
+            let (namespace, set) = (set.namespace(), quoted(set.name()));
             let set_env = |value: &str| {
-                format!("kubectl -n {namespace} set env daemonset/{set} svc_enable={value}")
+                SET_ENV.run_in(namespace, format_args!("daemonset/{set} svc_enable={value}"))
             };
             step = step
                 .run(set_env("false"))
-                .run(format!("kubectl -n {namespace} rollout status daemonset/{set}"))
+                .run(ROLLOUT_STATUS.run_in(namespace, format_args!("daemonset/{set}")))
                 .undo(set_env("true"));
         }
         if self.found.iter().any(|it| it.daemonset.is_none()) {
             let path = "/etc/kubernetes/manifests/kube-vip.yaml";
             step = step
-                .run(format!(
-                    "# on every node with {path}, the leader last: set svc_enable to \"false\" there"
-                ))
-                .undo("# set svc_enable to \"true\" there");
+                .run(Action::ByHand(format!(
+                    "on every node with {path}, the leader last: set svc_enable to \"false\" there"
+                )))
+                .undo(Action::ByHand("set svc_enable to \"true\" there".into()));
         }
         step
     }
@@ -136,31 +136,29 @@ impl Settings<'_> {
         } else {
             "FerroLB announces each address less than 1 s later (estimate)"
         };
-        let ferrolb = quoted(self.ferrolb);
         let secrets = self.secrets.iter().map(|secret| {
             // An unset variable fails the command, which would create an empty password.
-            format!(
-                "kubectl -n {ferrolb} create secret generic {} --type=kubernetes.io/basic-auth \
+            let words = format!(
+                "secret generic {} --type=kubernetes.io/basic-auth \
                  --from-literal=password=\"${{PASSWORD_{}:?}}\"  # the password of {}",
                 secret.name, secret.number, secret.router
-            )
+            );
+            CREATE.run_in(self.ferrolb, words)
         });
-        let delete = self
-            .secrets
-            .iter()
-            .map(|secret| format!("kubectl -n {ferrolb} delete secret {}", secret.name));
+        let delete =
+            |secret: &Secret| DELETE.run_in(self.ferrolb, format_args!("secret {}", secret.name));
         let step = Step::new("switch", "Create FerroLB's objects", effect)
             .run_all(secrets)
             .undo(stop_controller(self.ferrolb));
         let mut step = self
             .merged
             .apply(step, self.directory, FILE)
-            .undo_all(delete)
-            .undo("# then undo \"Stop kube-vip for Services\"");
+            .undo_all(self.secrets.iter().map(delete))
+            .undo(Action::ByHand("then undo \"Stop kube-vip for Services\"".into()));
         if self.installed.is_some() {
-            let text = "# FerroLB's controller remains stopped: without the pools, it would remove \
+            let text = "FerroLB's controller remains stopped: without the pools, it would remove \
                 the addresses";
-            step = step.undo(text);
+            step = step.undo(Action::ByHand(text.into()));
         }
         if let Some(class) = self.class {
             let new = || Installed::side_by_side(self.ferrolb);

@@ -10,8 +10,8 @@ use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::range::AddressSet;
 use serde_json::{Value, json};
 
-use super::shell::file;
-use super::{ManifestFile, Problem, Step};
+use super::shell::{APPLY, DELETE, DRY_RUN, file};
+use super::{Command, ManifestFile, Problem, Step};
 use crate::events::event;
 use crate::objects::{self, Objects, name, namespace, text, texts};
 
@@ -106,17 +106,15 @@ impl Merged {
         let files = [(new, self.new.is_empty()), (CHANGED, self.changed.is_empty())];
         for (name, _) in files.into_iter().filter(|(_, is_empty)| !is_empty) {
             let file = file(directory, name);
-            step = step
-                .check((format!("kubectl apply --dry-run=server -f {file}"), "no error"))
-                .run(format!("kubectl apply -f {file}"));
+            step = step.check(DRY_RUN.on_file(&file)).run(APPLY.on_file(&file));
         }
         step.undo_all(self.undo(directory, new))
     }
 
     /// Returns the commands that delete the new objects and restore the changed ones.
-    fn undo(&self, directory: &str, new: &str) -> Vec<String> {
-        let delete = format!("kubectl delete -f {}", file(directory, new));
-        let restore = format!("kubectl apply -f {}", file(directory, FORMER));
+    fn undo(&self, directory: &str, new: &str) -> Vec<Command> {
+        let delete = DELETE.on_file(&file(directory, new));
+        let restore = APPLY.on_file(&file(directory, FORMER));
         let delete = (!self.new.is_empty()).then_some(delete);
         delete.into_iter().chain((!self.changed.is_empty()).then_some(restore)).collect()
     }
@@ -254,8 +252,8 @@ mod tests {
         assert_eq!((found.changed.as_slice(), found.new.len()), (&[pool("own", all)][..], 0));
         assert_eq!(found.former, std::slice::from_ref(&existing), "the rollback restores it");
         let step = found.apply(Step::new("pool", "", ""), "/d", "new.yaml");
-        assert_eq!(step.commands, ["kubectl apply -f /d/changed.yaml"]);
-        assert_eq!(step.rollback, ["kubectl apply -f /d/former.yaml"]);
+        assert_eq!(step.commands, [APPLY.on_file("/d/changed.yaml").into()]);
+        assert_eq!(step.rollback, [APPLY.on_file("/d/former.yaml").into()]);
         let subset = merged(&[existing], pool("own", restricted(&["10.0.0.1"], &["red"])));
         assert!(subset.is_empty(), "nothing is added");
     }
@@ -287,6 +285,6 @@ mod tests {
         let found = merged(&[elsewhere, kind], wanted.clone());
         assert_eq!(found.new, [wanted]);
         let step = found.apply(Step::new("pool", "", ""), "/d", "new.yaml");
-        assert_eq!(step.rollback, ["kubectl delete -f /d/new.yaml"]);
+        assert_eq!(step.rollback, [DELETE.on_file("/d/new.yaml").into()]);
     }
 }

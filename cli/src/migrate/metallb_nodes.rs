@@ -10,15 +10,17 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::Step;
 use super::groups::{Group, Groups};
 use super::metallb::PEERS;
 use super::metallb_steps::{
-    Settings, announced_layer2, clean_up, copy, default_implementation, install, save,
-    stop_speakers, verify,
+    Settings, announced_layer2, clean_up, copy, default_implementation, delete_webhooks, install,
+    save, stop_speakers, verify,
 };
 use super::metallb_workloads::Part;
-use super::shell::{file, quoted, speakers, unchanged};
+use super::shell::{
+    self, APPLY, DELETE, DRY_RUN, WAIT, delete_file, file, quoted, speakers, unchanged,
+};
+use super::{Action, Command, Step};
 use crate::objects::list;
 
 /// Label of moved nodes, and its value.
@@ -103,17 +105,18 @@ impl Plan {
         Step::new(id, title, effect)
             .check(unchanged(&settings.directory))
             .check(speakers(&settings.ferrolb))
-            .run(format!("kubectl label --overwrite node {nodes} {label}={value}"))
+            .run(shell::LABEL.run(format_args!("--overwrite node {nodes} {label}={value}")))
             .run_all(self.wait_sessions(settings, group))
-            .undo(format!("kubectl label node {nodes} {label}-"))
+            .undo(shell::LABEL.run(format_args!("node {nodes} {label}-")))
             .undo_all(settings.workloads.show_speakers())
-            .undo(
-                "# Check on the routers that MetalLB's sessions with these nodes are established.",
-            )
+            .undo(Action::ByHand(
+                "Check on the routers that MetalLB's sessions with these nodes are established."
+                    .into(),
+            ))
     }
 
     /// Returns the commands that wait until FerroLB has all sessions of these nodes.
-    fn wait_sessions(&self, settings: &Settings, group: &Group) -> Vec<String> {
+    fn wait_sessions(&self, settings: &Settings, group: &Group) -> Vec<Command> {
         let mut counts: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for node in &group.nodes {
             let count = self.sessions.get(node).copied().unwrap_or_default();
@@ -121,12 +124,10 @@ impl Plan {
         }
         let wait = |(count, nodes): (usize, Vec<String>)| {
             let condition = format!("jsonpath={{.status.bgp.established}}={count}/{count}");
-            format!(
-                "kubectl -n {} wait --for={} --timeout=120s speakerstatuses.ferrolb.io {}",
-                quoted(&settings.ferrolb),
-                quoted(&condition),
-                words(&nodes)
-            )
+            let (condition, nodes) = (quoted(&condition), words(&nodes));
+            let words =
+                format!("--for={condition} --timeout=120s speakerstatuses.ferrolb.io {nodes}");
+            WAIT.run_in(&settings.ferrolb, words)
         };
         counts.into_iter().filter(|(count, _)| *count > 0).map(wait).collect()
     }
@@ -143,16 +144,15 @@ impl Plan {
     }
 
     fn end_layer2(&self, settings: &Settings) -> Step {
-        let metallb = quoted(&settings.metallb);
         let kind = "l2advertisements.metallb.io";
-        let names = words(&self.advertisements);
+        let delete = format!("{kind} --ignore-not-found {}", words(&self.advertisements));
         let effect = "none: FerroLB replies for the addresses already, from the same nodes. Where \
             the nodes differ, connections are reset";
         Step::new("layer2-end", "Delete MetalLB's L2Advertisements", effect)
             .check(unchanged(&settings.directory))
             .check(announced_layer2(settings))
-            .run(format!("kubectl -n {metallb} delete {kind} --ignore-not-found {names}"))
-            .undo(format!("kubectl apply -f {}", file(&settings.directory, METALLB_LAYER2)))
+            .run(DELETE.run_in(&settings.metallb, delete))
+            .undo(APPLY.on_file(&file(&settings.directory, METALLB_LAYER2)))
     }
 
     /// Returns the step that moves the Services that are not on layer 2.
@@ -222,27 +222,29 @@ fn prepare(settings: &Settings) -> Step {
         meanwhile";
     let title = format!("Prepare the move of nodes by the label {}={}", LABEL.0, LABEL.1);
     Step::new("prepare", title, effect)
-        .check((format!("kubectl apply --dry-run=server -f {peers}"), "no error"))
-        .run(format!("kubectl apply -f {peers}"))
+        .check(DRY_RUN.on_file(&peers))
+        .run(APPLY.on_file(&peers))
         .run_all(settings.workloads.exclude_nodes(LABEL))
         .undo_all(settings.workloads.include_nodes())
-        .undo(format!("kubectl delete --ignore-not-found -f {peers}"))
+        .undo(delete_file(&peers))
 }
 
 /// Returns the step that stops MetalLB's controller, which would restore the annotation of the
 /// Services that move.
 fn stop_controller(settings: &Settings) -> Step {
-    let webhook = settings.workloads.own_webhook();
     let saved = file(&settings.directory, "webhooks.yaml");
     let effect = "none: MetalLB's speakers continue, and FerroLB assigns the addresses of new \
         Services. MetalLB's webhook is deleted, because its controller serves it";
     Step::new("controller", "Stop MetalLB's controller", effect)
         .check(unchanged(&settings.directory))
         .run_all(settings.workloads.stop(Part::Controller))
-        .run(format!("kubectl delete validatingwebhookconfiguration --ignore-not-found {webhook}"))
+        .run(delete_webhooks(settings.workloads.own_webhook()))
         .undo_all(settings.workloads.start(Part::Controller))
         .undo_all(settings.served.wait_restored())
-        .undo(format!("test ! -s {saved} || kubectl replace --force -f {saved}"))
+        .undo(Command::new(
+            format!("test ! -s {saved} || kubectl replace --force -f {saved}"),
+            "`replaced` for each object",
+        ))
 }
 
 /// Returns the step in which FerroLB begins to announce Services from the nodes of a group.
@@ -278,10 +280,10 @@ fn finish(settings: &Settings) -> Step {
     if !settings.has_peers {
         return step.undo_all(settings.workloads.start(Part::Speakers));
     }
-    step.run(format!("kubectl apply -f {peers}"))
-        .run(format!("kubectl label node --all {label}-"))
-        .undo(format!("kubectl label --overwrite node --all {label}={value}"))
-        .undo(format!("kubectl apply -f {moved}"))
+    step.run(APPLY.on_file(&peers))
+        .run(shell::LABEL.run(format_args!("node --all {label}-")))
+        .undo(shell::LABEL.run(format_args!("--overwrite node --all {label}={value}")))
+        .undo(APPLY.on_file(&moved))
         .undo_all(settings.workloads.start_without_wait(Part::Speakers))
 }
 

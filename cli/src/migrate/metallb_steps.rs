@@ -6,16 +6,17 @@ use std::collections::BTreeSet;
 use ferrolb_proto::api::LOAD_BALANCER_CLASS;
 
 use super::installed::{
-    BGP, HELM_WAIT, Installed, RELEASE, create_namespace, helm_install, helm_uninstall,
+    BGP, Installed, RELEASE, create_namespace, helm_change, helm_install, helm_uninstall,
 };
 use super::metallb::{OBJECTS, PEERS, SERVED};
 use super::metallb_workloads::{Part, Workloads};
 use super::served::Served;
 use super::shell::{
-    CHART, before_installation, compare_addresses, create_directory, ferrolb, file, quoted,
-    save_addresses, stop_controller, unchanged,
+    ANNOTATE, APPLY, DELETE, DRY_RUN, ROLLOUT_STATUS, WAIT, apply_output_of, before_installation,
+    compare_addresses, create_directory, delete_file, ferrolb, file, quoted, save_addresses,
+    silent, stop_controller, unchanged,
 };
-use super::{CLEAN_UP, Step};
+use super::{CLEAN_UP, Command, Step};
 
 /// Port of the speakers' metrics. MetalLB's speakers up to 0.15 use the default one.
 const METRICS_PORT: u16 = 7476;
@@ -90,8 +91,8 @@ pub fn own_group(settings: &Settings) -> Vec<Step> {
     let announced = (!settings.is_bgp_only()).then(|| announced_layer2(settings));
     let peers = file(&settings.directory, PEERS);
     let sessions = settings.has_peers.then(|| Sessions {
-        start: format!("kubectl apply -f {peers}"),
-        end: format!("kubectl delete --ignore-not-found -f {peers}"),
+        start: APPLY.on_file(&peers),
+        end: delete_file(&peers),
         delay: "about 5 s",
     });
     [save(settings)]
@@ -110,10 +111,9 @@ pub fn in_place(settings: &Settings) -> Vec<Step> {
     let steps = if settings.is_bgp_only() {
         vec![replace(settings)]
     } else {
-        let ready = (
-            format!("kubectl -n {} rollout status daemonset/speaker", quoted(&settings.ferrolb)),
-            "successfully rolled out. FerroLB announces the addresses 5 s later",
-        );
+        let ready = ROLLOUT_STATUS
+            .run_in(&settings.ferrolb, "daemonset/speaker")
+            .expecting("successfully rolled out. FerroLB announces the addresses 5 s later");
         let sessions = settings.has_bgp.then(|| Sessions {
             start: set_bgp(settings, true),
             end: set_bgp(settings, false),
@@ -161,7 +161,7 @@ fn install_in_place(settings: &Settings) -> Step {
         .undo_all(settings.workloads.start(Part::Controller))
 }
 
-fn helm_install_in_place(settings: &Settings, value: &str) -> String {
+fn helm_install_in_place(settings: &Settings, value: &str) -> Command {
     let namespace = format!("metallbNamespace={}", quoted(&settings.metallb));
     let class = settings.class.as_ref().map(|it| format!("loadBalancerClass={}", quoted(it)));
     let values: Vec<_> = [namespace, value.to_owned()].into_iter().chain(class).collect();
@@ -169,29 +169,25 @@ fn helm_install_in_place(settings: &Settings, value: &str) -> String {
 }
 
 /// Returns the command that starts or ends the BGP sessions of an in-place installation.
-fn set_bgp(settings: &Settings, is_enabled: bool) -> String {
-    format!(
-        "helm upgrade {RELEASE} {CHART} --namespace {} {HELM_WAIT} --reset-then-reuse-values \
-         --set bgp.enabled={is_enabled}",
-        quoted(&settings.ferrolb)
-    )
+fn set_bgp(settings: &Settings, is_enabled: bool) -> Command {
+    helm_change(RELEASE, &settings.ferrolb, &format!("bgp.enabled={is_enabled}"))
 }
 
 pub(super) fn save(settings: &Settings) -> Step {
     Step::new("save", "Save MetalLB's objects and the addresses of all Services", NO_EFFECT)
         .run_all(create_directory(&settings.directory))
-        .run(format!(
+        .run(silent(format!(
             "kubectl -n {} get {METALLB_KINDS} -o yaml > {}",
             quoted(&settings.metallb),
             file(&settings.directory, "metallb.yaml")
-        ))
+        )))
         .run_all(save_deleted(settings))
         .run(save_addresses(&settings.directory))
 }
 
 /// Returns the commands that save what later steps delete: workloads, webhooks, and
 /// FRRConfigurations in other namespaces.
-fn save_deleted(settings: &Settings) -> Vec<String> {
+fn save_deleted(settings: &Settings) -> Vec<Command> {
     let saved = |name: &str| file(&settings.directory, name);
     let mut commands = vec![
         format!(
@@ -213,7 +209,7 @@ fn save_deleted(settings: &Settings) -> Vec<String> {
             saved(&format!("{namespace}-{name}.yaml"))
         )
     }));
-    commands
+    commands.into_iter().map(silent).collect()
 }
 
 pub(super) fn install(settings: &Settings) -> Step {
@@ -238,33 +234,30 @@ pub(super) fn copy(settings: &Settings) -> Step {
     let peers = path(PEERS, settings.has_peers);
     let mut step = Step::new("copy", "Create FerroLB's objects, without BGPPeers", NO_EFFECT);
     for file in objects.iter().chain(&peers) {
-        step = step.check((format!("kubectl apply --dry-run=server -f {file}"), "no error"));
+        step = step.check(DRY_RUN.on_file(file));
     }
-    step.run_all(objects.iter().map(|file| format!("kubectl apply -f {file}")))
+    step.run_all(objects.iter().map(|file| APPLY.on_file(file)))
         .run_all(settings.secrets.iter().map(|secret| copy_secret(secret, &settings.ferrolb)))
-        .undo_all(objects.iter().map(|file| format!("kubectl delete --ignore-not-found -f {file}")))
+        .undo_all(objects.iter().map(|file| delete_file(file)))
         .undo_all(settings.secrets.iter().map(|(_, name)| {
-            format!(
-                "kubectl -n {} delete secret --ignore-not-found {}",
-                quoted(&settings.ferrolb),
-                quoted(name)
-            )
+            let words = format!("secret --ignore-not-found {}", quoted(name));
+            DELETE.run_in(&settings.ferrolb, words)
         }))
 }
 
 /// Returns the command that copies the password in a Secret. No argument and no file contains it.
-fn copy_secret((namespace, name): &(String, String), to: &str) -> String {
+fn copy_secret((namespace, name): &(String, String), to: &str) -> Command {
     let template = format!(
         "{{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"type\":\"kubernetes.io/basic-auth\",\
          \"metadata\":{{\"name\":\"{name}\",\"namespace\":\"{to}\"}},\
          \"data\":{{\"password\":\"{{{{.data.password}}}}\"}}}}"
     );
-    format!(
-        "kubectl -n {} get secret {} -o go-template={} | kubectl apply -f -",
+    apply_output_of(&format!(
+        "kubectl -n {} get secret {} -o go-template={}",
         quoted(namespace),
         quoted(name),
         quoted(&template)
-    )
+    ))
 }
 
 pub(super) fn default_implementation(
@@ -275,26 +268,18 @@ pub(super) fn default_implementation(
         MetalLB does not serve get addresses. Create no Services until MetalLB's annotation is \
         removed";
     let step = installation.become_default(effect)?;
-    let namespace = quoted(&settings.ferrolb);
-    Some(step.check((
-        format!(
-            "kubectl -n {namespace} wait --for=condition=Valid --timeout=60s \
-             ipaddresspools.ferrolb.io --all"
-        ),
-        "condition met, for each pool",
-    )))
+    let words = "--for=condition=Valid --timeout=60s ipaddresspools.ferrolb.io --all";
+    let valid = WAIT.run_in(&settings.ferrolb, words);
+    Some(step.check(valid.expecting("condition met, for each pool")))
 }
 
 /// Returns the commands that stop MetalLB's speakers, and their BGP sessions.
-pub(super) fn stop_speakers(settings: &Settings) -> Vec<String> {
+pub(super) fn stop_speakers(settings: &Settings) -> Vec<Command> {
     let mut commands = settings.workloads.stop(Part::Speakers);
     // FRR-K8s in another namespace continues to run, with the configuration of MetalLB.
     commands.extend(settings.frr_configurations.iter().map(|(namespace, name)| {
-        let (namespace, name) = (quoted(namespace), quoted(name));
-        format!(
-            "kubectl -n {namespace} delete frrconfigurations.frrk8s.metallb.io \
-             --ignore-not-found {name}"
-        )
+        let kind = "frrconfigurations.frrk8s.metallb.io";
+        DELETE.run_in(namespace, format_args!("{kind} --ignore-not-found {}", quoted(name)))
     }));
     commands
 }
@@ -315,13 +300,13 @@ fn switch(settings: &Settings, installation: &Installed) -> Step {
         step = step.run_all(installation.serve(Some(class)));
     }
     let annotations = SERVED.map(|name| format!("{name}-")).join(" ");
-    step.run(format!("kubectl annotate services --all --all-namespaces {annotations}"))
+    step.run(ANNOTATE.run(format_args!("services --all --all-namespaces {annotations}")))
         .undo_all(undo_switch(settings))
 }
 
 /// Returns the commands that let MetalLB serve the Services again. A controller that does not serve
 /// them any more would remove their addresses.
-fn undo_switch(settings: &Settings) -> Vec<String> {
+fn undo_switch(settings: &Settings) -> Vec<Command> {
     let start = settings.workloads.start(Part::Controller);
     let annotated = settings.served.wait_restored();
     match (&settings.class, &settings.installed) {
@@ -338,32 +323,27 @@ fn undo_switch(settings: &Settings) -> Vec<String> {
     }
 }
 
-/// Returns the command that shows whether FerroLB announces addresses on layer 2, and the expected
-/// result.
-pub(super) fn announced_layer2(settings: &Settings) -> (String, &'static str) {
+/// Returns the command that shows whether FerroLB announces addresses on layer 2.
+pub(super) fn announced_layer2(settings: &Settings) -> Command {
     let expect = "the reason Announced or KernelAnswers for each Service that FerroLB serves, if it \
         has endpoints, and not only BGP announces it";
-    (ferrolb(&settings.ferrolb, "status"), expect)
+    Command::new(ferrolb(&settings.ferrolb, "status"), expect)
 }
 
 /// The start of FerroLB's BGP sessions.
 struct Sessions {
     /// The command that starts them.
-    start: String,
+    start: Command,
     /// The command that ends them.
-    end: String,
+    end: Command,
     /// Time until the routers have routes again, as a phrase.
     delay: &'static str,
 }
 
 /// Returns the step in which MetalLB's speakers end. `announces` is the command that shows whether
-/// FerroLB announces, and the expected result. The sessions of FerroLB begin after those of MetalLB
-/// have ended, because a router accepts one session with a node.
-fn stop(
-    settings: &Settings,
-    announces: Option<(String, &'static str)>,
-    sessions: Option<Sessions>,
-) -> Step {
+/// FerroLB announces. The sessions of FerroLB begin after those of MetalLB have ended, because a
+/// router accepts one session with a node.
+fn stop(settings: &Settings, announces: Option<Command>, sessions: Option<Sessions>) -> Step {
     let bgp = sessions.as_ref().map(|it| {
         format!(
             "MetalLB's pods end within 2 s, and FerroLB advertises the addresses by BGP {} later \
@@ -400,15 +380,17 @@ pub(super) fn verify(settings: &Settings) -> Step {
         minutes after MetalLB's last reply";
     Step::new("verify", "Verify the addresses", effect)
         .run(compare_addresses(&settings.directory))
-        .run(conditions)
+        .run(Command::new(conditions, "the reason `Announced` for each Service with endpoints"))
 }
 
 pub(super) fn clean_up(settings: &Settings, effect: &str) -> Step {
+    let compare = compare_addresses(&settings.directory);
     Step::new(CLEAN_UP, "Delete MetalLB, if you need no rollback", effect)
-        .check((compare_addresses(&settings.directory), "prints nothing, or only new Services"))
+        .check(compare.expecting("prints nothing, or only new Services"))
         .run_all(settings.workloads.delete())
-        .run(format!(
-            "kubectl delete validatingwebhookconfiguration --ignore-not-found {}",
-            settings.workloads.webhooks()
-        ))
+        .run(delete_webhooks(&settings.workloads.webhooks()))
+}
+
+pub(super) fn delete_webhooks(names: &str) -> Command {
+    DELETE.run(format_args!("validatingwebhookconfiguration --ignore-not-found {names}"))
 }

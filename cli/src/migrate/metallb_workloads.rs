@@ -7,8 +7,8 @@ use kube::core::Selector;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::Problem;
-use super::shell::quoted;
+use super::shell::{DELETE, GET, PATCH, ROLLOUT_STATUS, SCALE, WAIT_DELETED, quoted};
+use super::{Command, Problem};
 use crate::objects::{APPS, Objects, list, name, namespace, text};
 use crate::products;
 
@@ -80,9 +80,10 @@ impl Workloads {
 
     /// Returns the commands that stop a part, and wait until its pods have ended.
     #[must_use]
-    pub fn stop(&self, part: Part) -> Vec<String> {
+    pub fn stop(&self, part: Part) -> Vec<Command> {
         let pods = self.of(part).filter_map(|it| it.pods.as_ref()).map(|selector| {
-            self.kubectl(&format!("wait --for=delete pod -l {} --timeout=60s", quoted(selector)))
+            let words = format!("pod -l {} --timeout=60s", quoted(selector));
+            WAIT_DELETED.run_in(&self.namespace, words)
         });
         let stop = self.of(part).map(|it| match it.kind {
             Kind::Deployment { .. } => self.scale(it, 0),
@@ -93,17 +94,18 @@ impl Workloads {
 
     /// Returns the commands that start a part again, and wait until its pods are ready.
     #[must_use]
-    pub fn start(&self, part: Part) -> Vec<String> {
-        let ready = self
-            .of(part)
-            .map(|it| self.kubectl(&format!("rollout status {} --timeout=120s", it.reference())));
+    pub fn start(&self, part: Part) -> Vec<Command> {
+        let ready = self.of(part).map(|it| {
+            let words = format!("{} --timeout=120s", it.reference());
+            ROLLOUT_STATUS.run_in(&self.namespace, words)
+        });
         self.start_without_wait(part).into_iter().chain(ready).collect()
     }
 
     /// Returns the commands that start a part again. kubectl cannot wait for the pods of a
     /// DaemonSet with the strategy `OnDelete`.
     #[must_use]
-    pub fn start_without_wait(&self, part: Part) -> Vec<String> {
+    pub fn start_without_wait(&self, part: Part) -> Vec<Command> {
         let start = self.of(part).map(|it| match it.kind {
             Kind::Deployment { replicas } => self.scale(it, replicas),
             Kind::DaemonSet(_) => self.select_nodes(it, None),
@@ -114,7 +116,7 @@ impl Workloads {
     /// Returns the commands after which the DaemonSets have no pod on nodes with a label. With the
     /// strategy `OnDelete`, no other pod is replaced.
     #[must_use]
-    pub fn exclude_nodes(&self, (label, value): (&str, &str)) -> Vec<String> {
+    pub fn exclude_nodes(&self, (label, value): (&str, &str)) -> Vec<Command> {
         let is_moved = json!({"key": label, "operator": "NotIn", "values": [value]});
         self.patch_sets(|placement| {
             let mut terms = list(&placement.affinity, NODE_TERMS).to_vec();
@@ -139,7 +141,7 @@ impl Workloads {
     /// Returns the commands that undo [`Self::exclude_nodes`]. The pod templates are the former
     /// ones, so that Kubernetes replaces only the pods that have started in between.
     #[must_use]
-    pub fn include_nodes(&self) -> Vec<String> {
+    pub fn include_nodes(&self) -> Vec<Command> {
         self.patch_sets(|Placement { affinity, strategy }| {
             // A merge patch removes a field by null.
             let affinity = match affinity.get("nodeAffinity") {
@@ -157,7 +159,7 @@ impl Workloads {
     }
 
     /// Returns the commands that patch all DaemonSets.
-    fn patch_sets(&self, changed: impl Fn(&Placement) -> Placement) -> Vec<String> {
+    fn patch_sets(&self, changed: impl Fn(&Placement) -> Placement) -> Vec<Command> {
         let patch = |it: &Workload| {
             let Kind::DaemonSet(placement) = &it.kind else { return None };
             let Placement { affinity, strategy } = changed(placement);
@@ -170,10 +172,11 @@ impl Workloads {
 
     /// Returns the commands that delete the workloads.
     #[must_use]
-    pub fn delete(&self) -> Vec<String> {
+    pub fn delete(&self) -> Vec<Command> {
         let delete = |part| {
             let names: String = self.of(part).map(|it| format!(" {}", it.reference())).collect();
-            (!names.is_empty()).then(|| self.kubectl(&format!("delete --ignore-not-found{names}")))
+            let words = format!("--ignore-not-found{names}");
+            (!names.is_empty()).then(|| DELETE.run_in(&self.namespace, words))
         };
         [Part::Controller, Part::Speakers].into_iter().flat_map(delete).collect()
     }
@@ -195,10 +198,14 @@ impl Workloads {
 
     /// Returns the commands that show the pods of the DaemonSets, and their nodes.
     #[must_use]
-    pub fn show_speakers(&self) -> Vec<String> {
+    pub fn show_speakers(&self) -> Vec<Command> {
         let sets = self.all.iter().filter(|it| matches!(it.kind, Kind::DaemonSet(_)));
-        let show =
-            |selector: &String| self.kubectl(&format!("get pods -o wide -l {}", quoted(selector)));
+        let show = |selector: &String| {
+            let words = format!("pods -o wide -l {}", quoted(selector));
+            GET.run_in(&self.namespace, words).expecting(
+                "`Running` for a pod on each node of this stage; repeat the command until then",
+            )
+        };
         sets.filter_map(|it| it.pods.as_ref()).map(show).collect()
     }
 
@@ -235,23 +242,21 @@ impl Workloads {
         }
     }
 
-    fn scale(&self, workload: &Workload, replicas: u64) -> String {
-        self.kubectl(&format!("scale {} --replicas={replicas}", workload.reference()))
+    fn scale(&self, workload: &Workload, replicas: u64) -> Command {
+        let words = format!("{} --replicas={replicas}", workload.reference());
+        SCALE.run_in(&self.namespace, words)
     }
 
     /// Returns the command that sets a label in the node selector of a DaemonSet.
-    fn select_nodes(&self, workload: &Workload, value: Option<&str>) -> String {
+    fn select_nodes(&self, workload: &Workload, value: Option<&str>) -> Command {
         let selector = json!({"metallb": value});
         self.patch(workload, &json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}))
     }
 
-    fn patch(&self, workload: &Workload, patch: &Value) -> String {
+    fn patch(&self, workload: &Workload, patch: &Value) -> Command {
         let patch = quoted(&patch.to_string());
-        self.kubectl(&format!("patch {} --type=merge -p {patch}", workload.reference()))
-    }
-
-    fn kubectl(&self, words: &str) -> String {
-        format!("kubectl -n {} {words}", quoted(&self.namespace))
+        let words = format!("{} --type=merge -p {patch}", workload.reference());
+        PATCH.run_in(&self.namespace, words)
     }
 }
 
@@ -404,9 +409,9 @@ mod tests {
             set["spec"]["template"]["spec"]["affinity"] = affinity;
             set["spec"]["updateStrategy"] = strategy;
             let workloads = Workloads::find(&Objects::new([set]), "default");
-            let patch = |commands: Vec<String>| {
+            let patch = |commands: Vec<Command>| {
                 let [command] = commands.as_slice() else { panic!("{commands:?}") };
-                let (_, patch) = command.split_once(" -p ").unwrap();
+                let (_, patch) = command.command.split_once(" -p ").unwrap();
                 let patch: Value = serde_json::from_str(patch.trim_matches('\'')).unwrap();
                 let affinity = patch["spec"]["template"]["spec"]["affinity"].clone();
                 (affinity, patch["spec"]["updateStrategy"].clone())

@@ -92,12 +92,13 @@ fn step(step: &Step) -> String {
     for check in &step.checks {
         _ = writeln!(text, "  check first (expected: {}):\n    {}", check.expect, check.command);
     }
-    for (title, commands) in
+    for (title, actions) in
         [("commands", &step.commands), ("rollback, after that of each later step", &step.rollback)]
     {
-        if !commands.is_empty() {
-            _ = writeln!(text, "  {title}:\n    {}", commands.join("\n    "));
+        if !actions.is_empty() {
+            _ = writeln!(text, "  {title}:");
         }
+        actions.iter().for_each(|it| _ = writeln!(text, "    {it}"));
     }
     text
 }

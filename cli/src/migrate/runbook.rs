@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{CLEAN_UP, Migration, Step, render};
+use super::{Action, CLEAN_UP, Command, Migration, Step, render};
 
 /// Name of the file.
 pub const FILE: &str = "RUNBOOK.md";
@@ -46,54 +46,27 @@ fn stage(step: &Step) -> String {
     if !step.checks.is_empty() {
         text.push_str("\n### Checks\n");
     }
-    for check in &step.checks {
-        text.push_str(&item(&check.command, Some(&check.expect)));
-    }
-    for (title, commands) in [("Commands", &step.commands), ("Way back", &step.rollback)] {
-        if !commands.is_empty() {
+    step.checks.iter().for_each(|it| text.push_str(&block(it)));
+    for (title, actions) in [("Commands", &step.commands), ("Way back", &step.rollback)] {
+        if !actions.is_empty() {
             _ = writeln!(text, "\n### {title}");
         }
-        commands.iter().for_each(|it| text.push_str(&item(it, expected(it))));
+        actions.iter().for_each(|it| text.push_str(&item(it)));
     }
     text
 }
 
-/// Returns a check box with a command in a block of its own. An action without a command begins
-/// with `# ` in a plan.
-fn item(command: &str, expected: Option<&str>) -> String {
-    if let Some(action) = command.strip_prefix("# ") {
-        return format!("\n- [ ] {action}\n");
+/// Returns a check box with an action.
+fn item(action: &Action) -> String {
+    match action {
+        Action::Shell(command) => block(command),
+        Action::ByHand(text) => format!("\n- [ ] {text}\n"),
     }
-    let expected = expected.unwrap_or("no error");
-    format!("\n- [ ] Expected: {expected}\n\n  ```sh\n  {command}\n  ```\n")
 }
 
-/// Outputs of commands, by a part of the command. The first one that matches counts.
-const OUTPUTS: [(&str, &str); 19] = [
-    (" > ", "no output"),
-    ("umask ", "no output"),
-    ("mkdir ", "no output"),
-    ("diff ", "no output"),
-    (" get pods ", "`Running` for a pod on each node of this stage; repeat the command until then"),
-    (" get services ", "the reason `Announced` for each Service with endpoints"),
-    ("kubectl apply ", "`created`, `configured` or `unchanged` for each object"),
-    (" replace ", "`replaced` for each object"),
-    (" annotate ", "`annotated` for each Service"),
-    (" label ", "`labeled`, `unlabeled` or `not labeled` for each object"),
-    (" scale ", "`scaled`"),
-    (" wait --for=delete ", "`condition met`, or no output if no pod is left"),
-    (" wait ", "`condition met` for each object"),
-    (" rollout status ", "`successfully rolled out`"),
-    (" patch ", "`patched`, or `patched (no change)`"),
-    (" set env ", "`env updated`"),
-    (" delete ", "`deleted` for each object that exists"),
-    ("helm uninstall ", "`uninstalled`"),
-    ("helm ", "`STATUS: deployed`"),
-];
-
-/// Returns the expected output of a command.
-fn expected(command: &str) -> Option<&'static str> {
-    OUTPUTS.into_iter().find(|(part, _)| command.contains(part)).map(|(_, output)| output)
+/// Returns a check box with a command in a block of its own.
+fn block(Command { command, expect }: &Command) -> String {
+    format!("\n- [ ] Expected: {expect}\n\n  ```sh\n  {command}\n  ```\n")
 }
 
 #[cfg(test)]
@@ -101,16 +74,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_has_a_block_and_an_action_has_none() {
-        let block = "\n- [ ] Expected: `scaled`\n\n  ```sh\n  kubectl scale x\n  ```\n";
-        assert_eq!(item("kubectl scale x", expected("kubectl scale x")), block);
-        assert_eq!(item("# restart the host", None), "\n- [ ] restart the host\n");
+    fn a_command_has_a_block_and_work_by_hand_has_none() {
+        let block = "\n- [ ] Expected: `scaled`\n\n  ```sh\n  # kubectl scale x\n  ```\n";
+        assert_eq!(item(&Command::new("# kubectl scale x", "`scaled`").into()), block);
+        assert_eq!(item(&Action::ByHand("restart the host".into())), "\n- [ ] restart the host\n");
     }
 
     #[test]
     fn the_point_of_no_return_is_before_the_deletion() {
-        let step =
-            |id| Step::new(id, "Title", "none").run("kubectl delete x").undo("kubectl get x");
+        let command = || Command::new("kubectl x", "no error");
+        let step = |id| Step::new(id, "Title", "none").run(command()).undo(command());
         let migration = Migration::default().with_steps(vec![step("stop"), step(CLEAN_UP)]);
         let text = runbook(&migration);
         let [first, rest] =

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use ferrolb_proto::api::CONDITION_ADDRESS_ASSIGNED;
 use serde_json::Value;
 
+use super::Command;
 use super::metallb::SERVED;
-use super::shell::quoted;
+use super::shell::{ANNOTATE, Verb, WAIT, quoted};
 use crate::objects::{annotation, name, namespace};
 
 /// Services with MetalLB's annotation.
@@ -54,51 +55,48 @@ impl Served {
 
     /// Returns the commands that remove the annotation, and wait until FerroLB serves the Services.
     #[must_use]
-    pub fn release(&self) -> Vec<String> {
+    pub fn release(&self) -> Vec<Command> {
         let annotations = SERVED.map(|it| format!("{it}-")).join(" ");
         let assigned =
-            format!("wait --for=condition={CONDITION_ADDRESS_ASSIGNED} --timeout=60s service");
-        let remove =
-            |it| kubectl(it, &format!("annotate service {} {annotations}", self.names(it)));
-        let wait = |it| kubectl(it, &format!("{assigned} {}", self.names(it)));
-        self.0.keys().map(remove).chain(self.0.keys().map(wait)).collect()
+            format!("--for=condition={CONDITION_ADDRESS_ASSIGNED} --timeout=60s service");
+        let remove = self.each(ANNOTATE, |_, names| format!("service {names} {annotations}"));
+        remove.chain(self.each(WAIT, |_, names| format!("{assigned} {names}"))).collect()
     }
 
     /// Returns the commands that write the annotation again, so that FerroLB leaves the Services to
     /// MetalLB.
     #[must_use]
-    pub fn restore(&self) -> Vec<String> {
-        let write = |it: &Record| {
+    pub fn restore(&self) -> Vec<Command> {
+        let write = |it: &Record, names: &str| {
             let value = quoted(&format!("{}={}", it.annotation, it.pool));
-            kubectl(it, &format!("annotate --overwrite service {} {value}", self.names(it)))
+            format!("--overwrite service {names} {value}")
         };
-        self.0.keys().map(write).collect()
+        self.each(ANNOTATE, write).collect()
     }
 
     /// Returns the commands that wait until MetalLB's controller has written the annotation.
     #[must_use]
-    pub fn wait_restored(&self) -> Vec<String> {
-        let wait = |it: &Record| {
+    pub fn wait_restored(&self) -> Vec<Command> {
+        let wait = |it: &Record, names: &str| {
             let path = it.annotation.replace('.', "\\.");
             let condition =
                 quoted(&format!("jsonpath={{.metadata.annotations.{path}}}={}", it.pool));
-            kubectl(
-                it,
-                &format!("wait --for={condition} --timeout=120s service {}", self.names(it)),
-            )
+            format!("--for={condition} --timeout=120s service {names}")
         };
-        self.0.keys().map(wait).collect()
+        self.each(WAIT, wait).collect()
     }
 
-    /// Returns the names of the Services of a record.
-    fn names(&self, record: &Record) -> String {
-        let names = self.0.get(record).into_iter().flatten();
-        names.map(|name| quoted(name)).collect::<Vec<_>>().join(" ")
+    /// Returns a command for each record. `words` gets the names of its Services.
+    fn each(
+        &self,
+        verb: Verb,
+        words: impl Fn(&Record, &str) -> String,
+    ) -> impl Iterator<Item = Command> {
+        self.0.iter().map(move |(record, names)| {
+            let names = names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(" ");
+            verb.run_in(&record.namespace, words(record, &names))
+        })
     }
-}
-
-fn kubectl(record: &Record, words: &str) -> String {
-    format!("kubectl -n {} {words}", quoted(&record.namespace))
 }
 
 /// Returns the name of the pool in MetalLB's annotation. Any user may write the annotation of a

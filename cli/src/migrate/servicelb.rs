@@ -12,13 +12,15 @@ use super::change::set_annotation;
 use super::installed::{Installed, uninstall};
 use super::predict::{Expected, predict};
 use super::shell::{
-    MANIFESTS, before_installation, create_directory, on_service, quoted, save_addresses, speakers,
-    stop_controller,
+    ANNOTATE, APPLY, DELETE, MANIFESTS, PATCH, ROLLOUT_STATUS, before_installation,
+    create_directory, list_pools, quoted, save_addresses, speakers, stop_controller,
 };
-use super::{Migration, Problem, Step};
+use super::{Action, Command, Migration, Problem, Step};
 use crate::init::propose::POOL;
 use crate::objects::{self, CORE, Objects, list, text};
 
+/// Work by hand on k3s.
+const RESTART: &str = "on every server: sudo systemctl restart k3s";
 /// Finalizer of Services, which Kubernetes' library for load balancers adds and removes.
 pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
@@ -96,10 +98,8 @@ fn steps(
     has_pool: bool,
 ) -> Vec<Step> {
     let annotate = |value: &str| {
-        let command = |service: &&Value| {
-            format!("{} {ADOPT_ANNOTATION}{value}", on_service("annotate", service))
-        };
-        services.iter().map(command).collect::<Vec<_>>()
+        let words = format!("{ADOPT_ANNOTATION}{value}");
+        services.iter().map(|it| ANNOTATE.on_service(it, &words)).collect::<Vec<_>>()
     };
     let effect = "none: the Services keep the addresses of the nodes, which are in no pool";
     let install = match installed {
@@ -107,8 +107,8 @@ fn steps(
         None => Some(
             Step::new("install", "Install FerroLB", effect)
                 .check(before_installation())
-                .run(format!("kubectl apply -f {MANIFESTS}"))
-                .run(format!("kubectl -n {} rollout status daemonset/speaker", quoted(ferrolb)))
+                .run(APPLY.on_file(MANIFESTS))
+                .run(ROLLOUT_STATUS.run_in(ferrolb, "daemonset/speaker"))
                 .undo_all(uninstall(ferrolb)),
         ),
     };
@@ -118,10 +118,10 @@ fn steps(
         "none: FerroLB adopts the Services only in the last step",
     )
     .check(speakers(ferrolb))
-    .run("kubectl ferrolb init")
-    .undo(format!(
-        "kubectl -n {} delete ipaddresspools.ferrolb.io/{POOL} l2advertisements.ferrolb.io/{POOL}",
-        quoted(ferrolb)
+    .run(Command::new("kubectl ferrolb init", "no error"))
+    .undo(DELETE.run_in(
+        ferrolb,
+        format_args!("ipaddresspools.ferrolb.io/{POOL} l2advertisements.ferrolb.io/{POOL}"),
     ));
     let disable = Step::new(
         "disable",
@@ -129,29 +129,30 @@ fn steps(
         "kube-proxy still serves the addresses of the nodes in the status; host ports of ServiceLB \
          end",
     )
-    .check((
-        format!("kubectl -n {} get ipaddresspools.ferrolb.io", quoted(ferrolb)),
-        "VALID is True, and Services may use enough addresses",
+    .check(list_pools(ferrolb, "VALID is True, and Services may use enough addresses"))
+    .run(Action::ByHand(
+        "on every server, add `servicelb` to the list `disable` in /etc/rancher/k3s/config.yaml, or \
+         create that list".into(),
     ))
-    .run("# on every server, change /etc/rancher/k3s/config.yaml:")
-    .run("#   add `servicelb` to the list `disable`, or create that list")
-    .run("# on every server: sudo systemctl restart k3s")
-    .undo("# on every server, remove `servicelb` from the list")
-    .undo("# on every server: sudo systemctl restart k3s");
+    .run(Action::ByHand(RESTART.into()))
+    .undo(Action::ByHand("on every server, remove `servicelb` from the list".into()))
+    .undo(Action::ByHand(RESTART.into()));
     let adopt = Step::new(
         "adopt",
         "Let FerroLB assign addresses of the pool",
         "all addresses change: clients of the addresses of the nodes fail until port forwardings \
          and DNS records have the new addresses",
     )
-    .check((
+    .check(Command::new(
         "kubectl -n kube-system get pods -l svccontroller.k3s.cattle.io/svcname",
         "No resources found",
     ))
     .run_all(annotate("=true"))
     .undo(stop_controller(ferrolb))
     .undo_all(annotate("-"))
-    .undo("# then undo \"Disable ServiceLB\", which writes its addresses again")
+    .undo(Action::ByHand(
+        "then undo \"Disable ServiceLB\", which writes its addresses again".into(),
+    ))
     .undo_all(installed.map(Installed::start_controller));
     let save = Step::new("save", "Save the addresses", "none")
         .run_all(create_directory(directory))
@@ -176,10 +177,10 @@ pub fn finalizers(services: &[&Value]) -> Option<Step> {
             return None;
         }
         let patch = serde_json::json!({"metadata": {"finalizers": others}});
-        let patch = quoted(&patch.to_string());
-        Some(format!("{} --type=merge -p {patch}", on_service("patch", service)))
+        let words = format!("--type=merge -p {}", quoted(&patch.to_string()));
+        Some(PATCH.on_service(service, words))
     };
-    let commands: Vec<String> = services.iter().filter_map(command).collect();
+    let commands: Vec<Command> = services.iter().filter_map(command).collect();
     let title = "Remove the finalizer of the former load balancer";
     let step = Step::new("finalizers", title, "none: Services can be deleted without it");
     (!commands.is_empty()).then(|| step.run_all(commands))

@@ -1,8 +1,11 @@
-//! Text of shell commands. Pure.
+//! The shell commands of several plans, with their expected outputs. Pure.
+
+use std::fmt::Display;
 
 use ferrolb_proto::api::NAMESPACE;
 use serde_json::Value;
 
+use super::Command;
 use crate::objects::{name, namespace};
 
 /// Command that lists the addresses of all Services of type LoadBalancer.
@@ -35,54 +38,130 @@ pub fn file(directory: &str, name: &str) -> String {
     quoted(&format!("{}/{name}", directory.trim_end_matches('/')))
 }
 
+/// A subcommand of kubectl.
+#[derive(Clone, Copy)]
+pub struct Verb {
+    words: &'static str,
+    /// The expected output.
+    pub output: &'static str,
+}
+
+impl Verb {
+    const fn new(words: &'static str, output: &'static str) -> Self {
+        Self { words, output }
+    }
+
+    /// Returns the command with these words after the subcommand.
+    pub fn run(self, words: impl Display) -> Command {
+        Command::new(format!("kubectl {} {words}", self.words), self.output)
+    }
+
+    /// Returns the command in a namespace.
+    pub fn run_in(self, namespace: &str, words: impl Display) -> Command {
+        let namespace = quoted(namespace);
+        Command::new(format!("kubectl -n {namespace} {} {words}", self.words), self.output)
+    }
+
+    /// Returns the command for the objects in a file, whose name is quoted.
+    pub fn on_file(self, file: &str) -> Command {
+        self.run(format_args!("-f {file}"))
+    }
+
+    /// Returns the command for a Service.
+    pub fn on_service(self, service: &Value, words: impl Display) -> Command {
+        let name = quoted(name(service));
+        self.run_in(namespace(service), format_args!("service {name} {words}"))
+    }
+}
+
+pub const ANNOTATE: Verb = Verb::new("annotate", "`annotated` for each Service");
+pub const APPLY: Verb =
+    Verb::new("apply", "`created`, `configured` or `unchanged` for each object");
+pub const CREATE: Verb = Verb::new("create", "`created`");
+pub const DELETE: Verb = Verb::new("delete", "`deleted` for each object that exists");
+pub const DRY_RUN: Verb = Verb::new("apply --dry-run=server", "no error");
+pub const GET: Verb = Verb::new("get", "no error");
+pub const LABEL: Verb =
+    Verb::new("label", "`labeled`, `unlabeled` or `not labeled` for each object");
+pub const PATCH: Verb = Verb::new("patch", "`patched`, or `patched (no change)`");
+pub const ROLLOUT_STATUS: Verb = Verb::new("rollout status", "`successfully rolled out`");
+pub const SCALE: Verb = Verb::new("scale", "`scaled`");
+pub const SET_ENV: Verb = Verb::new("set env", "`env updated`");
+pub const WAIT: Verb = Verb::new("wait", "`condition met` for each object");
+pub const WAIT_DELETED: Verb =
+    Verb::new("wait --for=delete", "`condition met`, or no output if no pod is left");
+
+/// Returns a command that prints nothing.
+pub fn silent(command: impl Into<String>) -> Command {
+    Command::new(command, "no output")
+}
+
 /// Returns the commands that create the directory of the migration. Only its owner may read the
 /// files that follow, which may contain passwords.
 #[must_use]
-pub fn create_directory(directory: &str) -> [String; 2] {
-    ["umask 077".to_owned(), format!("mkdir -p {}", quoted(directory))]
+pub fn create_directory(directory: &str) -> [Command; 2] {
+    ["umask 077".to_owned(), format!("mkdir -p {}", quoted(directory))].map(silent)
+}
+
+/// Returns the command that applies the objects that another command prints.
+#[must_use]
+pub fn apply_output_of(command: &str) -> Command {
+    Command::new(format!("{command} | kubectl apply -f -"), APPLY.output)
+}
+
+/// Returns the command that deletes the objects in a file, if they exist.
+#[must_use]
+pub fn delete_file(file: &str) -> Command {
+    DELETE.run(format_args!("--ignore-not-found -f {file}"))
 }
 
 /// Returns the command that lists the addresses of all Services.
 #[must_use]
-pub fn list_addresses() -> String {
-    ADDRESSES.to_owned()
+pub fn list_addresses() -> Command {
+    Command::new(ADDRESSES, "the addresses of each Service")
 }
 
 /// Returns the command that saves the addresses of all Services.
 #[must_use]
-pub fn save_addresses(directory: &str) -> String {
-    format!("{ADDRESSES} > {}", file(directory, BEFORE))
+pub fn save_addresses(directory: &str) -> Command {
+    silent(format!("{ADDRESSES} > {}", file(directory, BEFORE)))
 }
 
 /// Returns the command that compares the addresses of all Services with the saved ones.
 #[must_use]
-pub fn compare_addresses(directory: &str) -> String {
-    format!("{ADDRESSES} | diff {} -", file(directory, BEFORE))
+pub fn compare_addresses(directory: &str) -> Command {
+    silent(format!("{ADDRESSES} | diff {} -", file(directory, BEFORE)))
 }
 
 /// Returns the command that stops FerroLB's controller. A controller without pools would remove
 /// the addresses from the Services.
 #[must_use]
-pub fn stop_controller(ferrolb: &str) -> String {
-    format!("kubectl -n {} scale deployment controller --replicas=0", quoted(ferrolb))
+pub fn stop_controller(ferrolb: &str) -> Command {
+    SCALE.run_in(ferrolb, "deployment controller --replicas=0")
 }
 
-/// Returns the command that shows whether an address has changed, and its expected result.
+/// Returns the check that no address has changed.
 #[must_use]
-pub fn unchanged(directory: &str) -> (String, &'static str) {
-    (compare_addresses(directory), "prints nothing: no address has changed")
+pub fn unchanged(directory: &str) -> Command {
+    compare_addresses(directory).expecting("prints nothing: no address has changed")
 }
 
-/// Returns the check before an installation, and its expected result.
+/// Returns the check before an installation.
 #[must_use]
-pub const fn before_installation() -> (&'static str, &'static str) {
-    ("kubectl ferrolb check --pre", "problems: 0")
+pub fn before_installation() -> Command {
+    Command::new("kubectl ferrolb check --pre", "problems: 0")
 }
 
-/// Returns the command that lists the nodes with a speaker, and its expected result.
+/// Returns the check that all nodes have a speaker.
 #[must_use]
-pub fn speakers(ferrolb: &str) -> (String, &'static str) {
-    (format!("kubectl -n {} get fspeaker", quoted(ferrolb)), "one line for each node")
+pub fn speakers(ferrolb: &str) -> Command {
+    GET.run_in(ferrolb, "fspeaker").expecting("one line for each node")
+}
+
+/// Returns a check of FerroLB's pools.
+#[must_use]
+pub fn list_pools(ferrolb: &str, expect: &'static str) -> Command {
+    GET.run_in(ferrolb, "ipaddresspools.ferrolb.io").expecting(expect)
 }
 
 /// Returns a command of `kubectl ferrolb` for the installation in a namespace.
@@ -92,12 +171,6 @@ pub fn ferrolb(namespace: &str, command: &str) -> String {
         return format!("kubectl ferrolb {command}");
     }
     format!("kubectl ferrolb {command} --installation {}", quoted(namespace))
-}
-
-/// Returns a kubectl command for a Service, without its last arguments.
-#[must_use]
-pub fn on_service(verb: &str, service: &Value) -> String {
-    format!("kubectl -n {} {verb} service {}", quoted(namespace(service)), quoted(name(service)))
 }
 
 #[cfg(test)]

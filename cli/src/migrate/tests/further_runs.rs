@@ -23,9 +23,8 @@ fn a_second_run_extends_the_pool_of_the_first_and_a_rollback_restores_it() {
     let addresses = ["10.0.0.1", "192.168.1.245", "192.168.1.246", "2001:db8::246"];
     assert_eq!(changed["spec"], spec(&addresses, &["blue", "default", "shop"]));
     assert_eq!(file("ferrolb.yaml").map(<[Value]>::len), Some(1), "the advertisement");
-    let step = migration.steps.iter().find(|it| it.id == "pool").unwrap();
     assert_eq!(
-        step.rollback,
+        texts(&step(&migration, "pool").rollback),
         [
             "kubectl delete -f ferrolb-migration/ferrolb.yaml",
             "kubectl apply -f ferrolb-migration/former.yaml"
