@@ -70,7 +70,7 @@ fn missing(objects: &Objects) -> impl Iterator<Item = Finding> {
 pub fn summary(facts: &ClusterFacts) -> String {
     let pools = facts.objects.as_ref().map(|objects| objects.pools.len()).unwrap_or_default();
     if pools == 0 {
-        "no IPAddressPool".to_owned()
+        "no IPAddressPool: see `kubectl ferrolb init`".to_owned()
     } else {
         format!("pools: {pools}, without overlap")
     }

@@ -307,7 +307,10 @@ fn no_pool(UnusablePools { invalid, manual, others }: &UnusablePools, names: &Na
         present.map(|(pools, cause)| format!("{} ({cause})", FirstNames(pools))).collect();
     if causes.is_empty() {
         let namespace = &names.namespace;
-        return format!("no IPAddressPool exists: create one in namespace {namespace}");
+        return format!(
+            "no IPAddressPool exists: create one in namespace {namespace}, for example with \
+             `kubectl ferrolb init`"
+        );
     }
     format!(
         "no IPAddressPool assigns addresses to this Service automatically: {}. Change or create a \

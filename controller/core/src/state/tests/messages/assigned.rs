@@ -55,7 +55,7 @@ fn every_shortage_has_its_message() {
         Shortage::InvalidPool(_) => [(Shortage::InvalidPool("lan".into()), "NoPoolMatches", "IPAddressPool lan, which the Service needs an address from, is invalid. See `kubectl -n ferrolb-system describe ipaddresspools.ferrolb.io lan`")],
         Shortage::PoolNotAllowed(_) => [(Shortage::PoolNotAllowed("lan".into()), "NoPoolMatches", "IPAddressPool lan, which the Service requests, is for other namespaces or Services: change its spec.serviceAllocation, or request another pool")],
         Shortage::NoPool(UnusablePools { .. }) => [
-            (Shortage::NoPool(UnusablePools::default()), "NoPoolMatches", "no IPAddressPool exists: create one in namespace ferrolb-system"),
+            (Shortage::NoPool(UnusablePools::default()), "NoPoolMatches", "no IPAddressPool exists: create one in namespace ferrolb-system, for example with `kubectl ferrolb init`"),
             (
                 Shortage::NoPool(UnusablePools {
                     invalid: vec!["lan".into()],
@@ -87,7 +87,10 @@ fn commands_contain_the_namespace_and_the_group_of_the_flags() {
         ),
         (
             Shortage::NoPool(UnusablePools::default()),
-            ("NoPoolMatches", "no IPAddressPool exists: create one in namespace lb"),
+            (
+                "NoPoolMatches",
+                "no IPAddressPool exists: create one in namespace lb, for example with `kubectl ferrolb init`",
+            ),
         ),
     ];
     for (shortage, expect) in cases {
