@@ -43,6 +43,9 @@ pub async fn init(
         eprintln!(
             "applied IPAddressPool {name} and L2Advertisement {name}: see `kubectl ferrolb status`"
         );
+    } else {
+        let command = manifest::command(&pool, namespace);
+        eprintln!("IPAddressPool {} is not applied yet: `{command}`", pool.name);
     }
     Ok(())
 }

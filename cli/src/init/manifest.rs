@@ -1,10 +1,10 @@
-//! The objects of a proposed pool, and their YAML. Pure.
+//! The objects of a proposed pool, their YAML, and the command that applies them. Pure.
 
 use ferrolb_controller_core::state::Names;
-use ferrolb_proto::api::CustomResourceKind;
+use ferrolb_proto::api::{CustomResourceKind, NAMESPACE};
 use serde_json::{Value, json};
 
-use super::propose::ProposedPool;
+use super::propose::{POOL, ProposedPool};
 
 /// Returns the IPAddressPool and the L2Advertisement of a proposed pool.
 #[must_use]
@@ -31,4 +31,16 @@ pub fn yaml(pool: &ProposedPool, names: &Names) -> Result<String, serde_saphyr::
     let texts = objects(pool, names).map(|object| serde_saphyr::to_string(&object));
     let texts: Vec<_> = texts.into_iter().collect::<Result<_, _>>()?;
     Ok(texts.join("---\n"))
+}
+
+/// Returns the command that applies this pool without a confirmation. `installation` is the
+/// namespace of FerroLB.
+#[must_use]
+pub fn command(pool: &ProposedPool, installation: &str) -> String {
+    let option = |name: &str, value: &str, default: &str| {
+        if value == default { String::new() } else { format!(" --{name} {value}") }
+    };
+    let installation = option("installation", installation, NAMESPACE);
+    let name = option("pool", &pool.name, POOL);
+    format!("kubectl ferrolb init{installation}{name} --range {} --yes", pool.range)
 }

@@ -8,7 +8,7 @@ use ferrolb_proto::facts::{AssignedAddress, Key, Node, Pool, Service, Speaker, S
 use ferrolb_proto::range::AddressRange;
 use serde_json::json;
 
-use super::manifest::yaml;
+use super::manifest::{command, yaml};
 use super::propose::{AddressesInUse, NoProposal, Proposal, Request, propose};
 use crate::check::facts::Objects;
 use crate::golden::golden;
@@ -226,4 +226,25 @@ fn explanations_and_yaml() {
         text.push('\n');
     }
     golden("init/golden/proposals.txt", &text);
+}
+
+#[test]
+fn the_command_applies_exactly_the_proposed_pool() {
+    let of = |request: Request, installation: &str| {
+        let objects = cluster(&["192.168.1.11"]);
+        match propose(&objects, &AddressesInUse::default(), &request).unwrap() {
+            Proposal::New(pool) => command(&pool, installation),
+            Proposal::Exists(_) => panic!("no pool exists"),
+        }
+    };
+    assert_eq!(
+        of(Request::default(), api::NAMESPACE),
+        "kubectl ferrolb init --range 192.168.1.240-192.168.1.250 --yes"
+    );
+    let range = Some("192.168.1.7".to_owned());
+    let named = Request { pool: Some("lan".to_owned()), range, yes: false };
+    assert_eq!(
+        of(named, "lb"),
+        "kubectl ferrolb init --installation lb --pool lan --range 192.168.1.7 --yes"
+    );
 }
