@@ -10,6 +10,7 @@ use ferrolb_cli::args::{Args, CheckOutput, Command, Connection, Output};
 use ferrolb_cli::check::report::Report;
 use ferrolb_cli::drain::Drain;
 use ferrolb_cli::init::propose::Request;
+use ferrolb_cli::install::manifests::Variant;
 use ferrolb_cli::install::run::{InstallRequest, Target, install};
 use ferrolb_cli::installation::Installation;
 use ferrolb_cli::kubectl::Kubectl;
@@ -35,6 +36,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// Note that precedes the output if the API server does not have the kind IPAddressPool.
 const NO_POOLS: &str = "note: the CustomResourceDefinition of IPAddressPools is missing (FLB006), \
                         so no pool is known. See `kubectl ferrolb check`";
+/// Error of `install --dry-run` without a cluster.
+const NO_VARIANT: &str = "the installed variant cannot be read: name one with --variant";
 /// Clears the terminal and moves the cursor to its start (ECMA-48, ED and CUP).
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
@@ -73,7 +76,11 @@ async fn run(Args { connection, command }: Args) -> Result<ExitCode> {
         Command::Check { pre, strict, output } => connect().await?.check(pre, strict, output).await,
         Command::Init(request) => connect().await?.init(&request).await,
         Command::Install(request) if request.dry_run => {
-            print(&request.variant.unwrap_or_default().yaml(&connection.installation))?;
+            let variant = match request.variant {
+                Some(variant) => variant,
+                None => installed_variant(&connection).await.context(NO_VARIANT)?,
+            };
+            print(&variant.yaml(&connection.installation))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Install(request) => connect().await?.install(&request).await,
@@ -211,6 +218,12 @@ impl Cluster {
         print(&if as_json { json(&drain)? } else { drain.text() })?;
         Ok(code(drain.empties_node()))
     }
+}
+
+async fn installed_variant(connection: &Connection) -> Result<Variant> {
+    let Cluster { client, server, installation, .. } = Cluster::connect(connection).await?;
+    let target = Target { client: &client, server: &server, namespace: &installation };
+    target.variant().await
 }
 
 /// Runs the command `migrate`, which needs no cluster if the objects are in files.

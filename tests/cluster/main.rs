@@ -28,6 +28,7 @@ mod health_checks;
 mod host_addresses;
 mod hostile_frames;
 mod init;
+mod install_command;
 mod installed;
 mod interfaces;
 mod invalid_objects;

@@ -12,6 +12,10 @@ use crate::installation;
 /// Labels of the controller's Deployment, as a selector.
 pub const CONTROLLER_LABELS: &str =
     "app.kubernetes.io/name=ferrolb,app.kubernetes.io/component=controller";
+/// Beginning of the field managers of kubectl, such as `kubectl-client-side-apply`.
+const KUBECTL: &str = "kubectl-";
+/// Field manager of `kubectl apply --server-side`.
+const KUBECTL_SERVER_SIDE: &str = "kubectl";
 /// Findings about load balancers that serve Services without a class, too.
 const SAME_SERVICES: [Code; 3] = [Code::MetalLb, Code::ServiceLb, Code::OtherLoadBalancer];
 
@@ -38,12 +42,17 @@ pub enum Refusal {
          keep their addresses"
     )]
     OtherVariant { installed: Variant, wanted: Variant },
-    /// Another program installed FerroLB, such as `kubectl apply`.
+    /// `kubectl apply` installed FerroLB.
     #[error(
-        "this command did not install FerroLB, {manager} did: upgrade it in the same way, for \
-         example with `kubectl ferrolb install {options}--dry-run | kubectl apply -f -`"
+        "`kubectl apply` installed FerroLB: upgrade it in the same way, for example with `kubectl \
+         ferrolb install {install}--dry-run | kubectl apply {apply}-f -`"
     )]
-    OtherManager { manager: String, options: String },
+    KubectlApply { install: String, apply: &'static str },
+    /// Another program installed FerroLB.
+    #[error(
+        "another program installed FerroLB, with the field manager {0}: upgrade it with that program"
+    )]
+    OtherProgram(String),
 }
 
 /// Returns the variant of the installation that `deployments` belong to; `None` before an
@@ -56,8 +65,7 @@ pub fn installed(
     namespace: &str,
     has_gobgpd: bool,
 ) -> Result<Option<Variant>, Refusal> {
-    let is_here = |it: &&Deployment| it.metadata.namespace.as_deref() == Some(namespace);
-    let found = deployments.iter().find(is_here).or(deployments.first());
+    let found = here(deployments, namespace).or(deployments.first());
     let Some(deployment) = found else { return Ok(None) };
     let metadata = &deployment.metadata;
     let found_in = metadata.namespace.clone().unwrap_or_default();
@@ -73,12 +81,31 @@ pub fn installed(
         return Ok(Some(variant));
     }
     let manager = managers.filter(|it| it.subresource.is_none()).find_map(|it| it.manager.clone());
-    let manager = manager.unwrap_or_else(|| "another program".to_owned());
-    let mut options = format!("--variant {variant} ");
-    if namespace != NAMESPACE {
-        options += &format!("--installation {namespace} ");
-    }
-    Err(Refusal::OtherManager { manager, options })
+    let apply = match manager.as_deref() {
+        Some(KUBECTL_SERVER_SIDE) => "--server-side ",
+        Some(manager) if manager.starts_with(KUBECTL) => "",
+        _ => return Err(Refusal::OtherProgram(manager.unwrap_or_else(|| "unknown".to_owned()))),
+    };
+    let install = match namespace {
+        NAMESPACE => String::new(),
+        other => format!("--installation {other} "),
+    };
+    Err(Refusal::KubectlApply { install, apply })
+}
+
+/// Returns the variant in `namespace`, whichever program installed it; `None` before an
+/// installation.
+#[must_use]
+pub fn variant_in(
+    deployments: &[Deployment],
+    namespace: &str,
+    has_gobgpd: bool,
+) -> Option<Variant> {
+    here(deployments, namespace).map(|it| variant(it, has_gobgpd))
+}
+
+fn here<'a>(deployments: &'a [Deployment], namespace: &str) -> Option<&'a Deployment> {
+    deployments.iter().find(|it| it.metadata.namespace.as_deref() == Some(namespace))
 }
 
 fn variant(deployment: &Deployment, has_gobgpd: bool) -> Variant {

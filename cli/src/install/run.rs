@@ -1,22 +1,24 @@
 //! Runs the command `install`. The progress goes to stderr. Each step can be repeated, so a second
 //! run continues after a failure, and upgrades.
 
-use anyhow::{Context as _, Result, anyhow};
-use ferrolb_proto::api::{self, CustomResourceKind, GROUP, SpeakerStatusObject};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use anyhow::{Context as _, Result};
+use futures::Stream;
+use futures::stream::select;
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::Value;
 
 use super::decision::{self, CONTROLLER_LABELS, installed};
 use super::manifests::Variant;
-use super::wait::{Progress, is_established, wait};
+use super::progress::Progress;
+use super::read::{Reader, changes};
+use super::wait::wait;
 use crate::apply::apply;
 use crate::check::{self, report::Report};
 use crate::init;
 use crate::init::propose::Request;
-use crate::installation::{GOBGPD, SPEAKER};
+use crate::installation::GOBGPD;
 use crate::objects::{name, text};
 use crate::read::permitted;
 
@@ -59,10 +61,7 @@ pub async fn install(
     print: impl Fn(&str) -> Result<bool>,
 ) -> Result<bool> {
     let Target { client, server, namespace } = *target;
-    let has_gobgpd = target.daemon_set(GOBGPD).await?.is_some();
-    let deployments = Api::<Deployment>::all(client.clone());
-    let deployments = deployments.list(&ListParams::default().labels(CONTROLLER_LABELS)).await;
-    let deployments = permitted(deployments)?.map(|list| list.items).unwrap_or_default();
+    let (deployments, has_gobgpd) = target.installation().await?;
     let installed = installed(&deployments, namespace, has_gobgpd)?;
     let variant = decision::chosen(installed, request.variant)?;
 
@@ -87,16 +86,36 @@ pub async fn install(
 }
 
 impl Target<'_> {
+    /// Returns the installed variant, or the one that this command would install.
+    ///
+    /// # Errors
+    /// The API server is unavailable.
+    pub async fn variant(&self) -> Result<Variant> {
+        let (deployments, has_gobgpd) = self.installation().await?;
+        let installed = decision::variant_in(&deployments, self.namespace, has_gobgpd);
+        Ok(installed.unwrap_or_default())
+    }
+
+    /// Returns the Deployments of controllers in all namespaces, and whether this namespace has a
+    /// DaemonSet of gobgpd.
+    async fn installation(&self) -> Result<(Vec<Deployment>, bool)> {
+        let deployments = Api::<Deployment>::all(self.client.clone());
+        let deployments = deployments.list(&ListParams::default().labels(CONTROLLER_LABELS)).await;
+        let deployments = permitted(deployments)?.map(|list| list.items).unwrap_or_default();
+        Ok((deployments, self.reader().find_daemon_set(GOBGPD).await?.is_some()))
+    }
+
     /// Applies the manifests, and waits until all pods are ready. In an upgrade, one workload
     /// follows the other. Images that do not run then stop it before the speakers, and gobgpd is
     /// replaced after them: a node where both are replaced at the same time drops its routes.
     async fn apply(&self, variant: Variant, is_upgrade: bool) -> Result<()> {
         let stages = variant.stages(self.namespace).context("the manifests cannot be decoded")?;
         self.apply_all(&stages.first).await?;
-        self.wait("established CustomResourceDefinitions", async || {
-            self.established(&stages.first).await
-        })
-        .await?;
+        let reader = self.reader();
+        let crds = stages.first.iter().filter(|it| text(it, "/kind") != "Namespace");
+        let crds: Vec<_> = crds.map(name).collect();
+        let read = async || reader.established(&crds).await;
+        self.wait("established CustomResourceDefinitions", changes(reader.crds()), read).await?;
         self.apply_all(&stages.then).await?;
         let at_once = if is_upgrade { 1 } else { stages.workloads.len().max(1) };
         for workloads in stages.workloads.chunks(at_once) {
@@ -118,68 +137,45 @@ impl Target<'_> {
         Ok(())
     }
 
-    async fn wait(&self, what: &str, read: impl AsyncFn() -> Result<Progress>) -> Result<()> {
+    /// Waits for a workload.
+    async fn wait_for_pods(&self, workload: &Value) -> Result<()> {
+        let (reader, name) = (self.reader(), name(workload));
+        let kind = text(workload, "/kind");
+        let what = format!("ready pods of {kind} {name}");
+        match kind {
+            "DaemonSet" => {
+                let read = async || reader.daemon_set(name).await;
+                self.wait(&what, changes(reader.daemon_sets()), read).await
+            }
+            _ => {
+                let read = async || reader.deployment(name).await;
+                self.wait(&what, changes(reader.deployments()), read).await
+            }
+        }
+    }
+
+    /// Waits until all speakers have reported their interfaces, from which the pool follows.
+    async fn wait_for_reports(&self) -> Result<()> {
+        let reader = self.reader();
+        let changes = select(changes(reader.speaker_statuses()), changes(reader.daemon_sets()));
+        self.wait("speakers with a SpeakerStatus", changes, async || reader.reports().await).await
+    }
+
+    async fn wait(
+        &self,
+        what: &str,
+        changes: impl Stream<Item = ()>,
+        read: impl AsyncFn() -> Result<Progress>,
+    ) -> Result<()> {
         let namespace = self.namespace;
         let next = format!(
             "see `kubectl -n {namespace} get pods -o wide`, and run this command again, or \
              continue with `kubectl ferrolb init`"
         );
-        wait(what, &next, read, |line| eprintln!("{line}")).await
+        wait(what, &next, changes, read, |line| eprintln!("{line}")).await
     }
 
-    async fn wait_for_pods(&self, workload: &Value) -> Result<()> {
-        let (kind, name) = (text(workload, "/kind"), name(workload));
-        self.wait(&format!("ready pods of {kind} {name}"), async || {
-            let missing = || anyhow!("another client deleted {kind} {name}");
-            match kind {
-                "DaemonSet" => {
-                    let object = self.daemon_set(name).await?.ok_or_else(missing)?;
-                    Ok(Progress::from(&object))
-                }
-                _ => {
-                    let api = Api::<Deployment>::namespaced(self.client.clone(), self.namespace);
-                    let object = permitted(api.get_opt(name).await)?.flatten();
-                    Ok(Progress::from(&object.ok_or_else(missing)?))
-                }
-            }
-        })
-        .await
-    }
-
-    /// Waits until all speakers have reported their interfaces, from which the pool follows.
-    async fn wait_for_reports(&self) -> Result<()> {
-        let (client, kind) = (self.client.clone(), CustomResourceKind::SpeakerStatus);
-        let resource = api::resource(kind, GROUP);
-        let api = Api::<SpeakerStatusObject>::namespaced_with(client, self.namespace, &resource);
-        self.wait("speakers with a SpeakerStatus", async || {
-            let speakers = self.daemon_set(SPEAKER).await?;
-            let list = api.list(&ListParams::default().match_any()).await?;
-            let has_interfaces = |it: &&SpeakerStatusObject| {
-                it.status.as_ref().is_some_and(|status| !status.interfaces.is_empty())
-            };
-            Ok(Progress {
-                done: list.items.iter().filter(has_interfaces).count(),
-                all: speakers.as_ref().map_or(0, |it| Progress::from(it).all),
-            })
-        })
-        .await
-    }
-
-    async fn established(&self, objects: &[Value]) -> Result<Progress> {
-        let names = objects.iter().filter(|it| text(it, "/kind") != "Namespace");
-        let names: Vec<_> = names.map(name).collect();
-        let crds = Api::<CustomResourceDefinition>::all(self.client.clone());
-        let crds = crds.list(&ListParams::default()).await?;
-        let is_ready = |it: &&CustomResourceDefinition| {
-            let name = it.metadata.name.as_deref();
-            is_established(it) && name.is_some_and(|name| names.contains(&name))
-        };
-        let done = crds.items.iter().filter(is_ready).count();
-        Ok(Progress { done, all: names.len() })
-    }
-
-    async fn daemon_set(&self, name: &str) -> Result<Option<DaemonSet>> {
-        let api = Api::<DaemonSet>::namespaced(self.client.clone(), self.namespace);
-        Ok(permitted(api.get_opt(name).await)?.flatten())
+    const fn reader(&self) -> Reader<'_> {
+        Reader { client: self.client, namespace: self.namespace }
     }
 }

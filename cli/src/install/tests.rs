@@ -1,14 +1,16 @@
-//! Decisions about installations of several programs, the order of the objects, and the progress.
+//! Decisions about installations of several programs, and the order of the objects. The modules
+//! [`progress`] and [`wait`] test the progress.
 
-use std::cell::{Cell, RefCell};
+mod progress;
+mod wait;
+
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
-use super::decision::{chosen, installed, obstacle};
+use super::decision::{chosen, installed, obstacle, variant_in};
 use super::manifests::Variant;
-use super::wait::{Progress, wait};
 use crate::check::finding::{Category, Code, Finding};
 use crate::check::report::{CategoryReport, Report};
 use crate::golden::golden;
@@ -39,6 +41,9 @@ fn an_upgrade_keeps_the_variant() {
         let own = deployment(variant, &managed_by("kubectl-ferrolb"));
         let has_gobgpd = variant == Variant::Bgp;
         assert_eq!(installed(&[own], "lb", has_gobgpd), Ok(Some(variant)));
+        let of_kubectl = [deployment(variant, &managed_by("kubectl"))];
+        assert_eq!(variant_in(&of_kubectl, "lb", has_gobgpd), Some(variant), "for --dry-run");
+        assert_eq!(variant_in(&of_kubectl, "other", has_gobgpd), None);
     }
 }
 
@@ -47,9 +52,11 @@ fn installations_of_other_programs_are_refused() {
     let helm = json!({"labels": {"app.kubernetes.io/managed-by": "Helm"},
         "annotations": {"meta.helm.sh/release-name": "mine"}});
     let kubectl = managed_by("kubectl-client-side-apply");
+    let [server_side, flux] = ["kubectl", "kustomize-controller"].map(managed_by);
     let own = managed_by("kubectl-ferrolb");
     let mut text = String::new();
-    for (metadata, namespace) in [(helm, "lb"), (kubectl, "lb"), (own, "other")] {
+    let here = [helm, kubectl, server_side, flux].map(|metadata| (metadata, "lb"));
+    for (metadata, namespace) in here.into_iter().chain([(own, "other")]) {
         let found = installed(&[deployment(Variant::Bgp, &metadata)], namespace, true);
         text.push_str(&format!("{}\n\n", found.unwrap_err()));
     }
@@ -126,67 +133,4 @@ fn another_namespace_replaces_the_one_of_the_manifests_everywhere() {
         assert_eq!(default, variant.yaml("lb-one").replace("lb-one", "ferrolb-system"));
         assert!(!variant.yaml("lb").contains("ferrolb-system"), "{variant}");
     }
-}
-
-#[test]
-fn pods_are_counted_as_by_kubectl_rollout_status() {
-    let of = |status: &Value| {
-        let object = json!({"metadata": {"generation": 2}, "spec": {"replicas": 3, "selector": {},
-            "template": {}}, "status": status});
-        Progress::from(&serde_json::from_value::<Deployment>(object).unwrap())
-    };
-    let done = json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3,
-        "availableReplicas": 3});
-    let with = |field: &str, value: i32| {
-        let mut status = done.clone();
-        status[field] = json!(value);
-        of(&status)
-    };
-    let progress = |done, all| Progress { done, all };
-    assert_eq!(of(&done), progress(3, 3));
-    assert_eq!(with("observedGeneration", 1), progress(0, 3), "the change is not read yet");
-    assert_eq!(with("replicas", 4), progress(3, 4), "a replaced pod still runs");
-    assert_eq!(with("updatedReplicas", 1), progress(1, 3));
-    assert_eq!(with("availableReplicas", 2), progress(2, 3));
-    assert_eq!(of(&Value::Null), progress(0, 3));
-    let of = |status: &Value| {
-        let object = json!({"metadata": {"generation": 2}, "status": status});
-        Progress::from(&serde_json::from_value::<DaemonSet>(object).unwrap())
-    };
-    let done = |observed: i32, updated: i32, available: i32| {
-        json!({"observedGeneration": observed, "desiredNumberScheduled": 3,
-            "numberMisscheduled": 0, "currentNumberScheduled": 3, "numberReady": 3,
-            "updatedNumberScheduled": updated, "numberAvailable": available})
-    };
-    assert_eq!([(2, 3), (3, 2)].map(|(a, b)| of(&done(2, a, b))), [progress(2, 3); 2]);
-    assert_eq!(of(&done(1, 3, 3)), progress(0, 3));
-    assert_eq!(of(&Value::Null), progress(0, 1), "the DaemonSet is new");
-}
-
-/// Waits with the results of consecutive reads, the last of which repeats. Returns the lines, the
-/// result and the seconds.
-async fn waited(reads: &[Progress]) -> (Vec<String>, Result<(), String>, u64) {
-    let (lines, index, start) =
-        (RefCell::new(Vec::new()), Cell::new(0), tokio::time::Instant::now());
-    let read = async || {
-        let progress = reads[index.get().min(reads.len() - 1)];
-        index.set(index.get() + 1);
-        Ok(progress)
-    };
-    let show = |line: &str| lines.borrow_mut().push(line.to_owned());
-    let result = wait("ready pods", "see the pods", read, show).await;
-    (lines.into_inner(), result.map_err(|it| it.to_string()), start.elapsed().as_secs())
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_limit_begins_again_with_every_change() {
-    let [none, one, all] = [0, 1, 3].map(|done| Progress { done, all: 3 });
-    let (lines, result, _) = waited(&[none, none, one, one, all]).await;
-    assert_eq!(result, Ok(()));
-    let counts = ["0 of 3", "1 of 3", "3 of 3"];
-    assert_eq!(lines, counts.map(|it| format!("ready pods: {it}")));
-    // 100 s with none, then 120 s with one.
-    let (_, result, seconds) = waited(&[vec![none; 200], vec![one]].concat()).await;
-    let limit = "ready pods: 1 of 3, without a change for 120 s: see the pods";
-    assert_eq!((result, seconds), (Err(limit.to_owned()), 220));
 }

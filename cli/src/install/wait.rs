@@ -1,94 +1,85 @@
 //! Waits until the objects of an installation have an effect, and shows the progress. The caller
-//! reads the objects.
+//! reads the objects, and reports their changes.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use tokio::time::Instant;
+use anyhow::{Result, anyhow, bail};
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Maximum time without a change.
+use super::progress::Progress;
+
+/// Maximum time without a change of the progress.
 const CHANGE_MAX: Duration = Duration::from_secs(120);
-/// Interval between two reads.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Time from a change to the read of the objects, so that simultaneous changes cause one read.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Maximum time of one read.
+const READ_MAX: Duration = Duration::from_secs(10);
+/// Time from a failure to the next attempt.
+pub const RETRY: Duration = Duration::from_secs(1);
 
-/// Number of objects or pods that have an effect, and of all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Number of those that have an effect.
-    pub done: usize,
-    /// Number of all, also of pods that will be replaced.
-    pub all: usize,
-}
+/// Advice about nodes that are not Ready. The limit `maxUnavailable` counts their pods.
+const NODES: &str = "Kubernetes may replace no pod until these nodes are Ready, so delete the Node \
+                     of each one that does not return; ";
+const NO_REPLY: &str = "the API server does not reply";
 
-/// Waits until all of `what` have an effect. `next` is the next command after the limit.
+/// Waits until all of `what` have an effect. `changes` has an item after each change, and `next` is
+/// the next command after the limit.
 ///
 /// # Errors
-/// A read fails, or nothing changes for [`CHANGE_MAX`].
+/// There is no change for [`CHANGE_MAX`]. The error contains that of the last read, if it failed.
 pub async fn wait(
     what: &str,
     next: &str,
+    changes: impl Stream<Item = ()>,
     read: impl AsyncFn() -> Result<Progress>,
     show: impl Fn(&str),
 ) -> Result<()> {
-    let mut shown = String::new();
-    let mut changed = Instant::now();
+    let mut changes = pin!(changes.fuse());
+    let (mut shown, mut changed) = (None, Instant::now());
+    let mut last_failure = String::new();
     loop {
-        let Progress { done, all } = read().await?;
-        let line = format!("{what}: {done} of {all}");
-        if line != shown {
-            show(&line);
-            (shown, changed) = (line, Instant::now());
+        let result = timeout(READ_MAX, read()).await;
+        let failure = match result.unwrap_or_else(|_| Err(anyhow!(NO_REPLY))) {
+            Ok(progress) => {
+                if shown.as_ref() != Some(&progress) {
+                    show(&format!("{what}: {progress}"));
+                    changed = Instant::now();
+                }
+                if progress.is_complete() {
+                    return Ok(());
+                }
+                shown = Some(progress);
+                String::new()
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        if !failure.is_empty() && failure != last_failure {
+            show(&format!("note: {what}: {failure}: this command tries again"));
         }
-        if done >= all {
-            return Ok(());
+        last_failure = failure;
+        let limit = changed + CHANGE_MAX;
+        if Instant::now() >= limit {
+            bail!(limit_text(what, shown.as_ref(), &last_failure, next));
         }
-        if changed.elapsed() >= CHANGE_MAX {
-            bail!("{shown}, without a change for {} s: {next}", CHANGE_MAX.as_secs());
+        let retry = if last_failure.is_empty() { CHANGE_MAX } else { RETRY };
+        tokio::select! {
+            Some(()) = changes.next() => sleep(SETTLE).await,
+            () = sleep(retry) => {}
+            () = sleep_until(limit) => {}
         }
-        tokio::time::sleep(INTERVAL).await;
+        while let Some(Some(())) = changes.next().now_or_never() {}
     }
 }
 
-impl Progress {
-    /// Returns the progress of a workload. As long as Kubernetes has not read the latest change,
-    /// its status is about other pods.
-    fn of_pods(generation: Option<i64>, observed: Option<i64>, done: i32, all: i32) -> Self {
-        let [done, all] = [done, all].map(|it| usize::try_from(it).unwrap_or(0));
-        match observed >= generation {
-            true => Self { done, all },
-            false => Self { done: 0, all: all.max(1) },
-        }
-    }
-}
-
-impl From<&Deployment> for Progress {
-    fn from(object: &Deployment) -> Self {
-        let status = object.status.clone().unwrap_or_default();
-        let wanted = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        let [updated, available, all] =
-            [status.updated_replicas, status.available_replicas, status.replicas]
-                .map(|it| it.unwrap_or(0));
-        let generation = object.metadata.generation;
-        let (done, all) = (updated.min(available), all.max(wanted));
-        Self::of_pods(generation, status.observed_generation, done, all)
-    }
-}
-
-impl From<&DaemonSet> for Progress {
-    fn from(object: &DaemonSet) -> Self {
-        let status = object.status.clone().unwrap_or_default();
-        let [updated, available] =
-            [status.updated_number_scheduled, status.number_available].map(|it| it.unwrap_or(0));
-        let (generation, all) = (object.metadata.generation, status.desired_number_scheduled);
-        Self::of_pods(generation, status.observed_generation, updated.min(available), all)
-    }
-}
-
-/// Returns whether the API server serves the kind of a CustomResourceDefinition.
-#[must_use]
-pub fn is_established(object: &CustomResourceDefinition) -> bool {
-    let conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|it| it.type_ == "Established" && it.status == "True")
+fn limit_text(what: &str, shown: Option<&Progress>, failure: &str, next: &str) -> String {
+    let progress = shown.map(|it| format!(": {it}")).unwrap_or_default();
+    let failure = if failure.is_empty() { failure } else { &format!(" ({failure})") };
+    let waits_for_nodes = shown.is_some_and(|it| !it.left_out.is_empty());
+    let nodes = if waits_for_nodes { NODES } else { "" };
+    format!(
+        "{what}{progress}, without a change for {} s{failure}: {nodes}{next}",
+        CHANGE_MAX.as_secs()
+    )
 }
