@@ -63,11 +63,10 @@ pub async fn wait(
         if Instant::now() >= limit {
             bail!(limit_text(what, shown.as_ref(), &last_failure, next));
         }
-        let retry = if last_failure.is_empty() { CHANGE_MAX } else { RETRY };
+        let retry = if last_failure.is_empty() { limit } else { limit.min(Instant::now() + RETRY) };
         tokio::select! {
             Some(()) = changes.next() => sleep(SETTLE).await,
-            () = sleep(retry) => {}
-            () = sleep_until(limit) => {}
+            () = sleep_until(retry) => {}
         }
         while let Some(Some(())) = changes.next().now_or_never() {}
     }

@@ -59,7 +59,7 @@ pub fn write(
     }
     let [file, file_of_rust] = FILES.map(|name| folder.join(name));
     fs::write(file, all)?;
-    copy_of_rust(&file_of_rust)?;
+    copy_rust_licenses(&file_of_rust)?;
     Ok(texts.len())
 }
 
@@ -75,7 +75,7 @@ fn c_libraries() -> Result<Vec<(&'static str, String)>> {
 }
 
 /// Copies the licenses of Rust's own library.
-fn copy_of_rust(file: &Path) -> Result<()> {
+fn copy_rust_licenses(file: &Path) -> Result<()> {
     let mut rustc = Command::new("rustc");
     let root = run::run(rustc.current_dir(repository()).args(["--print", "sysroot"]))?;
     let source = Path::new(root.trim()).join(RUST_LIBRARY);

@@ -233,11 +233,9 @@ pub struct KubeProxyMonitor {
     settled: bool,
     /// The time of the first reply of a kube-proxy on this node.
     found_at: Option<Instant>,
-    /// The latest time at which kube-proxy was healthy on any node.
+    /// The time of the latest good round on this node, or of a healthy kube-proxy on another one.
     healthy_at: Option<Instant>,
-    /// The time of the latest good round.
-    last_good: Option<Timestamp>,
-    /// The time of the latest good round before kube-proxy failed.
+    /// The time of the latest good round while kube-proxy works.
     last_healthy: Option<Timestamp>,
     /// True if kube-proxy works; `None` if it has not worked since it is expected.
     works: Option<bool>,
@@ -275,7 +273,6 @@ impl KubeProxyMonitor {
             settled: false,
             found_at: None,
             healthy_at: None,
-            last_good: None,
             last_healthy: None,
             works: None,
             good: 0,
@@ -326,10 +323,13 @@ impl KubeProxyMonitor {
         if round.is_of_kube_proxy() {
             self.found_at.get_or_insert(now);
         }
-        if outcome == RoundOutcome::Good {
-            (self.healthy_at, self.last_good) = (Some(now), Some(round.time));
-        }
         self.count_outcome(outcome, now);
+        if outcome == RoundOutcome::Good {
+            self.healthy_at = Some(now);
+            if self.works == Some(true) {
+                self.last_healthy = Some(round.time);
+            }
+        }
         if self.last_result.as_ref().is_none_or(|last| *last.text != *text) {
             self.last_result = Some(LastResult { outcome, text: text.into(), since: now });
         }
@@ -347,7 +347,7 @@ impl KubeProxyMonitor {
             (self.bad, self.unavailable_since) = (0, None);
             self.good = self.good.saturating_add(1);
             if self.works.is_none() || self.good >= self.config.rise {
-                (self.works, self.last_healthy) = (Some(true), None);
+                self.works = Some(true);
             }
             return;
         }
@@ -358,8 +358,8 @@ impl KubeProxyMonitor {
         } else {
             now.since(*self.unavailable_since.get_or_insert(now)) >= UNREACHABLE_MAX
         };
-        if is_failing && self.works == Some(true) {
-            (self.works, self.last_healthy) = (Some(false), self.last_good);
+        if is_failing && self.works.is_some() {
+            self.works = Some(false);
         }
     }
 
@@ -391,7 +391,7 @@ impl KubeProxyMonitor {
             state,
             message: self.message(state),
             ineligible: self.ineligible,
-            last_healthy: self.last_healthy,
+            last_healthy: self.last_healthy.filter(|_| self.works != Some(true)),
         };
         if health != self.reported {
             self.reported = health.clone();
