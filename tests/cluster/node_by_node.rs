@@ -75,7 +75,9 @@ fn the_runbook_moves_a_cluster_from_metallb_node_by_node_and_back() {
         })?;
         step("the ways back return all of them to MetalLB", || {
             stages.iter().rev().try_for_each(|stage| cluster.back(stage))?;
-            cluster.layer2.iter().try_for_each(|(name, ..)| cluster.metallb.wait_served(name))?;
+            let on_layer2 = cluster.layer2.iter().map(|(name, ..)| name.as_str());
+            let mut all = on_layer2.chain([ROUTED.0]);
+            all.try_for_each(|name| cluster.metallb.wait_served(name))?;
             cluster.check_owners()
         })?;
         cluster.router.stop()

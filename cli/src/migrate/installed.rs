@@ -6,8 +6,11 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::shell::{CHART, DELETE, LABEL, ROLLOUT_STATUS, SCALE, SET_ENV, apply_output_of, quoted};
+use super::shell::{
+    self, CHART, DELETE, LABEL, ROLLOUT_STATUS, SCALE, SET_ENV, apply_output_of, quoted,
+};
 use super::{Command, Problem, Step};
+use crate::install::manifests::Variant;
 pub use crate::installation::RELEASE;
 use crate::installation::{self, CONTROLLER, GOBGPD};
 use crate::objects::{self, APPS, Objects, name, namespace, text};
@@ -155,8 +158,12 @@ impl Installed {
     pub fn without_bgp(&self, objects: &Objects) -> Option<Problem> {
         let mut sets = objects.of(APPS, "DaemonSet");
         let has_bgp = sets.any(|it| name(it) == GOBGPD && namespace(it) == self.namespace);
-        let text = "it is installed without BGP: set bgp.enabled of the chart, or apply \
-            deploy/install-bgp.yaml, before the migration";
+        let [apply, _] = shell::install(&self.namespace, Variant::Bgp);
+        let text = format!(
+            "it is installed without BGP: set bgp.enabled of the chart, or run `{}`, before the \
+             migration",
+            apply.command
+        );
         (!has_bgp).then(|| Problem::of("FerroLB", text))
     }
 }
@@ -190,7 +197,9 @@ pub fn helm_change(release: &str, ferrolb: &str, value: &str) -> Command {
 fn helm_upgrade(release: &str, ferrolb: &str, options: &str) -> Command {
     let namespace = quoted(ferrolb);
     let upgrade = format!("helm upgrade {release} {CHART} --namespace {namespace}");
-    Command::new(format!("{upgrade} --wait --timeout 30m{options}"), "`STATUS: deployed`")
+    let command = format!("{upgrade} --wait --timeout 30m{options}");
+    let needs_clone = !CHART.starts_with("oci://");
+    Command { needs_clone, ..Command::new(command, "`STATUS: deployed`") }
 }
 
 /// Returns the command that deletes an installation by Helm.

@@ -10,11 +10,11 @@ use super::kube_vip_bgp::Secret;
 use super::merge::Merged;
 use super::servicelb::finalizers;
 use super::shell::{
-    APPLY, CREATE, DELETE, MANIFESTS, MANIFESTS_WITH_BGP, ROLLOUT_STATUS, SCALE, SET_ENV,
-    before_installation, compare_addresses, create_directory, list_pools, quoted, save_addresses,
-    stop_controller, unchanged,
+    CREATE, DELETE, ROLLOUT_STATUS, SCALE, SET_ENV, before_installation, compare_addresses,
+    create_directory, install, list_pools, quoted, save_addresses, stop_controller, unchanged,
 };
 use super::{Action, Step};
+use crate::install::manifests::Variant;
 use crate::objects::{APPS, Objects, name, namespace};
 
 /// Name of the Deployment of kube-vip's cloud provider.
@@ -83,10 +83,8 @@ impl Settings<'_> {
                 .run(helm_install(self.ferrolb, &values));
             return Some(step.undo(helm_uninstall(self.ferrolb)));
         }
-        let file = if self.has_bgp { MANIFESTS_WITH_BGP } else { MANIFESTS };
-        let step = step
-            .run(APPLY.on_file(file))
-            .run(ROLLOUT_STATUS.run_in(self.ferrolb, "daemonset/speaker"));
+        let variant = if self.has_bgp { Variant::Bgp } else { Variant::L2 };
+        let step = step.run_all(install(self.ferrolb, variant));
         Some(step.undo_all(uninstall(self.ferrolb)))
     }
 

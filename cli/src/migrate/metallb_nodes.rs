@@ -18,7 +18,7 @@ use super::metallb_steps::{
 };
 use super::metallb_workloads::Part;
 use super::shell::{
-    self, APPLY, DELETE, DRY_RUN, WAIT, delete_file, file, quoted, speakers, unchanged,
+    self, APPLY, DELETE, DRY_RUN, GET, WAIT, delete_file, file, quoted, speakers, unchanged,
 };
 use super::{Action, Command, Step};
 use crate::objects::list;
@@ -115,7 +115,8 @@ impl Plan {
             ))
     }
 
-    /// Returns the commands that wait until FerroLB has all sessions of these nodes.
+    /// Returns the commands that wait until FerroLB has all sessions of these nodes. At their
+    /// limit, they print the BGPPeers, which name the routers without a session.
     fn wait_sessions(&self, settings: &Settings, group: &Group) -> Vec<Command> {
         let mut counts: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for node in &group.nodes {
@@ -125,8 +126,11 @@ impl Plan {
         let wait = |(count, nodes): (usize, Vec<String>)| {
             let condition = format!("jsonpath={{.status.bgp.established}}={count}/{count}");
             let (condition, nodes) = (quoted(&condition), words(&nodes));
-            let words =
-                format!("--for={condition} --timeout=120s speakerstatuses.ferrolb.io {nodes}");
+            let list = GET.run_in(&settings.ferrolb, "bgppeers.ferrolb.io").command;
+            let words = format!(
+                "--for={condition} --timeout=120s speakerstatuses.ferrolb.io {nodes} || {{ {list}; \
+                 false; }}"
+            );
             WAIT.run_in(&settings.ferrolb, words)
         };
         counts.into_iter().filter(|(count, _)| *count > 0).map(wait).collect()

@@ -12,9 +12,9 @@ use super::metallb::{OBJECTS, PEERS, SERVED};
 use super::metallb_workloads::{Part, Workloads};
 use super::served::Served;
 use super::shell::{
-    ANNOTATE, APPLY, DELETE, DRY_RUN, ROLLOUT_STATUS, WAIT, apply_output_of, before_installation,
-    compare_addresses, create_directory, delete_file, ferrolb, file, quoted, save_addresses,
-    silent, stop_controller, unchanged,
+    self, ANNOTATE, APPLY, DELETE, DRY_RUN, ROLLOUT_STATUS, WAIT, apply_output_of,
+    before_installation, compare_addresses, create_directory, delete_file, ferrolb, file, quoted,
+    save_addresses, stop_controller, unchanged,
 };
 use super::{CLEAN_UP, Command, Step};
 
@@ -174,13 +174,10 @@ fn set_bgp(settings: &Settings, is_enabled: bool) -> Command {
 }
 
 pub(super) fn save(settings: &Settings) -> Step {
+    let objects = format!("kubectl -n {} get {METALLB_KINDS} -o yaml", quoted(&settings.metallb));
     Step::new("save", "Save MetalLB's objects and the addresses of all Services", NO_EFFECT)
         .run_all(create_directory(&settings.directory))
-        .run(silent(format!(
-            "kubectl -n {} get {METALLB_KINDS} -o yaml > {}",
-            quoted(&settings.metallb),
-            file(&settings.directory, "metallb.yaml")
-        )))
+        .run(shell::save(objects, &file(&settings.directory, "metallb.yaml")))
         .run_all(save_deleted(settings))
         .run(save_addresses(&settings.directory))
 }
@@ -188,28 +185,26 @@ pub(super) fn save(settings: &Settings) -> Step {
 /// Returns the commands that save what later steps delete: workloads, webhooks, and
 /// FRRConfigurations in other namespaces.
 fn save_deleted(settings: &Settings) -> Vec<Command> {
-    let saved = |name: &str| file(&settings.directory, name);
-    let mut commands = vec![
-        format!(
-            "kubectl -n {} get deployments,daemonsets -o yaml > {}",
-            quoted(&settings.metallb),
-            saved("workloads.yaml")
-        ),
-        format!(
-            "kubectl get validatingwebhookconfiguration --ignore-not-found -o yaml {} > {}",
-            settings.workloads.webhooks(),
-            saved("webhooks.yaml")
-        ),
-    ];
+    let save = |name: &str, command: String| {
+        let file = file(&settings.directory, name);
+        shell::save(command, &file)
+    };
+    let workloads =
+        format!("kubectl -n {} get deployments,daemonsets -o yaml", quoted(&settings.metallb));
+    let webhooks = format!(
+        "kubectl get validatingwebhookconfiguration --ignore-not-found -o yaml {}",
+        settings.workloads.webhooks()
+    );
+    let mut commands = vec![save("workloads.yaml", workloads), save("webhooks.yaml", webhooks)];
     commands.extend(settings.frr_configurations.iter().map(|(namespace, name)| {
-        format!(
-            "kubectl -n {} get frrconfigurations.frrk8s.metallb.io {} -o yaml > {}",
+        let command = format!(
+            "kubectl -n {} get frrconfigurations.frrk8s.metallb.io {} -o yaml",
             quoted(namespace),
-            quoted(name),
-            saved(&format!("{namespace}-{name}.yaml"))
-        )
+            quoted(name)
+        );
+        save(&format!("{namespace}-{name}.yaml"), command)
     }));
-    commands.into_iter().map(silent).collect()
+    commands
 }
 
 pub(super) fn install(settings: &Settings) -> Step {

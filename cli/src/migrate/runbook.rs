@@ -65,7 +65,7 @@ fn item(action: &Action) -> String {
 }
 
 /// Returns a check box with a command in a block of its own.
-fn block(Command { command, expect }: &Command) -> String {
+fn block(Command { command, expect, .. }: &Command) -> String {
     format!("\n- [ ] Expected: {expect}\n\n  ```sh\n  {command}\n  ```\n")
 }
 

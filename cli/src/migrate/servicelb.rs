@@ -12,11 +12,12 @@ use super::change::set_annotation;
 use super::installed::{Installed, uninstall};
 use super::predict::{Expected, predict};
 use super::shell::{
-    ANNOTATE, APPLY, DELETE, MANIFESTS, PATCH, ROLLOUT_STATUS, before_installation,
-    create_directory, list_pools, quoted, save_addresses, speakers, stop_controller,
+    self, ANNOTATE, DELETE, PATCH, before_installation, create_directory, list_pools, quoted,
+    save_addresses, speakers, stop_controller,
 };
 use super::{Action, Command, Migration, Problem, Step};
 use crate::init::propose::POOL;
+use crate::install::manifests::Variant;
 use crate::objects::{self, CORE, Objects, list, text};
 
 /// Work by hand on k3s.
@@ -107,8 +108,7 @@ fn steps(
         None => Some(
             Step::new("install", "Install FerroLB", effect)
                 .check(before_installation())
-                .run(APPLY.on_file(MANIFESTS))
-                .run(ROLLOUT_STATUS.run_in(ferrolb, "daemonset/speaker"))
+                .run_all(shell::install(ferrolb, Variant::L2))
                 .undo_all(uninstall(ferrolb)),
         ),
     };
@@ -118,7 +118,7 @@ fn steps(
         "none: FerroLB adopts the Services only in the last step",
     )
     .check(speakers(ferrolb))
-    .run(Command::new("kubectl ferrolb init", "no error"))
+    .run(Command::new(shell::ferrolb(ferrolb, "init"), "no error"))
     .undo(DELETE.run_in(
         ferrolb,
         format_args!("ipaddresspools.ferrolb.io/{POOL} l2advertisements.ferrolb.io/{POOL}"),

@@ -6,6 +6,7 @@ use ferrolb_proto::api::NAMESPACE;
 use serde_json::Value;
 
 use super::Command;
+use crate::install::manifests::Variant;
 use crate::objects::{name, namespace};
 
 /// Command that lists the addresses of all Services of type LoadBalancer.
@@ -17,10 +18,6 @@ pub const BEFORE: &str = "addresses-before.txt";
 
 /// The chart: in a clone of FerroLB's repository, or in the registry of a release.
 pub const CHART: &str = env!("FERROLB_CHART");
-/// Manifests of an installation for layer 2.
-pub const MANIFESTS: &str = "deploy/install.yaml";
-/// Manifests of an installation with BGP.
-pub const MANIFESTS_WITH_BGP: &str = "deploy/install-bgp.yaml";
 
 /// Returns a text as one word of a shell command.
 #[must_use]
@@ -115,16 +112,31 @@ pub fn delete_file(file: &str) -> Command {
     DELETE.run(format_args!("--ignore-not-found -f {file}"))
 }
 
+/// Returns the commands that install FerroLB by the manifests of this program's version, and wait
+/// until its speakers run.
+#[must_use]
+pub fn install(namespace: &str, variant: Variant) -> [Command; 2] {
+    let print = ferrolb(namespace, &format!("install --variant {variant} --dry-run"));
+    [apply_output_of(&print), ROLLOUT_STATUS.run_in(namespace, "daemonset/speaker")]
+}
+
 /// Returns the command that lists the addresses of all Services.
 #[must_use]
 pub fn list_addresses() -> Command {
     Command::new(ADDRESSES, "the addresses of each Service")
 }
 
+/// Returns the command that saves the output of another one in a file, whose name is quoted. A
+/// repetition keeps the file, because later steps change what the command prints.
+#[must_use]
+pub fn save(command: impl Display, file: &str) -> Command {
+    silent(format!("test -e {file} || {{ {command} > {file}.new && mv {file}.new {file}; }}"))
+}
+
 /// Returns the command that saves the addresses of all Services.
 #[must_use]
 pub fn save_addresses(directory: &str) -> Command {
-    silent(format!("{ADDRESSES} > {}", file(directory, BEFORE)))
+    save(ADDRESSES, &file(directory, BEFORE))
 }
 
 /// Returns the command that compares the addresses of all Services with the saved ones.

@@ -4,9 +4,6 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Beginning of paths in FerroLB's repository, in a command.
-const CLONED: &str = " deploy/";
-
 /// A step of a migration.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Step {
@@ -33,6 +30,9 @@ pub struct Command {
     pub command: String,
     /// The expected output.
     pub expect: &'static str,
+    /// True if the text has a path in FerroLB's repository.
+    #[serde(skip)]
+    pub needs_clone: bool,
 }
 
 /// An action of a step. The text of a plan has one line for it.
@@ -48,7 +48,7 @@ impl Command {
     /// Returns a command with its expected output.
     #[must_use]
     pub fn new(command: impl Into<String>, expect: &'static str) -> Self {
-        Self { command: command.into(), expect }
+        Self { command: command.into(), expect, needs_clone: false }
     }
 
     /// Returns the command with another expected output.
@@ -86,10 +86,10 @@ impl Step {
         Self { id, title: title.into(), effect: effect.into(), ..Self::default() }
     }
 
-    /// Returns whether a command uses the chart or a file with manifests.
+    /// Returns whether a command has a path in FerroLB's repository.
     pub(super) fn needs_clone(&self) -> bool {
-        let is_in_clone = |it: &Action| it.to_string().contains(CLONED);
-        self.commands.iter().chain(&self.rollback).any(is_in_clone)
+        let needs = |it: &Action| matches!(it, Action::Shell(command) if command.needs_clone);
+        self.commands.iter().chain(&self.rollback).any(needs)
     }
 
     /// Adds a command that must have the expected output before the step.
