@@ -14,6 +14,8 @@ type ValueRow = (&'static str, Value, &'static str, &'static str, Value);
 const CONTROLLER: &str = "Deployment/controller";
 const SPEAKER: &str = "DaemonSet/speaker";
 const GOBGPD: &str = "DaemonSet/gobgpd";
+/// Digest of the images.
+const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 fn rows() -> Vec<ValueRow> {
     [
@@ -98,15 +100,19 @@ fn general_rows() -> Vec<ValueRow> {
     ]
 }
 
+fn image(repository: &str, policy: &str) -> Value {
+    json!({"repository": repository, "tag": "t", "digest": DIGEST, "pullPolicy": policy})
+}
+
 fn bgp_rows() -> Vec<ValueRow> {
     vec![
         ("/bgp/enabled", json!(true), "Role/speaker-bgp", "/rules/1/resources", json!(["secrets"])),
         (
             "/bgp/image",
-            json!({"repository": "r/g", "tag": "t", "pullPolicy": "Never"}),
+            image("r/g", "Never"),
             GOBGPD,
             "/spec/template/spec/containers/0/image",
-            json!("r/g:t"),
+            json!(format!("r/g:t@{DIGEST}")),
         ),
         (
             "/bgp/resources",
@@ -137,10 +143,10 @@ fn controller_rows() -> Vec<ValueRow> {
         ("/controller/replicas", json!(3), CONTROLLER, "/spec/replicas", json!(3)),
         (
             "/controller/image",
-            json!({"repository": "r/c", "tag": "t", "pullPolicy": "Always"}),
+            image("r/c", "Always"),
             CONTROLLER,
             "/spec/template/spec/containers/0/image",
-            json!("r/c:t"),
+            json!(format!("r/c:t@{DIGEST}")),
         ),
         (
             "/controller/extraArgs",
@@ -247,10 +253,10 @@ fn speaker_rows() -> Vec<ValueRow> {
         ),
         (
             "/speaker/image",
-            json!({"repository": "r/s", "tag": "t", "pullPolicy": "Always"}),
+            image("r/s", "Always"),
             SPEAKER,
             "/spec/template/spec/containers/0/image",
-            json!("r/s:t"),
+            json!(format!("r/s:t@{DIGEST}")),
         ),
     ]
 }
