@@ -1,11 +1,12 @@
 //! SBOMs of the programs, in CycloneDX's form: syft reads the dependencies that cargo auditable and
-//! Go store in each program. Each dependency is checked against the lock file of its language, and
-//! those of a Rust program against cargo's own list.
+//! Go store in each program. `check` compares them with the lists of cargo and of Go.
+
+mod check;
 
 use super::crates::Crates;
 use crate::run;
 use crate::setup::images::commit;
-use crate::setup::{self, go, gobgp, installers};
+use crate::setup::{go, installers};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -57,7 +58,8 @@ pub fn write(
     sbom["metadata"]["timestamp"] = commit().map(|(_, time)| time).into();
     sbom["metadata"]["component"]["bom-ref"] = name.into();
     let found = components(&sbom);
-    check(source, &found, locked).with_context(|| format!("the SBOM of {name} is wrong"))?;
+    check::check(source, program, &found, locked)
+        .with_context(|| format!("the SBOM of {name} is wrong"))?;
     add_licenses(&mut sbom, locked);
     fs::write(folder.join(file(name)), serde_json::to_string_pretty(&sbom)? + "\n")?;
     Ok(found)
@@ -110,49 +112,6 @@ fn add_licenses(sbom: &mut Value, locked: &Crates) {
     }
 }
 
-fn check(source: Source, found: &BTreeSet<Dependency>, locked: &Crates) -> Result<()> {
-    match source {
-        Source::Package { name, target } => {
-            let expected = of_package(name, target)?;
-            let missing: Vec<_> = expected.difference(found).collect();
-            ensure!(missing.is_empty(), "it lacks {missing:?}");
-            let other: Vec<_> = found.iter().filter(|it| !locked.contains_key(it)).collect();
-            ensure!(other.is_empty(), "Cargo.lock has no {other:?}");
-        }
-        Source::GoBgp => {
-            ensure!(!found.is_empty(), "it is empty");
-            let sums = fs::read_to_string(gobgp::source()?.join("go.sum"))?;
-            let other: Vec<_> = found.iter().filter(|it| !is_in_sums(&sums, it)).collect();
-            ensure!(other.is_empty(), "go.sum has no {other:?}");
-        }
-    }
-    Ok(())
-}
-
-/// Returns the crates that cargo links into a package for a target.
-fn of_package(package: &str, target: &str) -> Result<BTreeSet<Dependency>> {
-    let mut cargo = setup::cargo();
-    cargo.args(["tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none"]);
-    cargo.args(["--package", package, "--target", target, "--format", "{p}"]);
-    Ok(run::run(&mut cargo)?.lines().filter_map(listed_crate).collect())
-}
-
-/// Parses a line of `cargo tree`, such as `serde v1.0.0`.
-fn listed_crate(line: &str) -> Option<Dependency> {
-    let mut words = line.split_whitespace();
-    let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
-    Some(Dependency { name: name.to_owned(), version: version.to_owned() })
-}
-
-/// Returns whether a lock file of Go has a module. Go's own library, and the module itself, are in
-/// none.
-fn is_in_sums(sums: &str, dependency: &Dependency) -> bool {
-    let Dependency { name, version } = dependency;
-    name == GO_LIBRARY
-        || (name == gobgp::MODULE && version == gobgp::VERSION.trim_start_matches('v'))
-        || sums.lines().any(|line| line.starts_with(&format!("{name} v{version} h1:")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::crates::Crate;
@@ -160,24 +119,6 @@ mod tests {
 
     fn dependency(name: &str, version: &str) -> Dependency {
         Dependency { name: name.to_owned(), version: version.to_owned() }
-    }
-
-    #[test]
-    fn lines_of_cargo_and_of_go_are_parsed() {
-        assert_eq!(listed_crate("serde v1.0.0"), Some(dependency("serde", "1.0.0")));
-        let own = listed_crate("ferrolb-core v0.1.0 (/folder/core) (*)");
-        assert_eq!(own, Some(dependency("ferrolb-core", "0.1.0")));
-        assert_eq!(listed_crate(""), None);
-        let sums = "example.com/a v1.0.0 h1:abc=\nexample.com/b v1.0.0/go.mod h1:abc=\n";
-        for (name, version, expect) in [
-            ("example.com/a", "1.0.0", true),
-            ("example.com/a", "1.0.1", false),
-            ("example.com/b", "1.0.0", false),
-            (GO_LIBRARY, "go1.26.0", true),
-            (gobgp::MODULE, gobgp::VERSION.trim_start_matches('v'), true),
-        ] {
-            assert_eq!(is_in_sums(sums, &dependency(name, version)), expect, "{name} {version}");
-        }
     }
 
     #[test]
