@@ -16,6 +16,7 @@ pub mod site;
 use crate::setup::images::BuiltProgram;
 use crate::setup::images::archive;
 use anyhow::{Context, Result};
+pub use chart::K3S;
 use layout::{Blob, Layout};
 use std::fs;
 use std::path::{Path, PathBuf};

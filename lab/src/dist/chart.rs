@@ -1,5 +1,5 @@
-//! The chart of a release: its values pin the images by digest, and its page shows these values and
-//! the chart's own address.
+//! The chart of a release: its values pin the images by digest. Its page and the HelmChart for k3s
+//! have the chart's own address.
 
 use super::layout::Layout;
 use super::{Build, ReleaseImage, at_tag, pack};
@@ -18,14 +18,19 @@ pub(super) const CHART: &str = "chart";
 /// Media types of a chart (Helm, registries).
 const CONFIG_TYPE: &str = "application/vnd.cncf.helm.config.v1+json";
 const CONTENT_TYPE: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
-/// Address of the chart on its page in the repository.
+/// File of the HelmChart for k3s, in `deploy` and in the folder of the release.
+pub const K3S: &str = "k3s-helmchart.yaml";
+/// Address of the chart in the files of the repository.
 const EXAMPLE: &str = "oci://registry.example.com/ferrolb/charts/ferrolb";
 
-/// Packs the chart into `folder`, and writes its layout into `folder/chart`.
+/// Packs the chart into `folder`, and writes its layout into `folder/chart`. Also writes the
+/// HelmChart for k3s.
 ///
 /// # Errors
-/// If the values or the page lack an image, or a file cannot be written.
+/// If a file of the repository lacks an image or the address, or a file cannot be written.
 pub(super) fn write(build: &Build, images: &[ReleaseImage], folder: &Path) -> Result<()> {
+    let k3s = fs::read_to_string(repository().join("deploy").join(K3S))?;
+    fs::write(folder.join(K3S), with_address(&k3s, &format!("oci://{}", build.chart()))?)?;
     let (tree, version) = (folder.join("tree"), env!("CARGO_PKG_VERSION"));
     fs::create_dir_all(&tree)?;
     let source = repository().join("deploy/helm/ferrolb");
@@ -38,8 +43,7 @@ pub(super) fn write(build: &Build, images: &[ReleaseImage], folder: &Path) -> Re
     };
     change("values.yaml", &|text| pin(&text, &build.registry, images))?;
     change("README.md", &|text| {
-        ensure!(text.contains(EXAMPLE), "the chart's README.md does not contain {EXAMPLE}");
-        let text = text.replace(EXAMPLE, &build.chart_arguments());
+        let text = with_address(&text, &build.chart_arguments())?;
         Ok(at_tag(&pin(&text, &build.registry, images)?))
     })?;
     let chart = change("Chart.yaml", &|text| Ok(at_tag(&text)))?;
@@ -52,6 +56,12 @@ pub(super) fn write(build: &Build, images: &[ReleaseImage], folder: &Path) -> Re
     let manifest = layout.manifest(&config, &[layer], &created.into_iter().collect())?;
     layout.name(&manifest, &format!("{}:{version}", build.chart()));
     layout.finish()
+}
+
+/// Replaces the address of the chart in a file of the repository.
+fn with_address(text: &str, address: &str) -> Result<String> {
+    ensure!(text.contains(EXAMPLE), "write {EXAMPLE} into this file:\n{text}");
+    Ok(text.replace(EXAMPLE, address))
 }
 
 /// Replaces the repositories and the digests in the chart's values, or in the table of its page: an
