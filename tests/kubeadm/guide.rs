@@ -2,6 +2,7 @@
 //! succeed and print the outputs of the pages.
 
 use crate::scenario::{print_measured, run_scenario, step};
+use crate::upgrade::PAGE as UPGRADE;
 use crate::{install_command, migration, platforms, registry, three_nodes, uninstall, web};
 use Action::{AllBlocks, BesideOthers, Blocks, DeleteService, Remove};
 use anyhow::{Result, ensure};
@@ -9,7 +10,6 @@ use ferrolb_lab::{Lab, Options, wait};
 use ferrolb_tests::run::Runner;
 use ferrolb_tests::{Block, Page, Topology, pages, read_page};
 
-const UPGRADE: &str = "docs/install/upgrade.md";
 const MANIFESTS: &str = "docs/install/manifests.md";
 const DRAIN: &str = "docs/operate/drain.md";
 const IMAGES: &str = "docs/install/images.md";
@@ -35,7 +35,7 @@ enum Action {
     BesideOthers,
 }
 
-const ACTIONS: [Action; 33] = [
+const ACTIONS: [Action; 32] = [
     Blocks(IMAGES, &["images import -", "images ls -q"]),
     AllBlocks("README.md", &[]),
     Blocks(uninstall::PAGE, &[uninstall::KEEP_POOLS]),
@@ -58,7 +58,6 @@ const ACTIONS: [Action; 33] = [
     Remove(uninstall::BY_FILE),
     DeleteService("web"),
     AllBlocks(registry::HELM, &[migration::SIDE_BY_SIDE, registry::INSTALL]),
-    Blocks(UPGRADE, &["helm show crds", "helm upgrade", "helm rollback"]),
     Remove(uninstall::BY_HELM),
     Blocks("docs/configure/bgp.md", &["kubectl apply -f deploy/install-bgp.yaml"]),
     Blocks(UPGRADE, &["install-bgp.yaml -l", "rollout status daemonset/gobgpd"]),

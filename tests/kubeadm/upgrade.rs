@@ -7,6 +7,8 @@ use ferrolb_lab::Lab;
 use ferrolb_lab::setup::images;
 use ferrolb_proto::api::NAMESPACE;
 
+/// Page on upgrades.
+pub(crate) const PAGE: &str = "docs/install/upgrade.md";
 /// Tag of the images to which the test upgrades.
 pub(crate) const NEW_TAG: &str = "next";
 /// Registry that containerd assumes for an image name without a registry.
