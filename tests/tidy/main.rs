@@ -3,6 +3,7 @@
 //! functions.
 
 mod blocks;
+mod contacts;
 mod contributing;
 mod crds;
 mod dependencies;

@@ -4,7 +4,7 @@ use ferrolb_markdown::Page;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A text file of the repository.
+/// A file of the repository.
 pub(crate) struct TextFile {
     /// Path from the repository's root, with slashes.
     pub(crate) path: String,
@@ -43,7 +43,8 @@ pub(crate) fn files(endings: &[&str]) -> Vec<TextFile> {
     paths.sort();
     assert!(!paths.is_empty(), "there are no files {endings:?} in {}", root.display());
     let read = |path: PathBuf| TextFile {
-        text: fs::read_to_string(&path).expect("cannot read a text file"),
+        // Inputs of fuzz targets are not UTF-8.
+        text: String::from_utf8_lossy(&fs::read(&path).expect("cannot read a file")).into_owned(),
         path: path
             .strip_prefix(&root)
             .expect("a file is outside of the root")
