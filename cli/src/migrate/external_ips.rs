@@ -213,7 +213,7 @@ fn steps(
     .check(speakers(ferrolb));
     if has_pool {
         let words = format!("--for=condition=Valid fpool/{POOL} --timeout=60s");
-        serve = serve.check(WAIT.run_in(ferrolb, words).expecting("condition met"));
+        serve = serve.check(WAIT.run_in(ferrolb, words));
     }
     let serve = serve
         .run_all(candidates.iter().filter_map(|it| it.annotations.command()))
@@ -236,7 +236,7 @@ fn steps(
     };
     let mut remove = Step::new("remove", "Remove spec.externalIPs", "none");
     for it in candidates {
-        remove = remove.check(wait(it).expecting("condition met"));
+        remove = remove.check(wait(it));
     }
     let own = || candidates.iter().filter(|it| !it.is_shared);
     let remove = remove

@@ -79,7 +79,7 @@ impl Installed {
     pub fn become_default(&self, effect: &str) -> Option<Step> {
         let ready = ROLLOUT_STATUS.run_in(&self.namespace, "deployment/controller");
         let step = Step::new("default", "Make FerroLB the default implementation", effect)
-            .check(ready.expecting("successfully rolled out"))
+            .check(ready)
             .run_all(self.serve(None))
             .undo_all(self.serve_as_before());
         (!self.is_default).then_some(step)

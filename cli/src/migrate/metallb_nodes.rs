@@ -247,7 +247,7 @@ fn stop_controller(settings: &Settings) -> Step {
         .undo_all(settings.served.wait_restored())
         .undo(Command::new(
             format!("test ! -s {saved} || kubectl replace --force -f {saved}"),
-            "`replaced` for each object",
+            "`deleted` or `replaced` for each object, no output without a webhook",
         ))
 }
 

@@ -113,7 +113,7 @@ pub fn in_place(settings: &Settings) -> Vec<Step> {
     } else {
         let ready = ROLLOUT_STATUS
             .run_in(&settings.ferrolb, "daemonset/speaker")
-            .expecting("successfully rolled out. FerroLB announces the addresses 5 s later");
+            .expecting("`successfully rolled out`. FerroLB announces the addresses 5 s later");
         let sessions = settings.has_bgp.then(|| Sessions {
             start: set_bgp(settings, true),
             end: set_bgp(settings, false),
@@ -265,7 +265,7 @@ pub(super) fn default_implementation(
     let step = installation.become_default(effect)?;
     let words = "--for=condition=Valid --timeout=60s ipaddresspools.ferrolb.io --all";
     let valid = WAIT.run_in(&settings.ferrolb, words);
-    Some(step.check(valid.expecting("condition met, for each pool")))
+    Some(step.check(valid))
 }
 
 /// Returns the commands that stop MetalLB's speakers, and their BGP sessions.
@@ -375,7 +375,7 @@ pub(super) fn verify(settings: &Settings) -> Step {
         minutes after MetalLB's last reply";
     Step::new("verify", "Verify the addresses", effect)
         .run(compare_addresses(&settings.directory))
-        .run(Command::new(conditions, "the reason `Announced` for each Service with endpoints"))
+        .run(Command::new(conditions, "`Announced` as the reason of each Service with endpoints"))
 }
 
 pub(super) fn clean_up(settings: &Settings, effect: &str) -> Step {

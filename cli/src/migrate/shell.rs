@@ -161,7 +161,7 @@ pub fn unchanged(directory: &str) -> Command {
 /// Returns the check before an installation.
 #[must_use]
 pub fn before_installation() -> Command {
-    Command::new("kubectl ferrolb check --pre", "problems: 0")
+    Command::new("kubectl ferrolb check --pre", "`problems: 0`")
 }
 
 /// Returns the check that all nodes have a speaker.
