@@ -17,7 +17,7 @@ use ferrolb_lab::topology::routers::{NODE_AS, OUTSIDE, ROUTER_AS, ROUTERS};
 use ferrolb_lab::topology::{CLIENT, Host};
 use ferrolb_lab::{Lab, Options, ProbeReport, wait};
 use ferrolb_tests::read_page;
-use ferrolb_tests::runbook::{self, Stage};
+use ferrolb_tests::runbook::{self, Command, Stage};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,7 +151,7 @@ impl Cluster<'_> {
         let command =
             format!("kubectl ferrolb migrate metallb --node-by-node --to {}", directory.display());
         self.lab.shell(&command)?;
-        let stages = runbook::read(&directory)?;
+        let stages = runbook::read(&directory)?.stages;
         let moves = stages.iter().filter(|it| it.title.contains("BGP sessions of")).count();
         ensure!(moves == self.lab.nodes().len(), "{moves} nodes move: {stages:?}");
         Ok(stages)
@@ -188,14 +188,14 @@ impl Cluster<'_> {
 
     /// Runs commands of a stage while both clients connect, and checks the lost connections and the
     /// owner of the address on layer 2.
-    fn measure(&self, way: &str, stage: &Stage, commands: &[String]) -> Result<()> {
+    fn measure(&self, way: &str, stage: &Stage, commands: &[Command]) -> Result<()> {
         let (_, address, owner) = self.probed(stage);
         let (layer2, routed) = (http(*address), http(ROUTED.1));
         let probes = [(CLIENT, layer2), (OUTSIDE, routed)].map(|(from, server)| {
             self.lab.start_probe_from(from, server, PROBE_MAX, PROBE_INTERVAL)
         });
         let (replies, ()) = replies_while(self.lab, &[(*address).into()], || {
-            commands.iter().try_for_each(|command| self.run(command))?;
+            commands.iter().try_for_each(|command| self.run(&command.text))?;
             wait::during(SETTLED, || Ok(()))
         })
         .with_context(|| format!("{way}, stage {}", stage.title))?;
@@ -220,7 +220,7 @@ impl Cluster<'_> {
     /// Returns the first Service on layer 2 that the commands of a stage name, or any.
     fn probed(&self, stage: &Stage) -> &(String, Ipv4Addr, String) {
         let is_named = |name: &str| {
-            stage.commands.iter().any(|command| command.split(' ').any(|word| word == name))
+            stage.commands.iter().any(|command| command.text.split(' ').any(|word| word == name))
         };
         let mut services = self.layer2.iter();
         services.find(|(name, ..)| is_named(name)).unwrap_or(&self.layer2[0])

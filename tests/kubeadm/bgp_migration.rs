@@ -1,6 +1,7 @@
 //! `kubectl ferrolb migrate metallb --node-by-node` on the cluster of the scenario
 //! [`crate::migration`]: the commands of its runbook move the nodes from MetalLB's stand-ins to
-//! FerroLB, whose sessions with FRR are real, and back.
+//! FerroLB, whose sessions with FRR are real, delete MetalLB, and move the nodes back. The test
+//! compares each output with the expected one.
 
 use crate::metallb::{self, LAN, ROUTED};
 use crate::scenario::{print_measured, step};
@@ -10,7 +11,7 @@ use ferrolb_lab::routers::Router;
 use ferrolb_lab::topology::node_name;
 use ferrolb_lab::topology::routers::OUTSIDE;
 use ferrolb_lab::{Lab, wait};
-use ferrolb_tests::runbook::{self, Stage};
+use ferrolb_tests::runbook::{self, Command, Runbook, Stage};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -24,7 +25,7 @@ const OTHERS: [u8; 2] = [1, 3];
 pub(crate) fn run(lab: &Lab, routers: &[Router<'_>]) -> Result<()> {
     lab.kubectl(&["label", "node", &node_name(RACK[0]), "rack=a"])?;
     let directory = lab.state().file("node-by-node");
-    let stages = step("the plan has a stage for each rack", || {
+    let Runbook { stages, last } = step("the plan has a stage for each rack", || {
         let to = directory.display();
         lab.shell(&format!(
             "kubectl ferrolb migrate metallb --node-by-node --group-by rack --to {to}"
@@ -34,6 +35,7 @@ pub(crate) fn run(lab: &Lab, routers: &[Router<'_>]) -> Result<()> {
     let start = wait::now();
     let migration = Migration { lab, routers };
     step("the stages move all Services and nodes to FerroLB", || migration.forward(&stages))?;
+    step("the last stage deletes MetalLB", || migration.last(&last))?;
     step("the ways back return all of them to MetalLB", || migration.back(&stages))?;
     let took = start.elapsed().as_secs_f64();
     print_measured(&format!("runbook of {} stages, and back: {took:.1} s", stages.len()));
@@ -71,6 +73,18 @@ impl Migration<'_> {
         self.wait_served(&[RACK.as_slice(), &OTHERS].concat())
     }
 
+    /// Deletes MetalLB. Then creates its workloads again, which the ways back need.
+    fn last(&self, stage: &Stage) -> Result<()> {
+        let saved = self.lab.state().file("metallb-workloads.yaml");
+        let saved = saved.display();
+        self.lab.shell(&format!("{} -o yaml > {saved}", metallb::SHOW))?;
+        self.run(&stage.title, &[stage.checks.as_slice(), &stage.commands].concat())?;
+        let left = self.lab.shell(&format!("{} -o name", metallb::SHOW))?;
+        ensure!(left.is_empty(), "parts of MetalLB are left: {left}");
+        self.wait_served(&[RACK.as_slice(), &OTHERS].concat())?;
+        self.lab.shell(&format!("kubectl replace --force -f {saved}")).map(drop)
+    }
+
     fn back(&self, stages: &[Stage]) -> Result<()> {
         let mut moved: BTreeSet<String> = (1..=3).map(node_name).collect();
         for stage in stages.iter().rev() {
@@ -93,9 +107,16 @@ impl Migration<'_> {
         metallb::wait_reported(self.lab)
     }
 
-    fn run(&self, title: &str, commands: &[String]) -> Result<()> {
+    /// Runs commands, and compares their outputs with the expected ones.
+    fn run(&self, title: &str, commands: &[Command]) -> Result<()> {
+        let run = |command: &Command| command.check(&self.lab.shell(&command.text)?);
         commands.iter().try_for_each(|command| {
-            self.lab.shell(command).map(drop).with_context(|| format!("stage {title}"))
+            let result = if command.expect.contains("repeat the command") {
+                wait::until("the output is as expected", web::PAGE_MAX, || run(command).map(Some))
+            } else {
+                run(command)
+            };
+            result.with_context(|| format!("stage {title}"))
         })
     }
 
@@ -113,8 +134,8 @@ impl Migration<'_> {
 
 /// Returns the nodes whose sessions a stage moves.
 fn moved_by(stage: &Stage) -> BTreeSet<String> {
-    let labels =
-        stage.commands.iter().filter(|it| it.starts_with("kubectl label --overwrite node "));
+    let commands = stage.commands.iter().map(|it| it.text.as_str());
+    let labels = commands.filter(|it| it.starts_with("kubectl label --overwrite node "));
     let words = labels.flat_map(|it| it.split(' '));
     words.filter(|it| it.starts_with("node") && *it != "node").map(str::to_owned).collect()
 }

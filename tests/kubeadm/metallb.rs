@@ -20,6 +20,10 @@ const CRDS: [&str; 2] =
 /// Workloads of MetalLB with FRR-K8s.
 const DEPLOYMENT: &str = "controller";
 const DAEMON_SETS: [&str; 2] = ["speaker", "frr-k8s"];
+const WEBHOOK: &str = "metallb-webhook-configuration";
+/// Lists everything that stands in for MetalLB's own programs.
+pub(crate) const SHOW: &str =
+    "kubectl -n metallb-system get deployments,daemonsets,validatingwebhookconfigurations";
 /// Services of MetalLB, which have the names of their pools, and their addresses. MetalLB announces
 /// the first one on layer 2, and the second one by BGP.
 pub(crate) const LAN: (&str, Ipv4Addr) = ("lan", Ipv4Addr::new(172, 30, 0, 230));
@@ -40,6 +44,10 @@ pub(crate) fn start(lab: &Lab) -> Result<()> {
     lab.apply_objects(&[
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
         frr_configurations(),
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": WEBHOOK}, "webhooks": [],
+        }),
     ])?;
     create_objects(lab)?;
     lab.apply_objects(&[workload("Deployment", DEPLOYMENT)])?;
