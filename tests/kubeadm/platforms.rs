@@ -5,7 +5,7 @@
 use crate::client::{LOST_MAX, PROBE_INTERVAL, PROBE_TIME_MAX};
 use crate::stand_ins::{METALLB_COUNT, METALLB_FIRST, beside, metallb_096, service_lb, tunnel};
 use crate::{uninstall, web};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ferrolb_lab::scenario::{print_measured, step};
 use ferrolb_lab::{Lab, wait};
 use ferrolb_proto::api::{
@@ -13,7 +13,7 @@ use ferrolb_proto::api::{
 };
 use ferrolb_tests::run::Runner;
 use ferrolb_tests::{Block, Page, Topology, read_page};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -50,9 +50,10 @@ pub(crate) fn part(lab: &Lab, runner: &Runner<'_>) -> Result<()> {
     let ((), writes) = beside(lab, service_lb, || {
         expose(lab, OTHER)?;
         let nodes = step("ServiceLB serves a Service", || wait_count(lab, OTHER, 3))?;
+        let install = step("the plan installs FerroLB by its manifests", || plan(lab))?;
         step("FerroLB serves only its class: the trial", || trial(lab, runner))?;
         step("FerroLB is installed for all Services, and ServiceLB keeps its own", || {
-            lab.deploy_ferrolb()?;
+            install.iter().try_for_each(|command| lab.shell(command).map(drop))?;
             check_left(lab, "k3s", &nodes)
         })
     })?;
@@ -70,6 +71,20 @@ pub(crate) fn part(lab: &Lab, runner: &Runner<'_>) -> Result<()> {
 fn run(runner: &Runner<'_>, path: &str, part: &str) -> Result<()> {
     let page = read_page(path)?;
     runner.block(&page, page.block_with(Topology::Kubeadm, part)?)
+}
+
+/// Returns the commands with which the plan of a migration from ServiceLB installs FerroLB.
+fn plan(lab: &Lab) -> Result<Vec<String>> {
+    // All addresses change, so the exit code is 1.
+    let plan = lab.shell("kubectl ferrolb migrate servicelb --plan -o json || test $? = 1")?;
+    let plan: Value = serde_json::from_str(&plan)?;
+    let mut steps = plan["steps"].as_array().into_iter().flatten();
+    let install = steps.find(|it| it["id"] == "install").context("the plan has no such step")?;
+    let commands = install["commands"].as_array().into_iter().flatten();
+    let commands: Vec<_> = commands.filter_map(Value::as_str).map(str::to_owned).collect();
+    let is_piped = commands.iter().any(|it| it.contains("--dry-run | kubectl apply -f -"));
+    ensure!(is_piped, "the commands are {commands:?}");
+    Ok(commands)
 }
 
 /// Changes the exclude label of all nodes: `=` sets it, `-` removes it.
