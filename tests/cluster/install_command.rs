@@ -1,5 +1,5 @@
-//! `kubectl ferrolb install` during an outage of the API server, and with a node that is not Ready.
-//! No kubelet runs in the lab, so the test reports the pods as Ready.
+//! `kubectl ferrolb install` during an outage of the API server, with a node that is not Ready, and
+//! in a terminal. No kubelet runs in the lab, so the test reports the pods as Ready.
 
 use crate::scenario::{run_scenario, step};
 use anyhow::{Context, Result, ensure};
@@ -41,8 +41,25 @@ fn an_outage_and_a_node_that_is_not_ready_do_not_prevent_an_installation() {
                 wait_line(lab, line)?;
             }
             Ok(())
+        })?;
+        step("in a terminal, it applies only a pool that the user confirms", || {
+            lab.kubectl(&["-n", NAMESPACE, "delete", "fpool,fl2", "--all"])?;
+            confirm(lab, "n", "IPAddressPool default is not applied yet")?;
+            let pools = lab.kubectl(&["-n", NAMESPACE, "get", "fpool", "-o", "name"])?;
+            ensure!(pools.is_empty(), "the command has applied {pools}");
+            confirm(lab, "y", "applied IPAddressPool default")?;
+            lab.kubectl(&["-n", NAMESPACE, "get", "fpool", "default"]).map(drop)
         })
     });
+}
+
+/// Runs the command in a terminal with a reply, and checks its output.
+fn confirm(lab: &Lab, reply: &str, expect: &str) -> Result<()> {
+    let text =
+        lab.shell(&format!("echo {reply} | script -qec 'kubectl ferrolb install' /dev/null"))?;
+    let is_expected = text.contains("Apply? [y/N]") && text.contains(expect);
+    ensure!(is_expected, "after the reply {reply}, the output is {text}");
+    Ok(())
 }
 
 /// Waits until the output of the command contains a part of a line.
