@@ -15,6 +15,7 @@ pub mod installation;
 pub mod layer2;
 pub mod load_balancers;
 pub mod permissions;
+pub mod plugins;
 pub mod pools;
 pub mod rbac;
 pub mod read;

@@ -35,7 +35,9 @@ pub fn summary(facts: &ClusterFacts) -> String {
         "version of Kubernetes not known".to_owned()
     };
     let mode = facts.kube_proxy.as_ref().map(|config| &*config.mode).unwrap_or_default();
+    let mode = if facts.kube_proxy_replaced { "replaced" } else { mode };
     let mode = if mode.is_empty() { String::new() } else { format!(", kube-proxy {mode}") };
+    let plugins: String = facts.plugins.iter().map(|name| format!(", {name}")).collect();
     let nodes = facts.objects.as_ref().map(|objects| objects.nodes.len());
     let nodes = nodes.map_or_else(String::new, |count| format!(", nodes: {count}"));
     let excluded = facts.objects.as_ref().map(Objects::excluded_nodes).unwrap_or_default();
@@ -43,7 +45,7 @@ pub fn summary(facts: &ClusterFacts) -> String {
         [] => String::new(),
         names => format!(" (by their label, not announcing: {})", first_names(names)),
     };
-    format!("{version}{mode}{nodes}{excluded}")
+    format!("{version}{mode}{plugins}{nodes}{excluded}")
 }
 
 fn version_finding(facts: &ClusterFacts) -> Option<Finding> {
@@ -96,8 +98,10 @@ fn unhealthy(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
     })
 }
 
+/// Returns the finding about a kube-proxy that is healthy on no node any more. The speakers know of
+/// no other reason than a failure; the objects of the cluster may show that it was replaced.
 fn gone(facts: &ClusterFacts) -> Option<Finding> {
-    let objects = facts.objects.as_ref()?;
+    let objects = facts.objects.as_ref().filter(|_| !facts.kube_proxy_replaced)?;
     let gone = |speaker: &Speaker| {
         let since = speaker.kube_proxy_gone_since()?;
         Some((since.to_owned(), speaker.node.to_string()))

@@ -10,6 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 
 use super::daemon_sets::LoadBalancer;
 use super::finding::Category;
+use super::plugins::CiliumConfig;
 use super::rbac::Permission;
 use crate::installation::Installation;
 
@@ -24,8 +25,14 @@ pub struct ClusterFacts {
     pub denied: BTreeSet<(Category, String)>,
     /// Version of the API server: major and minor number.
     pub kubernetes: Option<[u32; 2]>,
-    /// Configuration of kube-proxy that kubeadm writes.
+    /// Configuration of kube-proxy that kubeadm writes; `None` also if kube-proxy was replaced.
     pub kube_proxy: Option<KubeProxyConfig>,
+    /// True if a network plugin has replaced kube-proxy.
+    pub kube_proxy_replaced: bool,
+    /// Names of the network plugins that run as DaemonSets.
+    pub plugins: Vec<&'static str>,
+    /// Settings of Cilium, if it runs.
+    pub cilium: Option<CiliumConfig>,
     /// Load balancers that run as DaemonSets.
     pub load_balancers: Vec<LoadBalancer>,
     /// Webhooks for the objects of MetalLB and FRR-K8s.

@@ -10,6 +10,9 @@ use super::facts::{ClusterFacts, Objects};
 use super::finding::{Code, Finding, Object};
 use crate::table::first_names;
 
+/// Cause of lost hellos whose sender runs.
+const FILTER: &str = "a packet filter or a switch drops frames of EtherType 0x88B5";
+
 /// The issues with one reason: the reporting speakers, a text for each issue, and the command that
 /// explains the first one.
 struct Issues {
@@ -29,10 +32,11 @@ impl Issues {
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let Some(objects) = &facts.objects else { return Vec::new() };
     let speakers = || objects.live_speakers();
-    let one_way = speakers().filter_map(|it| one_way(it, objects));
+    let loss = Loss { by_cilium: facts.cilium.is_some_and(|it| it.host_firewall) };
+    let one_way = speakers().filter_map(|it| one_way(it, objects, loss));
     let interfaces = || speakers().flat_map(|it| it.interfaces.iter().map(move |at| (it, at)));
-    let filtered = interfaces().filter_map(|(speaker, at)| filtered(speaker, at));
-    let alone = interfaces().filter_map(|(speaker, at)| no_contact(speaker, at, objects));
+    let filtered = interfaces().filter_map(|(speaker, at)| filtered(speaker, at, loss));
+    let alone = interfaces().filter_map(|(speaker, at)| no_contact(speaker, at, objects, loss));
     one_way.chain(filtered).chain(alone).chain(issues(objects)).collect()
 }
 
@@ -51,8 +55,29 @@ fn status_of(speaker: &Speaker) -> Object {
     Object::cluster("SpeakerStatus", &speaker.node)
 }
 
+/// The likely cause of lost hellos.
+#[derive(Clone, Copy)]
+struct Loss {
+    /// True if Cilium's host firewall is on, which drops all hellos.
+    by_cilium: bool,
+}
+
+impl Loss {
+    /// Returns the cause, and the next step. `other` is the cause without Cilium's host firewall,
+    /// and the interface is where the hellos do not arrive.
+    fn text(self, other: &str, node: &str, interface: &str) -> String {
+        if self.by_cilium {
+            "Cilium's host firewall drops frames of EtherType 0x88B5, as they are not IP: set \
+             hostFirewall.enabled to false in Cilium's chart, or accept slower failovers"
+                .to_owned()
+        } else {
+            format!("{other}. On {node}, see `tcpdump -Q in -eni {interface} ether proto 0x88b5`")
+        }
+    }
+}
+
 /// Returns the finding about nodes that a speaker lists as contacts, and that do not list its node.
-fn one_way(speaker: &Speaker, objects: &Objects) -> Option<Finding> {
+fn one_way(speaker: &Speaker, objects: &Objects, loss: Loss) -> Option<Finding> {
     let is_isolated = |it: &Speaker| it.interfaces.iter().any(|at| at.isolated);
     let lacks = |other: &&Speaker| {
         other.node != speaker.node
@@ -64,27 +89,19 @@ fn one_way(speaker: &Speaker, objects: &Objects) -> Option<Finding> {
     let (node, lacking) = (&speaker.node, first_names(&others));
     let text = format!(
         "frames of {node} do not arrive at {lacking}, although those of {lacking} arrive at \
-         {node}: a packet filter or a switch drops frames of EtherType 0x88B5. On {}, see {}",
-        others.first().copied().unwrap_or_default(),
-        capture("any")
+         {node}: {}",
+        loss.text(FILTER, others.first().copied().unwrap_or_default(), "any")
     );
     (!others.is_empty()).then(|| Finding::new(Code::OneWayContact, vec![status_of(speaker)], text))
 }
 
-/// Returns the command that shows the received hellos.
-fn capture(interface: &str) -> String {
-    format!("`tcpdump -Q in -eni {interface} ether proto 0x88b5`")
-}
-
-fn filtered(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {
+fn filtered(speaker: &Speaker, at: &SpeakerInterface, loss: Loss) -> Option<Finding> {
     let text = format!(
-        "hellos of {} do not arrive at {} ({}), although their speakers run: a packet filter or a \
-         switch drops frames of EtherType 0x88B5. On {}, see {}",
+        "hellos of {} do not arrive at {} ({}), although their speakers run: {}",
         first_names(&at.unheard),
         speaker.node,
         at.name,
-        speaker.node,
-        capture(&at.name)
+        loss.text(FILTER, &speaker.node, &at.name)
     );
     (!at.unheard.is_empty())
         .then(|| Finding::new(Code::HellosFiltered, vec![status_of(speaker)], text))
@@ -92,7 +109,12 @@ fn filtered(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {
 
 /// Returns the finding about an interface without contact, if another node has an interface in the
 /// same subnet.
-fn no_contact(speaker: &Speaker, at: &SpeakerInterface, objects: &Objects) -> Option<Finding> {
+fn no_contact(
+    speaker: &Speaker,
+    at: &SpeakerInterface,
+    objects: &Objects,
+    loss: Loss,
+) -> Option<Finding> {
     if !at.up || at.standby || !at.hello_senders.is_empty() {
         return None;
     }
@@ -106,14 +128,13 @@ fn no_contact(speaker: &Speaker, at: &SpeakerInterface, objects: &Objects) -> Op
         .map(|it| &*it.node)
         .collect();
     let fact = if at.isolated { "receives no frames" } else { "is in contact with no other node" };
+    let isolation = "a switch isolates the port, or a packet filter drops hellos";
     let text = format!(
-        "{} ({}) {fact}, although other nodes use the same subnet ({}): a switch isolates the \
-         port, or a packet filter drops hellos. On {}, see {}",
+        "{} ({}) {fact}, although other nodes use the same subnet ({}): {}",
         speaker.node,
         at.name,
         first_names(&others),
-        speaker.node,
-        capture(&at.name)
+        loss.text(isolation, &speaker.node, &at.name)
     );
     (!others.is_empty()).then(|| Finding::new(Code::NoContact, vec![status_of(speaker)], text))
 }

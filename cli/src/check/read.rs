@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use super::daemon_sets::load_balancer;
 use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
 use super::finding::Category;
+use super::plugins::{CiliumConfig, cilium_namespace, is_kube_proxy_replaced, plugins};
 use super::rbac::{self, Permission};
 use super::reviews;
 use crate::init::propose::AddressesInUse;
@@ -109,10 +110,16 @@ pub async fn read(
     };
     let daemon_sets =
         reader.list(Category::LoadBalancers, &Api::<DaemonSet>::all(client.clone())).await?;
+    let kube_proxy = reader.kube_proxy().await?;
+    let cilium = reader.cilium(&daemon_sets).await?;
+    let kube_proxy_replaced = is_kube_proxy_replaced(kube_proxy.is_some(), cilium, &daemon_sets);
     let mut facts = ClusterFacts {
         before_installation,
         kubernetes: number(&version.major).zip(number(&version.minor)).map(|(a, b)| [a, b]),
-        kube_proxy: reader.kube_proxy().await?,
+        kube_proxy: kube_proxy.filter(|_| !kube_proxy_replaced),
+        kube_proxy_replaced,
+        plugins: plugins(&daemon_sets),
+        cilium,
         load_balancers: daemon_sets.iter().filter_map(load_balancer).collect(),
         webhooks: reader.webhooks().await?,
         ..ClusterFacts::default()
@@ -239,12 +246,24 @@ impl Reader<'_> {
         Ok(self.permitted(category, list)?.map(|list| list.items).unwrap_or_default())
     }
 
+    async fn config_map(
+        &mut self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<BTreeMap<String, String>>> {
+        let maps = Api::<ConfigMap>::namespaced(self.client.clone(), namespace);
+        let map = self.permitted(Category::Cluster, maps.get_opt(name).await)?;
+        Ok(map.flatten().and_then(|map| map.data))
+    }
+
     async fn kube_proxy(&mut self) -> Result<Option<KubeProxyConfig>> {
-        let maps = Api::<ConfigMap>::namespaced(self.client.clone(), "kube-system");
-        let map = maps.get_opt("kube-proxy").await;
-        let map = self.permitted(Category::Cluster, map)?.flatten();
-        let text = map.and_then(|map| map.data?.remove("config.conf"));
-        Ok(text.and_then(|text| kube_proxy_config(&text)))
+        let data = self.config_map("kube-system", "kube-proxy").await?;
+        Ok(data.and_then(|data| kube_proxy_config(data.get("config.conf")?)))
+    }
+
+    async fn cilium(&mut self, daemon_sets: &[DaemonSet]) -> Result<Option<CiliumConfig>> {
+        let Some(namespace) = cilium_namespace(daemon_sets) else { return Ok(None) };
+        Ok(self.config_map(namespace, "cilium-config").await?.map(|data| CiliumConfig::of(&data)))
     }
 
     async fn webhooks(&mut self) -> Result<Vec<Webhook>> {

@@ -12,9 +12,11 @@ use ferrolb_proto::facts::{
 };
 use serde_json::json;
 
+use super::cluster;
 use super::daemon_sets::{LoadBalancer, Product};
 use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
 use super::finding::{Category, Code};
+use super::plugins::CiliumConfig;
 use super::rbac::Permission;
 use super::report::{CategoryReport, Report};
 use super::text::{short, text};
@@ -338,6 +340,32 @@ fn a_stopped_speaker_has_one_finding() {
     objects.speakers[2].node = "node3".into();
     objects.stale = ["node1".into(), "node2".into()].into();
     assert_eq!(codes(&Report::new(&facts)), [Code::StaleSpeaker].into());
+}
+
+#[test]
+fn a_kube_proxy_that_was_replaced_is_no_finding() {
+    let mut facts = good();
+    facts.objects.as_mut().unwrap().speakers = bad_speakers().split_off(1);
+    let gone = |facts: &ClusterFacts| codes(&Report::new(facts)).contains(&Code::KubeProxyGone);
+    assert!(gone(&facts));
+    (facts.kube_proxy, facts.kube_proxy_replaced) = (None, true);
+    facts.plugins = vec!["Cilium"];
+    assert!(!gone(&facts));
+    assert_eq!(cluster::summary(&facts), "Kubernetes 1.36, kube-proxy replaced, Cilium, nodes: 3");
+}
+
+#[test]
+fn hellos_that_ciliums_host_firewall_drops_name_its_setting() {
+    let mut facts = bad();
+    facts.cilium = Some(CiliumConfig { host_firewall: true, ..CiliumConfig::default() });
+    let report = Report::new(&facts);
+    let names_setting = |code| {
+        let finding = report.findings().find(|it| it.code == code).unwrap();
+        finding.text.contains("set hostFirewall.enabled to false")
+    };
+    assert!(
+        [Code::OneWayContact, Code::HellosFiltered, Code::NoContact].into_iter().all(names_setting)
+    );
 }
 
 #[test]

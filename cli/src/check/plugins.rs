@@ -1,0 +1,144 @@
+//! Network plugins among the DaemonSets of a cluster, and their settings that affect FerroLB. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+
+/// Names of the plugins' DaemonSets in their manifests and charts, and the names of the plugins.
+const PLUGINS: [(&str, &str); 5] = [
+    ("antrea-agent", "Antrea"),
+    ("calico-node", "Calico"),
+    (CILIUM, "Cilium"),
+    ("kube-flannel-ds", "Flannel"),
+    ("kube-router", "kube-router"),
+];
+/// Name of Cilium's DaemonSet.
+const CILIUM: &str = "cilium";
+/// Namespace and name of kubeadm's DaemonSet of kube-proxy.
+const KUBE_PROXY: [&str; 2] = ["kube-system", "kube-proxy"];
+
+/// The settings of Cilium that affect FerroLB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CiliumConfig {
+    /// `hostFirewall.enabled` of the chart.
+    pub host_firewall: bool,
+    /// `kubeProxyReplacement` of the chart.
+    pub replaces_kube_proxy: bool,
+}
+
+impl CiliumConfig {
+    /// Reads the settings from the data of the ConfigMap `cilium-config`.
+    #[must_use]
+    pub fn of(data: &BTreeMap<String, String>) -> Self {
+        let is_one_of = |key: &str, values: &[&str]| {
+            data.get(key).is_some_and(|value| values.contains(&value.as_str()))
+        };
+        Self {
+            host_firewall: is_one_of("enable-host-firewall", &["true"]),
+            // Before version 1.14, the value was `strict`.
+            replaces_kube_proxy: is_one_of("kube-proxy-replacement", &["true", "strict"]),
+        }
+    }
+}
+
+/// Returns the names of the network plugins, ascending.
+#[must_use]
+pub fn plugins(daemon_sets: &[DaemonSet]) -> Vec<&'static str> {
+    let runs = |name: &str| daemon_sets.iter().any(|it| it.metadata.name.as_deref() == Some(name));
+    PLUGINS.into_iter().filter(|(name, _)| runs(name)).map(|(_, plugin)| plugin).collect()
+}
+
+/// Returns the namespace of Cilium; `None` if Cilium does not run.
+#[must_use]
+pub fn cilium_namespace(daemon_sets: &[DaemonSet]) -> Option<&str> {
+    let cilium = daemon_sets.iter().find(|it| it.metadata.name.as_deref() == Some(CILIUM));
+    cilium.and_then(|it| it.metadata.namespace.as_deref())
+}
+
+/// Returns whether kube-proxy does not run any more, although kubeadm has installed it, or whether
+/// Cilium replaces it. The ConfigMap of kube-proxy outlives its DaemonSet. Without a list of the
+/// DaemonSets, which is empty, nothing shows that kube-proxy does not run.
+#[must_use]
+pub fn is_kube_proxy_replaced(
+    has_config_map: bool,
+    cilium: Option<CiliumConfig>,
+    daemon_sets: &[DaemonSet],
+) -> bool {
+    let is_kube_proxy = |it: &&DaemonSet| {
+        let name = [&it.metadata.namespace, &it.metadata.name];
+        name.map(Option::as_deref) == KUBE_PROXY.map(Some)
+    };
+    let daemon_set = daemon_sets.iter().find(is_kube_proxy);
+    let pods = daemon_set.and_then(|it| it.status.as_ref()).map(|it| it.desired_number_scheduled);
+    // Calico's eBPF mode keeps the DaemonSet, and gives it a selector that selects no node.
+    let runs = daemon_set.is_some() && pods != Some(0);
+    let was_replaced =
+        cilium.is_some_and(|it| it.replaces_kube_proxy) || has_config_map || daemon_set.is_some();
+    !daemon_sets.is_empty() && !runs && was_replaced
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn daemon_set(namespace: &str, name: &str, pods: Option<i32>) -> DaemonSet {
+        let status = pods.map(|pods| {
+            json!({"desiredNumberScheduled": pods, "currentNumberScheduled": pods,
+                "numberMisscheduled": 0, "numberReady": 0})
+        });
+        let metadata = json!({"namespace": namespace, "name": name});
+        serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn plugins_are_named_by_their_daemon_sets() {
+        let all = ["kube-router", "cilium", "calico-node", "kube-flannel-ds", "antrea-agent", "a"];
+        let all = all.map(|name| daemon_set("kube-system", name, None));
+        assert_eq!(plugins(&all), ["Antrea", "Calico", "Cilium", "Flannel", "kube-router"]);
+        assert_eq!(cilium_namespace(&all), Some("kube-system"));
+        assert_eq!((plugins(&all[5..]).len(), cilium_namespace(&all[5..])), (0, None));
+    }
+
+    #[test]
+    fn the_settings_of_cilium_are_read() {
+        let config =
+            |key: &str, value: &str| CiliumConfig::of(&[(key.to_owned(), value.to_owned())].into());
+        assert!(config("enable-host-firewall", "true").host_firewall);
+        assert!(!config("enable-host-firewall", "false").host_firewall);
+        for (value, expect) in
+            [("true", true), ("strict", true), ("false", false), ("probe", false)]
+        {
+            let found = config("kube-proxy-replacement", value);
+            assert_eq!(found, CiliumConfig { host_firewall: false, replaces_kube_proxy: expect });
+        }
+    }
+
+    #[test]
+    fn kube_proxy_is_replaced_if_its_daemon_set_has_gone_or_selects_no_node() {
+        let proxy = |pods| daemon_set("kube-system", "kube-proxy", pods);
+        let other = daemon_set("kube-system", "cilium", Some(3));
+        let replacing = Some(CiliumConfig { replaces_kube_proxy: true, ..CiliumConfig::default() });
+        let without_proxy = from_ref(&other);
+        let cases: [(bool, Option<CiliumConfig>, &[DaemonSet], bool, &str); 8] = [
+            (true, None, &[proxy(Some(3)), other.clone()], false, "kube-proxy runs"),
+            (true, None, &[proxy(None)], false, "its controller has not counted its nodes yet"),
+            (true, None, &[proxy(Some(0))], true, "Calico has emptied the DaemonSet"),
+            (true, None, without_proxy, true, "only its ConfigMap is left"),
+            (false, replacing, without_proxy, true, "Cilium's guide, to its end"),
+            (true, replacing, &[proxy(Some(3)), other.clone()], false, "it still runs"),
+            (false, None, without_proxy, false, "k3s runs kube-proxy without a DaemonSet"),
+            (true, None, &[], false, "the user may not list DaemonSets"),
+        ];
+        for (has_config_map, cilium, daemon_sets, expect, why) in cases {
+            assert_eq!(
+                is_kube_proxy_replaced(has_config_map, cilium, daemon_sets),
+                expect,
+                "{why}"
+            );
+        }
+    }
+}
