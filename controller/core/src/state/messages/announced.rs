@@ -143,7 +143,8 @@ impl OwnerIssue<'_> {
                 };
                 format!(
                     "frames of EtherType 0x88B5 from {from} do not arrive at {node} ({interface}, \
-                     HellosFiltered): let packet filters and switches pass them{port}"
+                     HellosFiltered): let packet filters, host firewalls of network plugins and \
+                     switches pass them{port}"
                 )
             }
             Self::StaleNeighborProxy { mac } => format!(

@@ -119,7 +119,8 @@ fn every_finding_has_its_message() {
 #[test]
 fn filtered_hellos_are_reported_with_the_next_step() {
     let start = "192.0.2.7 from n1 (eth0, eth1); frames of EtherType 0x88B5 from n1 do not \
-                 arrive at n2 (eth0, HellosFiltered): let packet filters and switches pass them";
+                 arrive at n2 (eth0, HellosFiltered): let packet filters, host firewalls of \
+                 network plugins and switches pass them";
     let port = ", and the UDP port of --challenge-port (default 7473), by which speakers detect \
                 this loss";
     for (has_second_path, end) in [(true, ""), (false, port)] {
