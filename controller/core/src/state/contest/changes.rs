@@ -23,6 +23,10 @@ pub(in crate::state) struct Contest {
 impl Contest {
     pub(super) fn record(&mut self, service: &Service, now: Instant) {
         self.changes.retain(|at| now.since(*at) < CONTEST_TIME);
+        if self.changes.is_empty() {
+            // The client of an earlier contest may be gone.
+            self.manager = None;
+        }
         self.changes.push_back(now);
         if self.changes.len() > CONTEST_CHANGES_MIN {
             self.changes.pop_front();

@@ -117,6 +117,24 @@ fn the_condition_names_a_client_that_replaces_the_addresses() {
 }
 
 #[test]
+fn a_client_that_changed_the_status_long_ago_is_not_named() {
+    let mut cluster = lan();
+    cluster.replace_status("a", "long-gone");
+    cluster.settle();
+    cluster.advance(Duration::from_secs(700));
+    for _ in 0..3 {
+        cluster.advance(Duration::from_secs(3));
+        cluster.change("a", |service| {
+            service.assigned.clear();
+            service.ingress_manager = None;
+        });
+        cluster.write_services();
+    }
+    let message = cluster.message("a");
+    assert!(message.contains("repeatedly") && !message.contains("long-gone"), "{message}");
+}
+
+#[test]
 fn own_decisions_are_no_contest() {
     let mut cluster = lan();
     for last in [2, 3, 4, 5, 6] {
