@@ -32,7 +32,7 @@ use ferrolb_core::rate::Doubling;
 use ferrolb_core::store::{Change, Store};
 use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::WatchedNode;
+use ferrolb_proto::api::{KubeProxyState, WatchedNode};
 use ferrolb_proto::facts::{Key, Keyed, Kind as _, L2Advertisement, Node, Pool, PoolProblem};
 use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::wire::hello::HelloKeyRing;
@@ -207,6 +207,9 @@ impl State {
                 Changes::other_if(changed)
             }
             Event::ProxyHealth(health) => {
+                if health.state == KubeProxyState::NotChecked {
+                    self.new_addresses.forget_rule_updates();
+                }
                 Changes::other_if(replace(&mut self.proxy_health, health))
             }
             Event::RuleUpdate { family, end } => self.record_rule_update(family, end),

@@ -44,6 +44,12 @@ impl NewAddresses {
         self.withheld.iter().map(|(address, since)| self.updates(*address).wait_end(*since)).min()
     }
 
+    /// Forgets the updates of a kube-proxy that does not exist any more, so that no address waits
+    /// for its next one.
+    pub(super) fn forget_rule_updates(&mut self) {
+        self.updates = Default::default();
+    }
+
     /// Begins the wait of these addresses.
     fn begin(&mut self, addresses: Vec<IpAddr>, now: Instant) {
         if !addresses.is_empty() {
@@ -148,11 +154,13 @@ mod tests {
     use std::time::Duration;
 
     use ferrolb_core::store::Change;
+    use ferrolb_proto::api::KubeProxyState;
     use ferrolb_proto::facts::{Endpoint, EndpointSlice};
 
     use super::super::tests::{service, state};
     use super::*;
     use crate::event::Event;
+    use crate::health::kube_proxy::KubeProxyHealth;
 
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200));
 
@@ -264,6 +272,22 @@ mod tests {
         apply(&mut state, Change::Apply(service("a")), 10_000);
         assert!(state.expire(at(10_999)).is_empty());
         assert!(state.expire(at(11_000)).addresses.contains(&ADDRESS) && !is_withheld(&state));
+    }
+
+    #[test]
+    fn a_new_address_does_not_wait_for_a_kube_proxy_that_was_replaced() {
+        let mut state = listed();
+        update(&mut state, 900);
+        for (proxy, wait) in
+            [(KubeProxyState::Unhealthy, 1_500), (KubeProxyState::NotChecked, 1_000)]
+        {
+            let health = KubeProxyHealth { state: proxy, ..KubeProxyHealth::default() };
+            state.handle(Event::ProxyHealth(health), at(9_000));
+            apply(&mut state, Change::Apply(service("a")), 10_000);
+            assert_eq!(state.deadline(), Some(at(10_000 + wait)), "{proxy:?}");
+            apply(&mut state, Change::Delete(Key::new("default", "a")), 10_100);
+            state.expire(at(10_100));
+        }
     }
 
     #[test]
