@@ -87,12 +87,13 @@ fn one_speaker(ring: Vec<Arc<str>>) -> (f64, f64) {
                         datagrams += 2;
                     }
                     let node = (*node).into();
-                    watcher.handle(WatcherInput::Reply { node, nonce, is_leaving: false }, now);
+                    let flags = Flags::default();
+                    watcher.handle(WatcherInput::Reply { node, nonce, flags }, now);
                 }
                 WatcherOutput::ProbeKubelet(node) => {
                     watcher.handle(WatcherInput::KubeletProbed { node, replied: true }, now);
                 }
-                WatcherOutput::Report(_) => {}
+                WatcherOutput::Report(_) | WatcherOutput::KubeProxyWorks(_) => {}
             }
         }
         now = watcher.deadline().unwrap_or(end);

@@ -101,7 +101,7 @@ impl NodeWatchDriver {
     fn on_reply(&mut self, frame: Frame) {
         let Frame { node, flags, body, .. } = frame;
         if let Body::NodeWatch(NodeWatch::Reply(nonce)) = body {
-            let input = WatcherInput::Reply { node, nonce, is_leaving: flags.leaving };
+            let input = WatcherInput::Reply { node, nonce, flags };
             self.watcher.handle(input, Clock::now());
         }
     }
@@ -126,6 +126,11 @@ impl NodeWatchDriver {
                 },
                 WatcherOutput::Report(watched) => {
                     if self.events.send(Event::WatchedNodes(watched.into())).await.is_err() {
+                        return false;
+                    }
+                }
+                WatcherOutput::KubeProxyWorks(works) => {
+                    if self.events.send(Event::KubeProxyWorksElsewhere(works)).await.is_err() {
                         return false;
                     }
                 }

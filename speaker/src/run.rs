@@ -298,10 +298,11 @@ impl MainLoop {
     fn replan(&mut self, now: Instant) -> anyhow::Result<()> {
         let desired = plan(&self.state, &mut self.memo, now);
         self.metrics.plan.observe(Clock::now().since(now).as_secs_f64());
-        if let Some(second_path) = &self.second_path
-            && !Arc::ptr_eq(&self.desired.second_path, &desired.second_path)
-        {
-            second_path.set_config(Arc::clone(&desired.second_path));
+        if let Some(second_path) = &self.second_path {
+            second_path.set_health_checked(self.state.kube_proxy_works());
+            if !Arc::ptr_eq(&self.desired.second_path, &desired.second_path) {
+                second_path.set_config(Arc::clone(&desired.second_path));
+            }
         }
         self.links.apply(&desired.links).context("the kernel returns no random numbers")?;
         // Before this node's interfaces are known, the status would list none of them.

@@ -19,6 +19,7 @@ use ferrolb_core::node_failure::WATCHED_NODES;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
 use ferrolb_proto::facts::{Speaker, SpeakerInterface};
+use ferrolb_proto::wire::hello::Flags;
 use ferrolb_speaker_core::node_failure::watcher::{
     CHALLENGE_INTERVAL, Watcher, WatcherInput, WatcherOutput,
 };
@@ -88,14 +89,15 @@ impl World {
                         watcher.tick(at);
                     }
                     WatcherOutput::Report(report) => self.nodes[node].process.report = report,
+                    WatcherOutput::KubeProxyWorks(_) => {}
                 }
             }
             let Some(target) = targets.pop() else { break };
             let name = &self.names[target];
             if let Some((_, nonce)) = challenges.iter().find(|(node, _)| node == name) {
                 at = at + self.rng.between(Duration::ZERO, now.since(at) / 2);
-                let reply =
-                    WatcherInput::Reply { node: (**name).into(), nonce: *nonce, is_leaving: false };
+                let (node_name, flags) = ((**name).into(), Flags::default());
+                let reply = WatcherInput::Reply { node: node_name, nonce: *nonce, flags };
                 watcher.handle(reply, at);
                 let number = self.nodes[node].process.number;
                 self.nodes[target].process.replied.insert(node, (number, *nonce));
@@ -209,7 +211,8 @@ impl World {
         let input = match arrival {
             Arrival::Reply { target, nonce, is_leaving } => {
                 let node = (*self.names[target]).into();
-                WatcherInput::Reply { node, nonce, is_leaving }
+                let flags = Flags { leaving: is_leaving, ..Flags::default() };
+                WatcherInput::Reply { node, nonce, flags }
             }
             Arrival::Probed { target, replied } => {
                 let hidden = self.defect == Some(super::Defect::IgnoresKubelets)
@@ -345,6 +348,7 @@ impl World {
                 self.nodes[node].process.report = report;
                 self.write_status_after(node, ms(1));
             }
+            WatcherOutput::KubeProxyWorks(_) => {}
         }
     }
 

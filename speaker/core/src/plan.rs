@@ -209,7 +209,7 @@ fn plan_links(
     let node_flags = NodeState {
         draining: desired.drain_reason.is_some(),
         unhealthy: state.proxy_health.unhealthy(),
-        health_checked: state.proxy_health.checked(),
+        health_checked: state.kube_proxy_works(),
     };
     let received_ranges = memo.received_ranges.ranges();
     let mut announcing = BTreeSet::new();

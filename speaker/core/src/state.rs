@@ -149,6 +149,8 @@ pub struct State {
     pub(crate) prefixes_at_start: Option<usize>,
     /// The nodes that this node watches, sorted by name.
     pub(crate) watched_nodes: Arc<[WatchedNode]>,
+    /// True if kube-proxy was checked and works on one of them.
+    pub(crate) proxy_works_on_watched: bool,
     pub(crate) leaving: bool,
 }
 
@@ -180,6 +182,7 @@ impl State {
             bgp: BgpReport::default(),
             prefixes_at_start: None,
             watched_nodes: Arc::default(),
+            proxy_works_on_watched: false,
             leaving: false,
         }
     }
@@ -220,6 +223,9 @@ impl State {
             }
             Event::WatchedNodes(watched) => {
                 Changes::other_if(replace(&mut self.watched_nodes, watched))
+            }
+            Event::KubeProxyWorksElsewhere(works) => {
+                Changes::other_if(replace(&mut self.proxy_works_on_watched, works))
             }
             Event::StopRequested => Changes::other_if(!std::mem::replace(&mut self.leaving, true)),
         }
@@ -267,6 +273,12 @@ impl State {
     #[must_use]
     pub fn has_failed(&self, link: u32) -> bool {
         self.link_failures.contains_key(&link)
+    }
+
+    /// Returns whether kube-proxy was checked and works on this node.
+    #[must_use]
+    pub const fn kube_proxy_works(&self) -> bool {
+        self.proxy_health.checked()
     }
 
     /// Returns the Node of this speaker.

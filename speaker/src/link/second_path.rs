@@ -59,6 +59,8 @@ pub struct SecondPath {
     replies: mpsc::Sender<Frame>,
     /// True if this speaker stops.
     leaving: AtomicBool,
+    /// True if kube-proxy was checked and works on this node.
+    health_checked: AtomicBool,
     /// Wakes the thread after a change of `config`, when the speaker stops, and when the second
     /// path is dropped.
     wake: Arc<OwnedFd>,
@@ -94,6 +96,7 @@ impl SecondPath {
             epoch: getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?,
             replies,
             leaving: AtomicBool::new(false),
+            health_checked: AtomicBool::new(false),
             wake: Arc::clone(&wake),
         });
         let shared = Arc::downgrade(&second_path);
@@ -116,6 +119,12 @@ impl SecondPath {
         self.wake();
     }
 
+    /// Sets whether the replies to the speakers that watch this node state that kube-proxy was
+    /// checked and works here.
+    pub fn set_health_checked(&self, health_checked: bool) {
+        self.health_checked.store(health_checked, Ordering::Relaxed);
+    }
+
     /// Sends a message to a node that this node watches. Each attempt uses the next key, because
     /// the other node may not have read the newest one.
     pub fn send_to_watched(&self, node: &str, message: NodeWatch, attempt: u32) {
@@ -134,7 +143,11 @@ impl SecondPath {
             clock: Clock::now().as_nanos(),
             claim_set: ClaimSetSummary::default(),
             interval: CHALLENGE_INTERVAL,
-            flags: Flags { leaving: self.leaving.load(Ordering::Acquire), ..Flags::default() },
+            flags: Flags {
+                leaving: self.leaving.load(Ordering::Acquire),
+                health_checked: self.health_checked.load(Ordering::Relaxed),
+                ..Flags::default()
+            },
             body: Body::NodeWatch(message),
         }
     }

@@ -20,6 +20,7 @@ use ferrolb_core::node_failure::WATCHED_NODES;
 use ferrolb_core::random::Random;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
+use ferrolb_proto::wire::hello::Flags;
 
 /// Interval between two challenges to a node that replies.
 pub const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
@@ -58,8 +59,8 @@ pub enum WatcherInput {
         node: Box<str>,
         /// Nonce of the challenge.
         nonce: u64,
-        /// True if its speaker stops.
-        is_leaving: bool,
+        /// Flags of its speaker.
+        flags: Flags,
     },
     /// A probe of a node's kubelet has ended.
     KubeletProbed {
@@ -87,6 +88,8 @@ pub enum WatcherOutput {
     ProbeKubelet(Arc<str>),
     /// The report about the watched nodes has changed. Sorted by name.
     Report(Vec<WatchedNode>),
+    /// True from now on if kube-proxy was checked and works on a watched node that replies.
+    KubeProxyWorks(bool),
 }
 
 /// The state machine of a speaker that watches nodes.
@@ -99,6 +102,7 @@ pub struct Watcher {
     absent: BTreeMap<Arc<str>, Instant>,
     contacts: BTreeSet<Box<str>>,
     report: Vec<WatchedNode>,
+    kube_proxy_works: bool,
     outputs: VecDeque<WatcherOutput>,
     random: Random,
 }
@@ -121,7 +125,8 @@ struct Watched {
     latest_reply: Instant,
     /// Time of the latest reply or contact.
     latest_life: Instant,
-    is_leaving: bool,
+    /// Flags of the latest reply.
+    flags: Flags,
     kubelet: Kubelet,
 }
 
@@ -150,7 +155,7 @@ impl Watched {
             has_replied: false,
             latest_reply: now,
             latest_life: now,
-            is_leaving: false,
+            flags: Flags::default(),
             kubelet: Kubelet::default(),
         }
     }
@@ -160,7 +165,7 @@ impl Watched {
     }
 
     const fn state(&self, in_contact: bool) -> WatchedNodeState {
-        if self.is_leaving {
+        if self.flags.leaving {
             WatchedNodeState::Leaving
         } else if !self.is_silent(in_contact) {
             WatchedNodeState::Replies
@@ -188,14 +193,14 @@ impl Watched {
         self.kubelet.next_probe = Some(now);
     }
 
-    fn on_reply(&mut self, is_leaving: bool, now: Instant) {
+    fn on_reply(&mut self, flags: Flags, now: Instant) {
         if !std::mem::replace(&mut self.has_replied, true) || self.missed > 0 {
             self.kubelet.next_probe = Some(now);
         }
         (self.is_challenged, self.missed) = (false, 0);
         self.next_challenge = now + CHALLENGE_INTERVAL;
         (self.latest_reply, self.latest_life) = (now, now);
-        self.is_leaving = is_leaving;
+        self.flags = flags;
         self.kubelet.replied = None;
     }
 
@@ -236,6 +241,7 @@ impl Watcher {
             absent: BTreeMap::new(),
             contacts: BTreeSet::new(),
             report: Vec::new(),
+            kube_proxy_works: false,
             outputs: VecDeque::new(),
             random: Random::new(seed),
         }
@@ -286,7 +292,7 @@ impl Watcher {
                 }
                 (false, true) => {
                     watched.latest_life = now;
-                    watched.is_leaving = false;
+                    watched.flags.leaving = false;
                     watched.kubelet.replied = None;
                 }
                 (false, false) | (true, true) => {}
@@ -294,16 +300,16 @@ impl Watcher {
         }
     }
 
-    fn on_reply(&mut self, node: &str, nonce: u64, is_leaving: bool, now: Instant) {
+    fn on_reply(&mut self, node: &str, nonce: u64, flags: Flags, now: Instant) {
         let new_nonce = self.random.nonce();
         let Some(watched) = self.watched.get_mut(node) else { return };
         // The report that a speaker stops repeats the nonce of its latest reply.
-        let is_announcement = is_leaving && nonce == watched.replied_nonce;
+        let is_announcement = flags.leaving && nonce == watched.replied_nonce;
         if !(is_announcement || watched.is_challenged && nonce == watched.nonce) {
             return;
         }
         let is_new = !watched.has_replied;
-        watched.on_reply(is_leaving, now);
+        watched.on_reply(flags, now);
         (watched.replied_nonce, watched.nonce) = (nonce, new_nonce);
         if is_new {
             self.select(now);
@@ -356,6 +362,11 @@ impl Watcher {
             self.report.clone_from(&report);
             self.outputs.push_back(WatcherOutput::Report(report));
         }
+        let works = |it: &Watched| it.flags.health_checked && it.missed < CHALLENGES_MAX;
+        let kube_proxy_works = self.watched.values().any(works);
+        if std::mem::replace(&mut self.kube_proxy_works, kube_proxy_works) != kube_proxy_works {
+            self.outputs.push_back(WatcherOutput::KubeProxyWorks(kube_proxy_works));
+        }
     }
 }
 
@@ -367,9 +378,7 @@ impl Machine for Watcher {
         match input {
             WatcherInput::Nodes(ring) => self.set_nodes(ring, now),
             WatcherInput::Contacts(contacts) => self.set_contacts(contacts, now),
-            WatcherInput::Reply { node, nonce, is_leaving } => {
-                self.on_reply(&node, nonce, is_leaving, now)
-            }
+            WatcherInput::Reply { node, nonce, flags } => self.on_reply(&node, nonce, flags, now),
             WatcherInput::KubeletProbed { node, replied } => {
                 let in_contact = self.contacts.contains(&*node);
                 if let Some(watched) = self.watched.get_mut(&node) {

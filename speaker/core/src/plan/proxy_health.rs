@@ -38,7 +38,8 @@ pub(super) fn proxy_targets(state: &State) -> ProxyTargets {
         waits_for_rules: !state.withheld().is_empty(),
         context: KubeProxyContext {
             ready: node.is_some_and(|node| node.ready),
-            healthy_elsewhere: state.reports.values().any(|report| report.proxy_healthy_elsewhere),
+            healthy_elsewhere: state.proxy_works_on_watched
+                || state.reports.values().any(|report| report.proxy_healthy_elsewhere),
             started_without_routes: state.prefixes_at_start == Some(0),
             needed: state.services.families(),
         },

@@ -15,6 +15,9 @@ struct Cluster {
     probes: Vec<(Instant, Arc<str>)>,
     challenges: usize,
     report: Vec<WatchedNode>,
+    /// Flags of the replies.
+    flags: Flags,
+    kube_proxy_works: bool,
 }
 
 const PROBE_TIME: Duration = Duration::from_millis(500);
@@ -30,6 +33,8 @@ impl Cluster {
             probes: Vec::new(),
             challenges: 0,
             report: Vec::new(),
+            flags: Flags::default(),
+            kube_proxy_works: false,
         };
         cluster.input(WatcherInput::Nodes(NODES.map(Arc::from).into()));
         cluster.run(2_000);
@@ -52,7 +57,7 @@ impl Cluster {
                     self.challenges += 1;
                     if self.replying.contains(&*node) {
                         let node = (*node).into();
-                        let reply = WatcherInput::Reply { node, nonce, is_leaving: false };
+                        let reply = WatcherInput::Reply { node, nonce, flags: self.flags };
                         self.watcher.handle(reply, self.now);
                     }
                 }
@@ -64,6 +69,7 @@ impl Cluster {
                     self.probes.push((self.now + PROBE_TIME, node))
                 }
                 WatcherOutput::Report(report) => self.report = report,
+                WatcherOutput::KubeProxyWorks(works) => self.kube_proxy_works = works,
             }
         }
     }
@@ -108,6 +114,22 @@ fn three_nodes_are_watched_and_a_failed_one_is_silent_within_a_second() {
     cluster.replying.insert("b");
     cluster.run(500);
     assert_eq!(cluster.state("b"), Some(WatchedNodeState::Replies));
+}
+
+#[test]
+fn a_kube_proxy_works_elsewhere_until_its_node_reports_otherwise_or_is_silent() {
+    let mut cluster = Cluster::new();
+    let healthy = Flags { health_checked: true, ..Flags::default() };
+    let ends: [fn(&mut Cluster); 2] = [|it| it.flags = Flags::default(), |it| it.replying.clear()];
+    for end in ends {
+        assert!(!cluster.kube_proxy_works);
+        cluster.flags = healthy;
+        cluster.run(1_000);
+        assert!(cluster.kube_proxy_works);
+        end(&mut cluster);
+        cluster.run(2_000);
+    }
+    assert!(!cluster.kube_proxy_works);
 }
 
 #[test]
@@ -182,7 +204,8 @@ fn a_kubelet_that_was_never_reached_proves_nothing() {
 fn a_speaker_that_announces_that_it_stops_is_not_silent() {
     let mut cluster = Cluster::new();
     let nonce = cluster.watcher.watched["b"].replied_nonce;
-    let leaving = |nonce| WatcherInput::Reply { node: "b".into(), nonce, is_leaving: true };
+    let flags = Flags { leaving: true, ..Flags::default() };
+    let leaving = |nonce| WatcherInput::Reply { node: "b".into(), nonce, flags };
     cluster.input(leaving(nonce ^ 1));
     assert_eq!(cluster.state("b"), Some(WatchedNodeState::Replies), "the nonce is unknown");
     cluster.input(leaving(nonce));

@@ -114,6 +114,11 @@ fn the_context_has_the_node_other_nodes_and_families() {
         (now.ready, now.healthy_elsewhere, now.needed),
         (false, true, Families { v4: true, v6: true })
     );
+    state.handle(Event::Report { link: 2, report: LinkReport::default() }, Instant::ZERO);
+    assert!(!context(&state).healthy_elsewhere);
+    // A node may share no segment with the nodes that it watches.
+    state.handle(Event::KubeProxyWorksElsewhere(true), Instant::ZERO);
+    assert!(context(&state).healthy_elsewhere);
 }
 
 #[test]
