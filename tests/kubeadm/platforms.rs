@@ -196,7 +196,7 @@ fn run_tunnel(lab: &Lab) -> Result<()> {
             wait::during(TUNNEL_TIME, || Ok(()))?;
             web::wait_reason(lab, OTHER, ASSIGNED, "StatusContested")
         })?;
-        ensure!(message.contains("stop minikube tunnel"), "the message is {message:?}");
+        ensure!(message.contains("(minikube tunnel)"), "the message is {message:?}");
         let start = wait::now();
         wait_same(lab, OTHER, server)?;
         web::wait_pages(lab, OTHER)?;
@@ -235,7 +235,7 @@ fn run_metallb(lab: &Lab) -> Result<()> {
             },
         })])?;
         let message = web::wait_reason(lab, "both", ASSIGNED, "StatusContested")?;
-        ensure!(message.contains("if this is MetalLB, uninstall it"), "{message:?}");
+        ensure!(message.contains("(perhaps MetalLB)"), "{message:?}");
         check_left(lab, "controller", &address)?;
         Ok(address[0])
     })?;

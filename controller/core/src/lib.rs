@@ -12,6 +12,7 @@
 //! - [`simulation`] runs the core without an API server, to predict the effect of a change.
 //! - [`lease`]: the state machine that decides which replica of the controller may write.
 //! - [`node_failure`]: decides when the pods of a silent node are marked as not ready.
+//! - [`other_load_balancers`]: the field managers that write the addresses of Services.
 //!
 //! No code in this crate does I/O, reads a clock, starts a task or thread, takes a lock, or awaits.
 
@@ -23,6 +24,7 @@ pub mod desired;
 pub mod event;
 pub mod lease;
 pub mod node_failure;
+pub mod other_load_balancers;
 pub mod plan;
 pub mod simulation;
 pub mod state;

@@ -8,6 +8,7 @@ use ferrolb_proto::api::{ADOPT_ANNOTATION, ConditionStatus, IpMode};
 use ferrolb_proto::facts::Service;
 
 use super::{FirstNames, Message, Names, SEPARATOR, join};
+use crate::other_load_balancers::{described, remedy};
 use crate::state::alloc::{Refusal, UnmanagedSource, UnmanagedUse};
 use crate::state::choose::{Shortage, UnusablePools};
 use crate::state::contest::changes::Contest;
@@ -92,9 +93,10 @@ impl Display for AssignedMessage<'_> {
             ),
             Self::Other { service, manager } => write!(
                 f,
-                "field manager {manager:?} has assigned the address, which is in no IPAddressPool, \
-                 so FerroLB does not change it. To replace it by an address of FerroLB: kubectl -n \
-                 {} annotate service {} {ADOPT_ANNOTATION}=true",
+                "{} has assigned the address, which is in no IPAddressPool, so FerroLB does not \
+                 change it. To replace it by an address of FerroLB: kubectl -n {} annotate service \
+                 {} {ADOPT_ANNOTATION}=true",
+                described(manager),
                 service.key.namespace(),
                 service.key.name()
             ),
@@ -182,37 +184,20 @@ fn also_of_host((address, host): &(IpAddr, UnmanagedUse)) -> String {
     }
 }
 
-/// Load balancers that write `status.loadBalancer` of Services without a class: the field manager,
-/// and the way to stop it.
-const OTHER_LOAD_BALANCERS: [(&str, &str); 7] = [
-    ("k3s", "start k3s with --disable=servicelb (ServiceLB)"),
-    ("rke2", "start RKE2 with --disable=servicelb (ServiceLB)"),
-    ("minikube", "stop minikube tunnel"),
-    ("controller", "if this is MetalLB, uninstall it"),
-    ("kube-vip", "remove svc_enable from kube-vip, and its cloud provider"),
-    ("cilium-operator", "remove Cilium's CiliumLoadBalancerIPPools"),
-    ("cilium-operator-generic", "remove Cilium's CiliumLoadBalancerIPPools"),
-];
-
 /// Returns the part of the message about another client that repeatedly changes the status.
 fn contested(contest: &Contest) -> String {
-    let remedy = |manager: &str| {
-        let known = OTHER_LOAD_BALANCERS.iter().find(|(name, _)| manager == *name);
-        known.map_or("stop it, or set spec.loadBalancerClass of the Service", |(_, remedy)| remedy)
-    };
     if let Some(manager) = contest.manager.as_deref() {
-        let remedy = remedy(manager);
         return format!(
-            "field manager {manager:?} repeatedly changes the addresses in the status: {remedy}"
+            "{} repeatedly changes the addresses in the status: {}",
+            described(manager),
+            remedy(manager)
         );
     }
     let removes = "another client repeatedly removes the address from the status";
     match contest.suspect.as_deref() {
-        Some(manager) => format!(
-            "{removes}, perhaps field manager {manager:?}, which also writes this status: {}. Or \
-             stop ServiceLB, or minikube tunnel",
-            remedy(manager)
-        ),
+        Some(manager) => {
+            format!("{removes}, perhaps {}: {}", described(manager), remedy(manager))
+        }
         None => format!(
             "{removes}. Kubernetes does not name a client that only removes: stop ServiceLB of \
              k3s, minikube tunnel, or the other load balancer of this cluster"

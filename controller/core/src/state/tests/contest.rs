@@ -111,7 +111,7 @@ fn the_condition_names_a_client_that_replaces_the_addresses() {
         ("StatusContested", "a=10.0.0.1")
     );
     let message = cluster.message("a");
-    assert!(message.contains("field manager \"k3s\" repeatedly changes"), "{message}");
+    assert!(message.contains("field manager \"k3s\" (ServiceLB) repeatedly changes"), "{message}");
     cluster.delete("a");
     assert_eq!(cluster.state.status_queue.next(Class::Addresses, Instant::ZERO), None);
 }

@@ -309,8 +309,8 @@ fn every_decision_has_its_message() {
     for (manager, suspect, text) in [
         (
             None,
-            Some("cilium-operator-generic".into()),
-            "192.0.2.7 from pool lan; another client repeatedly removes the address from the status, perhaps field manager \"cilium-operator-generic\", which also writes this status: remove Cilium's CiliumLoadBalancerIPPools. Or stop ServiceLB, or minikube tunnel",
+            Some("cilium-operator-lb-ipam".into()),
+            "192.0.2.7 from pool lan; another client repeatedly removes the address from the status, perhaps field manager \"cilium-operator-lb-ipam\" (Cilium LB IPAM): set Cilium's defaultLBServiceIPAM to none, or delete its CiliumLoadBalancerIPPools",
         ),
         (
             None,
@@ -320,7 +320,7 @@ fn every_decision_has_its_message() {
         (
             Some("k3s".into()),
             Some("mine".into()),
-            "192.0.2.7 from pool lan; field manager \"k3s\" repeatedly changes the addresses in the status: start k3s with --disable=servicelb (ServiceLB)",
+            "192.0.2.7 from pool lan; field manager \"k3s\" (ServiceLB) repeatedly changes the addresses in the status: start the servers of k3s or RKE2 with --disable=servicelb",
         ),
         (
             Some("mine".into()),
@@ -343,7 +343,7 @@ fn every_decision_has_its_message() {
         condition(&other),
         (
             "ServedByOther",
-            "field manager \"k3s\" has assigned the address, which is in no IPAddressPool, so FerroLB does not change it. To replace it by an address of FerroLB: kubectl -n default annotate service web ferrolb.io/adopt=true",
+            "field manager \"k3s\" (ServiceLB) has assigned the address, which is in no IPAddressPool, so FerroLB does not change it. To replace it by an address of FerroLB: kubectl -n default annotate service web ferrolb.io/adopt=true",
         ),
     );
     let metallb = AssignedMessage::MetalLb { annotation: "metallb.io/ip-allocated-from-pool" };
