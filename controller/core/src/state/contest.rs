@@ -2,7 +2,8 @@
 //! state, which the main loop owns.
 //!
 //! The controller restores such a status. If this happens repeatedly, the condition
-//! `AddressAssigned` names the other client.
+//! `AddressAssigned` names the other client. It is `False` if that client writes other addresses:
+//! they remain in the status until the controller restores it, and no node announces them.
 
 pub(super) mod changes;
 
@@ -38,7 +39,7 @@ impl State {
         }
         let is_cleared = service.assigned.is_empty() && !service.has_foreign_ingress;
         let contest = entry.contest.get_or_insert_default();
-        contest.record(&entry.service, now);
+        contest.record(&entry.service, is_cleared, now);
         if is_cleared && contest.is_active() {
             entry.attempts.limit_rate();
         } else if is_cleared {
@@ -48,7 +49,7 @@ impl State {
 }
 
 /// Returns whether the status of a version of the Service has exactly the assigned addresses.
-fn shows_assignment(entry: &ServiceEntry, service: &Service) -> bool {
+pub(super) fn shows_assignment(entry: &ServiceEntry, service: &Service) -> bool {
     let Some(assignment) = &entry.assignment else { return false };
     let shown = service.assigned.iter().map(|assigned| assigned.address);
     !assignment.addresses.is_empty()

@@ -11,12 +11,14 @@ use serde::Serialize;
 
 use super::State;
 use super::announced::{CheckContext, NodeVerdict};
+use super::contest::shows_assignment;
 use super::messages::assigned::{self, ASSIGNED, STATUS_CONTESTED};
 use super::messages::join;
 use super::messages::reason::Reason;
 use super::pool_addresses::AddressCounts;
 use super::service::{self, Role, ServiceEntry};
 use crate::desired::NOT_WRITTEN;
+use crate::other_load_balancers::{described, remedy};
 
 /// A Service of type LoadBalancer, with its addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -39,7 +41,7 @@ pub struct ServiceRow {
     pub nodes: Vec<String>,
     /// True if FerroLB serves the Service.
     pub served: bool,
-    /// True if another client repeatedly changes the addresses in the status, whatever the reason.
+    /// True if another client changes the addresses in the status, whatever the reason.
     pub contested: bool,
     /// Problems that do not prevent the announcement.
     pub warnings: Vec<String>,
@@ -108,13 +110,22 @@ const NOT_SERVED: &str = "NotServed";
 /// Reason of a Service whose class FerroLB does not serve.
 const OTHER_CLASS: &str = "OtherClass";
 
-/// Returns the assigned addresses that the status of a Service does not contain: the controller has
-/// not written them.
-fn unwritten(entry: &ServiceEntry) -> Vec<IpAddr> {
+/// Returns whether the status of a Service lacks an assigned address, which the controller has not
+/// written.
+fn has_unwritten(entry: &ServiceEntry) -> bool {
     let written = &entry.service.assigned;
-    let is_missing = |address: &&IpAddr| !written.iter().any(|it| it.address == **address);
+    let mut assigned = entry.assignment.iter().flat_map(|assignment| &assignment.addresses);
+    assigned.any(|address| !written.iter().any(|it| it.address == *address))
+}
+
+/// Returns the assigned addresses that the Service's record contains: FerroLB holds them for it.
+/// The others are only those that a controller would assign to it at present.
+fn recorded(entry: &ServiceEntry) -> Vec<IpAddr> {
+    let recorded = entry.service.record.as_deref();
+    let is_recorded =
+        |address: &&IpAddr| recorded.is_some_and(|record| record.addresses.contains(address));
     let assigned = entry.assignment.iter().flat_map(|assignment| &assignment.addresses);
-    assigned.filter(is_missing).copied().collect()
+    assigned.filter(is_recorded).copied().collect()
 }
 
 /// Returns the written condition of a Service whose status another client repeatedly changes, which
@@ -124,8 +135,33 @@ fn contested(entry: &ServiceEntry) -> Option<&ServiceCondition> {
     written.filter(|condition| *condition.reason == *STATUS_CONTESTED)
 }
 
+/// Returns the field manager that has replaced FerroLB's addresses in the status, if the status
+/// shows those of another client at present.
+fn replaced_by(entry: &ServiceEntry) -> Option<&str> {
+    let has_addresses = entry.assignment.as_ref().is_some_and(|it| !it.addresses.is_empty());
+    let is_replaced = has_addresses && !shows_assignment(entry, &entry.service);
+    entry.service.ingress_manager.as_deref().filter(|_| is_replaced)
+}
+
+/// Returns the state of the assignment of a Service whose addresses a field manager has replaced.
+fn replaced_text(entry: &ServiceEntry, manager: &str) -> String {
+    let recorded = recorded(entry);
+    let of_ferrolb = if recorded.is_empty() {
+        "FerroLB's addresses".to_owned()
+    } else {
+        format!("{} of FerroLB", join(&recorded))
+    };
+    let shown: Vec<_> = entry.service.assigned.iter().map(|it| it.address).collect();
+    let by = if shown.is_empty() { String::new() } else { format!(" by {}", join(&shown)) };
+    format!(
+        "{} has replaced {of_ferrolb} in the status{by}: {}",
+        described(manager),
+        remedy(manager)
+    )
+}
+
 /// Warning about such a Service. The state of the assignment names the client.
-const CONTESTED_WARNING: &str = "another client repeatedly changes the addresses in the status";
+const CONTESTED_WARNING: &str = "another client changes the addresses in the status";
 
 impl State {
     /// Returns all Services of type LoadBalancer, by namespace and name.
@@ -156,8 +192,13 @@ impl State {
                         nodes: input.verdicts(assigned.address),
                     }
                 };
-                let assigned = entry.service.assigned.iter();
-                let own = assigned.filter(|_| entry.role == Role::ServedByFerroLb);
+                // No node announces the addresses of another load balancer.
+                let is_own = |it: &&AssignedAddress| {
+                    replaced_by(entry).is_none()
+                        || entry.assignment.iter().any(|own| own.addresses.contains(&it.address))
+                };
+                let own = entry.service.assigned.iter().filter(is_own);
+                let own = own.filter(|_| entry.role == Role::ServedByFerroLb);
                 Explanation {
                     row,
                     assignment: self.assignment_text(entry),
@@ -221,12 +262,18 @@ impl State {
         if let Some(contested) = contested(entry) {
             return contested.message.to_string();
         }
-        let unwritten = unwritten(entry);
-        if !unwritten.is_empty() {
+        if let Some(manager) = replaced_by(entry) {
+            return replaced_text(entry, manager);
+        }
+        if has_unwritten(entry) {
+            let recorded = recorded(entry);
+            let what = match recorded.is_empty() {
+                true => "the address".to_owned(),
+                false => join(&recorded),
+            };
             return format!(
-                "{} is not in the status of the Service yet: check that a controller runs, with \
-                 `kubectl -n {} get pods`, and its log",
-                join(&unwritten),
+                "{what} is not in the status of the Service yet: check that a controller runs, \
+                 with `kubectl -n {} get pods`, and its log",
                 names.namespace
             );
         }
@@ -258,7 +305,10 @@ impl State {
         let service = &entry.service;
         let assignment = entry.assignment.as_ref();
         let served = entry.role == Role::ServedByFerroLb;
-        let contest = contested(entry).map(|_| STATUS_CONTESTED);
+        let contested = contested(entry);
+        let is_replaced = replaced_by(entry).is_some()
+            || contested.is_some_and(|it| it.status != ConditionStatus::True);
+        let contest = (is_replaced || contested.is_some()).then_some(STATUS_CONTESTED);
         let diagnose = || {
             self.with_diagnosis_input(entry, context, |input| {
                 let (diagnosed, _) = input.diagnoses();
@@ -277,7 +327,7 @@ impl State {
             .collect();
         let is_satisfied = assignment.is_some_and(|it| it.satisfied) && worst.is_some();
         let decided = service::decided_reason(entry);
-        let (announced, reason, kind) = if !unwritten(entry).is_empty() {
+        let (announced, reason, kind) = if is_replaced || has_unwritten(entry) {
             (false, contest.unwrap_or(NOT_WRITTEN), ServiceConditionType::AddressAssigned)
         } else if !is_satisfied {
             let is_foreign = matches!(entry.role, Role::Foreign | Role::Left);

@@ -13,6 +13,9 @@ use super::{CONTEST_CHANGES_MIN, CONTEST_END, CONTEST_TIME};
 pub(in crate::state) struct Contest {
     /// Times of the latest changes, at most [`CONTEST_CHANGES_MIN`].
     changes: VecDeque<Instant>,
+    /// True if the other client has written other addresses, false if it has only removed those of
+    /// FerroLB.
+    pub(in crate::state) replaces: bool,
     /// Field manager of the other client. `None` if the API server does not name it: a client that
     /// only removes a field does not own it.
     pub(in crate::state) manager: Option<Box<str>>,
@@ -21,7 +24,8 @@ pub(in crate::state) struct Contest {
 }
 
 impl Contest {
-    pub(super) fn record(&mut self, service: &Service, now: Instant) {
+    /// Records a change. `is_cleared` is true if the status has no address after it.
+    pub(super) fn record(&mut self, service: &Service, is_cleared: bool, now: Instant) {
         self.changes.retain(|at| now.since(*at) < CONTEST_TIME);
         if self.changes.is_empty() {
             // The client of an earlier contest may be gone.
@@ -31,6 +35,7 @@ impl Contest {
         if self.changes.len() > CONTEST_CHANGES_MIN {
             self.changes.pop_front();
         }
+        self.replaces |= !is_cleared;
         self.manager = service.ingress_manager.clone().or(self.manager.take());
         self.suspect.clone_from(&service.status_manager);
     }

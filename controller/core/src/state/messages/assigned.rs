@@ -30,7 +30,7 @@ const POOL_MISSING: &str = "PoolMissing";
 const REQUESTED_IN_USE: &str = "RequestedAddressInUse";
 const REQUESTED_OUTSIDE: &str = "RequestedAddressOutsidePools";
 const SHARING_CONFLICT: &str = "SharingConflict";
-/// `True`: another client repeatedly changes the addresses in the status.
+/// Another client repeatedly changes the addresses in the status. `True` if it only removes them.
 ///
 /// Action: Stop the client in the message, or [find
 /// it](docs/reference/conditions.md#second-controller).
@@ -65,7 +65,10 @@ pub(in crate::state) enum AssignedMessage<'a> {
 impl Message for AssignedMessage<'_> {
     fn status(&self) -> ConditionStatus {
         match self {
-            Self::Decided { assignment, .. } => assignment.satisfied.into(),
+            Self::Decided { assignment, contest, .. } => {
+                let is_replaced = contest.is_some_and(|contest| contest.replaces);
+                (assignment.satisfied && !is_replaced).into()
+            }
             Self::MetalLb { .. } | Self::Other { .. } => ConditionStatus::False,
         }
     }

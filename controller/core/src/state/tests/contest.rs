@@ -4,6 +4,7 @@ use super::*;
 use crate::state::contest::CONTEST_END;
 use crate::state::status_queue::Class;
 use crate::state::status_queue::attempts::RESTORE_INTERVAL;
+use ferrolb_proto::api::ConditionStatus;
 
 fn lan() -> Cluster {
     Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])])
@@ -20,6 +21,11 @@ impl Cluster {
             service.assigned = vec![AssignedAddress { address: [192, 0, 2, 1].into(), mode: None }];
             service.ingress_manager = Some(manager.into());
         });
+    }
+
+    /// Returns the status of the condition `AddressAssigned`.
+    fn status(&self, name: &str) -> ConditionStatus {
+        self.services[&key(name)].conditions[0].status
     }
 
     /// Executes the due writes of Services, and returns their number.
@@ -112,6 +118,7 @@ fn the_condition_names_a_client_that_replaces_the_addresses() {
     );
     let message = cluster.message("a");
     assert!(message.contains("field manager \"k3s\" (ServiceLB) repeatedly changes"), "{message}");
+    assert!(message.starts_with("10.0.0.1 from pool lan"), "{message}");
     cluster.delete("a");
     assert_eq!(cluster.state.status_queue.next(Class::Addresses, Instant::ZERO), None);
 }
@@ -150,4 +157,73 @@ fn own_decisions_are_no_contest() {
     }
     assert_eq!(cluster.reason("a"), "Assigned");
     assert_eq!(cluster.state.status_queue.next(Class::Addresses, Instant::ZERO), None);
+}
+
+#[test]
+fn while_a_client_writes_other_addresses_the_service_has_none_and_the_contest_ends() {
+    let mut cluster = lan();
+    let (start, mut is_false) = (cluster.now, false);
+    for _ in 0..12 {
+        cluster.replace_status("a", "cilium-operator-lb-ipam");
+        // The other addresses are in the status until the controller restores it.
+        while cluster.write_services() == 0 {
+            let waited = cluster.now.since(start);
+            let is_early = waited < Duration::from_secs(1);
+            assert!(is_early || cluster.status("a") == ConditionStatus::False, "{waited:?}");
+            cluster.advance(Duration::from_millis(10));
+        }
+        is_false |= cluster.status("a") == ConditionStatus::False;
+    }
+    assert!(is_false, "the condition never changed");
+    assert_eq!(&*cluster.reason("a"), "StatusContested");
+    let last = cluster.now;
+    while cluster.status("a") == ConditionStatus::False {
+        cluster.write_services();
+        cluster.advance(Duration::from_millis(100));
+        assert!(cluster.now.since(last) < CONTEST_END + Duration::from_secs(1));
+    }
+    let result = (cluster.status("a"), &*cluster.reason("a"), cluster.statuses()[0].clone());
+    assert_eq!(result, (ConditionStatus::True, "Assigned", "a=10.0.0.1".to_owned()));
+}
+
+#[test]
+fn an_explanation_names_the_recorded_address_of_the_service_and_never_that_of_another_one() {
+    let names = ["a", "b", "c"];
+    let pools = vec![pool("lan", &["10.0.0.1-10.0.0.9"])];
+    let mut cluster = Cluster::new(names.iter().map(|name| service(name)).collect(), pools);
+    // Without the records, the first Service would get the address of the last one.
+    cluster.delete("a");
+    cluster.apply(service("d"));
+    cluster.settle();
+    assert_eq!(cluster.statuses(), ["b=10.0.0.2", "c=10.0.0.3", "d=10.0.0.1"]);
+    let manager = "cilium-operator-lb-ipam";
+    for name in ["b", "c", "d"] {
+        cluster.replace_status(name, manager);
+    }
+    let text = |cluster: &Cluster, name: &str| {
+        let explained = cluster.state.explain(&key(name)).unwrap();
+        assert_eq!((&*explained.row.reason, explained.row.announced), ("StatusContested", false));
+        assert!(explained.row.contested && explained.explained.is_empty(), "{explained:?}");
+        explained.assignment
+    };
+    for is_recorded in [true, false] {
+        // As `kubectl ferrolb why`, which has only the objects.
+        cluster.restart();
+        for (name, own) in [("b", "10.0.0.2"), ("c", "10.0.0.3"), ("d", "10.0.0.1")] {
+            let text = text(&cluster, name);
+            let of_ferrolb = match is_recorded {
+                true => format!("{own} of FerroLB"),
+                false => "FerroLB's addresses".to_owned(),
+            };
+            let begin = format!(
+                "field manager \"{manager}\" (Cilium LB IPAM) has replaced {of_ferrolb} in the \
+                 status by 192.0.2.1: set"
+            );
+            assert!(text.starts_with(&begin), "{name}: {text}");
+            assert_eq!(text.contains("10.0.0."), is_recorded, "{name}: {text}");
+        }
+        for name in ["b", "c", "d"] {
+            cluster.services.get_mut(&key(name)).unwrap().record = None;
+        }
+    }
 }
