@@ -216,9 +216,9 @@ impl Finding<'_> {
                 owned_by(owners)
             ),
             Self::KernelReplies { node, mac, owners } => format!(
-                "IP conflict: the kernel of {node} ({mac}) replies for {addresses}{}. With \
-                 kube-proxy in IPVS mode set strictARP, else remove the address from the node's \
-                 interfaces, or stop the other load balancer there",
+                "IP conflict: node {node} ({mac}) replies for {addresses}{}. Candidates: a load \
+                 balancer there, such as Cilium (see `kubectl ferrolb why`), kube-proxy in IPVS \
+                 mode without strictARP, an interface with the address",
                 owned_by(owners)
             ),
             _ => {

@@ -334,8 +334,7 @@ fn issues() -> Vec<ReasonCase> {
             ConditionStatus::False,
             "KernelAnswers",
             &[
-                "the kernel of n3 (02:00:00:00:00:99) replies for 10.0.0.1, and no node announces \
-                 it",
+                "node n3 (02:00:00:00:00:99) replies for 10.0.0.1, and no node announces it",
                 "strictARP",
             ],
         ),
