@@ -1,5 +1,6 @@
-//! The command `check`: findings about a cluster and about FerroLB in it. [`read`] performs the
-//! I/O and fills [`facts::ClusterFacts`]. The rules are pure, with one module for each category.
+//! The command `check`: findings about a cluster and about FerroLB in it. [`read`] and
+//! [`read_traces`] perform the I/O and fill [`facts::ClusterFacts`]. The rules are pure, with one
+//! module for each category.
 //!
 //! ```text
 //! API server -> ClusterFacts -> findings of each category -> Report -> text, short text or JSON
@@ -19,10 +20,12 @@ pub mod plugins;
 pub mod pools;
 pub mod rbac;
 pub mod read;
+pub mod read_traces;
 pub mod report;
 pub mod reviews;
 pub mod services;
 pub mod text;
+pub mod traces;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use ferrolb_cli::plan::Prediction;
 use ferrolb_cli::plan::run::{Files, plan};
 use ferrolb_cli::snapshot::Snapshot;
 use ferrolb_cli::status::Status;
+use ferrolb_cli::why::Why;
 use ferrolb_cli::{check, completion, init, migrate, why};
 use ferrolb_controller_core::state::State;
 use ferrolb_proto::api::GROUP;
@@ -153,11 +154,15 @@ impl Cluster {
     ) -> Result<ExitCode> {
         let namespace = namespace.as_deref().unwrap_or(&self.default_namespace);
         let key = why::key(service, namespace);
-        let (_, state) = self.read(unix_time()).await?;
+        let now = unix_time();
+        let (_, state) = self.read(now).await?;
         let explanation = state.explain(&key).with_context(|| {
             format!("Service {key} does not exist: list all with `kubectl ferrolb status`")
         })?;
-        print(&if as_json { json(&explanation)? } else { why::text(&explanation) })?;
+        let others = check::read::read_others(&self.client, &key, now).await;
+        let others = check::load_balancers::others_of(&explanation, &others);
+        let why = Why { explanation: &explanation, other_load_balancers: &others };
+        print(&if as_json { json(&why)? } else { why::text(why) })?;
         let row = &explanation.row;
         Ok(code(row.announced && (!strict || row.warnings.is_empty())))
     }

@@ -1,7 +1,7 @@
 //! Other load balancers, by the labels, images and settings of their workloads. Pure.
 
-/// Part of kube-vip's image.
-pub const KUBE_VIP_IMAGE: &str = "kube-vip/kube-vip";
+use ferrolb_controller_core::other_load_balancers::KUBE_VIP;
+
 /// Variable and argument of kube-vip that start its load balancer for Services.
 pub const KUBE_VIP_SERVICES: [&str; 2] = ["svc_enable", "--services"];
 /// Values of the label `app.kubernetes.io/name` in the charts of MetalLB and FRR-K8s.
@@ -27,6 +27,11 @@ pub fn is_metallb_speaker<'a>(
 ) -> bool {
     ["component", "app.kubernetes.io/component"].iter().any(|key| label(key) == Some("speaker"))
         || images.any(|image| matches!(names(image).next(), Some("speaker" | "metallb-speaker")))
+}
+
+/// Returns whether an image is kube-vip.
+pub fn is_kube_vip(image: &str) -> bool {
+    KUBE_VIP.image.is_some_and(|part| image.contains(part))
 }
 
 /// Returns whether an image is FRR-K8s, the BGP daemon of MetalLB's speakers.

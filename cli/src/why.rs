@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use ferrolb_controller_core::state::{AddressExplanation, Explanation, NodeVerdict, Verdict};
 use ferrolb_proto::facts::Key;
+use serde::Serialize;
 
 use crate::table::{one_line, table};
 
@@ -39,9 +40,21 @@ pub fn key(argument: &str, namespace: &str) -> Key {
     }
 }
 
+/// The explanation of a Service, with texts about other load balancers that announce it, or write
+/// its status.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Why<'a> {
+    /// The explanation.
+    #[serde(flatten)]
+    pub explanation: &'a Explanation,
+    /// The texts.
+    pub other_load_balancers: &'a [String],
+}
+
 /// Returns the explanation as text.
 #[must_use]
-pub fn text(explanation: &Explanation) -> String {
+pub fn text(Why { explanation, other_load_balancers }: Why<'_>) -> String {
     let row = &explanation.row;
     let is_warned = row.announced && !row.warnings.is_empty();
     let warned = if is_warned { ", with a warning" } else { "" };
@@ -58,6 +71,9 @@ pub fn text(explanation: &Explanation) -> String {
     let is_new = |warning: &&String| !explanation.assignment.contains(&***warning);
     for warning in row.warnings.iter().filter(is_new) {
         _ = writeln!(text, "\nwarning: {}", one_line(warning));
+    }
+    for other in other_load_balancers {
+        _ = writeln!(text, "\nother load balancer: {}", one_line(other));
     }
     text.push_str(&next_steps(explanation));
     text
@@ -184,7 +200,8 @@ mod tests {
             Some(Verdict::Ineligible { why: "\u{1b}]0;y".to_owned() });
         forged.row.warnings = vec!["\rz".to_owned()];
         let is_control = |c: char| c.is_control() && c != '\n';
-        let printed = text(&forged);
+        let others = ["Cilium\u{1b}[2J".to_owned()];
+        let printed = text(Why { explanation: &forged, other_load_balancers: &others });
         assert!(!printed.contains(is_control), "{printed:?}");
         assert!(printed.contains(r"Announced: x\n\u{1b}[2J"), "{printed}");
     }
@@ -216,7 +233,15 @@ mod tests {
         let mut endpoints = explanation();
         (endpoints.row.reason, endpoints.row.announced) = ("NoEndpoints".to_owned(), false);
         endpoints.explained[0].reason = "NoEndpoints";
-        let texts = [both, layer2, bgp, none, endpoints].map(|it| text(&it));
+        let mut conflict = explanation();
+        (conflict.row.reason, conflict.row.announced) = ("KernelAnswers".to_owned(), false);
+        (conflict.explained[0].reason, conflict.row.warnings) = ("KernelAnswers", Vec::new());
+        let others = vec!["Cilium announces default/web from node3, too".to_owned()];
+        let all = [both, layer2, bgp, none, endpoints].map(|it| (it, Vec::new()));
+        let texts = all.into_iter().chain([(conflict, others)]).map(|(explanation, others)| {
+            text(Why { explanation: &explanation, other_load_balancers: &others })
+        });
+        let texts: Vec<_> = texts.collect();
         golden("golden/why.txt", &texts.join("\n"));
     }
 }

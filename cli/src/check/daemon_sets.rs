@@ -1,34 +1,25 @@
 //! Load balancers among the DaemonSets of a cluster: by labels, images and settings. Pure.
 
+use ferrolb_controller_core::other_load_balancers::{
+    ALL, KUBE_ROUTER, KUBE_VIP, METALLB, OtherLoadBalancer, SERVICE_LB,
+};
 use ferrolb_proto::facts::Key;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Container;
 
 use crate::installation::flag_of;
-use crate::products::{KUBE_VIP_IMAGE, KUBE_VIP_SERVICES, is_metallb, is_metallb_speaker};
+use crate::products::{KUBE_VIP_SERVICES, is_metallb, is_metallb_speaker};
 
 /// Label of the DaemonSets of ServiceLB. Its value is the name of a Service.
 const SERVICE_LB_LABEL: &str = "svccontroller.k3s.cattle.io/svcname";
-/// Load balancers that have no check of their own: a part of the image, and the name.
-const OTHERS: [(&str, &str); 3] =
-    [("purelb/lbnodeagent", "PureLB"), ("openelb", "OpenELB"), ("loxilb-io/", "LoxiLB")];
-
-/// The product of a DaemonSet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Product {
-    /// MetalLB of any version.
-    MetalLb,
-    /// ServiceLB of k3s and RKE2.
-    ServiceLb,
-    /// Another one, by its name.
-    Other(&'static str),
-}
+/// Flag of kube-router that starts its load balancer for Services.
+const KUBE_ROUTER_FLAG: &str = "--run-loadbalancer";
 
 /// A load balancer that runs as a DaemonSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadBalancer {
     /// The product.
-    pub product: Product,
+    pub product: &'static OtherLoadBalancer,
     /// Namespace and name of the DaemonSet.
     pub daemon_set: Key,
     /// Tag of the image of the first container; empty without one.
@@ -48,34 +39,37 @@ pub fn load_balancer(daemon_set: &DaemonSet) -> Option<LoadBalancer> {
     Some(LoadBalancer { product, daemon_set: Key::of(&daemon_set.metadata), version })
 }
 
-fn product(daemon_set: &DaemonSet, containers: &[Container]) -> Option<Product> {
+fn product(daemon_set: &DaemonSet, containers: &[Container]) -> Option<&'static OtherLoadBalancer> {
     let label = |key: &str| daemon_set.metadata.labels.as_ref()?.get(key).map(String::as_str);
     let images = || containers.iter().filter_map(|it| it.image.as_deref());
-    let has_image = |part: &str| images().any(|image| image.contains(part));
     if is_metallb(label, images()) && is_metallb_speaker(label, images()) {
         // With a class, MetalLB serves no Service without one.
         let has_class = containers.iter().any(|it| flag_of(it, &["lb-class"]).is_some());
-        return (!has_class).then_some(Product::MetalLb);
+        return (!has_class).then_some(&METALLB);
     }
     if label(SERVICE_LB_LABEL).is_some() {
-        return Some(Product::ServiceLb);
+        return Some(&SERVICE_LB);
     }
-    if has_image(KUBE_VIP_IMAGE) && containers.iter().any(serves_services) {
-        return Some(Product::Other("kube-vip"));
-    }
-    let other = OTHERS.iter().find(|(image, _)| has_image(image));
-    other.map(|(_, name)| Product::Other(name))
+    let has_image = |it: &&OtherLoadBalancer| {
+        it.image.is_some_and(|part| images().any(|image| image.contains(part)))
+    };
+    ALL.iter().find(has_image).filter(|it| containers.iter().any(|own| serves_services(it, own)))
 }
 
-/// Returns whether a container of kube-vip serves Services, and not only the API server.
-fn serves_services(container: &Container) -> bool {
-    let [variable, argument] = KUBE_VIP_SERVICES;
-    let is_set = container
-        .env
-        .iter()
-        .flatten()
-        .any(|it| it.name == variable && it.value.as_deref() == Some("true"));
-    is_set || container.args.iter().flatten().any(|it| it == argument)
+/// Returns whether a container serves Services. kube-vip may serve the API server only, and
+/// kube-router routes only.
+fn serves_services(product: &OtherLoadBalancer, container: &Container) -> bool {
+    let has_argument = |argument: &str| {
+        let arguments = container.command.iter().chain(&container.args).flatten();
+        arguments.map(|it| it.strip_suffix("=true").unwrap_or(it)).any(|it| it == argument)
+    };
+    if *product == KUBE_VIP {
+        let [variable, argument] = KUBE_VIP_SERVICES;
+        let mut variables = container.env.iter().flatten();
+        return has_argument(argument)
+            || variables.any(|it| it.name == variable && it.value.as_deref() == Some("true"));
+    }
+    *product != KUBE_ROUTER || has_argument(KUBE_ROUTER_FLAG)
 }
 
 #[cfg(test)]
@@ -84,13 +78,13 @@ mod tests {
 
     use super::*;
 
-    fn found(labels: Value, container: Value) -> Option<(Product, String)> {
+    fn found(labels: Value, container: Value) -> Option<(&'static str, String)> {
         let object = json!({
             "metadata": {"namespace": "a", "name": "b", "labels": labels},
             "spec": {"selector": {}, "template": {"spec": {"containers": [container]}}},
         });
         let daemon_set: DaemonSet = serde_json::from_value(object).unwrap();
-        load_balancer(&daemon_set).map(|it| (it.product, it.version))
+        load_balancer(&daemon_set).map(|it| (it.product.name, it.version))
     }
 
     fn image(image: &str) -> Value {
@@ -99,7 +93,7 @@ mod tests {
 
     #[test]
     fn metallb_is_found_by_labels_or_image() {
-        let metallb = |version: &str| Some((Product::MetalLb, version.to_owned()));
+        let metallb = |version: &str| Some(("MetalLB", version.to_owned()));
         let old = json!({"app": "metallb", "component": "speaker"});
         assert_eq!(found(old, image("registry:5000/mirror/speaker:v0.9.6")), metallb("v0.9.6"));
         assert_eq!(found(json!({}), image("quay.io/metallb/speaker:v0.15.2")), metallb("v0.15.2"));
@@ -137,6 +131,19 @@ mod tests {
         assert!(vip(json!({"env": [{"name": "svc_enable", "value": "true"}]})));
         assert!(vip(json!({"args": ["manager", "--services"]})));
         let service_lb = json!({SERVICE_LB_LABEL: "web"});
-        assert_eq!(found(service_lb, image("a")), Some((Product::ServiceLb, String::new())));
+        assert_eq!(found(service_lb, image("a")), Some(("ServiceLB", String::new())));
+    }
+
+    #[test]
+    fn kube_router_counts_only_with_its_load_balancer() {
+        let router = |args: Value| {
+            let image = "docker.io/cloudnativelabs/kube-router:v2.11.1";
+            found(json!({}), json!({"name": "c", "image": image, "args": args}))
+        };
+        let version = "v2.11.1".to_owned();
+        assert_eq!(router(json!(["--run-router=true", "--advertise-loadbalancer-ip=true"])), None);
+        for flag in ["--run-loadbalancer", "--run-loadbalancer=true"] {
+            assert_eq!(router(json!([flag])), Some(("kube-router", version.clone())));
+        }
     }
 }

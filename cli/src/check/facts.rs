@@ -12,6 +12,7 @@ use super::daemon_sets::LoadBalancer;
 use super::finding::Category;
 use super::plugins::CiliumConfig;
 use super::rbac::Permission;
+use super::traces::Traces;
 use crate::installation::Installation;
 
 /// Everything that the rules need. An empty list means that there are no such objects, or that the
@@ -35,6 +36,8 @@ pub struct ClusterFacts {
     pub cilium: Option<CiliumConfig>,
     /// Load balancers that run as DaemonSets.
     pub load_balancers: Vec<LoadBalancer>,
+    /// Objects that other load balancers leave in the API.
+    pub traces: Traces,
     /// Webhooks for the objects of MetalLB and FRR-K8s.
     pub webhooks: Vec<Webhook>,
     /// Ranges of cluster IPs. Without ServiceCIDRs: the cluster IPs.
@@ -47,6 +50,15 @@ pub struct ClusterFacts {
     pub conditions: Vec<ResourceCondition>,
     /// Permissions that the components need, or with `before_installation` the user.
     pub permissions: Vec<Permission>,
+}
+
+/// The facts about other load balancers, for the explanation of a Service.
+#[derive(Clone, Debug, Default)]
+pub struct OtherLoadBalancers {
+    /// Load balancers that run as DaemonSets.
+    pub running: Vec<LoadBalancer>,
+    /// Objects that other load balancers leave in the API.
+    pub traces: Traces,
 }
 
 /// The objects that FerroLB reads, and the state that follows from them.
@@ -122,6 +134,12 @@ impl Objects {
         let names: Vec<_> = excluded.map(|node| &*node.name).collect();
         let is_ignored = self.installation.ignores_exclude_label || names.len() == self.nodes.len();
         if is_ignored { Vec::new() } else { names }
+    }
+
+    /// Returns the Services that FerroLB serves.
+    pub fn served_services(&self) -> impl Iterator<Item = Key> {
+        let served = self.rows.iter().filter(|row| row.served);
+        served.filter_map(|row| row.service.split_once('/')).map(|(of, name)| Key::new(of, name))
     }
 
     /// Returns the speakers whose SpeakerStatus is not stale.

@@ -3,16 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use ferrolb_controller_core::other_load_balancers::{
+    CILIUM_LB_IPAM, METALLB, OtherLoadBalancer, SERVICE_LB, described, remedy,
+};
+use ferrolb_controller_core::state::{AddressExplanation, Explanation};
 use ferrolb_proto::api::ADOPT_ANNOTATION;
 use ferrolb_proto::facts::{Key, Service};
 
-use super::daemon_sets::{LoadBalancer, Product};
-use super::facts::ClusterFacts;
+use super::daemon_sets::LoadBalancer;
+use super::facts::{ClusterFacts, OtherLoadBalancers};
 use super::finding::{Code, Finding, Object};
+use super::traces::Announcement;
 use crate::table::first_names;
 
 /// Address that `minikube tunnel` writes if it runs over SSH. Otherwise it writes the cluster IP.
 const TUNNEL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Reasons of an address for which another host replies.
+const CONFLICTS: [&str; 2] = ["AddressConflict", "KernelAnswers"];
 
 /// Returns the findings.
 #[must_use]
@@ -21,9 +29,16 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
         || facts.objects.as_ref().is_none_or(|it| it.installation.config.default_implementation);
     // A FerroLB that serves only its class runs side by side with every other load balancer.
     let shared = |finding: Finding| default_implementation.then_some(finding);
-    let running = daemon_set_findings(facts).filter_map(shared);
+    let running = daemon_set_findings(&facts.load_balancers);
+    let pools = facts.traces.assigned_by_cilium().map(other);
     let webhooks = leftover_webhooks(facts);
+    let counts = |it: &Announcement| default_implementation || it.service.is_some();
+    let announced = facts.traces.announced(counts).into_iter().map(other);
     running
+        .into_iter()
+        .chain(pools)
+        .filter_map(shared)
+        .chain(announced)
         .chain(webhooks)
         .chain(tunnel(facts))
         .chain(contested(facts))
@@ -41,9 +56,14 @@ fn daemon_set_object(it: &LoadBalancer) -> Object {
     Object::namespaced("DaemonSet", it.daemon_set.namespace(), it.daemon_set.name())
 }
 
-fn daemon_set_findings(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
-    let all = &facts.load_balancers;
-    let service_lb: Vec<_> = all.iter().filter(|it| it.product == Product::ServiceLb).collect();
+fn other((text, objects): (String, Vec<Object>)) -> Finding {
+    Finding::new(Code::OtherLoadBalancer, objects, text)
+}
+
+/// Returns the findings about load balancers that run as DaemonSets.
+fn daemon_set_findings(all: &[LoadBalancer]) -> Vec<Finding> {
+    let (service_lb, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|it| *it.product == SERVICE_LB);
     let names: Vec<_> = service_lb.iter().map(|it| &it.daemon_set).collect();
     let service_lb = (!service_lb.is_empty()).then(|| {
         let text = format!(
@@ -54,26 +74,19 @@ fn daemon_set_findings(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
         let objects = service_lb.iter().map(|it| daemon_set_object(it));
         Finding::new(Code::ServiceLb, objects.collect(), text)
     });
-    let others = all.iter().filter_map(|it| {
-        let name = match it.product {
-            Product::ServiceLb => return None,
-            Product::MetalLb => "MetalLB",
-            Product::Other(name) => name,
-        };
-        let version =
-            if it.version.is_empty() { String::new() } else { format!(" {}", it.version) };
-        let code = match it.product {
-            Product::MetalLb => Code::MetalLb,
-            Product::ServiceLb | Product::Other(_) => Code::OtherLoadBalancer,
-        };
-        let object = daemon_set_object(it);
-        let text = format!(
-            "{name}{version} runs ({object}), and both serve Services without a class: remove it, \
-             or run FerroLB with --default-implementation=false"
-        );
-        Some(Finding::new(code, vec![object], text))
-    });
-    others.chain(service_lb)
+    others.into_iter().map(running).chain(service_lb).collect()
+}
+
+fn running(it: &LoadBalancer) -> Finding {
+    let code = if *it.product == METALLB { Code::MetalLb } else { Code::OtherLoadBalancer };
+    let version = if it.version.is_empty() { String::new() } else { format!(" {}", it.version) };
+    let object = daemon_set_object(it);
+    let text = format!(
+        "{}{version} runs ({object}), and both serve Services without a class: {}, or run FerroLB \
+         with --default-implementation=false",
+        it.product.name, it.product.remedy
+    );
+    Finding::new(code, vec![object], text)
 }
 
 fn leftover_webhooks(facts: &ClusterFacts) -> impl Iterator<Item = Finding> {
@@ -121,20 +134,41 @@ fn tunnel(facts: &ClusterFacts) -> Option<Finding> {
     Some(Finding::new(Code::StatusWriter, service_objects(keys.iter().copied()), text))
 }
 
-/// Returns the finding about Services whose status another client repeatedly changes.
+/// Returns the finding about Services whose status another client changes. Kubernetes names that
+/// client until FerroLB has restored the addresses, and a known load balancer also by other parts
+/// of the status.
 fn contested(facts: &ClusterFacts) -> Option<Finding> {
     let objects = facts.objects.as_ref()?;
     let rows = objects.rows.iter().filter(|row| row.contested);
     let names: Vec<_> = rows.map(|row| &row.service).collect();
     let first = names.first()?;
-    let keys = objects.services.iter().map(|it| &it.key);
-    let keys = keys.filter(|key| names.iter().any(|name| **name == key.to_string()));
-    let text = format!(
-        "another client repeatedly changes the status of {}: `kubectl ferrolb why {first}` has its \
-         name, if Kubernetes stores it, and the remedy",
-        first_names(&names)
-    );
-    Some(Finding::new(Code::StatusWriter, service_objects(keys), text))
+    let services = objects.services.iter();
+    let services: Vec<_> =
+        services.filter(|it| names.iter().any(|name| **name == it.key.to_string())).collect();
+    let is_known = |manager: &&str| OtherLoadBalancer::of_manager(manager).is_some();
+    let manager = services.iter().find_map(|it| {
+        it.ingress_manager.as_deref().or(it.status_manager.as_deref().filter(is_known))
+    });
+    let mut found = service_objects(services.iter().map(|it| &it.key));
+    let text = match manager {
+        Some(manager) => format!(
+            "{} changes the addresses in the status of {}: {}",
+            described(manager),
+            first_names(&names),
+            remedy(manager)
+        ),
+        None => format!(
+            "another client repeatedly changes the status of {}: `kubectl ferrolb why {first}` has \
+             its name, if Kubernetes stores it, and the remedy",
+            first_names(&names)
+        ),
+    };
+    let product = manager.and_then(OtherLoadBalancer::of_manager);
+    if product.is_some_and(|it| *it == CILIUM_LB_IPAM) {
+        let pools = facts.traces.cilium_pools.iter();
+        found.extend(pools.map(|name| Object::cluster("CiliumLoadBalancerIPPool", name)));
+    }
+    Some(Finding::new(Code::StatusWriter, found, text))
 }
 
 fn served_by_others(facts: &ClusterFacts) -> Option<Finding> {
@@ -152,4 +186,24 @@ fn served_by_others(facts: &ClusterFacts) -> Option<Finding> {
     let text =
         format!("another load balancer has assigned the address of {}: {next}", first_names(&keys));
     Some(Finding::new(Code::ServedByOther, service_objects(keys.iter().copied()), text))
+}
+
+/// Returns texts about other load balancers that announce a Service, or write its status.
+///
+/// If another host replies for one of its addresses, or another client writes them, all that run
+/// count.
+#[must_use]
+pub fn others_of(explanation: &Explanation, others: &OtherLoadBalancers) -> Vec<String> {
+    let row = &explanation.row;
+    let Some((namespace, name)) = row.service.split_once('/').filter(|_| row.served) else {
+        return Vec::new();
+    };
+    let key = Key::new(namespace, name);
+    let announced = others.traces.announced(|it| it.is_of(&key));
+    let pools = others.traces.assigned_by_cilium().filter(|_| row.contested);
+    let is_conflict = |it: &AddressExplanation| CONFLICTS.contains(&it.reason);
+    let is_suspected = row.contested || explanation.explained.iter().any(is_conflict);
+    let running = daemon_set_findings(&others.running).into_iter().filter(|_| is_suspected);
+    let texts = announced.into_iter().chain(pools).map(|(text, _)| text);
+    texts.chain(running.map(|it| it.text)).collect()
 }

@@ -14,6 +14,8 @@ const PLUGINS: [(&str, &str); 5] = [
 ];
 /// Name of Cilium's DaemonSet.
 const CILIUM: &str = "cilium";
+/// Key of the ConfigMap `cilium-config`: the load balancer of Services without a class.
+const LB_IPAM: &str = "default-lb-service-ipam";
 /// Namespace and name of kubeadm's DaemonSet of kube-proxy.
 const KUBE_PROXY: [&str; 2] = ["kube-system", "kube-proxy"];
 
@@ -24,6 +26,9 @@ pub struct CiliumConfig {
     pub host_firewall: bool,
     /// `kubeProxyReplacement` of the chart.
     pub replaces_kube_proxy: bool,
+    /// True if LB IPAM serves Services without a class: `defaultLBServiceIPAM` of the chart is
+    /// `lbipam`, its default.
+    pub assigns_without_class: bool,
 }
 
 impl CiliumConfig {
@@ -37,6 +42,7 @@ impl CiliumConfig {
             host_firewall: is_one_of("enable-host-firewall", &["true"]),
             // Before version 1.14, the value was `strict`.
             replaces_kube_proxy: is_one_of("kube-proxy-replacement", &["true", "strict"]),
+            assigns_without_class: data.get(LB_IPAM).is_none_or(|value| value == "lbipam"),
         }
     }
 }
@@ -113,7 +119,12 @@ mod tests {
             [("true", true), ("strict", true), ("false", false), ("probe", false)]
         {
             let found = config("kube-proxy-replacement", value);
-            assert_eq!(found, CiliumConfig { host_firewall: false, replaces_kube_proxy: expect });
+            assert_eq!((found.host_firewall, found.replaces_kube_proxy), (false, expect));
+        }
+        for (key, value, expect) in
+            [(LB_IPAM, "lbipam", true), (LB_IPAM, "none", false), ("other", "none", true)]
+        {
+            assert_eq!(config(key, value).assigns_without_class, expect, "{value}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ferrolb_controller_core::other_load_balancers::METALLB;
 use ferrolb_controller_core::state::Names;
 use ferrolb_proto::api::{self, ConditionStatus, CustomResourceKind};
 use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL};
@@ -23,11 +24,14 @@ use kube::{Api, Client};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::daemon_sets::load_balancer;
-use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
+use super::daemon_sets::{LoadBalancer, load_balancer};
+use super::facts::{
+    ClusterFacts, KubeProxyConfig, Objects, OtherLoadBalancers, ResourceCondition, Webhook,
+};
 use super::finding::Category;
 use super::plugins::{CiliumConfig, cilium_namespace, is_kube_proxy_replaced, plugins};
 use super::rbac::{self, Permission};
+use super::read_traces::traces;
 use super::reviews;
 use crate::init::propose::AddressesInUse;
 use crate::read::{NoPermission, permitted};
@@ -125,6 +129,9 @@ pub async fn read(
         ..ClusterFacts::default()
     };
     let names = objects.as_ref().map(|it| it.installation.config.names.clone()).unwrap_or_default();
+    let services = objects.iter().flat_map(Objects::served_services).collect::<Vec<_>>();
+    let with_metallb = runs_metallb(&facts.load_balancers);
+    facts.traces = traces(client, &services, with_metallb, cilium, unix_time).await;
     facts.service_ranges = reader.service_ranges(objects.as_ref()).await?;
     if before_installation {
         facts.permissions = reader.reviews(rbac::of_installer()?, namespace).await?;
@@ -137,6 +144,23 @@ pub async fn read(
     facts.objects = objects;
     facts.denied = reader.denied;
     Ok(facts)
+}
+
+/// Reads the facts about other load balancers and one Service. A missing permission is no error.
+pub async fn read_others(client: &Client, service: &Key, unix_time: i64) -> OtherLoadBalancers {
+    let daemon_sets = Api::<DaemonSet>::all(client.clone());
+    let daemon_sets = daemon_sets.list(&ListParams::default().match_any()).await;
+    let daemon_sets = daemon_sets.map(|list| list.items).unwrap_or_default();
+    let running: Vec<_> = daemon_sets.iter().filter_map(load_balancer).collect();
+    let mut reader = Reader { client, denied: BTreeSet::new() };
+    let cilium = reader.cilium(&daemon_sets).await.ok().flatten();
+    let services = [service.clone()];
+    let traces = traces(client, &services, runs_metallb(&running), cilium, unix_time).await;
+    OtherLoadBalancers { running, traces }
+}
+
+fn runs_metallb(running: &[LoadBalancer]) -> bool {
+    running.iter().any(|it| *it.product == METALLB)
 }
 
 /// The facts about addresses in use.

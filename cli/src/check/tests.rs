@@ -1,8 +1,11 @@
 //! Golden files of reports: one with all findings, one without, one before an installation.
 
+mod others;
+
 use std::collections::BTreeSet;
 
 use ferrolb_controller_core::credibility::{RunningSpeakers, stale_speakers};
+use ferrolb_controller_core::other_load_balancers::{KUBE_VIP, METALLB, SERVICE_LB};
 use ferrolb_controller_core::state::{Config, Names, PoolRow, ServiceRow};
 use ferrolb_proto::api::{
     self, ConditionStatus, InterfaceIssue, InterfaceIssueReason, KubeProxyState, KubeProxyStatus,
@@ -13,13 +16,14 @@ use ferrolb_proto::facts::{
 use serde_json::json;
 
 use super::cluster;
-use super::daemon_sets::{LoadBalancer, Product};
+use super::daemon_sets::LoadBalancer;
 use super::facts::{ClusterFacts, KubeProxyConfig, Objects, ResourceCondition, Webhook};
-use super::finding::{Category, Code};
+use super::finding::{Category, Code, Object};
 use super::plugins::CiliumConfig;
 use super::rbac::Permission;
 use super::report::{CategoryReport, Report};
 use super::text::{short, text};
+use super::traces::{Announcement, Announcer, Traces};
 use crate::golden::golden;
 use crate::installation::Installation;
 
@@ -120,6 +124,30 @@ fn condition(kind: &'static str, condition: &str, message: &str) -> ResourceCond
     }
 }
 
+/// Returns the traces of the report with all findings.
+fn traces() -> Traces {
+    let announcement = |announcer, kind, name: &str, service: Option<&str>| Announcement {
+        announcer,
+        object: Object::namespaced(kind, "kube-system", name),
+        service: service.map(|name| Key::new("default", name)),
+        node: "node3".to_owned(),
+    };
+    let cilium = |service| {
+        let lease = format!("cilium-l2announce-default-{service}");
+        announcement(Announcer::Cilium, "Lease", &lease, Some(service))
+    };
+    Traces {
+        announcements: vec![
+            cilium("web"),
+            cilium("local"),
+            announcement(Announcer::KubeVip, "Lease", "plndr-svcs-lock", None),
+            announcement(Announcer::MetalLb, "ServiceL2Status", "l2-x7k", Some("web")),
+        ],
+        cilium_policies: vec!["policy".to_owned()],
+        cilium_pools: vec!["second".to_owned()],
+    }
+}
+
 /// Adds the findings about the cluster and other load balancers.
 fn with_bad_cluster(mut facts: ClusterFacts) -> ClusterFacts {
     let daemon_set = |product, name| LoadBalancer {
@@ -130,10 +158,11 @@ fn with_bad_cluster(mut facts: ClusterFacts) -> ClusterFacts {
     facts.kubernetes = Some([1, 30]);
     facts.kube_proxy = Some(KubeProxyConfig { mode: "ipvs".to_owned(), strict_arp: false });
     facts.load_balancers = vec![
-        daemon_set(Product::MetalLb, "speaker"),
-        daemon_set(Product::ServiceLb, "svclb-web"),
-        daemon_set(Product::Other("kube-vip"), "kube-vip"),
+        daemon_set(&METALLB, "speaker"),
+        daemon_set(&SERVICE_LB, "svclb-web"),
+        daemon_set(&KUBE_VIP, "kube-vip"),
     ];
+    facts.traces = traces();
     facts.webhooks = vec![Webhook {
         configuration: "metallb-webhook-configuration".to_owned(),
         service: Key::new("metallb-system", "webhook"),
@@ -151,6 +180,11 @@ fn with_bad_cluster(mut facts: ClusterFacts) -> ClusterFacts {
         demand: AllocationDemand { cluster_ips: [address].into(), ..AllocationDemand::default() },
         ..Service::default()
     }];
+    objects.services.push(Service {
+        key: Key::new("default", "cleared"),
+        status_manager: Some("cilium-operator-lb-ipam".into()),
+        ..Service::default()
+    });
     facts
 }
 

@@ -20,7 +20,7 @@ use super::{ManifestFile, Migration, Problem};
 use crate::objects::{
     self, APPS, CORE, Objects, annotation, key, list, name, namespace, text, texts,
 };
-use crate::products::{KUBE_VIP_IMAGE, KUBE_VIP_SERVICES};
+use crate::products::{KUBE_VIP_SERVICES, is_kube_vip};
 
 /// Namespace of the ConfigMap of kube-vip's cloud provider.
 const NAMESPACE: &str = "kube-system";
@@ -173,7 +173,7 @@ impl<'a> KubeVip<'a> {
 /// Returns the variables of the container of kube-vip. The argument for Services counts as the
 /// variable.
 fn environment(containers: &[Value]) -> Option<BTreeMap<&str, &str>> {
-    let container = containers.iter().find(|it| text(it, "/image").contains(KUBE_VIP_IMAGE))?;
+    let container = containers.iter().find(|it| is_kube_vip(text(it, "/image")))?;
     let [services, argument] = KUBE_VIP_SERVICES;
     let has_argument = texts(container, "/args").any(|it| it == argument);
     let env = list(container, "/env").iter();

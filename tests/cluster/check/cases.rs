@@ -167,6 +167,73 @@ kubectl patch service tunneled --subresource=status --type=json -p \
 '[{"op": "add", "path": "/status/loadBalancer/ingress", "value": [{"ip": "'"$(kubectl get service tunneled -o jsonpath='{.spec.clusterIP}')"'"}]}]'"#,
         "kubectl delete service tunneled",
     ),
+    // After three changes, the status counts as contested.
+    case(
+        Code::StatusWriter,
+        "Service default/replaced",
+        r#"kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: replaced, namespace: ferrolb-system}
+spec: {addresses: [172.30.9.1/32]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: replaced, annotations: {ferrolb.io/address-pool: replaced}}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+EOF
+kubectl wait service replaced --for=condition=ferrolb.io/AddressAssigned
+for change in 1 2 3 4; do
+kubectl patch service replaced --subresource=status --field-manager=cilium-operator-lb-ipam \
+-p '{"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}]}}}'
+kubectl wait service replaced --for=jsonpath='{.status.loadBalancer.ingress[0].ip}'=172.30.9.1
+done
+kubectl wait service replaced --for=condition=ferrolb.io/AddressAssigned=false"#,
+        "kubectl delete service replaced; kubectl -n ferrolb-system delete fpool replaced",
+    ),
+    case(
+        Code::OtherLoadBalancer,
+        "Lease kube-system/cilium-l2announce-default-leased",
+        r#"kubectl apply -f - <<EOF
+apiVersion: v1
+kind: Service
+metadata: {name: leased}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+---
+apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata: {name: cilium-l2announce-default-leased, namespace: kube-system}
+spec: {holderIdentity: node1, leaseDurationSeconds: 3600, renewTime: '$(date -u +%FT%T.000000Z)'}
+EOF"#,
+        "kubectl delete service leased
+kubectl -n kube-system delete lease cilium-l2announce-default-leased",
+    ),
+    case(
+        Code::OtherLoadBalancer,
+        "CiliumLoadBalancerIPPool second",
+        "kubectl apply -f - <<'EOF'
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ciliumloadbalancerippools.cilium.io}
+spec:
+  group: cilium.io
+  names: {kind: CiliumLoadBalancerIPPool, plural: ciliumloadbalancerippools}
+  scope: Cluster
+  versions:
+    - name: v2
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+EOF
+kubectl wait crd ciliumloadbalancerippools.cilium.io --for=condition=Established
+kubectl apply -f - <<'EOF'
+apiVersion: cilium.io/v2
+kind: CiliumLoadBalancerIPPool
+metadata: {name: second}
+spec: {blocks: [{cidr: 192.0.2.0/24}]}
+EOF",
+        "kubectl delete crd ciliumloadbalancerippools.cilium.io",
+    ),
     case(
         Code::OtherLoadBalancer,
         "DaemonSet kube-system/kube-vip",
