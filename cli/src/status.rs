@@ -233,6 +233,7 @@ mod tests {
             served: true,
             contested: false,
             warnings: Vec::new(),
+            unchecked: None,
         }
     }
 

@@ -177,6 +177,7 @@ mod tests {
                 served: true,
                 contested: false,
                 warnings: vec!["node1 announces it although it is draining".to_owned()],
+                unchecked: None,
             },
             assignment: "192.168.1.240 from pool lan".to_owned(),
             explained: vec![AddressExplanation {

@@ -74,8 +74,8 @@ pub use speaker_limits::{GATEWAYS_MAX, HOST_ADDRESSES_MAX, SUBNETS_MAX};
 pub use speaker_status::{
     BfdState, BgpSessionState, BgpSessionStatus, BgpStatus, FailingService, InterfaceIssue,
     InterfaceIssueReason, InterfaceStatus, KubeProxyState, KubeProxyStatus, PASSWORD_UNAVAILABLE,
-    SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, WatchedNode,
-    WatchedNodeState,
+    SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, UncheckedReason,
+    UncheckedService, WatchedNode, WatchedNodeState,
 };
 
 /// The default API group. With another one (`metallb.io`), FerroLB reads an existing MetalLB

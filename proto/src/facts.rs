@@ -73,7 +73,9 @@ pub use service::{
     AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,
     ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,
 };
-pub use speaker::{FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession};
+pub use speaker::{
+    FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession, UncheckedHealthCheck,
+};
 
 /// A fact that a store finds by its key.
 pub trait Keyed {

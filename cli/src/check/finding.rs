@@ -190,6 +190,8 @@ codes! {
     NotAnnounced = "FLB071", Services, Problem;
     /// Announced Services have warnings.
     ServiceWarning = "FLB072", Services, Warning;
+    /// Endpoints are not checked, although their Services have a health check.
+    EndpointsUnchecked = "FLB073", Services, Warning;
 }
 
 impl Code {

@@ -22,7 +22,7 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
         );
         Finding::new(Code::NotAnnounced, services.iter().map(|it| object(it)).collect(), text)
     };
-    reasons.into_iter().map(finding).chain(warned(facts)).collect()
+    reasons.into_iter().map(finding).chain(warned(facts)).chain(unchecked(facts)).collect()
 }
 
 fn served(facts: &ClusterFacts) -> impl Iterator<Item = &ServiceRow> {
@@ -31,10 +31,14 @@ fn served(facts: &ClusterFacts) -> impl Iterator<Item = &ServiceRow> {
 }
 
 /// Returns the finding about announced Services with warnings. The first warning of a Service with
-/// a contested status or a missing pool has a finding of its own.
+/// a contested status or a missing pool has a finding of its own, as has one about endpoints that
+/// are not checked.
 fn warned(facts: &ClusterFacts) -> Option<Finding> {
     let is_reported = |row: &ServiceRow| row.contested || row.reason == "PoolMissing";
-    let first = |row: &ServiceRow| row.warnings.get(usize::from(is_reported(row))).cloned();
+    let first = |row: &ServiceRow| {
+        let mut others = row.warnings.iter().skip(usize::from(is_reported(row)));
+        others.find(|warning| Some(*warning) != row.unchecked.as_ref()).cloned()
+    };
     let announced = served(facts).filter(|row| row.announced);
     let rows: Vec<_> = announced.filter_map(|row| Some((row, first(row)?))).collect();
     let (first, warning) = rows.first()?;
@@ -46,6 +50,22 @@ fn warned(facts: &ClusterFacts) -> Option<Finding> {
     );
     let objects = rows.iter().map(|(row, _)| object(&row.service)).collect();
     Some(Finding::new(Code::ServiceWarning, objects, text))
+}
+
+/// Returns the finding about Services with a health check and endpoints that are not checked.
+fn unchecked(facts: &ClusterFacts) -> Option<Finding> {
+    let rows: Vec<_> = served(facts).filter(|row| row.unchecked.is_some()).collect();
+    let first = rows.first()?;
+    let text = format!(
+        "Services with a health check and unchecked endpoints: {}. {}: {}. See `kubectl ferrolb why \
+         {}`",
+        rows.len(),
+        first.service,
+        first.unchecked.as_deref()?,
+        first.service
+    );
+    let objects = rows.iter().map(|row| object(&row.service)).collect();
+    Some(Finding::new(Code::EndpointsUnchecked, objects, text))
 }
 
 /// Returns the line without findings.

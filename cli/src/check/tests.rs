@@ -213,6 +213,9 @@ fn bad_speakers() -> Vec<Speaker> {
     vec![one, two, speaker("node4", &["node1"])]
 }
 
+/// Warning about a Service with unchecked endpoints.
+const UNCHECKED: &str = "1 of 2 endpoints on node1 are not checked (10.0.0.122)";
+
 /// Returns facts with every finding that can occur together.
 fn bad() -> ClusterFacts {
     let mut facts = with_bad_cluster(good());
@@ -264,6 +267,11 @@ fn bad() -> ClusterFacts {
         ServiceRow { contested: true, ..warned("default/cleared", "StatusContested") },
         warned("default/old", "PoolMissing"),
         warned("default/draining", "Announced"),
+        ServiceRow {
+            warnings: vec![UNCHECKED.to_owned()],
+            unchecked: Some(UNCHECKED.to_owned()),
+            ..warned("default/unchecked", "Announced")
+        },
         ServiceRow { served: false, ..row("default/of-others", "OtherClass") },
         row("shop/cart", "NoEndpoints"),
         ServiceRow { contested: true, ..row("shop/db", "NoEndpoints") },

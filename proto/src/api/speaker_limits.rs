@@ -22,7 +22,7 @@ pub const SUBNETS_MAX: usize = 64;
 pub(super) const SUBNET_LENGTH_MAX: usize = 43;
 /// Maximum number of issues of an interface.
 pub(super) const INTERFACE_ISSUES_MAX: usize = 4_096;
-/// Maximum number of failing health checks: 500 Services of two families.
+/// Maximum number of failing health checks, and of unchecked ones: 500 Services of two families.
 pub(super) const FAILING_MAX: usize = 1_000;
 /// Maximum length of an endpoint, `[address]:port`.
 pub(super) const ENDPOINT_LENGTH_MAX: usize = 53;

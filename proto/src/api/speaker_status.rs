@@ -72,11 +72,14 @@ pub struct SpeakerStatusStatus {
     /// health check.
     #[serde(default)]
     pub failing_services: i64,
-    /// The endpoints that are not checked although their Services request it, and why, for people.
-    /// Absent if there are none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = MESSAGE_MAX))]
-    pub unchecked: String,
+    /// The Services with endpoints of one address family on this node that are not checked although
+    /// the Service requests it, by namespace and name. A list that would be too long is truncated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = FAILING_MAX))]
+    pub unchecked_health_checks: Vec<UncheckedService>,
+    /// The number of Services with such endpoints.
+    #[serde(default)]
+    pub unchecked_services: i64,
     /// The state of gobgpd and of the BGP sessions. Absent on nodes without gobgpd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp: Option<BgpStatus>,
@@ -178,6 +181,45 @@ pub struct FailingService {
     /// The reason of the failure, for people.
     #[schemars(length(max = MESSAGE_MAX))]
     pub message: String,
+}
+
+/// The reason why a speaker does not check an endpoint.
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord,
+)]
+pub enum UncheckedReason {
+    /// The flag `--health-checks` of the speaker is off.
+    Off,
+    /// The address is in no range that health checks may contact. `--health-checks` adds ranges.
+    OutsideRanges,
+    /// Health checks never contact the address: it is one of a Node, of the API server, or a
+    /// loopback, link-local or multicast address.
+    Excluded,
+    /// The EndpointSlice has no TCP port with the name of the checked one.
+    NoPort,
+    /// The speaker already checks the maximum number of endpoints.
+    TooMany,
+}
+
+/// A Service with endpoints of one address family on this node that are not checked.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct UncheckedService {
+    /// The namespace of the Service.
+    #[schemars(length(max = NAME_MAX))]
+    pub namespace: String,
+    /// The name of the Service.
+    #[schemars(length(max = NAME_MAX))]
+    pub name: String,
+    /// The first of the endpoints with this reason. Its family is that of the counted endpoints.
+    #[schemars(with = "String")]
+    pub address: IpAddr,
+    /// The reason. If endpoints have different reasons, the first in the order of the values.
+    pub reason: UncheckedReason,
+    /// The number of endpoints that are not checked, whatever the reason.
+    pub unchecked: i64,
+    /// The number of eligible endpoints.
+    pub endpoints: i64,
 }
 
 /// The state of gobgpd and of the BGP sessions of a node.

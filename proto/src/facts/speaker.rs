@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Key;
 use crate::api::{
     self, BfdState, BgpSessionState, InterfaceIssue, KubeProxyState, KubeProxyStatus,
-    PASSWORD_UNAVAILABLE, WatchedNode, WatchedNodeState,
+    PASSWORD_UNAVAILABLE, UncheckedReason, WatchedNode, WatchedNodeState,
 };
 use crate::range::{AddressRange, Family};
 
@@ -24,6 +24,9 @@ pub struct Speaker {
     /// The failing health checks, ascending: one entry for each Service and address family whose
     /// endpoints on the node all fail. The speaker truncates a list that would be too long.
     pub failing: Box<[FailingHealthCheck]>,
+    /// The Services with endpoints on the node that are not checked although the Service requests
+    /// it, ascending: one entry for each Service and address family.
+    pub unchecked: Box<[UncheckedHealthCheck]>,
     /// The health of kube-proxy on the node; `None` if not reported.
     pub kube_proxy: Option<Box<KubeProxyStatus>>,
     /// True if the node is in announcement drain: it hands over its addresses.
@@ -64,6 +67,22 @@ pub struct FailingHealthCheck {
     /// One of the endpoints and the reason of its failure, for people, such as `10.1.2.3:8080:
     /// connection refused`.
     pub why: Box<str>,
+}
+
+/// A Service with endpoints of one family on a node that are not checked although the Service
+/// requests it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UncheckedHealthCheck {
+    /// Namespace and name.
+    pub service: Key,
+    /// One of the endpoints with this reason.
+    pub address: IpAddr,
+    /// The reason of at least one of the endpoints.
+    pub reason: UncheckedReason,
+    /// The number of endpoints that are not checked.
+    pub unchecked: u64,
+    /// The number of eligible endpoints.
+    pub endpoints: u64,
 }
 
 /// An interface of a node, as its speaker reports it.
@@ -145,9 +164,13 @@ impl Speaker {
     /// Returns the failing health checks of a Service: one for each failing family.
     #[must_use]
     pub fn failing(&self, service: &Key) -> &[FailingHealthCheck] {
-        let start = self.failing.partition_point(|failing| failing.service < *service);
-        let length = self.failing[start..].partition_point(|failing| failing.service == *service);
-        &self.failing[start..start + length]
+        of_service(&self.failing, service, |failing| &failing.service)
+    }
+
+    /// Returns the unchecked endpoints of a Service: an entry for each family that has any.
+    #[must_use]
+    pub fn unchecked(&self, service: &Key) -> &[UncheckedHealthCheck] {
+        of_service(&self.unchecked, service, |unchecked| &unchecked.service)
     }
 
     /// Returns the reason why kube-proxy is unhealthy on the node, or `None` if it is not.
@@ -165,6 +188,13 @@ impl Speaker {
         let gone = self.kube_proxy.as_ref().filter(|it| it.state == KubeProxyState::NotChecked);
         gone.and_then(|path| path.last_healthy.as_deref())
     }
+}
+
+/// Returns the entries of a Service in a list that is sorted by Service.
+fn of_service<'a, T>(sorted: &'a [T], service: &Key, key: impl Fn(&T) -> &Key) -> &'a [T] {
+    let start = sorted.partition_point(|entry| key(entry) < service);
+    let length = sorted[start..].partition_point(|entry| key(entry) == service);
+    &sorted[start..start + length]
 }
 
 impl SpeakerInterface {
@@ -186,6 +216,9 @@ impl From<api::SpeakerStatusObject> for Speaker {
         failing.dedup_by(|later, first| {
             (&later.service, later.family) == (&first.service, first.family)
         });
+        let unchecked = status.unchecked_health_checks.into_iter();
+        let mut unchecked: Vec<UncheckedHealthCheck> = unchecked.map(Into::into).collect();
+        unchecked.sort();
         let kube_proxy = status
             .data_path
             .map(|path| KubeProxyStatus { message: truncated_message(&path.message), ..path });
@@ -193,6 +226,7 @@ impl From<api::SpeakerStatusObject> for Speaker {
             node: object.metadata.name.unwrap_or_default().into(),
             interfaces: status.interfaces.into_iter().map(Into::into).collect(),
             failing: failing.into(),
+            unchecked: unchecked.into(),
             kube_proxy: kube_proxy.map(Box::new),
             draining: status.draining,
             bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
@@ -216,6 +250,19 @@ impl From<api::BgpSessionStatus> for SpeakerSession {
                 .map(|issue| truncated_message(&issue.message).into())
                 .unwrap_or_default(),
             password_unavailable: password.map(|issue| truncated_message(&issue.message).into()),
+        }
+    }
+}
+
+impl From<api::UncheckedService> for UncheckedHealthCheck {
+    fn from(it: api::UncheckedService) -> Self {
+        let count = |number: i64| u64::try_from(number).unwrap_or_default();
+        Self {
+            service: Key::new(&it.namespace, &it.name),
+            address: it.address,
+            reason: it.reason,
+            unchecked: count(it.unchecked),
+            endpoints: count(it.endpoints),
         }
     }
 }
@@ -315,6 +362,8 @@ mod tests {
             "interfaces": [interface],
             "failingHealthChecks": [{"namespace": long, "name": long, "endpoint": "10.0.0.1:80",
                 "message": long}],
+            "uncheckedHealthChecks": [{"namespace": long, "name": long, "address": "10.0.0.1",
+                "reason": "Off", "unchecked": 1, "endpoints": 1}],
             "dataPath": {"state": "Healthy", "message": long},
             "bgp": {"established": long, "sessions": [session]},
             "watchedNodes": [{"node": long, "state": "Silent"}],
@@ -403,5 +452,31 @@ mod tests {
         for state in ["Unknown", "Healthy", "NotChecked"] {
             assert_eq!(speaker(state).kube_proxy_issue(), None, "the state is {state}");
         }
+    }
+
+    #[test]
+    fn unchecked_services_are_found_and_no_number_is_negative() {
+        let entry = |name: &str, address: &str, reason: &str, unchecked: i64| {
+            json!({"namespace": "default", "name": name, "address": address, "reason": reason,
+                "unchecked": unchecked, "endpoints": 4})
+        };
+        let object = json!({"metadata": {"name": "node1"}, "status": {"uncheckedHealthChecks": [
+            entry("web", "fd00::9", "OutsideRanges", -1), entry("db", "10.0.0.8", "Off", 1),
+            entry("web", "10.0.0.9", "NoPort", 2),
+        ]}});
+        let object = serde_json::from_value::<api::SpeakerStatusObject>(object).expect("speaker");
+        let speaker = Speaker::from(object);
+        let found = |name| speaker.unchecked(&Key::new("default", name)).iter();
+        let web: Vec<_> =
+            found("web").map(|it| (it.reason, it.unchecked, it.endpoints, it.address)).collect();
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert_eq!(
+            web,
+            [
+                (UncheckedReason::NoPort, 2, 4, address("10.0.0.9")),
+                (UncheckedReason::OutsideRanges, 0, 4, address("fd00::9")),
+            ]
+        );
+        assert_eq!((found("db").count(), found("mail").count()), (1, 0));
     }
 }

@@ -26,7 +26,7 @@ use crate::health::kube_proxy::KubeProxyHealth;
 use crate::health::prober::ProbeTarget;
 
 pub use bgp::{BgpReport, SessionReport};
-pub use issue::{NodeIssue, PREFIXES_MAX, SessionIssue, UncheckedEndpoints};
+pub use issue::{NodeIssue, PREFIXES_MAX, SessionIssue};
 
 /// An input of the speaker's state.
 #[derive(Debug)]

@@ -42,7 +42,7 @@ pub use bgp::{
     STATEMENTS_MAX, SessionConfig, SessionMetric, SessionMetrics, export_groups, limit_routes,
 };
 pub use memo::Memo;
-pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
+pub use probes::{HealthChecks, REPORTED_SERVICES_MAX};
 pub use proxy_health::ProxyTargets;
 pub use received_ranges::{IPV4_RANGES_MAX, IPV6_RANGES_MAX};
 pub use second_path::{NodeWatchConfig, OtherNode, SecondPathConfig};
@@ -340,11 +340,10 @@ fn status(
                 .and_then(|time| time.round(jiff::Unit::Second).ok())
                 .map(|time| time.to_string()),
         }),
-        failing_health_checks: health_checks.reported(),
+        failing_health_checks: health_checks.reported_failing(),
         failing_services: health_checks.failing_services(),
-        unchecked: health_checks
-            .unchecked(state)
-            .map_or_else(String::new, |endpoints| endpoints.to_string()),
+        unchecked_health_checks: health_checks.reported_unchecked(),
+        unchecked_services: health_checks.unchecked_services(),
         bgp: None,
         owned_addresses: i64::try_from(owned_addresses).unwrap_or(i64::MAX),
         watched_nodes: state.watched_nodes.to_vec(),

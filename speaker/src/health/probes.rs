@@ -124,8 +124,8 @@ impl ProbeDriver {
         if disallowed_before == 0 && probes.disallowed > 0 {
             warn!(
                 count = probes.disallowed,
-                "endpoints are not checked because of their addresses: see status.unchecked of \
-                 this node's SpeakerStatus"
+                "endpoints are not checked because of their addresses: see \
+                 status.uncheckedHealthChecks of this node's SpeakerStatus"
             );
         }
     }

@@ -410,6 +410,37 @@ EOF",
         "kubectl delete service/warned endpointslice/warned-1
 kubectl -n ferrolb-system delete fpool/warned fl2/warned",
     ),
+    case(
+        Code::EndpointsUnchecked,
+        "Service default/unchecked",
+        "kubectl apply -f - <<'EOF'
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: unchecked, namespace: ferrolb-system}
+spec: {addresses: [172.30.0.142/32]}
+---
+apiVersion: ferrolb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: unchecked, namespace: ferrolb-system}
+spec: {ipAddressPools: [unchecked]}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: unchecked
+  annotations: {ferrolb.io/address-pool: unchecked, ferrolb.io/health-check: tcp}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: unchecked-1, labels: {kubernetes.io/service-name: unchecked}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.122], nodeName: node1, conditions: {ready: true}}]
+ports: [{port: 80}]
+EOF",
+        "kubectl delete service/unchecked endpointslice/unchecked-1
+kubectl -n ferrolb-system delete fpool/unchecked fl2/unchecked",
+    ),
 ];
 
 /// Returns the commands that create two Nodes and their SpeakerStatuses.

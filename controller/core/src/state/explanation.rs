@@ -45,6 +45,8 @@ pub struct ServiceRow {
     pub contested: bool,
     /// Problems that do not prevent the announcement.
     pub warnings: Vec<String>,
+    /// The warning about endpoints that are not checked, although the Service has a health check.
+    pub unchecked: Option<String>,
 }
 
 /// The state of a Service, and its reasons.
@@ -313,17 +315,17 @@ impl State {
             self.with_diagnosis_input(entry, context, |input| {
                 let (diagnosed, _) = input.diagnoses();
                 let worst = diagnosed.first().map(|(diagnosis, _)| diagnosis.reason());
-                (worst, input.warning_texts(&diagnosed).0, input.owning_nodes())
+                (worst, input.warning_texts(&diagnosed), input.owning_nodes())
             })
         };
         let is_diagnosed = served && !service.assigned.is_empty();
         let (worst, warnings, nodes) = is_diagnosed.then(diagnose).unwrap_or_default();
         // The warnings of the assignment come first, because `check` has findings of their own.
-        let warnings = contest
+        let all_warnings = contest
             .map(|_| CONTESTED_WARNING.to_owned())
             .into_iter()
             .chain(assignment.into_iter().flat_map(assigned::warnings))
-            .chain(warnings)
+            .chain(warnings.all)
             .collect();
         let is_satisfied = assignment.is_some_and(|it| it.satisfied) && worst.is_some();
         let decided = service::decided_reason(entry);
@@ -353,7 +355,8 @@ impl State {
             nodes,
             served,
             contested: contest.is_some(),
-            warnings,
+            warnings: all_warnings,
+            unchecked: warnings.unchecked,
         }
     }
 }

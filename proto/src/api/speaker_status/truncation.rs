@@ -24,7 +24,11 @@ impl SpeakerStatusStatus {
             cut(&mut failing.endpoint, ENDPOINT_LENGTH_MAX);
             cut(&mut failing.message, MESSAGE_MAX);
         }
-        cut(&mut self.unchecked, MESSAGE_MAX);
+        self.unchecked_health_checks.truncate(FAILING_MAX);
+        for unchecked in &mut self.unchecked_health_checks {
+            cut(&mut unchecked.namespace, NAME_MAX);
+            cut(&mut unchecked.name, NAME_MAX);
+        }
         if let Some(bgp) = &mut self.bgp {
             bgp.cut();
         }

@@ -1,12 +1,10 @@
 //! Issues that SpeakerStatus publishes: why a BGP session is not established, or how it differs
-//! from its BGPPeer; which routes the node does not advertise; which endpoints it does not check.
-//! Plain values, which the machine for gobgpd and the plan create.
+//! from its BGPPeer; which routes the node does not advertise. Plain values, which the machine for
+//! gobgpd creates.
 
 use ferrolb_core::bgp::BfdUnavailable;
 use ferrolb_proto::api::{PASSWORD_UNAVAILABLE, SpeakerIssue};
-use ferrolb_proto::facts::{HEALTH_CHECK_ANNOTATION, PasswordProblem};
-
-use crate::health::prober::ProbeTarget;
+use ferrolb_proto::facts::PasswordProblem;
 
 /// Number of prefixes that a peer may send without causing an issue. gobgpd keeps all received
 /// prefixes in memory: 50,000 take about 40 MB.
@@ -217,32 +215,6 @@ impl NodeIssue {
     pub fn status(&self) -> SpeakerIssue {
         SpeakerIssue { reason: self.reason().to_owned(), message: self.to_string() }
     }
-}
-
-/// Endpoints that this node does not check although their Services request it. `Display` renders
-/// the text in SpeakerStatus.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UncheckedEndpoints {
-    /// The flag `--health-checks` is off.
-    #[error(
-        "no endpoint is checked: --health-checks is off. Set it to node, or remove the annotation \
-         {HEALTH_CHECK_ANNOTATION} from the Services"
-    )]
-    Off,
-    /// Health checks may not connect to the addresses of these endpoints.
-    #[error(
-        "{count} endpoints are not checked, the first is {first}: it is neither an InternalIP of \
-         Node {node} nor in its spec.podCIDRs, or it is an address of another Node or of the API \
-         server. If pods of this node have such addresses, add their range to --health-checks"
-    )]
-    Disallowed {
-        /// Number of endpoints that are not checked.
-        count: usize,
-        /// The first endpoint that is not checked, as an example.
-        first: ProbeTarget,
-        /// Name of this node.
-        node: Box<str>,
-    },
 }
 
 impl SessionIssue {

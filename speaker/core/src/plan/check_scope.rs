@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use ferrolb_proto::api::UncheckedReason;
 use ferrolb_proto::facts::EndpointAddress;
 use ferrolb_proto::range::AddressRange;
 
@@ -15,6 +16,8 @@ use crate::state::State;
 /// Ranges and addresses that decide whether an endpoint may be checked.
 #[derive(Debug)]
 pub(super) struct CheckScope {
+    /// True if no endpoint may be checked.
+    is_off: bool,
     /// InternalIPs of this Node.
     internal_addresses: Vec<IpAddr>,
     /// Pod CIDRs of this Node, and the ranges of `--health-checks`.
@@ -34,6 +37,7 @@ impl CheckScope {
         let internal_addresses = own.map_or(Vec::new(), |own| own.internal_addresses.to_vec());
         let pods = own.into_iter().flat_map(|own| own.pod_cidrs.iter());
         Self {
+            is_off: state.config.checked_ranges.is_none(),
             ranges: pods.chain(state.config.checked_ranges.iter().flatten()).copied().collect(),
             excluded_addresses: nodes
                 .filter(|address| !internal_addresses.contains(address))
@@ -49,13 +53,29 @@ impl CheckScope {
         self.internal_addresses.contains(&address)
     }
 
-    /// Returns whether health checks may connect to an endpoint.
-    pub(super) fn allows(&self, target: &EndpointAddress, port: u16) -> bool {
-        let address = target.address;
-        let single = AddressRange::single(address);
-        target.may_be_probed()
-            && !self.excluded_addresses.contains(&address)
-            && !self.api_servers.contains(&SocketAddr::new(address, port))
-            && (self.is_own(address) || self.ranges.iter().any(|range| range.overlaps(&single)))
+    /// Returns the address and the port of an endpoint if health checks may connect to it, else the
+    /// reason why not. `port` is none if the EndpointSlice does not have the port.
+    pub(super) fn permit(
+        &self,
+        target: &EndpointAddress,
+        port: Option<u16>,
+    ) -> Result<SocketAddr, UncheckedReason> {
+        if self.is_off {
+            return Err(UncheckedReason::Off);
+        }
+        let endpoint = SocketAddr::new(target.address, port.ok_or(UncheckedReason::NoPort)?);
+        let single = AddressRange::single(target.address);
+        if !target.may_be_probed()
+            || self.excluded_addresses.contains(&target.address)
+            || self.api_servers.contains(&endpoint)
+        {
+            Err(UncheckedReason::Excluded)
+        } else if self.is_own(target.address)
+            || self.ranges.iter().any(|range| range.overlaps(&single))
+        {
+            Ok(endpoint)
+        } else {
+            Err(UncheckedReason::OutsideRanges)
+        }
     }
 }

@@ -7,22 +7,21 @@
 //! be checked, readiness alone decides.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::api::FailingService;
+use ferrolb_proto::api::{FailingService, UncheckedReason, UncheckedService};
 use ferrolb_proto::facts::{CheckPort, EndpointAddress, Key};
 use ferrolb_proto::range::Family;
 
 use super::check_scope::CheckScope;
-use crate::event::UncheckedEndpoints;
-use crate::health::prober::{ProbeConfig, ProbeTarget, ProbeTargets};
+use crate::health::prober::{ProbeConfig, ProbeTarget, ProbeTargets, TARGETS_MAX};
 use crate::state::{Changes, ReducedService, State};
 
-/// Maximum number of failing Services in the SpeakerStatus of a node. A Service that fails in both
-/// families is listed twice.
-pub const FAILING_SERVICES_MAX: usize = 500;
+/// Maximum number of failing Services in the SpeakerStatus of a node, and of Services with
+/// unchecked endpoints. A Service with both families is listed twice.
+pub const REPORTED_SERVICES_MAX: usize = 500;
 
 /// Maximum number of health checks per second that this node sends for one Service. If the Service
 /// has too many endpoints for its interval, each one is checked less often.
@@ -52,22 +51,50 @@ pub(super) struct HealthCheckMemo {
     checks: HealthChecks,
     /// Services that fail on this node.
     failing: BTreeSet<Arc<Key>>,
-    /// Services with endpoints that may not be checked because of their addresses.
-    disallowed: BTreeSet<Arc<Key>>,
+    /// Services with endpoints that are not checked, apart from those above the limit of a node.
+    unchecked: BTreeSet<Arc<Key>>,
 }
 
 /// Health checks of one Service.
 #[derive(Debug, Default)]
 struct ServiceChecks {
     targets: BTreeSet<ProbeTarget>,
-    /// Number of endpoints that may not be checked because of their addresses.
+    /// See [`HealthChecks::disallowed`].
     disallowed: usize,
-    /// The lowest of these endpoints, as an example for the SpeakerStatus.
-    disallowed_example: Option<ProbeTarget>,
+    /// Number of eligible endpoints of each family.
+    endpoints: BTreeMap<Family, usize>,
+    /// For each family with endpoints that are not checked: these endpoints.
+    unchecked: BTreeMap<Family, Unchecked>,
     /// See [`HealthChecks::slowed`].
     slowed: usize,
     /// For each family in which the Service fails: its lowest endpoint, and why that one fails.
     failing: BTreeMap<Family, (SocketAddr, Box<str>)>,
+}
+
+/// Endpoints of one Service and one family that are not checked.
+#[derive(Clone, Copy, Debug)]
+struct Unchecked {
+    /// The first reason, and the lowest address with this reason.
+    first: (UncheckedReason, IpAddr),
+    count: usize,
+}
+
+impl Unchecked {
+    /// Counts one more endpoint.
+    fn add(&mut self, reason: UncheckedReason, address: IpAddr) {
+        self.first = self.first.min((reason, address));
+        self.count += 1;
+    }
+
+    /// Counts one more endpoint of a Service in the entry of its family.
+    fn add_to<K: Ord>(
+        map: &mut BTreeMap<K, Self>,
+        key: K,
+        reason: UncheckedReason,
+        address: IpAddr,
+    ) {
+        map.entry(key).or_insert(Self { first: (reason, address), count: 0 }).add(reason, address);
+    }
 }
 
 impl HealthCheckMemo {
@@ -84,25 +111,25 @@ impl HealthCheckMemo {
             changes.services.iter().cloned().collect()
         };
         let defaults = &state.config.health_check_defaults;
-        let is_off = state.config.checked_ranges.is_none();
-        let mut is_reported = changes.all;
+        let mut is_reported = changes.all || self.is_over_limit();
         for key in keys {
             let checked = state
                 .services
                 .get(&key)
                 .and_then(|(key, service)| Some((key, service, service.check.as_deref()?)));
             let now = checked.map(|(key, service, check)| {
-                let checks = if is_off {
-                    ServiceChecks::default()
-                } else {
-                    let scope = self.scope.get_or_insert_with(|| CheckScope::new(state));
-                    service_checks(state, scope, key, service, &check.port)
-                };
+                let scope = self.scope.get_or_insert_with(|| CheckScope::new(state));
+                let checks = service_checks(state, scope, key, service, &check.port);
                 (Arc::clone(key), checks, ProbeConfig::new(check, defaults))
             });
-            is_reported |= self.replace(&key, now) || is_off;
+            is_reported |= self.replace(&key, now);
         }
-        is_reported
+        is_reported || self.is_over_limit()
+    }
+
+    /// Returns whether the node has more targets than it checks.
+    fn is_over_limit(&self) -> bool {
+        self.checks.targets.len() > TARGETS_MAX
     }
 
     /// Replaces the health checks of a Service. `now` has the shared key of the Service, its
@@ -115,12 +142,11 @@ impl HealthCheckMemo {
     ) -> bool {
         let before = self.services.remove(key).unwrap_or_default();
         self.failing.remove(key);
-        self.disallowed.remove(key);
+        self.unchecked.remove(key);
         self.checks.disallowed -= before.disallowed;
         self.checks.slowed -= before.slowed;
-        let is_reported = |checks: &ServiceChecks| {
-            !checks.failing.is_empty() || checks.disallowed_example.is_some()
-        };
+        let is_reported =
+            |checks: &ServiceChecks| !checks.failing.is_empty() || !checks.unchecked.is_empty();
         let was_reported = is_reported(&before);
         let Some((key, now, config)) = now else {
             before.targets.iter().for_each(|target| drop(self.checks.targets.remove(target)));
@@ -143,8 +169,8 @@ impl HealthCheckMemo {
         if !now.failing.is_empty() {
             self.failing.insert(Arc::clone(&key));
         }
-        if now.disallowed > 0 {
-            self.disallowed.insert(Arc::clone(&key));
+        if !now.unchecked.is_empty() {
+            self.unchecked.insert(Arc::clone(&key));
         }
         let is_reported = was_reported || is_reported(&now);
         self.services.insert(key, now);
@@ -164,11 +190,11 @@ impl HealthCheckMemo {
 
     /// Returns the number of Services that fail on this node.
     pub(super) fn failing_services(&self) -> i64 {
-        i64::try_from(self.failing.len()).unwrap_or(i64::MAX)
+        number(self.failing.len())
     }
 
-    /// Returns the first [`FAILING_SERVICES_MAX`] failing Services, for the SpeakerStatus.
-    pub(super) fn reported(&self) -> Vec<FailingService> {
+    /// Returns the first [`REPORTED_SERVICES_MAX`] failing Services, for the SpeakerStatus.
+    pub(super) fn reported_failing(&self) -> Vec<FailingService> {
         let failing = self.failing.iter().filter_map(|key| self.services.get_key_value(&**key));
         let entries = failing.flat_map(|(key, checks)| {
             checks.failing.values().map(|(endpoint, message)| FailingService {
@@ -178,19 +204,54 @@ impl HealthCheckMemo {
                 message: message.to_string(),
             })
         });
-        entries.take(FAILING_SERVICES_MAX).collect()
+        entries.take(REPORTED_SERVICES_MAX).collect()
     }
 
-    /// Returns the endpoints that are not checked, because checks are off or because of their
-    /// addresses, if there are any.
-    pub(super) fn unchecked(&self, state: &State) -> Option<UncheckedEndpoints> {
-        if state.config.checked_ranges.is_none() {
-            return (!self.services.is_empty()).then_some(UncheckedEndpoints::Off);
-        }
-        let first = self.services.get(self.disallowed.first()?)?.disallowed_example.clone()?;
-        let node = state.config.node.clone();
-        Some(UncheckedEndpoints::Disallowed { count: self.checks.disallowed, first, node })
+    /// Returns the number of Services with endpoints that are not checked.
+    pub(super) fn unchecked_services(&self) -> i64 {
+        let over_limit: BTreeSet<_> = self.over_limit().map(|target| &target.service).collect();
+        number(
+            self.unchecked.len() + over_limit.difference(&self.unchecked.iter().collect()).count(),
+        )
     }
+
+    /// Returns the first [`REPORTED_SERVICES_MAX`] Services with endpoints that are not checked,
+    /// for the SpeakerStatus.
+    pub(super) fn reported_unchecked(&self) -> Vec<UncheckedService> {
+        let services = self.unchecked.iter().filter_map(|key| self.services.get_key_value(key));
+        let entries = services.flat_map(|(key, checks)| {
+            checks.unchecked.iter().map(move |(family, unchecked)| ((key, *family), *unchecked))
+        });
+        let mut entries: BTreeMap<_, _> = entries.take(REPORTED_SERVICES_MAX).collect();
+        for ProbeTarget { service, endpoint } in self.over_limit() {
+            let key = (service, Family::of(endpoint.ip()));
+            Unchecked::add_to(&mut entries, key, UncheckedReason::TooMany, endpoint.ip());
+        }
+        let entry = |((key, family), Unchecked { first, count }): ((&Arc<Key>, _), Unchecked)| {
+            let endpoints = self.services.get(key).and_then(|it| it.endpoints.get(&family));
+            UncheckedService {
+                namespace: key.namespace().to_string(),
+                name: key.name().to_string(),
+                reason: first.0,
+                address: first.1,
+                unchecked: number(count),
+                endpoints: number(endpoints.copied().unwrap_or_default()),
+            }
+        };
+        entries.into_iter().take(REPORTED_SERVICES_MAX).map(entry).collect()
+    }
+
+    /// Returns the targets that are not checked, because the node has too many.
+    fn over_limit(&self) -> impl Iterator<Item = &ProbeTarget> {
+        self.is_over_limit()
+            .then(|| self.checks.targets.keys().skip(TARGETS_MAX))
+            .into_iter()
+            .flatten()
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Returns the health checks of a Service, with the results so far.
@@ -205,20 +266,20 @@ fn service_checks(
     // Families with an endpoint that passes, or that cannot be checked.
     let mut not_failing = BTreeSet::new();
     for (target, port) in targets(state, key, service, port) {
-        let family = Family::of(target.address);
-        let Some(port) = port else {
-            not_failing.insert(family);
-            continue;
+        let address = target.address;
+        let family = Family::of(address);
+        *checks.endpoints.entry(family).or_default() += 1;
+        let endpoint = match scope.permit(&target, port) {
+            Ok(endpoint) => endpoint,
+            Err(reason) => {
+                not_failing.insert(family);
+                let by_address = [UncheckedReason::OutsideRanges, UncheckedReason::Excluded];
+                checks.disallowed += usize::from(by_address.contains(&reason));
+                Unchecked::add_to(&mut checks.unchecked, family, reason, address);
+                continue;
+            }
         };
-        let endpoint = SocketAddr::new(target.address, port);
         let id = ProbeTarget { service: Arc::clone(key), endpoint };
-        if !scope.allows(&target, port) {
-            not_failing.insert(family);
-            checks.disallowed += 1;
-            let example = checks.disallowed_example.take();
-            checks.disallowed_example = example.into_iter().chain([id]).min();
-            continue;
-        }
         match state.failing_endpoints.get(&id) {
             Some(why) => {
                 let why = reported_message(scope, endpoint, why);

@@ -35,6 +35,7 @@ mod received_ranges;
 mod routes;
 mod rules;
 mod second_path;
+mod unchecked;
 
 /// Description of a small cluster. Each test sets only the fields that it needs.
 struct Cluster {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ferrolb_core::store::Change;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{
-    EndpointSlice, Key, Service, ServiceConditionType, Speaker, is_api_server,
+    EndpointSlice, Key, Service, ServiceConditionType, Speaker, UncheckedHealthCheck, is_api_server,
 };
 use ferrolb_proto::range::AddressRange;
 
@@ -33,6 +33,7 @@ impl State {
             && (before.policy, before.endpoint_condition)
                 == (service.policy, service.endpoint_condition)
             && before.endpoint_problems().eq(service.endpoint_problems())
+            && before.health_check().is_some() == service.health_check().is_some()
             && before.demand.labels == service.demand.labels
             && before.demand.request.announce_in_proxy_mode
                 == service.demand.request.announce_in_proxy_mode;
@@ -138,6 +139,12 @@ impl State {
             );
         } else {
             self.queue_rechecks_at(had.union(&has).map(|(_, address)| *address), now);
+        }
+        let set = |unchecked: &[UncheckedHealthCheck]| -> BTreeSet<_> {
+            unchecked.iter().cloned().collect()
+        };
+        for changed in set(&before.unchecked).symmetric_difference(&set(&speaker.unchecked)) {
+            self.queue_recheck(&changed.service, now);
         }
         let failing = |speaker: &Speaker| speaker.failing.iter().cloned().collect::<BTreeSet<_>>();
         for failing in failing(before).symmetric_difference(&failing(speaker)) {

@@ -39,6 +39,16 @@ pub(super) struct DesiredCondition {
 /// A diagnosis, and the addresses to which it applies.
 pub(in crate::state) type Diagnosed<'a> = (Diagnosis<'a>, Vec<IpAddr>);
 
+/// The texts of the warnings of a Service.
+#[derive(Debug, Default)]
+pub(in crate::state) struct WarningTexts {
+    pub(in crate::state) all: Vec<String>,
+    /// True if a node with a [`Flaw`](crate::state::messages::warning::Flaw) announces the Service.
+    pub(super) flawed: bool,
+    /// The warning in `all` about endpoints that are not checked.
+    pub(in crate::state) unchecked: Option<String>,
+}
+
 /// The facts that decide a Service's condition.
 pub(in crate::state) struct DiagnosisInput<'a> {
     pub(super) service: &'a Service,
@@ -74,7 +84,8 @@ impl DiagnosisInput<'_> {
         }
         let reason = parts.first().map_or(Reason::Pending, |(diagnosis, _)| diagnosis.reason());
         let is_announced = reason == Reason::Announced;
-        let (warnings, is_flawed) = self.warning_texts(&parts);
+        let WarningTexts { all: warnings, flawed: is_flawed, unchecked } =
+            self.warning_texts(&parts);
         let texts = parts.iter().map(|(diagnosis, addresses)| diagnosis.text(addresses, names));
         let texts = texts.chain(warnings);
         let message = ConditionMessage::new(texts.collect::<Vec<_>>().join(SEPARATOR));
@@ -86,7 +97,7 @@ impl DiagnosisInput<'_> {
         };
         let delay = if reason == Reason::SpeakersNotRunning {
             RESTART_DELAY
-        } else if all_settled && is_announced && !is_flawed {
+        } else if all_settled && is_announced && !is_flawed && unchecked.is_none() {
             Duration::ZERO
         } else {
             CONDITION_DELAY
@@ -111,12 +122,8 @@ impl DiagnosisInput<'_> {
         (all, all_settled)
     }
 
-    /// Returns the problems of the Service that do not prevent its announcement, and whether a node
-    /// with a [`Flaw`](crate::state::messages::warning::Flaw) announces it.
-    pub(in crate::state) fn warning_texts(
-        &self,
-        diagnosed: &[Diagnosed<'_>],
-    ) -> (Vec<String>, bool) {
+    /// Returns the problems of the Service that do not prevent its announcement.
+    pub(in crate::state) fn warning_texts(&self, diagnosed: &[Diagnosed<'_>]) -> WarningTexts {
         let reason = diagnosed.first().map(|(diagnosis, _)| diagnosis.reason());
         let general = self.warnings(reason == Some(Reason::Announced));
         let mut texts: Vec<String> = Vec::new();
@@ -126,7 +133,12 @@ impl DiagnosisInput<'_> {
             }
         }
         texts.extend(general.all.iter().map(ToString::to_string));
-        (texts, general.flawed)
+        let unchecked = general.all.iter().find(|warning| warning.is_about_unchecked());
+        WarningTexts {
+            all: texts,
+            flawed: general.flawed,
+            unchecked: unchecked.map(ToString::to_string),
+        }
     }
 
     /// Returns the diagnosis of one address, and whether the diagnosis is settled: no owner and no

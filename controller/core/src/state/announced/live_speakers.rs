@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use crate::credibility::is_outdated_by;
 use ferrolb_proto::api::InterfaceIssue;
-use ferrolb_proto::facts::{FailingHealthCheck, Key, Speaker, SpeakerInterface};
+use ferrolb_proto::facts::{
+    FailingHealthCheck, Key, Speaker, SpeakerInterface, UncheckedHealthCheck,
+};
 use ferrolb_proto::range::{AddressRange, Family};
 
 use crate::state::messages::announced::{Owner, Reporter};
@@ -71,6 +73,17 @@ impl<'a> LiveSpeakers<'a> {
             speaker.failing(service).iter().map(|failing| (&*speaker.node, failing))
         };
         self.live.iter().copied().flat_map(failing_of)
+    }
+
+    /// Returns the unchecked endpoints of a Service, each entry with the node of its speaker.
+    pub(super) fn unchecked(
+        &self,
+        service: &Key,
+    ) -> impl Iterator<Item = (&'a str, &'a UncheckedHealthCheck)> {
+        let unchecked_of = move |speaker: &'a Speaker| {
+            speaker.unchecked(service).iter().map(|unchecked| (&*speaker.node, unchecked))
+        };
+        self.live.iter().copied().flat_map(unchecked_of)
     }
 
     /// Returns all interfaces, each with the name of its node.

@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrolb_core::eligibility::Ineligible;
-use ferrolb_proto::facts::{Endpoint, FailingHealthCheck, Speaker, TrafficPolicy};
+use ferrolb_proto::facts::{
+    Endpoint, FailingHealthCheck, Speaker, TrafficPolicy, UncheckedHealthCheck,
+};
 use ferrolb_proto::range::Family;
 
 use super::finding::DiagnosisInput;
-use crate::state::messages::warning::{Flaw, FlawedOwner, Warning};
+use crate::state::messages::warning::{Flaw, FlawedOwner, UncheckedEndpoints, Warning};
 
 /// The warnings of a Service.
 #[derive(Debug, Default)]
@@ -51,7 +53,7 @@ impl DiagnosisInput<'_> {
         let label_ignored = is_ignored.then_some(Warning::LabelIgnored);
         let is_flawed = !flawed.is_empty();
         let flawed = is_flawed.then_some(Warning::Flawed(flawed));
-        let first = failing.into_iter().map(|(_, warning)| warning);
+        let first = failing.into_iter().map(|(_, warning)| warning).chain(self.unchecked());
         let outside = self.outside_subnets();
         Warnings {
             all: first.chain(problems).chain(flawed).chain(label_ignored).chain(outside).collect(),
@@ -148,6 +150,41 @@ impl DiagnosisInput<'_> {
         } else {
             Warning::NodesFail { family, nodes: names, why }
         })
+    }
+
+    /// Returns the warnings about endpoints that are not checked, although the Service has a health
+    /// check.
+    fn unchecked(&self) -> Vec<Warning<'_>> {
+        if !matches!(self.service.health_check(), Some(Ok(_))) {
+            return Vec::new();
+        }
+        let is_eligible = |node: Option<&str>, family| {
+            self.eligible_endpoints().any(|it| it.node.as_deref() == node && it.family == family)
+        };
+        let has = |family| self.service.announceable().any(|address| Family::of(address) == family);
+        let without_node =
+            [Family::V4, Family::V6].iter().any(|it| has(*it) && is_eligible(None, *it));
+        let reports = self.live_speakers.iter().flat_map(|it| it.unchecked(&self.service.key));
+        // Ignores reports of nodes that have no eligible endpoint of the family any more.
+        let reports: Vec<_> =
+            reports.filter(|(node, it)| is_eligible(Some(node), Family::of(it.address))).collect();
+        let reported = reports.iter().map(|(_, it)| it.reason).min().map(|reason| {
+            let of_reason = || reports.iter().filter(move |(_, it)| it.reason == reason);
+            let nodes: BTreeSet<_> = reports.iter().map(|(node, _)| *node).collect();
+            let sum = |number: fn(&UncheckedHealthCheck) -> u64| {
+                reports.iter().fold(0, |sum: u64, (_, it)| sum.saturating_add(number(it)))
+            };
+            let example =
+                |family| of_reason().map(|(_, it)| it.address).find(|it| Family::of(*it) == family);
+            Warning::Unchecked(UncheckedEndpoints {
+                count: [sum(|it| it.unchecked), sum(|it| it.endpoints)],
+                nodes: nodes.into_iter().collect(),
+                reason,
+                examples: [Family::V4, Family::V6].into_iter().filter_map(example).collect(),
+            })
+        });
+        let without_node = without_node.then_some(Warning::UncheckedWithoutNode);
+        reported.into_iter().chain(without_node).collect()
     }
 
     /// Returns the nodes that announce the Service although they report a [`Flaw`]. Failing health

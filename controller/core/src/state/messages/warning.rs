@@ -4,7 +4,8 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use ferrolb_proto::facts::EndpointProblem;
+use ferrolb_proto::api::UncheckedReason;
+use ferrolb_proto::facts::{EndpointProblem, HEALTH_CHECK_ANNOTATION};
 use ferrolb_proto::range::Family;
 
 use super::{FirstNames, NamesWithCount, join};
@@ -26,6 +27,10 @@ pub(in crate::state) enum Warning<'a> {
         /// which nodes announce.
         local: bool,
     },
+    /// Endpoints on these nodes are not checked although the Service requests it.
+    Unchecked(UncheckedEndpoints<'a>),
+    /// No speaker checks the endpoints without `nodeName`, although the Service requests it.
+    UncheckedWithoutNode,
     /// An annotation about endpoints is invalid.
     Annotation(EndpointProblem<'a>),
     /// The effect of [`Self::Annotation`], which precedes this warning: only the readiness of
@@ -44,6 +49,17 @@ pub(in crate::state) enum Warning<'a> {
     OutsideSubnets { addresses: Vec<IpAddr>, pool: &'a str, subnets: Vec<String> },
 }
 
+/// Endpoints that are not checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) struct UncheckedEndpoints<'a> {
+    /// Number of endpoints that are not checked, and of all endpoints on `nodes`.
+    pub(in crate::state) count: [u64; 2],
+    pub(in crate::state) nodes: Vec<&'a str>,
+    pub(in crate::state) reason: UncheckedReason,
+    /// An endpoint of each family with this reason.
+    pub(in crate::state) examples: Vec<IpAddr>,
+}
+
 /// A node that announces an address, and the reason why another node should announce it instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) struct FlawedOwner<'a> {
@@ -58,6 +74,13 @@ pub(in crate::state) enum Flaw<'a> {
     Draining,
     /// kube-proxy is unhealthy; the cause is empty if the speaker reports none.
     KubeProxy(&'a str),
+}
+
+impl Warning<'_> {
+    /// Returns whether the warning is about endpoints that are not checked.
+    pub(in crate::state) const fn is_about_unchecked(&self) -> bool {
+        matches!(self, Self::Unchecked(_) | Self::UncheckedWithoutNode)
+    }
 }
 
 impl Display for Warning<'_> {
@@ -80,6 +103,12 @@ impl Display for Warning<'_> {
                 which(family),
                 NamesWithCount(why, NAMED_MAX),
                 if *local { ", so readiness alone selects the node" } else { "" }
+            ),
+            Self::Unchecked(endpoints) => endpoints.fmt(f),
+            Self::UncheckedWithoutNode => write!(
+                f,
+                "endpoints without nodeName are not checked: write nodeName into the \
+                 EndpointSlices, or remove the annotation {HEALTH_CHECK_ANNOTATION}"
             ),
             Self::Annotation(problem) => problem.fmt(f),
             Self::ReadinessOnly => f.write_str("until then only the readiness of endpoints counts"),
@@ -120,6 +149,45 @@ impl Display for Warning<'_> {
             Self::LabelIgnored => f.write_str(
                 "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, \
                  so it is ignored: remove it from the nodes that should announce",
+            ),
+        }
+    }
+}
+
+impl Display for UncheckedEndpoints<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count: [unchecked, all], nodes, reason, examples } = self;
+        write!(
+            f,
+            "{unchecked} of {all} endpoints on {} are not checked ({}), so only readiness \
+             counts: ",
+            NamesWithCount(nodes, NAMED_MAX),
+            join(examples)
+        )?;
+        match reason {
+            UncheckedReason::Off => write!(
+                f,
+                "--health-checks of the speakers is off. Set it to node, or remove the annotation \
+                 {HEALTH_CHECK_ANNOTATION}"
+            ),
+            UncheckedReason::OutsideRanges => f.write_str(
+                "the speakers may not contact these addresses. Add the pods' range of each family \
+                 to --health-checks (chart: speaker.extraArgs)",
+            ),
+            UncheckedReason::Excluded => write!(
+                f,
+                "speakers never contact addresses of Nodes, API servers and link-local ones. \
+                 Correct the EndpointSlices, or remove the annotation {HEALTH_CHECK_ANNOTATION}"
+            ),
+            UncheckedReason::NoPort => write!(
+                f,
+                "their EndpointSlices lack the port. Write its number into the annotation \
+                 {HEALTH_CHECK_ANNOTATION}, as in tcp:8080"
+            ),
+            UncheckedReason::TooMany => write!(
+                f,
+                "the speaker checks its maximum number of endpoints. Remove the annotation \
+                 {HEALTH_CHECK_ANNOTATION} from other Services"
             ),
         }
     }

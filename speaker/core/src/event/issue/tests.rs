@@ -1,9 +1,6 @@
-//! Every issue of a session and of a node, with its reason and its message, and every text about
-//! unchecked endpoints.
+//! Every issue of a session and of a node, with its reason and its message.
 
-use std::sync::Arc;
-
-use ferrolb_proto::facts::{BfdProfileProblem, Key};
+use ferrolb_proto::facts::BfdProfileProblem;
 
 use super::*;
 
@@ -220,28 +217,4 @@ fn every_issue_of_a_node_has_a_reason_and_a_message() {
         issue.to_string(),
         "3 prefixes are not advertised: the BGPAdvertisements result in more than 1000 different sets of attributes on this node, counted once for all peers that receive the same. Use the same attributes for more prefixes or more peers"
     );
-}
-
-#[test]
-fn unchecked_endpoints_have_a_message() {
-    let (service, endpoint) = (Arc::new(Key::new("default", "web")), "10.244.2.9:8080");
-    let first = ProbeTarget { service, endpoint: endpoint.parse().expect("an address") };
-    let node = "node1".into();
-    let rows = [
-        (
-            UncheckedEndpoints::Off,
-            "no endpoint is checked: --health-checks is off. Set it to node, or remove the annotation ferrolb.io/health-check from the Services",
-        ),
-        (
-            UncheckedEndpoints::Disallowed { count: 3, first, node },
-            "3 endpoints are not checked, the first is 10.244.2.9:8080 of default/web: it is neither an InternalIP of Node node1 nor in its spec.podCIDRs, or it is an address of another Node or of the API server. If pods of this node have such addresses, add their range to --health-checks",
-        ),
-    ];
-    for (endpoints, text) in rows {
-        // A new variant does not compile until it is added here and to the rows.
-        match &endpoints {
-            UncheckedEndpoints::Off | UncheckedEndpoints::Disallowed { .. } => {}
-        }
-        assert_eq!(endpoints.to_string(), text);
-    }
 }

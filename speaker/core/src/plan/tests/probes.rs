@@ -1,5 +1,6 @@
 //! Tests of health checks in the plan: the endpoints that are checked, and the effect of failures.
 
+use ferrolb_proto::api::UncheckedService;
 use ferrolb_proto::facts::{
     CheckKind, EndpointCondition, EndpointSlice, EndpointSliceObject, ServiceObject,
 };
@@ -7,10 +8,10 @@ use serde_json::Value;
 
 use super::*;
 use crate::health::prober::ProbeTarget;
-use crate::plan::FAILING_SERVICES_MAX;
+use crate::plan::REPORTED_SERVICES_MAX;
 
 /// Returns a Service with a health check and three ports; `web` is the first TCP port.
-fn checked(name: &str, policy: &str, annotation: &str) -> Service {
+pub(super) fn checked(name: &str, policy: &str, annotation: &str) -> Service {
     let object = json!({
         "metadata": {"namespace": "default", "name": name, "annotations": {"ferrolb.io/health-check": annotation}},
         "spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "externalTrafficPolicy": policy,
@@ -21,7 +22,12 @@ fn checked(name: &str, policy: &str, annotation: &str) -> Service {
 }
 
 /// Returns an EndpointSlice of the Service `web` with named ports, and endpoints in JSON.
-fn slice_of(name: &str, family: &str, ports: &[(&str, u16)], endpoints: Value) -> EndpointSlice {
+pub(super) fn slice_of(
+    name: &str,
+    family: &str,
+    ports: &[(&str, u16)],
+    endpoints: Value,
+) -> EndpointSlice {
     let ports: Vec<_> = ports
         .iter()
         .map(|(name, port)| json!({"name": name, "protocol": "TCP", "port": port}))
@@ -31,7 +37,7 @@ fn slice_of(name: &str, family: &str, ports: &[(&str, u16)], endpoints: Value) -
     serde_json::from_value::<EndpointSliceObject>(object).unwrap().into()
 }
 
-fn endpoint_on(node: &str, address: &str) -> Value {
+pub(super) fn endpoint_on(node: &str, address: &str) -> Value {
     json!({"addresses": [address], "nodeName": node, "conditions": {"ready": true}})
 }
 
@@ -85,6 +91,15 @@ fn failing(state: &State) -> (Vec<String>, Vec<String>) {
         .collect();
     let units = desired.links[&2].config.units.values().filter(|unit| unit.failing);
     (units.map(|unit| unit.address.to_string()).collect(), messages)
+}
+
+/// Returns the endpoints that are not checked, as the status reports them.
+pub(super) fn unchecked(desired: &Desired) -> Vec<String> {
+    let entry = |it: &UncheckedService| {
+        let UncheckedService { namespace, name, address, reason, unchecked, endpoints } = it;
+        format!("{namespace}/{name} {unchecked} of {endpoints} {address} {reason:?}")
+    };
+    desired.status.unchecked_health_checks.iter().map(entry).collect()
 }
 
 #[test]
@@ -328,7 +343,7 @@ fn each_family_fails_separately() {
 
 #[test]
 fn the_status_lists_a_limited_number_of_failing_services() {
-    let names: Vec<_> = (0..FAILING_SERVICES_MAX + 20).map(|n| format!("s{n:04}")).collect();
+    let names: Vec<_> = (0..REPORTED_SERVICES_MAX + 20).map(|n| format!("s{n:04}")).collect();
     let slice = |name: &String| {
         let slice =
             slice_of(name, "IPv4", &[("web", 8080)], json!([endpoint_on("node1", "10.244.1.1")]));
@@ -350,7 +365,7 @@ fn the_status_lists_a_limited_number_of_failing_services() {
     let desired = plan(&state, Instant::ZERO);
     let listed: Vec<_> =
         desired.status.failing_health_checks.iter().map(|service| service.name.clone()).collect();
-    assert_eq!(listed, names[..FAILING_SERVICES_MAX]);
+    assert_eq!(listed, names[..REPORTED_SERVICES_MAX]);
     assert_eq!(usize::try_from(desired.status.failing_services), Ok(names.len()));
 }
 
@@ -374,7 +389,7 @@ fn a_check_connects_only_to_the_own_node_and_its_pods() {
         EndpointSlice { service: Some(Key::new("default", "kubernetes")), ..api_server };
     let mut bridge = link(7, "cni0");
     bridge.addresses = addresses(&["10.244.1.1"]).into();
-    let is_checked = |address: &str, check: &str, ranges: &[&str]| {
+    let result = |address: &str, check: &str, ranges: &[&str]| {
         let endpoint =
             slice_of("web-1", "IPv4", &[("web", 8080)], json!([endpoint_on("node1", address)]));
         let cluster = Cluster {
@@ -388,41 +403,38 @@ fn a_check_connects_only_to_the_own_node_and_its_pods() {
         state.config.checked_ranges =
             Some(ranges.iter().map(|range| range.parse().unwrap()).collect());
         let desired = plan(&state, Instant::ZERO);
-        let is_reported = desired.status.unchecked.contains(&format!("{address}:"))
-            && desired.status.unchecked.contains("--health-checks");
-        assert_eq!(
-            (desired.probes.disallowed == 1, is_reported),
-            (desired.probes.targets.is_empty(), desired.probes.targets.is_empty())
-        );
-        !desired.probes.targets.is_empty()
+        let is_checked = !desired.probes.targets.is_empty();
+        let reported = unchecked(&desired);
+        let first = reported.first().map(|text| text.rsplit_once(' ').unwrap().1.to_owned());
+        let text = format!("default/web 1 of 1 {address}");
+        assert_eq!(reported.iter().any(|it| it.starts_with(&text)), !is_checked, "{reported:?}");
+        assert_eq!(desired.probes.disallowed == 1, !is_checked);
+        first.unwrap_or_else(|| "checked".to_owned())
     };
     let cases = [
-        ("10.244.1.9", true, "a pod of this node"),
-        ("10.0.0.1", true, "a pod on the host's network"),
-        ("192.0.2.1", false, "another address of this node"),
-        ("10.244.1.1", false, "this node on a bridge of pods"),
-        ("10.0.0.2", false, "another node"),
-        ("10.244.1.250", false, "another node in this range"),
-        ("10.244.2.9", false, "a pod of another node"),
-        ("10.244.1.200", false, "the API server"),
-        ("10.96.0.1", false, "a Service"),
-        ("100.100.100.200", false, "a cloud's metadata"),
+        ("10.244.1.9", "checked", "a pod of this node"),
+        ("10.0.0.1", "checked", "a pod on the host's network"),
+        ("192.0.2.1", "Excluded", "another address of this node"),
+        ("10.244.1.1", "Excluded", "this node on a bridge of pods"),
+        ("10.0.0.2", "Excluded", "another node"),
+        ("10.244.1.250", "Excluded", "another node in this range"),
+        ("10.244.2.9", "OutsideRanges", "a pod of another node"),
+        ("10.244.1.200", "Excluded", "the API server"),
+        ("10.96.0.1", "OutsideRanges", "a Service"),
+        ("100.100.100.200", "OutsideRanges", "a cloud's metadata"),
     ];
     for (address, expect, what) in cases {
-        assert_eq!(is_checked(address, "tcp", &[]), expect, "{address} is {what}");
+        assert_eq!(result(address, "tcp", &[]), expect, "{address} is {what}");
     }
-    assert!(is_checked("10.244.1.200", "tcp:9", &[]), "another port may be checked");
+    assert_eq!(result("10.244.1.200", "tcp:9", &[]), "checked", "another port may be checked");
     for (address, expect) in [
-        ("192.168.7.3", true),
-        ("192.168.8.1", false),
-        ("10.0.0.2", false),
-        ("169.254.169.254", false),
+        ("192.168.7.3", "checked"),
+        ("192.168.8.1", "OutsideRanges"),
+        ("10.0.0.2", "Excluded"),
+        ("169.254.169.254", "Excluded"),
     ] {
-        assert_eq!(
-            is_checked(address, "tcp", &["192.168.7.0/24", "10.0.0.0/24", "169.254.0.0/16"]),
-            expect,
-            "{address}"
-        );
+        let ranges = ["192.168.7.0/24", "10.0.0.0/24", "169.254.0.0/16"];
+        assert_eq!(result(address, "tcp", &ranges), expect, "{address}");
     }
 }
 
@@ -435,13 +447,9 @@ fn no_endpoint_is_checked_while_checks_are_off() {
     state.config.checked_ranges = None;
     let desired = plan(&state, Instant::ZERO);
     assert_eq!((targets(&desired), fails_with_messages(&state)), (vec![], (false, vec![])));
-    assert!(
-        desired.status.unchecked.contains("--health-checks is off"),
-        "{}",
-        desired.status.unchecked
-    );
+    assert_eq!(unchecked(&desired), ["default/web 2 of 2 10.244.1.1 Off"]);
     let without_checks = Cluster::default().plan();
-    assert_eq!(without_checks.status.unchecked, "", "no message without a health check");
+    assert_eq!(unchecked(&without_checks), [""; 0], "nothing without a health check");
 }
 
 #[test]

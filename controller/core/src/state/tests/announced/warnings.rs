@@ -2,8 +2,8 @@
 
 mod cases;
 
-use ferrolb_proto::api::{KubeProxyState, KubeProxyStatus};
-use ferrolb_proto::facts::{FailingHealthCheck, Node, ServiceObject};
+use ferrolb_proto::api::{KubeProxyState, KubeProxyStatus, UncheckedReason};
+use ferrolb_proto::facts::{FailingHealthCheck, Node, ServiceObject, UncheckedHealthCheck};
 
 use super::*;
 use crate::state::announced::CONDITION_INTERVAL;
@@ -18,6 +18,27 @@ fn with_failing_checks(node: &str, addresses: &[&str], failing: &[(&str, &str)])
         why: (*why).into(),
     });
     Speaker { failing: failing.collect(), ..speaker(node, addresses) }
+}
+
+/// Returns a speaker that announces nothing, with unchecked endpoints of Service `a`: for each
+/// family an address, the reason, and the numbers of unchecked and of all endpoints.
+fn with_unchecked(node: &str, families: &[(&str, UncheckedReason, [u64; 2])]) -> Speaker {
+    let unchecked =
+        families.iter().map(|(address, reason, [unchecked, endpoints])| UncheckedHealthCheck {
+            service: key("a"),
+            address: address.parse().unwrap(),
+            reason: *reason,
+            unchecked: *unchecked,
+            endpoints: *endpoints,
+        });
+    Speaker { unchecked: unchecked.collect(), ..speaker(node, &[]) }
+}
+
+/// Returns the Service with a health check.
+fn with_check(service: Service) -> Service {
+    let object = json!({"metadata": {"annotations": {"ferrolb.io/health-check": "tcp:80"}}});
+    let read = Service::read(serde_json::from_value::<ServiceObject>(object).unwrap(), api::GROUP);
+    Service { health_check_annotation: read.health_check_annotation, ..service }
 }
 
 /// Returns a speaker with these addresses and an unhealthy kube-proxy.
@@ -381,4 +402,24 @@ fn an_unwritten_reason_is_counted_until_the_address_is_released() {
         (reason_counts(&cluster), reason_and_message(&cluster, "a").0),
         (vec![], String::new())
     );
+}
+
+#[test]
+fn a_report_of_unchecked_endpoints_reaches_the_condition_and_the_row() {
+    let services = vec![with_check(service("a"))];
+    let speakers = vec![speaker("n1", &["10.0.0.0"]), speaker("n2", &[]), speaker("n3", &[])];
+    let mut cluster = Topology { services, ..topology(speakers) }.settled_cluster();
+    assert_eq!(warnings(&cluster), "");
+    let report = [("10.1.2.3", UncheckedReason::OutsideRanges, [1, 1])];
+    let unchecked = with_unchecked("n1", &report).unchecked;
+    report_speaker(&mut cluster, Speaker { unchecked, ..speaker("n1", &["10.0.0.0"]) });
+    assert_eq!(due_services(&cluster), [], "the route to a new pod may arrive late");
+    cluster.settle();
+    let text = warnings(&cluster);
+    assert!(text.starts_with("1 of 1 endpoints on n1 are not checked (10.1.2.3)"), "{text}");
+    let rows = cluster.state.service_rows();
+    assert_eq!((&rows[0].warnings, &rows[0].unchecked), (&vec![text.clone()], &Some(text)));
+    report_speaker(&mut cluster, speaker("n1", &["10.0.0.0"]));
+    cluster.settle();
+    assert_eq!(warnings(&cluster), "");
 }

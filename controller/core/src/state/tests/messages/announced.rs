@@ -1,6 +1,7 @@
 //! Messages of the condition `ferrolb.io/Announced`.
 
 use ferrolb_core::eligibility::Ineligible;
+use ferrolb_proto::api::UncheckedReason;
 use ferrolb_proto::facts::{
     EndpointCondition, EndpointConditionProblem, EndpointProblem, HealthCheckProblem, TrafficPolicy,
 };
@@ -10,7 +11,7 @@ use crate::state::messages::announced::{
     Depreferred, Diagnosis, Finding, Owner, OwnerIssue, Reporter, Senders,
 };
 use crate::state::messages::cause::{Causes, LocalEndpoints};
-use crate::state::messages::warning::{Flaw, FlawedOwner, Warning};
+use crate::state::messages::warning::{Flaw, FlawedOwner, UncheckedEndpoints, Warning};
 
 const MAC: &str = "02:00:00:00:00:99";
 
@@ -307,6 +308,15 @@ fn warning(warning: &Warning<'static>) -> (String, String) {
 fn every_warning_has_its_message() {
     let why = || vec!["10.1.2.3:8080: connection refused"];
     let flawed = |flaw| FlawedOwner { node: "n1", flaw };
+    let unchecked = |reason| {
+        let examples = vec![IpAddr::from([10, 0, 0, 9])];
+        Warning::Unchecked(UncheckedEndpoints {
+            count: [1, 2],
+            nodes: vec!["n1"],
+            reason,
+            examples,
+        })
+    };
     table!(Warning<'static>, warning;
         Warning::NodesFail { .. } => [
             (Warning::NodesFail { family: None, nodes: vec!["n1", "n2"], why: why() }, "", "all endpoints on n1, n2 fail their health check (10.1.2.3:8080: connection refused): check these pods"),
@@ -316,6 +326,21 @@ fn every_warning_has_its_message() {
             (Warning::AllFail { family: None, why: why(), local: false }, "", "all endpoints fail their health check (10.1.2.3:8080: connection refused): check the pods, and the annotation ferrolb.io/health-check"),
             (Warning::AllFail { family: Some(Family::V4), why: why(), local: true }, "", "all IPv4 endpoints fail their health check (10.1.2.3:8080: connection refused), so readiness alone selects the node: check the pods, and the annotation ferrolb.io/health-check"),
         ],
+        Warning::Unchecked(UncheckedEndpoints { reason: UncheckedReason::Off, .. }) => [(unchecked(UncheckedReason::Off), "", "1 of 2 endpoints on n1 are not checked (10.0.0.9), so only readiness counts: --health-checks of the speakers is off. Set it to node, or remove the annotation ferrolb.io/health-check")],
+        Warning::Unchecked(UncheckedEndpoints { reason: UncheckedReason::OutsideRanges, .. }) => [(
+            Warning::Unchecked(UncheckedEndpoints {
+                count: [5, 9],
+                nodes: vec!["n1", "n2", "n3", "n4"],
+                reason: UncheckedReason::OutsideRanges,
+                examples: vec![IpAddr::from([10, 0, 0, 9]), "fd00::9".parse().unwrap()],
+            }),
+            "",
+            "5 of 9 endpoints on n1, n2, n3 and 1 more are not checked (10.0.0.9 and fd00::9), so only readiness counts: the speakers may not contact these addresses. Add the pods' range of each family to --health-checks (chart: speaker.extraArgs)"
+        )],
+        Warning::Unchecked(UncheckedEndpoints { reason: UncheckedReason::Excluded, .. }) => [(unchecked(UncheckedReason::Excluded), "", "1 of 2 endpoints on n1 are not checked (10.0.0.9), so only readiness counts: speakers never contact addresses of Nodes, API servers and link-local ones. Correct the EndpointSlices, or remove the annotation ferrolb.io/health-check")],
+        Warning::Unchecked(UncheckedEndpoints { reason: UncheckedReason::NoPort, .. }) => [(unchecked(UncheckedReason::NoPort), "", "1 of 2 endpoints on n1 are not checked (10.0.0.9), so only readiness counts: their EndpointSlices lack the port. Write its number into the annotation ferrolb.io/health-check, as in tcp:8080")],
+        Warning::Unchecked(UncheckedEndpoints { reason: UncheckedReason::TooMany, .. }) => [(unchecked(UncheckedReason::TooMany), "", "1 of 2 endpoints on n1 are not checked (10.0.0.9), so only readiness counts: the speaker checks its maximum number of endpoints. Remove the annotation ferrolb.io/health-check from other Services")],
+        Warning::UncheckedWithoutNode => [(Warning::UncheckedWithoutNode, "", "endpoints without nodeName are not checked: write nodeName into the EndpointSlices, or remove the annotation ferrolb.io/health-check")],
         Warning::Annotation(EndpointProblem::Condition(_)) => [(
             Warning::Annotation(EndpointProblem::Condition(Box::leak(Box::new(EndpointConditionProblem("Ready".to_owned()))))),
             "",

@@ -15,7 +15,9 @@ const READINESS_EFFECT: &str = "so readiness alone selects the node";
 const CHECK_REMEDY: &str = "check the pods, and the annotation ferrolb.io/health-check";
 
 pub(super) fn all() -> impl Iterator<Item = WarningCase> {
-    [no_warnings(), health_checks(), owners(), families(), others()].into_iter().flatten()
+    [no_warnings(), health_checks(), unchecked(), owners(), families(), others()]
+        .into_iter()
+        .flatten()
 }
 
 fn healthy(node: &str) -> Speaker {
@@ -147,6 +149,80 @@ fn health_checks() -> Vec<WarningCase> {
             format!(
                 "all endpoints fail their health check {REFUSED_CAUSE}, {READINESS_EFFECT}: {CHECK_REMEDY}"
             ),
+        ),
+    ]
+}
+
+/// Returns cases in which endpoints are not checked.
+fn unchecked() -> Vec<WarningCase> {
+    use UncheckedReason::{NoPort, Off, OutsideRanges};
+    let report = |node, address| with_unchecked(node, &[(address, OutsideRanges, [1, 2])]);
+    let with = |service: Service, n2: Speaker, n3: Speaker| Topology {
+        services: vec![service],
+        ..topology(vec![owner(), n2, n3])
+    };
+    let both = || dual_stack_slices(&["n2", "n3"], &["n2"]);
+    let two = [("10.1.2.3", NoPort, [2, 2]), ("fd00::9", OutsideRanges, [1, 3])];
+    let text = |endpoints, examples| {
+        format!(
+            "{endpoints} are not checked ({examples}), so only readiness counts: the \
+             speakers may not contact these addresses. Add the pods' range of each family to \
+             --health-checks (chart: speaker.extraArgs)"
+        )
+    };
+    let without_node = "endpoints without nodeName are not checked: write nodeName into the \
+                        EndpointSlices, or remove the annotation ferrolb.io/health-check";
+    vec![
+        (
+            "endpoints of two nodes are not checked",
+            with(with_check(service("a")), report("n2", "10.1.2.4"), report("n3", "10.1.2.3")),
+            text("2 of 4 endpoints on n2, n3", "10.1.2.4"),
+        ),
+        (
+            "one node has the worse reason",
+            with(
+                with_check(service("a")),
+                with_unchecked("n2", &[("10.1.2.4", Off, [1, 1])]),
+                report("n3", "10.1.2.3"),
+            ),
+            "2 of 3 endpoints on n2, n3 are not checked (10.1.2.4), so only readiness counts: \
+             --health-checks of the speakers is off. Set it to node, or remove the annotation \
+             ferrolb.io/health-check"
+                .to_owned(),
+        ),
+        (
+            "both families have unchecked endpoints",
+            Topology {
+                services: vec![with_check(dual_stack_service("a"))],
+                slices: both(),
+                ..topology(vec![
+                    speaker("n1", &BOTH_ADDRESSES),
+                    with_unchecked("n2", &two),
+                    healthy("n3"),
+                ])
+            },
+            text("3 of 5 endpoints on n2", "fd00::9"),
+        ),
+        (
+            "a node reports a family of which it has no endpoint any more",
+            Topology {
+                slices: both(),
+                ..with(with_check(service("a")), healthy("n2"), report("n3", "fd00::9"))
+            },
+            String::new(),
+        ),
+        (
+            "a Service without a health check is still reported",
+            with(service("a"), report("n2", "10.1.2.4"), healthy("n3")),
+            String::new(),
+        ),
+        (
+            "an endpoint has no node",
+            Topology {
+                slices: vec![slice_without_node()],
+                ..with(with_check(service("a")), healthy("n2"), healthy("n3"))
+            },
+            without_node.to_owned(),
         ),
     ]
 }
