@@ -11,6 +11,7 @@ pub use hosts::{RunningProbe, kubectl_command};
 use crate::cluster::{api, bgp, control_plane, docker, ferrolb, kubeadm, lease, network, nodes};
 use crate::setup::Tools;
 use crate::setup::kubernetes::KubernetesVersion;
+use crate::setup::network_plugin::NetworkPlugin;
 use crate::state::{LabFacts, LabState};
 use crate::topology::{self, CONTROL_PLANE, Families, LabName, NODES_MAX, node_name};
 use crate::traffic::page;
@@ -48,14 +49,17 @@ pub struct Options {
     pub bgp: bool,
     /// True if the hosts of routers are containers, with a Docker engine of the lab.
     pub containers: bool,
-    /// True if each node is a machine whose kubelet runs pods. kubeadm creates the cluster, with
-    /// kube-proxy in nftables mode; the first machine is the control plane.
+    /// True if each node is a machine whose kubelet runs pods. kubeadm creates the cluster, with a
+    /// kube-proxy on each machine; the first machine is the control plane.
     pub kubeadm: bool,
     /// True if the kube-proxies of such machines serve their health at loopback only, as in k3s and
     /// RKE2.
     pub loopback_health: bool,
     /// True if such machines get FerroLB's images only from a registry on the client's host.
     pub registry: bool,
+    /// Network plugin of such machines, for two families; `None` for the lab's own bridges and
+    /// routes.
+    pub network_plugin: Option<NetworkPlugin>,
     /// True if the API server logs the requests of FerroLB's accounts.
     pub audit: bool,
     /// True if the lab is for a test scenario: Kubernetes' own programs run at low priority unless
@@ -79,6 +83,7 @@ impl Options {
             kubeadm: false,
             loopback_health: false,
             registry: false,
+            network_plugin: None,
             audit: false,
             scenario: false,
         }
@@ -125,6 +130,7 @@ impl Lab {
             kubeadm: options.kubeadm,
             loopback_health: options.loopback_health,
             registry: options.registry,
+            network_plugin: options.network_plugin,
             audit: options.audit,
             scenario: options.scenario,
             kept: false,

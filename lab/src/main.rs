@@ -5,6 +5,7 @@ mod commands;
 mod supervise;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::topology::LabName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,7 +56,12 @@ enum Command {
         command: Vec<String>,
     },
     /// Run the tests of one tier, or of all tiers.
-    Test { tier: Option<commands::test::Tier> },
+    Test {
+        tier: Option<commands::test::Tier>,
+        /// Run only the tests of this network plugin, of the tier `cni`.
+        #[arg(long, value_enum, requires = "tier")]
+        cni: Option<NetworkPlugin>,
+    },
     /// Run benchmarks (one, several, or all) and compare the results with their targets.
     Bench(commands::bench::BenchArgs),
     /// Fuzz the parsers for received frames, and the claim state machine.
@@ -133,7 +139,7 @@ fn run_command(args: Args) -> anyhow::Result<()> {
             commands::enter::kubectl(args.name, &kubectl_args)
         }
         Command::Exec { host, command } => commands::enter::exec(args.name, &host, &command),
-        Command::Test { tier } => commands::test::test(tier),
+        Command::Test { tier, cni } => commands::test::test(tier, cni),
         Command::Bench(bench) => commands::bench::bench(args.name, &bench),
         Command::Fuzz(fuzz) => commands::fuzz::fuzz(&fuzz),
         Command::Images => commands::images::images(),

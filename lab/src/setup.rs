@@ -12,6 +12,7 @@ pub mod installers;
 pub mod kubeadm;
 pub mod kubernetes;
 pub mod metallb;
+pub mod network_plugin;
 pub mod packages;
 pub mod programs;
 pub mod release_programs;

@@ -3,8 +3,11 @@
 //! any process can remove the lab of a killed owner.
 
 use crate::setup::kubernetes::KubernetesVersion;
+use crate::setup::network_plugin::NetworkPlugin;
 use crate::shared_folder;
-use crate::topology::{self, CONTROL_PLANE, Families, Host, LabName};
+use crate::topology::{
+    self, CONTROL_PLANE, Families, Host, LabName, PLUGIN_POD_RANGES, POD_RANGES,
+};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
@@ -49,6 +52,9 @@ pub struct LabFacts {
     /// True if such nodes get FerroLB's images only from a registry.
     #[serde(default)]
     pub registry: bool,
+    /// Network plugin of such nodes; `None` for the lab's own bridges and routes.
+    #[serde(default)]
+    pub network_plugin: Option<NetworkPlugin>,
     /// True if the API server logs the requests of FerroLB's accounts.
     #[serde(default)]
     pub audit: bool,
@@ -71,6 +77,11 @@ impl LabFacts {
     /// Returns whether a host is a machine of its own, not only a network namespace.
     pub fn is_machine(&self, host: &str) -> bool {
         self.kubeadm && topology::node_index(host).is_some()
+    }
+
+    /// Returns the ranges of all pods, IPv4 and IPv6.
+    pub fn pod_ranges(&self) -> [&'static str; 2] {
+        if self.network_plugin.is_some() { PLUGIN_POD_RANGES } else { POD_RANGES }
     }
 
     /// Returns whether a host is a container.

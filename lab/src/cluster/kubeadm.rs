@@ -5,7 +5,7 @@
 pub mod config;
 pub mod machine;
 
-use super::{api, network, registry};
+use super::{api, apply, network, registry};
 use crate::setup::images::{self, Arch};
 use crate::setup::kubeadm::{KubeadmParts, PodImage};
 use crate::shared_folder;
@@ -15,8 +15,8 @@ use crate::{run, wait};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Node;
-use kube::Client;
 use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -45,6 +45,9 @@ pub fn start(state: &LabState, facts: &LabFacts, parts: &KubeadmParts, lab: &Pat
         }
         PodImage::make(lab, &image_folder)?;
     }
+    if let Some(plugin) = facts.network_plugin {
+        fs::copy(plugin.build(&parts.root)?, image_folder.join("network-plugin.tar"))?;
+    }
     let nodes: Vec<String> = (1..=facts.nodes).map(node_name).collect();
     for (index, node) in (1..).zip(&nodes) {
         machine::start(state, parts, lab, node, &config::files(facts, parts, index)?)?;
@@ -64,6 +67,9 @@ pub fn start(state: &LabState, facts: &LabFacts, parts: &KubeadmParts, lab: &Pat
         })
     })?;
     api::with_client(state, &state.kubeconfig(), async |client| {
+        if let Some(plugin) = facts.network_plugin {
+            apply::apply(&client, &plugin.objects()?).await?;
+        }
         wait_complete(&client, nodes.len()).await
     })
 }
@@ -104,10 +110,14 @@ async fn missing_part(client: &Client, nodes: usize) -> Result<Option<String>> {
     if ready < nodes {
         return Ok(Some(format!("{ready} of {nodes} nodes are ready")));
     }
-    let proxies: Api<DaemonSet> = Api::namespaced(client.clone(), "kube-system");
-    let proxies = proxies.get("kube-proxy").await?.status.map_or(0, |status| status.number_ready);
-    if usize::try_from(proxies)? < nodes {
-        return Ok(Some(format!("{proxies} of {nodes} kube-proxies are ready")));
+    // kube-proxy, and the network plugin.
+    let daemons: Api<DaemonSet> = Api::all(client.clone());
+    for daemon in daemons.list(&ListParams::default()).await? {
+        let ready = daemon.status.as_ref().map_or(0, |status| status.number_ready);
+        if usize::try_from(ready)? < nodes {
+            let name = daemon.name_any();
+            return Ok(Some(format!("{ready} of {nodes} pods of {name} are ready")));
+        }
     }
     let dns: Api<Deployment> = Api::namespaced(client.clone(), "kube-system");
     let dns = dns.get("coredns").await?.status.unwrap_or_default();

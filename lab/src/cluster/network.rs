@@ -62,7 +62,9 @@ fn set_up_host(lab: &LabName, host: &Host, facts: &LabFacts) -> Result<()> {
     let mut batch = topology::batch_host(host, families);
     if let Some(index) = topology::node_index(&host.name) {
         set(&namespace, &NODE_SETTINGS)?;
-        batch += &topology::batch_node(index, facts.nodes, families);
+        if facts.network_plugin.is_none() {
+            batch += &topology::batch_node(index, facts.nodes, families);
+        }
         batch +=
             &if facts.kubeadm { topology::batch_default_route(families) } else { String::new() };
         batch += &facts

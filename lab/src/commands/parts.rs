@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::process;
+use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::setup::{gobgp, installers, kubeadm};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, Signal, getppid, kill_process_group, pidfd_open, setsid};
@@ -13,7 +14,10 @@ use std::process::{Child, Command, Stdio};
 /// Builds the missing parts in the order in which the tiers need them.
 pub(crate) fn parts() -> Result<()> {
     gobgp::build_older()?;
-    kubeadm::build()?;
+    let machines = kubeadm::build()?;
+    for plugin in NetworkPlugin::ALL {
+        plugin.build(&machines.root)?;
+    }
     installers::crane()?;
     installers::cosign()?;
     Ok(())

@@ -2,11 +2,13 @@
 //! summary of all tiers.
 
 use super::parts::{BackgroundBuild, idle_command};
-use super::up::{KUBEADM_STEPS, PREPARE_STEPS, ROUTER_STEPS, SCENARIO_STEPS};
-use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_peers, prepare_scenarios};
+use super::up::{KUBEADM_STEPS, NETWORK_PLUGIN_STEPS, PREPARE_STEPS, ROUTER_STEPS, SCENARIO_STEPS};
+use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_network_plugins};
+use super::up::{prepare_peers, prepare_scenarios};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
+use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::steps::{Steps, format_duration};
 use ferrolb_lab::{permissions, setup, wait};
 use serde_json::Value;
@@ -21,8 +23,8 @@ use std::time::Duration;
 const CARGO_TEST: [&str; 5] = ["test", "--profile", "lab", "--workspace", "--no-fail-fast"];
 /// Number of test threads of targets whose tests wait most of the time. All tests of labs should
 /// have a thread: with fewer threads, tests that wait to run alone would occupy them.
-const THREADS: [(&str, &str); 4] =
-    [("cluster", "100"), ("peers", "100"), ("kubeadm", "100"), ("wire", "8")];
+const THREADS: [(&str, &str); 5] =
+    [("cluster", "100"), ("peers", "100"), ("kubeadm", "100"), ("cni", "100"), ("wire", "8")];
 /// File next to the lab's program with the permissions that FerroLB's accounts used in this run.
 const PERMISSIONS_FILE: &str = "rights-used.jsonl";
 
@@ -42,6 +44,8 @@ pub(crate) enum Tier {
     Install,
     /// Tests of FerroLB in pods, on kubeadm clusters.
     Kubeadm,
+    /// Tests of FerroLB on kubeadm clusters with network plugins: Flannel and kube-router.
+    Cni,
 }
 
 /// Test results of a tier.
@@ -51,6 +55,8 @@ struct TestCounts {
     failed: usize,
     /// Number of ignored or filtered tests; must be 0.
     skipped: usize,
+    /// True if only the tests of one network plugin run: the filtered ones are not skipped.
+    filtered: bool,
 }
 
 struct TierResult {
@@ -60,15 +66,19 @@ struct TierResult {
     elapsed: Duration,
 }
 
-/// Runs one tier, or all.
-pub(crate) fn test(tier: Option<Tier>) -> Result<()> {
+/// Runs one tier, or all; of the tier `cni` only the tests of `plugin`, if it is given.
+pub(crate) fn test(tier: Option<Tier>, plugin: Option<NetworkPlugin>) -> Result<()> {
+    ensure!(
+        plugin.is_none() || tier == Some(Tier::Cni),
+        "--cni selects tests of the tier cni: run `cargo lab test cni --cni ...`"
+    );
     let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
     let targets = test_targets()?;
-    prepare_for(&tiers)?;
+    prepare_for(&tiers, plugin)?;
     let parts = if tier.is_none() { Some(BackgroundBuild::start()?) } else { None };
     let file = std::env::current_exe()?.with_file_name(PERMISSIONS_FILE);
     permissions::run::reset(&file)?;
-    let outcomes = run_tiers(&tiers, parts, &file, &targets)?;
+    let outcomes = run_tiers(&tiers, parts, &file, &targets, plugin)?;
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
     ensure!(outcomes.iter().all(succeeded), "not all tests passed");
     if tier.is_none() { least_privilege(&file) } else { Ok(()) }
@@ -76,13 +86,15 @@ pub(crate) fn test(tier: Option<Tier>) -> Result<()> {
 
 /// Installs and builds the requirements of the tiers, as visible steps. In a run of all tiers,
 /// [`BackgroundBuild`] builds those of the later ones.
-fn prepare_for(tiers: &[Tier]) -> Result<()> {
+fn prepare_for(tiers: &[Tier], plugin: Option<NetworkPlugin>) -> Result<()> {
     let includes = |tier| tiers.contains(&tier);
-    let (routers, kubeadm) = (includes(Tier::Peers), tiers == [Tier::Kubeadm]);
+    let (routers, plugins) = (includes(Tier::Peers), tiers == [Tier::Cni]);
+    let kubeadm = tiers == [Tier::Kubeadm] || plugins;
     if !(routers || includes(Tier::Lab) || kubeadm) {
         return Ok(());
     }
-    let more = [(routers, ROUTER_STEPS + 1), (kubeadm, KUBEADM_STEPS)];
+    let more =
+        [(routers, ROUTER_STEPS + 1), (kubeadm, KUBEADM_STEPS), (plugins, NETWORK_PLUGIN_STEPS)];
     let more: usize = more.iter().filter(|(needed, _)| *needed).map(|(_, steps)| steps).sum();
     let steps = &mut Steps::new(PREPARE_STEPS + SCENARIO_STEPS + more);
     prepare(steps, routers, KubernetesVersion::Newest)?;
@@ -92,7 +104,11 @@ fn prepare_for(tiers: &[Tier]) -> Result<()> {
         prepare_scenarios(steps)?;
     }
     if kubeadm {
-        prepare_kubeadm(steps)?;
+        let parts = prepare_kubeadm(steps)?;
+        if plugins {
+            let plugins = plugin.map_or_else(|| NetworkPlugin::ALL.to_vec(), |it| vec![it]);
+            prepare_network_plugins(steps, &parts, &plugins)?;
+        }
     }
     if routers {
         prepare_docker(steps)?;
@@ -131,6 +147,7 @@ fn run_tiers(
     parts: Option<BackgroundBuild>,
     permissions_file: &Path,
     targets: &[String],
+    plugin: Option<NetworkPlugin>,
 ) -> Result<Vec<TierResult>> {
     let (simulated, waiting): (Vec<Tier>, Vec<Tier>) =
         tiers.iter().partition(|tier| **tier == Tier::Sim && tiers.len() > 1);
@@ -138,12 +155,14 @@ fn run_tiers(
         let simulations = scope.spawn(move || {
             drop(parts);
             let mut output = Vec::new();
-            let run = |tier| run_tier(tier, permissions_file, targets, idle_cargo, &mut output);
+            let run =
+                |tier| run_tier(tier, permissions_file, targets, plugin, idle_cargo, &mut output);
             let outcomes = simulated.into_iter().map(run).collect::<Result<Vec<_>>>();
             (outcomes, output)
         });
         let waiting = waiting.into_iter().map(|tier| {
-            run_tier(tier, permissions_file, targets, || Ok(setup::cargo()), &mut stdout())
+            let cargo = || Ok(setup::cargo());
+            run_tier(tier, permissions_file, targets, plugin, cargo, &mut stdout())
         });
         let mut outcomes = waiting.collect::<Result<Vec<_>>>()?;
         let (simulated, output) = simulations.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -159,13 +178,15 @@ fn run_tier(
     tier: Tier,
     permissions_file: &Path,
     targets: &[String],
+    plugin: Option<NetworkPlugin>,
     cargo: fn() -> Result<Command>,
     output: &mut impl Write,
 ) -> Result<TierResult> {
     let start = wait::now();
-    let (mut counts, mut success) = (TestCounts::default(), true);
+    let mut counts = TestCounts { filtered: plugin.is_some(), ..TestCounts::default() };
+    let mut success = true;
     writeln!(output, "\n-- tier {}", tier_name(tier))?;
-    for arguments in cargo_calls(tier, targets) {
+    for arguments in cargo_calls(tier, targets, plugin) {
         writeln!(output, "\n$ cargo {}", arguments.join(" "))?;
         let mut cargo = cargo()?;
         cargo.args(arguments).env(permissions::run::PERMISSIONS_FILE_ENV, permissions_file);
@@ -174,8 +195,8 @@ fn run_tier(
     Ok(TierResult { tier, counts, success, elapsed: wait::now() - start })
 }
 
-/// Returns the `cargo test` calls of a tier.
-fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
+/// Returns the `cargo test` calls of a tier, for all its tests or those of one network plugin.
+fn cargo_calls(tier: Tier, targets: &[String], plugin: Option<NetworkPlugin>) -> Vec<Vec<String>> {
     let of_tier = targets.iter().filter(|target| tier_of(target) == tier);
     let call = |more: &[&str]| CARGO_TEST.iter().chain(more).map(|&word| word.to_owned()).collect();
     if tier == Tier::Unit {
@@ -184,11 +205,13 @@ fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
         return vec![call(&all), call(&["--doc"])];
     }
     let threads = |target: &str| THREADS.iter().find(|(name, _)| *name == target);
+    // The tests of a plugin are in the module of its name.
+    let module = plugin.map(|plugin| format!("{plugin}::").replace('-', "_"));
     of_tier
         .map(|target| {
             let threads = threads(target).map(|(_, count)| ["--", "--test-threads", count]);
             let threads = threads.as_ref().map_or(&[][..], |words| &words[..]);
-            call(&[&["--test", target], threads].concat())
+            call(&[&["--test", target], threads, module.as_deref().as_slice()].concat())
         })
         .collect()
 }
@@ -200,6 +223,7 @@ fn tier_of(target: &str) -> Tier {
         "cluster" | "wire" => Tier::Lab,
         "peers" => Tier::Peers,
         "kubeadm" => Tier::Kubeadm,
+        "cni" => Tier::Cni,
         "sim" => Tier::Sim,
         _ => Tier::Unit,
     }
@@ -247,6 +271,7 @@ impl TestCounts {
             match word.trim_end_matches(';') {
                 "passed" => self.passed += count,
                 "failed" => self.failed += count,
+                "filtered" if self.filtered => {}
                 "ignored" | "filtered" => self.skipped += count,
                 _ => {}
             }
@@ -267,7 +292,7 @@ fn tier_name(tier: Tier) -> String {
 }
 
 fn summary(outcome: &TierResult) -> String {
-    let TestCounts { passed, failed, skipped } = outcome.counts;
+    let TestCounts { passed, failed, skipped, .. } = outcome.counts;
     let tier = tier_name(outcome.tier);
     let verdict = if succeeded(outcome) { "ok" } else { "FAILED" };
     format!(
@@ -304,7 +329,17 @@ mod tests {
         ] {
             counts.add(line);
         }
-        assert_eq!(counts, TestCounts { passed: 13, failed: 2, skipped: 5 });
+        let expect = TestCounts { passed: 13, failed: 2, skipped: 5, filtered: false };
+        assert_eq!(counts, expect);
+    }
+
+    #[test]
+    fn the_tests_of_other_network_plugins_are_not_skipped() {
+        let mut counts = TestCounts { filtered: true, ..TestCounts::default() };
+        counts.add("test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 4 filtered out");
+        assert_eq!(counts, TestCounts { passed: 1, failed: 0, skipped: 1, filtered: true });
+        let calls = cargo_calls(Tier::Cni, &["cni".to_owned()], Some(NetworkPlugin::KubeRouter));
+        assert_eq!(calls.concat().last().unwrap(), "kube_router::");
     }
 
     #[test]
@@ -318,7 +353,7 @@ mod tests {
         ] {
             let outcome = TierResult {
                 tier: Tier::Lab,
-                counts: TestCounts { passed, failed, skipped },
+                counts: TestCounts { passed, failed, skipped, filtered: false },
                 success,
                 elapsed: Duration::ZERO,
             };
@@ -329,11 +364,11 @@ mod tests {
     #[test]
     fn every_target_belongs_to_exactly_one_tier() {
         let targets: Vec<String> =
-            ["tidy", "cluster", "wire", "crds", "install", "kubeadm", "peers", "sim"]
+            ["tidy", "cluster", "wire", "crds", "install", "kubeadm", "cni", "peers", "sim"]
                 .map(str::to_owned)
                 .into();
         let names = |tier| {
-            cargo_calls(tier, &targets)
+            cargo_calls(tier, &targets, None)
                 .concat()
                 .into_iter()
                 .filter(|word| targets.contains(word))
@@ -345,9 +380,10 @@ mod tests {
         assert_eq!(names(Tier::Lab), ["cluster", "wire"]);
         assert_eq!(names(Tier::Peers), ["peers"]);
         assert_eq!(names(Tier::Kubeadm), ["kubeadm"]);
-        for tier in [Tier::Sim, Tier::Install, Tier::Lab, Tier::Peers, Tier::Kubeadm] {
+        assert_eq!(names(Tier::Cni), ["cni"]);
+        for tier in [Tier::Sim, Tier::Install, Tier::Lab, Tier::Peers, Tier::Kubeadm, Tier::Cni] {
             assert!(
-                cargo_calls(tier, &[]).is_empty(),
+                cargo_calls(tier, &[], None).is_empty(),
                 "`cargo test` without targets would run every target"
             );
         }

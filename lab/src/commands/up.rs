@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use ferrolb_lab::setup::kubeadm::{self, KubeadmParts};
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
+use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::setup::{Tools, docker, gobgp, installers, metallb};
 use ferrolb_lab::setup::{packages, programs, requirements};
 use ferrolb_lab::state;
@@ -24,6 +25,8 @@ pub(crate) const PREPARE_STEPS: usize = 4;
 pub(crate) const KUBEADM_STEPS: usize = 1;
 /// Number of steps of [`prepare_scenarios`].
 pub(crate) const SCENARIO_STEPS: usize = 1;
+/// Additional steps for a network plugin.
+pub(crate) const NETWORK_PLUGIN_STEPS: usize = 1;
 /// Additional steps for routers.
 pub(crate) const ROUTER_STEPS: usize = 1;
 
@@ -33,6 +36,7 @@ const PACKAGES_USUAL_TIME: Duration = Duration::from_secs(20);
 const GOBGP_USUAL_TIME: Duration = Duration::from_secs(50);
 const NO_WORK_USUAL_TIME: Duration = Duration::from_secs(1);
 const PARTS_USUAL_TIME: Duration = Duration::from_secs(400);
+const NETWORK_PLUGIN_USUAL_TIME: Duration = Duration::from_secs(150);
 const KUBEADM_CLUSTER_USUAL_TIME: Duration = Duration::from_secs(25);
 pub(crate) const CLUSTER_USUAL_TIME: Duration = Duration::from_secs(6);
 pub(crate) const FERROLB_USUAL_TIME: Duration = Duration::from_secs(3);
@@ -61,8 +65,12 @@ pub(crate) struct UpArgs {
     bgp: bool,
     /// Run a kubelet on every node: `kubeadm init` and `kubeadm join` create the cluster, FerroLB
     /// runs in pods, and node1 is the control plane.
-    #[arg(long, conflicts_with_all = ["bgp", "leases", "proxy_mode", "kubernetes"])]
+    #[arg(long, conflicts_with_all = ["bgp", "leases", "kubernetes"])]
     kubeadm: bool,
+    /// Install this network plugin by its own manifest instead of the lab's bridges and routes. The
+    /// cluster is dual stack.
+    #[arg(long, value_enum, requires = "kubeadm", conflicts_with = "families")]
+    cni: Option<NetworkPlugin>,
     /// Start a registry on the client's host instead of FerroLB. The nodes have no image of
     /// FerroLB, and can pull from the registry.
     #[arg(long, requires = "kubeadm")]
@@ -83,11 +91,16 @@ impl UpArgs {
 pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
     let routers = if args.bgp { ROUTER_STEPS } else { 0 };
-    let more = routers + if args.kubeadm { KUBEADM_STEPS } else { 0 };
+    let plugin = if args.cni.is_some() { NETWORK_PLUGIN_STEPS } else { 0 };
+    let more = routers + plugin + if args.kubeadm { KUBEADM_STEPS } else { 0 };
     let mut steps = Steps::new(PREPARE_STEPS + more + if args.is_bare() { 1 } else { 2 });
     let mut tools = prepare(&mut steps, args.bgp, args.kubernetes)?;
     if args.kubeadm {
-        tools.kubeadm = Some(prepare_kubeadm(&mut steps)?);
+        let parts = prepare_kubeadm(&mut steps)?;
+        if let Some(plugin) = args.cni {
+            prepare_network_plugins(&mut steps, &parts, &[plugin])?;
+        }
+        tools.kubeadm = Some(parts);
     }
     let proxy_mode = match args.proxy_mode {
         ProxyMode::Nftables => "nftables",
@@ -105,6 +118,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         kubeadm: args.kubeadm,
         loopback_health: false,
         registry: args.registry,
+        network_plugin: args.cni,
         audit: false,
         scenario: false,
     };
@@ -183,6 +197,20 @@ pub(crate) fn prepare_kubeadm(steps: &mut Steps) -> Result<KubeadmParts> {
         PARTS_USUAL_TIME,
         kubeadm::build,
     )
+}
+
+/// Builds the images of network plugins.
+pub(crate) fn prepare_network_plugins(
+    steps: &mut Steps,
+    parts: &KubeadmParts,
+    plugins: &[NetworkPlugin],
+) -> Result<()> {
+    let names: Vec<_> =
+        plugins.iter().map(|plugin| format!("{plugin} {}", plugin.version())).collect();
+    let title = format!("Parts of network plugins: {}", names.join(", "));
+    steps.step(&title, NETWORK_PLUGIN_USUAL_TIME, || {
+        plugins.iter().try_for_each(|plugin| plugin.build(&parts.root).map(drop))
+    })
 }
 
 fn prepare_gobgp(steps: &mut Steps) -> Result<PathBuf> {

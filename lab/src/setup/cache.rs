@@ -8,13 +8,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Parts of the cache: directory, and description.
-const PARTS: [(&str, &str); 8] = [
+const PARTS: [(&str, &str); 9] = [
     (first_run::KUBERNETES_CACHE, "the built Kubernetes programs"),
     ("gobgp", "the built GoBGP"),
     ("kustomize", "the built kustomize"),
     ("helm", "the built Helm"),
     ("cargo-tools", "the built programs from crates.io"),
     ("kubeadm", "the parts of kubeadm machines"),
+    ("network-plugins", "the images of network plugins"),
     ("go-build", "Go's build cache"),
     ("go-mod", "Go's module cache"),
 ];

@@ -36,11 +36,12 @@ const SOURCE: &str = "node/main.go";
 /// and of the registry.
 const TOOLS: [&str; 4] = ["debootstrap", "gcc", "libc6-dev", "docker-registry"];
 /// Packages of a machine in addition to Debian's minimal set.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 8] = [
     "conntrack",
     "containerd",
     "containernetworking-plugins",
     "iproute2",
+    "ipset",
     "iptables",
     "nftables",
     "runc",

@@ -5,8 +5,8 @@ use crate::cluster::{audit, registry};
 use crate::setup::kubeadm::KubeadmParts;
 use crate::setup::kubernetes;
 use crate::state::LabFacts;
-use crate::topology::{self, Families, Host, POD_RANGES, SERVICE_RANGES, node_name};
-use anyhow::Result;
+use crate::topology::{self, Families, Host, SERVICE_RANGES, node_name};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 /// Path of kubeadm's configuration file on each machine.
@@ -35,7 +35,7 @@ pub fn files(facts: &LabFacts, parts: &KubeadmParts, index: u8) -> Result<Vec<(S
         })
         .collect();
     let kubeadm = if index == 1 {
-        init(facts, &kubernetes::KubernetesVersion::Newest.name()?)
+        init(facts, &kubernetes::KubernetesVersion::Newest.name()?)?
     } else {
         join(facts, index)
     };
@@ -49,13 +49,16 @@ pub fn files(facts: &LabFacts, parts: &KubeadmParts, index: u8) -> Result<Vec<(S
         ),
         ("etc/machine-id", format!("{index:032x}\n")),
         ("etc/containerd/config.toml", containerd(&parts.pause)),
-        ("etc/cni/net.d/10-lab.conflist", network(index, facts.families).to_string()),
         (&KUBEADM_FILE[1..], kubeadm),
         (&audit::MACHINE_POLICY[1..], audit::policy(facts.audit)),
     ];
     let files = files.map(|(path, text)| (path.to_owned(), text));
     let registry = facts.registry.then(|| registry(&registry::name(facts)));
-    Ok(files.into_iter().chain(registry).collect())
+    let network = facts.network_plugin.is_none().then(|| {
+        let file = "etc/cni/net.d/10-lab.conflist".to_owned();
+        (file, network(index, facts.families).to_string())
+    });
+    Ok(files.into_iter().chain(registry).chain(network).collect())
 }
 
 /// Returns containerd's settings. The machine lacks CAP_SYS_RESOURCE, so it cannot lower the OOM
@@ -91,9 +94,15 @@ fn network(index: u8, families: Families) -> Value {
     }]})
 }
 
-fn init(facts: &LabFacts, version: &str) -> String {
+fn init(facts: &LabFacts, version: &str) -> Result<String> {
+    let mode = facts.proxy_mode.as_deref().context("a kubeadm lab has a kube-proxy")?;
+    let pod_ranges = facts.families.of(facts.pod_ranges()).join(",");
+    let mut networking = json!({"serviceSubnet": facts.families.of(SERVICE_RANGES).join(",")});
+    if facts.network_plugin.is_some() {
+        networking["podSubnet"] = json!(pod_ranges);
+    }
     let address = facts.families.first(Host::node(1).addresses());
-    documents(&[
+    Ok(documents(&[
         json!({
             "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "InitConfiguration",
             "localAPIEndpoint": {"advertiseAddress": address, "bindPort": API_PORT},
@@ -103,7 +112,7 @@ fn init(facts: &LabFacts, version: &str) -> String {
         json!({
             "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration",
             "kubernetesVersion": version,
-            "networking": {"serviceSubnet": facts.families.of(SERVICE_RANGES).join(",")},
+            "networking": networking,
             "apiServer": {
                 "extraArgs": audit::flags(audit::on_machine).map(|(name, value)| json!({"name": name, "value": value})),
                 "extraVolumes": [{"name": "audit", "hostPath": audit::FOLDER, "mountPath": audit::FOLDER, "pathType": "Directory"}],
@@ -122,11 +131,11 @@ fn init(facts: &LabFacts, version: &str) -> String {
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
             "healthzBindAddress": if facts.loopback_health { "127.0.0.1:10256" } else { "0.0.0.0:10256" },
-            "mode": "nftables", "clusterCIDR": facts.families.of(POD_RANGES).join(","),
+            "mode": mode, "clusterCIDR": pod_ranges,
             // The lab must not change the host's own connection tracking limits.
             "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         }),
-    ])
+    ]))
 }
 
 fn join(facts: &LabFacts, index: u8) -> String {

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// Version of the images' format; a change rebuilds them.
-pub(super) const FORMAT_VERSION: &str = "1";
-/// Programs that kube-proxy runs in nftables mode.
+pub(super) const FORMAT_VERSION: &str = "2";
+/// Programs that kube-proxy runs in nftables mode; iptables mode has others.
 const PROXY_TOOLS: [&str; 1] = ["/usr/sbin/nft"];
 /// Go module of CoreDNS.
 const COREDNS: &str = "github.com/coredns/coredns";
@@ -90,6 +90,7 @@ fn kubernetes_layer(programs: &Path, tree: &Path) -> Result<Layer> {
 fn proxy_layer(root: &Path, tree: &Path) -> Result<Layer> {
     fs::create_dir_all(tree)?;
     tree::copy_programs(tree, root, &PROXY_TOOLS)?;
+    tree::copy_iptables(tree, root)?;
     Layer::pack(tree)
 }
 
