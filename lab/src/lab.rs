@@ -57,8 +57,8 @@ pub struct Options {
     pub loopback_health: bool,
     /// True if such machines get FerroLB's images only from a registry on the client's host.
     pub registry: bool,
-    /// Network plugin of such machines, for two families; `None` for the lab's own bridges and
-    /// routes.
+    /// Network plugin of such machines, for two families, which [`Lab::install_network_plugin`]
+    /// installs; `None` for the lab's own bridges and routes.
     pub network_plugin: Option<NetworkPlugin>,
     /// True if the API server logs the requests of FerroLB's accounts.
     pub audit: bool,
@@ -177,6 +177,18 @@ impl Lab {
             self.wait_healthy(&nodes::proxy_name(&node), &node, PROXY_HEALTH_PORT, "/healthz")?;
         }
         Ok(())
+    }
+
+    /// Installs the network plugin by its own manifest, and waits until the cluster is complete.
+    /// Until then the nodes are not ready.
+    ///
+    /// # Errors
+    /// If the API server rejects an object, or a part of the cluster does not become ready.
+    pub fn install_network_plugin(&self) -> Result<()> {
+        let plugin = self.facts.network_plugin.context("this lab has no network plugin")?;
+        self.apply_objects(&plugin.objects()?)?;
+        let nodes = usize::from(self.facts.nodes);
+        self.api(async |client| kubeadm::wait_complete(&client, nodes).await)
     }
 
     /// Applies `deploy/` without its workloads, and creates the components' own credentials.

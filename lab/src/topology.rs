@@ -25,8 +25,8 @@ pub const CONTROL_PLANE: &str = "cp";
 pub const CLIENT: &str = "client";
 /// Pod ranges of kube-proxy and the controller manager, IPv4 and IPv6.
 pub const POD_RANGES: [&str; 2] = ["10.244.0.0/16", "fd44::/16"];
-/// Pod ranges of a cluster with a network plugin. The controller manager allocates the range of each
-/// node, and allows 65,536 of them.
+/// Pod ranges of a cluster with a network plugin. The controller manager allocates the range of
+/// each node, and allows 65,536 of them.
 pub const PLUGIN_POD_RANGES: [&str; 2] = ["10.244.0.0/16", "fd44::/48"];
 /// Ranges of cluster IPs of the API server, IPv4 and IPv6.
 pub const SERVICE_RANGES: [&str; 2] = ["10.96.0.0/16", "fd96::/108"];

@@ -5,7 +5,7 @@
 pub mod config;
 pub mod machine;
 
-use super::{api, apply, network, registry};
+use super::{api, network, registry};
 use crate::setup::images::{self, Arch};
 use crate::setup::kubeadm::{KubeadmParts, PodImage};
 use crate::shared_folder;
@@ -29,6 +29,7 @@ const COMPLETE_MAX: Duration = Duration::from_secs(180);
 const LOG_LINES: usize = 30;
 
 /// Starts the cluster. When this function returns, every node, kube-proxy and CoreDNS are ready.
+/// With a network plugin, they become so after its installation: see [`wait_complete`].
 ///
 /// # Errors
 /// If a machine does not start, with the end of its kubelet's log.
@@ -66,10 +67,10 @@ pub fn start(state: &LabState, facts: &LabFacts, parts: &KubeadmParts, lab: &Pat
             join.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     })?;
+    if facts.network_plugin.is_some() {
+        return Ok(());
+    }
     api::with_client(state, &state.kubeconfig(), async |client| {
-        if let Some(plugin) = facts.network_plugin {
-            apply::apply(&client, &plugin.objects()?).await?;
-        }
         wait_complete(&client, nodes.len()).await
     })
 }
@@ -92,7 +93,11 @@ fn kubeadm(state: &LabState, node: &str, subcommand: &str) -> Result<()> {
     run::run(&mut command).with_context(|| machine::log_tail(state, node, LOG_LINES)).map(drop)
 }
 
-async fn wait_complete(client: &Client, nodes: usize) -> Result<()> {
+/// Waits until every node, all DaemonSets and CoreDNS are ready.
+///
+/// # Errors
+/// If a part is not ready in time.
+pub async fn wait_complete(client: &Client, nodes: usize) -> Result<()> {
     wait::until_async("the cluster is complete", COMPLETE_MAX, async || {
         match missing_part(client, nodes).await? {
             None => Ok(Some(())),

@@ -123,7 +123,13 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         scenario: false,
     };
     let usual = if args.kubeadm { KUBEADM_CLUSTER_USUAL_TIME } else { CLUSTER_USUAL_TIME };
-    let lab = steps.step(&cluster_title(&options), usual, || Lab::up(&tools, &options))?;
+    let lab = steps.step(&cluster_title(&options), usual, || {
+        let lab = Lab::up(&tools, &options)?;
+        if args.cni.is_some() {
+            lab.install_network_plugin()?;
+        }
+        Ok(lab)
+    })?;
     if !args.is_bare() {
         let start = || if args.kubeadm { lab.deploy_ferrolb() } else { lab.start_ferrolb() };
         steps.step("Start FerroLB", FERROLB_USUAL_TIME, start)?;

@@ -1,0 +1,112 @@
+//! State of the computer that a network plugin must not change: kernel settings, interfaces,
+//! addresses, routes and packet filters. The machines of a lab share its kernel.
+
+use anyhow::{Result, ensure};
+use ferrolb_lab::run;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const SETTINGS: &str = "/proc/sys";
+/// Parts of the paths of files that are no settings: counters and random numbers, and values that
+/// the kernel adapts to the load.
+const VOLATILE: [&str; 11] = [
+    "/aio-nr",
+    "/dentry-state",
+    "/file-nr",
+    "/inode-nr",
+    "/inode-state",
+    "/ns_last_pid",
+    "/nf_conntrack_count",
+    "/perf_event_max_sample_rate",
+    "/proc/sys/kernel/pty/nr",
+    "/proc/sys/kernel/random/",
+    "/proc/sys/fs/quota/",
+];
+/// Commands whose outputs are compared. The packet filters are printed without their counters.
+const COMMANDS: [&[&str]; 7] = [
+    &["ip", "-oneline", "link"],
+    &["ip", "-brief", "address"],
+    &["ip", "-4", "route", "show", "table", "all"],
+    &["ip", "-6", "route", "show", "table", "all"],
+    &["ip", "rule"],
+    &["ip", "-6", "rule"],
+    &["nft", "--stateless", "list", "ruleset"],
+];
+
+/// State of the computer: name of a setting or command, and value or output.
+pub(crate) struct HostState(BTreeMap<String, String>);
+
+impl HostState {
+    /// Reads the state.
+    pub(crate) fn read() -> Result<Self> {
+        let mut state = BTreeMap::new();
+        read_settings(Path::new(SETTINGS), &mut state);
+        for command in COMMANDS {
+            let output = run::run(Command::new(command[0]).args(&command[1..]))?;
+            state.insert(command.join(" "), without_expiry(&output));
+        }
+        Ok(Self(state))
+    }
+
+    /// Checks that the state is the same.
+    pub(crate) fn check(&self) -> Result<()> {
+        let changes = changes(&self.0, &Self::read()?.0);
+        ensure!(changes.is_empty(), "the host has changed:\n{}", changes.join("\n"));
+        Ok(())
+    }
+}
+
+/// Reads all settings below a folder. Some can only be written.
+fn read_settings(folder: &Path, into: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            read_settings(&path, into);
+        } else if let Ok(value) = fs::read_to_string(&path) {
+            let path = path.display().to_string();
+            if !VOLATILE.iter().any(|part| path.contains(part)) {
+                into.insert(path, value);
+            }
+        }
+    }
+}
+
+/// Removes the remaining lifetimes of routes, which count down: `expires 1790sec`.
+fn without_expiry(output: &str) -> String {
+    let mut kept = Vec::new();
+    let mut words = output.split(' ');
+    while let Some(word) = words.next() {
+        if word == "expires" {
+            words.next();
+        } else {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
+}
+
+/// Returns the entries that differ, are new or are gone.
+fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+    let names = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
+    let changed = names.filter(|name| before.get(*name) != after.get(*name));
+    changed.map(|name| format!("{name}: {:?} -> {:?}", before.get(name), after.get(name))).collect()
+}
+
+#[test]
+fn lifetimes_of_routes_are_removed() {
+    let route = "default via fe80::1 dev eth0 expires 1790sec pref medium\n";
+    assert_eq!(without_expiry(route), "default via fe80::1 dev eth0 pref medium\n");
+}
+
+#[test]
+fn a_changed_a_new_and_a_removed_entry_are_found() {
+    let state = |pairs: &[(&str, &str)]| -> BTreeMap<_, _> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let before = state(&[("a", "1"), ("b", "1"), ("c", "1")]);
+    assert!(changes(&before, &before).is_empty());
+    let found = changes(&before, &state(&[("a", "1"), ("b", "2"), ("d", "1")]));
+    assert_eq!(found.len(), 3, "{found:?}");
+}

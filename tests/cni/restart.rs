@@ -1,0 +1,54 @@
+//! Restart of the plugin, rolling restart of the speakers, and drain of an owner, while clients
+//! connect.
+
+use crate::client::{NamedServer, run_without_loss};
+use crate::workload::Servers;
+use anyhow::{Context, Result};
+use ferrolb_lab::setup::network_plugin::NetworkPlugin;
+use ferrolb_lab::{Lab, wait};
+use ferrolb_proto::api::NAMESPACE;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const ROLLOUT_MAX: &str = "--timeout=180s";
+/// Time in which a restarted plugin has set up the pod network again, such as its BGP sessions.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
+/// Time for which a node is drained.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// Restarts the plugin on all nodes at once, then the speakers one by one, and drains the owner of
+/// an address.
+pub(crate) fn check(lab: &Lab, plugin: NetworkPlugin, servers: &Servers) -> Result<()> {
+    let named: [NamedServer<'_>; 3] =
+        [("open", servers.open[0]), ("local", servers.local[0]), ("local IPv6", servers.local[1])];
+    let (namespace, name) = plugin.daemon_set();
+    run_without_loss(lab, &format!("restart of {plugin}"), &named, || {
+        let daemon_set = format!("daemonset/{name}");
+        let path = "jsonpath={.spec.selector.matchLabels}";
+        let labels = lab.kubectl(&["-n", namespace, "get", &daemon_set, "-o", path])?;
+        lab.kubectl(&["-n", namespace, "delete", "pods", "-l", &selector(&labels)?])?;
+        rollout(lab, namespace, &["status", &daemon_set, ROLLOUT_MAX])?;
+        wait::during(SETTLE_TIME, || Ok(()))
+    })?;
+    run_without_loss(lab, "rolling restart of the speakers", &named, || {
+        rollout(lab, NAMESPACE, &["restart", "daemonset/speaker"])?;
+        rollout(lab, NAMESPACE, &["status", "daemonset/speaker", ROLLOUT_MAX])
+    })?;
+    let owner = lab.owner_of(servers.local[0].ip())?.context("a node owns the address")?;
+    run_without_loss(lab, &format!("drain of {owner}"), &named, || {
+        lab.kubectl(&["annotate", "node", &owner, "ferrolb.io/drain="])?;
+        wait::during(DRAIN_TIME, || Ok(()))?;
+        lab.kubectl(&["annotate", "node", &owner, "ferrolb.io/drain-"]).map(drop)
+    })
+}
+
+fn rollout(lab: &Lab, namespace: &str, arguments: &[&str]) -> Result<()> {
+    lab.kubectl(&[&["-n", namespace, "rollout"], arguments].concat()).map(drop)
+}
+
+/// Returns labels, a JSON object, as a selector of kubectl.
+fn selector(labels: &str) -> Result<String> {
+    let labels: BTreeMap<String, String> = serde_json::from_str(labels)?;
+    let pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    Ok(pairs.join(","))
+}
