@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-/// Maximum time until the address moves: two failed checks, one each second, and a busy machine.
+/// Maximum time until the address moves: three failed checks, one each second, and a busy machine.
 const MOVED_MAX: Duration = Duration::from_secs(15);
 /// Maximum time until the pod serves again after its program continues.
 const BACK_MAX: Duration = Duration::from_secs(30);

@@ -31,7 +31,7 @@ kind: Service
 metadata:
   name: local
   namespace: default
-  annotations: {ferrolb.io/health-check: 'http:8080/;interval=1s;timeout=500ms;fall=2;rise=2'}
+  annotations: {ferrolb.io/health-check: 'http:8080/;interval=1s;timeout=800ms;fall=3;rise=2'}
 spec:
   type: LoadBalancer
   externalTrafficPolicy: Local
