@@ -1,5 +1,5 @@
-//! Restart of the plugin, rolling restart of the speakers, and drain of an owner, while clients
-//! connect.
+//! Restart of the plugin on the owner of an address, rolling restart of the speakers, and drain of
+//! the owner, while clients connect.
 
 use crate::client::{NamedServer, run_without_loss};
 use crate::workload::Servers;
@@ -16,17 +16,20 @@ const SETTLE_TIME: Duration = Duration::from_secs(5);
 /// Time for which a node is drained.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// Restarts the plugin on all nodes at once, then the speakers one by one, and drains the owner of
-/// an address.
+/// Restarts the plugin on the owner of an address, then all speakers one by one, and drains the
+/// owner.
 pub(crate) fn check(lab: &Lab, plugin: NetworkPlugin, servers: &Servers) -> Result<()> {
     let named: [NamedServer<'_>; 3] =
         [("open", servers.open[0]), ("local", servers.local[0]), ("local IPv6", servers.local[1])];
+    let owner = || lab.owner_of(servers.local[0].ip())?.context("a node owns the address");
     let (namespace, name) = plugin.daemon_set();
+    let on_owner = format!("spec.nodeName={}", owner()?);
     run_without_loss(lab, &format!("restart of {plugin}"), &named, || {
         let daemon_set = format!("daemonset/{name}");
         let path = "jsonpath={.spec.selector.matchLabels}";
         let labels = lab.kubectl(&["-n", namespace, "get", &daemon_set, "-o", path])?;
-        lab.kubectl(&["-n", namespace, "delete", "pods", "-l", &selector(&labels)?])?;
+        let pods = ["-l", &selector(&labels)?, "--field-selector", &on_owner];
+        lab.kubectl(&[&["-n", namespace, "delete", "pods"], &pods[..]].concat())?;
         rollout(lab, namespace, &["status", &daemon_set, ROLLOUT_MAX])?;
         wait::during(SETTLE_TIME, || Ok(()))
     })?;
@@ -34,7 +37,7 @@ pub(crate) fn check(lab: &Lab, plugin: NetworkPlugin, servers: &Servers) -> Resu
         rollout(lab, NAMESPACE, &["restart", "daemonset/speaker"])?;
         rollout(lab, NAMESPACE, &["status", "daemonset/speaker", ROLLOUT_MAX])
     })?;
-    let owner = lab.owner_of(servers.local[0].ip())?.context("a node owns the address")?;
+    let owner = owner()?;
     run_without_loss(lab, &format!("drain of {owner}"), &named, || {
         lab.kubectl(&["annotate", "node", &owner, "ferrolb.io/drain="])?;
         wait::during(DRAIN_TIME, || Ok(()))?;
