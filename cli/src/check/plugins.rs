@@ -91,6 +91,9 @@ mod tests {
 
     use super::*;
 
+    /// ConfigMap of kube-proxy, Cilium, DaemonSets; whether kube-proxy is replaced, and why.
+    type Case<'a> = (bool, Option<CiliumConfig>, &'a [DaemonSet], bool, &'a str);
+
     fn daemon_set(namespace: &str, name: &str, pods: Option<i32>) -> DaemonSet {
         let status = pods.map(|pods| {
             json!({"desiredNumberScheduled": pods, "currentNumberScheduled": pods,
@@ -134,7 +137,7 @@ mod tests {
         let other = daemon_set("kube-system", "cilium", Some(3));
         let replacing = Some(CiliumConfig { replaces_kube_proxy: true, ..CiliumConfig::default() });
         let without_proxy = from_ref(&other);
-        let cases: [(bool, Option<CiliumConfig>, &[DaemonSet], bool, &str); 8] = [
+        let cases: [Case<'_>; 8] = [
             (true, None, &[proxy(Some(3)), other.clone()], false, "kube-proxy runs"),
             (true, None, &[proxy(None)], false, "its controller has not counted its nodes yet"),
             (true, None, &[proxy(Some(0))], true, "Calico has emptied the DaemonSet"),
