@@ -2,6 +2,7 @@
 //! object, and disappears when the cause is removed.
 
 mod cases;
+mod commands;
 
 use crate::pools;
 use crate::scenario::{run_scenario, step};

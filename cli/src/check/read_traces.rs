@@ -15,8 +15,8 @@ use super::traces::{Announcement, Traces, cilium_pools};
 const CILIUM_POOL_VERSIONS: [&str; 2] = ["v2", "v2alpha1"];
 
 /// Reads the objects about these Services, which FerroLB serves. `with_metallb` is true if speakers
-/// of MetalLB run: its ServiceL2Statuses remain after them. `cilium` is `None` if Cilium does not run,
-/// or its settings are not known.
+/// of MetalLB run: its ServiceL2Statuses remain after them. `cilium` is `None` if Cilium does not
+/// run, or its settings are not known.
 pub async fn traces(
     client: &Client,
     services: &[Key],
