@@ -20,11 +20,14 @@ const IPTABLES: [&str; 6] = [
 ];
 
 /// Copies programs of the system under `root`, and the libraries that they load, to the same paths
-/// below `tree`.
+/// below `tree`. An image can have none of them.
 ///
 /// # Errors
 /// If a program does not exist.
 pub fn copy_programs(tree: &Path, root: &Path, programs: &[&str]) -> Result<()> {
+    if programs.is_empty() {
+        return Ok(());
+    }
     let mut ldd = Command::new("chroot");
     let mut files = parse_ldd(&run::run(ldd.arg(root).arg("ldd").args(programs))?);
     files.extend(programs.iter().map(|&program| program.to_owned()));
