@@ -147,7 +147,7 @@ impl Status {
         let row = |row: &ServiceRow| {
             let addresses: Vec<_> = row.addresses.iter().map(ToString::to_string).collect();
             [
-                row.service.clone(),
+                row.service.to_string(),
                 addresses.join(","),
                 row.nodes.join(","),
                 age(row.since, now),
@@ -207,6 +207,7 @@ impl NodeRow {
 mod tests {
     use super::*;
     use crate::golden::golden;
+    use crate::why::key;
 
     fn node(node: &str, bgp: Option<[usize; 2]>) -> NodeRow {
         NodeRow {
@@ -223,7 +224,7 @@ mod tests {
 
     fn service(name: &str, reason: &str, nodes: &[&str]) -> ServiceRow {
         ServiceRow {
-            service: name.to_owned(),
+            service: key(name, ""),
             addresses: vec!["192.168.1.240".parse().unwrap(), "fd00::1".parse().unwrap()],
             pool: (!nodes.is_empty()).then(|| "lan".to_owned()),
             nodes: nodes.iter().map(|it| (*it).to_owned()).collect(),

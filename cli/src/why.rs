@@ -82,7 +82,7 @@ pub fn text(Why { explanation, other_load_balancers }: Why<'_>) -> String {
 /// Returns the next command, unless the messages contain it, and the link to the section that
 /// explains the reason.
 fn next_steps(Explanation { row, explained, .. }: &Explanation) -> String {
-    let (namespace, name) = row.service.split_once('/').unwrap_or(("default", &row.service));
+    let (namespace, name) = (row.service.namespace(), row.service.name());
     let next = match &*row.reason {
         "NoEndpoints" => Some(format!(
             "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}"
@@ -167,7 +167,7 @@ mod tests {
         let address = "192.168.1.240".parse().unwrap();
         Explanation {
             row: ServiceRow {
-                service: "default/web".to_owned(),
+                service: Key::new("default", "web"),
                 addresses: vec![address],
                 pool: Some("lan".to_owned()),
                 nodes: vec!["node1".to_owned()],

@@ -137,9 +137,8 @@ impl Objects {
     }
 
     /// Returns the Services that FerroLB serves.
-    pub fn served_services(&self) -> impl Iterator<Item = Key> {
-        let served = self.rows.iter().filter(|row| row.served);
-        served.filter_map(|row| row.service.split_once('/')).map(|(of, name)| Key::new(of, name))
+    pub fn served_services(&self) -> impl Iterator<Item = &Key> {
+        self.rows.iter().filter(|row| row.served).map(|row| &row.service)
     }
 
     /// Returns the speakers whose SpeakerStatus is not stale.

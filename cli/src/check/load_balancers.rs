@@ -134,22 +134,20 @@ fn tunnel(facts: &ClusterFacts) -> Option<Finding> {
     Some(Finding::new(Code::StatusWriter, service_objects(keys.iter().copied()), text))
 }
 
-/// Returns the finding about Services whose status another client changes. Kubernetes names that
-/// client until FerroLB has restored the addresses, and a known load balancer also by other parts
-/// of the status.
+/// Returns the finding about Services whose status another client changes. Kubernetes stores the
+/// field manager of the addresses until FerroLB has restored them. That of other parts of the status
+/// counts only if it is a known load balancer.
 fn contested(facts: &ClusterFacts) -> Option<Finding> {
     let objects = facts.objects.as_ref()?;
     let rows = objects.rows.iter().filter(|row| row.contested);
     let names: Vec<_> = rows.map(|row| &row.service).collect();
     let first = names.first()?;
-    let services = objects.services.iter();
-    let services: Vec<_> =
-        services.filter(|it| names.iter().any(|name| **name == it.key.to_string())).collect();
+    let mut services = objects.services.iter().filter(|it| names.contains(&&it.key));
     let is_known = |manager: &&str| OtherLoadBalancer::of_manager(manager).is_some();
-    let manager = services.iter().find_map(|it| {
+    let manager = services.find_map(|it| {
         it.ingress_manager.as_deref().or(it.status_manager.as_deref().filter(is_known))
     });
-    let mut found = service_objects(services.iter().map(|it| &it.key));
+    let mut found = service_objects(names.iter().copied());
     let text = match manager {
         Some(manager) => format!(
             "{} changes the addresses in the status of {}: {}",
@@ -188,18 +186,16 @@ fn served_by_others(facts: &ClusterFacts) -> Option<Finding> {
     Some(Finding::new(Code::ServedByOther, service_objects(keys.iter().copied()), text))
 }
 
-/// Returns texts about other load balancers that announce a Service, or write its status.
-///
-/// If another host replies for one of its addresses, or another client writes them, all that run
-/// count.
+/// Returns texts about other load balancers that announce a Service, or write its status. Those of
+/// which only a DaemonSet is known are among them if another host replies for an address of the
+/// Service, or another client writes its status.
 #[must_use]
 pub fn others_of(explanation: &Explanation, others: &OtherLoadBalancers) -> Vec<String> {
     let row = &explanation.row;
-    let Some((namespace, name)) = row.service.split_once('/').filter(|_| row.served) else {
+    if !row.served {
         return Vec::new();
-    };
-    let key = Key::new(namespace, name);
-    let announced = others.traces.announced(|it| it.is_of(&key));
+    }
+    let announced = others.traces.announced(|it| it.is_of(&row.service));
     let pools = others.traces.assigned_by_cilium().filter(|_| row.contested);
     let is_conflict = |it: &AddressExplanation| CONFLICTS.contains(&it.reason);
     let is_suspected = row.contested || explanation.explained.iter().any(is_conflict);

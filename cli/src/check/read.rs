@@ -129,7 +129,7 @@ pub async fn read(
         ..ClusterFacts::default()
     };
     let names = objects.as_ref().map(|it| it.installation.config.names.clone()).unwrap_or_default();
-    let services = objects.iter().flat_map(Objects::served_services).collect::<Vec<_>>();
+    let services = objects.iter().flat_map(Objects::served_services).cloned().collect::<Vec<_>>();
     let with_metallb = runs_metallb(&facts.load_balancers);
     facts.traces = traces(client, &services, with_metallb, cilium, unix_time).await;
     facts.service_ranges = reader.service_ranges(objects.as_ref()).await?;

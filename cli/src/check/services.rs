@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ferrolb_controller_core::state::ServiceRow;
+use ferrolb_proto::facts::Key;
 
 use super::facts::ClusterFacts;
 use super::finding::{Code, Finding, Object};
@@ -10,12 +11,12 @@ use super::finding::{Code, Finding, Object};
 /// Returns one finding for each reason, and one for the warnings.
 #[must_use]
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
-    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, Vec<&Key>> = BTreeMap::new();
     for row in served(facts).filter(|row| !row.announced) {
         reasons.entry(&row.reason).or_default().push(&row.service);
     }
-    let finding = |(reason, services): (&str, Vec<&str>)| {
-        let first = services.first().copied().unwrap_or_default();
+    let finding = |(reason, services): (&str, Vec<&Key>)| {
+        let first = services.first().map(ToString::to_string).unwrap_or_default();
         let text = format!(
             "Services without an announced address ({reason}): {}. See `kubectl ferrolb why {first}`",
             services.len()
@@ -78,9 +79,6 @@ pub fn summary(facts: &ClusterFacts) -> String {
     if rows == 0 { format!("none{others}") } else { format!("{rows} of {rows} announced{others}") }
 }
 
-fn object(service: &str) -> Object {
-    match service.split_once('/') {
-        Some((namespace, name)) => Object::namespaced("Service", namespace, name),
-        None => Object::cluster("Service", service),
-    }
+fn object(service: &Key) -> Object {
+    Object::namespaced("Service", service.namespace(), service.name())
 }

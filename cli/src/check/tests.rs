@@ -26,6 +26,7 @@ use super::text::{short, text};
 use super::traces::{Announcement, Announcer, Traces};
 use crate::golden::golden;
 use crate::installation::Installation;
+use crate::why::key;
 
 fn node(name: &str, address: &str) -> Node {
     Node { name: name.into(), addresses: vec![address.parse().unwrap()], ..Node::default() }
@@ -50,7 +51,7 @@ fn pool(name: &str, addresses: &[&str]) -> Pool {
 
 fn row(service: &str, reason: &str) -> ServiceRow {
     ServiceRow {
-        service: service.to_owned(),
+        service: key(service, ""),
         announced: reason == "Announced",
         reason: reason.to_owned(),
         served: true,

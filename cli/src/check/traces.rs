@@ -1,9 +1,9 @@
-//! Objects that other load balancers leave in the API while they announce or assign addresses. The
-//! parts of `kubectl ferrolb` name them if an address replies elsewhere. Pure.
+//! Objects that other load balancers leave in the API while they announce or assign addresses.
+//! `kubectl ferrolb check` and `why` name them. Pure.
 
 use std::collections::BTreeMap;
 
-use ferrolb_controller_core::other_load_balancers::{CILIUM_LB_IPAM, KUBE_VIP};
+use ferrolb_controller_core::other_load_balancers::{CILIUM_LB_IPAM, KUBE_VIP, METALLB};
 use ferrolb_proto::facts::Key;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::DynamicObject;
@@ -156,9 +156,10 @@ impl Traces {
                 ),
             ),
             Announcer::KubeVip => (KUBE_VIP.name, KUBE_VIP.remedy.to_owned()),
-            Announcer::MetalLb => {
-                ("MetalLB", "remove the address from MetalLB's pools, or uninstall it".to_owned())
-            }
+            Announcer::MetalLb => (
+                METALLB.name,
+                "remove the address from MetalLB's pools, or uninstall it".to_owned(),
+            ),
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use kube::core::ObjectMeta;
+use serde::{Serialize, Serializer};
 
 /// The namespace and name of an object. Cluster-scoped objects have an empty namespace.
 ///
@@ -69,6 +70,13 @@ impl fmt::Display for Key {
             ("", name) => f.write_str(name),
             (namespace, name) => write!(f, "{namespace}/{name}"),
         }
+    }
+}
+
+impl Serialize for Key {
+    /// Writes `NAMESPACE/NAME`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::other_load_balancers::{described, remedy};
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRow {
     /// Namespace and name.
-    pub service: String,
+    pub service: Key,
     /// True if the Service has all its addresses, and all of them are announced.
     pub announced: bool,
     /// The reason of the worst state: of the condition `Announced` if the Service has addresses,
@@ -346,7 +346,7 @@ impl State {
         };
         let condition = service.condition(kind).filter(|it| *it.reason == *reason);
         ServiceRow {
-            service: service.key.to_string(),
+            service: service.key.clone(),
             announced,
             reason: reason.to_owned(),
             since: condition.and_then(|it| it.since),
