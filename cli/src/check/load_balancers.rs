@@ -135,8 +135,8 @@ fn tunnel(facts: &ClusterFacts) -> Option<Finding> {
 }
 
 /// Returns the finding about Services whose status another client changes. Kubernetes stores the
-/// field manager of the addresses until FerroLB has restored them. That of other parts of the status
-/// counts only if it is a known load balancer.
+/// field manager of the addresses until FerroLB has restored them. That of other parts of the
+/// status counts only if it is a known load balancer.
 fn contested(facts: &ClusterFacts) -> Option<Finding> {
     let objects = facts.objects.as_ref()?;
     let rows = objects.rows.iter().filter(|row| row.contested);

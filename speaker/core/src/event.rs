@@ -85,7 +85,7 @@ pub enum Event {
     GobgpRead(usize),
     /// The state of the nodes that this node watches changed. Sorted by name.
     WatchedNodes(Arc<[WatchedNode]>),
-    /// True from now on if kube-proxy was checked and works on a node that this node watches.
+    /// After a change: true if kube-proxy was checked and works on a node that this node watches.
     KubeProxyWorksElsewhere(bool),
     /// The process received a signal to end, so this node must hand over its addresses.
     StopRequested,

@@ -88,7 +88,7 @@ pub enum WatcherOutput {
     ProbeKubelet(Arc<str>),
     /// The report about the watched nodes has changed. Sorted by name.
     Report(Vec<WatchedNode>),
-    /// True from now on if kube-proxy was checked and works on a watched node that replies.
+    /// After a change: true if kube-proxy was checked and works on a watched node that replies.
     KubeProxyWorks(bool),
 }
 

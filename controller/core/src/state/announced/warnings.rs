@@ -158,16 +158,15 @@ impl DiagnosisInput<'_> {
         if !matches!(self.service.health_check(), Some(Ok(_))) {
             return Vec::new();
         }
-        let is_eligible = |node: Option<&str>, family| {
-            self.eligible_endpoints().any(|it| it.node.as_deref() == node && it.family == family)
-        };
-        let has = |family| self.service.announceable().any(|address| Family::of(address) == family);
-        let without_node =
-            [Family::V4, Family::V6].iter().any(|it| has(*it) && is_eligible(None, *it));
+        let eligible: BTreeSet<_> =
+            self.eligible_endpoints().map(|it| (it.node.as_deref(), it.family)).collect();
+        let mut families = self.service.announceable().map(Family::of);
+        let without_node = families.any(|family| eligible.contains(&(None, family)));
         let reports = self.live_speakers.iter().flat_map(|it| it.unchecked(&self.service.key));
         // Ignores reports of nodes that have no eligible endpoint of the family any more.
-        let reports: Vec<_> =
-            reports.filter(|(node, it)| is_eligible(Some(node), Family::of(it.address))).collect();
+        let reports: Vec<_> = reports
+            .filter(|(node, it)| eligible.contains(&(Some(node), Family::of(it.address))))
+            .collect();
         let reported = reports.iter().map(|(_, it)| it.reason).min().map(|reason| {
             let of_reason = || reports.iter().filter(move |(_, it)| it.reason == reason);
             let nodes: BTreeSet<_> = reports.iter().map(|(node, _)| *node).collect();

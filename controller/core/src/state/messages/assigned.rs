@@ -66,7 +66,7 @@ impl Message for AssignedMessage<'_> {
     fn status(&self) -> ConditionStatus {
         match self {
             Self::Decided { assignment, contest, .. } => {
-                let is_replaced = contest.is_some_and(|contest| contest.replaces);
+                let is_replaced = contest.is_some_and(Contest::replaces);
                 (assignment.satisfied && !is_replaced).into()
             }
             Self::MetalLb { .. } | Self::Other { .. } => ConditionStatus::False,

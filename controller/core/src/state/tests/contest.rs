@@ -187,6 +187,23 @@ fn while_a_client_writes_other_addresses_the_service_has_none_and_the_contest_en
 }
 
 #[test]
+fn an_earlier_replacement_does_not_count_for_a_client_that_only_clears() {
+    let mut cluster = lan();
+    cluster.replace_status("a", "k3s");
+    while cluster.write_services() == 0 {
+        cluster.advance(Duration::from_millis(10));
+    }
+    cluster.advance(Duration::from_secs(700));
+    for _ in 0..3 {
+        cluster.clear_status("a");
+        cluster.write_services();
+        cluster.advance(Duration::from_secs(3));
+    }
+    assert_eq!(&*cluster.reason("a"), "StatusContested");
+    assert_eq!(cluster.status("a"), ConditionStatus::True, "{}", cluster.message("a"));
+}
+
+#[test]
 fn an_explanation_names_the_recorded_address_of_the_service_and_never_that_of_another_one() {
     let names = ["a", "b", "c"];
     let pools = vec![pool("lan", &["10.0.0.1-10.0.0.9"])];
