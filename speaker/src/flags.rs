@@ -126,8 +126,8 @@ pub struct Flags {
     pub health_rise: u32,
 
     /// Endpoints that health checks of Services may connect to: node, those at the InternalIPs and
-    /// in spec.podCIDRs of this speaker's Node; CIDRs or address ranges, comma-separated, also
-    /// those in these ranges; off, none
+    /// in spec.podCIDRs of this speaker's Node, and pods to which its kernel has a route; CIDRs or
+    /// address ranges, comma-separated, also those in these ranges; off, none
     #[arg(
         long,
         env = "FERROLB_HEALTH_CHECKS",
@@ -160,7 +160,7 @@ impl FromStr for TimeOrNever {
 }
 
 /// Ranges of the endpoints that health checks may connect to, in addition to the InternalIPs and
-/// pod CIDRs of this speaker's Node. None: no endpoint is checked.
+/// the pods of this speaker's Node. None: no endpoint is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedRanges(pub Option<Vec<AddressRange>>);
 

@@ -15,8 +15,8 @@
 //!   ARP and NDP replies.
 //! - [`health`]: checks kube-proxy and endpoints.
 //! - [`bgp`]: configures gobgpd.
-//! - [`links`], [`gateways`]: report this node's interfaces and default gateways, read from
-//!   netlink.
+//! - [`links`], [`routes`]: report this node's interfaces, default gateways and routes to pods,
+//!   read from netlink.
 //! - [`status`]: writes this node's SpeakerStatus.
 //! - [`run`], [`watches`]: the main loop, and the watches that it starts.
 //! - [`node_watch`]: watches other nodes, to detect their failure.
@@ -25,13 +25,13 @@
 
 pub mod bgp;
 pub mod flags;
-pub mod gateways;
 pub mod health;
 pub mod link;
 pub mod links;
 pub mod metrics;
 pub mod node_lock;
 pub mod node_watch;
+pub mod routes;
 pub mod run;
 pub mod status;
 pub mod watches;

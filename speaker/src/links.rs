@@ -3,7 +3,7 @@
 //!
 //! The task follows the kernel's messages and never polls. If a connection loses messages (an
 //! overrun) or ends, the task opens a new one and lists all interfaces again. Only this module and
-//! [`crate::gateways`] use the netlink crates.
+//! [`crate::routes`] use the netlink crates.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -142,7 +142,7 @@ fn is_unspecified_family(message: &LinkMessage) -> bool {
 
 fn apply_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
     let (mut name, mut mac, mut enslaved, mut state) = (None, Mac::ZERO, false, false);
-    let (mut shares_segment, mut veth, mut parent, mut in_other_namespace) =
+    let (mut shares_segment, mut paired, mut parent, mut in_other_namespace) =
         (false, false, None, false);
     for attribute in &message.attributes {
         #[expect(
@@ -158,11 +158,11 @@ fn apply_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
             LinkAttribute::OperState(_) => state = true,
             LinkAttribute::LinkInfo(infos) => {
                 shares_segment = infos.iter().any(shares_parent_segment);
-                veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                paired = infos.iter().any(is_paired);
             }
             LinkAttribute::Link(index) => parent = Some(*index),
-            // The parent, or the other end of a veth pair, is in another network namespace, as for
-            // a container.
+            // The parent, or the other end of a pair, is in another network namespace, as for a
+            // container.
             LinkAttribute::LinkNetNsId(_) => in_other_namespace = true,
             _ => {}
         }
@@ -184,7 +184,7 @@ fn apply_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
         broadcast: flags.contains(LinkFlags::Broadcast),
         enslaved,
         parent: parent.filter(|_| shares_segment && !in_other_namespace),
-        into_namespace: veth && in_other_namespace,
+        into_namespace: paired && in_other_namespace,
         addresses,
         prefixes,
         tentative,
@@ -202,6 +202,11 @@ const fn shares_parent_segment(info: &LinkInfo) -> bool {
         info,
         LinkInfo::Kind(InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap)
     )
+}
+
+/// Returns whether an interface of this kind is one end of a pair.
+const fn is_paired(info: &LinkInfo) -> bool {
+    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
 }
 
 fn apply_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, present: bool) -> bool {
@@ -253,12 +258,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_veth_pair_into_another_namespace_is_detected() {
+    fn a_pair_of_interfaces_into_another_namespace_is_detected() {
         let veth = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
         let bridge = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]);
         let in_other_namespace = LinkAttribute::LinkNetNsId(3);
+        let netkit = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Netkit)]);
         let cases = [
             (vec![veth.clone(), in_other_namespace.clone()], true),
+            (vec![netkit, in_other_namespace.clone()], true),
             (vec![veth], false),
             (vec![bridge, in_other_namespace], false),
         ];

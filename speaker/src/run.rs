@@ -41,7 +41,7 @@ use crate::node_lock::NodeLock;
 use crate::node_watch::{NodeWatchDriver, REPLIES_MAX};
 use crate::status::{self, StatusWriter};
 use crate::watches::start_watches;
-use crate::{gateways, links};
+use crate::{links, routes};
 
 /// Maximum number of events that are handled before the next plan is computed. A burst of events
 /// thus costs few plans, and no event waits long for its plan.
@@ -94,7 +94,7 @@ async fn run_instance(
     let mut tasks = JoinSet::new();
     start_watches(&flags, &client, &sender, &mut tasks, &watchdog);
     tasks.spawn(links::run(sender.clone()));
-    tasks.spawn(gateways::run(sender.clone()));
+    tasks.spawn(routes::run(sender.clone()));
     let (status, statuses) = watch::channel(status::DesiredStatus::default());
     // Only FerroLB's own API group has the kind SpeakerStatus.
     if flags.common.api_group == api::GROUP {

@@ -36,8 +36,8 @@ pub enum Event {
     Object(ObjectChange),
     /// All interfaces of this node, after a change of any of them.
     Links(Vec<Link>),
-    /// The default gateways of this node, ascending, after a change of any of them.
-    Gateways(Box<[IpAddr]>),
+    /// The routes of this node, after a change of any of them.
+    Routes(Routes),
     /// The report of an interface's thread changed.
     Report {
         /// Index of the interface.
@@ -137,7 +137,7 @@ pub struct Link {
     /// parent on this node. Both are on the same network segment, but neither receives frames that
     /// the other sends.
     pub parent: Option<u32>,
-    /// True if the interface is one end of a veth pair whose other end is in another network
+    /// True if the interface is one end of a veth or netkit pair whose other end is in another network
     /// namespace, like a pod's.
     pub into_namespace: bool,
     /// IP addresses of the interface, ascending.
@@ -159,11 +159,7 @@ impl Link {
     /// Returns an address and the prefix length of each of [`Self::subnets`].
     fn networks(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
         let is_network = |(address, length): &&(IpAddr, u8)| {
-            let link_local = match address {
-                IpAddr::V4(address) => address.is_link_local(),
-                IpAddr::V6(address) => address.is_unicast_link_local(),
-            };
-            *length < Family::of(*address).width() && !link_local
+            *length < Family::of(*address).width() && !is_link_local(*address)
         };
         self.prefixes.iter().filter(is_network).copied()
     }
@@ -177,12 +173,44 @@ impl Link {
         networks.into_iter().take(SUBNETS_MAX).map(text).collect()
     }
 
+    /// Returns whether the interface has no address, apart from link-local ones.
+    #[must_use]
+    pub fn is_unnumbered(&self) -> bool {
+        self.addresses.iter().copied().all(is_link_local)
+    }
+
     /// Returns whether the interface has an IPv6 address. The kernel gives each interface on which
     /// IPv6 is enabled a link-local one.
     #[must_use]
     pub fn has_ipv6(&self) -> bool {
         self.addresses.iter().any(IpAddr::is_ipv6)
     }
+}
+
+const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Routes of this node's kernel, from its main table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// The default gateways, ascending.
+    pub gateways: Box<[IpAddr]>,
+    /// Routes that may lead to pods of this node, ascending.
+    pub to_pods: Box<[PodRoute]>,
+}
+
+/// A route that may lead to pods of this node. It leads to a single address without a gateway, or
+/// to a range with the source address of its own packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodRoute {
+    /// Destinations of the route.
+    pub range: AddressRange,
+    /// Index of the interface.
+    pub link: u32,
 }
 
 /// Maximum number of moves in a [`LinkReport`].

@@ -348,7 +348,7 @@ fn status(
         owned_addresses: i64::try_from(owned_addresses).unwrap_or(i64::MAX),
         watched_nodes: state.watched_nodes.to_vec(),
         host_addresses: interfaces::host_addresses(state),
-        gateways: state.gateways.to_vec(),
+        gateways: state.routes.gateways.to_vec(),
     }
 }
 

@@ -20,11 +20,12 @@ mod held_objects;
 mod last_passwords;
 mod moved_endpoints;
 mod new_addresses;
+mod own_pods;
 mod reduced;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use regex::Regex;
 
-use crate::event::{BgpReport, Event, Link, LinkReport};
+use crate::event::{BgpReport, Event, Link, LinkReport, Routes};
 use crate::health::kube_proxy::KubeProxyHealth;
 use crate::health::prober::{CheckDefaults, ProbeTarget};
 use bgp::BgpObjects;
@@ -46,6 +47,7 @@ use held::HeldService;
 use held_objects::HeldObjects;
 use moved_endpoints::MovedEndpoints;
 use new_addresses::NewAddresses;
+use own_pods::OwnPods;
 use services::Services;
 
 pub use changes::Changes;
@@ -82,7 +84,7 @@ pub struct StateConfig {
     /// Defaults for values that a Service's health check leaves out.
     pub health_check_defaults: CheckDefaults,
     /// Ranges of the endpoints that health checks may connect to, in addition to the InternalIPs
-    /// and pod CIDRs of this Node. None: no endpoint is checked.
+    /// and the pods of this Node. None: no endpoint is checked.
     pub checked_ranges: Option<Vec<AddressRange>>,
 }
 
@@ -126,8 +128,9 @@ pub struct State {
     keys_listed: bool,
     /// This node's interfaces, by index. None: not known yet.
     pub(crate) links: Option<BTreeMap<u32, Link>>,
-    /// This node's default gateways, ascending.
-    pub(crate) gateways: Box<[IpAddr]>,
+    pub(crate) routes: Routes,
+    /// Addresses that this node's kernel delivers to its own pods.
+    pub(crate) own_pods: OwnPods,
     pub(crate) reports: BTreeMap<u32, LinkReport>,
     pub(crate) link_failures: BTreeMap<u32, LinkFailure>,
     /// Interfaces on which this node has ever received another speaker, even if that speaker has
@@ -171,7 +174,8 @@ impl State {
             keys: HelloKeyRing::default(),
             keys_listed: false,
             links: None,
-            gateways: Box::default(),
+            routes: Routes::default(),
+            own_pods: OwnPods::default(),
             reports: BTreeMap::new(),
             link_failures: BTreeMap::new(),
             speaker_ever_received: BTreeSet::new(),
@@ -197,8 +201,17 @@ impl State {
     pub fn handle(&mut self, event: Event, now: Instant) -> Changes {
         match event {
             Event::Object(change) => change.apply(self, now),
-            Event::Links(links) => Changes::all_if(self.set_links(links)),
-            Event::Gateways(gateways) => Changes::other_if(replace(&mut self.gateways, gateways)),
+            Event::Links(links) => {
+                let mut changes = Changes::all_if(self.set_links(links));
+                changes.add(self.update_own_pods());
+                changes
+            }
+            Event::Routes(routes) => {
+                let mut changes = Changes::other_if(routes.gateways != self.routes.gateways);
+                self.routes = routes;
+                changes.add(self.update_own_pods());
+                changes
+            }
             Event::Report { link, report } => self.set_report(link, report),
             Event::LinkFailed { link, why: _ } => {
                 self.record_failure(link, now);

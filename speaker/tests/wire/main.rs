@@ -14,6 +14,7 @@ mod quiet_segment;
 mod raw_socket;
 mod receive_filter;
 mod replaced_addresses;
+mod routes;
 mod second_path;
 mod segment;
 mod speaker;

@@ -210,7 +210,7 @@ impl Segment {
         ]))
     }
 
-    fn namespace(&self, host: &str) -> String {
+    pub(crate) fn namespace(&self, host: &str) -> String {
         format!("{}-{host}", self.prefix)
     }
 

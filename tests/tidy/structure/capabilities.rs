@@ -207,7 +207,7 @@ pub(crate) const CAPABILITIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("interface thread", &["speaker/src/link"]),
-    ("netlink links", &["speaker/src/links", "speaker/src/gateways"]),
+    ("netlink links", &["speaker/src/links", "speaker/src/routes"]),
     ("speaker status writing", &["speaker/src/status"]),
     ("speaker metrics", &["speaker/src/metrics"]),
     ("plan of layer 2, memo", &["speaker/core/src/plan", "speaker/core/benches"]),

@@ -2,7 +2,8 @@
 //!
 //! A speaker connects from the host's network, which no NetworkPolicy restricts, to addresses that
 //! everybody with write access to EndpointSlices can choose. Therefore it connects only to its own
-//! Node, to the pods of this Node, and to ranges that the operator names.
+//! Node, to the pods of this Node, and to ranges that the operator names. Pods of this Node have
+//! addresses in its `spec.podCIDRs`, or such that the node's kernel delivers to pods.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -57,6 +58,7 @@ impl CheckScope {
     /// reason why not. `port` is none if the EndpointSlice does not have the port.
     pub(super) fn permit(
         &self,
+        state: &State,
         target: &EndpointAddress,
         port: Option<u16>,
     ) -> Result<SocketAddr, UncheckedReason> {
@@ -72,6 +74,7 @@ impl CheckScope {
             Err(UncheckedReason::Excluded)
         } else if self.is_own(target.address)
             || self.ranges.iter().any(|range| range.overlaps(&single))
+            || state.own_pods.contains(target.address)
         {
             Ok(endpoint)
         } else {

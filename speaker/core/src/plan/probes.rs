@@ -269,7 +269,7 @@ fn service_checks(
         let address = target.address;
         let family = Family::of(address);
         *checks.endpoints.entry(family).or_default() += 1;
-        let endpoint = match scope.permit(&target, port) {
+        let endpoint = match scope.permit(state, &target, port) {
             Ok(endpoint) => endpoint,
             Err(reason) => {
                 not_failing.insert(family);

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::*;
 use crate::claim::Owned;
-use crate::event::{Event, LinkReport};
+use crate::event::{Event, LinkReport, Routes};
 use crate::health::prober::CheckDefaults;
 use crate::state::StateConfig;
 
@@ -30,6 +30,7 @@ mod links;
 mod memo;
 mod outlook;
 mod own_node;
+mod own_pods;
 mod probes;
 mod received_ranges;
 mod routes;

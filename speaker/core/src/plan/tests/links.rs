@@ -50,7 +50,8 @@ fn the_status_has_the_addresses_of_all_interfaces_and_the_gateways() {
     ];
     let status = |links: &[Link]| {
         let mut state = Cluster { links: links.to_vec(), ..Cluster::default() }.state();
-        state.handle(Event::Gateways(addresses(&["172.30.0.1"])), Instant::ZERO);
+        let routes = Routes { gateways: addresses(&["172.30.0.1"]), ..Routes::default() };
+        state.handle(Event::Routes(routes), Instant::ZERO);
         plan(&state, Instant::ZERO).status.as_ref().clone()
     };
     let found = status(&links);

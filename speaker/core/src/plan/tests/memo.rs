@@ -12,7 +12,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::*;
-use crate::event::{BgpReport, SessionReport};
+use crate::event::{BgpReport, PodRoute, SessionReport};
 use crate::health::kube_proxy::KubeProxyHealth;
 use crate::health::prober::ProbeTarget;
 
@@ -231,6 +231,12 @@ fn random_links(random: &mut Random) -> Event {
     Event::Links(links)
 }
 
+fn random_routes(random: &mut Random) -> Event {
+    let to = |address: &str| PodRoute { range: AddressRange::single(ip(address)), link: 10 };
+    let to_pods = random.some_of(&ENDPOINTS).into_iter().map(to).collect();
+    Event::Routes(Routes { to_pods, ..Routes::default() })
+}
+
 fn random_report(random: &mut Random) -> Event {
     let report = LinkReport {
         speakers: random.some_of(&["node2", "node3"]).into_iter().map(Into::into).collect(),
@@ -288,6 +294,7 @@ fn random_event(random: &mut Random, now: Instant) -> Event {
         12 => Event::of::<Pool>(random_pool(random)),
         13 => Event::of::<L2Advertisement>(random_advertisement(random)),
         14 | 15 => random_bgp_object(random),
+        16 if random.once_in(2) => random_routes(random),
         16 => random_links(random),
         17 => random_report(random),
         18 if random.once_in(4) => {
