@@ -111,6 +111,7 @@ fn exchange(node: &str, message: NodeWatch, keys: &HelloKeyRing, now: Instant) {
         clock: now.as_nanos(),
         claim_set: ClaimSetSummary::default(),
         interval: Duration::from_millis(500),
+        detection_time: None,
         flags: Flags::default(),
         body: Body::NodeWatch(message),
     };

@@ -31,7 +31,7 @@ pub struct ScenarioBounds {
 }
 
 /// Duration of two hello intervals and a margin for delivery and processing, in milliseconds.
-const TWO_HELLOS_MS: u64 = 110;
+pub(super) const TWO_HELLOS_MS: u64 = 110;
 
 impl ScenarioBounds {
     /// Bounds for a planned change: a unit has no owner only while a frame is in transit or a lost

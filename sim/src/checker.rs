@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
+use ferrolb_speaker_core::claim::MoveCause;
 
 use super::bounds::ScenarioBounds;
 use super::node::SimNode;
@@ -15,7 +16,7 @@ use super::world::SimWorld;
 const BURST_WINDOW: Duration = Duration::from_secs(5);
 /// Minimum time from a node's last frame to the detection of its failure: three hellos may be
 /// missing, and then two challenges are sent.
-pub(super) const FAILURE_DETECTION_MIN: Duration = Duration::from_millis(180);
+const FAILURE_DETECTION_MIN: Duration = Duration::from_millis(180);
 /// Time from a move until all clients have received an announcement, even if the first
 /// announcements are lost.
 const ANNOUNCED_WITHIN: Duration = Duration::from_millis(500);
@@ -109,6 +110,8 @@ pub struct RunOutcome {
     /// Maximum number of moves of one unit within five seconds.
     pub burst: usize,
     pub fences: u64,
+    /// Number of times that a node declared another one failed.
+    pub failures: u64,
     pub frames: u64,
     /// Time from the start of the measurement to the end of the run.
     pub measured: Duration,
@@ -145,6 +148,8 @@ pub(super) struct UnitState {
     /// Most recent time at which a node started to announce the unit, including the time before the
     /// measurement.
     pub(super) taken: Instant,
+    /// Cause of the latest move, as the new owner has reported it.
+    pub(super) move_cause: Option<MoveCause>,
     /// Time until which the unit should stay with its owner, according to the frames of its owners.
     pub(super) keep_until: Instant,
     defended: Option<Instant>,
@@ -172,6 +177,7 @@ impl Checker {
             move_count: 0,
             doubted: false,
             taken: Instant::ZERO,
+            move_cause: None,
             keep_until: Instant::ZERO,
             defended: None,
         };

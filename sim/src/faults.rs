@@ -7,17 +7,21 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing};
-use ferrolb_speaker_core::claim::{Input, NodeState};
+use ferrolb_speaker_core::claim::{Input, MoveCause, NodeState};
 
-use super::checker::{Cause, FAILURE_DETECTION_MIN, Rule};
+use super::checker::{Cause, Rule};
 use super::clients::FOREIGN_HOST;
+use super::faulty_machine::Defect;
 use super::node::Halt;
+use super::segment::LOSS;
 use super::view::{ApiChange, node_flags};
-use super::world::{HELLO_INTERVAL, SimWorld};
+use super::world::SimWorld;
 
 /// Minimum length of a halt after which other nodes have taken the halted node's units: the times
 /// of suspicion and failure detection, the stagger of two candidates, and a margin.
 const UNITS_TAKEN_AFTER: Duration = Duration::from_millis(400);
+/// Time for which a node that was halted may not know the latest frames of others.
+const HALTED_RECENTLY: Duration = Duration::from_secs(1);
 /// Maximum time from the end of a pause until the paused node has detected the pause. The node
 /// needs frames of two peers, and nodes without units send a hello only every second.
 const FENCE_MAX: Duration = Duration::from_millis(1_100);
@@ -39,6 +43,13 @@ impl SimWorld {
         self.log(|| format!("===== kill n{index}"));
         self.nodes[index].clear(self.now);
         self.update_all_states(Cause::World);
+    }
+
+    /// Replaces the process of a node by one with a defect, or without one.
+    pub(super) fn restart_with(&mut self, index: usize, defect: Option<Defect>) {
+        self.crash(index);
+        self.nodes[index].defect = defect;
+        self.start(index);
     }
 
     /// Requests a graceful shutdown of the process of a node.
@@ -82,6 +93,7 @@ impl SimWorld {
             node.clock.resume(self.now);
         }
         node.halted = None;
+        node.resumed = self.now;
         node.wake = None;
         let (fences, owned) = (
             node.counted_fences,
@@ -95,12 +107,17 @@ impl SimWorld {
         let part = self.nodes[index].part;
         let taken =
             owned.iter().any(|unit| self.owners(part, *unit).iter().any(|owner| *owner != index));
-        // A node that took a unit too early for a failure detection got the unit by a handover. The
-        // answer lease only matters after a failure detection.
-        if halt == Halt::Stopped && taken && time + HELLO_INTERVAL >= FAILURE_DETECTION_MIN {
+        // The answer lease only matters after a failure detection. The other owner may have missed
+        // the latest hellos of the node if many frames are lost, or if it was halted itself.
+        if halt == Halt::Stopped && taken && self.segment.loss <= LOSS {
             let stale_unit = owned.iter().find(|unit| {
                 let owners = self.owners(part, **unit);
-                owners.contains(&index) && owners.len() > 1
+                let cause = self.checker.units[**unit].move_cause;
+                let is_failover = cause == Some(MoveCause::NodeFailed);
+                let has_listened =
+                    |owner: &usize| self.now.since(self.nodes[*owner].resumed) > HALTED_RECENTLY;
+                let mut others = owners.iter().filter(|owner| **owner != index);
+                owners.contains(&index) && is_failover && others.any(has_listened)
             });
             if let Some(unit) = stale_unit {
                 self.report_violation(

@@ -18,6 +18,10 @@ use std::time::Duration;
 
 /// Delay of the deadlines of a machine with [`Defect::Late`].
 const LATE_DELAY: Duration = Duration::from_millis(150);
+/// Detection time that a machine with [`Defect::StatesLongDetectionTime`] states.
+const LONG_DETECTION_TIME: Duration = Duration::from_secs(600);
+/// Maximum detection time that a machine with [`Defect::HidesDetectionTime`] states.
+const CALM_DETECTION_TIME: Duration = Duration::from_millis(190);
 
 /// A deliberate defect. The claim machine is the real one; the defect changes its inputs or
 /// outputs.
@@ -57,6 +61,13 @@ pub enum Defect {
     IgnoresOwnCordon,
     /// Does not receive the frames of foreign hosts that use an address.
     IgnoresForeignHosts,
+    /// Neither states a detection time nor receives those of others, as an earlier version.
+    StatesNoDetectionTime,
+    /// States a detection time of ten minutes.
+    StatesLongDetectionTime,
+    /// Waits for a detection time of its own that it has never stated: its frames state that of a
+    /// calm node.
+    HidesDetectionTime,
 }
 
 /// A claim machine, and its defect if it has one.
@@ -109,6 +120,11 @@ impl FaultyMachine {
             && matches!(input, Input::ForeignFrame { .. })
         {
             return;
+        }
+        if let (Some(Defect::StatesNoDetectionTime), Input::Datagram(frame)) =
+            (self.defect, &mut input)
+        {
+            frame.detection_time = None;
         }
         if let (Some(_), Input::Frame { source, frame }) = (self.defect, &mut input) {
             self.node_names.entry(*source).or_insert_with(|| frame.node.clone());
@@ -185,6 +201,7 @@ impl FaultyMachine {
                 self.clock = now.as_nanos().max(self.clock + 1);
                 frame.clock = self.clock;
             }
+            Some(Defect::StatesNoDetectionTime) => frame.detection_time = None,
             _ => {}
         }
     }
@@ -215,6 +232,18 @@ impl FaultyMachine {
 
     fn alter_frame(&mut self, to: Option<Mac>, frame: &mut Frame) -> bool {
         match (self.defect, &mut frame.body) {
+            (Some(Defect::StatesNoDetectionTime), _) => {
+                frame.detection_time = None;
+                true
+            }
+            (Some(Defect::StatesLongDetectionTime), _) => {
+                frame.detection_time = Some(LONG_DETECTION_TIME);
+                true
+            }
+            (Some(Defect::HidesDetectionTime), _) => {
+                frame.detection_time = frame.detection_time.min(Some(CALM_DETECTION_TIME));
+                true
+            }
             (
                 Some(Defect::OmitsKeepTimes),
                 Body::Claim(claims) | Body::List(Stretch { claims, .. }),

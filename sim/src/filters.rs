@@ -4,7 +4,7 @@
 use super::bounds::ScenarioBounds;
 use super::checker::Cause;
 use super::isolation::heal_later;
-use super::scenario::ms;
+use super::scenario::{Scenario, ms, scenario};
 use super::segment::SecondPath;
 use super::world::SimWorld;
 use std::time::Duration;
@@ -19,8 +19,61 @@ const FORGERY_INTERVAL: Duration = ms(40);
 /// detect the owner by ARP, for each candidate that takes the unit.
 const TWO_OWNERS_MAX_MS: u64 = 500;
 
+/// Scenarios of filtered frames.
+pub(super) static SCENARIOS: [Scenario; 7] = [
+    scenario(
+        "filter",
+        "frames to one node, or to every node, are filtered for 10 s",
+        filtered,
+        bounds().unowned(0).moves(0),
+        None,
+    ),
+    scenario(
+        "filter_no_udp",
+        "frames are filtered for 10 s, and UDP, too",
+        filtered_without_udp,
+        bounds().moves(3),
+        None,
+    ),
+    scenario(
+        "filter_drain",
+        "frames are filtered, then an owner is drained",
+        filtered_drain,
+        bounds().unowned(30).moves(3),
+        None,
+    ),
+    scenario(
+        "filter_death",
+        "frames are filtered, then an owner is killed",
+        filtered_failure,
+        bounds().unowned(1_250).moves(3),
+        None,
+    ),
+    scenario(
+        "filter_death_no_udp",
+        "frames are filtered, and UDP, too; then an owner is killed",
+        filtered_failure_without_udp,
+        bounds().unowned(12_500).moves(6),
+        None,
+    ),
+    scenario(
+        "filter_restart",
+        "frames are filtered, then a node is killed and restarts",
+        filtered_restart,
+        bounds().unowned(12_500).moves(6),
+        None,
+    ),
+    scenario(
+        "filter_start",
+        "all frames are filtered before the nodes start",
+        filtered_start,
+        bounds().unowned(13_500).moves(4),
+        None,
+    ),
+];
+
 /// Returns the bounds of all scenarios of filtered frames.
-pub(super) const fn bounds() -> ScenarioBounds {
+const fn bounds() -> ScenarioBounds {
     ScenarioBounds::failure().reunions(2).double_owner_after_take(TWO_OWNERS_MAX_MS)
 }
 
@@ -58,19 +111,19 @@ impl SimWorld {
     }
 }
 
-pub(super) fn filtered(world: &mut SimWorld) -> Duration {
+fn filtered(world: &mut SimWorld) -> Duration {
     world.open_second_path();
     world.filter();
     FILTERED + ms(12_000)
 }
 
-pub(super) fn filtered_without_udp(world: &mut SimWorld) -> Duration {
+fn filtered_without_udp(world: &mut SimWorld) -> Duration {
     world.segment.second_path = SecondPath::Blocked;
     world.filter();
     FILTERED + ms(12_000)
 }
 
-pub(super) fn filtered_drain(world: &mut SimWorld) -> Duration {
+fn filtered_drain(world: &mut SimWorld) -> Duration {
     world.open_second_path();
     world.filter();
     let owner = world.owner();
@@ -79,7 +132,7 @@ pub(super) fn filtered_drain(world: &mut SimWorld) -> Duration {
     FILTERED + ms(12_000)
 }
 
-pub(super) fn filtered_failure(world: &mut SimWorld) -> Duration {
+fn filtered_failure(world: &mut SimWorld) -> Duration {
     world.open_second_path();
     world.filter();
     let owner = world.owner();
@@ -89,7 +142,7 @@ pub(super) fn filtered_failure(world: &mut SimWorld) -> Duration {
 }
 
 /// Restarts a node while frames are filtered.
-pub(super) fn filtered_restart(world: &mut SimWorld) -> Duration {
+fn filtered_restart(world: &mut SimWorld) -> Duration {
     world.filter();
     let node = world.rng.below(world.nodes.len());
     let wait = world.rng.between(ms(100), ms(4_000));
@@ -101,14 +154,14 @@ pub(super) fn filtered_restart(world: &mut SimWorld) -> Duration {
     FILTERED + ms(12_000)
 }
 
-pub(super) fn filtered_failure_without_udp(world: &mut SimWorld) -> Duration {
+fn filtered_failure_without_udp(world: &mut SimWorld) -> Duration {
     filtered_failure(world);
     world.segment.second_path = SecondPath::Blocked;
     FILTERED + ms(20_000)
 }
 
 /// Filters all frames from before the start of the nodes on. No node ever hears another one.
-pub(super) fn filtered_start(world: &mut SimWorld) -> Duration {
+fn filtered_start(world: &mut SimWorld) -> Duration {
     let nodes: Vec<usize> = (0..world.nodes.len()).collect();
     world.set_filters(&nodes, true);
     for index in nodes {

@@ -32,6 +32,7 @@ pub mod scenario;
 mod segment;
 mod soft_checks;
 mod soft_rules;
+mod stalls;
 mod view;
 mod world;
 

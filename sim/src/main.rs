@@ -99,7 +99,7 @@ fn main() -> ExitCode {
 )]
 fn sim(args: &Args) -> Result<(), String> {
     if args.scenarios == ["list"] {
-        for scenario in &scenario::ALL {
+        for scenario in scenario::all() {
             println!("{:<14} {}", scenario.name, scenario.description);
         }
         return Ok(());
@@ -126,10 +126,10 @@ fn sim(args: &Args) -> Result<(), String> {
 
 fn selected_scenarios(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
     if names.iter().any(|name| name == ALL) {
-        return Ok(scenario::ALL.iter().collect());
+        return Ok(scenario::all().collect());
     }
     let find = |name: &String| {
-        let found = scenario::ALL.iter().find(|scenario| scenario.name == name);
+        let found = scenario::all().find(|scenario| scenario.name == name);
         found.ok_or_else(|| format!("no scenario {name}: `cargo sim list` prints their names"))
     };
     names.iter().map(find).collect()

@@ -2,7 +2,7 @@
 
 use super::clock::NodeClock;
 use super::event::Packet;
-use super::faulty_machine::FaultyMachine;
+use super::faulty_machine::{Defect, FaultyMachine};
 use super::view::ApiView;
 use ferrolb_core::election::Unit;
 use ferrolb_proto::Instant;
@@ -41,11 +41,15 @@ pub(super) struct SimNode {
     pub(super) clock: NodeClock,
     /// Number of starts of the process.
     pub(super) process_number: u32,
+    /// Defect of this node alone.
+    pub(super) defect: Option<Defect>,
     /// Claim machine of the process. None while the process does not run.
     pub(super) machine: Option<FaultyMachine>,
     pub(super) started: Instant,
     pub(super) leaving: bool,
     pub(super) halted: Option<Halt>,
+    /// Time at which the latest halt ended.
+    pub(super) resumed: Instant,
     /// True if the node receives no frames.
     pub(super) isolated: bool,
     /// For each unit, true if its health checks fail on this node.
@@ -84,6 +88,8 @@ pub(super) struct SimNode {
     pub(super) wake: Option<Instant>,
     /// Number of the machine's fences that the results of the run already include.
     pub(super) counted_fences: u64,
+    /// The same for the failures that the machine has declared.
+    pub(super) counted_failures: u64,
     /// Number of the latest announcement of each unit. Rounds of an announcement with another
     /// number are not sent.
     pub(super) announcement_numbers: Vec<u32>,
@@ -104,10 +110,12 @@ impl SimNode {
             mac: Mac([2, 0, 0, 0, high, low]),
             clock,
             process_number: 0,
+            defect: None,
             machine: None,
             started: Instant::ZERO,
             leaving: false,
             halted: None,
+            resumed: Instant::ZERO,
             isolated: false,
             failing: vec![false; units],
             flags: Flags::default(),
@@ -129,6 +137,7 @@ impl SimNode {
             lease_watched: false,
             wake: None,
             counted_fences: 0,
+            counted_failures: 0,
             announcement_numbers: vec![0; units],
         }
     }
@@ -176,6 +185,7 @@ impl SimNode {
         self.lease_valid = false;
         self.wake = None;
         self.counted_fences = 0;
+        self.counted_failures = 0;
         for announcement in &mut self.announcement_numbers {
             *announcement += 1;
         }

@@ -63,7 +63,7 @@ pub struct Row<'a> {
 /// Returns the heading of the table.
 pub fn head() -> String {
     format!(
-        "{:<14} {:>5} | {:>22} {:>7} | {:>13} {:>7} | {:>6} {:>6} | {:>6} {:>8} | {:>6} | {:>13}",
+        "{:<14} {:>5} | {:>22} {:>7} | {:>13} {:>7} | {:>6} {:>6} | {:>6} {:>8} {:>8} | {:>6} | {:>13}",
         "scenario",
         "runs",
         "unowned: p50 p99 max",
@@ -73,6 +73,7 @@ pub fn head() -> String {
         "moves",
         "burst",
         "fences",
+        "failed/h",
         "frames/s",
         "broken",
         "prototype, ms"
@@ -81,7 +82,7 @@ pub fn head() -> String {
 
 impl Row<'_> {
     /// Returns the scenario's row of the table. Times are in milliseconds; moves and fences are
-    /// means per run.
+    /// means per run, and failures a number per hour.
     pub fn line(&self) -> String {
         let count = self.outcomes.len().max(1) as f64;
         let mut unowned_times: Vec<Duration> =
@@ -108,13 +109,14 @@ impl Row<'_> {
             |value: fn(&RunOutcome) -> f64| self.outcomes.iter().map(value).sum::<f64>() / count;
         let seconds: f64 = self.outcomes.iter().map(|outcome| outcome.measured.as_secs_f64()).sum();
         let frames: u64 = self.outcomes.iter().map(|outcome| outcome.frames).sum();
+        let failures: u64 = self.outcomes.iter().map(|outcome| outcome.failures).sum();
         let prototype = self.runs.first().and_then(|run| run.scenario.prototype);
         let prototype = prototype.map_or_else(
             || "-".to_owned(),
             |result| format!("{} / {}", result.unowned, result.double_owner),
         );
         format!(
-            "{:<14} {:>5} | {:>6} {:>4} {:>4} {:>5} {:>7} | {:>5} {:>7} {:>7} | {:>6.1} {:>6} | {:>6.2} {:>8.0} | {:>6} | {:>13}",
+            "{:<14} {:>5} | {:>6} {:>4} {:>4} {:>5} {:>7} | {:>5} {:>7} {:>7} | {:>6.1} {:>6} | {:>6.2} {:>8.0} {:>8.0} | {:>6} | {:>13}",
             self.runs.first().map_or("", |run| run.scenario.name),
             self.outcomes.len(),
             unowned_times.len(),
@@ -128,6 +130,7 @@ impl Row<'_> {
             mean(|outcome| outcome.moves as f64),
             self.outcomes.iter().map(|outcome| outcome.burst).max().unwrap_or(0),
             mean(|outcome| outcome.fences as f64),
+            failures as f64 * 3_600.0 / seconds.max(1.0),
             frames as f64 / seconds.max(1.0),
             self.violations().count(),
             prototype,

@@ -19,7 +19,7 @@ use super::world::SimWorld;
 const DELAY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(2));
 /// Default share of lost frames. [`DUPLICATION`] is the default share of duplicated frames. Both
 /// are the shares of a healthy segment.
-const LOSS: f64 = 0.002;
+pub(super) const LOSS: f64 = 0.002;
 const DUPLICATION: f64 = 0.002;
 
 /// State of the segment.
@@ -91,10 +91,7 @@ impl SimWorld {
                 Output::LivenessProbe { address, mac, .. } => {
                     self.send_liveness_probe(index, address, mac)
                 }
-                Output::Moved(Move { address, from, to, cause, .. }) => self.log(|| {
-                    let from = from.as_deref().unwrap_or("none");
-                    format!("n{index}: {address} moves from {from} to {to}, {}", cause.name())
-                }),
+                Output::Moved(moved) => self.record_cause(index, &moved),
                 Output::ArpProbe(address) => self.probe_address(index, address),
                 Output::ProbeNeighbors => self.probe_neighbors(index),
                 Output::Finished => return self.crash(index),
@@ -103,12 +100,31 @@ impl SimWorld {
         let node = &mut self.nodes[index];
         let fences = node.machine.as_ref().map_or(0, |machine| machine.counts().fences);
         let new_fences = fences - std::mem::replace(&mut node.counted_fences, fences);
+        let failures = node.machine.as_ref().map_or(0, |machine| machine.counts().peer_failures);
+        let new_failures = failures - std::mem::replace(&mut node.counted_failures, failures);
+        if self.checker.is_measuring() {
+            self.checker.outcome.failures += new_failures;
+        }
         if new_fences > 0 {
             self.log(|| format!("n{index} fences itself"));
             self.checker.outcome.fences += if self.checker.is_measuring() { new_fences } else { 0 };
         }
         self.check_answer_lease(index, false);
         self.schedule_wake(index);
+    }
+
+    /// Records the cause of a move that the new owner reports.
+    fn record_cause(&mut self, index: usize, moved: &Move) {
+        let Move { address, from, to, cause, .. } = moved;
+        self.log(|| {
+            let from = from.as_deref().unwrap_or("none");
+            format!("n{index}: {address} moves from {from} to {to}, {}", cause.name())
+        });
+        if let Some(unit) =
+            self.catalog.unit_of(*address).filter(|_| **to == *self.nodes[index].name)
+        {
+            self.checker.units[unit].move_cause = Some(*cause);
+        }
     }
 
     fn start_announcing(&mut self, index: usize, address: IpAddr) {

@@ -171,7 +171,8 @@ impl SimWorld {
 
     /// Starts the process of a node, without any state of an earlier process.
     pub(super) fn start(&mut self, index: usize) {
-        let (now, epoch, defect) = (self.now, self.rng.next_u64(), self.defect);
+        let (now, epoch) = (self.now, self.rng.next_u64());
+        let defect = self.defect.or(self.nodes[index].defect);
         self.answered_probes.forget_node(index);
         let node = &mut self.nodes[index];
         node.clear(now);
@@ -185,6 +186,7 @@ impl SimWorld {
             epoch,
             hello_interval: HELLO_INTERVAL,
             hello_misses: HELLO_MISSES,
+            detection_time_max: Duration::from_secs(2),
             failback_delay: Some(PREEMPT_DELAY),
         };
         let own = node.clock.at(now);

@@ -31,6 +31,8 @@ const NODE_NAME: &str = "$NODE_NAME";
 const HELLO_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// Longest hello interval. With a longer interval, failover would take too long to be useful.
 const HELLO_INTERVAL_MAX: Duration = Duration::from_secs(10);
+/// Longest detection time of a busy node.
+const DETECTION_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Shortest interval of periodic gratuitous ARPs and unsolicited neighbor advertisements. Every
 /// host of the segment processes these frames, and announcing ten thousand addresses once takes
@@ -76,6 +78,11 @@ pub struct Flags {
     #[arg(long, env = "FERROLB_HELLO_MISSES", value_name = "COUNT", default_value_t = 3)]
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(2..=100))]
     pub hello_misses: u32,
+
+    /// Longest time until other nodes declare this node failed, if its hello frames were late
+    /// because it is busy (up to 1m)
+    #[arg(long, env = "FERROLB_DETECTION_TIME_MAX", value_name = "TIME", default_value = "2s", value_parser = detection_time_max)]
+    pub detection_time_max: Duration,
 
     /// UDP port by which speakers watch other nodes, and challenge a node whose hello frames are
     /// missing; the same on all nodes; with 0, speakers do not use UDP and detect no failed node
@@ -215,6 +222,15 @@ fn hello_interval(text: &str) -> Result<Duration, String> {
         return Ok(interval);
     }
     Err("the hello interval must be from 10ms to 10s".to_owned())
+}
+
+fn detection_time_max(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|error| error.to_string())?;
+    if time <= DETECTION_TIME_LIMIT {
+        Ok(time)
+    } else {
+        Err("the detection time must be at most 1m".to_owned())
+    }
 }
 
 fn health_interval(text: &str) -> Result<Duration, String> {

@@ -210,6 +210,7 @@ fn claim_settings(flags: &Flags) -> ClaimSettings {
         node: flags.node_name.as_str().into(),
         hello_interval: flags.hello_interval,
         hello_misses_max: flags.hello_misses,
+        detection_time_max: flags.detection_time_max,
         preempt_delay: flags.failback_delay.0,
         gratuitous_interval: flags.gratuitous_interval.0,
     }

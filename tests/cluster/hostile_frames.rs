@@ -150,6 +150,7 @@ fn claim(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
         clock: 1,
         claim_set: ClaimSetSummary::new(EPOCH, 1, [(address, rank)]),
         interval: Duration::from_millis(50),
+        detection_time: None,
         flags: Flags::default(),
         body: Body::Claim(vec![Claim { address, rank, preempt_delay: Duration::ZERO }]),
     };

@@ -185,6 +185,10 @@ pub struct Frame {
     pub claim_set: ClaimSetSummary,
     /// Hello interval that the sender will not exceed, in whole milliseconds up to 65,535.
     pub interval: Duration,
+    /// Time after the sender's latest frame before which no receiver declares the sender failed, in
+    /// whole milliseconds (the Detection Time of RFC 5880 section 6.8.4). `None` if the sender's
+    /// version does not state the time: it then follows from the interval.
+    pub detection_time: Option<Duration>,
     /// State of the sender.
     pub flags: Flags,
     /// Contents of the frame.

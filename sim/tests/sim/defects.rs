@@ -9,7 +9,7 @@ const SEEDS: u64 = 24;
 /// Returns the rules that the runs of a scenario violate.
 fn violated_rules(name: &str, defect: Option<Defect>) -> BTreeSet<Rule> {
     let scenario =
-        scenario::ALL.iter().find(|scenario| scenario.name == name).expect("the scenario exists");
+        scenario::all().find(|scenario| scenario.name == name).expect("the scenario exists");
     let run = |seed| Run { scenario, seed, nodes: 4, units: 4, defect, trace: false };
     (0..SEEDS)
         .flat_map(|seed| run(seed).execute().violations)
@@ -103,4 +103,9 @@ fn detects_a_machine_that_ignores_its_own_cordon() {
 #[test]
 fn detects_a_machine_that_ignores_foreign_hosts() {
     check(Defect::IgnoresForeignHosts, "new_in_use", Rule::ForeignHost);
+}
+
+#[test]
+fn detects_a_machine_that_waits_longer_than_it_states() {
+    check(Defect::HidesDetectionTime, "stalls", Rule::AnswerLease);
 }

@@ -36,12 +36,12 @@ fn check(scenarios: &[&'static Scenario], start: u64, seeds: u64, size: (usize, 
 }
 
 fn all() -> Vec<&'static Scenario> {
-    scenario::ALL.iter().collect()
+    scenario::all().collect()
 }
 
 fn named(names: &[&str]) -> Vec<&'static Scenario> {
     let find = |name: &&str| {
-        scenario::ALL.iter().find(|scenario| scenario.name == *name).expect("the scenario exists")
+        scenario::all().find(|scenario| scenario.name == *name).expect("the scenario exists")
     };
     names.iter().map(find).collect()
 }

@@ -227,6 +227,7 @@ impl Run {
             epoch: 1,
             hello_interval: HELLO_INTERVAL,
             hello_misses: 3,
+            detection_time_max: Duration::from_secs(2),
             failback_delay: Some(Duration::from_secs(30)),
         };
         let (key, now) = (HelloKey::new([7; KEY_LENGTH]), Instant::from_millis(1_000));

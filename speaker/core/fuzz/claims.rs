@@ -85,6 +85,7 @@ impl ClaimRun {
             epoch: 1,
             hello_interval: Duration::from_millis(50),
             hello_misses: 3,
+            detection_time_max: Duration::from_secs(2),
             failback_delay: Some(Duration::from_secs(2)),
         };
         let now = Instant::from_millis(1_000);
@@ -183,6 +184,7 @@ impl ClaimRun {
                         clock,
                         claim_set: ClaimSetSummary::default(),
                         interval,
+                        detection_time: None,
                         flags,
                         body: Body::ChallengeReply { nonce },
                     };

@@ -1,6 +1,7 @@
 //! Timers of a machine, in one table with their names. The machine owns the table.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ferrolb_proto::Instant;
 
@@ -41,6 +42,11 @@ impl<T: Ord> Timers<T> {
         self.0.get(timer).is_some_and(|deadline| *deadline <= now)
     }
 
+    /// Returns for how long a timer has been due.
+    pub(crate) fn lateness(&self, timer: &T, now: Instant) -> Duration {
+        self.0.get(timer).map_or(Duration::ZERO, |deadline| now.since(*deadline))
+    }
+
     /// Stops a timer if it is due. Returns whether it was due.
     pub(crate) fn expire(&mut self, timer: &T, now: Instant) -> bool {
         self.is_due(timer, now) && self.stop(timer)
@@ -54,8 +60,6 @@ impl<T: Ord> Timers<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

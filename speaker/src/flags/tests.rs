@@ -15,6 +15,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(flags.node_name, "node1");
     assert!(!flags.ignore_exclude_label);
     assert_eq!((flags.hello_interval, flags.hello_misses), (Duration::from_millis(50), 3));
+    assert_eq!(flags.detection_time_max, Duration::from_secs(2));
     assert_eq!(flags.failback_delay, TimeOrNever(Some(Duration::from_secs(30))));
     assert_eq!(flags.gratuitous_interval, TimeOrNever(None));
     assert_eq!(flags.kube_proxy_health, KubeProxyMode::Auto);
@@ -115,6 +116,7 @@ fn an_invalid_value_is_rejected_with_the_accepted_ones() {
         ("--hello-interval=5ms", "10ms to 10s"),
         ("--hello-interval=1m", "10ms to 10s"),
         ("--hello-misses=1", "2..=100"),
+        ("--detection-time-max=61s", "at most 1m"),
         ("--failback-delay=often", "never"),
         ("--gratuitous-interval=9s", "10s or longer"),
         ("--gratuitous-interval=often", "never"),

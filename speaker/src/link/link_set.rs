@@ -28,6 +28,8 @@ pub struct ClaimSettings {
     pub hello_interval: Duration,
     /// Number of consecutive missing hellos after which a speaker is suspected of having failed.
     pub hello_misses_max: u32,
+    /// Longest detection time that late hellos of this node cause.
+    pub detection_time_max: Duration,
     /// Duration of this node's preempt delay. None: the delay never ends.
     pub preempt_delay: Option<Duration>,
     /// Interval of the periodic announcements of each owned address. None: there are no periodic
@@ -144,6 +146,7 @@ impl LinkSet {
             node,
             hello_interval,
             hello_misses_max: hello_misses,
+            detection_time_max,
             preempt_delay: failback_delay,
             gratuitous_interval,
         } = self.settings.clone();
@@ -153,6 +156,7 @@ impl LinkSet {
             epoch,
             hello_interval,
             hello_misses,
+            detection_time_max,
             failback_delay,
         };
         let metrics = self.metrics.link(&link.name);

@@ -148,6 +148,7 @@ mod tests {
             epoch: 1,
             hello_interval: Duration::from_millis(50),
             hello_misses: 3,
+            detection_time_max: Duration::from_secs(2),
             failback_delay: None,
         };
         let claims = ClaimMachine::new(config, Instant::ZERO);

@@ -143,6 +143,7 @@ impl SecondPath {
             clock: Clock::now().as_nanos(),
             claim_set: ClaimSetSummary::default(),
             interval: CHALLENGE_INTERVAL,
+            detection_time: None,
             flags: Flags {
                 leaving: self.leaving.load(Ordering::Acquire),
                 health_checked: self.health_checked.load(Ordering::Relaxed),

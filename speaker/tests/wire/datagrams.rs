@@ -47,6 +47,7 @@ fn frame_of(node: &str, body: Body) -> Frame {
         clock: 1,
         claim_set: ClaimSetSummary::default(),
         interval: Duration::from_secs(1),
+        detection_time: None,
         flags: Flags::default(),
         body,
     }

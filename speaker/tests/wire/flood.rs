@@ -69,6 +69,7 @@ fn build_invalid_hello(from: Mac, to: Mac) -> Vec<u8> {
         clock: 1,
         claim_set: ClaimSetSummary::default(),
         interval: Duration::from_millis(50),
+        detection_time: None,
         flags: Flags::default(),
         body,
     };

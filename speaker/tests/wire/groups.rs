@@ -54,6 +54,7 @@ impl<'a> GroupFixture<'a> {
             node: "node1".into(),
             hello_interval: Duration::from_millis(50),
             hello_misses_max: 3,
+            detection_time_max: Duration::from_secs(2),
             preempt_delay: Some(Duration::from_secs(30)),
             gratuitous_interval: None,
         };

@@ -119,6 +119,7 @@ fn replies_do_not_allocate() {
             epoch: 1,
             hello_interval: HELLO_INTERVAL,
             hello_misses: 3,
+            detection_time_max: Duration::from_secs(2),
             failback_delay: None,
         },
         gratuitous_interval: None,

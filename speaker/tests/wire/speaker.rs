@@ -114,6 +114,7 @@ impl TestSpeaker {
                 | u64::from(std::process::id()),
             hello_interval: Duration::from_millis(50),
             hello_misses: 3,
+            detection_time_max: Duration::from_secs(2),
             failback_delay: Some(Duration::from_secs(30)),
         };
         siblings.add(index, claims.epoch, true);

@@ -27,6 +27,7 @@ fn addresses_of_an_unused_interface_are_handed_over() {
         // Failure detection takes three hello intervals, much longer than a release.
         hello_interval: Duration::from_secs(1),
         hello_misses_max: 3,
+        detection_time_max: Duration::from_secs(2),
         preempt_delay: Some(Duration::from_secs(30)),
         gratuitous_interval: None,
     };

@@ -177,6 +177,7 @@ fn a_hello_tagged_with_another_vlan_is_ignored() {
                 clock,
                 claim_set: ClaimSetSummary::default(),
                 interval,
+                detection_time: None,
                 flags,
                 body,
             };

@@ -51,6 +51,8 @@ const TLV_LAST: u16 = 9;
 const TLV_CONTESTED: u16 = 10;
 /// TLV of the bits of a path report (u8).
 const TLV_PATH_REPORT: u16 = 11;
+/// TLV of the detection time in milliseconds (u32).
+const TLV_DETECTION_TIME: u16 = 12;
 const PREEMPT_DELAY_UNIT: Duration = Duration::from_millis(10);
 
 /// Reason why a received frame was dropped. Each interface has a counter for each reason.
@@ -80,6 +82,10 @@ impl Frame {
         let mut out = vec![0; ETHERNET_HEADER_LENGTH + FIXED_LENGTH];
         write_ethernet_header(&mut out, destination.unwrap_or(GROUP), source, ETHER_TYPE);
         tlv(&mut out, TLV_NODE, self.node.as_bytes());
+        if let Some(time) = self.detection_time {
+            let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+            tlv(&mut out, TLV_DETECTION_TIME, &millis.to_be_bytes());
+        }
         let kind = encode_body(&self.body, &mut out);
         let tlvs =
             u16::try_from(out.len() - ETHERNET_HEADER_LENGTH - FIXED_LENGTH).unwrap_or(u16::MAX);
@@ -164,6 +170,7 @@ impl Frame {
             clock,
             claim_set: ClaimSetSummary { counter, count, digest },
             interval: Duration::from_millis(interval.into()),
+            detection_time: tlvs.detection_time,
             flags: flags_from(flags),
             body: tlvs.body(kind, version)?,
         })
@@ -314,6 +321,7 @@ struct Tlvs<'a> {
     last: Option<IpAddr>,
     contested: bool,
     report: Option<PathReport>,
+    detection_time: Option<Duration>,
 }
 
 impl<'a> Tlvs<'a> {
@@ -330,6 +338,9 @@ impl<'a> Tlvs<'a> {
                 TLV_LAST => all.last = Some(value.any_address()?),
                 TLV_CONTESTED => all.contested = true,
                 TLV_PATH_REPORT => all.report = Some(path_report(value.take(1)?[0])),
+                TLV_DETECTION_TIME => {
+                    all.detection_time = Some(Duration::from_millis(value.u32()?.into()));
+                }
                 TLV_ACCEPTED_KEYS => value.all(&mut all.accepted_keys, Reader::u32)?,
                 TLV_V4 => value.all(&mut all.addresses, Reader::address::<4>)?,
                 TLV_V6 => value.all(&mut all.addresses, Reader::address::<16>)?,

@@ -22,6 +22,7 @@ fn frame(body: Body) -> Frame {
         clock: 123_456_789,
         claim_set: ClaimSetSummary { counter: 42, count: 3, digest: 0x0102_0304_0506_0708 },
         interval,
+        detection_time: None,
         flags,
         body,
     }
@@ -84,6 +85,7 @@ fn every_frame_kind_survives_a_round_trip() {
     for body in bodies() {
         let mut long = frame(body);
         long.node = "n".repeat(NODE_NAME_MAX).into();
+        long.detection_time = Some(Duration::from_millis(u32::MAX.into()));
         let key = HelloKey::new([6; KEY_LENGTH]);
         let mut bytes = long.encode(SOURCE, None, &key);
         assert!(bytes.len() <= FRAME_MAX, "the frame has {} bytes", bytes.len());

@@ -73,7 +73,7 @@ impl ClaimMachine {
             self.sets.claim(chunk, now);
             self.membership.own_mut().set_claim_set(self.sets.own().summary());
             // From this claim on, peers expect hellos at the interval of an owner.
-            self.membership.adjust_interval();
+            self.membership.adjust_pace();
             let addresses = chunk.iter().map(|(address, _)| *address);
             self.send(None, Body::Claim(self.claims_of(addresses, now)), now);
         }

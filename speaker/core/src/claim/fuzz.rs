@@ -45,6 +45,7 @@ fn config() -> ClaimConfig {
         epoch: 1,
         hello_interval: Duration::from_millis(50),
         hello_misses: 3,
+        detection_time_max: Duration::from_secs(2),
         failback_delay: Some(Duration::from_secs(2)),
     }
 }
@@ -121,6 +122,7 @@ fn frame(node: u8, body: Body, now: Instant) -> Frame {
         clock: now.as_nanos(),
         claim_set: ClaimSetSummary::default(),
         interval: Duration::from_millis(50),
+        detection_time: None,
         flags: Flags::default(),
         body,
     }

@@ -20,8 +20,10 @@ pub struct ClaimConfig {
     pub epoch: u64,
     /// Hello interval while this node owns an address.
     pub hello_interval: Duration,
-    /// Number of missed hellos after which a peer is suspected.
+    /// Number of missed hellos after which peers suspect this node.
     pub hello_misses: u32,
+    /// Longest detection time that late hellos of this node cause.
+    pub detection_time_max: Duration,
     /// Preempt delay (`--failback-delay`); `None` (`never`) if this node's preempt delay never
     /// ends.
     pub failback_delay: Option<Duration>,

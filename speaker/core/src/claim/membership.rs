@@ -4,8 +4,8 @@
 //!
 //! Each part has its own state, which the others read by methods:
 //!
-//! - [`own`]: keys, flags and phases of this node, with [`hello`] (interval of the hellos, and the
-//!   answer lease) and [`timers`].
+//! - [`own`]: keys, flags and phases of this node, with [`hello`] (pace of the hellos, and the
+//!   answer lease), [`lateness`] (of the hellos) and [`timers`].
 //! - [`peers`]: the table of the peers. Each [`peer`] has a failure detector
 //!   ([`failure_detection`]) and a second path ([`second_path`]).
 //! - [`newcomers`]: the challenge that an unknown sender must pass.
@@ -18,6 +18,7 @@ mod checks;
 mod effects;
 mod failure_detection;
 mod hello;
+mod lateness;
 mod newcomers;
 mod own;
 mod peer;
@@ -80,7 +81,7 @@ pub struct Membership {
 impl Membership {
     pub(super) fn new(config: ClaimConfig, now: Instant) -> Self {
         Self {
-            peers: Peers::new(config.hello_misses, now),
+            peers: Peers::new(now),
             random: Random::new(config.epoch),
             own: OwnState::new(config, now),
             newcomers: Newcomers::new(now),
@@ -207,15 +208,16 @@ impl Membership {
         }
     }
 
-    /// Adjusts the hello interval before a frame is sent, because each frame carries the interval.
-    pub(super) fn adjust_interval(&mut self) {
+    /// Adjusts the pace of the hellos before a frame is sent, because each frame carries it.
+    pub(super) fn adjust_pace(&mut self) {
         let counts_owners = !self.own.owns_nothing();
         let others = self.peers.live_peers().filter(|(_, peer)| !counts_owners || peer.is_owner());
-        self.own.adjust_interval(others.count());
+        let peers_wait = self.peers.live_peers().all(|(_, peer)| peer.states_detection_time());
+        self.own.adjust_pace(others.count(), peers_wait);
     }
 
     pub(super) fn send_hello(&mut self, now: Instant) {
-        self.adjust_interval();
+        self.adjust_pace();
         let accepted_keys = self.own.keys().to_vec();
         self.send(None, Body::Hello { accepted_keys }, now);
         self.own.on_hello(now);

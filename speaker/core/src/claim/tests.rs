@@ -16,6 +16,7 @@ use super::*;
 
 mod arp;
 mod bounded_work;
+mod busy;
 mod claimants;
 mod doubts;
 mod failback;
@@ -143,6 +144,7 @@ fn config(name: &str, epoch: u64) -> ClaimConfig {
         epoch,
         hello_interval: ms(50),
         hello_misses: 3,
+        detection_time_max: Duration::from_secs(2),
         failback_delay,
     }
 }

@@ -42,6 +42,7 @@ impl Pair {
             clock: self.now.as_nanos(),
             claim_set: self.sender.own().summary(),
             interval: Duration::from_millis(50),
+            detection_time: None,
             flags: Flags::default(),
             body,
         }

@@ -138,7 +138,7 @@ impl MemberRun {
                 self.membership
                     .own_mut()
                     .set_claim_set(ClaimSetSummary { count, ..Default::default() });
-                self.membership.adjust_interval();
+                self.membership.adjust_pace();
             }
             1 => {
                 let state = NodeState { draining: is_set, ..NodeState::default() };

@@ -15,8 +15,8 @@ const CHECKS_PER_CHALLENGE: u32 = 4;
 /// suspicion.
 const DROPPED_FRAMES_WINDOW: Duration = Duration::from_secs(1);
 /// Time from the start of a suspicion until the peer is declared failed, if no frame of the peer
-/// arrives.
-const FAILURE_DELAY: Duration = Duration::from_millis(40);
+/// arrives. The last part of each detection time.
+pub(super) const FAILURE_DELAY: Duration = Duration::from_millis(40);
 /// The same for a peer that was unheard. It is longer, because this peer reports by the second path
 /// alone.
 const FAILURE_DELAY_UNHEARD: Duration = Duration::from_millis(120);
@@ -135,8 +135,8 @@ pub(super) struct FailedRound {
 /// Failure detector of one peer.
 #[derive(Debug)]
 pub(super) struct Liveness {
-    /// Hello interval of the peer.
-    interval: Duration,
+    /// Time after its latest frame before which the peer is not declared failed.
+    detection_time: Duration,
     /// True if the peer was declared failed. Its state is kept, so that replayed frames of the peer
     /// are detected as stale.
     failed: bool,
@@ -153,9 +153,9 @@ pub(super) struct Liveness {
 }
 
 impl Liveness {
-    pub(super) const fn new(interval: Duration, now: Instant) -> Self {
+    pub(super) const fn new(detection_time: Duration, now: Instant) -> Self {
         Self {
-            interval,
+            detection_time,
             failed: false,
             unheard: false,
             last_frame: now,
@@ -195,27 +195,26 @@ impl Liveness {
         self.suspicion.as_ref().is_some_and(|suspicion| suspicion.nonce == nonce)
     }
 
-    /// Returns the time of the next check. `misses` is the number of missed hellos after which a
-    /// peer is suspected.
-    pub(super) fn deadline(&self, misses: u32) -> Instant {
+    /// Returns the time of the next check.
+    pub(super) fn deadline(&self) -> Instant {
         match &self.suspicion {
             Some(suspicion) => suspicion.next,
             None if self.failed => self.last_seen + FAILED_PEER_LIFETIME,
-            None => self.last_frame + self.interval * misses,
+            None => self.last_frame + self.detection_time.saturating_sub(FAILURE_DELAY),
         }
     }
 
-    /// Records a frame of the peer on the segment, which carries this hello interval. Returns
+    /// Records a frame of the peer on the segment, which carries this detection time. Returns
     /// whether the frame has ended a round of challenges.
-    pub(super) fn on_frame(&mut self, interval: Duration, now: Instant) -> bool {
+    pub(super) fn on_frame(&mut self, detection_time: Duration, now: Instant) -> bool {
         let refutes = self.is_challenged();
-        *self = Self { silent_at: self.silent_at, ..Self::new(interval, now) };
+        *self = Self { silent_at: self.silent_at, ..Self::new(detection_time, now) };
         refutes
     }
 
-    /// Records an accepted copy of a frame.
-    pub(super) const fn on_copy(&mut self, now: Instant) {
-        self.last_seen = now;
+    /// Records an accepted copy of a frame, which carries this detection time.
+    pub(super) const fn on_copy(&mut self, detection_time: Duration, now: Instant) {
+        (self.detection_time, self.last_seen) = (detection_time, now);
     }
 
     pub(super) fn on_arp_reply(&mut self) {
@@ -298,7 +297,8 @@ impl Liveness {
         // If no frame at all arrives, the receive path of this node may have failed.
         let received_nothing = reception.last_frame < suspicion.since;
         let proves_nothing = received_nothing && !reception.may_be_alone;
-        let end = suspicion.end(self.unheard);
+        let stated_end = self.last_seen + self.detection_time;
+        let end = suspicion.end(self.unheard).max(stated_end);
         if now >= end && !proves_nothing {
             return Some(SuspicionCheck::Failed);
         }

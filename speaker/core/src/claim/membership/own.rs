@@ -7,6 +7,7 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Flags, Frame};
 
+use super::failure_detection::FAILURE_DELAY;
 use super::hello::Hellos;
 use super::timers::Timer;
 use crate::claim::{ClaimConfig, HANDOVER_TIMEOUT, LISTEN_PHASE, NodeState};
@@ -83,8 +84,8 @@ impl OwnState {
 
     /// Returns the end of the answer lease: until that time, this node may reply for its addresses.
     ///
-    /// The lease ends `(hello_misses - 1) x hello interval` after this node's latest hello. A
-    /// stalled node therefore does not reply for an address that a peer has taken over.
+    /// The lease ends one hello interval before the peers suspect this node. A stalled node
+    /// therefore does not reply for an address that a peer has taken over.
     #[must_use]
     pub fn answer_lease_end(&self) -> Instant {
         self.hellos.answer_lease_end()
@@ -189,9 +190,11 @@ impl OwnState {
         std::mem::replace(&mut self.has_changed, false)
     }
 
+    /// Schedules a hello for `at`. A hello that is due earlier remains so, because its delay counts
+    /// as lateness.
     fn schedule_hello(&mut self, at: Instant) {
         if !self.keys.is_empty() {
-            self.timers.set(Timer::Hello, at);
+            self.timers.set_by(Timer::Hello, at);
         }
     }
 
@@ -294,15 +297,30 @@ impl OwnState {
         self.flags.leaving = true;
     }
 
-    /// Adjusts the hello interval. `others` is the number of other live owners, or of other live
-    /// nodes if this node owns nothing.
-    pub(super) fn adjust_interval(&mut self, others: usize) {
-        self.hellos.adjust(!self.owns_nothing(), others);
+    /// Adjusts the pace of the hellos. `others` is the number of other live owners, or of other
+    /// live nodes if this node owns nothing. `peers_wait` is true if all peers wait for the
+    /// detection time that this node states.
+    pub(super) fn adjust_pace(&mut self, others: usize, peers_wait: bool) {
+        self.hellos.adjust(!self.owns_nothing(), others, peers_wait);
+    }
+
+    /// Returns the time after this frame before which its sender is not declared failed.
+    pub(super) fn detection_time_of(&self, frame: &Frame) -> Duration {
+        let from_interval = || frame.interval * self.config.hello_misses + FAILURE_DELAY;
+        frame.detection_time.unwrap_or_else(from_interval)
+    }
+
+    /// Stops the timer of the hello that is sent now, and returns by how much the hello is late.
+    fn take_lateness(&mut self, now: Instant) -> Duration {
+        let late = self.timers.lateness(&Timer::Hello, now);
+        self.timers.stop(&Timer::Hello);
+        late
     }
 
     /// Records that a hello was sent.
     pub(super) fn on_hello(&mut self, now: Instant) {
-        let next = self.hellos.on_hello(now);
+        let late = self.take_lateness(now);
+        let next = self.hellos.on_hello(late, now);
         self.schedule_hello(next);
     }
 
@@ -311,7 +329,8 @@ impl OwnState {
         // Clock values are unique per sender, so a receiver can order any two frames.
         self.clock = now.as_nanos().max(self.clock + 1);
         if matches!(body, Body::Claim(_) | Body::Release { .. }) {
-            let next = self.hellos.on_claim(now);
+            let late = self.take_lateness(now);
+            let next = self.hellos.on_claim(late, now);
             self.schedule_hello(next);
         }
         Frame {
@@ -319,7 +338,8 @@ impl OwnState {
             epoch: self.config.epoch,
             clock: self.clock,
             claim_set: self.claim_set,
-            interval: self.hellos.promised(),
+            interval: self.hellos.stated_interval(),
+            detection_time: Some(self.hellos.detection_time()),
             flags: self.flags,
             body,
         }

@@ -30,6 +30,8 @@ pub(super) struct Peer {
     clock: u64,
     /// True if the peer owns an address, by its own account.
     is_owner: bool,
+    /// True if the peer's frames carry a detection time. Such a peer also waits for that of others.
+    states_detection_time: bool,
     /// IDs of the keys that the peer accepts; empty if not reported yet.
     accepts: Box<[u32]>,
     /// Comparison of this node's clock with the peer's clock.
@@ -43,6 +45,7 @@ impl Peer {
     pub(super) fn new(
         source: Mac,
         frame: &Frame,
+        detection_time: Duration,
         accepts: Box<[u32]>,
         before: Option<&Self>,
         now: Instant,
@@ -56,7 +59,8 @@ impl Peer {
             is_owner: frame.claim_set.count > 0,
             accepts,
             min_clock_offset: MinimumOffset::new(frame.clock, now),
-            liveness: Liveness::new(frame.interval, now),
+            states_detection_time: frame.detection_time.is_some(),
+            liveness: Liveness::new(detection_time, now),
             second_path: SecondPath::default(),
         };
         let macs = before.into_iter().flat_map(|before| &before.macs);
@@ -80,6 +84,10 @@ impl Peer {
 
     pub(super) const fn is_owner(&self) -> bool {
         self.is_owner
+    }
+
+    pub(super) const fn states_detection_time(&self) -> bool {
+        self.states_detection_time
     }
 
     pub(super) const fn accepts(&self) -> &[u32] {
@@ -122,13 +130,19 @@ impl Peer {
 
     /// Records the copy of a frame that is newer than all others of the peer. Returns whether the
     /// flags have changed.
-    pub(super) fn on_copy(&mut self, frame: &Frame, now: Instant) -> bool {
-        self.liveness.on_copy(now);
+    pub(super) fn on_copy(
+        &mut self,
+        frame: &Frame,
+        detection_time: Duration,
+        now: Instant,
+    ) -> bool {
+        self.liveness.on_copy(detection_time, now);
         self.on_state(frame)
     }
 
     fn on_state(&mut self, frame: &Frame) -> bool {
         (self.clock, self.is_owner) = (frame.clock, frame.claim_set.count > 0);
+        self.states_detection_time = frame.detection_time.is_some();
         std::mem::replace(&mut self.flags, frame.flags) != frame.flags
     }
 

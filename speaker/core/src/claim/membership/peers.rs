@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
@@ -16,8 +17,6 @@ use super::second_path::{Intervals, JUST_RECEIVED};
 #[derive(Debug)]
 pub struct Peers {
     table: BTreeMap<Arc<str>, Peer>,
-    /// Number of missed hellos after which a peer is suspected.
-    hello_misses: u32,
     /// Time of the next check of the peers' deadlines. The time may be too early; an early check
     /// changes nothing.
     due: Option<Instant>,
@@ -26,8 +25,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    pub(super) const fn new(hello_misses: u32, now: Instant) -> Self {
-        Self { table: BTreeMap::new(), hello_misses, due: None, answers_end: now }
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { table: BTreeMap::new(), due: None, answers_end: now }
     }
 
     /// Returns the names of the peers that are not declared failed, ascending.
@@ -157,12 +156,13 @@ impl Peers {
         &mut self,
         source: Mac,
         frame: &Frame,
+        detection_time: Duration,
         accepts: Box<[u32]>,
         now: Instant,
     ) -> (Arc<str>, Option<EarlierEpoch>) {
         let name: Arc<str> = (*frame.node).into();
         let before = self.table.remove(&name);
-        let peer = Peer::new(source, frame, accepts, before.as_ref(), now);
+        let peer = Peer::new(source, frame, detection_time, accepts, before.as_ref(), now);
         self.table.insert(Arc::clone(&name), peer);
         self.update_due(&name);
         (name, before.map(|before| before.earlier_epoch()))
@@ -195,7 +195,7 @@ impl Peers {
 
     /// Updates the time of the next check, after the deadline of a peer has changed.
     pub(super) fn update_due(&mut self, name: &str) {
-        let due = self.table.get(name).map(|peer| peer.liveness.deadline(self.hello_misses));
+        let due = self.table.get(name).map(|peer| peer.liveness.deadline());
         self.due = self.due.into_iter().chain(due).min();
     }
 
@@ -203,13 +203,13 @@ impl Peers {
     /// the check of these peers, [`Self::schedule_check`] must follow.
     pub(super) fn due_names(&self, now: Instant) -> Option<Vec<Arc<str>>> {
         self.due.filter(|at| now >= *at)?;
-        let is_due = |peer: &Peer| now >= peer.liveness.deadline(self.hello_misses);
+        let is_due = |peer: &Peer| now >= peer.liveness.deadline();
         let due = self.table.iter().filter(|(_, peer)| is_due(peer));
         Some(due.map(|(name, _)| Arc::clone(name)).collect())
     }
 
     pub(super) fn schedule_check(&mut self) {
-        let deadline = |peer: &Peer| peer.liveness.deadline(self.hello_misses);
+        let deadline = |peer: &Peer| peer.liveness.deadline();
         self.due = self.table.values().map(deadline).min();
     }
 

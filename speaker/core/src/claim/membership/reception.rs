@@ -45,18 +45,19 @@ impl Membership {
             return Admission::Dropped;
         }
         let all_failed = self.peers.all_failed();
+        let detection_time = self.own.detection_time_of(frame);
         let Some(peer) = self.peers.sender(frame) else {
             let is_admitted = self.admit_newcomer(source, frame, now);
             let newest = Admission::Newest { has_returned: false };
             return if is_admitted { newest } else { Admission::Dropped };
         };
         if peer.is_stale(frame) {
-            // The flags and the interval in an overtaken frame are outdated, so only its body is
+            // The flags and the times in an overtaken frame are outdated, so only its body is
             // used.
             return Admission::Late { is_recent: peer.was_just_overtaken(frame) };
         }
         let has_returned = peer.liveness.has_failed();
-        self.counts.refuted += u64::from(peer.liveness.on_frame(frame.interval, now));
+        self.counts.refuted += u64::from(peer.liveness.on_frame(detection_time, now));
         if peer.on_frame(source, frame) || has_returned {
             self.effects.push_back(MemberEffect::PeerChanged((*frame.node).into()));
         }
@@ -114,12 +115,13 @@ impl Membership {
             };
             self.remove_peer(failed);
         }
+        let detection_time = self.own.detection_time_of(frame);
         // In its first preempt delay, a node does not restart the delay when its first peer
         // appears. Otherwise nodes that start together would all take their addresses in the same
         // moment.
         let is_first_delay = self.peers.count() == 0 && self.own.delay_ends();
         let starts_delay = self.peers.all_failed() && !is_first_delay;
-        let (node, before) = self.peers.join(source, frame, accepts, now);
+        let (node, before) = self.peers.join(source, frame, detection_time, accepts, now);
         self.effects.push_back(MemberEffect::Joined { node, epoch: frame.epoch, before });
         if starts_delay {
             self.start_preempt_delay(now);
@@ -198,6 +200,7 @@ impl Membership {
     /// Checks the copy of a frame. It counts only if its sender is unheard: otherwise the frame
     /// itself arrives on the segment, or the sender has failed there.
     fn admit_copy(&mut self, frame: &Frame, now: Instant) -> bool {
+        let detection_time = self.own.detection_time_of(frame);
         let Some(peer) = self.peers.sender(frame).filter(|peer| peer.liveness.is_unheard()) else {
             return false;
         };
@@ -205,7 +208,7 @@ impl Membership {
             self.counts.stale_frames += 1;
             return false;
         }
-        if peer.on_copy(frame, now) {
+        if peer.on_copy(frame, detection_time, now) {
             self.effects.push_back(MemberEffect::PeerChanged((*frame.node).into()));
         }
         true
@@ -264,7 +267,8 @@ pub(in crate::claim) fn admit(
     let interval = std::time::Duration::from_millis(50);
     let frame = |clock, body| {
         let node = node.into();
-        Frame { node, epoch: 7, clock, claim_set, interval, flags, body }
+        let detection_time = None;
+        Frame { node, epoch: 7, clock, claim_set, interval, detection_time, flags, body }
     };
     membership.admit(source, &frame(1, Body::Hello { accepted_keys: vec![] }), now);
     let nonce = membership.newcomers.nonce_of(node).unwrap_or(0);

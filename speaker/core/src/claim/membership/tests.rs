@@ -35,6 +35,7 @@ impl Segment {
             epoch: 1,
             hello_interval: ms(50),
             hello_misses: 3,
+            detection_time_max: Duration::from_secs(2),
             failback_delay: Some(ms(2_000)),
         };
         let start = Instant::from_millis(1_000);
@@ -64,6 +65,7 @@ impl Segment {
             clock,
             claim_set: ClaimSetSummary::default(),
             interval: ms(50),
+            detection_time: None,
             flags: Flags::default(),
             body,
         }
@@ -274,7 +276,7 @@ fn a_stalled_owner_fences_itself_if_a_peer_may_have_taken_over() {
             .membership
             .own_mut()
             .set_claim_set(ClaimSetSummary { count, ..ClaimSetSummary::default() });
-        segment.membership.adjust_interval();
+        segment.membership.adjust_pace();
         segment.membership.send_hello(segment.now);
         segment.effects();
         segment.now = segment.now + ms(stall);
@@ -347,5 +349,36 @@ impl Membership {
 
     pub(in crate::claim) fn set_leaving(&mut self, node: &str) {
         self.peers.get_mut(node).expect("a peer").set_leaving();
+    }
+}
+
+#[test]
+fn a_late_node_states_a_longer_time_only_if_every_peer_states_one() {
+    // The first hello of the node was 940 ms late. A node without addresses sends one every 200 ms.
+    for (states, expected) in [(true, ms(2_000)), (false, ms(640))] {
+        let mut segment = Segment::new();
+        let detection_time = states.then_some(ms(190));
+        let frame = Frame { detection_time, ..segment.frame(PEER, 7, 3, hello()) };
+        segment.membership.admit(PEER_MAC, &frame, segment.now);
+        segment.membership.send_hello(segment.now + ms(200));
+        assert_eq!(segment.membership.own.hellos().detection_time(), expected);
+    }
+}
+
+#[test]
+fn a_peer_is_not_declared_failed_before_its_stated_time() {
+    for (stated, expected) in [(None, ms(190)), (Some(ms(190)), ms(190)), (Some(ms(990)), ms(990))]
+    {
+        let mut segment = Segment::new();
+        let frame = Frame { detection_time: stated, ..segment.frame(PEER, 7, 3, hello()) };
+        segment.membership.admit(PEER_MAC, &frame, segment.now);
+        // Another host announces an address of the peer, which is suspected although no hello is
+        // missing.
+        segment.membership.suspect_heard(PEER, segment.now);
+        let begin = segment.now;
+        while segment.membership.peers.get_live(PEER).is_some() {
+            segment.wait(ms(1));
+        }
+        assert_eq!(segment.now.since(begin), expected, "{stated:?}");
     }
 }

@@ -36,6 +36,7 @@ impl Node {
             epoch: 1,
             hello_interval: ms(50),
             hello_misses: 3,
+            detection_time_max: Duration::from_secs(2),
             failback_delay: Some(ms(2_000)),
         };
         let start = Instant::from_millis(1_000);
@@ -72,10 +73,18 @@ impl Node {
     fn peer_claims(&mut self, rules: SoftRules, preference: u16, preempt_delay: Duration) {
         let rank = ClaimRank { soft_rules: rules.bits(), preference, order: 0 };
         let claim_set = ClaimSetSummary::new(7, 1, [(VIP, rank)]);
-        let (interval, flags) = (ms(50), Flags::default());
+        let (interval, detection_time, flags) = (ms(50), None, Flags::default());
         let body = Body::Claim(vec![Claim { address: VIP, rank, preempt_delay }]);
-        let frame =
-            Frame { node: PEER.into(), epoch: 7, clock: 10, claim_set, interval, flags, body };
+        let frame = Frame {
+            node: PEER.into(),
+            epoch: 7,
+            clock: 10,
+            claim_set,
+            interval,
+            detection_time,
+            flags,
+            body,
+        };
         let changes = self.sets.receive(PEER, &frame, self.now);
         let (ownership, view) = self.ownership();
         ownership.on_set_changes(PEER, &frame.body, changes, view);

@@ -235,6 +235,7 @@ fn replayed_and_reflected_frames_are_counted_and_ignored() {
         clock: 1,
         claim_set: ClaimSetSummary::default(),
         interval,
+        detection_time: None,
         flags,
         body: body.clone(),
     };
@@ -289,7 +290,16 @@ fn a_claim_is_followed_by_a_hello_within_25_ms() {
 pub(super) fn frame_from(node: &str, epoch: u64, clock: u64, body: Body) -> Input {
     let (interval, flags) = (ms(50), Flags::default());
     let claim_set = ClaimSetSummary::default();
-    let frame = Frame { node: node.into(), epoch, clock, claim_set, interval, flags, body };
+    let frame = Frame {
+        node: node.into(),
+        epoch,
+        clock,
+        claim_set,
+        interval,
+        detection_time: None,
+        flags,
+        body,
+    };
     Input::Frame { source: Mac([2, 0, 0, 0, 0, 2]), frame }
 }
 
@@ -304,7 +314,7 @@ pub(super) fn machine_with_peer() -> (ClaimMachine, TestPeer) {
 
 #[test]
 fn three_fences_within_ten_minutes_make_a_node_flapping() {
-    let mut segment = Segment::new(&NODES);
+    let mut segment = Segment::with(&NODES, |config| config.detection_time_max = Duration::ZERO);
     let name = "node1";
     // Only this node is a candidate, so it takes the address each time.
     segment.units(&[unit(VIP, &[name])]);

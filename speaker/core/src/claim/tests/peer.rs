@@ -107,6 +107,7 @@ impl TestPeer {
             clock: self.clock,
             claim_set: ClaimSetSummary::new(self.epoch, self.counter, self.owned.clone()),
             interval: ms(50),
+            detection_time: None,
             flags: Flags::default(),
             body,
         };
