@@ -148,7 +148,7 @@ pub(super) struct UnitState {
     /// Most recent time at which a node started to announce the unit, including the time before the
     /// measurement.
     pub(super) taken: Instant,
-    /// Cause of the latest move, as the new owner has reported it.
+    /// Cause of the latest move, if the new owner has reported one.
     pub(super) move_cause: Option<MoveCause>,
     /// Time until which the unit should stay with its owner, according to the frames of its owners.
     pub(super) keep_until: Instant,
@@ -318,7 +318,7 @@ impl SimWorld {
     /// Records that a node started announcing a unit.
     pub(super) fn record_move(&mut self, unit: usize) {
         let now = self.now;
-        self.checker.units[unit].taken = now;
+        (self.checker.units[unit].taken, self.checker.units[unit].move_cause) = (now, None);
         if !self.checker.is_measuring() {
             return;
         }
