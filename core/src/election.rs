@@ -124,8 +124,6 @@ pub struct SoftRules(u16);
 impl SoftRules {
     /// No soft rule applies.
     pub const NONE: Self = Self(0);
-    /// The node has fenced itself too often recently (soft rule 7).
-    pub const FLAPPING: Self = Self(1);
     /// The Node is cordoned or not Ready (soft rule 6).
     pub const CORDONED: Self = Self(1 << 1);
     /// All local endpoints are terminating (soft rule 5).
@@ -165,13 +163,12 @@ impl SoftRules {
     /// Returns the rules in the flags of a node's frames, which apply to all its addresses.
     #[must_use]
     pub const fn of_node(flags: Flags) -> Self {
-        let Flags { leaving, draining, unhealthy, flapping, isolated, .. } = flags;
+        let Flags { leaving, draining, unhealthy, isolated, .. } = flags;
         Self::ISOLATED
             .when(isolated)
             .and(Self::LEAVING.when(leaving))
             .and(Self::DRAINING.when(draining))
             .and(Self::UNHEALTHY.when(unhealthy))
-            .and(Self::FLAPPING.when(flapping))
     }
 
     /// Returns the rules that a claim states for its address alone.

@@ -20,8 +20,8 @@ const CLAIM_SPREAD_MAX: Duration = Duration::from_millis(300);
 /// Upper limit of the time for which a node respects a doubt.
 const DOUBT_MAX: Duration = Duration::from_secs(640);
 
-type AppliedSoftRules = [bool; 6];
-const NO_SOFT_RULE: AppliedSoftRules = [false; 6];
+type AppliedSoftRules = [bool; 5];
+const NO_SOFT_RULE: AppliedSoftRules = [false; 5];
 
 impl Checker {
     /// Records the time of a change that may make another candidate the best one.
@@ -36,8 +36,8 @@ impl SimWorld {
     /// involved.
     fn soft_rules(&self, index: usize, unit: usize) -> AppliedSoftRules {
         let node = &self.nodes[index];
-        let Flags { leaving, draining, unhealthy, flapping, .. } = node.flags;
-        [leaving, node.failing[unit], draining, unhealthy, self.api.cordoned[index], flapping]
+        let Flags { leaving, draining, unhealthy, .. } = node.flags;
+        [leaving, node.failing[unit], draining, unhealthy, self.api.cordoned[index]]
     }
 
     /// Records the flags of a frame, and the times for which the addresses in the frame should not

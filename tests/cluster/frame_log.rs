@@ -90,11 +90,6 @@ impl FrameLog {
         self.frames.iter().filter(is_gratuitous).map(|captured| captured.at).collect()
     }
 
-    /// Returns whether a speaker has stated that it is flapping.
-    pub(crate) fn has_flapping(&self) -> bool {
-        self.hello_frames().any(|(_, frame)| frame.flags.flapping)
-    }
-
     /// Returns every frame of the ownership protocol.
     fn hello_frames(&self) -> impl Iterator<Item = (RecordedFrame, Frame)> + '_ {
         self.frames.iter().enumerate().filter_map(|(position, captured)| {

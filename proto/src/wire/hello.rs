@@ -56,8 +56,6 @@ pub struct Flags {
     pub draining: bool,
     /// True if kube-proxy on the sender's node is unhealthy.
     pub unhealthy: bool,
-    /// True if the sender's node was fenced too often recently.
-    pub flapping: bool,
     /// True if the sender's node is in preempt delay, because it has recently started, recovered,
     /// or been without peers.
     pub in_preempt_delay: bool,

@@ -18,6 +18,7 @@
 //! - [`effects`]: effects of one part on the others.
 //! - [`decisions`]: frames with the decisions, lists and hellos of this node.
 //! - [`move_cause`]: causes of moves.
+//! - [`recent`]: recent events that lengthen a preempt delay.
 //! - [`counters`]: counters of events, for the metrics.
 //! - `fuzz`: fuzz targets of the parts.
 
@@ -32,6 +33,7 @@ mod interface;
 mod membership;
 mod move_cause;
 mod ownership;
+mod recent;
 
 pub use claim_sets::Owned;
 pub use counters::ClaimCounters;
@@ -62,6 +64,7 @@ pub const STAGGER_OVER_INTERVAL: Duration = Duration::from_millis(10);
 pub const DOUBT_LIFETIME: Duration = Duration::from_secs(10);
 /// Length of a listen phase, in which a node only receives frames and claims nothing. A listen
 /// phase precedes the first claim of the node, and follows each fence and each standby period.
+/// After a fence it ends earlier if the node has heard every live peer.
 pub const LISTEN_PHASE: Duration = Duration::from_secs(1);
 /// Maximum time that a leaving node waits for peers to take over its addresses.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -287,7 +287,6 @@ const fn flag_bits(f: Flags) -> u16 {
     (f.leaving as u16)
         | (f.draining as u16) << 1
         | (f.unhealthy as u16) << 2
-        | (f.flapping as u16) << 3
         | (f.in_preempt_delay as u16) << 4
         | (f.isolated as u16) << 5
         | (f.health_checked as u16) << 6
@@ -298,7 +297,6 @@ const fn flags_from(bits: u16) -> Flags {
         leaving: bits & 1 != 0,
         draining: bits & 2 != 0,
         unhealthy: bits & 4 != 0,
-        flapping: bits & 8 != 0,
         in_preempt_delay: bits & 16 != 0,
         isolated: bits & 32 != 0,
         health_checked: bits & 64 != 0,

@@ -72,7 +72,6 @@ fn flags(n: u8) -> Flags {
         leaving: n & 1 != 0,
         draining: n & 2 != 0,
         unhealthy: n & 4 != 0,
-        flapping: n & 8 != 0,
         in_preempt_delay: n & 16 != 0,
         isolated: n & 32 != 0,
         health_checked: n & 64 != 0,

@@ -46,15 +46,13 @@ pub enum MoveCause {
     Terminating,
     /// The former owner is cordoned or not Ready.
     Cordoned,
-    /// The former owner has fenced itself too often.
-    Flapping,
     /// The new owner is better by the preempt delay, the preference or the order.
     Order,
 }
 
 impl MoveCause {
     /// All causes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::NodeFailed,
         Self::Released,
         Self::Isolated,
@@ -65,7 +63,6 @@ impl MoveCause {
         Self::Unhealthy,
         Self::Terminating,
         Self::Cordoned,
-        Self::Flapping,
         Self::Order,
     ];
 
@@ -83,7 +80,6 @@ impl MoveCause {
             Self::Unhealthy => "unhealthy",
             Self::Terminating => "terminating",
             Self::Cordoned => "cordoned",
-            Self::Flapping => "flapping",
             Self::Order => "order",
         }
     }
@@ -100,7 +96,6 @@ impl MoveCause {
             (SoftRules::UNHEALTHY, Self::Unhealthy),
             (SoftRules::TERMINATING, Self::Terminating),
             (SoftRules::CORDONED, Self::Cordoned),
-            (SoftRules::FLAPPING, Self::Flapping),
         ];
         let is_worse = |rule: SoftRules| from.soft_rules.has(rule) && !to.soft_rules.has(rule);
         rules.into_iter().find(|(rule, _)| is_worse(*rule)).map_or(Self::Order, |(_, cause)| cause)

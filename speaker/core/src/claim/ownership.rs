@@ -13,8 +13,7 @@
 //! - [`rule`]: the ownership rule, preemption, and the decisions that follow.
 //! - [`units`]: the units, and which of them the ownership rule evaluates again. A call evaluates a
 //!   limited number of units, and the next tick continues.
-//! - [`mod@unit`]: state of one election unit, with [`moves`] (its recent moves) and [`probes`]
-//!   (ARP probes for its address).
+//! - [`mod@unit`]: state of one election unit, with [`probes`] (ARP probes for its address).
 //! - [`announcements`]: repeated announcements of all owned addresses.
 //! - [`conflicts`]: conflicts about addresses of the units, and their defenses.
 //!
@@ -28,7 +27,6 @@ mod announcements;
 mod claims;
 mod conflicts;
 mod foreign;
-mod moves;
 mod probes;
 mod rule;
 mod unheard;

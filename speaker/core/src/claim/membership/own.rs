@@ -1,7 +1,6 @@
 //! State of this node: its keys and flags, and the phases in which it claims no address or takes
 //! none back. Part of the membership of one interface.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
@@ -10,12 +9,10 @@ use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Flags, Frame};
 use super::failure_detection::FAILURE_DELAY;
 use super::hello::Hellos;
 use super::timers::Timer;
+use crate::claim::recent::RecentEvents;
 use crate::claim::{ClaimConfig, HANDOVER_TIMEOUT, LISTEN_PHASE, NodeState};
 use crate::timers::Timers;
 
-/// Number of fences within [`FLAPPING_WINDOW`] that mark a node as flapping.
-const FENCES_FLAPPING: usize = 3;
-const FLAPPING_WINDOW: Duration = Duration::from_secs(600);
 /// Time for which this interface remains on standby after a frame of another interface of this node
 /// on the same segment. The time is three times
 /// [`INTERVAL_IDLE_MAX`](super::hello::INTERVAL_IDLE_MAX), and a margin.
@@ -38,8 +35,8 @@ pub struct OwnState {
     clock: u64,
     hellos: Hellos,
     timers: Timers<Timer>,
-    /// Times of this node's latest fences, at most [`FENCES_FLAPPING`] of them, ascending.
-    fences: VecDeque<Instant>,
+    /// Recent fences of this node.
+    fences: RecentEvents,
 }
 
 impl OwnState {
@@ -56,7 +53,7 @@ impl OwnState {
             clock: 0,
             hellos: Hellos::new(&config, now),
             timers,
-            fences: VecDeque::new(),
+            fences: RecentEvents::default(),
             config,
         }
     }
@@ -202,17 +199,18 @@ impl OwnState {
         self.timers.set(Timer::ListenPhase, now + LISTEN_PHASE);
     }
 
-    /// Starts the preempt delay of this node. `ends` is false if the delay does not end.
+    /// Starts the preempt delay of this node, which doubles with each recent fence but the first.
+    /// `ends` is false if the delay does not end.
     pub(super) fn start_preempt_delay(&mut self, ends: bool, now: Instant) {
+        self.fences.are_over(now);
         match self.config.failback_delay.filter(|_| ends) {
-            Some(delay) => self.timers.set(Timer::PreemptDelay, now + delay),
+            Some(delay) => self.timers.set(Timer::PreemptDelay, now + self.fences.lengthen(delay)),
             None => _ = self.timers.stop(&Timer::PreemptDelay),
         }
         self.set_flags(Flags { in_preempt_delay: true, ..self.flags }, now);
     }
 
-    /// Ends the standby period, the listen phase, the preempt delay and the flapping state when
-    /// their time has passed.
+    /// Ends the standby period, the listen phase and the preempt delay when their time has passed.
     pub(in crate::claim) fn expire(&mut self, now: Instant) {
         if self.timers.expire(&Timer::Standby, now) {
             self.end_standby(now);
@@ -223,26 +221,23 @@ impl OwnState {
         if self.timers.expire(&Timer::PreemptDelay, now) {
             self.set_flags(Flags { in_preempt_delay: false, ..self.flags }, now);
         }
-        if self.timers.expire(&Timer::Flapping, now) {
-            self.set_flags(Flags { flapping: false, ..self.flags }, now);
-        }
     }
 
-    /// Starts a listen phase after a fence. Several fences soon after each other mark this node as
-    /// flapping.
+    /// Starts a listen phase after a fence.
     pub(super) fn on_fence(&mut self, now: Instant) {
         self.start_listen_phase(now);
-        self.fences.push_back(now);
-        if self.fences.len() > FENCES_FLAPPING {
-            self.fences.pop_front();
-        }
-        let first = self.fences.front().filter(|_| self.fences.len() == FENCES_FLAPPING);
-        let until = first.map(|first| *first + FLAPPING_WINDOW).filter(|until| now < *until);
-        self.flags.flapping = until.is_some();
-        match until {
-            Some(until) => self.timers.set(Timer::Flapping, until),
-            None => _ = self.timers.stop(&Timer::Flapping),
-        }
+        self.fences.add(now);
+    }
+
+    /// Returns the time of the latest fence, while its listen phase lasts.
+    pub(super) fn listens_after_fence(&self, now: Instant) -> Option<Instant> {
+        let listens = self.timers.is_set(&Timer::ListenPhase);
+        self.fences.last().filter(|at| listens && now.since(*at) < LISTEN_PHASE)
+    }
+
+    pub(super) fn end_listen_phase(&mut self) {
+        self.timers.stop(&Timer::ListenPhase);
+        self.note_change();
     }
 
     /// Handles a frame of another interface of this node on the same segment. Only one of the

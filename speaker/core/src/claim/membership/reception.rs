@@ -2,6 +2,7 @@
 //! the membership of one interface.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
@@ -11,6 +12,9 @@ use super::peer::Peer;
 use super::second_path::JUST_REPLIED;
 use super::{MemberEffect, Membership};
 use crate::claim::Output;
+
+/// Time after a fence in which this node reads the frames that have queued up.
+const QUEUE_TIME: Duration = Duration::from_millis(25);
 
 /// Result of the check of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +67,22 @@ impl Membership {
         }
         self.peers.update_due(&frame.node);
         self.compare_clocks(&frame.node, frame.clock, now);
+        self.end_listen_phase_if_heard(now);
         if has_returned && all_failed {
             self.start_preempt_delay(now);
         }
         Admission::Newest { has_returned }
+    }
+
+    /// Ends the listen phase after a fence once this node has heard every live peer, and therefore
+    /// knows what they have claimed. A frame that arrives right after the fence may be older: it
+    /// has queued up while this node stood still.
+    fn end_listen_phase_if_heard(&mut self, now: Instant) {
+        let Some(fence) = self.own.listens_after_fence(now) else { return };
+        let is_heard = |peer: &Peer| peer.liveness.last_seen() >= fence + QUEUE_TIME;
+        if self.peers.live_peers().all(|(_, peer)| is_heard(peer)) {
+            self.own.end_listen_phase();
+        }
     }
 
     /// Compares this node's clock with a peer's clock. If the peer's clock went on while this
@@ -264,7 +280,7 @@ pub(in crate::claim) fn admit(
     now: Instant,
 ) {
     let claim_set = ferrolb_proto::wire::hello::ClaimSetSummary::default();
-    let interval = std::time::Duration::from_millis(50);
+    let interval = Duration::from_millis(50);
     let frame = |clock, body| {
         let node = node.into();
         let detection_time = None;

@@ -14,6 +14,4 @@ pub(super) enum Timer {
     /// End of the standby period of this interface, during which another interface of this node is
     /// active on the segment.
     Standby,
-    /// Time at which this node is no longer flapping.
-    Flapping,
 }

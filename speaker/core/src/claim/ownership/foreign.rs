@@ -11,11 +11,11 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 
-use super::moves::Moves;
 use super::unit::UnitState;
 use super::{AddressConflict, ConflictKind, Ownership, OwnershipEffect, View};
 use crate::claim::Output;
 use crate::claim::membership::Host;
+use crate::claim::recent::RecentEvents;
 
 /// Time for which an address is left to a foreign host before the address is probed again.
 pub(super) const CONTEST_WAIT: Duration = Duration::from_secs(10);
@@ -100,7 +100,8 @@ impl Ownership {
         view: View<'_>,
     ) -> Option<ConflictKind> {
         let owned_since = view.owned().get(&address).map(|owned| owned.since);
-        let last_move = self.units.get(address).and_then(UnitState::moves).and_then(Moves::last);
+        let last_move =
+            self.units.get(address).and_then(UnitState::moves).and_then(RecentEvents::last);
         let mut moves = owned_since.into_iter().chain(last_move);
         let moved_recently = moves.any(|at| view.now.since(at) < MOVE_GRACE);
         match view.members.host(mac, view.now) {

@@ -9,9 +9,9 @@ use ferrolb_core::rate::Doubling;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::hello::ClaimRank;
 
-use super::moves::Moves;
 use super::probes::ArpProbes;
 use crate::claim::DOUBT_LIFETIME;
+use crate::claim::recent::RecentEvents;
 
 /// Minimum interval between defenses of an address against a foreign host (DEFEND_INTERVAL of RFC
 /// 5227).
@@ -70,7 +70,7 @@ pub(super) struct PendingClaim {
     conflict: Option<(Instant, Duration)>,
     /// Recent moves; boxed, because 10,000 units can have a pending claim at the same time, and few
     /// of them have moved.
-    pub(super) moves: Option<Box<Moves>>,
+    pub(super) moves: Option<Box<RecentEvents>>,
 }
 
 impl PendingClaim {
@@ -153,7 +153,7 @@ impl UnitState {
     }
 
     /// Returns the recent moves of the unit, if there are any.
-    pub(super) fn moves(&self) -> Option<&Moves> {
+    pub(super) fn moves(&self) -> Option<&RecentEvents> {
         self.pending_claim.as_ref()?.moves.as_deref()
     }
 

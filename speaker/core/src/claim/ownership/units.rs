@@ -10,9 +10,9 @@ use ferrolb_core::election::Unit;
 use ferrolb_proto::Instant;
 
 use super::View;
-use super::moves::MOVES_WINDOW;
 use super::unit::UnitState;
 use crate::claim::claim_sets::SetCopy;
+use crate::claim::recent::RECENT;
 
 /// Maximum number of units that one call of the machine evaluates. The driver handles frames before
 /// the next call.
@@ -71,7 +71,7 @@ impl UnitTable {
             table: BTreeMap::new(),
             dirty: DirtyUnits::default(),
             timers: BTreeSet::new(),
-            next_sweep: now + MOVES_WINDOW,
+            next_sweep: now + RECENT,
         }
     }
 
@@ -160,10 +160,10 @@ impl UnitTable {
         }
     }
 
-    /// Marks all units once per [`MOVES_WINDOW`]. Their evaluation drops the moves that are older.
+    /// Marks all units once per [`RECENT`]. Their evaluation drops the moves that are older.
     pub(super) fn sweep_if_due(&mut self, now: Instant) {
         if now >= self.next_sweep {
-            self.next_sweep = now + MOVES_WINDOW;
+            self.next_sweep = now + RECENT;
             self.mark_all();
         }
     }

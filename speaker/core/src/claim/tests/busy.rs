@@ -74,3 +74,38 @@ fn the_limit_bounds_the_stated_time() {
     let silence = *segment.node(&taker).failovers.last().expect("a failover");
     assert!(silence >= ms(399) && silence <= ms(410), "{silence:?}");
 }
+
+#[test]
+fn a_fenced_node_that_hears_only_worse_owners_takes_its_addresses_back_soon() {
+    let owner = ranked(&NODES, VIP)[0];
+    let mut segment = settled_segment();
+    for worse in NODES.iter().filter(|name| **name != owner) {
+        let unhealthy = NodeState { unhealthy: true, ..NodeState::default() };
+        segment.input(worse, Input::NodeState(unhealthy));
+    }
+    stall(&mut segment, owner, ms(650));
+    assert_ne!(segment.owners(VIP), [owner]);
+    segment.run(ms(20));
+    assert_eq!(segment.node(owner).machine.counts().fences, 1);
+    assert_ne!(segment.owners(VIP), [owner], "frames that have queued up prove nothing");
+    // Nodes without addresses send a hello every 200 ms.
+    segment.run(ms(210));
+    assert_eq!(segment.owners(VIP), [owner]);
+}
+
+#[test]
+fn a_fenced_node_waits_for_a_live_peer_that_it_does_not_hear() {
+    let order = ranked(&NODES, VIP);
+    let mut segment = settled_segment();
+    for worse in &order[1..] {
+        let unhealthy = NodeState { unhealthy: true, ..NodeState::default() };
+        segment.input(worse, Input::NodeState(unhealthy));
+    }
+    stall(&mut segment, order[0], ms(260));
+    segment.node(order[2]).is_mute = true;
+    segment.run(ms(100));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    // Until then, the silent peer is declared failed.
+    segment.run(ms(500));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+}

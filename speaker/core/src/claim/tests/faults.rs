@@ -313,35 +313,28 @@ pub(super) fn machine_with_peer() -> (ClaimMachine, TestPeer) {
 }
 
 #[test]
-fn three_fences_within_ten_minutes_make_a_node_flapping() {
+fn each_fence_within_ten_minutes_doubles_the_preempt_delay() {
     let mut segment = Segment::with(&NODES, |config| config.detection_time_max = Duration::ZERO);
     let name = "node1";
     // Only this node is a candidate, so it takes the address each time.
     segment.units(&[unit(VIP, &[name])]);
     segment.run(Duration::from_secs(40));
-    let mut second = Instant::ZERO;
-    for fence in 1..=4 {
+    for (fence, delay) in (1..).zip([30, 60, 120, 240, 30]) {
+        let is_delayed = |segment: &mut Segment| {
+            segment.node(name).machine.members().own().flags().in_preempt_delay
+        };
         segment.node(name).stalled = true;
         segment.run(Duration::from_secs(1));
         segment.node(name).stalled = false;
-        segment.run(Duration::from_secs(59));
-        if fence == 2 {
-            second = segment.now;
-        }
+        segment.run(Duration::from_secs(delay - 1));
         assert_eq!(segment.node(name).machine.counts().fences, fence);
-        assert_eq!(
-            segment.node(name).machine.members().own().flags().flapping,
-            fence >= 3,
-            "{fence} fences"
-        );
+        assert!(is_delayed(&mut segment), "{fence} fences");
+        segment.run(Duration::from_secs(2));
+        assert!(!is_delayed(&mut segment), "{fence} fences");
+        if fence == 4 {
+            segment.run(Duration::from_secs(600));
+        }
     }
-    // The latest three of the four fences begin with the second one, which occurred 59 s before
-    // `second`.
-    let end = second + Duration::from_secs(600 - 59);
-    segment.run(end.since(segment.now) - Duration::from_secs(1));
-    assert!(segment.node(name).machine.members().own().flags().flapping);
-    segment.run(Duration::from_secs(2));
-    assert!(!segment.node(name).machine.members().own().flags().flapping);
 }
 
 #[test]
