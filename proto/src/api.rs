@@ -73,9 +73,9 @@ pub use condition_message::{ConditionMessage, MESSAGE_LENGTH_MAX};
 pub use speaker_limits::{GATEWAYS_MAX, HOST_ADDRESSES_MAX, SUBNETS_MAX};
 pub use speaker_status::{
     BfdState, BgpSessionState, BgpSessionStatus, BgpStatus, FailingService, InterfaceIssue,
-    InterfaceIssueReason, InterfaceStatus, KubeProxyState, KubeProxyStatus, PASSWORD_UNAVAILABLE,
-    SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, UncheckedReason,
-    UncheckedService, WatchedNode, WatchedNodeState,
+    InterfaceIssueReason, InterfaceStatus, KubeProxyState, KubeProxyStatus, LateHellos,
+    PASSWORD_UNAVAILABLE, SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus,
+    UncheckedReason, UncheckedService, WatchedNode, WatchedNodeState,
 };
 
 /// The default API group. With another one (`metallb.io`), FerroLB reads an existing MetalLB

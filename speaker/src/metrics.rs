@@ -7,6 +7,8 @@ pub mod probes;
 mod proxy_health;
 mod second_path;
 
+use std::sync::atomic::AtomicU64;
+
 use ferrolb_runtime::metrics::registered;
 use ferrolb_speaker_core::claim::MoveCause;
 use ferrolb_speaker_core::plan::{SERVING_NAMES, ServingCounts};
@@ -30,6 +32,9 @@ const FAILOVER_BUCKETS: [f64; 12] =
 /// millisecond with few Services, and tens of milliseconds with ten thousand.
 const PLAN_BUCKETS: [f64; 12] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
+
+/// A gauge of seconds.
+pub type SecondsGauge = Gauge<f64, AtomicU64>;
 
 type LinkLabel = [(&'static str, String); 1];
 type EndpointsLabel = [(&'static str, &'static str); 1];
@@ -75,6 +80,7 @@ struct MemberMetrics {
     isolations: Family<LinkLabel, Counter>,
     stale_proxies: Family<LinkLabel, Counter>,
     standby: Family<LinkLabel, Gauge>,
+    late_hellos: Family<LinkLabel, SecondsGauge>,
     failover: Family<LinkLabel, Histogram, fn() -> Histogram>,
     moves: Family<MoveLabels, Counter>,
 }
@@ -167,6 +173,12 @@ impl MemberMetrics {
                 "proxied_deaths",
                 "Node failures detected although another host still sends ARP replies for the node",
             ),
+            late_hellos: in_seconds(
+                all,
+                "late_hellos",
+                "Time by which hello frames of this node were late in the last minutes, rounded up",
+                Family::default(),
+            ),
             standby: registered(
                 all,
                 "muted",
@@ -242,6 +254,7 @@ impl Metrics {
             requests_sent: counter(&frames.requests_sent),
             floods: counter(&frames.floods),
             standby: gauge(&members.standby),
+            late_hellos: members.late_hellos.get_or_create(&label).clone(),
             receive_filter_open: gauge(&frames.receive_filter_open),
             failover: members.failover.get_or_create(&label).clone(),
             moves: MoveCause::ALL
@@ -281,6 +294,7 @@ impl Metrics {
         gauges.into_iter().for_each(|family| _ = family.remove(&label));
         counters.into_iter().for_each(|family| _ = family.remove(&label));
         members.failover.remove(&label);
+        members.late_hellos.remove(&label);
         for reason in DropReason::ALL {
             frames.dropped.remove(&drop_labels(name, reason));
         }
@@ -318,6 +332,8 @@ pub struct LinkMetrics {
     pub speakers: Gauge,
     /// Number of other speakers that run, but whose frames do not arrive on the interface.
     pub unheard_peers: Gauge,
+    /// Time in seconds by which hellos were late in the last minutes, rounded up.
+    pub late_hellos: SecondsGauge,
     /// Times another speaker became unheard.
     pub unheard: Counter,
     /// ARP requests and neighbor solicitations to which this node replied.

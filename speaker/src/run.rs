@@ -415,6 +415,18 @@ impl MainLoop {
         if report.speakers != before.speakers {
             info!(link, speakers = report.speakers.join(" "), "live speakers on this interface");
         }
+        if let Some(late) = report.late_hellos.filter(|_| before.late_hellos.is_none()) {
+            let (by, detection) = (late.by.as_millis(), late.detection_time.as_millis());
+            warn!(
+                link,
+                late_ms = by,
+                detection_ms = detection,
+                "hello frames of this node are late, so its failover takes longer: give the \
+                   speaker more CPU"
+            );
+        } else if report.late_hellos.is_none() && before.late_hellos.is_some() {
+            info!(link, "hello frames of this node are in time again");
+        }
         if report.unheard != before.unheard && !report.unheard.is_empty() {
             warn!(
                 link,

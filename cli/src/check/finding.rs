@@ -176,6 +176,8 @@ codes! {
     NoContact = "FLB043", Layer2, Problem;
     /// A speaker reports issues of addresses.
     InterfaceIssues = "FLB044", Layer2, Problem;
+    /// Hellos of a busy node are late.
+    LateHellos = "FLB045", Layer2, Warning;
     /// A BGPPeer selects nodes without gobgpd.
     NoGobgpd = "FLB051", Bgp, Problem;
     /// Sessions of a BGPPeer are not established.

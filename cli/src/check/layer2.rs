@@ -37,7 +37,8 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let interfaces = || speakers().flat_map(|it| it.interfaces.iter().map(move |at| (it, at)));
     let filtered = interfaces().filter_map(|(speaker, at)| filtered(speaker, at, loss));
     let alone = interfaces().filter_map(|(speaker, at)| no_contact(speaker, at, objects, loss));
-    one_way.chain(filtered).chain(alone).chain(issues(objects)).collect()
+    let late = interfaces().filter_map(|(speaker, at)| late(speaker, at));
+    one_way.chain(filtered).chain(alone).chain(issues(objects)).chain(late).collect()
 }
 
 /// Returns the line without findings.
@@ -137,6 +138,20 @@ fn no_contact(
         loss.text(isolation, &speaker.node, &at.name)
     );
     (!others.is_empty()).then(|| Finding::new(Code::NoContact, vec![status_of(speaker)], text))
+}
+
+fn late(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {
+    let late = at.late_hellos?;
+    let text = format!(
+        "{} is busy: hellos on {} were up to {} ms late, so a failover of its addresses there ({}) \
+         takes {:.1} s: give the speaker more CPU",
+        speaker.node,
+        at.name,
+        late.milliseconds,
+        at.addresses.len(),
+        f64::from(late.detection_milliseconds) / 1e3
+    );
+    Some(Finding::new(Code::LateHellos, vec![status_of(speaker)], text))
 }
 
 /// Returns the command that explains an issue of an address, which a speaker reports.

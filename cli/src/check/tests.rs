@@ -9,6 +9,7 @@ use ferrolb_controller_core::other_load_balancers::{KUBE_VIP, METALLB, SERVICE_L
 use ferrolb_controller_core::state::{Config, Names, PoolRow, ServiceRow};
 use ferrolb_proto::api::{
     self, ConditionStatus, InterfaceIssue, InterfaceIssueReason, KubeProxyState, KubeProxyStatus,
+    LateHellos,
 };
 use ferrolb_proto::facts::{
     AllocationDemand, AssignedAddress, BgpPeer, Key, Node, Pool, Service, Speaker, SpeakerInterface,
@@ -193,6 +194,8 @@ fn with_bad_cluster(mut facts: ClusterFacts) -> ClusterFacts {
 fn bad_speakers() -> Vec<Speaker> {
     let mut one = speaker("node1", &["node2"]);
     one.interfaces[0].unheard = ["node2".into()].into();
+    one.interfaces[0].late_hellos =
+        Some(LateHellos { milliseconds: 850, detection_milliseconds: 990 });
     one.interfaces[0].issues = [InterfaceIssue {
         address: "192.168.1.241".parse().unwrap(),
         reason: InterfaceIssueReason::AddressConflict,

@@ -371,10 +371,23 @@ pub struct InterfaceStatus {
     /// one.
     #[serde(default)]
     pub standby: bool,
+    /// Present if hellos of the node were late in the last minutes, because it is busy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_hellos: Option<LateHellos>,
     /// Addresses for which another host replies, or for which requests may not arrive.
     #[serde(default)]
     #[schemars(length(max = INTERFACE_ISSUES_MAX))]
     pub issues: Vec<InterfaceIssue>,
+}
+
+/// Late hellos of a busy node. The times are rounded up in steps.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LateHellos {
+    /// The time by which hellos were late at most.
+    pub milliseconds: u32,
+    /// The time until other nodes declare this node failed, for this reason.
+    pub detection_milliseconds: u32,
 }
 
 /// The kind of an issue of an address on an interface.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Key;
 use crate::api::{
-    self, BfdState, BgpSessionState, InterfaceIssue, KubeProxyState, KubeProxyStatus,
+    self, BfdState, BgpSessionState, InterfaceIssue, KubeProxyState, KubeProxyStatus, LateHellos,
     PASSWORD_UNAVAILABLE, UncheckedReason, WatchedNode, WatchedNodeState,
 };
 use crate::range::{AddressRange, Family};
@@ -110,6 +110,8 @@ pub struct SpeakerInterface {
     pub subnets: Box<[AddressRange]>,
     /// True if the interface has no IPv6 address.
     pub ipv6_disabled: bool,
+    /// Present if hellos of the node were late in the last minutes.
+    pub late_hellos: Option<LateHellos>,
     /// Addresses for which another host replies, or for which requests may not arrive.
     pub issues: Box<[InterfaceIssue]>,
 }
@@ -300,6 +302,7 @@ impl From<api::InterfaceStatus> for SpeakerInterface {
             addresses: link.addresses.into(),
             subnets: link.subnets.iter().filter_map(|text| text.parse().ok()).collect(),
             ipv6_disabled: link.ipv6_disabled,
+            late_hellos: link.late_hellos,
             issues: link.issues.into(),
         }
     }

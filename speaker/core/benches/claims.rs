@@ -322,6 +322,7 @@ impl Run {
             clock: self.now.as_nanos(),
             claim_set: self.claim_sets[peer],
             interval: HELLO_INTERVAL,
+            detection_time: None,
             flags: Flags::default(),
             body,
         };

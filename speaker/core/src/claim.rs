@@ -38,7 +38,7 @@ mod recent;
 pub use claim_sets::Owned;
 pub use counters::ClaimCounters;
 pub use interface::{ClaimConfig, Input, NodeState, Output};
-pub use membership::{Membership, OwnState, Peers};
+pub use membership::{LateHellos, Membership, OwnState, Peers};
 pub use move_cause::{Move, MoveCause};
 pub use ownership::{AddressConflict, ConflictKind};
 

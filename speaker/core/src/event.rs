@@ -21,7 +21,7 @@ use ferrolb_proto::range::{AddressRange, Family};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 
-use crate::claim::{AddressConflict, Move, Owned};
+use crate::claim::{AddressConflict, LateHellos, Move, Owned};
 use crate::health::kube_proxy::KubeProxyHealth;
 use crate::health::prober::ProbeTarget;
 
@@ -237,6 +237,8 @@ pub struct LinkReport {
     /// True if this is a standby interface: another interface of this node is active on the same
     /// network segment.
     pub standby: bool,
+    /// Present if hellos of this node were late in the last minutes.
+    pub late_hellos: Option<LateHellos>,
     /// True if a speaker on the segment reports that the kube-proxy of its node was checked and is
     /// healthy.
     pub proxy_healthy_elsewhere: bool,

@@ -18,18 +18,20 @@ mod units;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ferrolb_core::announce::every_node_is_excluded;
 use ferrolb_core::shared_map::SharedMap;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{
-    InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, SpeakerStatusStatus,
+    InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, LateHellos,
+    SpeakerStatusStatus,
 };
 use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
 
-use crate::claim::{AddressConflict, ConflictKind, NodeState, Owned};
+use crate::claim::{self, AddressConflict, ConflictKind, NodeState, Owned};
 use crate::event::{Link, LinkReport};
 use crate::state::{LinkFailure, State};
 use bgp::BgpInput;
@@ -292,6 +294,14 @@ fn not_ready(state: &State) -> Option<NotReady<'_>> {
     state.keys.is_empty().then_some(NotReady::NoKey)
 }
 
+fn late_hellos(late: claim::LateHellos) -> LateHellos {
+    let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    LateHellos {
+        milliseconds: millis(late.by),
+        detection_milliseconds: millis(late.detection_time),
+    }
+}
+
 fn status(
     state: &State,
     health_checks: &HealthCheckMemo,
@@ -322,6 +332,7 @@ fn status(
             unheard: names(&report.unheard),
             isolated: report.isolated,
             standby: report.standby,
+            late_hellos: report.late_hellos.map(late_hellos),
             issues: issues(report, not_joined),
         }
     };

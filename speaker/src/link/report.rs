@@ -76,17 +76,19 @@ impl<'a> LinkReporter<'a> {
     pub(super) fn report(&mut self, claims: &ClaimMachine, handed_over: bool) {
         self.thread_state.send_if_modified(|thread_state| {
             let Ok(before) = thread_state else { return false };
-            let (isolated, standby, proxy_healthy_elsewhere) = (
+            let (isolated, standby, late_hellos, proxy_healthy_elsewhere) = (
                 claims.members().own().is_isolated(),
                 claims.members().own().is_standby(),
+                claims.members().own().late_hellos(),
                 claims.members().peers().any_health_checked(),
             );
             let same = (
                 before.handed_over,
                 before.isolated,
                 before.standby,
+                before.late_hellos,
                 before.proxy_healthy_elsewhere,
-            ) == (handed_over, isolated, standby, proxy_healthy_elsewhere)
+            ) == (handed_over, isolated, standby, late_hellos, proxy_healthy_elsewhere)
                 && before.speakers.iter().map(|name| &**name).eq(claims.members().peers().live())
                 && before.unheard.iter().map(|name| &**name).eq(claims.members().peers().unheard())
                 && before.owned == *claims.owned()
@@ -104,6 +106,8 @@ impl<'a> LinkReporter<'a> {
             self.metrics.unheard_peers.set(i64::try_from(unheard.len()).unwrap_or(i64::MAX));
             self.metrics.owned.set(i64::try_from(owned.len()).unwrap_or(i64::MAX));
             self.metrics.standby.set(standby.into());
+            let late = late_hellos.map_or(0.0, |late| late.by.as_secs_f64());
+            self.metrics.late_hellos.set(late);
             *thread_state = Ok(LinkReport {
                 speakers,
                 unheard,
@@ -113,6 +117,7 @@ impl<'a> LinkReporter<'a> {
                 handed_over,
                 isolated,
                 standby,
+                late_hellos,
                 proxy_healthy_elsewhere,
                 conflicts,
             });

@@ -353,6 +353,7 @@ kubectl -n ferrolb-system delete fpool gone",
     case(Code::HellosFiltered, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
     case(Code::NoContact, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
     case(Code::InterfaceIssues, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
+    case(Code::LateHellos, "SpeakerStatus node9", MAKE_NODE, UNDO_NODE),
     case(Code::NoGobgpd, "BGPPeer ferrolb-system/tor", MAKE_PEER, UNDO_PEER),
     case(Code::NotEstablished, "BGPPeer ferrolb-system/tor", MAKE_PEER, UNDO_PEER),
     case(

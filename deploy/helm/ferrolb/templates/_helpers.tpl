@@ -159,9 +159,11 @@ ports:
 livenessProbe:
   httpGet: { {{- $host -}} path: /healthz, port: probes}
   periodSeconds: 10
+  timeoutSeconds: 5
 readinessProbe:
   httpGet: { {{- $host -}} path: /readyz, port: probes}
   periodSeconds: 5
+  timeoutSeconds: 5
 resources:
   {{- toYaml $values.resources | nindent 2 }}
 env:

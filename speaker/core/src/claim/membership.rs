@@ -42,6 +42,7 @@ use newcomers::Newcomers;
 use self_check::SelfCheck;
 
 pub(super) use effects::{EarlierEpoch, MemberEffect};
+pub use hello::LateHellos;
 pub use own::OwnState;
 pub use peers::Peers;
 pub(super) use reception::Admission;

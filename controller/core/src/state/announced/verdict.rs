@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ferrolb_core::announce::Layer2Address;
 use ferrolb_core::election::{Rank, SoftRules};
 use ferrolb_core::eligibility::Ineligible;
-use ferrolb_proto::facts::Node;
+use ferrolb_proto::facts::{Node, SpeakerInterface};
 use ferrolb_proto::wire::hello::Flags;
 use serde::Serialize;
 
@@ -38,7 +38,8 @@ pub enum Verdict {
         /// Position among the candidates on layer 2; the best has 1.
         #[serde(skip_serializing_if = "Option::is_none")]
         rank: Option<usize>,
-        /// Reasons why other nodes rank better, or why the node is about to stop.
+        /// Reasons why other nodes rank better, why the node is about to stop, or why its failover
+        /// takes longer.
         flaws: Vec<&'static str>,
     },
     /// The node announces the address if the nodes with a better rank fail.
@@ -69,6 +70,8 @@ const SOFT_RULES: [(SoftRules, &str); 6] = [
 const DE_PREFERRED: &str = "de-preferred";
 /// Phrase for an owner that may not announce the address any more, or cannot.
 const LEAVING: &str = "no longer eligible, hands over";
+/// Phrase for an owner whose hellos were late.
+const BUSY: &str = "busy, slower failover";
 const UNKNOWN: &str = "unknown, because speakers with this --api-group write no SpeakerStatus";
 
 fn flaws(rules: SoftRules) -> Vec<&'static str> {
@@ -119,7 +122,13 @@ impl DiagnosisInput<'_> {
             if let Some(owner) = owners.iter().find(|owner| *owner.node == *node.name) {
                 let on = owner.interfaces.iter().map(ToString::to_string).collect();
                 let (rank, flaws) = ranked.unzip();
-                return Verdict::Announces { on, rank, flaws: flaws.unwrap_or(vec![LEAVING]) };
+                let mut flaws = flaws.unwrap_or(vec![LEAVING]);
+                let speaker = self.live_speakers.and_then(|live| live.of(&node.name));
+                let late = |it: &SpeakerInterface| it.late_hellos.is_some();
+                if speaker.is_some_and(|it| it.interfaces_with(layer2.address()).any(late)) {
+                    flaws.push(BUSY);
+                }
+                return Verdict::Announces { on, rank, flaws };
             }
             if let Some((rank, flaws)) = ranked {
                 return Verdict::Candidate { rank, flaws };

@@ -9,7 +9,7 @@ mod stopped_speakers;
 mod timing;
 mod warnings;
 
-use ferrolb_proto::api::{ConditionStatus, InterfaceIssue, InterfaceIssueReason};
+use ferrolb_proto::api::{ConditionStatus, InterfaceIssue, InterfaceIssueReason, LateHellos};
 use ferrolb_proto::facts::{
     Endpoint, EndpointCondition, EndpointSlice, L2Advertisement, Speaker, SpeakerInterface,
     TrafficPolicy,
@@ -364,11 +364,13 @@ fn cluster_scoped_key(name: &str) -> Key {
 }
 
 #[test]
-fn an_owner_that_may_not_announce_any_more_is_about_to_hand_over() {
+fn an_owner_has_phrases_for_the_end_of_its_eligibility_and_for_a_slower_failover() {
+    let mut owner = speaker("n2", &["10.0.0.0"]);
+    owner.interfaces[0].late_hellos = Some(LateHellos::default());
     let cluster = Topology {
         services: vec![Service { policy: TrafficPolicy::Local, ..service("a") }],
         slices: vec![endpoint_slice("a", &["n1"])],
-        speakers: vec![speaker("n1", &[]), speaker("n2", &["10.0.0.0"]), speaker("n3", &[])],
+        speakers: vec![speaker("n1", &[]), owner, speaker("n3", &[])],
         ..Topology::default()
     };
     let verdicts = verdicts(&cluster.settled_cluster(), "a");
@@ -377,5 +379,5 @@ fn an_owner_that_may_not_announce_any_more_is_about_to_hand_over() {
         _ => &["neither"],
     };
     assert_eq!(flaws(0), [""; 0]);
-    assert_eq!(flaws(1), ["no longer eligible, hands over"]);
+    assert_eq!(flaws(1), ["no longer eligible, hands over", "busy, slower failover"]);
 }

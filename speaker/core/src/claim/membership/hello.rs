@@ -29,6 +29,15 @@ const NODES_FAST: u32 = 80;
 /// each node.
 const NODES_STEP: u32 = 10;
 
+/// Late hellos of this node, because it is busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LateHellos {
+    /// Time by which hellos were late at most, rounded up.
+    pub by: Duration,
+    /// Time after the latest frame until peers declare this node failed.
+    pub detection_time: Duration,
+}
+
 /// Times by which peers judge this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pace {
@@ -84,6 +93,21 @@ impl Hellos {
     /// Returns the detection time that this node's frames carry.
     pub(super) fn detection_time(&self) -> Duration {
         self.stated.patience + FAILURE_DELAY
+    }
+
+    /// Returns how late hellos were in the last minutes, rounded up, and the detection time for
+    /// this reason; `None` if the missed hellos cover it.
+    pub(super) fn late(&self) -> Option<LateHellos> {
+        let allowance = self.lateness.allowance();
+        (!allowance.is_zero()).then(|| LateHellos {
+            by: self.covered() + allowance,
+            detection_time: self.detection_time(),
+        })
+    }
+
+    /// Returns the time by which a hello of an owner may be late if there is no allowance.
+    fn covered(&self) -> Duration {
+        self.configured * (self.misses - 2)
     }
 
     pub(super) const fn last(&self) -> Instant {
@@ -159,11 +183,9 @@ impl Hellos {
         now + if follows_claim { interval.min(HELLO_AFTER_CLAIM) } else { interval }
     }
 
-    /// Records a frame that has the effect of a hello. Without an allowance, the answer lease of an
-    /// owner covers hellos that are late by `misses - 2` intervals.
+    /// Records a frame that has the effect of a hello.
     fn on_sent(&mut self, late: Duration, now: Instant) {
-        let covered = self.configured * (self.misses - 2);
-        self.lateness.record(late.saturating_sub(covered), now);
+        self.lateness.record(late.saturating_sub(self.covered()), now);
         self.last = now;
     }
 }

@@ -7,7 +7,7 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::wire::hello::{Body, ClaimSetSummary, Flags, Frame};
 
 use super::failure_detection::FAILURE_DELAY;
-use super::hello::Hellos;
+use super::hello::{Hellos, LateHellos};
 use super::timers::Timer;
 use crate::claim::recent::RecentEvents;
 use crate::claim::{ClaimConfig, HANDOVER_TIMEOUT, LISTEN_PHASE, NodeState};
@@ -86,6 +86,12 @@ impl OwnState {
     #[must_use]
     pub fn answer_lease_end(&self) -> Instant {
         self.hellos.answer_lease_end()
+    }
+
+    /// Returns how late hellos of this node were in the last minutes; `None` if they were not.
+    #[must_use]
+    pub fn late_hellos(&self) -> Option<LateHellos> {
+        self.hellos.late()
     }
 
     /// Returns the flags of this node.
