@@ -129,8 +129,8 @@ impl Membership {
     fn check_peer(&mut self, name: &str, now: Instant) {
         let (nonce, reception) = (self.random.nonce(), self.reception(now));
         let Some(peer) = self.peers.get_mut(name) else { return };
-        let mac = peer.mac();
-        match peer.liveness.check(nonce, reception, now) {
+        let (mac, is_owner) = (peer.mac(), peer.is_owner() && !peer.liveness.has_failed());
+        match peer.liveness.check(nonce, is_owner, reception, now) {
             None => {}
             Some(SuspicionCheck::Open { is_new, challenge }) => {
                 self.counts.suspicions += u64::from(is_new);

@@ -276,11 +276,13 @@ impl Liveness {
         begins
     }
 
-    /// Checks the peer under a suspicion, which begins if there is none. Returns `None` if no check
-    /// is due.
+    /// Checks the peer under a suspicion, which begins if there is none. An owner is not declared
+    /// failed before its stated time, whatever caused the suspicion. Returns `None` if no check is
+    /// due.
     pub(super) fn check(
         &mut self,
         nonce: u64,
+        is_owner: bool,
         reception: Reception,
         now: Instant,
     ) -> Option<SuspicionCheck> {
@@ -297,8 +299,9 @@ impl Liveness {
         // If no frame at all arrives, the receive path of this node may have failed.
         let received_nothing = reception.last_frame < suspicion.since;
         let proves_nothing = received_nothing && !reception.may_be_alone;
+        let round_end = suspicion.end(self.unheard);
         let stated_end = self.last_seen + self.detection_time;
-        let end = suspicion.end(self.unheard).max(stated_end);
+        let end = if is_owner { round_end.max(stated_end) } else { round_end };
         if now >= end && !proves_nothing {
             return Some(SuspicionCheck::Failed);
         }

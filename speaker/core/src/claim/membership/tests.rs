@@ -366,19 +366,21 @@ fn a_late_node_states_a_longer_time_only_if_every_peer_states_one() {
 }
 
 #[test]
-fn a_peer_is_not_declared_failed_before_its_stated_time() {
-    for (stated, expected) in [(None, ms(190)), (Some(ms(190)), ms(190)), (Some(ms(990)), ms(990))]
-    {
+fn an_owner_is_not_declared_failed_before_its_stated_time() {
+    let cases =
+        [(1, None, 190), (1, Some(ms(190)), 190), (1, Some(ms(990)), 990), (0, Some(ms(990)), 60)];
+    for (count, detection_time, expected) in cases {
         let mut segment = Segment::new();
-        let frame = Frame { detection_time: stated, ..segment.frame(PEER, 7, 3, hello()) };
+        let claim_set = ClaimSetSummary { count, ..ClaimSetSummary::default() };
+        let hello = segment.frame(PEER, 7, 3, hello());
+        let frame = Frame { claim_set, detection_time, ..hello };
         segment.membership.admit(PEER_MAC, &frame, segment.now);
-        // Another host announces an address of the peer, which is suspected although no hello is
-        // missing.
+        // The copy of a frame has arrived without the frame.
         segment.membership.suspect_heard(PEER, segment.now);
         let begin = segment.now;
         while segment.membership.peers.get_live(PEER).is_some() {
             segment.wait(ms(1));
         }
-        assert_eq!(segment.now.since(begin), expected, "{stated:?}");
+        assert_eq!(segment.now.since(begin), ms(expected), "{count} addresses, {detection_time:?}");
     }
 }
