@@ -12,6 +12,7 @@ use crate::segment;
 use crate::separate_families;
 use crate::services::{self, WEB, http, wait_announced};
 use crate::speakers::{announcements_logged, wait_for, wait_proxy_health};
+use crate::unchecked_endpoints;
 use crate::under_load::{check_owner_stays, probe_while, run_without_loss, wait_moved};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::cluster::ferrolb::speaker_name;
@@ -100,6 +101,7 @@ fn an_address_leaves_a_node_with_failing_endpoints_unless_all_fail() {
         })?;
         one_family_fails::part(lab)?;
         separate_families::part(lab)?;
+        unchecked_endpoints::part(lab)?;
         step(
             "the owner's kube-proxy is killed, its node port does not reply, and the address moves",
             || kube_proxy_killed(lab, address),
@@ -131,7 +133,7 @@ fn wait_served(lab: &Lab, address: Ipv4Addr) -> Result<()> {
 }
 
 /// Starts or stops the pod's server. No kubelet runs here, so the pod stays ready.
-fn set_server(lab: &Lab, node: &str, running: bool) -> Result<()> {
+pub(crate) fn set_server(lab: &Lab, node: &str, running: bool) -> Result<()> {
     let server = process_name(&pod(node));
     if running { lab.restart(&server) } else { lab.stop(&server, Signal::KILL) }
 }

@@ -81,6 +81,7 @@ mod stalled_owner;
 mod statuses;
 mod two_interfaces;
 mod types;
+mod unchecked_endpoints;
 mod under_load;
 mod wrong_flags;
 
