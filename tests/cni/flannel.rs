@@ -13,5 +13,5 @@ fn services_are_served_on_flannel() {
         proxy_mode: Some("iptables".to_owned()),
         ..Options::named("flannel")
     };
-    steps::run(&options, First::Plugin, &["flannel.1", "flannel-v6.1"]);
+    steps::run(&options, First::Plugin, &["flannel.1", "flannel-v6.1"], |_, _| Ok(()));
 }

@@ -12,5 +12,5 @@ fn services_are_served_on_kube_router() {
         network_plugin: Some(NetworkPlugin::KubeRouter),
         ..Options::named("kuberouter")
     };
-    steps::run(&options, First::FerroLb, &["kube-bridge"]);
+    steps::run(&options, First::FerroLb, &["kube-bridge"], |_, _| Ok(()));
 }

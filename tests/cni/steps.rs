@@ -1,8 +1,10 @@
 //! The steps on every plugin. The failover is the last one, because the failed machine stays off.
+//! Between installation and failover, the target `cni-release` has more steps.
 
 use crate::host::HostState;
 use crate::scenario::{print_measured, run_scenario_alone, step};
-use crate::{failover, health, interfaces, restart, workload};
+use crate::workload::{self, Servers};
+use crate::{failover, interfaces};
 use anyhow::{Result, ensure};
 use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::{Lab, Options, wait};
@@ -19,8 +21,13 @@ pub(crate) enum First {
 }
 
 /// Installs the plugin and FerroLB on a new cluster, whose nodes then have the interfaces `links`,
-/// and runs the steps.
-pub(crate) fn run(options: &Options, first: First, links: &[&str]) {
+/// and runs the steps, with `more` before the last ones.
+pub(crate) fn run(
+    options: &Options,
+    first: First,
+    links: &[&str],
+    more: impl Fn(&Lab, &Servers) -> Result<()>,
+) {
     let plugin = options.network_plugin.expect("the options have a network plugin");
     let host = HostState::read().expect("the state of the host can be read");
     run_scenario_alone(options, |lab| {
@@ -28,10 +35,7 @@ pub(crate) fn run(options: &Options, first: First, links: &[&str]) {
         let servers = step("both policies and both families serve pages", || workload::serve(lab))?;
         step("only eth0 announces", || interfaces::check(lab, links))?;
         step("check has no finding", || check(lab))?;
-        step("a failed health check moves an address", || health::check(lab, &servers))?;
-        step("the plugin restarts while addresses are announced", || {
-            restart::check(lab, plugin, &servers)
-        })?;
+        more(lab, &servers)?;
         step("check still has no finding", || check(lab))?;
         step("nothing of the host has changed", || host.check())?;
         step("the owner's machine loses power", || failover::check(lab, &servers))

@@ -113,19 +113,3 @@ fn check_page(lab: &Lab, server: SocketAddr, is_local: bool) -> Result<()> {
     ensure!(kept || !is_local, "the pod receives {client} instead of {own}");
     Ok(())
 }
-
-/// Returns the name of the pod on a node.
-pub(crate) fn pod_on(lab: &Lab, node: &str) -> Result<String> {
-    let selector = format!("spec.nodeName={node}");
-    let arguments = [
-        "get",
-        "pods",
-        "-l",
-        "app=web",
-        "--field-selector",
-        &selector,
-        "-o",
-        "jsonpath={.items[0].metadata.name}",
-    ];
-    lab.kubectl(&arguments)
-}

@@ -23,8 +23,16 @@ use std::time::Duration;
 const CARGO_TEST: [&str; 5] = ["test", "--profile", "lab", "--workspace", "--no-fail-fast"];
 /// Number of test threads of targets whose tests wait most of the time. All tests of labs should
 /// have a thread: with fewer threads, tests that wait to run alone would occupy them.
-const THREADS: [(&str, &str); 5] =
-    [("cluster", "100"), ("peers", "100"), ("kubeadm", "100"), ("cni", "100"), ("wire", "8")];
+const THREADS: [(&str, &str); 6] = [
+    ("cluster", "100"),
+    ("peers", "100"),
+    ("kubeadm", "100"),
+    ("cni", "100"),
+    ("cni-release", "100"),
+    ("wire", "8"),
+];
+/// Target that only a run of its tier includes, before a release.
+const RELEASE_TARGET: &str = "cni-release";
 /// File next to the lab's program with the permissions that FerroLB's accounts used in this run.
 const PERMISSIONS_FILE: &str = "rights-used.jsonl";
 
@@ -73,7 +81,7 @@ pub(crate) fn test(tier: Option<Tier>, plugin: Option<NetworkPlugin>) -> Result<
         "--cni selects tests of the tier cni: run `cargo lab test cni --cni ...`"
     );
     let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
-    let targets = test_targets()?;
+    let targets = targets_of_run(tier, test_targets()?);
     prepare_for(&tiers, plugin)?;
     let parts = if tier.is_none() { Some(BackgroundBuild::start()?) } else { None };
     let file = std::env::current_exe()?.with_file_name(PERMISSIONS_FILE);
@@ -82,6 +90,12 @@ pub(crate) fn test(tier: Option<Tier>, plugin: Option<NetworkPlugin>) -> Result<
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
     ensure!(outcomes.iter().all(succeeded), "not all tests passed");
     if tier.is_none() { least_privilege(&file) } else { Ok(()) }
+}
+
+/// Returns the targets of a run: one of all tiers leaves out [`RELEASE_TARGET`].
+fn targets_of_run(tier: Option<Tier>, mut targets: Vec<String>) -> Vec<String> {
+    targets.retain(|target| tier.is_some() || target != RELEASE_TARGET);
+    targets
 }
 
 /// Installs and builds the requirements of the tiers, as visible steps. In a run of all tiers,
@@ -223,7 +237,7 @@ fn tier_of(target: &str) -> Tier {
         "cluster" | "wire" => Tier::Lab,
         "peers" => Tier::Peers,
         "kubeadm" => Tier::Kubeadm,
-        "cni" => Tier::Cni,
+        "cni" | RELEASE_TARGET => Tier::Cni,
         "sim" => Tier::Sim,
         _ => Tier::Unit,
     }
@@ -318,6 +332,10 @@ fn test_targets() -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
+    }
+
     #[test]
     fn results_of_several_targets_add_up() {
         let mut counts = TestCounts::default();
@@ -338,8 +356,15 @@ mod tests {
         let mut counts = TestCounts { filtered: true, ..TestCounts::default() };
         counts.add("test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 4 filtered out");
         assert_eq!(counts, TestCounts { passed: 1, failed: 0, skipped: 1, filtered: true });
-        let calls = cargo_calls(Tier::Cni, &["cni".to_owned()], Some(NetworkPlugin::KubeRouter));
+        let calls = cargo_calls(Tier::Cni, &words(&["cni"]), Some(NetworkPlugin::KubeRouter));
         assert_eq!(calls.concat().last().unwrap(), "kube_router::");
+    }
+
+    #[test]
+    fn only_a_run_of_its_tier_includes_the_target_for_releases() {
+        let all = words(&["cni", "cni-release", "sim"]);
+        assert_eq!(targets_of_run(None, all.clone()), ["cni", "sim"]);
+        assert_eq!(targets_of_run(Some(Tier::Cni), all.clone()), all);
     }
 
     #[test]
@@ -363,10 +388,18 @@ mod tests {
 
     #[test]
     fn every_target_belongs_to_exactly_one_tier() {
-        let targets: Vec<String> =
-            ["tidy", "cluster", "wire", "crds", "install", "kubeadm", "cni", "peers", "sim"]
-                .map(str::to_owned)
-                .into();
+        let targets = words(&[
+            "tidy",
+            "cluster",
+            "wire",
+            "crds",
+            "install",
+            "kubeadm",
+            "cni",
+            "cni-release",
+            "peers",
+            "sim",
+        ]);
         let names = |tier| {
             cargo_calls(tier, &targets, None)
                 .concat()
@@ -380,7 +413,7 @@ mod tests {
         assert_eq!(names(Tier::Lab), ["cluster", "wire"]);
         assert_eq!(names(Tier::Peers), ["peers"]);
         assert_eq!(names(Tier::Kubeadm), ["kubeadm"]);
-        assert_eq!(names(Tier::Cni), ["cni"]);
+        assert_eq!(names(Tier::Cni), ["cni", "cni-release"]);
         for tier in [Tier::Sim, Tier::Install, Tier::Lab, Tier::Peers, Tier::Kubeadm, Tier::Cni] {
             assert!(
                 cargo_calls(tier, &[], None).is_empty(),

@@ -3,7 +3,7 @@
 
 use crate::client::{PROBE_INTERVAL, PROBE_TIME_MAX};
 use crate::scenario::print_measured;
-use crate::workload::{self, Servers};
+use crate::workload::Servers;
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::{Lab, run, wait};
 use ferrolb_proto::api::NAMESPACE;
@@ -21,7 +21,7 @@ const BACK_MAX: Duration = Duration::from_secs(30);
 pub(crate) fn check(lab: &Lab, servers: &Servers) -> Result<()> {
     let [v4, v6] = servers.local;
     let owner = owner(lab, v4)?;
-    let pod = workload::pod_on(lab, &owner)?;
+    let pod = pod_on(lab, &owner)?;
     let program = program_of(&pod)?;
     let (probing, start) = (lab.start_probe(v4, PROBE_TIME_MAX, PROBE_INTERVAL), wait::now());
     signal(program, "STOP")?;
@@ -50,6 +50,22 @@ pub(crate) fn check(lab: &Lab, servers: &Servers) -> Result<()> {
 
 fn owner(lab: &Lab, server: SocketAddr) -> Result<String> {
     lab.owner_of(server.ip())?.with_context(|| format!("no node replies for {server}"))
+}
+
+/// Returns the name of the pod on a node.
+fn pod_on(lab: &Lab, node: &str) -> Result<String> {
+    let selector = format!("spec.nodeName={node}");
+    let arguments = [
+        "get",
+        "pods",
+        "-l",
+        "app=web",
+        "--field-selector",
+        &selector,
+        "-o",
+        "jsonpath={.items[0].metadata.name}",
+    ];
+    lab.kubectl(&arguments)
 }
 
 /// Returns the process of a pod: its arguments contain the pod's name.
