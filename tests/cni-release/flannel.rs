@@ -1,21 +1,31 @@
 //! Flannel, with kube-proxy in iptables mode. FerroLB is installed first.
 
+use crate::scenario::step;
 use crate::steps::{self, First};
-use crate::{health, restart};
+use crate::{health, power, restart, upgrade};
 use ferrolb_lab::Options;
 use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 
+const PLUGIN: NetworkPlugin = NetworkPlugin::Flannel;
+
+fn options(name: &str) -> Options {
+    Options {
+        kubeadm: true,
+        network_plugin: Some(PLUGIN),
+        proxy_mode: Some("iptables".to_owned()),
+        ..Options::named(name)
+    }
+}
+
 #[test]
 fn events_move_addresses_on_flannel() {
-    let plugin = NetworkPlugin::Flannel;
-    let options = Options {
-        kubeadm: true,
-        network_plugin: Some(plugin),
-        proxy_mode: Some("iptables".to_owned()),
-        ..Options::named("flannelmore")
-    };
-    steps::run(&options, First::FerroLb, &["flannel.1", "flannel-v6.1"], |lab, servers| {
-        health::check(lab, servers)?;
-        restart::check(lab, plugin, servers)
+    let links = ["flannel.1", "flannel-v6.1"];
+    steps::run(&options("flannelmore"), First::FerroLb, &links, |lab, servers| {
+        step("a failed health check moves an address", || health::check(lab, servers))?;
+        step("Flannel, the speakers and the owner restart or drain", || {
+            restart::check(lab, PLUGIN, servers)
+        })?;
+        step("Flannel is upgraded", || upgrade::check(lab, PLUGIN, servers))?;
+        step("machines lose power, and start again", || power::check(lab, servers))
     });
 }

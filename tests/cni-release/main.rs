@@ -12,9 +12,11 @@ mod host;
 #[path = "../cni/interfaces.rs"]
 mod interfaces;
 mod kube_router;
+mod power;
 mod restart;
 #[path = "../cni/steps.rs"]
 mod steps;
+mod upgrade;
 #[path = "../cni/workload.rs"]
 mod workload;
 

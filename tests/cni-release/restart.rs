@@ -3,7 +3,7 @@
 
 use crate::client::{NamedServer, run_without_loss};
 use crate::workload::Servers;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::{Lab, wait};
 use ferrolb_proto::api::NAMESPACE;
@@ -13,17 +13,16 @@ use std::time::Duration;
 const ROLLOUT_MAX: &str = "--timeout=180s";
 /// Time in which a restarted plugin has set up the pod network again, such as its BGP sessions.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
-/// Time for which a node is drained.
+/// Number of drains, and time of each.
+const DRAINS: usize = 3;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// Restarts the plugin on the owner of an address, then all speakers one by one, and drains the
-/// owner.
+/// owner several times.
 pub(crate) fn check(lab: &Lab, plugin: NetworkPlugin, servers: &Servers) -> Result<()> {
-    let named: [NamedServer<'_>; 3] =
-        [("open", servers.open[0]), ("local", servers.local[0]), ("local IPv6", servers.local[1])];
-    let owner = || lab.owner_of(servers.local[0].ip())?.context("a node owns the address");
+    let named = named(servers);
     let (namespace, name) = plugin.daemon_set();
-    let on_owner = format!("spec.nodeName={}", owner()?);
+    let on_owner = format!("spec.nodeName={}", owner(lab, servers)?);
     run_without_loss(lab, &format!("restart of {plugin}"), &named, || {
         let daemon_set = format!("daemonset/{name}");
         let path = "jsonpath={.spec.selector.matchLabels}";
@@ -37,12 +36,31 @@ pub(crate) fn check(lab: &Lab, plugin: NetworkPlugin, servers: &Servers) -> Resu
         rollout(lab, NAMESPACE, &["restart", "daemonset/speaker"])?;
         rollout(lab, NAMESPACE, &["status", "daemonset/speaker", ROLLOUT_MAX])
     })?;
-    let owner = owner()?;
-    run_without_loss(lab, &format!("drain of {owner}"), &named, || {
+    (0..DRAINS).try_for_each(|_| drain(lab, servers))
+}
+
+/// Drains the owner for a while, and checks that another node owns the addresses then.
+fn drain(lab: &Lab, servers: &Servers) -> Result<()> {
+    let owner = owner(lab, servers)?;
+    run_without_loss(lab, &format!("drain of {owner}"), &named(servers), || {
         lab.kubectl(&["annotate", "node", &owner, "ferrolb.io/drain="])?;
         wait::during(DRAIN_TIME, || Ok(()))?;
+        for server in servers.local {
+            let now = lab.owner_of(server.ip())?;
+            let has_moved = now.as_ref().is_some_and(|now| *now != owner);
+            ensure!(has_moved, "{now:?} owns {server} during the drain of {owner}");
+        }
         lab.kubectl(&["annotate", "node", &owner, "ferrolb.io/drain-"]).map(drop)
     })
+}
+
+fn owner(lab: &Lab, servers: &Servers) -> Result<String> {
+    lab.owner_of(servers.local[0].ip())?.context("a node owns the address")
+}
+
+/// Returns the addresses to which clients connect during an event.
+pub(crate) fn named(servers: &Servers) -> [NamedServer<'static>; 3] {
+    [("open", servers.open[0]), ("local", servers.local[0]), ("local IPv6", servers.local[1])]
 }
 
 fn rollout(lab: &Lab, namespace: &str, arguments: &[&str]) -> Result<()> {

@@ -34,9 +34,9 @@ pub(crate) fn run(
         step("the plugin and FerroLB are installed", || install(lab, first, plugin))?;
         let servers = step("both policies and both families serve pages", || workload::serve(lab))?;
         step("only eth0 announces", || interfaces::check(lab, links))?;
-        step("check has no finding", || check(lab))?;
+        step("check has no finding", || check_clean(lab))?;
         more(lab, &servers)?;
-        step("check still has no finding", || check(lab))?;
+        step("check still has no finding", || check_clean(lab))?;
         step("nothing of the host has changed", || host.check())?;
         step("the owner's machine loses power", || failover::check(lab, &servers))
     });
@@ -69,7 +69,8 @@ fn check_before(lab: &Lab, plugin: NetworkPlugin) -> Result<()> {
     Ok(())
 }
 
-fn check(lab: &Lab) -> Result<()> {
+/// Waits until `check` has no finding.
+pub(crate) fn check_clean(lab: &Lab) -> Result<()> {
     wait::until("check has no finding", CLEAN_MAX, || {
         lab.shell("kubectl ferrolb check --strict").map(|_| Some(()))
     })

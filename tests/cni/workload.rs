@@ -53,7 +53,13 @@ pub(crate) fn serve(lab: &Lab) -> Result<Servers> {
     lab.apply(SERVICES)?;
     lab.kubectl(&["rollout", "status", "deployment/web", ROLLOUT_MAX])?;
     let servers = Servers { open: addresses(lab, "open")?, local: addresses(lab, "local")? };
-    let Servers { open, local } = &servers;
+    check_pages(lab, &servers)?;
+    Ok(servers)
+}
+
+/// Waits until each address replies, and checks the pages from it.
+pub(crate) fn check_pages(lab: &Lab, servers: &Servers) -> Result<()> {
+    let Servers { open, local } = servers;
     for server in open.iter().chain(local) {
         wait::until(&format!("{server} replies"), PAGE_MAX, || {
             lab.http_get(CLIENT, *server, "/").map(Some)
@@ -61,7 +67,7 @@ pub(crate) fn serve(lab: &Lab) -> Result<Servers> {
         let is_local = local.contains(server);
         (0..PAGES).try_for_each(|_| check_page(lab, *server, is_local))?;
     }
-    Ok(servers)
+    Ok(())
 }
 
 /// Returns a Deployment with one pod on each worker. The kubelet does not check the pods, so only
