@@ -11,6 +11,7 @@ mod health;
 mod host;
 #[path = "../cni/interfaces.rs"]
 mod interfaces;
+mod kube_proxy;
 mod kube_router;
 mod power;
 mod restart;
