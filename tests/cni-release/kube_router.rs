@@ -1,5 +1,7 @@
 //! kube-router, installed before FerroLB.
 
+mod bgp;
+
 use crate::scenario::step;
 use crate::steps::{self, First};
 use crate::{health, power, restart, upgrade};
