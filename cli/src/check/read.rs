@@ -120,7 +120,7 @@ pub async fn read(
     let mut facts = ClusterFacts {
         before_installation,
         kubernetes: number(&version.major).zip(number(&version.minor)).map(|(a, b)| [a, b]),
-        kube_proxy: kube_proxy.filter(|_| !kube_proxy_replaced),
+        kube_proxy,
         kube_proxy_replaced,
         plugins: plugins(&daemon_sets),
         cilium,

@@ -392,11 +392,15 @@ fn a_stopped_speaker_has_one_finding() {
 fn a_kube_proxy_that_was_replaced_is_no_finding() {
     let mut facts = good();
     facts.objects.as_mut().unwrap().speakers = bad_speakers().split_off(1);
-    let gone = |facts: &ClusterFacts| codes(&Report::new(facts)).contains(&Code::KubeProxyGone);
-    assert!(gone(&facts));
-    (facts.kube_proxy, facts.kube_proxy_replaced) = (None, true);
+    facts.kube_proxy = Some(KubeProxyConfig { mode: "ipvs".to_owned(), strict_arp: false });
+    let findings = |facts: &ClusterFacts| {
+        let found = codes(&Report::new(facts));
+        [Code::KubeProxyGone, Code::StrictArpOff].map(|code| found.contains(&code))
+    };
+    assert_eq!(findings(&facts), [true, true]);
+    facts.kube_proxy_replaced = true;
     facts.plugins = vec!["Cilium"];
-    assert!(!gone(&facts));
+    assert_eq!(findings(&facts), [false, false]);
     assert_eq!(cluster::summary(&facts), "Kubernetes 1.36, kube-proxy replaced, Cilium, nodes: 3");
 }
 
