@@ -23,6 +23,8 @@ pub const ROOT: &str = "/var/lib/ferrolb-lab";
 pub const LAB_MOUNT: &str = "/lab";
 /// Marker file among containerd's files; present when all images are loaded.
 pub const IMAGES_LOADED: &str = "/var/lib/containerd/lab-images";
+/// Control groups of version 2 on this computer. Each machine has a group below them.
+pub const UNIFIED_GROUPS: &str = "/sys/fs/cgroup/unified/cgroup.procs";
 /// Search path of a machine's programs.
 pub const PROGRAM_PATH: &str =
     "/lab/programs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -35,8 +37,8 @@ pub const LOG_NAMES: [&str; 2] = ["containerd", "kubelet"];
 ///
 /// All machines of a lab together have ten times the CPU weight of one test thread. With equal
 /// weights the test's client delayed the speakers' hellos by up to 268 ms while pods started.
-const JOIN_GROUPS_SCRIPT: &str = r#"for tree in /sys/fs/cgroup/*/tasks; do
-  own=${tree%/tasks}/$1
+const JOIN_GROUPS_SCRIPT: &str = r#"for tree in /sys/fs/cgroup/*/cgroup.procs; do
+  own=${tree%/cgroup.procs}/$1
   mkdir -p "$own" && find "$own" -mindepth 1 -depth -type d -exec rmdir {} +
   for folder in "${own%/*}" "$own"; do for file in cpuset.cpus cpuset.mems; do
     [ ! -e "$folder/$file" ] || cat "${folder%/*}/$file" >"$folder/$file"
@@ -48,8 +50,11 @@ shift
 exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -euc "$@""#;
 
 /// Mounts the machine's file system (its directory: `$0`; root: `$1`; programs: `$2`; images: `$3`,
-/// `$4`; the lab's program: `$5`), and becomes its first process. Kernel settings that a kubelet
-/// writes would change the whole host, so each machine gets files in their place.
+/// `$4`; the lab's program: `$5`), and becomes its first process. Kernel settings that a kubelet or
+/// Cilium writes would change the whole host, so each machine gets files in their place.
+///
+/// The control group of version 2 is at `/run/cgroup2`: containerd and the kubelet use version 1,
+/// and programs that a network plugin attaches there reach only the processes of the machine.
 ///
 /// Kubelet, containerd and their children share one control group next to that of the pods, like
 /// `system.slice` under systemd. Otherwise each of their threads has half the weight of all pods.
@@ -69,14 +74,14 @@ mount --rbind /dev dev
 mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
 while IFS=: read -r _ kinds _; do
   case $kinds in
-    "") continue ;;
+    "") mkdir run/cgroup2; mount -t cgroup2 cgroup2 run/cgroup2; continue ;;
     name=*) folder=${kinds#name=} options=none,$kinds ;;
     *) folder=$kinds options=$kinds ;;
   esac
   mkdir "sys/fs/cgroup/$folder"
   mount -t cgroup -o "$options" cgroup "sys/fs/cgroup/$folder"
 done </proc/self/cgroup
-for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes kernel/timer_migration kernel/unprivileged_bpf_disabled; do
   file=run/setting-${setting##*/}
   cat "/proc/sys/$setting" >"$file"
   mount --bind "$file" "proc/sys/$setting"
