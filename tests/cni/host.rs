@@ -1,5 +1,6 @@
 //! State of the computer that a network plugin must not change: kernel settings, interfaces,
-//! addresses, routes and packet filters. The machines of a lab share its kernel.
+//! addresses, routes, packet filters, and BPF programs that are attached to control groups. The
+//! machines of a lab share its kernel.
 
 use anyhow::{Result, ensure};
 use ferrolb_lab::run;
@@ -35,6 +36,11 @@ const COMMANDS: [&[&str]; 7] = [
     &["nft", "--stateless", "list", "ruleset"],
 ];
 
+/// Command that lists the programs that are attached to control groups, below each group's path.
+const BPF_COMMAND: [&str; 3] = ["bpftool", "cgroup", "tree"];
+/// Beginning of the names of the labs' own groups.
+const LAB_GROUPS: &str = "/flb-";
+
 /// State of the computer: name of a setting or command, and value or output.
 pub(crate) struct HostState(BTreeMap<String, String>);
 
@@ -47,6 +53,8 @@ impl HostState {
             let output = run::run(Command::new(command[0]).args(&command[1..]))?;
             state.insert(command.join(" "), without_expiry(&output));
         }
+        let programs = run::run(Command::new(BPF_COMMAND[0]).args(&BPF_COMMAND[1..]))?;
+        state.insert(BPF_COMMAND.join(" "), outside_of_labs(&programs));
         Ok(Self(state))
     }
 
@@ -87,6 +95,21 @@ fn without_expiry(output: &str) -> String {
     kept.join(" ")
 }
 
+/// Returns the lines about groups that do not belong to a lab.
+fn outside_of_labs(tree: &str) -> String {
+    let mut of_lab = false;
+    let mut kept = String::new();
+    for line in tree.lines() {
+        if line.starts_with('/') {
+            of_lab = line.contains(LAB_GROUPS);
+        }
+        if !of_lab {
+            kept += &format!("{line}\n");
+        }
+    }
+    kept
+}
+
 /// Returns the entries that differ, are new or are gone.
 fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
     let names = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
@@ -98,6 +121,20 @@ fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) 
 fn lifetimes_of_routes_are_removed() {
     let route = "default via fe80::1 dev eth0 expires 1790sec pref medium\n";
     assert_eq!(without_expiry(route), "default via fe80::1 dev eth0 pref medium\n");
+}
+
+#[test]
+fn programs_of_other_groups_than_those_of_labs_are_compared() {
+    let header = "CgroupPath\nID       AttachType      AttachFlags     Name\n";
+    let program = "    12       cgroup_inet4_connect multi        cil_sock4_connect\n";
+    let lab = format!("/sys/fs/cgroup/unified/flb-a/node1\n{program}");
+    for other in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/system.slice"] {
+        let other = format!("{other}\n{program}");
+        assert_eq!(
+            outside_of_labs(&format!("{header}{lab}{other}{lab}")),
+            header.to_owned() + &other
+        );
+    }
 }
 
 #[test]
