@@ -185,10 +185,18 @@ impl Lab {
     /// # Errors
     /// If the API server rejects an object, or a part of the cluster does not become ready.
     pub fn install_network_plugin(&self) -> Result<()> {
-        let plugin = self.facts.network_plugin.context("this lab has no network plugin")?;
-        self.apply_objects(&plugin.objects()?)?;
+        self.configure_network_plugin(&[])?;
         let nodes = usize::from(self.facts.nodes);
         self.api(async |client| kubeadm::wait_complete(&client, nodes).await)
+    }
+
+    /// Applies the network plugin's manifest with these values of its chart, and returns at once.
+    ///
+    /// # Errors
+    /// If the API server rejects an object, or the plugin has no such value.
+    pub fn configure_network_plugin(&self, settings: &[&str]) -> Result<()> {
+        let plugin = self.facts.network_plugin.context("this lab has no network plugin")?;
+        self.apply_objects(&plugin.objects(settings)?)
     }
 
     /// Applies `deploy/` without its workloads, and creates the components' own credentials.

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 pub(crate) fn parts() -> Result<()> {
     gobgp::build_older()?;
     let machines = kubeadm::build()?;
-    for plugin in NetworkPlugin::ALL {
+    for plugin in NetworkPlugin::IN_EVERY_RUN {
         plugin.build(&machines.root)?;
     }
     installers::crane()?;

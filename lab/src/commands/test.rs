@@ -52,7 +52,7 @@ pub(crate) enum Tier {
     Install,
     /// Tests of FerroLB in pods, on kubeadm clusters.
     Kubeadm,
-    /// Tests of FerroLB on kubeadm clusters with network plugins: Flannel and kube-router.
+    /// Tests of FerroLB on kubeadm clusters with network plugins: Flannel, kube-router and Cilium.
     Cni,
 }
 

@@ -37,6 +37,7 @@ const GOBGP_USUAL_TIME: Duration = Duration::from_secs(50);
 const NO_WORK_USUAL_TIME: Duration = Duration::from_secs(1);
 const PARTS_USUAL_TIME: Duration = Duration::from_secs(400);
 const NETWORK_PLUGIN_USUAL_TIME: Duration = Duration::from_secs(150);
+const CILIUM_USUAL_TIME: Duration = Duration::from_secs(600);
 const KUBEADM_CLUSTER_USUAL_TIME: Duration = Duration::from_secs(25);
 pub(crate) const CLUSTER_USUAL_TIME: Duration = Duration::from_secs(6);
 pub(crate) const FERROLB_USUAL_TIME: Duration = Duration::from_secs(3);
@@ -67,8 +68,8 @@ pub(crate) struct UpArgs {
     /// runs in pods, and node1 is the control plane.
     #[arg(long, conflicts_with_all = ["bgp", "leases", "kubernetes"])]
     kubeadm: bool,
-    /// Install this network plugin by its own manifest instead of the lab's bridges and routes. The
-    /// cluster is dual stack.
+    /// Install this network plugin by its own manifest or chart instead of the lab's bridges and
+    /// routes. The cluster is dual stack.
     #[arg(long, value_enum, requires = "kubeadm", conflicts_with = "families")]
     cni: Option<NetworkPlugin>,
     /// Start a registry on the client's host instead of FerroLB. The nodes have no image of
@@ -214,7 +215,11 @@ pub(crate) fn prepare_network_plugins(
     let names: Vec<_> =
         plugins.iter().map(|plugin| format!("{plugin} {}", plugin.version())).collect();
     let title = format!("Parts of network plugins: {}", names.join(", "));
-    steps.step(&title, NETWORK_PLUGIN_USUAL_TIME, || {
+    let usual = match plugins.contains(&NetworkPlugin::Cilium) {
+        true => CILIUM_USUAL_TIME,
+        false => NETWORK_PLUGIN_USUAL_TIME,
+    };
+    steps.step(&title, usual, || {
         plugins.iter().try_for_each(|plugin| plugin.build(&parts.root).map(drop))
     })
 }

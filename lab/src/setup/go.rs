@@ -73,11 +73,17 @@ pub(super) fn install(folder: &Path, packages: &[&str], version: &str) -> Result
     run::run(&mut go).map(drop)
 }
 
-/// Builds packages of the module in the directory `source` into a directory.
-pub(super) fn install_in(source: &Path, folder: &Path, packages: &[&str]) -> Result<()> {
+/// Builds packages of the module in the directory `source`, or of those that it requires, into a
+/// directory, with additional flags.
+pub(super) fn install_in(
+    source: &Path,
+    folder: &Path,
+    packages: &[&str],
+    flags: &[&str],
+) -> Result<()> {
     let mut go = command()?;
     go.current_dir(source).env("GOBIN", folder).args(["install", "-ldflags", LINKER_FLAGS]);
-    run::run(go.args(packages)).map(drop)
+    run::run(go.args(flags).args(packages)).map(drop)
 }
 
 /// Builds programs like [`install`] for another architecture. Go puts such programs only into a

@@ -1,7 +1,8 @@
-//! Network plugins of kubeadm clusters: each has a manifest, read from its Go module, and images
-//! with programs that are built from Go modules. The images have the names in the manifest, so no
-//! registry is used.
+//! Network plugins of kubeadm clusters: each has a manifest or a chart, read from its Go module,
+//! and images with programs that are built from Go modules. The images have the names in the
+//! manifest, so no registry is used.
 
+mod cilium;
 mod flannel;
 mod image;
 mod kube_router;
@@ -10,7 +11,7 @@ mod manifest;
 use super::images::Arch;
 use super::images::archive;
 use super::{build_cache, go};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use image::PluginImage;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ const ARCHIVE: &str = "network-plugin.tar";
 /// Network plugin of a kubeadm cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum NetworkPlugin {
+    /// Cilium with its chart's defaults: tunnels by vxlan, and kube-proxy stays.
+    Cilium,
     /// Flannel with its default backend, vxlan.
     Flannel,
     /// kube-router for the pod network and network policies, without its service proxy.
@@ -36,11 +39,14 @@ pub enum NetworkPlugin {
 }
 
 impl NetworkPlugin {
-    pub const ALL: [Self; 2] = [Self::Flannel, Self::KubeRouter];
+    pub const ALL: [Self; 3] = [Self::Cilium, Self::Flannel, Self::KubeRouter];
+    /// Plugins whose tests `cargo lab test` runs also without a tier. Cilium is too large for it.
+    pub const IN_EVERY_RUN: [Self; 2] = [Self::Flannel, Self::KubeRouter];
 
     /// Returns the version of the plugin.
     pub const fn version(self) -> &'static str {
         match self {
+            Self::Cilium => cilium::VERSION,
             Self::Flannel => flannel::VERSION,
             Self::KubeRouter => kube_router::VERSION,
         }
@@ -49,17 +55,21 @@ impl NetworkPlugin {
     /// Returns namespace and name of the plugin's DaemonSet.
     pub const fn daemon_set(self) -> (&'static str, &'static str) {
         match self {
+            Self::Cilium => ("kube-system", "cilium"),
             Self::Flannel => ("kube-flannel", "kube-flannel-ds"),
             Self::KubeRouter => ("kube-system", "kube-router"),
         }
     }
 
-    /// Returns the objects of the plugin's manifest, adapted to the lab's clusters.
+    /// Returns the objects of the plugin's manifest, adapted to the lab's clusters. `settings` are
+    /// values of its chart, such as `a.b=true`; a manifest has none.
     ///
     /// # Errors
     /// If the module cannot be downloaded, or its manifest has another form.
-    pub fn objects(self) -> Result<Vec<Value>> {
+    pub fn objects(self, settings: &[&str]) -> Result<Vec<Value>> {
+        ensure!(self == Self::Cilium || settings.is_empty(), "{self} has no chart with values");
         let objects = match self {
+            Self::Cilium => cilium::objects(settings),
             Self::Flannel => flannel::objects(),
             Self::KubeRouter => kube_router::objects(),
         };
@@ -74,8 +84,11 @@ impl NetworkPlugin {
     /// # Errors
     /// If a program does not build.
     pub fn build(self, root: &Path) -> Result<PathBuf> {
-        let names = manifest::image_names(&self.objects()?);
+        let names = manifest::image_names(&self.objects(&[])?);
         let mut inputs = go::install_inputs(self.version())?;
+        if self == Self::Cilium {
+            inputs.extend(cilium::inputs()?);
+        }
         let more = [
             ("plugin", self.to_string()),
             ("root", root.display().to_string()),
@@ -94,6 +107,7 @@ impl NetworkPlugin {
         let work = folder.join("work");
         fs::create_dir_all(&work)?;
         let images: Vec<PluginImage> = match self {
+            Self::Cilium => cilium::images(&work)?,
             Self::Flannel => flannel::images(&work)?,
             Self::KubeRouter => kube_router::images(&work)?,
         };
@@ -109,6 +123,7 @@ impl NetworkPlugin {
 impl fmt::Display for NetworkPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Cilium => "cilium",
             Self::Flannel => "flannel",
             Self::KubeRouter => "kube-router",
         })

@@ -14,7 +14,7 @@ pub const KUBEADM_FILE: &str = "/etc/kubeadm.yaml";
 /// Token with which a machine joins. The API server is reachable only from inside its lab.
 const JOIN_TOKEN: &str = "lab000.0123456789abcdef";
 /// Port of the API server.
-const API_PORT: u16 = 6443;
+pub const API_PORT: u16 = 6443;
 /// Directory of containerd's settings for each registry.
 const REGISTRIES: &str = "/etc/containerd/certs.d";
 const CONTAINERD_SOCKET: &str = "unix:///run/containerd/containerd.sock";

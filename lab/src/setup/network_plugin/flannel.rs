@@ -54,25 +54,27 @@ fn adapt(text: &str) -> Result<Vec<Value>> {
 pub(super) fn images(work: &Path) -> Result<Vec<PluginImage>> {
     let [daemon, plugin] = ["daemon", "plugin"].map(|folder| work.join(folder));
     let source = source_without_backends(work)?;
-    go::install_in(&source, &daemon, &[".", "./cmd/install_conf"])?;
+    go::install_in(&source, &daemon, &[".", "./cmd/install_conf"], &[])?;
     let (package, version) = CNI_PLUGIN;
     go::install(&plugin, &[package], version)?;
     Ok(vec![
         PluginImage {
             component: "flannel",
-            built: vec![
+            files: vec![
                 (daemon.join("flannel"), "/opt/bin/flanneld"),
                 (daemon.join("install_conf"), "/opt/bin/install-conf"),
             ],
             entrypoint: None,
             system: &["/bin/ip"],
+            own: &[],
             iptables: true,
         },
         PluginImage {
             component: "flannel-cni-plugin",
-            built: vec![(plugin.join("flannel"), "/flannel")],
+            files: vec![(plugin.join("flannel"), "/flannel")],
             entrypoint: None,
             system: &["/bin/cp"],
+            own: &[],
             iptables: false,
         },
     ])

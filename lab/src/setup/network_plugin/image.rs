@@ -1,24 +1,29 @@
-//! An image of a network plugin: programs that Go has built, and programs of the machines' own
+//! An image of a network plugin: programs that Go has built, files of its module, and programs of a
 //! Debian system with their libraries.
 
 use super::manifest;
+use crate::run;
 use crate::setup::images::archive::{ImageArchiveEntry, Layer};
 use crate::setup::images::tree;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Content of an image.
 pub(super) struct PluginImage {
     /// Last part of the image's name, without its tag.
     pub(super) component: &'static str,
-    /// Built programs, and their paths in the image.
-    pub(super) built: Vec<(PathBuf, &'static str)>,
+    /// Built programs, other files and directories, and their paths in the image.
+    pub(super) files: Vec<(PathBuf, &'static str)>,
     /// Program that starts if the manifest names none.
     pub(super) entrypoint: Option<&'static str>,
     /// Programs of the machines' root file system.
     pub(super) system: &'static [&'static str],
+    /// Programs of this computer, whose Debian release is that of the machines.
+    pub(super) own: &'static [&'static str],
     /// True if the image has iptables.
     pub(super) iptables: bool,
 }
@@ -33,13 +38,11 @@ impl PluginImage {
     ) -> Result<ImageArchiveEntry> {
         let tree = work.join(format!("image-{}", self.component));
         fs::create_dir_all(&tree)?;
-        for (program, inside) in &self.built {
-            let target = tree.join(inside.trim_start_matches('/'));
-            fs::create_dir_all(target.parent().context("the path has no directory")?)?;
-            fs::copy(program, &target)
-                .with_context(|| format!("cannot copy {}", program.display()))?;
+        for (source, inside) in &self.files {
+            copy(source, &tree.join(inside.trim_start_matches('/')))?;
         }
         tree::copy_programs(&tree, root, self.system)?;
+        tree::copy_programs(&tree, Path::new("/"), self.own)?;
         if self.iptables {
             tree::copy_iptables(&tree, root)?;
         }
@@ -51,4 +54,16 @@ impl PluginImage {
             labels: BTreeMap::new(),
         })
     }
+}
+
+/// Copies a file, a link or a directory. Files get the right to execute, which those of a Go module
+/// do not have.
+fn copy(source: &Path, target: &Path) -> Result<()> {
+    fs::create_dir_all(target.parent().context("the path has no directory")?)?;
+    let mut cp = Command::new("cp");
+    run::run(cp.args(["--recursive", "--no-target-directory"]).arg(source).arg(target))?;
+    if fs::symlink_metadata(target)?.is_file() {
+        fs::set_permissions(target, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
 }

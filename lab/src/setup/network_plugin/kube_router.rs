@@ -38,10 +38,11 @@ pub(super) fn images(work: &Path) -> Result<Vec<PluginImage>> {
     go::install(&programs, &[PACKAGE], VERSION)?;
     Ok(vec![PluginImage {
         component: "kube-router",
-        built: vec![(programs.join("kube-router"), PROGRAM)],
+        files: vec![(programs.join("kube-router"), PROGRAM)],
         entrypoint: Some(PROGRAM),
         // The init container is a shell script.
         system: &["/bin/sh", "/bin/cp", "/bin/mv", "/bin/rm", "/bin/ip", "/sbin/ipset"],
+        own: &[],
         iptables: true,
     }])
 }
