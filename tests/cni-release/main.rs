@@ -1,6 +1,7 @@
 //! More scenarios of FerroLB on network plugins than the target `cni` has. `cargo lab test cni`
 //! runs both targets, before a release; `cargo lab test` without a tier leaves this one out.
 
+mod cilium;
 #[path = "../kubeadm/client.rs"]
 mod client;
 #[path = "../cni/failover.rs"]
@@ -15,6 +16,8 @@ mod kube_proxy;
 mod kube_router;
 mod power;
 mod restart;
+#[path = "../cni/speaker_flags.rs"]
+mod speaker_flags;
 #[path = "../cni/steps.rs"]
 mod steps;
 mod upgrade;

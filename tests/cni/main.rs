@@ -8,6 +8,7 @@ mod flannel;
 mod host;
 mod interfaces;
 mod kube_router;
+mod speaker_flags;
 mod steps;
 mod workload;
 

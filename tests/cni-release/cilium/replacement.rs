@@ -1,0 +1,105 @@
+//! Change from kube-proxy to Cilium's replacement and back while FerroLB runs. The order is that of
+//! Cilium's guide: kube-proxy and its rules are removed first.
+
+use super::{condition, configure, measured, named};
+use crate::client::run_without_loss;
+use crate::scenario::{print_measured, step};
+use crate::workload::Servers;
+use anyhow::{Result, ensure};
+use ferrolb_lab::topology::CLIENT;
+use ferrolb_lab::{Lab, wait};
+use ferrolb_proto::api::NAMESPACE;
+use std::time::Duration;
+
+/// Value of the chart that turns the replacement on.
+pub(super) const VALUE: &str = "kubeProxyReplacement=true";
+/// Longest time after which `check` has no finding, without a restart of the speakers.
+const CLEAN_MAX: Duration = Duration::from_secs(180);
+/// Longest time after which the new service proxy serves pages.
+const REPLY_MAX: Duration = Duration::from_secs(30);
+/// Objects of kube-proxy that Cilium's guide deletes.
+const OBJECTS: [&str; 2] = ["daemonset/kube-proxy", "configmap/kube-proxy"];
+/// kube-proxy's rules in nftables mode.
+const TABLES: [&str; 2] = ["ip", "ip6"];
+
+/// Replaces kube-proxy.
+pub(super) fn replace(lab: &Lab, servers: &Servers) -> Result<()> {
+    step("Cilium replaces kube-proxy", || {
+        change(lab, servers, "to Cilium", || {
+            for object in OBJECTS {
+                lab.kubectl(&["-n", "kube-system", "delete", object, "--wait"])?;
+            }
+            for node in lab.nodes() {
+                for family in TABLES {
+                    lab.exec(&node, &["nft", "delete", "table", family, "kube-proxy"])?;
+                }
+            }
+            configure(lab, &[VALUE])
+        })
+    })
+}
+
+/// Installs kube-proxy again by kubeadm, and turns the replacement off.
+pub(super) fn give_back(lab: &Lab, servers: &Servers) -> Result<()> {
+    step("kube-proxy replaces Cilium's replacement", || {
+        change(lab, servers, "to kube-proxy", || {
+            let addon = ["kubeadm", "init", "phase", "addon", "kube-proxy"];
+            let config = ["--config", "/etc/kubeadm.yaml"];
+            lab.exec("node1", &[&addon[..], &config].concat())?;
+            let daemon_set = ["rollout", "status", OBJECTS[0], super::ROLLOUT_MAX];
+            lab.kubectl(&[&["-n", "kube-system"], &daemon_set[..]].concat())?;
+            configure(lab, &[])
+        })
+    })
+}
+
+/// Runs the change, and checks the pages and the state of FerroLB from its end on.
+fn change(
+    lab: &Lab,
+    servers: &Servers,
+    name: &str,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let speakers = speakers(lab)?;
+    let named = named(servers);
+    // Cilium's agents are ready before their programs know all Services.
+    measured(lab, &format!("change {name}"), servers, || {
+        work()?;
+        named.iter().try_for_each(|(service, server)| {
+            wait::until(&format!("{service} replies"), REPLY_MAX, || {
+                lab.http_get(CLIENT, *server, "/").map(|_| Some(()))
+            })
+        })
+    })?;
+    run_without_loss(
+        lab,
+        &format!("after the change {name}, until check is clean"),
+        &named,
+        || {
+            wait::until("check has no finding", CLEAN_MAX, || {
+                lab.shell("kubectl ferrolb check --strict").map(|_| Some(()))
+            })
+        },
+    )?;
+    let start = wait::now();
+    wait::until("no condition is about kube-proxy", CLEAN_MAX, || {
+        for service in ["open", "local"] {
+            let found = condition(lab, service, "Announced")?;
+            ensure!(found.starts_with("True ") && !found.contains("kube-proxy"), "{found}");
+        }
+        Ok(Some(()))
+    })?;
+    let after = start.elapsed().as_secs_f64();
+    print_measured(&format!("    conditions are right {after:.1} s after check"));
+    let now = self::speakers(lab)?;
+    ensure!(speakers == now, "the speakers have restarted: {speakers}, {now}");
+    Ok(())
+}
+
+/// Returns the speakers' pods, and how often their containers have restarted.
+fn speakers(lab: &Lab) -> Result<String> {
+    let label = "app.kubernetes.io/component=speaker";
+    let path = "jsonpath={range .items[*]}{.metadata.name} \
+                {.status.containerStatuses[0].restartCount} {end}";
+    lab.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", label, "-o", path])
+}
