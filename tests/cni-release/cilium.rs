@@ -5,14 +5,13 @@ mod announcements;
 mod host_firewall;
 mod pool;
 mod replacement;
-mod unchecked;
 mod upgrade;
 
 use crate::client::{NamedServer, PROBE_INTERVAL, PROBE_TIME_MAX};
-use crate::restart;
-use crate::scenario::print_measured;
+use crate::scenario::{print_measured, step};
 use crate::steps::{self, First};
 use crate::workload::Servers;
+use crate::{health, restart};
 use anyhow::Result;
 use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::{Lab, Options, wait};
@@ -28,7 +27,7 @@ const CLEAN_MAX: Duration = Duration::from_secs(90);
 #[test]
 fn events_move_addresses_on_cilium() {
     steps::run(&options("cilium"), First::Plugin, &LINKS, |lab, servers| {
-        unchecked::check(lab, servers)?;
+        step("a failed health check moves an address", || health::check(lab, servers))?;
         restart::check(lab, PLUGIN, servers)?;
         upgrade::check(lab, servers)?;
         pool::check(lab, servers, &[])

@@ -16,8 +16,6 @@ mod kube_proxy;
 mod kube_router;
 mod power;
 mod restart;
-#[path = "../cni/speaker_flags.rs"]
-mod speaker_flags;
 #[path = "../cni/steps.rs"]
 mod steps;
 mod upgrade;

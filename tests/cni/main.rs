@@ -8,7 +8,6 @@ mod flannel;
 mod host;
 mod interfaces;
 mod kube_router;
-mod speaker_flags;
 mod steps;
 mod workload;
 

@@ -4,7 +4,7 @@
 use crate::host::HostState;
 use crate::scenario::{print_measured, run_scenario_alone, step};
 use crate::workload::{self, Servers};
-use crate::{failover, interfaces, speaker_flags};
+use crate::{failover, interfaces};
 use anyhow::{Result, ensure};
 use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::{Lab, Options, wait};
@@ -51,9 +51,7 @@ fn install(lab: &Lab, first: First, plugin: NetworkPlugin) -> Result<()> {
     if first == First::Plugin {
         check_before(lab, plugin)?;
     }
-    measured("installation of FerroLB", || lab.deploy_ferrolb())?;
-    // No Node has the ranges of Cilium's IPAM in its spec.
-    if plugin == NetworkPlugin::Cilium { speaker_flags::set(lab, true) } else { Ok(()) }
+    measured("installation of FerroLB", || lab.deploy_ferrolb())
 }
 
 fn measured(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -141,7 +141,7 @@ fn no_contact(
 }
 
 fn late(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {
-    let late = at.late_hellos?;
+    let late = at.slow_failover()?;
     let text = format!(
         "{} is busy: hellos on {} were up to {} ms late, so a failover of its addresses there ({}) \
          takes {:.1} s: give the speaker more CPU",

@@ -194,8 +194,9 @@ fn with_bad_cluster(mut facts: ClusterFacts) -> ClusterFacts {
 fn bad_speakers() -> Vec<Speaker> {
     let mut one = speaker("node1", &["node2"]);
     one.interfaces[0].unheard = ["node2".into()].into();
-    one.interfaces[0].late_hellos =
-        Some(LateHellos { milliseconds: 850, detection_milliseconds: 990 });
+    one.interfaces[0].addresses = ["192.168.1.241".parse().unwrap()].into();
+    let late = LateHellos { milliseconds: 1_050, detection_milliseconds: 1_190 };
+    one.interfaces[0].late_hellos = Some(late);
     one.interfaces[0].issues = [InterfaceIssue {
         address: "192.168.1.241".parse().unwrap(),
         reason: InterfaceIssueReason::AddressConflict,
@@ -398,8 +399,7 @@ fn a_kube_proxy_that_was_replaced_is_no_finding() {
         [Code::KubeProxyGone, Code::StrictArpOff].map(|code| found.contains(&code))
     };
     assert_eq!(findings(&facts), [true, true]);
-    facts.kube_proxy_replaced = true;
-    facts.plugins = vec!["Cilium"];
+    (facts.kube_proxy_replaced, facts.plugins) = (true, vec!["Cilium"]);
     assert_eq!(findings(&facts), [false, false]);
     assert_eq!(cluster::summary(&facts), "Kubernetes 1.36, kube-proxy replaced, Cilium, nodes: 3");
 }
@@ -413,9 +413,8 @@ fn hellos_that_ciliums_host_firewall_drops_name_its_setting() {
         let finding = report.findings().find(|it| it.code == code).unwrap();
         finding.text.contains("set hostFirewall.enabled to false")
     };
-    assert!(
-        [Code::OneWayContact, Code::HellosFiltered, Code::NoContact].into_iter().all(names_setting)
-    );
+    let codes = [Code::OneWayContact, Code::HellosFiltered, Code::NoContact];
+    assert!(codes.into_iter().all(names_setting));
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::range::{AddressRange, Family};
 /// The largest number of characters of a message that are stored. The number is small, because
 /// conditions repeat the messages.
 const MESSAGE_CHARS_MAX: usize = 160;
+/// Detection time from which an operator should know of late hellos.
+const SLOW_FAILOVER_MILLIS: u32 = 1_000;
 
 /// The fact of a SpeakerStatus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,6 +116,16 @@ pub struct SpeakerInterface {
     pub late_hellos: Option<LateHellos>,
     /// Addresses for which another host replies, or for which requests may not arrive.
     pub issues: Box<[InterfaceIssue]>,
+}
+
+impl SpeakerInterface {
+    /// Returns the late hellos of a node that announces addresses, if a failover takes so long for
+    /// this reason that an operator should know.
+    #[must_use]
+    pub fn slow_failover(&self) -> Option<LateHellos> {
+        let is_slow = |late: &LateHellos| late.detection_milliseconds >= SLOW_FAILOVER_MILLIS;
+        self.late_hellos.filter(is_slow).filter(|_| !self.addresses.is_empty())
+    }
 }
 
 impl Speaker {

@@ -137,8 +137,8 @@ pub struct Link {
     /// parent on this node. Both are on the same network segment, but neither receives frames that
     /// the other sends.
     pub parent: Option<u32>,
-    /// True if the interface is one end of a veth or netkit pair whose other end is in another network
-    /// namespace, like a pod's.
+    /// True if the interface is one end of a veth or netkit pair whose other end is in another
+    /// network namespace, like a pod's.
     pub into_namespace: bool,
     /// IP addresses of the interface, ascending.
     pub addresses: Vec<IpAddr>,

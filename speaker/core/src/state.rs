@@ -201,17 +201,8 @@ impl State {
     pub fn handle(&mut self, event: Event, now: Instant) -> Changes {
         match event {
             Event::Object(change) => change.apply(self, now),
-            Event::Links(links) => {
-                let mut changes = Changes::all_if(self.set_links(links));
-                changes.add(self.update_own_pods());
-                changes
-            }
-            Event::Routes(routes) => {
-                let mut changes = Changes::other_if(routes.gateways != self.routes.gateways);
-                self.routes = routes;
-                changes.add(self.update_own_pods());
-                changes
-            }
+            Event::Links(links) => self.set_links(links),
+            Event::Routes(routes) => self.set_routes(routes),
             Event::Report { link, report } => self.set_report(link, report),
             Event::LinkFailed { link, why: _ } => {
                 self.record_failure(link, now);
@@ -394,10 +385,9 @@ impl State {
         })
     }
 
-    /// Returns whether the interfaces have changed. A change of an interface that leads to a pod
-    /// counts only if it changes the addresses of this node, because every pod that starts or ends
-    /// changes such interfaces.
-    fn set_links(&mut self, links: Vec<Link>) -> bool {
+    /// Sets the interfaces. A change of an interface that leads to a pod counts only if it changes
+    /// the addresses of this node, because every pod that starts or ends changes such interfaces.
+    fn set_links(&mut self, links: Vec<Link>) -> Changes {
         let links: BTreeMap<_, _> = links.into_iter().map(|link| (link.index, link)).collect();
         // The failures of an interface that is down are removed, so that its thread starts without
         // a delay when the interface comes up again.
@@ -423,7 +413,9 @@ impl State {
         let changed = entries(self) != entries_before
             || self.links.as_ref().map(relevant) != Some(relevant(&links));
         self.links = Some(links);
-        changed
+        let mut changes = Changes::all_if(changed);
+        changes.add(self.update_own_pods());
+        changes
     }
 
     /// Returns whether an interface has one of the Node's InternalIPs.

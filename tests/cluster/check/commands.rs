@@ -29,7 +29,7 @@ kubectl -n ferrolb-system patch fspeaker node9 --subresource=status --type=merge
 "issues": [{"reason": "BadPeerAS", "message": "the router is in AS 64999"}]}]},
 "interfaces": [
 {"name": "eth0", "mac": "02:00:00:00:00:09", "up": true, "heard": ["node1", "node8"], "unheard": ["node1"],
-"lateHellos": {"milliseconds": 850, "detectionMilliseconds": 990},
+"addresses": ["172.30.0.250"], "lateHellos": {"milliseconds": 1050, "detectionMilliseconds": 1190},
 "issues": [{"address": "172.30.0.250", "reason": "AddressConflict", "mac": "02:00:00:00:00:0a"}]},
 {"name": "eth1", "mac": "02:00:00:00:01:09", "up": true, "subnets": ["172.30.0.0/24"]}]}}'
 "#

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use ferrolb_proto::range::AddressRange;
 
 use super::{Changes, State};
+use crate::event::Routes;
 
 /// The interface through which Cilium's programs deliver packets of the node to its pods.
 const CILIUM_HOST: &str = "cilium_host";
@@ -30,6 +31,13 @@ impl OwnPods {
 }
 
 impl State {
+    pub(super) fn set_routes(&mut self, routes: Routes) -> Changes {
+        let mut changes = Changes::other_if(routes.gateways != self.routes.gateways);
+        self.routes = routes;
+        changes.add(self.update_own_pods());
+        changes
+    }
+
     /// Computes the addresses of the pods of this node again. Returns the changes of the Services
     /// with health checks that have such endpoints.
     pub(super) fn update_own_pods(&mut self) -> Changes {

@@ -124,7 +124,7 @@ impl DiagnosisInput<'_> {
                 let (rank, flaws) = ranked.unzip();
                 let mut flaws = flaws.unwrap_or(vec![LEAVING]);
                 let speaker = self.live_speakers.and_then(|live| live.of(&node.name));
-                let late = |it: &SpeakerInterface| it.late_hellos.is_some();
+                let late = |it: &SpeakerInterface| it.slow_failover().is_some();
                 if speaker.is_some_and(|it| it.interfaces_with(layer2.address()).any(late)) {
                     flaws.push(BUSY);
                 }

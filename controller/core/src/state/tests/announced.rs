@@ -366,7 +366,8 @@ fn cluster_scoped_key(name: &str) -> Key {
 #[test]
 fn an_owner_has_phrases_for_the_end_of_its_eligibility_and_for_a_slower_failover() {
     let mut owner = speaker("n2", &["10.0.0.0"]);
-    owner.interfaces[0].late_hellos = Some(LateHellos::default());
+    owner.interfaces[0].late_hellos =
+        Some(LateHellos { milliseconds: 850, detection_milliseconds: 1_190 });
     let cluster = Topology {
         services: vec![Service { policy: TrafficPolicy::Local, ..service("a") }],
         slices: vec![endpoint_slice("a", &["n1"])],
