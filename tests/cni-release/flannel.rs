@@ -1,4 +1,4 @@
-//! Flannel, with kube-proxy in iptables mode. FerroLB is installed first.
+//! Flannel, with kube-proxy in iptables mode.
 
 mod host_gateway;
 

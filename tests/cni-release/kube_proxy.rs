@@ -1,5 +1,5 @@
 //! kube-proxy is deleted while FerroLB runs, as before a change to a plugin's replacement, and put
-//! back. Its rules stay, so clients get pages all the time.
+//! back. Its rules stay, so clients lose hardly a page.
 
 use crate::client::run_without_loss;
 use crate::restart::named;
