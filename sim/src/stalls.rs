@@ -50,7 +50,8 @@ pub(super) static SCENARIOS: [Scenario; 8] = [
         "stalls_alone",
         "an owner stalls again and again, and kube-proxy of all others is unhealthy",
         beside_unhealthy_nodes,
-        bounds(),
+        // The owner loses its addresses in a stall, and takes them back soon after it.
+        bounds().burst(10),
         None,
     ),
     scenario(
