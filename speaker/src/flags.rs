@@ -81,7 +81,8 @@ pub struct Flags {
 
     /// Longest time until other nodes declare this node failed, if its hello frames were late
     /// because it is busy (up to 1m)
-    #[arg(long, env = "FERROLB_DETECTION_TIME_MAX", value_name = "TIME", default_value = "2s", value_parser = detection_time_max)]
+    #[arg(long, env = "FERROLB_DETECTION_TIME_MAX", value_name = "TIME", default_value = "2s")]
+    #[arg(value_parser = detection_time_max)]
     pub detection_time_max: Duration,
 
     /// UDP port by which speakers watch other nodes, and challenge a node whose hello frames are

@@ -7,11 +7,12 @@ mod pool;
 mod replacement;
 mod upgrade;
 
-use crate::client::{NamedServer, PROBE_INTERVAL, PROBE_TIME_MAX};
+use crate::client::{PROBE_INTERVAL, PROBE_TIME_MAX};
+use crate::health;
+use crate::restart::{self, named};
 use crate::scenario::{print_measured, step};
 use crate::steps::{self, First};
 use crate::workload::Servers;
-use crate::{health, restart};
 use anyhow::Result;
 use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::{Lab, Options, wait};
@@ -79,12 +80,6 @@ fn measured<T>(
         ));
     }
     result
-}
-
-/// Returns all addresses, with their names in the output.
-const fn named(servers: &Servers) -> [NamedServer<'static>; 4] {
-    let Servers { open, local } = servers;
-    [("open", open[0]), ("open IPv6", open[1]), ("local", local[0]), ("local IPv6", local[1])]
 }
 
 /// Waits until `check` has no finding, and prints the time.

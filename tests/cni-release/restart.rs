@@ -59,8 +59,9 @@ fn owner(lab: &Lab, servers: &Servers) -> Result<String> {
 }
 
 /// Returns the addresses to which clients connect during an event.
-pub(crate) fn named(servers: &Servers) -> [NamedServer<'static>; 3] {
-    [("open", servers.open[0]), ("local", servers.local[0]), ("local IPv6", servers.local[1])]
+pub(crate) const fn named(servers: &Servers) -> [NamedServer<'static>; 4] {
+    let Servers { open, local } = servers;
+    [("open", open[0]), ("open IPv6", open[1]), ("local", local[0]), ("local IPv6", local[1])]
 }
 
 fn rollout(lab: &Lab, namespace: &str, arguments: &[&str]) -> Result<()> {

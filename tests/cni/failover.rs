@@ -14,20 +14,31 @@ const PROBE_AFTER_FAILURE: Duration = Duration::from_secs(4);
 
 /// Powers the owner off, and checks the longest time without a page.
 pub(crate) fn check(lab: &Lab, servers: &Servers) -> Result<()> {
-    let server = servers.local[0];
-    let (failure, ()) =
-        power_off::power_off_owner(lab, server, PROBE_AFTER_FAILURE, |_, _| Ok(()))?;
-    let report = &failure.report;
-    print_measured(&format!(
-        "{} powered off: longest gap {:.0} ms, {} of {} connections lost",
-        failure.machine, report.longest_gap_ms, report.lost, report.sent
-    ));
     let limit = POWER_OFF_GAP.target.unwrap_or_default() * CHECK_FACTOR;
+    power_off_owner(lab, servers, PROBE_AFTER_FAILURE, limit).map(drop)
+}
+
+/// Powers the owner off, and checks that the longest time without a page is below `limit`, in
+/// milliseconds, and that other machines own the addresses. The client connects for this time after
+/// the failure. Returns the name of the machine.
+pub(crate) fn power_off_owner(
+    lab: &Lab,
+    servers: &Servers,
+    probe_after: Duration,
+    limit: f64,
+) -> Result<String> {
+    let server = servers.local[0];
+    let (failure, ()) = power_off::power_off_owner(lab, server, probe_after, |_, _| Ok(()))?;
+    let (report, machine) = (&failure.report, failure.machine);
+    print_measured(&format!(
+        "{machine} powered off: longest gap {:.0} ms, {} of {} connections lost",
+        report.longest_gap_ms, report.lost, report.sent
+    ));
     ensure!(report.longest_gap_ms < limit, "the longest gap is above {limit} ms: {report:?}");
     for server in servers.local {
         let now = lab.owner_of(server.ip())?;
-        let has_moved = now.as_ref().is_some_and(|now| *now != failure.machine);
+        let has_moved = now.as_ref().is_some_and(|now| *now != machine);
         ensure!(has_moved, "{now:?} owns {server}");
     }
-    Ok(())
+    Ok(machine)
 }

@@ -29,8 +29,8 @@ pub(crate) fn run(
     more: impl Fn(&Lab, &Servers) -> Result<()>,
 ) {
     let plugin = options.network_plugin.expect("the options have a network plugin");
-    let host = HostState::read().expect("the state of the host can be read");
     run_scenario_alone(options, |lab| {
+        let host = HostState::read()?;
         step("the plugin and FerroLB are installed", || install(lab, first, plugin))?;
         let servers = step("both policies and both families serve pages", || workload::serve(lab))?;
         step("only eth0 announces", || interfaces::check(lab, links))?;

@@ -3,10 +3,11 @@
 
 use super::{clean, configure, replacement};
 use crate::client::PROBE_INTERVAL;
+use crate::failover;
 use crate::scenario::{print_measured, step};
 use crate::workload::Servers;
 use anyhow::{Result, ensure};
-use ferrolb_lab::bench::power_off;
+use ferrolb_lab::bench::report::CHECK_FACTOR;
 use ferrolb_lab::{Lab, wait};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ const REPORTED_MAX: Duration = Duration::from_secs(60);
 const PROBE_TIME: Duration = Duration::from_secs(5);
 /// Time for which the client connects after the power failure.
 const PROBE_AFTER_FAILURE: Duration = Duration::from_secs(8);
+/// Longest failover if hellos are filtered, as the pages state it.
+const FAILOVER_MS: f64 = 1_300.0;
 /// Longest time until a machine that is on again is Ready.
 const READY_MAX: &str = "--timeout=180s";
 
@@ -59,17 +62,9 @@ fn pages(lab: &Lab, servers: &Servers) -> Result<()> {
 
 /// Powers the owner off, and returns its name.
 fn failover(lab: &Lab, servers: &Servers) -> Result<String> {
-    let server = servers.local[0];
-    let (failure, ()) =
-        power_off::power_off_owner(lab, server, PROBE_AFTER_FAILURE, |_, _| Ok(()))?;
-    let report = &failure.report;
-    print_measured(&format!(
-        "host firewall, {} powered off: longest gap {:.0} ms, {} of {} connections lost",
-        failure.machine, report.longest_gap_ms, report.lost, report.sent
-    ));
-    let now = lab.owner_of(server.ip())?;
-    ensure!(now.is_some_and(|now| now != failure.machine), "no other machine owns {server}");
-    let probe = lab.start_probe(server, PROBE_TIME, PROBE_INTERVAL).finish()?;
+    let limit = FAILOVER_MS * CHECK_FACTOR;
+    let machine = failover::power_off_owner(lab, servers, PROBE_AFTER_FAILURE, limit)?;
+    let probe = lab.start_probe(servers.local[0], PROBE_TIME, PROBE_INTERVAL).finish()?;
     ensure!(probe.lost == 0, "connections are lost after the failover: {probe:?}");
-    Ok(failure.machine)
+    Ok(machine)
 }

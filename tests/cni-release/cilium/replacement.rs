@@ -1,8 +1,9 @@
 //! Change from kube-proxy to Cilium's replacement and back while FerroLB runs. The order is that of
 //! Cilium's guide: kube-proxy and its rules are removed first.
 
-use super::{condition, configure, measured, named};
+use super::{condition, configure, measured};
 use crate::client::run_without_loss;
+use crate::restart::named;
 use crate::scenario::{print_measured, step};
 use crate::workload::Servers;
 use anyhow::{Result, ensure};

@@ -1,7 +1,8 @@
 //! Upgrade of Cilium while addresses are announced: all its pods get images with another tag.
 
-use super::{clean, configure, measured, named};
+use super::{clean, configure, measured};
 use crate::client::run_without_loss;
+use crate::restart::named;
 use crate::scenario::step;
 use crate::workload::Servers;
 use anyhow::Result;

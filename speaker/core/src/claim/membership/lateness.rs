@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ferrolb_core::rate::Doubling;
 use ferrolb_proto::Instant;
 
 /// Shortest allowance above zero. Longer ones are doublings of it, so that an allowance rarely
@@ -15,16 +16,17 @@ const DECAY_PERIOD: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(super) struct Lateness {
     allowance: Duration,
-    limit: Duration,
+    steps: Doubling,
     /// Greatest excess in the current period, which began at `since`.
     greatest: Duration,
     since: Instant,
 }
 
 impl Lateness {
-    /// `limit` is the longest allowance.
-    pub(super) const fn new(limit: Duration, now: Instant) -> Self {
-        Self { allowance: Duration::ZERO, limit, greatest: Duration::ZERO, since: now }
+    /// `limit` is the longest allowance, at least [`ALLOWANCE_MIN`].
+    pub(super) fn new(limit: Duration, now: Instant) -> Self {
+        let steps = Doubling::new(ALLOWANCE_MIN, limit.max(ALLOWANCE_MIN));
+        Self { allowance: Duration::ZERO, steps, greatest: Duration::ZERO, since: now }
     }
 
     pub(super) const fn allowance(&self) -> Duration {
@@ -34,20 +36,25 @@ impl Lateness {
     /// Records a hello, which was late by `excess` more than the missed hellos cover.
     pub(super) fn record(&mut self, excess: Duration, now: Instant) {
         self.greatest = self.greatest.max(excess);
-        self.allowance = self.allowance.max(rounded(excess)).min(self.limit);
         if now.since(self.since) >= DECAY_PERIOD {
-            let halved = Some(self.allowance / 2).filter(|half| *half >= ALLOWANCE_MIN);
-            self.allowance = halved.unwrap_or_default().max(rounded(self.greatest)).min(self.limit);
+            let half = Some(self.allowance / 2).filter(|half| *half >= ALLOWANCE_MIN);
+            self.allowance = half.unwrap_or_default();
+            self.raise_to(self.greatest);
             (self.greatest, self.since) = (Duration::ZERO, now);
         }
+        self.raise_to(excess);
     }
-}
 
-/// Returns the shortest allowance that covers `excess`.
-fn rounded(excess: Duration) -> Duration {
-    let steps = u32::try_from(excess.as_nanos().div_ceil(ALLOWANCE_MIN.as_nanos()));
-    let doubled = steps.ok().and_then(u32::checked_next_power_of_two).unwrap_or(1 << 20);
-    if excess.is_zero() { Duration::ZERO } else { ALLOWANCE_MIN * doubled }
+    /// Doubles the allowance until it covers `excess`, or has its maximum.
+    fn raise_to(&mut self, excess: Duration) {
+        while self.allowance < excess {
+            let next = self.steps.next(Some(self.allowance).filter(|it| !it.is_zero()));
+            if next == self.allowance {
+                return;
+            }
+            self.allowance = next;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -82,7 +89,7 @@ mod tests {
             lateness.record(Duration::ZERO, end + ms(1));
             allowances.push(lateness.allowance());
         }
-        // The first period includes the excess of 590 ms, and the third one that of 300 ms.
+        // The first period includes the excess of 590 ms, and the second one that of 300 ms.
         assert_eq!(allowances, [800, 400, 200, 100, 50, 0].map(ms));
     }
 }
