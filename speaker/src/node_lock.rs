@@ -10,7 +10,6 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
-use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
 use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
@@ -18,6 +17,8 @@ use tracing::warn;
 
 /// Time after which the owner of a socket that refuses connections is no speaker.
 const REFUSED_MAX: Duration = Duration::from_secs(10);
+/// Time between two attempts to connect to the owner of the socket.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The lock, which is released when this value is dropped. None: the speaker runs without the lock.
 #[derive(Debug)]
@@ -56,7 +57,6 @@ fn socket_name(namespace: &str, node: &str) -> String {
 
 async fn bind(name: &str) -> io::Result<UnixListener> {
     let address = SocketAddr::from_abstract_name(name)?;
-    let mut backoff = Backoff::default();
     let mut refused_since = None;
     loop {
         match UnixListener::bind_addr(&address) {
@@ -76,7 +76,7 @@ async fn bind(name: &str) -> io::Result<UnixListener> {
                         "the process with the socket @{name} does not listen"
                     )));
                 }
-                tokio::time::sleep(backoff.next_delay(now)).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
                 continue;
             }
         };
