@@ -2,7 +2,7 @@
 
 use crate::scenario::print_measured;
 use crate::workload::Servers;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ferrolb_lab::Lab;
 use ferrolb_lab::bench::power_off;
 use ferrolb_lab::bench::report::CHECK_FACTOR;
@@ -19,7 +19,8 @@ pub(crate) fn check(lab: &Lab, servers: &Servers) -> Result<()> {
 }
 
 /// Powers the owner off, and checks that the longest time without a page is below `limit`, in
-/// milliseconds, and that other machines own the addresses. The client connects for this time after
+/// milliseconds, and that other machines own the addresses. An owner that was busy before states a
+/// detection time, for which the others wait in addition. The client connects for this time after
 /// the failure. Returns the name of the machine.
 pub(crate) fn power_off_owner(
     lab: &Lab,
@@ -28,10 +29,14 @@ pub(crate) fn power_off_owner(
     limit: f64,
 ) -> Result<String> {
     let server = servers.local[0];
+    let owner = lab.owner_of(server.ip())?.context("no machine owns the address")?;
+    let stated = stated_detection_time(lab, &owner)?;
+    let limit = limit + stated;
     let (failure, ()) = power_off::power_off_owner(lab, server, probe_after, |_, _| Ok(()))?;
     let (report, machine) = (&failure.report, failure.machine);
     print_measured(&format!(
-        "{machine} powered off: longest gap {:.0} ms, {} of {} connections lost",
+        "{machine} powered off: longest gap {:.0} ms, {} of {} connections lost; its detection time \
+         because of late hellos: {stated} ms (0: none)",
         report.longest_gap_ms, report.lost, report.sent
     ));
     ensure!(report.longest_gap_ms < limit, "the longest gap is above {limit} ms: {report:?}");
@@ -41,4 +46,12 @@ pub(crate) fn power_off_owner(
         ensure!(has_moved, "{now:?} owns {server}");
     }
     Ok(machine)
+}
+
+/// Returns the detection time that a node states because of late hellos, in milliseconds; 0: none.
+fn stated_detection_time(lab: &Lab, node: &str) -> Result<f64> {
+    let path = "jsonpath={.status.interfaces[*].lateHellos.detectionMilliseconds}";
+    let times = lab.kubectl(&["-n", "ferrolb-system", "get", "fspeaker", node, "-o", path])?;
+    let times = times.split_whitespace().map(str::parse::<f64>).collect::<Result<Vec<_>, _>>()?;
+    Ok(times.into_iter().fold(0.0, f64::max))
 }
