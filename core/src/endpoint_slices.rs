@@ -95,6 +95,7 @@ impl<K: Borrow<Key> + Ord + Clone, V: PartialEq> EndpointSlices<K, V> {
             Change::Unreadable { key, .. } => self.touch(&key),
             Change::Delete(key) => return self.apply(&key, None),
             Change::ResyncDone => return self.remove_unlisted(),
+            Change::Connected(_) => {}
         }
         Vec::new()
     }

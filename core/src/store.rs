@@ -38,6 +38,9 @@ pub enum Change<F> {
     /// The list is complete. Objects that were neither applied nor unreadable since the latest
     /// [`Change::ResyncStarted`] are deleted.
     ResyncDone,
+    /// After the list: true if the API server sends further changes from now on, and false if the
+    /// watch is interrupted, so that any stored object may be outdated.
+    Connected(bool),
 }
 
 impl<F> Change<F> {
@@ -50,7 +53,11 @@ impl<F> Change<F> {
     {
         match self {
             Self::Unreadable { key, why } => Some((F::NAME, key, why.as_str())),
-            Self::ResyncStarted | Self::Apply(_) | Self::Delete(_) | Self::ResyncDone => None,
+            Self::ResyncStarted
+            | Self::Apply(_)
+            | Self::Delete(_)
+            | Self::ResyncDone
+            | Self::Connected(_) => None,
         }
     }
 
@@ -72,11 +79,18 @@ pub struct Store<K, V> {
     list_number: u32,
     complete: bool,
     ever_complete: bool,
+    connected: bool,
 }
 
 impl<K, V> Default for Store<K, V> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), list_number: 0, complete: false, ever_complete: false }
+        Self {
+            objects: BTreeMap::new(),
+            list_number: 0,
+            complete: false,
+            ever_complete: false,
+            connected: false,
+        }
     }
 }
 
@@ -111,6 +125,7 @@ impl<K: Ord + Clone + From<Key>, V> Store<K, V> {
                 let removed = self.resync_done().into_iter();
                 return removed.map(|(key, value)| (key, Some(value))).collect();
             }
+            Change::Connected(connected) => self.connected = connected,
         }
         Vec::new()
     }
@@ -187,9 +202,15 @@ impl<K: Ord, V> Store<K, V> {
         self.ever_complete
     }
 
+    /// Returns whether the store is complete and its watch is not interrupted.
+    #[must_use]
+    pub const fn is_current(&self) -> bool {
+        self.complete && self.connected
+    }
+
     /// Makes the store incomplete until the next list is complete.
     pub const fn mark_incomplete(&mut self) {
-        self.complete = false;
+        (self.complete, self.connected) = (false, false);
     }
 
     /// Returns the value of this key.

@@ -146,16 +146,25 @@ impl<F> Watch<F> {
         let (mut list_backoff, mut watch_backoff) = (Backoff::default(), Backoff::default());
         // The resource version from which the watch continues; `None`: begin with a list.
         let mut version = None;
+        let mut connected = false;
         loop {
             let backoff = if version.is_none() { &mut list_backoff } else { &mut watch_backoff };
             let result = match version.take() {
                 None => self.list(&queue).await.map(|listed| version = Some(listed)),
-                Some(from) => self.follow(from, &mut version, &queue, &mut watch_errors).await,
+                Some(from) => {
+                    let state = (&mut version, &mut connected);
+                    self.follow(from, state, &queue, &mut watch_errors).await
+                }
             };
             match result {
                 Ok(()) => watch_errors.record_success(),
                 Err(WatchEnd::ReceiverClosed) => return,
                 Err(WatchEnd::Failed(error)) => {
+                    if std::mem::take(&mut connected)
+                        && queue.send(Change::Connected(false)).await.is_err()
+                    {
+                        return;
+                    }
                     watch_errors.record_failure(&error, Clock::now());
                     tokio::time::sleep(backoff.next_delay(Clock::now())).await;
                 }
@@ -192,11 +201,12 @@ impl<F> Watch<F> {
     }
 
     /// Watches from the resource version `from` and sends each change. Sets `next` to the version
-    /// from which the next watch continues, or to `None` if a new list is necessary.
+    /// from which the next watch continues, or to `None` if a new list is necessary, and
+    /// `connected` once the API server has accepted the watch.
     async fn follow<E>(
         &self,
         from: String,
-        next: &mut Option<String>,
+        (next, connected): (&mut Option<String>, &mut bool),
         queue: &EventQueue<E, F>,
         watch_errors: &mut WatchErrors,
     ) -> Result<(), WatchEnd> {
@@ -207,6 +217,9 @@ impl<F> Watch<F> {
         }
         let mut changes = changes?;
         watch_errors.record_success();
+        if !std::mem::replace(connected, true) {
+            queue.send(Change::Connected(true)).await?;
+        }
         while let Some(line) = changes.line().await? {
             // After a retry from the same version, the API server would send the same unreadable
             // line again. Therefore continue with a list.

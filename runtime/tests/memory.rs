@@ -189,7 +189,7 @@ async fn peak_memory(services: usize, fields: Fields) -> usize {
     let mut changes: Vec<Change<Service>> = Vec::new();
     while changes.len() < services + CHANGED_SERVICES {
         match queue.recv().await.expect("the watch does not end") {
-            Change::ResyncStarted => {}
+            Change::ResyncStarted | Change::Connected(_) => {}
             Change::ResyncDone => assert_eq!(changes.len(), services),
             change @ (Change::Apply(_) | Change::Unreadable { .. } | Change::Delete(_)) => {
                 changes.push(change)

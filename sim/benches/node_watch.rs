@@ -136,7 +136,7 @@ fn failed_rack(names: &[Arc<str>]) -> (usize, usize, f64) {
         let watched: Vec<_> = successors
             .iter()
             .take(WATCHED_NODES)
-            .map(|name| WatchedNode { node: name.to_string(), state: state(name) })
+            .map(|name| WatchedNode { node: name.to_string(), state: state(name), silent: false })
             .collect();
         let hears = |name: &&Arc<str>| *name != own && (is_failed || !failed.contains(*name));
         let hello_senders = names.iter().filter(hears).map(|name| (**name).into()).collect();
@@ -154,7 +154,7 @@ fn failed_rack(names: &[Arc<str>]) -> (usize, usize, f64) {
         reporting += usize::from(speaker.watched.iter().any(is_silent));
     }
     let start = clock();
-    let evidence = Evidence::new(speakers.iter(), |_| false);
+    let evidence = Evidence::new(speakers.iter(), |_| false, |_| false);
     let evidence_ms = start.elapsed().as_secs_f64() * 1e3;
     assert_eq!(evidence.suspected.len(), failed.len());
     (failed.len(), reporting, evidence_ms)

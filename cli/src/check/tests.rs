@@ -4,7 +4,7 @@ mod others;
 
 use std::collections::BTreeSet;
 
-use ferrolb_controller_core::credibility::{RunningSpeakers, stale_speakers};
+use ferrolb_controller_core::credibility::{SpeakerPods, stale_speakers};
 use ferrolb_controller_core::other_load_balancers::{KUBE_VIP, METALLB, SERVICE_LB};
 use ferrolb_controller_core::state::{Config, Names, PoolRow, ServiceRow};
 use ferrolb_proto::api::{
@@ -358,7 +358,7 @@ fn contact_findings(contacts: &[&[&str]]) -> Vec<String> {
     objects.speakers = speakers.map(|(node, contacts)| speaker(node, contacts)).collect();
     let nodes = &objects.nodes;
     let node = |name: &str| nodes.iter().find(|node| *node.name == *name);
-    objects.stale = stale_speakers(objects.speakers.iter(), node, &RunningSpeakers::UNKNOWN);
+    objects.stale = stale_speakers(objects.speakers.iter(), node, &SpeakerPods::UNKNOWN);
     let report = Report::new(&facts);
     report.findings().map(|it| format!("{} {}", it.code.name(), it.objects[0].name)).collect()
 }

@@ -37,13 +37,18 @@ pub enum Credibility {
     Stale,
 }
 
-/// The nodes whose speaker has a Ready pod.
+/// The pods of the speakers, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RunningSpeakers(Option<BTreeSet<Box<str>>>);
+pub struct SpeakerPods {
+    /// The nodes whose speaker has a Ready pod; `None` if they are not known.
+    running: Option<BTreeSet<Box<str>>>,
+    /// The UIDs of the pods that nobody has ended.
+    wanted: BTreeSet<Box<str>>,
+}
 
-impl RunningSpeakers {
+impl SpeakerPods {
     /// Nothing is known about the pods, so they are no evidence.
-    pub const UNKNOWN: Self = Self(None);
+    pub const UNKNOWN: Self = Self { running: None, wanted: BTreeSet::new() };
 
     /// Reads the pods of FerroLB. If not even a pod of the controller is among them, FerroLB does
     /// not run in pods, or they cannot be read.
@@ -52,14 +57,23 @@ impl RunningSpeakers {
         if !components.any(|component| component == Some(Component::Controller)) {
             return Self::UNKNOWN;
         }
-        let speakers = pods.filter(|pod| pod.component == Some(Component::Speaker) && pod.ready);
-        Self(Some(speakers.map(|pod| pod.node.clone()).collect()))
+        let speakers = pods.filter(|pod| pod.component == Some(Component::Speaker));
+        let running = speakers.clone().filter(|pod| pod.ready).map(|pod| pod.node.clone());
+        let wanted = speakers.filter(|pod| pod.is_wanted).map(|pod| pod.uid.clone());
+        Self { running: Some(running.collect()), wanted: wanted.collect() }
+    }
+
+    /// Returns whether nobody has ended the pod of a speaker, so that a stop that it has stated is
+    /// that of its node.
+    #[must_use]
+    pub fn want(&self, speaker: &Speaker) -> bool {
+        self.wanted.contains(&speaker.pod_uid)
     }
 
     /// Returns whether the pods show that no speaker runs on a node.
     #[must_use]
     pub fn lack(&self, node: &str) -> bool {
-        self.0.as_ref().is_some_and(|running| !running.contains(node))
+        self.running.as_ref().is_some_and(|running| !running.contains(node))
     }
 }
 
@@ -69,7 +83,7 @@ impl RunningSpeakers {
 pub fn stale_speakers<'a>(
     speakers: impl Iterator<Item = &'a Speaker>,
     node: impl Fn(&str) -> Option<&'a Node>,
-    running: &RunningSpeakers,
+    running: &SpeakerPods,
 ) -> BTreeSet<Box<str>> {
     let all = credibility(speakers, node, running).into_iter();
     all.filter(|(_, it)| !it.is_heard()).map(|(node, _)| node.into()).collect()
@@ -87,7 +101,7 @@ impl Credibility {
 pub fn credibility<'a>(
     speakers: impl Iterator<Item = &'a Speaker>,
     node: impl Fn(&str) -> Option<&'a Node>,
-    running: &RunningSpeakers,
+    running: &SpeakerPods,
 ) -> BTreeMap<&'a str, Credibility> {
     let named = speakers.map(|speaker| (&*speaker.node, speaker));
     let (with_node, without_node): (BTreeMap<_, _>, BTreeMap<_, _>) =

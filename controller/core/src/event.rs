@@ -40,13 +40,16 @@ pub enum Event {
 }
 
 /// Leadership of this replica: whether it holds the leader lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leadership {
     /// The replica may write until this instant. After the first such event of a leadership term,
     /// the main loop lists all objects again.
     Held(Instant),
     /// The replica lost or released the lease.
     Lost,
+    /// The replica has read that another one, with this identity (`spec.holderIdentity`), has taken
+    /// or renewed the lease.
+    Other(Box<str>),
 }
 
 /// Result of a write.

@@ -110,6 +110,9 @@ pub enum LeaseOutput {
     Lead(Instant),
     /// This replica must stop writing at once.
     Stop,
+    /// This replica has just read that another one, with this identity, has taken or renewed the
+    /// lease.
+    Follow(Box<str>),
     /// The process may end: it has released the lease, did not hold it, or could not release it.
     Released,
 }
@@ -181,6 +184,10 @@ impl LeaderLease {
             .as_ref()
             .filter(is_unchanged)
             .map_or(now, |observed_record| observed_record.since);
+        let holder = &record.holder;
+        if since == now && !holder.is_empty() && *holder != self.config.identity {
+            self.outputs.push_back(LeaseOutput::Follow(holder.clone()));
+        }
         self.observed = Some(ObservedRecord { record, since });
         self.is_current = true;
     }

@@ -11,7 +11,8 @@
 //!   challenge, neither on a segment nor by UDP, and that its kubelet, which it has reached before,
 //!   does not reply to TCP.
 //! - No other speaker that works receives its hellos, or a reply of it.
-//! - Its speaker did not report that it stops.
+//! - Its speaker did not report that it stops, or its pod exists and nobody has ended it: then its
+//!   machine has shut down.
 
 pub mod evidence;
 pub mod failures;

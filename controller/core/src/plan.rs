@@ -8,12 +8,16 @@ use crate::state::State;
 #[must_use]
 pub fn plan(state: &State) -> Desired {
     let kubelets = state.kubelets();
-    let Some(term) = state.term() else { return Desired { kubelets, ..Desired::default() } };
+    let node_tasks = state.node_tasks().to_vec();
+    let Some(term) = state.term() else {
+        let until = state.node_tasks_until();
+        return Desired { node_tasks, until, kubelets, ..Desired::default() };
+    };
     Desired {
         term: Some(term),
         until: state.lease_expiry(),
         writes: state.writes().cloned().collect(),
-        node_tasks: state.node_tasks().to_vec(),
+        node_tasks,
         kubelets,
     }
 }

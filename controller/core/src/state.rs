@@ -49,7 +49,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::credibility::RunningSpeakers;
+use crate::credibility::SpeakerPods;
 use ferrolb_core::store::Change;
 use ferrolb_core::store::Store;
 use ferrolb_core::watched::HandleChange;
@@ -148,8 +148,8 @@ pub struct State {
     allocator: Allocator,
     decisions: DecisionQueue,
     status_queue: StatusQueue,
-    /// The nodes whose speaker has a Ready pod, as the list of the pods says.
-    running_speakers: RunningSpeakers,
+    /// The pods of the speakers among [`Self::pods`].
+    speaker_pods: SpeakerPods,
     stale_speakers: StaleSpeakers,
     node_failures: NodeFailures,
     counters: ServiceCounters,
@@ -182,7 +182,7 @@ impl State {
             allocator: Allocator::default(),
             decisions: DecisionQueue::default(),
             status_queue: StatusQueue::default(),
-            running_speakers: RunningSpeakers::UNKNOWN,
+            speaker_pods: SpeakerPods::UNKNOWN,
             stale_speakers: StaleSpeakers::default(),
             node_failures: NodeFailures::default(),
             counters: ServiceCounters::default(),
@@ -425,6 +425,7 @@ impl HandleChange<Service> for State {
                     self.release(&key, entry, now);
                 }
             }
+            Change::Connected(_) => {}
         }
     }
 }

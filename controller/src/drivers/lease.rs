@@ -61,9 +61,10 @@ pub async fn run(
                 }
                 LeaseOutput::Lead(until) => Leadership::Held(until),
                 LeaseOutput::Stop => Leadership::Lost,
+                LeaseOutput::Follow(leader) => Leadership::Other(leader),
                 LeaseOutput::Released => return,
             };
-            let leading = leadership != Leadership::Lost;
+            let leading = matches!(leadership, Leadership::Held(_));
             if std::mem::replace(&mut leads, leading) != leading {
                 info!("{}", if leading { "became leader" } else { "lost leadership" });
             }

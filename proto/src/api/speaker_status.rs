@@ -52,6 +52,10 @@ pub struct SpeakerStatusStatus {
     #[serde(default)]
     #[schemars(length(max = WORD_MAX))]
     pub version: String,
+    /// The UID of the pod that the speaker runs in. Absent if the speaker does not know it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = WORD_MAX))]
+    pub pod_uid: String,
     /// The interfaces that the speaker uses, by name.
     #[serde(default)]
     #[schemars(length(max = INTERFACES_MAX))]
@@ -116,6 +120,10 @@ pub struct WatchedNode {
     pub node: String,
     /// The state of the watched node.
     pub state: WatchedNodeState,
+    /// True if neither its speaker nor the port of its kubelet replies after its speaker has
+    /// reported that it stops: in the state `Leaving`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
 }
 
 /// The state of a watched node, as the watching speaker sees it.

@@ -37,6 +37,7 @@ struct Spec {
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 struct PodStatus {
+    phase: String,
     conditions: Vec<PodCondition>,
 }
 
@@ -57,6 +58,11 @@ pub struct Pod {
     pub node: Box<str>,
     /// True if the condition `Ready` is `True`.
     pub ready: bool,
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// True if nobody has ended the pod: its phase is `Running`, and it has no deletion time.
+    /// Kubernetes sets that time before it ends a pod, but not when a machine shuts down.
+    pub is_wanted: bool,
 }
 
 /// A program of FerroLB that runs in pods.
@@ -85,6 +91,8 @@ impl From<PodObject> for Pod {
             }),
             node: spec.node_name.into(),
             ready: status.conditions.iter().any(is_ready),
+            uid: metadata.uid.unwrap_or_default().into(),
+            is_wanted: status.phase == "Running" && metadata.deletion_timestamp.is_none(),
         }
     }
 }
@@ -100,7 +108,7 @@ mod tests {
     #[test]
     fn component_node_and_readiness_are_decoded() {
         let pod = |labels, spec, conditions| {
-            let object = json!({"metadata": {"namespace": "lb", "name": "p", "labels": labels},
+            let object = json!({"metadata": {"namespace": "lb", "name": "p", "uid": "u", "labels": labels},
                 "spec": spec, "status": {"conditions": conditions}});
             Pod::from(serde_json::from_value::<PodObject>(object).expect("pod"))
         };
@@ -112,8 +120,17 @@ mod tests {
             component: Some(Component::Speaker),
             node: "n1".into(),
             ready: true,
+            uid: "u".into(),
+            is_wanted: false,
         };
         assert_eq!(speaker, expect);
+        let is_wanted = |phase: &str, deletion: Option<&str>| {
+            let object = json!({"metadata": {"name": "p", "deletionTimestamp": deletion},
+                "status": {"phase": phase}});
+            Pod::from(serde_json::from_value::<PodObject>(object).expect("pod")).is_wanted
+        };
+        assert!(is_wanted("Running", None));
+        assert!(!is_wanted("Running", Some("2026-11-30T12:00:00Z")) && !is_wanted("Failed", None));
         assert!(!pod(labels.clone(), spec, ready("False")).ready);
         let pending = pod(labels, json!({}), json!([]));
         assert_eq!((&*pending.node, pending.ready), ("", false));

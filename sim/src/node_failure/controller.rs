@@ -127,7 +127,7 @@ impl World {
         if failures.is_idle() && !Evidence::is_possible(speakers.clone()) {
             return;
         }
-        let mut evidence = Evidence::new(speakers, |node| failures.concerns(node));
+        let mut evidence = Evidence::new(speakers, |node| failures.concerns(node), |_| false);
         if self.defect == Some(Defect::IgnoresLimit) {
             evidence.suspected.clear();
         }

@@ -452,6 +452,7 @@ impl World {
             let watched = |other: usize| WatchedNode {
                 node: self.names[other].to_string(),
                 state: WatchedNodeState::Replies,
+                silent: false,
             };
             let mut all: Vec<_> = self.successors(node).take(WATCHED_NODES).map(watched).collect();
             all.sort_by(|a, b| a.node.cmp(&b.node));

@@ -175,6 +175,7 @@ fn list<F: Keyed>(
 
 fn config(gobgp: bool) -> StateConfig {
     StateConfig {
+        pod_uid: "".into(),
         node: "node0".into(),
         classes: Vec::new(),
         default_implementation: true,

@@ -16,6 +16,7 @@ fn speaker((node, senders, reports): &SpeakerText) -> Speaker {
             "+" => WatchedNodeState::Replies,
             _ => WatchedNodeState::SpeakerSilent,
         },
+        silent: false,
     };
     let interface = SpeakerInterface {
         isolated: *senders == "~",
@@ -83,15 +84,19 @@ fn nodes_and_pods_decide_about_speakers_that_nobody_confirms() {
         ("f", "", ""),
     ];
     let speakers: Vec<_> = speakers.iter().map(speaker).collect();
-    let found = |running: &RunningSpeakers| {
+    let found = |running: &SpeakerPods| {
         let node = |name: &str| nodes.iter().find(|node| *node.name == *name);
         let all = credibility(speakers.iter(), node, running);
         let stale: String =
             all.iter().filter(|(_, it)| **it == Stale).map(|(node, _)| *node).collect();
         stale
     };
-    assert_eq!(found(&RunningSpeakers::UNKNOWN), "de");
-    assert_eq!(found(&RunningSpeakers(Some(pods))), "de", "c has a reply of f");
-    let none = RunningSpeakers(Some(BTreeSet::new()));
+    assert_eq!(found(&SpeakerPods::UNKNOWN), "de");
+    assert_eq!(
+        found(&SpeakerPods { running: Some(pods), ..SpeakerPods::UNKNOWN }),
+        "de",
+        "c has a reply of f"
+    );
+    let none = SpeakerPods { running: Some(BTreeSet::new()), ..SpeakerPods::UNKNOWN };
     assert_eq!(found(&none), "abcdef", "no speaker is credible by itself");
 }

@@ -133,6 +133,7 @@ impl Simulation {
             LeaseOutput::Read
             | LeaseOutput::Lead(_)
             | LeaseOutput::Stop
+            | LeaseOutput::Follow(_)
             | LeaseOutput::Released => LeaseInput::Read(self.server.record.clone()),
         };
         if outcome == RequestOutcome::ReplyLost {

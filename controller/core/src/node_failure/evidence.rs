@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::credibility::{Credibility, REPORTS_MIN, by_reports, watched_by};
-use ferrolb_proto::api::WatchedNodeState;
+use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
 use ferrolb_proto::facts::Speaker;
 
 /// The evidence at one time.
@@ -41,7 +41,9 @@ impl Evidence {
     }
 
     /// Computes the evidence from the SpeakerStatuses of all nodes that Kubernetes reports as
-    /// Ready. `concerns` selects further nodes of which [`Self::replying`] is needed.
+    /// Ready. `concerns` selects further nodes of which [`Self::replying`] is needed. `is_wanted`
+    /// tells of a node whether nobody has ended the pod of its speaker: then a speaker that has
+    /// stated its stop has stopped with its node.
     ///
     /// Replies to challenges are evidence that a node runs, so an unheard SpeakerStatus counts, and
     /// a contradicted one does not. A silent one counts only in a cluster of two, in which a single
@@ -49,6 +51,7 @@ impl Evidence {
     pub fn new<'a>(
         speakers: impl Iterator<Item = &'a Speaker>,
         concerns: impl Fn(&str) -> bool,
+        is_wanted: impl Fn(&str) -> bool,
     ) -> Self {
         let all: BTreeMap<_, _> = speakers.map(|speaker| (&*speaker.node, speaker)).collect();
         let count = all.len();
@@ -60,15 +63,19 @@ impl Evidence {
         let accepted = by_reports(&all).filter(|(_, credibility)| is_accepted(*credibility));
         let speakers: Vec<_> = accepted.map(|(speaker, _)| speaker).collect();
         let watched = speakers.iter().copied().flat_map(watched_by);
+        let state = |it: &WatchedNode| {
+            let has_failed = it.silent && is_wanted(&it.node);
+            if has_failed { WatchedNodeState::Silent } else { it.state }
+        };
         let mut nodes = BTreeMap::<&str, Reports>::new();
         for it in watched.clone() {
-            if it.state == WatchedNodeState::Silent || concerns(&it.node) {
+            if state(it) == WatchedNodeState::Silent || concerns(&it.node) {
                 nodes.entry(&it.node).or_default();
             }
         }
         for it in watched {
             if let Some(reports) = nodes.get_mut(&*it.node) {
-                reports.add(it.state);
+                reports.add(state(it));
             }
         }
         add_hellos(&speakers, &mut nodes);
@@ -95,6 +102,12 @@ impl Evidence {
             evidence.silent.insert(node.into(), confirmation);
         }
         evidence
+    }
+
+    /// Removes all other silent nodes than `leading`: those that a replica which does not lead
+    /// leaves to the leader. The suspected nodes remain, because they count for the limit.
+    pub fn restrict_to(&mut self, leading: Option<&str>) {
+        self.silent.retain(|node, _| Some(&**node) == leading);
     }
 }
 

@@ -311,7 +311,14 @@ impl State {
                 }
                 self.mark_lists_incomplete();
             }
-            Leadership::Lost => self.leadership.end(),
+            Leadership::Lost => {
+                self.leadership.end();
+                self.node_failures.reset();
+            }
+            Leadership::Other(leader) => {
+                self.leadership.follow(leader);
+                return self.refute_silence_of_leader();
+            }
         }
         self.wall_clock.set_leading(self.leadership.has_lease());
         self.step_down();
@@ -327,7 +334,6 @@ impl State {
         self.former_routes = FormerRoutes::default();
         self.counters = ServiceCounters::default();
         self.status_queue.clear();
-        self.node_failures.reset();
         for entry in self.services.values_mut() {
             entry.attempts = Attempts::default();
             (entry.assignment, entry.counted, entry.first_assigned_at) =

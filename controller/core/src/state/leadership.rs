@@ -11,6 +11,8 @@ pub(super) struct LeadershipTerm {
     has_lease: bool,
     /// Time until which this replica may write unless it renews the lease.
     expiry: Instant,
+    /// Identity of the replica that has the lease, if it is another one.
+    leader: Option<Box<str>>,
     /// True if this replica is the active leader: it has the lease and complete lists of the
     /// required kinds.
     pub(super) is_active: bool,
@@ -18,11 +20,22 @@ pub(super) struct LeadershipTerm {
 
 impl LeadershipTerm {
     /// Records that this replica has the lease until `expiry`. Returns whether a term begins.
-    pub(super) const fn hold_until(&mut self, expiry: Instant) -> bool {
+    pub(super) fn hold_until(&mut self, expiry: Instant) -> bool {
         let begins = !self.has_lease;
         self.count += begins as u32;
-        (self.has_lease, self.expiry) = (true, expiry);
+        (self.has_lease, self.expiry, self.leader) = (true, expiry, None);
         begins
+    }
+
+    /// Records that another replica has the lease.
+    pub(super) fn follow(&mut self, leader: Box<str>) {
+        self.leader = Some(leader);
+    }
+
+    /// Returns the name of the pod that has the lease, if it is another one. The identity of a
+    /// replica begins with its host name, which is that of its pod.
+    pub(super) fn leading_pod(&self) -> Option<&str> {
+        self.leader.as_ref()?.rsplit_once('_').map(|(pod, _)| pod)
     }
 
     /// Records that this replica has lost the lease.

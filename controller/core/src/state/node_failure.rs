@@ -2,6 +2,7 @@
 //! its actions into tasks for the driver. Part of the state, which the main loop owns.
 
 use std::collections::VecDeque;
+use std::mem::take;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use ferrolb_proto::facts::{Key, Speaker};
 
 use super::State;
 use super::messages::node::NodeMessage;
+use super::service::Role;
 use crate::desired::{NodeAction, NodeNotice, NodeTask, ServiceKeys};
 use crate::node_failure::evidence::Evidence;
 use crate::node_failure::failures::{
@@ -24,6 +26,9 @@ const SPEAKERS_WITHOUT_SECOND_REPORT: usize = 2;
 /// takes several milliseconds, and the failure of a node changes all SpeakerStatuses.
 pub(super) const EVALUATION_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
+/// Time after the start of an action in which a replica that does not lead sends requests.
+const STANDBY_REQUESTS_MAX: Duration = Duration::from_secs(2);
+
 /// The silent nodes, and the tasks that concern them.
 #[derive(Debug, Default)]
 pub(super) struct NodeFailures {
@@ -35,6 +40,10 @@ pub(super) struct NodeFailures {
     /// Time before which the evidence is not evaluated again.
     next_evaluation: Instant,
     tasks: Vec<NodeTask>,
+    /// Time until which a replica that does not lead may execute the tasks.
+    tasks_until: Instant,
+    /// True if the silent leader has renewed its lease since the evidence was evaluated.
+    leader_replies: bool,
     /// Events that the main loop has not read yet.
     notices: VecDeque<NodeNotice>,
 }
@@ -82,11 +91,44 @@ impl State {
         self.nodes.get(node).map_or("", |node| &node.uid)
     }
 
-    /// Returns whether this replica decides about silent nodes.
+    /// Returns the time until which a replica that does not lead may execute the tasks.
+    #[must_use]
+    pub const fn node_tasks_until(&self) -> Instant {
+        self.node_failures.tasks_until
+    }
+
+    /// Returns whether this replica decides about silent nodes: the active leader about all others
+    /// than its own one, and every other replica about the node of the leader.
     fn decides_about_nodes(&self) -> bool {
         let is_on = self.config.node_failure_endpoints != MarkScope::Off && self.has_speakers();
-        let is_complete = self.speakers.is_complete() && self.slices.is_complete();
-        is_on && self.leadership.is_active && is_complete
+        let decides = self.leadership.is_active || self.leading_node().is_some();
+        is_on && decides && self.speakers.is_complete() && self.slices.is_complete()
+    }
+
+    /// Returns the node of the replica that leads, if it is another one whose pod is known.
+    fn leading_node(&self) -> Option<&str> {
+        let pod = self.leadership.leading_pod()?;
+        let pod = self.pods.get(&Key::new(&self.config.names.namespace, pod))?;
+        let is_known = self.pods.is_complete() && self.nodes.is_complete();
+        is_known.then_some(&*pod.node)
+    }
+
+    /// Records that the replica that leads has renewed its lease, so that its node works.
+    pub(super) fn refute_silence_of_leader(&mut self) {
+        let is_silent =
+            self.leading_node().is_some_and(|it| self.node_failures.failures.concerns(it));
+        self.node_failures.leader_replies |= is_silent;
+        self.node_failures.evidence_changed |= is_silent;
+    }
+
+    /// Restricts the evidence to the nodes that this replica decides about. The node of this
+    /// replica works, so reports that say otherwise are outdated.
+    fn restrict(&self, evidence: &mut Evidence) {
+        evidence.silent.remove(&self.config.node);
+        if !self.leadership.is_active {
+            let leading = self.leading_node().filter(|_| !self.node_failures.leader_replies);
+            evidence.restrict_to(leading);
+        }
     }
 
     /// Returns the time at which [`Self::update_node_failures`] must be called again, if any.
@@ -100,17 +142,23 @@ impl State {
             return;
         }
         // A decision needs the latest evidence.
-        let ended = std::mem::take(&mut self.node_failures.ended);
+        let ended = take(&mut self.node_failures.ended);
         let deadline = self.node_failures.failures.deadline();
         let decides = !ended.is_empty() || deadline.is_some_and(|at| at <= now);
         let is_due = decides || now >= self.node_failures.next_evaluation;
-        let changed = is_due && std::mem::take(&mut self.node_failures.evidence_changed);
+        let changed = is_due && take(&mut self.node_failures.evidence_changed);
         let failures = &self.node_failures.failures;
         if changed && (!failures.is_idle() || Evidence::is_possible(self.speakers.values())) {
             let reporting = self.reporting_speakers();
-            let mut evidence = Evidence::new(reporting, |node| failures.concerns(node));
-            // The node of this controller works. Reports that say otherwise are outdated.
-            evidence.silent.remove(&self.config.node);
+            let is_wanted = |node: &str| {
+                let speaker = self.speakers.get(node).filter(|_| self.pods.is_current());
+                speaker.is_some_and(|speaker| self.speaker_pods.want(speaker))
+            };
+            let concerns = |node: &str| failures.concerns(node);
+            let mut evidence = Evidence::new(reporting, concerns, is_wanted);
+            self.restrict(&mut evidence);
+            // A node that is still silent counts from now on.
+            self.node_failures.evidence_changed = take(&mut self.node_failures.leader_replies);
             let nodes = self.nodes.values().map(|node| ((*node.name).into(), node.ready));
             let input = FailuresInput::Evidence { evidence, nodes: nodes.collect() };
             self.node_failures.failures.handle(input, now);
@@ -121,20 +169,24 @@ impl State {
         ended.into_iter().for_each(|input| self.node_failures.failures.handle(input, now));
         let mut failed_changed = false;
         while let Some(output) = self.node_failures.failures.poll() {
-            failed_changed |= !matches!(output, FailuresOutput::TooMany { .. });
+            let is_too_many = matches!(output, FailuresOutput::TooMany { .. });
+            if is_too_many && !self.leadership.is_active {
+                continue;
+            }
+            failed_changed |= !is_too_many;
             let notice = NodeMessage(output).into_notice();
             self.node_failures.notices.push_back(notice);
         }
         if failed_changed {
             self.recheck_all_services();
         }
-        self.update_node_tasks();
+        self.update_node_tasks(now);
     }
 
     /// Adds tasks for new actions, and removes those that have ended.
-    fn update_node_tasks(&mut self) {
+    fn update_node_tasks(&mut self, now: Instant) {
         let actions: Vec<_> = self.node_failures.failures.actions().collect();
-        let mut tasks = std::mem::take(&mut self.node_failures.tasks);
+        let mut tasks = take(&mut self.node_failures.tasks);
         tasks.retain(|task| actions.iter().any(|action| action.attempt == task.attempt));
         for action in actions {
             if tasks.iter().any(|task| task.attempt == action.attempt) {
@@ -146,6 +198,7 @@ impl State {
                 ActionKind::Mark => NodeAction::Mark(services()),
                 ActionKind::Restore => NodeAction::Restore(services()),
             };
+            self.node_failures.tasks_until = now + STANDBY_REQUESTS_MAX;
             tasks.push(NodeTask { attempt: action.attempt, node: action.node, action: kind });
         }
         self.node_failures.tasks = tasks;
@@ -155,7 +208,8 @@ impl State {
     fn marked_services<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Key> {
         let is_own = |key: &Key| {
             self.services.get(key).is_some_and(|entry| {
-                entry.assignment.is_some() && !entry.service.assigned.is_empty()
+                let role = self.config.role(&entry.service, |_| false);
+                role == Role::ServedByFerroLb && !entry.service.assigned.is_empty()
             })
         };
         let all = self.config.node_failure_endpoints == MarkScope::All;
@@ -164,7 +218,7 @@ impl State {
 
     /// Returns the speakers whose reports count: those that run on Ready Nodes.
     fn reporting_speakers(&self) -> impl Iterator<Item = &Speaker> + Clone {
-        let running = self.running_speakers();
+        let running = self.speaker_pods();
         let is_ready = |node: &str| self.nodes.get(node).is_some_and(|node| node.ready);
         let speakers = self.speakers.values();
         speakers.filter(move |it| is_ready(&it.node) && !running.lack(&it.node))

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::credibility::{RunningSpeakers, stale_speakers};
+use crate::credibility::{SpeakerPods, stale_speakers};
 use ferrolb_core::store::Change;
 use ferrolb_core::watched::HandleChange;
 use ferrolb_proto::Instant;
@@ -25,13 +25,13 @@ impl State {
     #[must_use]
     pub fn stale(&self) -> BTreeSet<Box<str>> {
         let node = |name: &str| self.nodes.get(name);
-        stale_speakers(self.speakers.values(), node, self.running_speakers())
+        stale_speakers(self.speakers.values(), node, self.speaker_pods())
     }
 
-    /// Returns the nodes whose speaker has a Ready pod, as far as the pods are known.
-    pub(super) const fn running_speakers(&self) -> &RunningSpeakers {
-        const UNKNOWN: &RunningSpeakers = &RunningSpeakers::UNKNOWN;
-        if self.pods.is_complete() { &self.running_speakers } else { UNKNOWN }
+    /// Returns the pods of the speakers, as far as they are known.
+    pub(super) const fn speaker_pods(&self) -> &SpeakerPods {
+        const UNKNOWN: &SpeakerPods = &SpeakerPods::UNKNOWN;
+        if self.pods.is_complete() { &self.speaker_pods } else { UNKNOWN }
     }
 
     /// Computes the stale speakers again if a fact has changed. BGPPeers do not count the sessions
@@ -53,9 +53,12 @@ impl HandleChange<Pod> for State {
     /// Stores a change of a pod, which may concern all Services.
     fn handle_change(&mut self, change: Change<Pod>, _: Instant) {
         let is_list_complete = matches!(change, Change::ResyncDone);
+        if matches!(change, Change::Connected(_)) {
+            self.node_failures.evidence_changed();
+        }
         let changed = self.pods.handle(change.or_delete(), Some);
         if is_list_complete || !changed.is_empty() {
-            self.running_speakers = RunningSpeakers::of(self.pods.values());
+            self.speaker_pods = SpeakerPods::of(self.pods.values());
             self.node_failures.evidence_changed();
             self.recheck_all_services();
         }

@@ -165,9 +165,7 @@ impl Watched {
     }
 
     const fn state(&self, in_contact: bool) -> WatchedNodeState {
-        if self.flags.leaving {
-            WatchedNodeState::Leaving
-        } else if !self.is_silent(in_contact) {
+        if !self.is_silent(in_contact) {
             WatchedNodeState::Replies
         } else {
             match self.kubelet.replied {
@@ -351,9 +349,14 @@ impl Watcher {
     }
 
     fn update_report(&mut self) {
-        let node = |(name, watched): (&Arc<str>, &Watched)| WatchedNode {
-            node: name.to_string(),
-            state: watched.state(self.contacts.contains(&**name)),
+        let node = |(name, watched): (&Arc<str>, &Watched)| {
+            let state = watched.state(self.contacts.contains(&**name));
+            let leaving = watched.flags.leaving;
+            WatchedNode {
+                node: name.to_string(),
+                state: if leaving { WatchedNodeState::Leaving } else { state },
+                silent: leaving && state == WatchedNodeState::Silent,
+            }
         };
         // A node that has never replied may have no speaker.
         let known = self.watched.iter().filter(|(_, watched)| watched.has_replied);

@@ -9,8 +9,11 @@ use WatchedNodeState::{Leaving, Replies, Silent, SpeakerSilent};
 
 /// Returns the speaker of `node` with its reports, and the nodes whose hellos it receives.
 fn speaker(node: &str, watched: &[(&str, WatchedNodeState)], hears: &[&str]) -> Speaker {
-    let watched =
-        watched.iter().map(|(node, state)| WatchedNode { node: (*node).into(), state: *state });
+    let watched = watched.iter().map(|(node, state)| WatchedNode {
+        node: (*node).into(),
+        state: *state,
+        silent: false,
+    });
     let hello_senders = hears.iter().map(|node| Box::from(*node)).collect();
     let interface = SpeakerInterface { hello_senders, ..SpeakerInterface::default() };
     Speaker {
@@ -22,7 +25,7 @@ fn speaker(node: &str, watched: &[(&str, WatchedNodeState)], hears: &[&str]) -> 
 }
 
 fn silent(speakers: &[Speaker]) -> Vec<(Box<str>, Confirmation)> {
-    Evidence::new(speakers.iter(), |_| true).silent.into_iter().collect()
+    Evidence::new(speakers.iter(), |_| true, |_| true).silent.into_iter().collect()
 }
 
 #[test]
@@ -35,7 +38,7 @@ fn two_reports_are_complete_and_one_is_not() {
     assert_eq!(silent(&[a.clone(), b.clone(), c.clone()]), [("c".into(), Confirmation::Complete)]);
     let b_replies = speaker("b", &[("a", Replies), ("c", Replies)], &["a"]);
     assert_eq!(silent(&[a.clone(), b_replies, c.clone()]), []);
-    let evidence = Evidence::new([a, c, d].iter(), |node| node == "a");
+    let evidence = Evidence::new([a, c, d].iter(), |node| node == "a", |_| true);
     assert!(evidence.silent.is_empty() && evidence.suspected.contains("c"));
     assert_eq!(evidence.replying, ["a".into()].into());
 }
@@ -48,7 +51,7 @@ fn two_replies_contradict_one_report_of_silence() {
             .zip(states)
             .map(|(node, state)| speaker(node, &[("x", *state)], &["a", "b", "c", "d"]))
             .collect();
-        Evidence::new(all.iter(), |_| false).contradicted.contains("x")
+        Evidence::new(all.iter(), |_| false, |_| true).contradicted.contains("x")
     };
     assert!(contradicted(&[Silent, Replies, Replies]));
     assert!(!contradicted(&[Silent, Replies]), "a cluster of three has one other watcher");
@@ -70,6 +73,28 @@ fn hellos_an_announced_stop_and_a_kubelet_are_proof_of_life() {
 }
 
 #[test]
+fn a_stated_stop_is_a_failure_if_the_node_is_silent_and_nobody_has_ended_the_pod() {
+    let found = |silent: [bool; 2], is_wanted: bool| {
+        let speakers = [("a", "b"), ("b", "a")].into_iter().zip(silent);
+        let speakers = speakers.map(|((own, other), silent)| {
+            let mut speaker = speaker(own, &[(other, Replies), ("c", Leaving)], &[other]);
+            speaker.watched[1].silent = silent;
+            speaker
+        });
+        let evidence = Evidence::new(
+            speakers.collect::<Vec<_>>().iter(),
+            |_| true,
+            |node| is_wanted && node == "c",
+        );
+        (evidence.silent.contains_key("c"), evidence.suspected.len())
+    };
+    assert_eq!(found([true, true], true), (true, 1));
+    assert_eq!(found([true, true], false), (false, 0), "it does not count for the limit either");
+    assert_eq!(found([true, false], true), (false, 1));
+    assert_eq!(found([false, false], true), (false, 0));
+}
+
+#[test]
 fn a_status_whose_speaker_does_not_reply_proves_nothing() {
     let a = speaker("a", &[("d", SpeakerSilent), ("c", Silent)], &[]);
     let b = speaker("b", &[("d", SpeakerSilent), ("c", Silent)], &[]);
@@ -87,7 +112,7 @@ fn a_status_whose_speaker_does_not_reply_proves_nothing() {
 fn reports_about_more_nodes_than_a_speaker_watches_do_not_count() {
     let names = ["b", "c", "d", "e", "f"].map(|node| (node, Silent));
     let liar = speaker("a", &names, &[]);
-    let evidence = Evidence::new([&liar].into_iter(), |_| false);
+    let evidence = Evidence::new([&liar].into_iter(), |_| false, |_| true);
     assert_eq!(evidence.suspected.len(), WATCHED_NODES);
 }
 
@@ -106,7 +131,7 @@ fn a_status_whose_speaker_nobody_receives_or_watches_proves_nothing() {
 fn a_node_that_one_speaker_reports_as_silent_does_not_reply() {
     let a = speaker("a", &[("b", Replies), ("c", Silent)], &["b", "c"]);
     let b = speaker("b", &[("a", Replies), ("c", Replies)], &["a"]);
-    let evidence = Evidence::new([&a, &b].into_iter(), |node| node == "c");
+    let evidence = Evidence::new([&a, &b].into_iter(), |node| node == "c", |_| true);
     assert!(evidence.silent.is_empty() && evidence.replying.is_empty());
 }
 

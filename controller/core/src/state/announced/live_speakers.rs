@@ -180,7 +180,7 @@ impl<'a> LiveSpeakers<'a> {
 
 #[cfg(test)]
 mod tests {
-    use crate::credibility::{RunningSpeakers, stale_speakers};
+    use crate::credibility::{SpeakerPods, stale_speakers};
     use ferrolb_proto::facts::Node;
 
     use super::*;
@@ -228,7 +228,7 @@ mod tests {
         let nodes: Vec<_> =
             speakers.iter().map(node).filter(|node| !deleted.contains(&&*node.name)).collect();
         let node = |name: &str| nodes.iter().find(|node| *node.name == *name);
-        let stale = stale_speakers(speakers.iter(), node, &RunningSpeakers::UNKNOWN);
+        let stale = stale_speakers(speakers.iter(), node, &SpeakerPods::UNKNOWN);
         let live_speakers = LiveSpeakers::new(speakers.iter(), &stale);
         let owners = live_speakers.owners(ADDRESS.parse().unwrap());
         let names: Vec<_> = owners

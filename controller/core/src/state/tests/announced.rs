@@ -19,7 +19,7 @@ use serde_json::json;
 use super::*;
 use crate::state::announced::CONDITION_DELAY;
 use crate::state::{NodeVerdict, Verdict};
-pub(super) use stopped_speakers::report_running;
+pub(super) use stopped_speakers::{pod, report_running};
 
 const ADDRESS: &str = "10.0.0.1";
 

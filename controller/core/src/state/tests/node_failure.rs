@@ -1,5 +1,7 @@
 //! Silent nodes: which pods the controller marks, and what it reports.
 
+mod standby;
+
 use ferrolb_proto::api::{WatchedNode, WatchedNodeState};
 use ferrolb_proto::facts::{EndpointSlice, Node, Speaker};
 
@@ -10,13 +12,18 @@ use crate::state::node_failure::EVALUATION_INTERVAL_MIN;
 use crate::state::tests::announced::{
     endpoint_slice, ready_node, reason_and_message, report_running, speaker,
 };
-use WatchedNodeState::{Replies, Silent};
+use WatchedNodeState::{Leaving, Replies, Silent};
 
 /// Returns a speaker that watches both other nodes of a cluster of three.
 fn watching(node: &str, states: [(&str, WatchedNodeState); 2], addresses: &[&str]) -> Speaker {
-    let watched = states.map(|(node, state)| WatchedNode { node: node.to_owned(), state }).to_vec();
+    let watched = states.map(|(node, state)| WatchedNode {
+        node: node.to_owned(),
+        state,
+        silent: state == Leaving,
+    });
+    let watched = watched.to_vec();
     let mut speaker = speaker(node, addresses);
-    let silent = watched.iter().filter(|it| it.state == Silent).map(|it| it.node.clone());
+    let silent = watched.iter().filter(|it| it.state != Replies).map(|it| it.node.clone());
     let silent: Vec<_> = silent.collect();
     let heard = &mut speaker.interfaces[0].hello_senders;
     *heard = heard.iter().filter(|name| !silent.contains(&name.to_string())).cloned().collect();

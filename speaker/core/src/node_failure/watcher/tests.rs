@@ -209,12 +209,19 @@ fn a_speaker_that_announces_that_it_stops_is_not_silent() {
     cluster.input(leaving(nonce ^ 1));
     assert_eq!(cluster.state("b"), Some(WatchedNodeState::Replies), "the nonce is unknown");
     cluster.input(leaving(nonce));
-    cluster.power_off("b");
+    cluster.replying.remove("b");
+    let silent = |cluster: &Cluster| cluster.report.iter().any(|it| it.node == "b" && it.silent);
     cluster.run(20_000);
     assert_eq!(cluster.state("b"), Some(WatchedNodeState::Leaving));
+    assert!(!silent(&cluster), "its kubelet replies");
+    cluster.power_off("b");
+    cluster.run(3_000);
+    assert_eq!(cluster.state("b"), Some(WatchedNodeState::Leaving));
+    assert!(silent(&cluster), "nothing on the node replies");
     (cluster.replying, cluster.kubelets) = (NODES.into(), NODES.into());
     cluster.run(1_000);
     assert_eq!(cluster.state("b"), Some(WatchedNodeState::Replies));
+    assert!(!silent(&cluster));
 }
 
 #[test]

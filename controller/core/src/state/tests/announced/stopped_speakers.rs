@@ -12,9 +12,10 @@ const REPORTED_MAX: Duration = Duration::from_secs(30);
 /// A case: its name, and the change that stops all speakers.
 type StopCase = (&'static str, fn(&mut Cluster));
 
-fn pod(component: Component, node: &str, ready: bool) -> Pod {
+pub(in crate::state::tests) fn pod(component: Component, node: &str, ready: bool) -> Pod {
     let key = Key::new("ferrolb-system", &format!("{component:?}-{node}"));
-    Pod { key, component: Some(component), node: node.into(), ready }
+    let uid = format!("uid of {key}").into();
+    Pod { key, component: Some(component), node: node.into(), ready, uid, is_wanted: true }
 }
 
 /// Reports a Ready controller, and a Ready speaker on each of these nodes, as the list of all pods.
@@ -108,7 +109,8 @@ fn a_speaker_that_another_one_receives_runs_whatever_its_pod_and_node_report() {
     report_running(&mut cluster, &["n2", "n3"]);
     assert_eq!(settled(&mut cluster).0, "Announced", "n2 and n3 receive its hellos");
     let without_n1 = |node: &str, replies: bool| {
-        let watched = WatchedNode { node: "n1".to_owned(), state: WatchedNodeState::Replies };
+        let watched =
+            WatchedNode { node: "n1".to_owned(), state: WatchedNodeState::Replies, silent: false };
         let watched = replies.then_some(watched).into_iter().collect();
         Speaker { watched, ..without_hellos_of("n1", speaker(node, &[])) }
     };

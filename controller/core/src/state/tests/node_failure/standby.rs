@@ -1,0 +1,157 @@
+//! A replica that does not lead marks the pods on the node of the leader, and nothing else. The
+//! leader runs on n3, this replica on n2.
+
+use ferrolb_proto::facts::{Component, Pod};
+
+use super::*;
+use crate::desired::Desired;
+use crate::state::tests::announced::pod;
+
+/// Time after which a request of a replica that does not lead is late.
+const LATE: Duration = Duration::from_millis(2_001);
+
+fn standby() -> Cluster {
+    let mut cluster = cluster(MarkScope::Services);
+    cluster.state.config.node = "n2".into();
+    report_running(&mut cluster, &["n1", "n2", "n3"]);
+    let leader = pod(Component::Controller, "n3", true);
+    cluster.handle(Event::of::<Pod>(Change::Apply(leader)));
+    cluster.handle(Event::of::<Pod>(Change::Connected(true)));
+    cluster.handle(Event::Lease(Leadership::Lost));
+    renew(&mut cluster, "n3");
+    cluster
+}
+
+/// The replica reads that the replica on a node has renewed the lease.
+fn renew(cluster: &mut Cluster, node: &str) {
+    let identity = format!("Controller-{node}_0123456789abcdef");
+    cluster.handle(Event::Lease(Leadership::Other(identity.into())));
+}
+
+fn actions(cluster: &Cluster) -> Vec<NodeAction> {
+    cluster.state.node_tasks().iter().map(|it| it.action.clone()).collect()
+}
+
+#[test]
+fn the_pods_on_the_node_of_the_leader_are_marked_for_two_seconds() {
+    let mut cluster = standby();
+    report(&mut cluster, Silent);
+    pass_confirmation(&mut cluster);
+    assert_eq!(actions(&cluster), [NodeAction::Mark(services(&["a"]))]);
+    assert_eq!(notices(&mut cluster), [("n3".into(), "NodeSilent".into())]);
+    let Desired { term, until, writes, node_tasks, .. } = plan(&cluster.state);
+    assert_eq!((term, writes.len(), node_tasks.len()), (None, 0, 1));
+    assert!(cluster.now < until && until < cluster.now + LATE);
+}
+
+#[test]
+fn no_other_node_is_marked() {
+    let mut cluster = standby();
+    renew(&mut cluster, "n1");
+    report(&mut cluster, Silent);
+    pass_confirmation(&mut cluster);
+    assert_eq!(actions(&cluster), [], "n1 leads, or its pod is not known");
+    let leader = pod(Component::Controller, "n1", true);
+    cluster.handle(Event::of::<Pod>(Change::Apply(leader)));
+    pass_confirmation(&mut cluster);
+    assert_eq!(actions(&cluster), [], "n1 leads");
+    renew(&mut cluster, "n2");
+    pass_confirmation(&mut cluster);
+    assert_eq!(actions(&cluster), [], "the pod of n2 is not known");
+    assert_eq!(notices(&mut cluster), []);
+}
+
+#[test]
+fn a_standby_reports_no_failed_network() {
+    let mut cluster = standby();
+    let silent = watching("n1", [("n2", Silent), ("n3", Silent)], &["10.0.0.0"]);
+    cluster.handle(Event::of::<Speaker>(Change::Apply(silent)));
+    pass_confirmation(&mut cluster);
+    wait(&mut cluster, CONFIRMATION_TIME);
+    assert_eq!(notices(&mut cluster), []);
+}
+
+#[test]
+fn a_renewal_of_the_lease_refutes_the_silence_before_it() {
+    let mut cluster = standby();
+    report(&mut cluster, Silent);
+    wait(&mut cluster, EVALUATION_INTERVAL_MIN);
+    wait(&mut cluster, CONFIRMATION_TIME - EVALUATION_INTERVAL_MIN);
+    renew(&mut cluster, "n3");
+    wait(&mut cluster, EVALUATION_INTERVAL_MIN);
+    assert_eq!(actions(&cluster), []);
+    pass_confirmation(&mut cluster);
+    assert_eq!(actions(&cluster), [NodeAction::Mark(services(&["a"]))], "it is silent since then");
+}
+
+#[test]
+fn the_next_leader_restores_the_pods_that_it_marked_before() {
+    let mut cluster = standby();
+    report(&mut cluster, Silent);
+    pass_confirmation(&mut cluster);
+    let attempt = cluster.state.node_tasks()[0].attempt;
+    cluster.handle(Event::NodeActionEnded { attempt, result: ActionResult::Done });
+    assert_eq!(actions(&cluster), []);
+    cluster.handle(Event::Lease(permanent_lease()));
+    cluster.list_all(Order::ByName);
+    list_own(&mut cluster);
+    report(&mut cluster, Replies);
+    wait(&mut cluster, EVALUATION_INTERVAL_MIN);
+    wait(&mut cluster, RESTORE_DELAY);
+    assert_eq!(actions(&cluster), [NodeAction::Restore(services(&["a"]))]);
+}
+
+/// Lists the objects that [`Cluster`] does not store.
+fn list_own(cluster: &mut Cluster) {
+    cluster.handle(Event::of::<EndpointSlice>(Change::ResyncStarted));
+    cluster.handle(slice_on("a", &["n1", "n2", "n3"]));
+    cluster.handle(Event::of::<EndpointSlice>(Change::ResyncDone));
+    cluster.handle(Event::of::<Speaker>(Change::ResyncStarted));
+    report(cluster, Silent);
+    let third = watching("n3", [("n1", Replies), ("n2", Replies)], &[]);
+    cluster.handle(Event::of::<Speaker>(Change::Apply(third)));
+    cluster.handle(Event::of::<Speaker>(Change::ResyncDone));
+    report_running(cluster, &["n1", "n2", "n3"]);
+}
+
+#[test]
+fn a_stopped_node_is_marked_while_its_pod_is_known_to_exist() {
+    let marked = |change: &dyn Fn(&mut Cluster)| {
+        let mut cluster = standby();
+        let with_pod = |uid: &str| {
+            let speaker = watching("n3", [("n1", Replies), ("n2", Replies)], &[]);
+            Speaker { pod_uid: uid.into(), ..speaker }
+        };
+        let uid = pod(Component::Speaker, "n3", true).uid;
+        cluster.handle(Event::of::<Speaker>(Change::Apply(with_pod(&uid))));
+        change(&mut cluster);
+        report(&mut cluster, Leaving);
+        pass_confirmation(&mut cluster);
+        actions(&cluster).len()
+    };
+    let apply = |pod: Pod| {
+        move |cluster: &mut Cluster| {
+            cluster.handle(Event::of::<Pod>(Change::Apply(pod.clone())));
+        }
+    };
+    let own = || pod(Component::Speaker, "n3", true);
+    assert_eq!(marked(&|_| {}), 1);
+    assert_eq!(marked(&apply(Pod { ready: false, ..own() })), 1, "its kubelet saw it end");
+    assert_eq!(marked(&apply(Pod { is_wanted: false, ..own() })), 0, "it has a deletion time");
+    assert_eq!(marked(&apply(Pod { uid: "other".into(), ..own() })), 0, "it is another pod");
+    let delete = |cluster: &mut Cluster| {
+        cluster.handle(Event::of::<Pod>(Change::Delete(own().key)));
+    };
+    assert_eq!(marked(&delete), 0);
+    let interrupt = |cluster: &mut Cluster| {
+        cluster.handle(Event::of::<Pod>(Change::Connected(false)));
+    };
+    assert_eq!(marked(&interrupt), 0, "it may be deleted meanwhile");
+    let resume = |cluster: &mut Cluster| {
+        interrupt(cluster);
+        report(cluster, Leaving);
+        pass_confirmation(cluster);
+        cluster.handle(Event::of::<Pod>(Change::Connected(true)));
+    };
+    assert_eq!(marked(&resume), 1);
+}
