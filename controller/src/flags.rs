@@ -33,7 +33,7 @@ pub struct Flags {
     )]
     pub node_failure_endpoints: MarkScope,
 
-    /// Name of the Node on which this controller runs, whose pods are therefore never marked;
+    /// Name of the Node on which this controller runs, whose pods only another replica marks;
     /// empty: not known
     #[arg(long, env = "FERROLB_NODE_NAME", value_name = "NAME", default_value = "")]
     pub node_name: String,

@@ -37,7 +37,7 @@ fn a_failed_machine_leaves_the_endpoints_and_a_living_one_does_not() {
             mark_wrongly(lab, server)
         })?;
         step("a kubelet stops on a running machine: no pod is marked", || stop_kubelet(lab))?;
-        step("the leading controller is cut off: no pod is marked", || {
+        step("the leading controller is cut off: another one marks the pods there", || {
             cut_off_leader(lab, server)
         })?;
         step(
@@ -135,16 +135,27 @@ fn check_unmarked(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Cuts off the machine of the leading controller for less time than its lease lasts. When it
-/// reaches the API server again, it first reads that its own machine was silent.
+/// Cuts off the machine of the leading controller for less time than its lease lasts. Another
+/// replica marks the pod there, and the kubelet sets it Ready. When the leader reaches the API
+/// server again, it first reads that its own machine was silent, and marks nothing.
 fn cut_off_leader(lab: &Lab, server: SocketAddr) -> Result<()> {
     let control_plane = lab.nodes().into_iter().next().context("the lab has machines")?;
     power_off::move_leader_from(lab, &control_plane)?;
     let machine = power_off::leader_machine(lab)?.context("a controller leads")?;
+    let start = wait::now();
     lab.set_link(&machine, false)?;
-    let observed = wait::during(FAULT_TIME, || check_unmarked(lab));
+    let marked = wait::until("another controller marks the pod", FAULT_TIME, || {
+        let conditions = ready_conditions(lab)?;
+        let mut marked = conditions.lines().filter(|line| line.ends_with("NodeSilent"));
+        Ok(marked.next().map(|line| line.starts_with(&machine) && marked.next().is_none()))
+    });
+    let after = start.elapsed();
     lab.set_link(&machine, true)?;
-    observed?;
+    ensure!(marked?, "another pod is marked: {}", ready_conditions(lab)?);
+    print_measured(&format!("leader cut off: marked after {:.1} s", after.as_secs_f64()));
+    wait::until("the kubelet sets the pod Ready", KUBELET_SYNC_MAX, || {
+        Ok(check_unmarked(lab).is_ok().then_some(()))
+    })?;
     wait::during(FAULT_TIME, || check_unmarked(lab))?;
     power_off::wait_served(lab, server)
 }

@@ -59,6 +59,9 @@ pub struct Desired {
     pub writes: Vec<Write>,
     /// Actions on silent nodes.
     pub node_tasks: Vec<NodeTask>,
+    /// No request of these actions may start at or after this instant, also without a lease.
+    #[serde(skip)]
+    pub node_tasks_until: Instant,
     /// Kubelets that the active leader may have to probe, in a cluster with two speakers.
     pub kubelets: Vec<SocketAddr>,
 }

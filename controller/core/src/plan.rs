@@ -10,14 +10,15 @@ pub fn plan(state: &State) -> Desired {
     let kubelets = state.kubelets();
     let node_tasks = state.node_tasks().to_vec();
     let Some(term) = state.term() else {
-        let until = state.node_tasks_until();
-        return Desired { node_tasks, until, kubelets, ..Desired::default() };
+        let node_tasks_until = state.node_tasks_until();
+        return Desired { node_tasks, node_tasks_until, kubelets, ..Desired::default() };
     };
     Desired {
         term: Some(term),
         until: state.lease_expiry(),
         writes: state.writes().cloned().collect(),
         node_tasks,
+        node_tasks_until: state.lease_expiry(),
         kubelets,
     }
 }

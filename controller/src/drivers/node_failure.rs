@@ -1,6 +1,6 @@
 //! Executes the actions on silent nodes: marks pods as not Ready, as Kubernetes' node controller
 //! does, and restores them. One task, which owns the requests in progress; they are aborted when
-//! the lease is lost.
+//! the leadership term ends or another one begins.
 //!
 //! The task finds the pods by the EndpointSlices of the affected Services, and patches only the
 //! condition `Ready` of a pod. The reason of this condition shows which pods are marked.
@@ -265,14 +265,14 @@ impl NodeFailureDriver {
         patches.take(Clock::now());
     }
 
-    /// Sends a request while this replica holds the lease. Returns `None` if the object does not
+    /// Sends a request before [`Desired::node_tasks_until`]. Returns `None` if the object does not
     /// exist, or was replaced, so that it needs no patch.
     async fn send<T>(
         &self,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<Option<T>, RequestFailed> {
         let _permit = self.requests.acquire().await;
-        if Clock::now() >= self.desired.borrow().until {
+        if Clock::now() >= self.desired.borrow().node_tasks_until {
             return Err(RequestFailed);
         }
         match timeout(REQUEST_TIMEOUT, request).await {

@@ -85,8 +85,7 @@ pub struct StateConfig {
     pub gobgp: bool,
     /// Defaults for values that a Service's health check leaves out.
     pub health_check_defaults: CheckDefaults,
-    /// Ranges of the endpoints that health checks may connect to, in addition to the InternalIPs
-    /// and the pods of this Node. None: no endpoint is checked.
+    /// Ranges of checked endpoints besides the InternalIPs and pods of this Node. None: no checks.
     pub checked_ranges: Option<Vec<AddressRange>>,
 }
 

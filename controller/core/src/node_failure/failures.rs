@@ -1,6 +1,6 @@
 //! Failures: the state machine of the controller, which decides when the pods of a silent node are
-//! marked as not Ready, and when they are restored. The active leader runs it, and it owns the
-//! state of the silent nodes.
+//! marked as not Ready, and when they are restored. Each replica runs it, and it owns the state of
+//! the silent nodes.
 //!
 //! A node must be silent for [`CONFIRMATION_TIME`] without a break. More than one node, and more
 //! than a tenth of all nodes, never count as failed at the same time, because then the network has

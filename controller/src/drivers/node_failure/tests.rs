@@ -86,7 +86,7 @@ fn driver() -> (NodeFailureDriver, Patches, watch::Sender<Desired>) {
         }
     });
     let metrics = Arc::new(Metrics::new(&mut Registry::default()));
-    let desired = Desired { until: Instant::from_nanos(u64::MAX), ..Desired::default() };
+    let desired = Desired { node_tasks_until: Instant::from_nanos(u64::MAX), ..Desired::default() };
     let (sender, receiver) = watch::channel(desired);
     (NodeFailureDriver::new(Client::new(service, "default"), metrics, receiver), patches, sender)
 }
@@ -149,9 +149,9 @@ async fn the_last_ready_endpoints_of_a_service_are_not_marked() {
 }
 
 #[tokio::test]
-async fn without_the_lease_nothing_is_patched() {
+async fn after_the_end_of_the_tasks_nothing_is_patched() {
     let (driver, patches, desired) = driver();
-    desired.send_modify(|desired| desired.until = Clock::now());
+    desired.send_modify(|desired| desired.node_tasks_until = Clock::now());
     let result = driver.execute(&task(NodeAction::Mark(services(&["web"]))), false).await;
     assert_eq!((result, patches.lock().unwrap().len()), (ActionResult::Failed, 0));
 }
@@ -164,7 +164,7 @@ async fn a_task_that_is_no_longer_wanted_ends() {
     let metrics = Arc::new(Metrics::new(&mut Registry::default()));
     let wanted = Desired {
         term: Some(1),
-        until: Instant::from_nanos(u64::MAX),
+        node_tasks_until: Instant::from_nanos(u64::MAX),
         node_tasks: vec![task(NodeAction::Mark(services(&["web"])))],
         ..Desired::default()
     };
