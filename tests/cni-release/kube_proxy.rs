@@ -34,7 +34,8 @@ pub(crate) fn check(lab: &Lab, servers: &Servers) -> Result<()> {
         wait_states(lab, "Unhealthy", FOUND_MAX)
     })?;
     wait_states(lab, "NotChecked", FORGOTTEN_MAX)?;
-    steps::check_clean(lab)?;
+    let report = lab.kubectl_ferrolb(&["check"])?;
+    ensure!(report.contains("FLB015"), "no warning of the absence: {report}");
     run_without_loss(lab, "kube-proxy put back", &named(servers), || {
         lab.apply_objects(&[proxy])?;
         wait_states(lab, "Healthy", FOUND_MAX)

@@ -58,8 +58,7 @@ fn version_finding(facts: &ClusterFacts) -> Option<Finding> {
 }
 
 fn strict_arp(facts: &ClusterFacts) -> Option<Finding> {
-    // The ConfigMap of kube-proxy outlives it.
-    let config = facts.kube_proxy.as_ref().filter(|_| !facts.kube_proxy_replaced)?;
+    let config = facts.kube_proxy.as_ref()?;
     let text = "kube-proxy is in IPVS mode without strictARP, so the kernels of all nodes reply for \
                 the addresses of Services: set ipvs.strictARP to true in ConfigMap \
                 kube-system/kube-proxy, and restart kube-proxy";

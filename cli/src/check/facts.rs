@@ -26,7 +26,7 @@ pub struct ClusterFacts {
     pub denied: BTreeSet<(Category, String)>,
     /// Version of the API server: major and minor number.
     pub kubernetes: Option<[u32; 2]>,
-    /// Configuration of kube-proxy that kubeadm writes. It may be there after a replacement.
+    /// Configuration of kube-proxy that kubeadm writes, unless kube-proxy does not run any more.
     pub kube_proxy: Option<KubeProxyConfig>,
     /// True if a network plugin has replaced kube-proxy.
     pub kube_proxy_replaced: bool,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
 
 /// Names of the plugins' DaemonSets in their manifests and charts, and the names of the plugins.
 const PLUGINS: [(&str, &str); 5] = [
@@ -61,26 +61,28 @@ pub fn cilium_namespace(daemon_sets: &[DaemonSet]) -> Option<&str> {
     cilium.and_then(|it| it.metadata.namespace.as_deref())
 }
 
-/// Returns whether kube-proxy does not run any more, although kubeadm has installed it, or whether
-/// Cilium replaces it. The ConfigMap of kube-proxy outlives its DaemonSet. Without a list of the
-/// DaemonSets, which is empty, nothing shows that kube-proxy does not run.
+/// Returns whether kubeadm's kube-proxy does not run: its ConfigMap outlives its DaemonSet. Without
+/// a list of the DaemonSets, which is empty, nothing shows that.
 #[must_use]
-pub fn is_kube_proxy_replaced(
-    has_config_map: bool,
-    cilium: Option<CiliumConfig>,
-    daemon_sets: &[DaemonSet],
-) -> bool {
-    let is_kube_proxy = |it: &&DaemonSet| {
+pub fn is_kube_proxy_absent(daemon_sets: &[DaemonSet]) -> bool {
+    let pods = kube_proxy(daemon_sets).map(|it| it.status.as_ref());
+    let is_emptied = |status: &DaemonSetStatus| status.desired_number_scheduled == 0;
+    !daemon_sets.is_empty() && pods.is_none_or(|status| status.is_some_and(is_emptied))
+}
+
+/// Returns whether something replaces kube-proxy, which does not run: Cilium, or Calico's eBPF
+/// mode, which keeps the DaemonSet and gives it a selector that selects no node.
+#[must_use]
+pub fn is_kube_proxy_replaced(cilium: Option<CiliumConfig>, daemon_sets: &[DaemonSet]) -> bool {
+    let by_cilium = cilium.is_some_and(|it| it.replaces_kube_proxy);
+    is_kube_proxy_absent(daemon_sets) && (by_cilium || kube_proxy(daemon_sets).is_some())
+}
+
+fn kube_proxy(daemon_sets: &[DaemonSet]) -> Option<&DaemonSet> {
+    daemon_sets.iter().find(|it| {
         let name = [&it.metadata.namespace, &it.metadata.name];
         name.map(Option::as_deref) == KUBE_PROXY.map(Some)
-    };
-    let daemon_set = daemon_sets.iter().find(is_kube_proxy);
-    let pods = daemon_set.and_then(|it| it.status.as_ref()).map(|it| it.desired_number_scheduled);
-    // Calico's eBPF mode keeps the DaemonSet, and gives it a selector that selects no node.
-    let runs = daemon_set.is_some() && pods != Some(0);
-    let was_replaced =
-        cilium.is_some_and(|it| it.replaces_kube_proxy) || has_config_map || daemon_set.is_some();
-    !daemon_sets.is_empty() && !runs && was_replaced
+    })
 }
 
 #[cfg(test)]
@@ -91,8 +93,8 @@ mod tests {
 
     use super::*;
 
-    /// ConfigMap of kube-proxy, Cilium, DaemonSets; whether kube-proxy is replaced, and why.
-    type Case<'a> = (bool, Option<CiliumConfig>, &'a [DaemonSet], bool, &'a str);
+    /// Cilium, DaemonSets; whether kube-proxy is absent, and whether it is replaced; and why.
+    type Case<'a> = (Option<CiliumConfig>, &'a [DaemonSet], [bool; 2], &'a str);
 
     fn daemon_set(namespace: &str, name: &str, pods: Option<i32>) -> DaemonSet {
         let status = pods.map(|pods| {
@@ -137,22 +139,19 @@ mod tests {
         let other = daemon_set("kube-system", "cilium", Some(3));
         let replacing = Some(CiliumConfig { replaces_kube_proxy: true, ..CiliumConfig::default() });
         let without_proxy = from_ref(&other);
-        let cases: [Case<'_>; 8] = [
-            (true, None, &[proxy(Some(3)), other.clone()], false, "kube-proxy runs"),
-            (true, None, &[proxy(None)], false, "its controller has not counted its nodes yet"),
-            (true, None, &[proxy(Some(0))], true, "Calico has emptied the DaemonSet"),
-            (true, None, without_proxy, true, "only its ConfigMap is left"),
-            (false, replacing, without_proxy, true, "Cilium's guide, to its end"),
-            (true, replacing, &[proxy(Some(3)), other.clone()], false, "it still runs"),
-            (false, None, without_proxy, false, "k3s runs kube-proxy without a DaemonSet"),
-            (true, None, &[], false, "the user may not list DaemonSets"),
+        let cases: [Case<'_>; 7] = [
+            (None, &[proxy(Some(3)), other.clone()], [false; 2], "kube-proxy runs"),
+            (None, &[proxy(None)], [false; 2], "its controller has not counted its nodes yet"),
+            (None, &[proxy(Some(0))], [true; 2], "Calico has emptied the DaemonSet"),
+            (None, without_proxy, [true, false], "it is deleted, or k3s runs it"),
+            (replacing, without_proxy, [true; 2], "Cilium's guide, to its end"),
+            (replacing, &[proxy(Some(3)), other.clone()], [false; 2], "it still runs"),
+            (replacing, &[], [false; 2], "the user may not list DaemonSets"),
         ];
-        for (has_config_map, cilium, daemon_sets, expect, why) in cases {
-            assert_eq!(
-                is_kube_proxy_replaced(has_config_map, cilium, daemon_sets),
-                expect,
-                "{why}"
-            );
+        for (cilium, daemon_sets, expect, why) in cases {
+            let found =
+                [is_kube_proxy_absent(daemon_sets), is_kube_proxy_replaced(cilium, daemon_sets)];
+            assert_eq!(found, expect, "{why}");
         }
     }
 }

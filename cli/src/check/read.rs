@@ -29,7 +29,9 @@ use super::facts::{
     ClusterFacts, KubeProxyConfig, Objects, OtherLoadBalancers, ResourceCondition, Webhook,
 };
 use super::finding::Category;
-use super::plugins::{CiliumConfig, cilium_namespace, is_kube_proxy_replaced, plugins};
+use super::plugins::{
+    CiliumConfig, cilium_namespace, is_kube_proxy_absent, is_kube_proxy_replaced, plugins,
+};
 use super::rbac::{self, Permission};
 use super::read_traces::traces;
 use super::reviews;
@@ -114,9 +116,9 @@ pub async fn read(
     };
     let daemon_sets =
         reader.list(Category::LoadBalancers, &Api::<DaemonSet>::all(client.clone())).await?;
-    let kube_proxy = reader.kube_proxy().await?;
+    let kube_proxy = reader.kube_proxy().await?.filter(|_| !is_kube_proxy_absent(&daemon_sets));
     let cilium = reader.cilium(&daemon_sets).await?;
-    let kube_proxy_replaced = is_kube_proxy_replaced(kube_proxy.is_some(), cilium, &daemon_sets);
+    let kube_proxy_replaced = is_kube_proxy_replaced(cilium, &daemon_sets);
     let mut facts = ClusterFacts {
         before_installation,
         kubernetes: number(&version.major).zip(number(&version.minor)).map(|(a, b)| [a, b]),

@@ -399,7 +399,7 @@ fn a_kube_proxy_that_was_replaced_is_no_finding() {
         [Code::KubeProxyGone, Code::StrictArpOff].map(|code| found.contains(&code))
     };
     assert_eq!(findings(&facts), [true, true]);
-    (facts.kube_proxy_replaced, facts.plugins) = (true, vec!["Cilium"]);
+    (facts.kube_proxy, facts.kube_proxy_replaced, facts.plugins) = (None, true, vec!["Cilium"]);
     assert_eq!(findings(&facts), [false, false]);
     assert_eq!(cluster::summary(&facts), "Kubernetes 1.36, kube-proxy replaced, Cilium, nodes: 3");
 }
