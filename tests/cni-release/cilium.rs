@@ -9,6 +9,7 @@ mod upgrade;
 
 use crate::client::{PROBE_INTERVAL, PROBE_TIME_MAX};
 use crate::health;
+use crate::power;
 use crate::restart::{self, named};
 use crate::scenario::{print_measured, step};
 use crate::steps::{self, First};
@@ -31,7 +32,8 @@ fn events_move_addresses_on_cilium() {
         step("a failed health check moves an address", || health::check(lab, servers))?;
         restart::check(lab, PLUGIN, servers)?;
         upgrade::check(lab, servers)?;
-        pool::check(lab, servers, &[])
+        pool::check(lab, servers, &[])?;
+        step("machines lose power, and start again", || power::check(lab, servers))
     });
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn power_off_owner(
 }
 
 /// Returns the detection time that a node states because of late hellos, in milliseconds; 0: none.
-fn stated_detection_time(lab: &Lab, node: &str) -> Result<f64> {
+pub(crate) fn stated_detection_time(lab: &Lab, node: &str) -> Result<f64> {
     let path = "jsonpath={.status.interfaces[*].lateHellos.detectionMilliseconds}";
     let times = lab.kubectl(&["-n", "ferrolb-system", "get", "fspeaker", node, "-o", path])?;
     let times = times.split_whitespace().map(str::parse::<f64>).collect::<Result<Vec<_>, _>>()?;
