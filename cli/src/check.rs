@@ -6,7 +6,9 @@
 //! API server -> ClusterFacts -> findings of each category -> Report -> text, short text or JSON
 //! ```
 
+pub mod announcements;
 pub mod bgp;
+pub mod cilium;
 pub mod cluster;
 pub mod crds;
 pub mod daemon_sets;

@@ -156,10 +156,11 @@ impl Cluster {
         let key = why::key(service, namespace);
         let now = unix_time();
         let (_, state) = self.read(now).await?;
-        let explanation = state.explain(&key).with_context(|| {
+        let found = state.explain(&key).zip(state.service(&key));
+        let (explanation, service) = found.with_context(|| {
             format!("Service {key} does not exist: list all with `kubectl ferrolb status`")
         })?;
-        let others = check::read::read_others(&self.client, &key, now).await;
+        let others = check::read::read_others(&self.client, service, now).await;
         let others = check::load_balancers::others_of(&explanation, &others);
         let why = Why { explanation: &explanation, other_load_balancers: &others };
         print(&if as_json { json(&why)? } else { why::text(why) })?;

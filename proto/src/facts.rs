@@ -69,6 +69,7 @@ pub use password_secret::{PasswordProblem, PasswordSecret};
 pub use pod::{Component, PODS_SELECTOR, Pod, PodObject};
 pub use pool::{Pool, PoolProblem, STICKY_FOR, ServiceRestriction, WidenedCidr};
 pub use record::AddressRecord;
+pub use selectors::selector_matches;
 pub use service::{
     AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,
     ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,

@@ -137,8 +137,11 @@ impl Objects {
     }
 
     /// Returns the Services that FerroLB serves.
-    pub fn served_services(&self) -> impl Iterator<Item = &Key> {
-        self.rows.iter().filter(|row| row.served).map(|row| &row.service)
+    #[must_use]
+    pub fn served_services(&self) -> Vec<Service> {
+        let rows = self.rows.iter().filter(|row| row.served);
+        let served: BTreeSet<_> = rows.map(|row| &row.service).collect();
+        self.services.iter().filter(|it| served.contains(&it.key)).cloned().collect()
     }
 
     /// Returns the speakers whose SpeakerStatus is not stale.

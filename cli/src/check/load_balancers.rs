@@ -10,10 +10,10 @@ use ferrolb_controller_core::state::{AddressExplanation, Explanation};
 use ferrolb_proto::api::ADOPT_ANNOTATION;
 use ferrolb_proto::facts::{Key, Service};
 
+use super::announcements::Announcement;
 use super::daemon_sets::LoadBalancer;
 use super::facts::{ClusterFacts, OtherLoadBalancers};
 use super::finding::{Code, Finding, Object};
-use super::traces::Announcement;
 use crate::table::first_names;
 
 /// Address that `minikube tunnel` writes if it runs over SSH. Otherwise it writes the cluster IP.
@@ -21,6 +21,9 @@ const TUNNEL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Reasons of an address for which another host replies.
 const CONFLICTS: [&str; 2] = ["AddressConflict", "KernelAnswers"];
+
+/// Reason of a Service whose addresses FerroLB only assigns: another product can announce them.
+const ONLY_ASSIGNED: &str = "NoAdvertisement";
 
 /// Returns the findings.
 #[must_use]
@@ -30,15 +33,23 @@ pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     // A FerroLB that serves only its class runs side by side with every other load balancer.
     let shared = |finding: Finding| default_implementation.then_some(finding);
     let running = daemon_set_findings(&facts.load_balancers);
-    let pools = facts.traces.assigned_by_cilium().map(other);
+    let pools = facts.traces.assigned_by_cilium(None).map(other);
     let webhooks = leftover_webhooks(facts);
-    let counts = |it: &Announcement| default_implementation || it.service.is_some();
+    let rows = facts.objects.iter().flat_map(|objects| &objects.rows);
+    let only_assigned: BTreeSet<_> =
+        rows.filter(|row| row.reason == ONLY_ASSIGNED).map(|row| &row.service).collect();
+    let counts = |it: &Announcement| {
+        let service = it.service.as_ref();
+        service.map_or(default_implementation, |key| !only_assigned.contains(key))
+    };
     let announced = facts.traces.announced(counts).into_iter().map(other);
+    let advertised = facts.traces.advertised_by_cilium(|key| !only_assigned.contains(key));
     running
         .into_iter()
         .chain(pools)
         .filter_map(shared)
         .chain(announced)
+        .chain(advertised.map(other))
         .chain(webhooks)
         .chain(tunnel(facts))
         .chain(contested(facts))
@@ -163,8 +174,7 @@ fn contested(facts: &ClusterFacts) -> Option<Finding> {
     };
     let product = manager.and_then(OtherLoadBalancer::of_manager);
     if product.is_some_and(|it| *it == CILIUM_LB_IPAM) {
-        let pools = facts.traces.cilium_pools.iter();
-        found.extend(pools.map(|name| Object::cluster("CiliumLoadBalancerIPPool", name)));
+        found.extend(facts.traces.pools_for(|key| names.contains(&key)));
     }
     Some(Finding::new(Code::StatusWriter, found, text))
 }
@@ -195,11 +205,13 @@ pub fn others_of(explanation: &Explanation, others: &OtherLoadBalancers) -> Vec<
     if !row.served {
         return Vec::new();
     }
-    let announced = others.traces.announced(|it| it.is_of(&row.service));
-    let pools = others.traces.assigned_by_cilium().filter(|_| row.contested);
+    let announces = row.reason != ONLY_ASSIGNED;
+    let announced = others.traces.announced(|it| announces && it.is_of(&row.service));
+    let advertised = others.traces.advertised_by_cilium(|key| announces && *key == row.service);
+    let pools = others.traces.assigned_by_cilium(Some(&row.service)).filter(|_| row.contested);
     let is_conflict = |it: &AddressExplanation| CONFLICTS.contains(&it.reason);
     let is_suspected = row.contested || explanation.explained.iter().any(is_conflict);
     let running = daemon_set_findings(&others.running).into_iter().filter(|_| is_suspected);
-    let texts = announced.into_iter().chain(pools).map(|(text, _)| text);
+    let texts = announced.into_iter().chain(advertised).chain(pools).map(|(text, _)| text);
     texts.chain(running.map(|it| it.text)).collect()
 }

@@ -29,6 +29,8 @@ pub struct CiliumConfig {
     /// True if LB IPAM serves Services without a class: `defaultLBServiceIPAM` of the chart is
     /// `lbipam`, its default.
     pub assigns_without_class: bool,
+    /// `bgpControlPlane.enabled` of the chart.
+    pub has_bgp: bool,
 }
 
 impl CiliumConfig {
@@ -42,6 +44,7 @@ impl CiliumConfig {
             host_firewall: is_one_of("enable-host-firewall", &["true"]),
             // Before version 1.14, the value was `strict`.
             replaces_kube_proxy: is_one_of("kube-proxy-replacement", &["true", "strict"]),
+            has_bgp: is_one_of("enable-bgp-control-plane", &["true"]),
             assigns_without_class: data.get(LB_IPAM).is_none_or(|value| value == "lbipam"),
         }
     }
@@ -120,6 +123,8 @@ mod tests {
             |key: &str, value: &str| CiliumConfig::of(&[(key.to_owned(), value.to_owned())].into());
         assert!(config("enable-host-firewall", "true").host_firewall);
         assert!(!config("enable-host-firewall", "false").host_firewall);
+        assert!(config("enable-bgp-control-plane", "true").has_bgp);
+        assert!(!config("enable-host-firewall", "true").has_bgp);
         for (value, expect) in
             [("true", true), ("strict", true), ("false", false), ("probe", false)]
         {

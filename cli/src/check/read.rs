@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use ferrolb_controller_core::other_load_balancers::METALLB;
 use ferrolb_controller_core::state::Names;
 use ferrolb_proto::api::{self, ConditionStatus, CustomResourceKind};
-use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL};
+use ferrolb_proto::facts::{Key, SERVICE_NAME_LABEL, Service};
 use ferrolb_proto::range::AddressRange;
 use k8s_openapi::api::admissionregistration::v1::{
     ServiceReference, ValidatingWebhook, ValidatingWebhookConfiguration,
@@ -131,7 +131,7 @@ pub async fn read(
         ..ClusterFacts::default()
     };
     let names = objects.as_ref().map(|it| it.installation.config.names.clone()).unwrap_or_default();
-    let services = objects.iter().flat_map(Objects::served_services).cloned().collect::<Vec<_>>();
+    let services = objects.as_ref().map(Objects::served_services).unwrap_or_default();
     let with_metallb = runs_metallb(&facts.load_balancers);
     facts.traces = traces(client, &services, with_metallb, cilium, unix_time).await;
     facts.service_ranges = reader.service_ranges(objects.as_ref()).await?;
@@ -149,15 +149,15 @@ pub async fn read(
 }
 
 /// Reads the facts about other load balancers and one Service. A missing permission is no error.
-pub async fn read_others(client: &Client, service: &Key, unix_time: i64) -> OtherLoadBalancers {
+pub async fn read_others(client: &Client, service: &Service, unix_time: i64) -> OtherLoadBalancers {
     let daemon_sets = Api::<DaemonSet>::all(client.clone());
     let daemon_sets = daemon_sets.list(&ListParams::default().match_any()).await;
     let daemon_sets = daemon_sets.map(|list| list.items).unwrap_or_default();
     let running: Vec<_> = daemon_sets.iter().filter_map(load_balancer).collect();
     let mut reader = Reader { client, denied: BTreeSet::new() };
     let cilium = reader.cilium(&daemon_sets).await.ok().flatten();
-    let services = [service.clone()];
-    let traces = traces(client, &services, runs_metallb(&running), cilium, unix_time).await;
+    let services = std::slice::from_ref(service);
+    let traces = traces(client, services, runs_metallb(&running), cilium, unix_time).await;
     OtherLoadBalancers { running, traces }
 }
 

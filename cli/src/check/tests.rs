@@ -24,10 +24,10 @@ use super::plugins::CiliumConfig;
 use super::rbac::Permission;
 use super::report::{CategoryReport, Report};
 use super::text::{short, text};
-use super::traces::{Announcement, Announcer, Traces};
 use crate::golden::golden;
 use crate::installation::Installation;
 use crate::why::key;
+use others::traces;
 
 fn node(name: &str, address: &str) -> Node {
     Node { name: name.into(), addresses: vec![address.parse().unwrap()], ..Node::default() }
@@ -123,30 +123,6 @@ fn condition(kind: &'static str, condition: &str, message: &str) -> ResourceCond
         status: ConditionStatus::False,
         reason: "Any".to_owned(),
         message: message.to_owned(),
-    }
-}
-
-/// Returns the traces of the report with all findings.
-fn traces() -> Traces {
-    let announcement = |announcer, kind, name: &str, service: Option<&str>| Announcement {
-        announcer,
-        object: Object::namespaced(kind, "kube-system", name),
-        service: service.map(|name| Key::new("default", name)),
-        node: "node3".to_owned(),
-    };
-    let cilium = |service| {
-        let lease = format!("cilium-l2announce-default-{service}");
-        announcement(Announcer::Cilium, "Lease", &lease, Some(service))
-    };
-    Traces {
-        announcements: vec![
-            cilium("web"),
-            cilium("local"),
-            announcement(Announcer::KubeVip, "Lease", "plndr-svcs-lock", None),
-            announcement(Announcer::MetalLb, "ServiceL2Status", "l2-x7k", Some("web")),
-        ],
-        cilium_policies: vec!["policy".to_owned()],
-        cilium_pools: vec!["second".to_owned()],
     }
 }
 

@@ -1,5 +1,5 @@
-//! Label selectors in custom resources. A field holds a list of selectors. An object is selected if
-//! at least one of them matches.
+//! Label selectors in custom resources. A field of FerroLB's resources holds a list of selectors,
+//! of which at least one must match.
 //!
 //! A selector is valid if `metav1.LabelSelectorAsSelector` accepts it. FerroLB's CRDs have the same
 //! rules (`api::selectors`), but the cluster may have MetalLB's CRDs. The conversion in the crate
@@ -35,6 +35,13 @@ enum SelectorProblem {
 /// Returns whether at least one of the selectors matches these labels.
 pub(super) fn any_matches(selectors: &[Selector], labels: &BTreeMap<String, String>) -> bool {
     selectors.iter().any(|selector| selector.matches(labels))
+}
+
+/// Returns whether a selector matches these labels. One that Kubernetes rejects matches nothing.
+#[must_use]
+pub fn selector_matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let decoded = decode("selector", vec![selector.clone()]);
+    decoded.is_ok_and(|selectors| any_matches(&selectors, labels))
 }
 
 /// Decodes the selectors of a field.
@@ -177,6 +184,25 @@ mod tests {
                 problem.starts_with("spec.nodeSelectors: ") && problem.contains(why),
                 "the problem of {selector} names the field and contains {why:?}: {problem:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_selector_that_kubernetes_rejects_matches_nothing() {
+        let labels = [("a".to_owned(), "b".to_owned())].into();
+        for (selector, expect) in [
+            (json!({}), true),
+            (json!({"matchLabels": {"a": "b"}}), true),
+            (json!({"matchLabels": {"a": "c"}}), false),
+            (expression("a", "In", &json!(["b"])), true),
+            (expression("a", "NotIn", &json!(["b"])), false),
+            (expression("c", "NotIn", &json!(["b"])), true),
+            (expression("a", "Exists", &Value::Null), true),
+            (expression("a", "DoesNotExist", &Value::Null), false),
+            (expression("c", "NotIn", &json!([])), false),
+        ] {
+            let read = serde_json::from_value(selector.clone()).unwrap();
+            assert_eq!(selector_matches(&read, &labels), expect, "{selector}");
         }
     }
 
