@@ -198,7 +198,8 @@ pub struct FailingService {
 pub enum UncheckedReason {
     /// The flag `--health-checks` of the speaker is off.
     Off,
-    /// The address is in no range that health checks may contact. `--health-checks` adds ranges.
+    /// The address is in no range that health checks may contact, and no route of the node shows
+    /// that it belongs to one of its own pods. `--health-checks` adds ranges.
     OutsideRanges,
     /// Health checks never contact the address: it is one of a Node, of the API server, or a
     /// loopback, link-local or multicast address.
