@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod dist;
+pub mod host_state;
 pub mod lab;
 pub mod netns;
 pub mod permissions;

@@ -8,8 +8,6 @@ mod client;
 mod failover;
 mod flannel;
 mod health;
-#[path = "../cni/host.rs"]
-mod host;
 #[path = "../cni/interfaces.rs"]
 mod interfaces;
 mod kube_proxy;

@@ -5,7 +5,6 @@
 
 mod failover;
 mod flannel;
-mod host;
 mod interfaces;
 mod kube_router;
 mod steps;

@@ -1,11 +1,11 @@
 //! The steps on every plugin. The failover is the last one, because the failed machine stays off.
 //! Between installation and failover, the target `cni-release` has more steps.
 
-use crate::host::HostState;
 use crate::scenario::{print_measured, run_scenario_alone, step};
 use crate::workload::{self, Servers};
 use crate::{failover, interfaces};
 use anyhow::{Result, ensure};
+use ferrolb_lab::host_state::HostState;
 use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::{Lab, Options, wait};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) fn run(
 ) {
     let plugin = options.network_plugin.expect("the options have a network plugin");
     run_scenario_alone(options, |lab| {
-        let host = HostState::read()?;
+        let host = HostState::read(plugin)?;
         step("the plugin and FerroLB are installed", || install(lab, first, plugin))?;
         let servers = step("both policies and both families serve pages", || workload::serve(lab))?;
         step("only eth0 announces", || interfaces::check(lab, links))?;

@@ -82,11 +82,12 @@ impl NetworkPlugin {
     /// root file system of the machines, whose programs the images contain.
     ///
     /// # Errors
-    /// If a program does not build.
+    /// If the machine cannot run the plugin, or if a program does not build.
     pub fn build(self, root: &Path) -> Result<PathBuf> {
         let names = manifest::image_names(&self.objects(&[])?);
         let mut inputs = go::install_inputs(self.version())?;
         if self == Self::Cilium {
+            cilium::prepare()?;
             inputs.extend(cilium::inputs()?);
         }
         let more = [

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Packages of every lab, and their purpose.
-const LAB_PACKAGES: [(&str, &str); 11] = [
+const LAB_PACKAGES: [(&str, &str); 10] = [
     ("iproute2", "ip: namespaces, interfaces, addresses, neighbors"),
     ("nftables", "kube-proxy in nftables mode"),
     ("iptables", "kube-proxy in iptables mode"),
@@ -16,10 +16,11 @@ const LAB_PACKAGES: [(&str, &str); 11] = [
     ("iputils-arping", "owners of IPv4 addresses, by ARP requests"),
     ("ndisc6", "owners of IPv6 addresses, by neighbor solicitations"),
     ("tcpdump", "commands of pages that show frames"),
-    ("bpftool", "BPF programs of this computer, which no network plugin may change"),
     ("keepalived", "the comparison in `cargo lab bench failover`"),
 ];
 
+/// Additional package of labs with Cilium, which shows the BPF programs of this computer.
+pub const BPFTOOL: &str = "bpftool";
 /// Additional packages of labs with routers.
 const ROUTER_PACKAGES: [(&str, &str); 2] = [("frr", "a router"), ("bird2", "another router")];
 /// Services of packages: package, and service that would start at the next boot.
@@ -135,16 +136,8 @@ mod tests {
     #[test]
     fn a_package_with_only_config_files_is_missing() {
         let output = "iproute2 installed\nnftables config-files\niptables not-installed\nopenssl installed\ncurl installed\n";
-        let missing = [
-            "nftables",
-            "iptables",
-            "jq",
-            "iputils-arping",
-            "ndisc6",
-            "tcpdump",
-            "bpftool",
-            "keepalived",
-        ];
+        let missing =
+            ["nftables", "iptables", "jq", "iputils-arping", "ndisc6", "tcpdump", "keepalived"];
         assert_eq!(missing_from(&needed(false), output), missing);
         assert_eq!(missing_from(&needed(false), "").len(), LAB_PACKAGES.len());
     }

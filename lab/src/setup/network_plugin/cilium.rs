@@ -62,17 +62,25 @@ pub(super) fn objects(settings: &[&str]) -> Result<Vec<Value>> {
     apply::objects(&run::run(&mut helm)?)
 }
 
-/// Returns the inputs of [`images`].
+/// Checks this computer, and installs the package that shows which BPF programs it has.
 ///
 /// # Errors
 /// If machines cannot have control groups of version 2. Cilium's programs would then apply to every
 /// process of this computer.
-pub(super) fn inputs() -> Result<Inputs> {
+pub(super) fn prepare() -> Result<()> {
     ensure!(
         Path::new(machine::UNIFIED_GROUPS).exists(),
         "Cilium needs a control group of version 2 for each machine: {} does not exist",
         machine::UNIFIED_GROUPS
     );
+    packages::install(&packages::missing_of(&[packages::BPFTOOL])?)
+}
+
+/// Returns the inputs of [`images`].
+///
+/// # Errors
+/// If a file of the module `lab/cilium` cannot be read.
+pub(super) fn inputs() -> Result<Inputs> {
     SOURCES
         .iter()
         .map(|&name| {

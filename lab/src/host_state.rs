@@ -1,9 +1,10 @@
 //! State of the computer that a network plugin must not change: kernel settings, interfaces,
-//! addresses, routes, packet filters, and BPF programs that are attached to control groups. The
-//! machines of a lab share its kernel.
+//! addresses, routes, packet filters, and with Cilium BPF programs that are attached to control
+//! groups. The machines of a lab share its kernel.
 
+use crate::run;
+use crate::setup::network_plugin::NetworkPlugin;
 use anyhow::{Result, ensure};
-use ferrolb_lab::run;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -36,31 +37,44 @@ const COMMANDS: [&[&str]; 7] = [
     &["nft", "--stateless", "list", "ruleset"],
 ];
 
-/// Command that lists the programs that are attached to control groups, below each group's path.
+/// Command of the package [`BPFTOOL`](crate::setup::packages::BPFTOOL) that lists the programs that
+/// are attached to control groups, below each group's path.
 const BPF_COMMAND: [&str; 3] = ["bpftool", "cgroup", "tree"];
 /// Beginning of the names of the labs' own groups.
 const LAB_GROUPS: &str = "/flb-";
 
 /// State of the computer: name of a setting or command, and value or output.
-pub(crate) struct HostState(BTreeMap<String, String>);
+#[derive(Debug)]
+pub struct HostState {
+    plugin: NetworkPlugin,
+    entries: BTreeMap<String, String>,
+}
 
 impl HostState {
-    /// Reads the state.
-    pub(crate) fn read() -> Result<Self> {
-        let mut state = BTreeMap::new();
-        read_settings(Path::new(SETTINGS), &mut state);
+    /// Reads the state that this plugin must not change.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn read(plugin: NetworkPlugin) -> Result<Self> {
+        let mut entries = BTreeMap::new();
+        read_settings(Path::new(SETTINGS), &mut entries);
         for command in COMMANDS {
             let output = run::run(Command::new(command[0]).args(&command[1..]))?;
-            state.insert(command.join(" "), without_expiry(&output));
+            entries.insert(command.join(" "), without_expiry(&output));
         }
-        let programs = run::run(Command::new(BPF_COMMAND[0]).args(&BPF_COMMAND[1..]))?;
-        state.insert(BPF_COMMAND.join(" "), outside_of_labs(&programs));
-        Ok(Self(state))
+        if plugin == NetworkPlugin::Cilium {
+            let programs = run::run(Command::new(BPF_COMMAND[0]).args(&BPF_COMMAND[1..]))?;
+            entries.insert(BPF_COMMAND.join(" "), outside_of_labs(&programs));
+        }
+        Ok(Self { plugin, entries })
     }
 
     /// Checks that the state is the same.
-    pub(crate) fn check(&self) -> Result<()> {
-        let changes = changes(&self.0, &Self::read()?.0);
+    ///
+    /// # Errors
+    /// If it is not, with the changes.
+    pub fn check(&self) -> Result<()> {
+        let changes = changes(&self.entries, &Self::read(self.plugin)?.entries);
         ensure!(changes.is_empty(), "the host has changed:\n{}", changes.join("\n"));
         Ok(())
     }
@@ -117,33 +131,38 @@ fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) 
     changed.map(|name| format!("{name}: {:?} -> {:?}", before.get(name), after.get(name))).collect()
 }
 
-#[test]
-fn lifetimes_of_routes_are_removed() {
-    let route = "default via fe80::1 dev eth0 expires 1790sec pref medium\n";
-    assert_eq!(without_expiry(route), "default via fe80::1 dev eth0 pref medium\n");
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[test]
-fn programs_of_other_groups_than_those_of_labs_are_compared() {
-    let header = "CgroupPath\nID       AttachType      AttachFlags     Name\n";
-    let program = "    12       cgroup_inet4_connect multi        cil_sock4_connect\n";
-    let lab = format!("/sys/fs/cgroup/unified/flb-a/node1\n{program}");
-    for other in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/system.slice"] {
-        let other = format!("{other}\n{program}");
-        assert_eq!(
-            outside_of_labs(&format!("{header}{lab}{other}{lab}")),
-            header.to_owned() + &other
-        );
+    #[test]
+    fn lifetimes_of_routes_are_removed() {
+        let route = "default via fe80::1 dev eth0 expires 1790sec pref medium\n";
+        assert_eq!(without_expiry(route), "default via fe80::1 dev eth0 pref medium\n");
     }
-}
 
-#[test]
-fn a_changed_a_new_and_a_removed_entry_are_found() {
-    let state = |pairs: &[(&str, &str)]| -> BTreeMap<_, _> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    };
-    let before = state(&[("a", "1"), ("b", "1"), ("c", "1")]);
-    assert!(changes(&before, &before).is_empty());
-    let found = changes(&before, &state(&[("a", "1"), ("b", "2"), ("d", "1")]));
-    assert_eq!(found.len(), 3, "{found:?}");
+    #[test]
+    fn programs_of_other_groups_than_those_of_labs_are_compared() {
+        let header = "CgroupPath\nID       AttachType      AttachFlags     Name\n";
+        let program = "    12       cgroup_inet4_connect multi        cil_sock4_connect\n";
+        let lab = format!("/sys/fs/cgroup/unified/flb-a/node1\n{program}");
+        for other in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/system.slice"] {
+            let other = format!("{other}\n{program}");
+            assert_eq!(
+                outside_of_labs(&format!("{header}{lab}{other}{lab}")),
+                header.to_owned() + &other
+            );
+        }
+    }
+
+    #[test]
+    fn a_changed_a_new_and_a_removed_entry_are_found() {
+        let state = |pairs: &[(&str, &str)]| -> BTreeMap<_, _> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let before = state(&[("a", "1"), ("b", "1"), ("c", "1")]);
+        assert!(changes(&before, &before).is_empty());
+        let found = changes(&before, &state(&[("a", "1"), ("b", "2"), ("d", "1")]));
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
 }
