@@ -3,10 +3,11 @@
 
 mod sessions;
 
-use crate::scenario::{print_measured, run_scenario, step};
+use crate::scenario::{print_measured, run_scenario_alone, step};
 use crate::workload::{self, Servers};
 use crate::{kube_router, steps};
 use anyhow::{Context, Result, ensure};
+use ferrolb_lab::host_state::HostState;
 use ferrolb_lab::routers::Router;
 use ferrolb_lab::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
 use ferrolb_lab::{Lab, Options, wait};
@@ -22,7 +23,10 @@ const PAGES: usize = 20;
 
 #[test]
 fn gobgpd_runs_beside_the_bgp_of_kube_router() {
-    run_scenario(&Options { bgp: true, ..kube_router::options("kuberouterbgp") }, |lab| {
+    let options = Options { bgp: true, ..kube_router::options("kuberouterbgp") };
+    // Other labs would change interfaces of the host, too.
+    run_scenario_alone(&options, |lab| {
+        let host = HostState::read(kube_router::PLUGIN)?;
         let servers = step("kube-router and FerroLB are installed", || {
             lab.install_network_plugin()?;
             lab.deploy_ferrolb()?;
@@ -54,6 +58,7 @@ fn gobgpd_runs_beside_the_bgp_of_kube_router() {
         step("gobgpd has sessions from another address of the node", || {
             check_other_address(lab, &routers[0], &sources, &servers)
         })?;
+        step("nothing of the host has changed", || host.check())?;
         routers.into_iter().try_for_each(Router::stop)
     });
 }
