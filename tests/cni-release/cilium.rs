@@ -7,13 +7,11 @@ mod pool;
 mod replacement;
 mod upgrade;
 
-use crate::client::{PROBE_INTERVAL, PROBE_TIME_MAX};
 use crate::health;
 use crate::power;
-use crate::restart::{self, named};
+use crate::restart;
 use crate::scenario::{print_measured, step};
 use crate::steps::{self, First};
-use crate::workload::Servers;
 use anyhow::Result;
 use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::{Lab, Options, wait};
@@ -59,29 +57,6 @@ fn other_parts_of_cilium_are_named() {
 
 fn options(name: &str) -> Options {
     Options { kubeadm: true, network_plugin: Some(PLUGIN), ..Options::named(name) }
-}
-
-/// Runs `work` while a client connects to each address, and prints the lost connections. A change
-/// of the service proxy, or of all agents at once, has no limit.
-fn measured<T>(
-    lab: &Lab,
-    name: &str,
-    servers: &Servers,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let probe = |(name, server)| (name, lab.start_probe(server, PROBE_TIME_MAX, PROBE_INTERVAL));
-    let probes = named(servers).map(probe);
-    let start = wait::now();
-    let result = work();
-    print_measured(&format!("{name}, {:.1} s:", start.elapsed().as_secs_f64()));
-    for (service, probe) in probes {
-        let report = probe.stop()?;
-        print_measured(&format!(
-            "    {service}: {} of {} connections lost, longest gap {:.0} ms",
-            report.lost, report.sent, report.longest_gap_ms
-        ));
-    }
-    result
 }
 
 /// Waits until `check` has no finding, and prints the time.

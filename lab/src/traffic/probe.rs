@@ -14,6 +14,10 @@ use tokio::time::MissedTickBehavior;
 /// Maximum time of a connection from its first packet to the page. The kernel retransmits after one
 /// second; with a shorter maximum, the result depends on the network alone.
 const REPLY_MAX: Duration = Duration::from_millis(900);
+/// Maximum age of a connection that a move can reset, because only the old owner has its NAT state.
+/// A connection takes 1 to 5 ms of an interval of 10 ms, so a move resets a connection with a
+/// probability of 10 % to 50 %. Some connections take longer while pods start.
+const IN_PROGRESS_MAX: Duration = Duration::from_millis(200);
 /// Length of a column of the timeline, in milliseconds.
 const COLUMN_MS: u64 = 100;
 
@@ -46,6 +50,18 @@ pub struct ProbeReport {
     pub pods: BTreeMap<String, usize>,
     /// Numbers of connections that started in each 100 ms, and of the successful ones among them.
     pub timeline: Vec<(usize, usize)>,
+}
+
+impl ProbeReport {
+    /// Returns the number of lost connections that were not in progress when the address moved.
+    pub fn losses_without_move(&self, moves: &[Instant]) -> usize {
+        let in_progress = |began: &Instant| {
+            moves.iter().any(|moved| {
+                moved.checked_duration_since(*began).is_some_and(|age| age <= IN_PROGRESS_MAX)
+            })
+        };
+        self.losses.iter().filter(|began| !in_progress(began)).count()
+    }
 }
 
 /// One connection: its start, and the time and pod of its successful reply. Times count from the
@@ -166,5 +182,25 @@ mod tests {
         assert_eq!((report.sent, report.ok, report.lost, report.length_ms), (4, 3, 1, 400.0));
         assert_eq!(report.timeline, [(2, 1), (1, 1), (0, 0), (1, 1)]);
         assert_eq!(report.pods, BTreeMap::from([("web".to_owned(), 3)]));
+    }
+
+    #[test]
+    fn losses_shortly_before_a_move_are_explained() {
+        let (moved, ms) = (wait::now() + Duration::from_secs(10), Duration::from_millis);
+        let unexplained = |losses: &[Instant], moves: &[Instant]| {
+            let losses = losses.to_vec();
+            ProbeReport { losses, ..ProbeReport::default() }.losses_without_move(moves)
+        };
+        for (began, expect) in [
+            (moved - ms(201), 1),
+            (moved - ms(200), 0),
+            (moved, 0),
+            (moved + ms(1), 1),
+            (moved + ms(4_900), 0),
+        ] {
+            assert_eq!(unexplained(&[began], &[moved, moved + ms(5_000)]), expect, "{began:?}");
+        }
+        assert_eq!(unexplained(&[moved], &[]), 1);
+        assert_eq!(unexplained(&[], &[moved]), 0);
     }
 }

@@ -1,8 +1,8 @@
 //! Change from kube-proxy to Cilium's replacement and back while FerroLB runs. The order is that of
 //! Cilium's guide: kube-proxy and its rules are removed first.
 
-use super::{condition, configure, measured};
-use crate::client::run_without_loss;
+use super::{condition, configure};
+use crate::client::{PROBE_INTERVAL, PROBE_TIME_MAX, run_without_loss};
 use crate::restart::named;
 use crate::scenario::{print_measured, step};
 use crate::workload::Servers;
@@ -95,6 +95,30 @@ fn change(
     let now = self::speakers(lab)?;
     ensure!(speakers == now, "the speakers have restarted: {speakers}, {now}");
     Ok(())
+}
+
+/// Runs `work` while a client connects to each address, and prints the lost connections. They have
+/// no limit, because the order of Cilium's guide leaves no service proxy for as long as the machine
+/// takes to start the new one.
+fn measured<T>(
+    lab: &Lab,
+    name: &str,
+    servers: &Servers,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let probe = |(name, server)| (name, lab.start_probe(server, PROBE_TIME_MAX, PROBE_INTERVAL));
+    let probes = named(servers).map(probe);
+    let start = wait::now();
+    let result = work();
+    print_measured(&format!("{name}, {:.1} s:", start.elapsed().as_secs_f64()));
+    for (service, probe) in probes {
+        let report = probe.stop()?;
+        print_measured(&format!(
+            "    {service}: {} of {} connections lost, longest gap {:.0} ms",
+            report.lost, report.sent, report.longest_gap_ms
+        ));
+    }
+    result
 }
 
 /// Returns the speakers' pods, and how often their containers have restarted.
