@@ -2,8 +2,8 @@
 //! addresses, routes, packet filters, and with Cilium BPF programs that are attached to control
 //! groups. The machines of a lab share its kernel.
 
-use crate::run;
 use crate::setup::network_plugin::NetworkPlugin;
+use crate::{Lab, run};
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,33 +40,26 @@ const COMMANDS: [&[&str]; 7] = [
 /// Command of the package [`BPFTOOL`](crate::setup::packages::BPFTOOL) that lists the programs that
 /// are attached to control groups, below each group's path.
 const BPF_COMMAND: [&str; 3] = ["bpftool", "cgroup", "tree"];
-/// Beginning of the names of the labs' own groups.
-const LAB_GROUPS: &str = "/flb-";
+/// Beginning of the names of the programs of Cilium.
+const CILIUM_PROGRAMS: &str = "cil_";
 
 /// State of the computer: name of a setting or command, and value or output.
 #[derive(Debug)]
 pub struct HostState {
     plugin: NetworkPlugin,
+    /// A part of the paths of the lab's own control groups.
+    groups: String,
     entries: BTreeMap<String, String>,
 }
 
 impl HostState {
-    /// Reads the state that this plugin must not change.
+    /// Reads the state that this plugin of a lab must not change.
     ///
     /// # Errors
     /// If a command fails.
-    pub fn read(plugin: NetworkPlugin) -> Result<Self> {
-        let mut entries = BTreeMap::new();
-        read_settings(Path::new(SETTINGS), &mut entries);
-        for command in COMMANDS {
-            let output = run::run(Command::new(command[0]).args(&command[1..]))?;
-            entries.insert(command.join(" "), without_expiry(&output));
-        }
-        if plugin == NetworkPlugin::Cilium {
-            let programs = run::run(Command::new(BPF_COMMAND[0]).args(&BPF_COMMAND[1..]))?;
-            entries.insert(BPF_COMMAND.join(" "), outside_of_labs(&programs));
-        }
-        Ok(Self { plugin, entries })
+    pub fn read(lab: &Lab, plugin: NetworkPlugin) -> Result<Self> {
+        let groups = groups(lab);
+        Ok(Self { plugin, entries: entries(plugin, &groups)?, groups })
     }
 
     /// Checks that the state is the same.
@@ -74,10 +67,45 @@ impl HostState {
     /// # Errors
     /// If it is not, with the changes.
     pub fn check(&self) -> Result<()> {
-        let changes = changes(&self.entries, &Self::read(self.plugin)?.entries);
+        let changes = changes(&self.entries, &entries(self.plugin, &self.groups)?);
         ensure!(changes.is_empty(), "the host has changed:\n{}", changes.join("\n"));
         Ok(())
     }
+}
+
+/// Checks that programs of Cilium are attached to the lab's own control groups, so that
+/// [`HostState`] would show them elsewhere.
+///
+/// # Errors
+/// If there are none.
+pub fn check_own_programs(lab: &Lab) -> Result<()> {
+    let (own, _) = by_owner(&attached_programs()?, &groups(lab));
+    ensure!(own.contains(CILIUM_PROGRAMS), "the lab's groups have no program: {own}");
+    Ok(())
+}
+
+/// Returns a part of the paths of the lab's own control groups.
+fn groups(lab: &Lab) -> String {
+    format!("/{}/", lab.state().name.prefix().trim_end_matches('-'))
+}
+
+fn attached_programs() -> Result<String> {
+    run::run(Command::new(BPF_COMMAND[0]).args(&BPF_COMMAND[1..]))
+}
+
+/// Reads all settings and outputs. `groups` is a part of the paths of the lab's own control groups.
+fn entries(plugin: NetworkPlugin, groups: &str) -> Result<BTreeMap<String, String>> {
+    let mut entries = BTreeMap::new();
+    read_settings(Path::new(SETTINGS), &mut entries);
+    for command in COMMANDS {
+        let output = run::run(Command::new(command[0]).args(&command[1..]))?;
+        entries.insert(command.join(" "), without_expiry(&output));
+    }
+    if plugin == NetworkPlugin::Cilium {
+        let (_, others) = by_owner(&attached_programs()?, groups);
+        entries.insert(BPF_COMMAND.join(" "), others);
+    }
+    Ok(entries)
 }
 
 /// Reads all settings below a folder. Some can only be written.
@@ -109,19 +137,16 @@ fn without_expiry(output: &str) -> String {
     kept.join(" ")
 }
 
-/// Returns the lines about groups that do not belong to a lab.
-fn outside_of_labs(tree: &str) -> String {
-    let mut of_lab = false;
-    let mut kept = String::new();
+/// Splits the lines about control groups: those whose path contains `groups`, and all others.
+fn by_owner(tree: &str, groups: &str) -> (String, String) {
+    let (mut own, mut others, mut is_own) = (String::new(), String::new(), false);
     for line in tree.lines() {
         if line.starts_with('/') {
-            of_lab = line.contains(LAB_GROUPS);
+            is_own = line.contains(groups);
         }
-        if !of_lab {
-            kept += &format!("{line}\n");
-        }
+        if is_own { &mut own } else { &mut others }.extend([line, "\n"]);
     }
-    kept
+    (own, others)
 }
 
 /// Returns the entries that differ, are new or are gone.
@@ -142,16 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn programs_of_other_groups_than_those_of_labs_are_compared() {
+    fn programs_of_other_groups_than_those_of_the_lab_are_compared() {
         let header = "CgroupPath\nID       AttachType      AttachFlags     Name\n";
         let program = "    12       cgroup_inet4_connect multi        cil_sock4_connect\n";
         let lab = format!("/sys/fs/cgroup/unified/flb-a/node1\n{program}");
-        for other in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/system.slice"] {
-            let other = format!("{other}\n{program}");
-            assert_eq!(
-                outside_of_labs(&format!("{header}{lab}{other}{lab}")),
-                header.to_owned() + &other
-            );
+        for other in ["", "/system.slice", "/flb-ab/node1"] {
+            let other = format!("/sys/fs/cgroup/unified{other}\n{program}");
+            let found = by_owner(&format!("{header}{lab}{other}{lab}"), "/flb-a/");
+            assert_eq!(found, (format!("{lab}{lab}"), format!("{header}{other}")));
         }
     }
 

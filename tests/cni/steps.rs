@@ -30,7 +30,7 @@ pub(crate) fn run(
 ) {
     let plugin = options.network_plugin.expect("the options have a network plugin");
     run_scenario_alone(options, |lab| {
-        let host = HostState::read(plugin)?;
+        let host = HostState::read(lab, plugin)?;
         step("the plugin and FerroLB are installed", || install(lab, first, plugin))?;
         let servers = step("both policies and both families serve pages", || workload::serve(lab))?;
         step("only eth0 announces", || interfaces::check(lab, links))?;

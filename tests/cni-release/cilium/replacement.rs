@@ -8,7 +8,7 @@ use crate::scenario::{print_measured, step};
 use crate::workload::Servers;
 use anyhow::{Result, ensure};
 use ferrolb_lab::topology::CLIENT;
-use ferrolb_lab::{Lab, wait};
+use ferrolb_lab::{Lab, host_state, wait};
 use ferrolb_proto::api::NAMESPACE;
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ pub(super) fn replace(lab: &Lab, servers: &Servers) -> Result<()> {
                 }
             }
             configure(lab, &[VALUE])
-        })
+        })?;
+        host_state::check_own_programs(lab)
     })
 }
 

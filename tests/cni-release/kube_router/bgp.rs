@@ -17,7 +17,12 @@ use sessions::{BGP_MAX, add_addresses, add_arguments, addresses, first_router, o
 use sessions::{source_of, start_router, wait_sessions};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
+/// State of each node's session with the router of kube-router, and the reasons of its issues.
+const SESSION_STATES: &str = r#"jsonpath={range .items[*].status.bgp.sessions[?(@.peer=="same")]}{.state} {.issues[*].reason}{"\n"}{end}"#;
+/// Time for which a router must refuse the sessions: several attempts of gobgpd.
+const REFUSED_TIME: Duration = Duration::from_secs(30);
 /// Number of pages in a row that prove that each of the gateways forwards.
 const PAGES: usize = 20;
 
@@ -26,7 +31,7 @@ fn gobgpd_runs_beside_the_bgp_of_kube_router() {
     let options = Options { bgp: true, ..kube_router::options("kuberouterbgp") };
     // Other labs would change interfaces of the host, too.
     run_scenario_alone(&options, |lab| {
-        let host = HostState::read(kube_router::PLUGIN)?;
+        let host = HostState::read(lab, kube_router::PLUGIN)?;
         let servers = step("kube-router and FerroLB are installed", || {
             lab.install_network_plugin()?;
             lab.deploy_ferrolb()?;
@@ -88,15 +93,25 @@ fn delete_peers(lab: &Lab) -> Result<()> {
     lab.kubectl(&["-n", NAMESPACE, "delete", "bgppeers.ferrolb.io", "--all"]).map(drop)
 }
 
-/// Checks that gobgpd has no session with the router of kube-router from the same address, that the
-/// sessions of kube-router stay, and that `check` reports it.
+/// Checks that gobgpd gets no session with the router of kube-router from the same address, although
+/// it tries, that the sessions of kube-router stay, and that `check` reports it.
 fn check_refused(lab: &Lab, router: &Router, nodes: &BTreeSet<IpAddr>) -> Result<()> {
     lab.apply_objects(&[peer("same", &first_router(lab)?, json!({}))])?;
-    let report = wait::until("check reports the session", BGP_MAX, || {
-        let report = lab.kubectl_ferrolb(&["check"])?;
-        Ok(report.contains("BGPPeer same: no session").then_some(report))
+    let states = || lab.kubectl(&["-n", NAMESPACE, "get", "fspeaker", "-o", SESSION_STATES]);
+    let tried = |line: &str| line.split_whitespace().count() > 1;
+    wait::until("each gobgpd has tried, and reports the cause", BGP_MAX, || {
+        let states = states()?;
+        let count = states.lines().filter(|line| tried(line)).count();
+        Ok((count == nodes.len()).then_some(()))
     })?;
-    print_measured(&format!("a second session from the same address: {report}"));
+    wait::during(REFUSED_TIME, || {
+        let states = states()?;
+        ensure!(!states.contains("Established"), "gobgpd has a session: {states}");
+        Ok(())
+    })?;
+    let report = lab.kubectl_ferrolb(&["check"])?;
+    ensure!(report.contains("BGPPeer same: no session"), "it is not reported: {report}");
+    print_measured(&format!("second sessions from the same addresses: {}", states()?));
     wait_sessions(router, nodes)?;
     delete_peers(lab)
 }
