@@ -1,9 +1,12 @@
-//! Simulation of node failure: the real machines [`Watcher`], [`Evidence`] and [`Failures`] of all
-//! nodes and of the controller, in virtual time. Faults happen, and a checker verifies rules.
+//! Simulation of node failure: the real machines [`Watcher`], [`Evidence`], [`Failures`] and
+//! [`LeaderLease`] of all nodes and of two replicas of the controller, in virtual time. Faults
+//! happen, and a checker verifies rules.
 //!
 //! - `node`: the state of one node. `speaker`: the process that watches other nodes.
-//! - `controller`: the process that marks pods. `kubernetes`: kubelets and the node controller.
-//! - `world`: the queue of events. [`faults`]: the faults. `checker`: the rules.
+//! - `controller`: a replica, which marks pods by its `actions`. `processes`: its start and end.
+//!   `leadership`: its lease. `pods`: the watch of the speakers' pods.
+//! - `kubernetes`: kubelets and the node controller. `world`: the queue of events.
+//! - [`faults`]: the faults. `stops`: speakers that are stopped. `checker`: the rules.
 //! - [`table`]: the results of many runs.
 //!
 //! The cost of a run grows with the number of affected nodes. A watcher runs only while it watches
@@ -12,14 +15,20 @@
 //! [`Watcher`]: ferrolb_speaker_core::node_failure::watcher::Watcher
 //! [`Evidence`]: ferrolb_controller_core::node_failure::evidence::Evidence
 //! [`Failures`]: ferrolb_controller_core::node_failure::failures::Failures
+//! [`LeaderLease`]: ferrolb_controller_core::lease::LeaderLease
 
+mod actions;
 mod checker;
 mod controller;
 pub mod faults;
 mod kubernetes;
+mod leadership;
 mod node;
+mod pods;
+mod processes;
 mod queue;
 mod speaker;
+mod stops;
 pub mod table;
 mod world;
 
@@ -47,6 +56,12 @@ pub enum Defect {
     MarksLate,
     /// The kubelets do not set their pods Ready, so that only the controller restores them.
     KubeletsNeverSync,
+    /// The controller does not know that the pods of speakers have ended.
+    IgnoresPods,
+    /// A replica that does not lead marks the pods of all nodes.
+    StandbyMarksAll,
+    /// A replica that does not lead marks no pods.
+    StandbyMarksNone,
 }
 
 /// One run.

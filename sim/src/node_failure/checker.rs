@@ -16,6 +16,9 @@ const WINDOW: Duration = ms(60_000);
 const LATE: Duration = ms(2_000);
 /// Maximum time from the failure of a single node to the mark.
 const TIME_TO_MARK_MAX: Duration = ms(2_000);
+/// The same for a node that has stopped in order. The issue allows 4 s for connections, and
+/// kube-proxy may need 1 s of them.
+const TIME_TO_MARK_STOPPED_MAX: Duration = ms(3_000);
 
 /// A checked rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,8 +37,14 @@ pub enum Rule {
     /// At most a tenth of all nodes, and at least one, are marked before Kubernetes marks them. A
     /// node that has returned no longer counts.
     Limit,
-    /// The pods of a single node without power are marked within 2 s.
+    /// The pods of a single node without power are marked within 2 s, and within 3 s if the node
+    /// has stopped in order.
     Slow,
+    /// After a stated stop, no pods are marked if the speaker, or one that watches the node, is an
+    /// old one.
+    Versions,
+    /// A replica that does not lead marks only the pods on the node of the leader.
+    Standby,
 }
 
 /// A violation of a rule.
@@ -87,8 +96,10 @@ struct NodeCheck {
 
 pub(super) struct Checker {
     nodes: Vec<NodeCheck>,
-    /// Node that fails as the only fault of the run, and the time.
-    pub(super) single_failure: Option<(usize, Instant)>,
+    /// Node that fails as the only fault of the run, the time, and the maximum time to the mark.
+    single_failure: Option<(usize, Instant, Duration)>,
+    /// Node of which a mark violates a rule.
+    pub(super) never_marked: Option<(usize, Rule)>,
     /// True if a mark of a living node is a violation.
     pub(super) reports_are_certain: bool,
     pub(super) outcome: Outcome,
@@ -100,9 +111,21 @@ impl Checker {
         Self {
             nodes: vec![node; nodes],
             single_failure: None,
+            never_marked: None,
             reports_are_certain: false,
             outcome: Outcome::default(),
         }
+    }
+
+    /// Records that a node loses its power, and that its pods must be marked soon.
+    pub(super) fn expect_mark(&mut self, node: usize, now: Instant) {
+        self.single_failure = Some((node, now, TIME_TO_MARK_MAX));
+    }
+
+    /// Records that a node that has stopped in order loses its power, and that its pods must be
+    /// marked soon.
+    pub(super) fn expect_mark_of_stopped(&mut self, node: usize, now: Instant) {
+        self.single_failure = Some((node, now, TIME_TO_MARK_STOPPED_MAX));
     }
 
     fn violation(&mut self, rule: Rule, node: usize, at: Instant, duration: Duration) {
@@ -152,9 +175,17 @@ impl Checker {
                 }
             }
         }
-        if let Some((_, failed)) = self.single_failure.filter(|(it, _)| *it == node) {
+        if let Some((_, rule)) = self.never_marked.filter(|(it, _)| *it == node) {
+            self.violation(rule, node, now, Duration::ZERO);
+        }
+        if let Some((_, failed, _)) = self.single_failure.filter(|(it, ..)| *it == node) {
             self.outcome.time_to_mark.get_or_insert(now.since(failed));
         }
+    }
+
+    /// Records that a replica that does not lead marks the pods of another node than the leader's.
+    pub(super) fn marked_by_standby(&mut self, node: usize, now: Instant) {
+        self.violation(Rule::Standby, node, now, Duration::ZERO);
     }
 
     /// Records that the pods of a node without power are restored.
@@ -176,9 +207,9 @@ impl Checker {
         for node in 0..self.nodes.len() {
             self.update(node, false, false, now);
         }
-        if let Some((node, failed)) = self.single_failure {
+        if let Some((node, failed, longest)) = self.single_failure {
             let time = self.outcome.time_to_mark.unwrap_or(now.since(failed));
-            if time > TIME_TO_MARK_MAX {
+            if time > longest {
                 self.violation(Rule::Slow, node, failed + time, time);
             }
         }

@@ -1,6 +1,8 @@
 //! Faults: each kind begins at one time, on random nodes, and most end by themselves.
 
+use super::checker::Rule;
 use super::node::Conditions;
+use super::stops::end_pod;
 use super::world::{RACK_SIZE, World};
 use crate::scenario::ms;
 use std::time::Duration;
@@ -16,15 +18,17 @@ pub enum FaultKind {
     PowerCycle,
     /// Two nodes lose their power or their network at almost the same time.
     TwoNodes,
-    /// The controller's node loses its power or its network.
+    /// The node of the controller's leader loses its power or its network.
     ControllerNode,
+    /// The node of the controller's leader loses its power for good.
+    LeaderOff,
     /// The interface of a node is down.
     Cut,
     /// The interface of a node goes down and up repeatedly.
     Flap,
     /// The frames of the segment do not reach a node, but UDP does.
     SegmentCut,
-    /// The speaker of a node ends without an announcement, and starts again.
+    /// The speaker of a node ends, with or without a stated stop, and starts again in its pod.
     SpeakerKilled,
     /// The speaker of a node stands still.
     SpeakerFrozen,
@@ -44,23 +48,28 @@ pub enum FaultKind {
     Halves,
     /// A few nodes reach the API server, but not the other nodes.
     SmallPart,
-    /// A node restarts: its speaker reports that it stops.
+    /// A node restarts: its speaker reports that it stops, and its pod has no deletion time.
     Reboot,
-    /// The controller stands still.
+    /// The pod of a speaker is replaced, as by an update.
+    SpeakerUpdated,
+    /// The pod of a speaker is deleted, and no other one follows.
+    SpeakerRemoved,
+    /// A replica of the controller stands still.
     ControllerFrozen,
-    /// The controller restarts.
+    /// The controller's leader restarts on another node.
     ControllerRestarts,
-    /// The controller receives nothing, and can write.
+    /// One or both replicas of the controller receive nothing, and can write.
     StaleView,
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::PowerOff,
         Self::PowerOffRack,
         Self::PowerCycle,
         Self::TwoNodes,
         Self::ControllerNode,
+        Self::LeaderOff,
         Self::Cut,
         Self::Flap,
         Self::SegmentCut,
@@ -75,6 +84,8 @@ impl FaultKind {
         Self::Halves,
         Self::SmallPart,
         Self::Reboot,
+        Self::SpeakerUpdated,
+        Self::SpeakerRemoved,
         Self::ControllerFrozen,
         Self::ControllerRestarts,
         Self::StaleView,
@@ -87,6 +98,7 @@ impl FaultKind {
             Self::PowerCycle => "power_cycle",
             Self::TwoNodes => "two_nodes",
             Self::ControllerNode => "controller_node",
+            Self::LeaderOff => "leader_off",
             Self::Cut => "cut",
             Self::Flap => "flap",
             Self::SegmentCut => "segment_cut",
@@ -101,6 +113,8 @@ impl FaultKind {
             Self::Halves => "halves",
             Self::SmallPart => "small_part",
             Self::Reboot => "reboot",
+            Self::SpeakerUpdated => "speaker_updated",
+            Self::SpeakerRemoved => "speaker_removed",
             Self::ControllerFrozen => "ctrl_frozen",
             Self::ControllerRestarts => "ctrl_restarts",
             Self::StaleView => "stale_view",
@@ -121,7 +135,8 @@ pub(super) fn plan(world: &mut World, only: Option<FaultKind>) {
         kinds.push(kind);
         // A fault of the controller matters only if nodes fail as well.
         if matches!(kind, FaultKind::ControllerRestarts) || kind.delays_the_controller() {
-            let others = [FaultKind::PowerCycle, FaultKind::Cut, FaultKind::Flap];
+            let others =
+                [FaultKind::PowerCycle, FaultKind::Cut, FaultKind::Flap, FaultKind::ControllerNode];
             kinds.extend([world.rng.pick(&others), world.rng.pick(&others)]);
         }
     } else {
@@ -141,26 +156,19 @@ pub(super) fn plan(world: &mut World, only: Option<FaultKind>) {
 
 fn begin(world: &mut World, kind: FaultKind, is_only: bool) {
     world.note(|_| format!("fault: {}", kind.name()));
-    let node = other_than_the_controllers(world);
+    let node = other_than_the_leaders(world);
+    let leader = world.leader().unwrap_or(0);
+    let leaders_node = world.replicas[leader].node;
     let time = random_time(world);
     match kind {
-        FaultKind::PowerOff => {
+        FaultKind::PowerOff | FaultKind::LeaderOff => {
+            let node = if kind == FaultKind::PowerOff { node } else { leaders_node };
             if is_only {
-                world.checker.single_failure = Some((node, world.now));
+                world.checker.expect_mark(node, world.now);
             }
             power_off(world, node);
         }
-        FaultKind::PowerOffRack => {
-            let start = node - node % RACK_SIZE;
-            let returns = world.rng.chance(0.5);
-            for node in start..(start + RACK_SIZE).min(world.nodes.len()) {
-                let wait = world.rng.between(Duration::ZERO, ms(20));
-                world.after(wait, move |world| power_off(world, node));
-                if returns {
-                    world.after(wait + time, move |world| power_on(world, node));
-                }
-            }
-        }
+        FaultKind::PowerOffRack => power_off_rack(world, node, time),
         FaultKind::PowerCycle => power_cycle(world, node),
         FaultKind::TwoNodes => {
             for node in world.rng.sample(world.nodes.len(), 2) {
@@ -168,19 +176,18 @@ fn begin(world: &mut World, kind: FaultKind, is_only: bool) {
                 world.after(wait, move |world| fail_or_cut(world, node));
             }
         }
-        FaultKind::ControllerNode => fail_or_cut(world, world.controller.node),
+        FaultKind::ControllerNode => fail_or_cut(world, leaders_node),
         FaultKind::Cut => hold(world, node, time, |it| &mut it.cut),
         FaultKind::Flap => {
-            let half = ms(500);
             let (down, up) = if world.rng.chance(0.5) {
-                (half, half)
+                (ms(500), ms(500))
             } else {
                 (world.rng.between(ms(200), ms(3_000)), world.rng.between(ms(200), ms(3_000)))
             };
             flap(world, node, (down, up), 30);
         }
         FaultKind::SegmentCut => hold(world, node, time, |it| &mut it.segment_cut),
-        FaultKind::SpeakerKilled => hold(world, node, time, |it| &mut it.speaker_down),
+        FaultKind::SpeakerKilled => kill_speaker(world, node, time),
         FaultKind::SpeakerFrozen => hold(world, node, time, |it| &mut it.frozen),
         FaultKind::WatcherFrozen => hold(world, node, time, |it| &mut it.watcher_frozen),
         FaultKind::HellosDropped => hold(world, node, time, |it| &mut it.hellos_dropped),
@@ -201,26 +208,42 @@ fn begin(world: &mut World, kind: FaultKind, is_only: bool) {
             let size = 1 + world.rng.below((world.nodes.len() / 10).max(2));
             split(world, size, true, time);
         }
-        FaultKind::Reboot => reboot(world, node),
-        FaultKind::ControllerFrozen => freeze_controller(world, time),
-        FaultKind::ControllerRestarts => world.restart_controller(),
-        FaultKind::StaleView => delay_view(world, time),
+        FaultKind::Reboot => {
+            let node = if world.rng.chance(0.3) { leaders_node } else { node };
+            reboot(world, node, is_only);
+        }
+        FaultKind::SpeakerUpdated | FaultKind::SpeakerRemoved => {
+            let node = if world.rng.chance(0.3) { leaders_node } else { node };
+            end_pod(world, node, kind == FaultKind::SpeakerUpdated, is_only);
+        }
+        FaultKind::ControllerFrozen => {
+            let replica = if world.rng.chance(0.3) { 1 - leader } else { leader };
+            world.freeze_replica(replica, time);
+        }
+        FaultKind::ControllerRestarts => world.restart_replica(leader),
+        FaultKind::StaleView => stall_watches(world, time),
     }
 }
 
-fn other_than_the_controllers(world: &mut World) -> usize {
+fn other_than_the_leaders(world: &mut World) -> usize {
+    let leaders_node = world.replicas[world.leader().unwrap_or(0)].node;
     let count = world.nodes.len();
-    (world.controller.node + 1 + world.rng.below(count - 1)) % count
+    (leaders_node + 1 + world.rng.below(count - 1)) % count
 }
 
 /// Returns a random duration of a fault: most often short.
-fn random_time(world: &mut World) -> Duration {
+pub(super) fn random_time(world: &mut World) -> Duration {
     let (shortest, longest) = world.rng.pick(&[(300, 2_000), (1_000, 20_000), (10_000, 70_000)]);
     world.rng.between(ms(shortest), ms(longest))
 }
 
 /// Causes a condition for some time.
-fn hold(world: &mut World, node: usize, time: Duration, of: fn(&mut Conditions) -> &mut u8) {
+pub(super) fn hold(
+    world: &mut World,
+    node: usize,
+    time: Duration,
+    of: fn(&mut Conditions) -> &mut u8,
+) {
     world.note(|world| format!("{} is affected for {} ms", world.names[node], time.as_millis()));
     world.change(node, move |it| *of(it) += 1);
     world.after(time, move |world| {
@@ -229,13 +252,25 @@ fn hold(world: &mut World, node: usize, time: Duration, of: fn(&mut Conditions) 
     });
 }
 
-fn power_off(world: &mut World, node: usize) {
+pub(super) fn power_off(world: &mut World, node: usize) {
     world.note(|world| format!("{} has no power", world.names[node]));
     world.change(node, |it| {
         it.off += 1;
         it.kubelet_stopped += 1;
         it.speaker_down += 1;
     });
+}
+
+fn power_off_rack(world: &mut World, node: usize, time: Duration) {
+    let start = node - node % RACK_SIZE;
+    let returns = world.rng.chance(0.5);
+    for node in start..(start + RACK_SIZE).min(world.nodes.len()) {
+        let wait = world.rng.between(Duration::ZERO, ms(20));
+        world.after(wait, move |world| power_off(world, node));
+        if returns {
+            world.after(wait + time, move |world| power_on(world, node));
+        }
+    }
 }
 
 /// Gives a node its power back. Its kubelet starts before the pod of its speaker.
@@ -271,6 +306,19 @@ fn flap(world: &mut World, node: usize, (down, up): (Duration, Duration), times:
     }
 }
 
+/// Ends a speaker. A kubelet whose probe fails lets it stop in order.
+fn kill_speaker(world: &mut World, node: usize, time: Duration) {
+    if world.rng.chance(0.5) {
+        world.announce_stop(node);
+    }
+    hold(world, node, time, |it| &mut it.speaker_down);
+}
+
+fn stall_watches(world: &mut World, time: Duration) {
+    let replicas = world.rng.pick(&[&[0][..], &[1], &[0, 1]]);
+    replicas.iter().for_each(|replica| world.stall_watches(*replica, time));
+}
+
 /// Separates random nodes from all others. A second split changes the parts of the first one.
 fn split(world: &mut World, size: usize, api_in_all_parts: bool, time: Duration) {
     let part = world.rng.sample(world.nodes.len(), size);
@@ -282,38 +330,23 @@ fn split(world: &mut World, size: usize, api_in_all_parts: bool, time: Duration)
 }
 
 /// Restarts a node as its administrator does.
-fn reboot(world: &mut World, node: usize) {
+fn reboot(world: &mut World, node: usize, is_only: bool) {
     world.note(|world| format!("{} restarts", world.names[node]));
+    let is_old = world.involves_old_speaker(node);
+    if is_only && is_old && world.loss == 0.0 {
+        world.checker.never_marked = Some((node, Rule::Versions));
+    }
     world.announce_stop(node);
     world.change(node, |it| it.speaker_down += 1);
     let off = world.rng.between(ms(10), ms(5_000));
     world.after(off, move |world| {
+        if is_only && !is_old {
+            world.checker.expect_mark_of_stopped(node, world.now);
+        }
         power_off(world, node);
         world.change(node, |it| it.speaker_down -= 1);
     });
     let longest = world.rng.pick(&[ms(40_000), ms(100_000)]);
     let time = off + world.rng.between(ms(5_000), longest);
     world.after(time, move |world| power_on(world, node));
-}
-
-fn freeze_controller(world: &mut World, time: Duration) {
-    world.controller.frozen += 1;
-    world.controller_changed();
-    world.after(time, |world| {
-        // Another replica may run by now.
-        if world.controller.frozen > 0 {
-            world.controller.frozen -= 1;
-            world.controller_changed();
-        }
-    });
-}
-
-fn delay_view(world: &mut World, time: Duration) {
-    world.controller.watch_stalled += 1;
-    world.after(time, |world| {
-        world.controller.watch_stalled -= 1;
-        if world.controller.watch_stalled == 0 {
-            world.resume_controller();
-        }
-    });
 }

@@ -22,6 +22,8 @@ pub(super) struct Conditions {
     /// Challenges from and to the node are dropped.
     pub(super) udp_dropped: u8,
     pub(super) kubelet_stopped: u8,
+    /// The kubelet's port does not reply to other nodes. The kubelet works.
+    pub(super) kubelet_filtered: u8,
     /// The API server is unreachable.
     pub(super) api_cut: u8,
     /// The speaker's process does not exist.
@@ -77,6 +79,7 @@ impl Conditions {
             && self.segment_cut == 0
             && self.hellos_dropped == 0
             && self.udp_dropped == 0
+            && self.kubelet_filtered == 0
     }
 
     pub(super) const fn reaches(&self, other: &Self) -> bool {
@@ -102,6 +105,8 @@ impl Conditions {
 pub(super) struct Process {
     /// Number of the process on its node.
     pub(super) number: u32,
+    /// UID of its pod.
+    pub(super) pod_uid: Box<str>,
     /// The watcher, once the process has a reason to simulate it.
     pub(super) watcher: Option<Watcher>,
     /// True if the watcher is not simulated at the moment.
@@ -128,9 +133,10 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(number: u32, now: Instant) -> Self {
+    pub(super) fn new(number: u32, pod_uid: Box<str>, now: Instant) -> Self {
         Self {
             number,
+            pod_uid,
             watcher: None,
             is_parked: true,
             unparked_at: now,
@@ -154,6 +160,10 @@ pub(super) struct Node {
     pub(super) conditions: Conditions,
     /// The node's position in the ring.
     pub(super) position: usize,
+    /// True if the speaker is one that knows neither its pod nor the field `silent`.
+    pub(super) is_old: bool,
+    /// Number of pods that its speaker has had.
+    pub(super) pods: u32,
     pub(super) process: Process,
     /// Time of a synchronization of the kubelet; the others follow at a fixed interval.
     pub(super) sync_phase: Instant,
@@ -168,4 +178,6 @@ pub(super) struct Node {
     pub(super) latest_stored: Instant,
     /// Time at which the latest write of the SpeakerStatus reaches the controller.
     pub(super) latest_seen: Instant,
+    /// Time at which the latest change of the speaker's pod reaches the controller.
+    pub(super) latest_pod_seen: Instant,
 }

@@ -1,10 +1,11 @@
 //! Queue of future events in a deterministic order: by time, then by the order of insertion.
 
-use super::controller::ActionInProgress;
+use super::actions::ActionInProgress;
+use super::leadership::LeaseRequest;
 use super::world::World;
 use crate::entry::Entry;
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::Speaker;
+use ferrolb_proto::facts::{Pod, Speaker};
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
@@ -46,14 +47,25 @@ pub(super) enum Event {
     },
     /// The API server stores a status.
     Stored(usize, Arc<Speaker>),
-    /// The controller receives a status.
+    /// The replicas of the controller receive a status.
     Seen(usize, Arc<Speaker>),
-    /// The controller learns whether a Node is Ready.
+    /// The replicas learn whether a Node is Ready.
     ReadySeen(usize, bool),
-    /// The controller computes the evidence.
-    Evaluate,
-    /// The deadline of the controller.
-    ControllerWake,
+    /// The replicas receive the pod of a node's speaker, or that there is none.
+    PodSeen(usize, Option<Arc<Pod>>),
+    /// A replica computes the evidence.
+    Evaluate(usize),
+    /// The deadline of a replica.
+    ReplicaWake(usize),
+    /// The deadline of a replica's lease.
+    LeaseWake(usize),
+    /// A request of a replica about the Lease ends.
+    LeaseEnd {
+        replica: usize,
+        process: u32,
+        request: LeaseRequest,
+    },
+    ActionSend(ActionInProgress),
     ActionEnd(ActionInProgress),
     /// The kubelet of a node synchronizes the state of its pods.
     Sync(usize),

@@ -47,6 +47,13 @@ impl World {
         (1..=(count - 1).min(KNOWN_NODES)).map(move |step| self.ring[(position + step) % count])
     }
 
+    /// Returns whether the speaker of a node, or one that watches the node, is an old one.
+    pub(super) fn involves_old_speaker(&self, node: usize) -> bool {
+        let (position, count) = (self.nodes[node].position, self.ring.len());
+        (0..=WATCHED_NODES.min(count - 1))
+            .any(|step| self.nodes[self.ring[(position + count - step) % count]].is_old)
+    }
+
     /// Continues the watcher of a node, and those of the nodes that watch it, before a change.
     pub(super) fn unpark_around(&mut self, node: usize) {
         let (position, count) = (self.nodes[node].position, self.ring.len());
@@ -132,7 +139,7 @@ impl World {
     /// Starts a new process, which knows nothing.
     pub(super) fn start_speaker(&mut self, node: usize) {
         let number = self.nodes[node].process.number + 1;
-        self.nodes[node].process = Process::new(number, self.now);
+        self.nodes[node].process = Process::new(number, self.pod_uid(node), self.now);
         self.nodes[node].process.is_parked = false;
         self.nodes[node].process.latest_call = self.now;
         self.create_watcher(node, self.now);
@@ -143,7 +150,7 @@ impl World {
 
     pub(super) fn stop_speaker(&mut self, node: usize) {
         let number = self.nodes[node].process.number + 1;
-        self.nodes[node].process = Process::new(number, self.now);
+        self.nodes[node].process = Process::new(number, Box::default(), self.now);
     }
 
     /// Sends the report that a speaker stops to all nodes that challenge it.
@@ -171,6 +178,13 @@ impl World {
 
     fn passes_udp(&self, one: usize, other: usize) -> bool {
         self.nodes[one].conditions.exchanges_udp(&self.nodes[other].conditions)
+    }
+
+    /// Returns whether the port of a kubelet replies to another node. It replies also if the
+    /// kubelet does not run: with a refusal.
+    pub(super) fn connects(&self, node: usize, target: usize) -> bool {
+        let (here, there) = (&self.nodes[node].conditions, &self.nodes[target].conditions);
+        here.reaches(there) && there.kubelet_filtered == 0
     }
 
     fn latency(&mut self) -> Duration {
@@ -331,9 +345,7 @@ impl World {
             }
             WatcherOutput::ProbeKubelet(target) => {
                 let target = self.index(&target);
-                let (here, there) = (self.nodes[node].conditions, self.nodes[target].conditions);
-                // The port replies also if the kubelet does not run: with a refusal.
-                let replied = here.reaches(&there) && !self.loses_connection();
+                let replied = self.connects(node, target) && !self.loses_connection();
                 let wait = if replied { self.latency() } else { PROBE_TIMEOUT };
                 let arrival = Arrival::Probed { target, replied };
                 self.queue
@@ -341,7 +353,10 @@ impl World {
             }
             WatcherOutput::Report(report) => {
                 self.note(|world| {
-                    let states = report.iter().map(|it| format!("{} {:?}", it.node, it.state));
+                    let states = report.iter().map(|it| {
+                        let silent = if it.silent { " silent" } else { "" };
+                        format!("{} {:?}{silent}", it.node, it.state)
+                    });
                     let states: Vec<_> = states.collect();
                     format!("{} reports {}", world.names[node], states.join(", "))
                 });
@@ -458,10 +473,15 @@ impl World {
             all.sort_by(|a, b| a.node.cmp(&b.node));
             all
         };
+        let is_old = self.nodes[node].is_old;
+        let watched =
+            watched.into_iter().map(|it| WatchedNode { silent: it.silent && !is_old, ..it });
+        let pod_uid = if is_old { Box::default() } else { process.pod_uid.clone() };
         Speaker {
             node: (*self.names[node]).into(),
+            pod_uid,
             interfaces: [SpeakerInterface { hello_senders, ..SpeakerInterface::default() }].into(),
-            watched: watched.into(),
+            watched: watched.collect(),
             ..Speaker::default()
         }
     }

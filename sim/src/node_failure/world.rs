@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrolb_controller_core::lease::LeaseRecord;
 use ferrolb_controller_core::node_failure::failures::NODES_PER_FAILURE;
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::Speaker;
+use ferrolb_proto::facts::{Pod, Speaker};
 use ferrolb_speaker_core::node_failure::ring;
 
 use super::checker::{Checker, Outcome};
-use super::controller::Controller;
+use super::controller::{REPLICAS, Replica};
 use super::node::{Conditions, Node, Process};
 use super::queue::{Event, Queue};
 use super::{Defect, Run};
@@ -21,6 +22,9 @@ use crate::scenario::ms;
 pub(super) const RACK_SIZE: usize = 20;
 /// Largest cluster that may have one network segment in common.
 const ONE_SEGMENT_MAX: usize = 100;
+/// Share of runs in which some nodes have an old speaker, and share of these nodes.
+const OLD_VERSIONS_SHARE: f64 = 0.25;
+const OLD_NODES_SHARE: f64 = 0.3;
 
 pub(super) struct World {
     pub(super) now: Instant,
@@ -39,7 +43,14 @@ pub(super) struct World {
     pub(super) failing_requests: f64,
     /// The SpeakerStatuses in the API server.
     pub(super) stored: Vec<Arc<Speaker>>,
-    pub(super) controller: Controller,
+    /// The pod of each node's speaker in the API server.
+    pub(super) pods: Vec<Option<Arc<Pod>>>,
+    /// Additional time until a change of a pod reaches the replicas.
+    pub(super) pods_late: Duration,
+    /// The Lease in the API server.
+    pub(super) lease: Option<LeaseRecord>,
+    pub(super) latest_leader_change: Instant,
+    pub(super) replicas: Vec<Replica>,
     pub(super) checker: Checker,
     pub(super) defect: Option<Defect>,
     trace: bool,
@@ -59,7 +70,6 @@ impl World {
         if count <= ONE_SEGMENT_MAX {
             sizes.push(count);
         }
-        let controller = Controller::new(rng.below(count), Vec::new());
         let mut world = Self {
             now,
             queue: Queue::default(),
@@ -69,7 +79,11 @@ impl World {
             loss: rng.pick(&[0.0, 0.0, 0.001, 0.02]),
             failing_requests: rng.pick(&[0.0, 0.0, 0.05, 0.5]),
             stored: Vec::new(),
-            controller,
+            pods: Vec::new(),
+            pods_late: Duration::ZERO,
+            lease: None,
+            latest_leader_change: now,
+            replicas: Vec::new(),
             checker: Checker::new(count, now),
             defect: run.defect,
             trace: run.trace,
@@ -85,12 +99,15 @@ impl World {
         for (position, node) in self.ring.iter().enumerate() {
             positions[*node] = position;
         }
+        let old = if self.rng.chance(OLD_VERSIONS_SHARE) { OLD_NODES_SHARE } else { 0.0 };
         for position in positions {
             let sync_phase = self.random_phase();
             self.nodes.push(Node {
                 conditions: Conditions::default(),
                 position,
-                process: Process::new(1, self.now),
+                is_old: self.rng.chance(old),
+                pods: 0,
+                process: Process::new(1, Box::default(), self.now),
                 sync_phase,
                 sync_pending: false,
                 heartbeat_period: 0,
@@ -98,19 +115,24 @@ impl World {
                 is_marked: false,
                 latest_stored: self.now,
                 latest_seen: self.now,
+                latest_pod_seen: self.now,
             });
         }
         for node in 0..self.nodes.len() {
+            let pod = Arc::new(self.new_pod(node));
+            self.nodes[node].process.pod_uid = pod.uid.clone();
+            self.pods.push(Some(pod));
             if let Some(segment) = self.segment_of(node) {
                 self.nodes[node].process.contacts = segment.filter(|it| *it != node).collect();
             }
         }
         self.stored = (0..self.nodes.len()).map(|node| Arc::new(self.status(node))).collect();
-        self.controller = Controller::new(self.controller.node, self.stored.clone());
+        self.create_replicas();
         self.note(|world| {
             let (size, loss) = (world.segment_size, world.loss);
-            let controller = &world.names[world.controller.node];
-            format!("segments of {size} nodes, loss {loss}, the controller is on {controller}")
+            let nodes: Vec<_> = world.replicas.iter().map(|it| &*world.names[it.node]).collect();
+            let nodes = nodes.join(", ");
+            format!("segments of {size} nodes, loss {loss}, the replicas are on {nodes}")
         });
     }
 
@@ -166,8 +188,10 @@ impl World {
         if before.kubelet_works() != after.kubelet_works() {
             self.kubelet_changed(node, after.kubelet_works());
         }
-        if node == self.controller.node {
-            self.controller_changed();
+        for replica in 0..REPLICAS {
+            if node == self.replicas[replica].node {
+                self.replica_changed(replica);
+            }
         }
         self.check_node(node);
     }
@@ -211,10 +235,16 @@ impl World {
                 it.latest_seen = it.latest_seen.max(self.now + wait);
                 self.queue.push(it.latest_seen, Event::Seen(node, status));
             }
-            Event::Seen(node, status) => self.status_seen(node, status),
+            Event::Seen(node, status) => self.status_seen(node, &status),
             Event::ReadySeen(node, is_ready) => self.ready_seen(node, is_ready),
-            Event::Evaluate => self.evaluate(),
-            Event::ControllerWake => self.wake_controller(),
+            Event::PodSeen(node, pod) => self.pod_seen(node, &pod),
+            Event::Evaluate(replica) => self.evaluate(replica),
+            Event::ReplicaWake(replica) => self.wake_replica(replica),
+            Event::LeaseWake(replica) => self.wake_lease(replica),
+            Event::LeaseEnd { replica, process, request } => {
+                self.end_lease_request(replica, process, request);
+            }
+            Event::ActionSend(begun) => self.send_action(begun),
             Event::ActionEnd(ended) => self.end_action(&ended),
             Event::Sync(node) => self.sync(node),
             Event::Heartbeat { node, period } => self.check_heartbeat(node, period),

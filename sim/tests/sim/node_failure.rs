@@ -37,15 +37,9 @@ fn a_thousand_nodes_keep_every_rule() {
     assert_eq!(violated_rules(&runs), BTreeSet::new());
 }
 
-/// Runs in which a former version of the machines led to violations: fault, seed and nodes.
-///
-/// - An attempt to mark was repeated although the kubelet of the node replied again.
-/// - A watcher that had lost one packet of a probe never reported the failure of the node.
-const EARLIER_VIOLATIONS: [(FaultKind, u64, usize); 3] = [
-    (FaultKind::ControllerNode, 663, 100),
-    (FaultKind::PowerOff, 7, 100),
-    (FaultKind::PowerOff, 68, 100),
-];
+/// Runs in which a former version of the machines led to violations: fault, seed and nodes. A
+/// watcher that had lost one packet of a probe never reported the failure of the node.
+const EARLIER_VIOLATIONS: [(FaultKind, u64, usize); 1] = [(FaultKind::PowerOff, 492, 100)];
 
 #[test]
 fn earlier_violations_do_not_recur() {
@@ -97,4 +91,18 @@ fn detects_a_controller_that_marks_too_many_nodes() {
 #[test]
 fn detects_a_controller_that_marks_late() {
     check(Defect::MarksLate, FaultKind::PowerOff, Rule::Slow);
+    check(Defect::MarksLate, FaultKind::Reboot, Rule::Slow);
+}
+
+#[test]
+fn detects_a_controller_that_takes_a_stopped_speaker_for_a_failed_node() {
+    check(Defect::IgnoresPods, FaultKind::SpeakerUpdated, Rule::Alive);
+    check(Defect::IgnoresPods, FaultKind::SpeakerRemoved, Rule::Alive);
+    check(Defect::IgnoresPods, FaultKind::Reboot, Rule::Versions);
+}
+
+#[test]
+fn detects_a_standby_that_marks_too_much_or_nothing() {
+    check(Defect::StandbyMarksAll, FaultKind::PowerOff, Rule::Standby);
+    check(Defect::StandbyMarksNone, FaultKind::LeaderOff, Rule::Slow);
 }
