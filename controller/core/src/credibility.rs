@@ -63,11 +63,11 @@ impl SpeakerPods {
         Self { running: Some(running.collect()), wanted: wanted.collect() }
     }
 
-    /// Returns whether nobody has ended the pod of a speaker, so that a stop that it has stated is
-    /// that of its node.
+    /// Returns whether nobody has ended the pod with this UID, so that a stop that its speaker has
+    /// stated is that of its node.
     #[must_use]
-    pub fn want(&self, speaker: &Speaker) -> bool {
-        self.wanted.contains(&speaker.pod_uid)
+    pub fn want(&self, uid: &str) -> bool {
+        self.wanted.contains(uid)
     }
 
     /// Returns whether the pods show that no speaker runs on a node.

@@ -9,6 +9,7 @@ use ferrolb_controller_core::node_failure::evidence::Evidence;
 use ferrolb_controller_core::node_failure::failures::{
     ActionResult, Failures, FailuresInput, FailuresOutput,
 };
+use ferrolb_controller_core::node_failure::stated_stops::StatedStops;
 use ferrolb_core::Machine;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::Speaker;
@@ -43,6 +44,7 @@ pub(super) struct Replica {
     pub(super) is_connected: bool,
     pub(super) leadership: Leadership,
     pub(super) failures: Failures,
+    stated_stops: StatedStops,
     /// The SpeakerStatuses and the conditions of the Nodes, as the process has received them.
     view: Vec<Arc<Speaker>>,
     ready: Vec<bool>,
@@ -72,6 +74,7 @@ impl Replica {
             is_connected: true,
             leadership,
             failures: Failures::default(),
+            stated_stops: StatedStops::default(),
             view: Vec::new(),
             ready: Vec::new(),
             pods: PodView::default(),
@@ -87,7 +90,7 @@ impl Replica {
 
     /// Forgets all silent nodes.
     pub(super) fn reset(&mut self) {
-        self.failures = Failures::default();
+        (self.failures, self.stated_stops) = (Failures::default(), StatedStops::default());
         self.begun.clear();
         self.results.clear();
     }
@@ -157,15 +160,19 @@ impl World {
         if !std::mem::take(&mut self.replicas[replica].evaluation_pending) {
             return;
         }
+        let mut stops = std::mem::take(&mut self.replicas[replica].stated_stops);
         let it = &self.replicas[replica];
         let (failures, pods) = (&it.failures, &it.pods);
         let ready = it.view.iter().zip(&it.ready).filter(|(_, is_ready)| **is_ready);
         let speakers = ready.map(|(speaker, _)| &**speaker).filter(|it| pods.runs(it));
+        stops.update(speakers.clone(), |node| it.view[self.index(node)].pod_uid.clone());
         if failures.is_idle() && !Evidence::is_possible(speakers.clone()) {
+            self.replicas[replica].stated_stops = stops;
             return;
         }
         let all_wanted = self.defect == Some(Defect::IgnoresPods);
-        let is_wanted = |node: &str| all_wanted || pods.want(&it.view[self.index(node)]);
+        let is_wanted =
+            |node: &str| all_wanted || stops.pod(node).is_some_and(|uid| pods.want(uid));
         let mut evidence = Evidence::new(speakers, |node| failures.concerns(node), is_wanted);
         if self.defect == Some(Defect::IgnoresLimit) {
             evidence.suspected.clear();
@@ -174,6 +181,7 @@ impl World {
         let nodes = self.names.iter().zip(&it.ready);
         let nodes = nodes.map(|(name, is_ready)| ((**name).into(), *is_ready)).collect();
         let it = &mut self.replicas[replica];
+        it.stated_stops = stops;
         it.next_evaluation = self.now + EVALUATION_INTERVAL_MIN;
         it.failures.handle(FailuresInput::Evidence { evidence, nodes }, self.now);
         // A node that is still silent counts from now on.

@@ -29,9 +29,9 @@ impl PodView {
         !self.speakers.lack(&speaker.node)
     }
 
-    /// Returns whether nobody has ended the pod of a speaker.
-    pub(super) fn want(&self, speaker: &Speaker) -> bool {
-        self.interrupted == 0 && self.speakers.want(speaker)
+    /// Returns whether nobody has ended the pod with this UID.
+    pub(super) fn want(&self, uid: &str) -> bool {
+        self.interrupted == 0 && self.speakers.want(uid)
     }
 
     pub(super) fn list(&mut self, all: &[Option<Arc<Pod>>]) {

@@ -39,7 +39,11 @@ fn a_thousand_nodes_keep_every_rule() {
 
 /// Runs in which a former version of the machines led to violations: fault, seed and nodes. A
 /// watcher that had lost one packet of a probe never reported the failure of the node.
-const EARLIER_VIOLATIONS: [(FaultKind, u64, usize); 1] = [(FaultKind::PowerOff, 492, 100)];
+const EARLIER_VIOLATIONS: [(FaultKind, u64, usize); 3] = [
+    (FaultKind::PowerOff, 492, 100),
+    (FaultKind::SpeakerUpdated, 200_280, 100),
+    (FaultKind::SpeakerUpdated, 4_570, 100),
+];
 
 #[test]
 fn earlier_violations_do_not_recur() {

@@ -18,6 +18,7 @@ use crate::node_failure::evidence::Evidence;
 use crate::node_failure::failures::{
     ActionKind, ActionResult, Failures, FailuresInput, FailuresOutput, MarkScope,
 };
+use crate::node_failure::stated_stops::StatedStops;
 
 /// Number of speakers of which only one remains to report the failure of the other one.
 const SPEAKERS_WITHOUT_SECOND_REPORT: usize = 2;
@@ -33,6 +34,7 @@ const STANDBY_REQUESTS_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct NodeFailures {
     failures: Failures,
+    stated_stops: StatedStops,
     /// True if a SpeakerStatus or a Node has changed since the evidence was computed.
     evidence_changed: bool,
     /// Results of actions, which need the latest evidence.
@@ -69,6 +71,7 @@ impl NodeFailures {
     /// Forgets all silent nodes.
     pub(super) fn reset(&mut self) {
         (self.failures, self.evidence_changed) = (Failures::default(), true);
+        self.stated_stops = StatedStops::default();
         (self.tasks, self.ended) = (Vec::new(), Vec::new());
     }
 }
@@ -147,12 +150,15 @@ impl State {
         let decides = !ended.is_empty() || deadline.is_some_and(|at| at <= now);
         let is_due = decides || now >= self.node_failures.next_evaluation;
         let changed = is_due && take(&mut self.node_failures.evidence_changed);
+        if changed {
+            self.update_stated_stops();
+        }
         let failures = &self.node_failures.failures;
         if changed && (!failures.is_idle() || Evidence::is_possible(self.speakers.values())) {
             let reporting = self.reporting_speakers();
             let is_wanted = |node: &str| {
-                let speaker = self.speakers.get(node).filter(|_| self.pods.is_current());
-                speaker.is_some_and(|speaker| self.speaker_pods.want(speaker))
+                let pod = self.node_failures.stated_stops.pod(node);
+                self.pods.is_current() && pod.is_some_and(|uid| self.speaker_pods.want(uid))
             };
             let concerns = |node: &str| failures.concerns(node);
             let mut evidence = Evidence::new(reporting, concerns, is_wanted);
@@ -181,6 +187,13 @@ impl State {
             self.recheck_all_services();
         }
         self.update_node_tasks(now);
+    }
+
+    fn update_stated_stops(&mut self) {
+        let mut stops = take(&mut self.node_failures.stated_stops);
+        let pod_uid = |node: &str| self.speakers.get(node).map(|it| it.pod_uid.clone());
+        stops.update(self.reporting_speakers(), |node| pod_uid(node).unwrap_or_default());
+        self.node_failures.stated_stops = stops;
     }
 
     /// Adds tasks for new actions, and removes those that have ended.

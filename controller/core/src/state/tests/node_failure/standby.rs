@@ -115,9 +115,19 @@ fn list_own(cluster: &mut Cluster) {
     report_running(cluster, &["n1", "n2", "n3"]);
 }
 
+/// n1 and n2 report that the speaker of n3 stops, while its node still replies.
+fn report_stop(cluster: &mut Cluster) {
+    for (node, other, addresses) in [("n1", "n2", &["10.0.0.0"][..]), ("n2", "n1", &[])] {
+        let mut speaker = watching(node, [(other, Replies), ("n3", Leaving)], addresses);
+        speaker.watched[1].silent = false;
+        cluster.handle(Event::of::<Speaker>(Change::Apply(speaker)));
+    }
+    wait(cluster, EVALUATION_INTERVAL_MIN);
+}
+
 #[test]
 fn a_stopped_node_is_marked_while_its_pod_is_known_to_exist() {
-    let marked = |change: &dyn Fn(&mut Cluster)| {
+    let marked_after = |is_seen: bool, change: &dyn Fn(&mut Cluster)| {
         let mut cluster = standby();
         let with_pod = |uid: &str| {
             let speaker = watching("n3", [("n1", Replies), ("n2", Replies)], &[]);
@@ -125,6 +135,9 @@ fn a_stopped_node_is_marked_while_its_pod_is_known_to_exist() {
         };
         let uid = pod(Component::Speaker, "n3", true).uid;
         cluster.handle(Event::of::<Speaker>(Change::Apply(with_pod(&uid))));
+        if is_seen {
+            report_stop(&mut cluster);
+        }
         change(&mut cluster);
         report(&mut cluster, Leaving);
         pass_confirmation(&mut cluster);
@@ -136,7 +149,9 @@ fn a_stopped_node_is_marked_while_its_pod_is_known_to_exist() {
         }
     };
     let own = || pod(Component::Speaker, "n3", true);
+    let marked = |change: &dyn Fn(&mut Cluster)| marked_after(true, change);
     assert_eq!(marked(&|_| {}), 1);
+    assert_eq!(marked_after(false, &|_| {}), 0, "the stop may be that of an earlier pod");
     assert_eq!(marked(&apply(Pod { ready: false, ..own() })), 1, "its kubelet saw it end");
     assert_eq!(marked(&apply(Pod { is_wanted: false, ..own() })), 0, "it has a deletion time");
     assert_eq!(marked(&apply(Pod { uid: "other".into(), ..own() })), 0, "it is another pod");
@@ -144,6 +159,16 @@ fn a_stopped_node_is_marked_while_its_pod_is_known_to_exist() {
         cluster.handle(Event::of::<Pod>(Change::Delete(own().key)));
     };
     assert_eq!(marked(&delete), 0);
+    let replace = |cluster: &mut Cluster| {
+        delete(cluster);
+        let uid: Box<str> = "next".into();
+        let next = Pod { key: Key::new("ferrolb-system", "next"), uid: uid.clone(), ..own() };
+        cluster.handle(Event::of::<Pod>(Change::Apply(next)));
+        let speaker = watching("n3", [("n1", Replies), ("n2", Replies)], &[]);
+        let speaker = Speaker { pod_uid: uid, ..speaker };
+        cluster.handle(Event::of::<Speaker>(Change::Apply(speaker)));
+    };
+    assert_eq!(marked(&replace), 0, "the next speaker has not stated a stop");
     let interrupt = |cluster: &mut Cluster| {
         cluster.handle(Event::of::<Pod>(Change::Connected(false)));
     };
