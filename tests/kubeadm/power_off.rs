@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use ferrolb_lab::bench::power_off::{self, PowerFailure};
 use ferrolb_lab::bench::report::CHECK_FACTOR;
 use ferrolb_lab::bench::targets::{POWER_OFF_CLUSTER_OWNER, POWER_OFF_GAP};
-use ferrolb_lab::{Lab, netns, run, wait};
+use ferrolb_lab::cluster::kubeadm::services::KUBELET;
+use ferrolb_lab::{Lab, Signal, wait};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 /// Time for which the client connects after the failure: long enough for the failover and the
@@ -111,22 +111,12 @@ fn mark_wrongly(lab: &Lab, server: SocketAddr) -> Result<()> {
 /// Stops the kubelet of a machine, which starts again by itself after the fault.
 fn stop_kubelet(lab: &Lab) -> Result<()> {
     let machine = lab.nodes().pop().context("the lab has machines")?;
-    signal_kubelet(lab, &machine, "STOP")?;
+    lab.signal_program(&machine, KUBELET, Signal::STOP)?;
     let observed = wait::during(FAULT_TIME, || check_unmarked(lab));
-    signal_kubelet(lab, &machine, "CONT")?;
+    lab.signal_program(&machine, KUBELET, Signal::CONT)?;
     observed?;
-    signal_kubelet(lab, &machine, "KILL")?;
+    lab.signal_program(&machine, KUBELET, Signal::KILL)?;
     wait::during(FAULT_TIME, || check_unmarked(lab))
-}
-
-fn signal_kubelet(lab: &Lab, machine: &str, signal: &str) -> Result<()> {
-    let is_kubelet = |pid: &i32| {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-        name.is_ok_and(|name| name.trim() == "kubelet")
-    };
-    let processes = netns::pids(&[lab.state().name.namespace(machine)]);
-    let kubelet = processes.into_iter().find(is_kubelet).context("a kubelet runs")?;
-    run::run(Command::new("kill").args([format!("-{signal}"), kubelet.to_string()])).map(drop)
 }
 
 fn check_unmarked(lab: &Lab) -> Result<()> {

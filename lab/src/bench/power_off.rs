@@ -20,6 +20,7 @@
 //! `cargo lab bench power-off --runs 5 --svg docs/images/power-off.svg` draws the plot of the
 //! documentation. `tests/kubeadm/power_off.rs` tests the same case.
 
+mod failure;
 mod plot;
 mod setup;
 
@@ -33,9 +34,10 @@ use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+pub use failure::{PowerFailure, power_off, power_off_owner, shut_down};
 pub use setup::{
-    PowerFailure, create_service, leader_machine, move_leader_from, power_off, power_off_owner,
-    set_node_failure_endpoints, set_policy, wait_served,
+    create_service, leader_machine, move_leader_from, set_node_failure_endpoints, set_policy,
+    wait_served,
 };
 
 /// Time for which the client connects after the power failure, in the first run of each case: 50 s

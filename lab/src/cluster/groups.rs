@@ -4,6 +4,7 @@
 use crate::topology::LabName;
 use crate::{process, wait};
 use anyhow::{Context, Result};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 /// Mount point of the control groups: one tree of version 2, or one tree per controller.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// Group of all pods on a machine, which its kubelet creates.
+const POD_GROUP: &str = "kubepods";
 /// Maximum time in which the kernel releases a group after its last process has ended.
 const EMPTY_MAX: Duration = Duration::from_secs(10);
 
@@ -33,22 +36,37 @@ fn group_name(lab: &LabName) -> String {
 /// # Errors
 /// If a process does not end.
 pub fn remove_all(lab: &LabName) -> Result<()> {
+    let groups = within(&group_name(lab));
+    process::kill(members(&groups).into_iter().map(|pid| (pid, None)))?;
+    groups.iter().try_for_each(|group| {
+        wait::until("the control group is empty", EMPTY_MAX, || remove(group).map(Some))
+    })
+}
+
+/// Returns the processes of all pods on a host that is a machine.
+pub(super) fn pods(lab: &LabName, host: &str) -> BTreeSet<i32> {
+    members(&within(&format!("{}/{POD_GROUP}", of_host(lab, host))))
+}
+
+/// Returns a group and all groups in it, in the tree of each controller.
+fn within(group: &str) -> Vec<PathBuf> {
     let mut groups = Vec::new();
     let controllers =
         fs::read_dir(CGROUP_ROOT).into_iter().flatten().flatten().map(|entry| entry.path());
     controllers
         .chain([PathBuf::from(CGROUP_ROOT)])
-        .for_each(|tree| collect(&tree.join(group_name(lab)), &mut groups));
+        .for_each(|tree| collect(&tree.join(group), &mut groups));
+    groups
+}
+
+/// Returns the processes in these groups.
+fn members(groups: &[PathBuf]) -> BTreeSet<i32> {
     let lists = groups
         .iter()
         .map(|group| fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default());
-    let pids: Vec<i32> = lists
+    lists
         .flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
-    process::kill(pids.into_iter().map(|pid| (pid, None)))?;
-    groups.iter().try_for_each(|group| {
-        wait::until("the control group is empty", EMPTY_MAX, || remove(group).map(Some))
-    })
+        .collect()
 }
 
 /// Collects a group and all groups in it, the innermost first.

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod machine;
+pub mod services;
 
 use super::{api, network, registry};
 use crate::setup::images::{self, Arch};

@@ -1,11 +1,13 @@
-//! Fault injection: power failure and restart of a host, its network link, and frames that the
-//! switch drops.
+//! Fault injection: orderly stop, power failure and restart of a host, signals to its programs, its
+//! network link, and frames that the switch drops.
 
 use super::Lab;
+use crate::cluster::kubeadm::services;
 use crate::cluster::{control_plane, network, pods};
 use crate::topology::{CONTROL_PLANE, SWITCH};
 use crate::{netns, process, run};
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -16,6 +18,23 @@ const API_TIMEOUT: Duration = Duration::from_millis(200);
 const DROP_TABLE: &str = "table bridge drops";
 
 impl Lab {
+    /// Stops the services of a node in a kubeadm cluster, as `poweroff` does before the power is
+    /// off: the kubelet and all containers receive SIGTERM. The kernel of the node still replies.
+    ///
+    /// # Errors
+    /// If the node is off.
+    pub fn stop_services(&self, node: &str) -> Result<()> {
+        services::stop(&self.state, node)
+    }
+
+    /// Sends a signal to a program on a node of a kubeadm cluster, such as `kubelet`.
+    ///
+    /// # Errors
+    /// If no such program uses the network namespace of the node.
+    pub fn signal_program(&self, node: &str, program: &str, signal: Signal) -> Result<()> {
+        services::signal(&self.state, node, program, signal)
+    }
+
     /// Powers a host off: its switch port goes down, every process on it and in its pods is killed,
     /// and its packet filter is emptied, like by a reboot. Kubernetes gets no notification.
     ///

@@ -1,22 +1,19 @@
 //! Installed FerroLB with one Service that has a pod on each machine of a kubeadm cluster, and the
-//! power failure of one machine while a client connects.
+//! machine of the active leader.
 
 use super::super::settle::SETTLE_MAX;
 use crate::cluster::ferrolb::NAMESPACE;
 use crate::setup::kubeadm::PodImage;
-use crate::traffic::probe::ProbeReport;
 use crate::{Lab, wait};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Interval of the client's connections.
-const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// Time for which the client connects before the power failure.
-const PROBE_BEFORE: Duration = Duration::from_secs(1);
-/// Time without a lost connection that ends an outage.
-const GOOD_TIME: Duration = Duration::from_secs(5);
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+/// Time for which the client connects before a failure, and to check that all pods reply.
+pub(super) const PROBE_BEFORE: Duration = Duration::from_secs(1);
 /// Maximum time of a rollout of the controller.
 const ROLLOUT_MAX: &str = "--timeout=120s";
 const SERVER: ([u8; 4], u16) = ([172, 30, 0, 210], 80);
@@ -35,44 +32,6 @@ kind: Service
 metadata: {name: power, namespace: default}
 spec: {type: LoadBalancer, selector: {app: power}, ports: [{port: 80, targetPort: 8080}]}
 ";
-
-/// The client's report of a power failure.
-#[derive(Debug)]
-pub struct PowerFailure {
-    pub machine: String,
-    pub report: ProbeReport,
-    /// Time of the power failure, and the time from the client's start to it.
-    failed_at: Instant,
-    pub at: Duration,
-}
-
-impl PowerFailure {
-    /// Returns the time from the power failure to the last lost connection before [`GOOD_TIME`]
-    /// without a lost one, in milliseconds, and the number of connections that were lost later: the
-    /// client has used their ports before, for connections that were lost.
-    pub fn good_after_ms(&self) -> (f64, usize) {
-        let since = |lost: &Instant| lost.saturating_duration_since(self.failed_at);
-        let mut losses: Vec<_> = self.report.losses.iter().map(since).collect();
-        losses.sort_unstable();
-        let end = losses.windows(2).position(|pair| pair[1] - pair[0] >= GOOD_TIME);
-        let outage = end.map_or(losses.len(), |last| last + 1);
-        let last = losses[..outage].last().copied().unwrap_or_default();
-        (last.as_secs_f64() * 1000.0, losses.len() - outage)
-    }
-
-    /// Returns the number of connections that were lost in each second since the power failure.
-    pub fn lost_per_second(&self) -> Vec<f64> {
-        let length_s = self.report.length_ms / 1000.0 - self.at.as_secs_f64();
-        let mut seconds = vec![0.0; length_s.max(0.0) as usize];
-        for lost in &self.report.losses {
-            let second = lost.saturating_duration_since(self.failed_at).as_secs() as usize;
-            if let Some(count) = seconds.get_mut(second) {
-                *count += 1.0;
-            }
-        }
-        seconds
-    }
-}
 
 /// Creates a Service with a pod on each machine and returns its socket address.
 ///
@@ -180,40 +139,4 @@ pub fn move_leader_from(lab: &Lab, machine: &str) -> Result<()> {
         lab.kubectl(&delete)?;
         Ok(None)
     })
-}
-
-/// Powers off the owner of the server's address while a client connects, and runs `meanwhile`. The
-/// client continues to connect for `after` from the power failure on.
-///
-/// # Errors
-/// If no machine owns the address, or if `meanwhile` fails.
-pub fn power_off_owner<T>(
-    lab: &Lab,
-    server: SocketAddr,
-    after: Duration,
-    meanwhile: impl FnOnce(&str, Instant) -> Result<T>,
-) -> Result<(PowerFailure, T)> {
-    let machine = lab.owner_of(server.ip())?.context("no machine replies for the address")?;
-    power_off(lab, &machine, server, after, meanwhile)
-}
-
-/// Powers off this machine; otherwise as [`power_off_owner`].
-///
-/// # Errors
-/// As for [`power_off_owner`].
-pub fn power_off<T>(
-    lab: &Lab,
-    machine: &str,
-    server: SocketAddr,
-    after: Duration,
-    meanwhile: impl FnOnce(&str, Instant) -> Result<T>,
-) -> Result<(PowerFailure, T)> {
-    let (start, probing) =
-        (wait::now(), lab.start_probe(server, PROBE_BEFORE + after, PROBE_INTERVAL));
-    wait::during(PROBE_BEFORE, || Ok(()))?;
-    let failed_at = wait::now();
-    lab.power_off(machine)?;
-    let found = meanwhile(machine, failed_at)?;
-    let (machine, at) = (machine.to_owned(), failed_at - start);
-    Ok((PowerFailure { machine, report: probing.finish()?, failed_at, at }, found))
 }

@@ -181,21 +181,29 @@ pub fn inside_file(state: &LabState, node: &str, path: &str) -> PathBuf {
 /// # Errors
 /// If the machine is off.
 pub fn command(state: &LabState, node: &str) -> Result<Command> {
+    let first = first_process(state, node)?.to_string();
+    let mut nsenter = Command::new("nsenter");
+    nsenter.args([
+        "--target", &first, "--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--root",
+        "--wd",
+    ]);
+    nsenter.args(["env", &format!("PATH={PROGRAM_PATH}")]);
+    Ok(nsenter)
+}
+
+/// Returns the machine's first process.
+///
+/// # Errors
+/// If the machine is off.
+pub(super) fn first_process(state: &LabState, node: &str) -> Result<i32> {
     let record = process::find(state, &process_name(node))
         .filter(ProcessRecord::is_alive)
         .with_context(|| format!("{node} is off"))?;
     let children = format!("/proc/{0}/task/{0}/children", record.pid);
     let children =
         fs::read_to_string(&children).with_context(|| format!("cannot read {children}"))?;
-    let first =
-        children.split_whitespace().next().with_context(|| format!("{node} is starting"))?;
-    let mut nsenter = Command::new("nsenter");
-    nsenter.args([
-        "--target", first, "--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--root",
-        "--wd",
-    ]);
-    nsenter.args(["env", &format!("PATH={PROGRAM_PATH}")]);
-    Ok(nsenter)
+    let first = children.split_whitespace().next();
+    Ok(first.with_context(|| format!("{node} is starting"))?.parse()?)
 }
 
 /// Returns the end of the logs of a machine and of its daemons.
