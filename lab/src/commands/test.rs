@@ -23,16 +23,11 @@ use std::time::Duration;
 const CARGO_TEST: [&str; 5] = ["test", "--profile", "lab", "--workspace", "--no-fail-fast"];
 /// Number of test threads of targets whose tests wait most of the time. All tests of labs should
 /// have a thread: with fewer threads, tests that wait to run alone would occupy them.
-const THREADS: [(&str, &str); 6] = [
-    ("cluster", "100"),
-    ("peers", "100"),
-    ("kubeadm", "100"),
-    ("cni", "100"),
-    ("cni-release", "100"),
-    ("wire", "8"),
-];
-/// Target that only a run of its tier includes, before a release.
-const RELEASE_TARGET: &str = "cni-release";
+const THREADS: [(&str, &str); 5] =
+    [("cluster", "100"), ("peers", "100"), ("kubeadm", "100"), ("cni", "100"), ("wire", "8")];
+/// End of the name of a target that only a run of its tier includes, before a release. The
+/// beginning is the name of the tier's other target.
+const RELEASE_SUFFIX: &str = "-release";
 /// File next to the lab's program with the permissions that FerroLB's accounts used in this run.
 const PERMISSIONS_FILE: &str = "rights-used.jsonl";
 
@@ -92,9 +87,9 @@ pub(crate) fn test(tier: Option<Tier>, plugin: Option<NetworkPlugin>) -> Result<
     if tier.is_none() { least_privilege(&file) } else { Ok(()) }
 }
 
-/// Returns the targets of a run: one of all tiers leaves out [`RELEASE_TARGET`].
+/// Returns the targets of a run: one of all tiers leaves out those for releases.
 fn targets_of_run(tier: Option<Tier>, mut targets: Vec<String>) -> Vec<String> {
-    targets.retain(|target| tier.is_some() || target != RELEASE_TARGET);
+    targets.retain(|target| tier.is_some() || !target.ends_with(RELEASE_SUFFIX));
     targets
 }
 
@@ -218,7 +213,7 @@ fn cargo_calls(tier: Tier, targets: &[String], plugin: Option<NetworkPlugin>) ->
         let all: Vec<&str> = ["--lib", "--bins"].into_iter().chain(named).collect();
         return vec![call(&all), call(&["--doc"])];
     }
-    let threads = |target: &str| THREADS.iter().find(|(name, _)| *name == target);
+    let threads = |target: &str| THREADS.iter().find(|(name, _)| *name == without_suffix(target));
     // The tests of a plugin are in the module of its name.
     let module = plugin.map(|plugin| format!("{plugin}::").replace('-', "_"));
     of_tier
@@ -230,14 +225,19 @@ fn cargo_calls(tier: Tier, targets: &[String], plugin: Option<NetworkPlugin>) ->
         .collect()
 }
 
+/// Returns the name of a target without [`RELEASE_SUFFIX`].
+fn without_suffix(target: &str) -> &str {
+    target.strip_suffix(RELEASE_SUFFIX).unwrap_or(target)
+}
+
 /// Returns the tier of a test target.
 fn tier_of(target: &str) -> Tier {
-    match target {
+    match without_suffix(target) {
         "install" => Tier::Install,
         "cluster" | "wire" => Tier::Lab,
         "peers" => Tier::Peers,
         "kubeadm" => Tier::Kubeadm,
-        "cni" | RELEASE_TARGET => Tier::Cni,
+        "cni" => Tier::Cni,
         "sim" => Tier::Sim,
         _ => Tier::Unit,
     }
@@ -361,10 +361,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_run_of_its_tier_includes_the_target_for_releases() {
-        let all = words(&["cni", "cni-release", "sim"]);
-        assert_eq!(targets_of_run(None, all.clone()), ["cni", "sim"]);
+    fn only_a_run_of_its_tier_includes_a_target_for_releases() {
+        let all = words(&["cni", "cni-release", "kubeadm", "kubeadm-release", "sim"]);
+        assert_eq!(targets_of_run(None, all.clone()), ["cni", "kubeadm", "sim"]);
         assert_eq!(targets_of_run(Some(Tier::Cni), all.clone()), all);
+        for target in ["kubeadm", "kubeadm-release"] {
+            let calls = cargo_calls(Tier::Kubeadm, &words(&[target]), None);
+            assert_eq!(calls.concat().last().unwrap(), "100", "{target}");
+        }
     }
 
     #[test]
@@ -395,6 +399,7 @@ mod tests {
             "crds",
             "install",
             "kubeadm",
+            "kubeadm-release",
             "cni",
             "cni-release",
             "peers",
@@ -412,7 +417,7 @@ mod tests {
         assert_eq!(names(Tier::Install), ["install"]);
         assert_eq!(names(Tier::Lab), ["cluster", "wire"]);
         assert_eq!(names(Tier::Peers), ["peers"]);
-        assert_eq!(names(Tier::Kubeadm), ["kubeadm"]);
+        assert_eq!(names(Tier::Kubeadm), ["kubeadm", "kubeadm-release"]);
         assert_eq!(names(Tier::Cni), ["cni", "cni-release"]);
         for tier in [Tier::Sim, Tier::Install, Tier::Lab, Tier::Peers, Tier::Kubeadm, Tier::Cni] {
             assert!(

@@ -1,0 +1,87 @@
+//! Reports of the speakers about other nodes, and the marks that result: Events of Nodes, and
+//! conditions of pods.
+
+use crate::scenario::print_measured;
+use anyhow::{Result, ensure};
+use ferrolb_lab::{Lab, wait};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Reason of an Event, and of a condition of a marked pod.
+const REASON: &str = "NodeSilent";
+/// Maximum time until the speakers report a state, on a busy machine.
+const STATE_MAX: Duration = Duration::from_secs(90);
+/// Interval of the checks that no pod is marked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const SPEAKER_STATUSES: &str = "/apis/ferrolb.io/v1beta1/namespaces/ferrolb-system/speakerstatuses";
+
+/// Waits until the speakers of all nodes receive replies of all others.
+pub(crate) fn wait_replies(lab: &Lab) -> Result<()> {
+    let nodes = lab.nodes().len();
+    wait::until("all speakers reply to all others", STATE_MAX, || {
+        let watched = watched(lab)?;
+        let replies = watched.iter().filter(|entry| entry["state"] == "Replies").count();
+        ensure!(replies == nodes * (nodes - 1), "the speakers report {watched:?}");
+        Ok(Some(()))
+    })
+}
+
+/// Waits until a speaker reports that nothing replied on this node after its speaker's stop.
+pub(crate) fn wait_stopped(lab: &Lab, node: &str) -> Result<()> {
+    wait::until("a speaker reports that the node stopped", STATE_MAX, || {
+        let mut watched = watched(lab)?;
+        watched.retain(|entry| entry["node"] == *node);
+        let is_stopped = |it: &Value| it["state"] == "Leaving" && it["silent"] == true;
+        ensure!(watched.iter().any(is_stopped), "the speakers report {watched:?}");
+        Ok(Some(()))
+    })
+}
+
+/// Returns the watched nodes in all SpeakerStatuses.
+fn watched(lab: &Lab) -> Result<Vec<Value>> {
+    let statuses = items(lab, SPEAKER_STATUSES)?;
+    let lists = statuses.iter().filter_map(|it| it["status"]["watchedNodes"].as_array());
+    Ok(lists.flatten().cloned().collect())
+}
+
+/// Checks for so long that no pod is marked.
+pub(crate) fn observe_unmarked(lab: &Lab, name: &str, time: Duration) -> Result<()> {
+    wait::during(time, || {
+        check_unmarked(lab)?;
+        wait::during(CHECK_INTERVAL, || Ok(()))
+    })?;
+    print_measured(&format!("{name}: 0 pods marked in {} s", time.as_secs()));
+    Ok(())
+}
+
+/// Checks that no pod is marked, and that none was.
+pub(crate) fn check_unmarked(lab: &Lab) -> Result<()> {
+    let (nodes, pods) = (nodes_with_event(lab)?, marked_pods(lab)?);
+    ensure!(nodes.is_empty() && pods.is_empty(), "{nodes:?} have an Event, {pods:?} are marked");
+    Ok(())
+}
+
+/// Returns the Nodes whose pods were marked.
+pub(crate) fn nodes_with_event(lab: &Lab) -> Result<Vec<String>> {
+    let mut events = items(lab, "/api/v1/namespaces/default/events")?;
+    events.retain(|event| event["reason"] == REASON);
+    Ok(events.iter().map(|event| name(&event["involvedObject"])).collect())
+}
+
+/// Returns the names of the pods that are marked.
+fn marked_pods(lab: &Lab) -> Result<Vec<String>> {
+    let mut pods = items(lab, "/api/v1/pods")?;
+    pods.retain(|pod| {
+        let conditions = pod["status"]["conditions"].as_array();
+        conditions.into_iter().flatten().any(|condition| condition["reason"] == REASON)
+    });
+    Ok(pods.iter().map(|pod| name(&pod["metadata"])).collect())
+}
+
+fn items(lab: &Lab, path: &str) -> Result<Vec<Value>> {
+    Ok(lab.get(path)?["items"].as_array().cloned().unwrap_or_default())
+}
+
+fn name(object: &Value) -> String {
+    object["name"].as_str().unwrap_or_default().to_owned()
+}

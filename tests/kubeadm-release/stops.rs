@@ -1,0 +1,132 @@
+//! The speakers' DaemonSet is updated, deleted, and taken off one node by its node selector: no pod
+//! is marked, also if kubelets restart, or no node reaches their ports. Then the real failure of
+//! another node still counts.
+
+use crate::evidence::{nodes_with_event, observe_unmarked, wait_replies, wait_stopped};
+use crate::failures::{self, FAILED_TARGET_MS, PROBE_AFTER};
+use crate::scenario::{run_scenario, step};
+use crate::{CONTROL_PLANE, install, workers};
+use anyhow::{Context, Result, ensure};
+use ferrolb_lab::bench::power_off;
+use ferrolb_lab::cluster::kubeadm::services::KUBELET;
+use ferrolb_lab::topology::Host;
+use ferrolb_lab::{Lab, Signal};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Time for which no pod may be marked after each stop.
+const OBSERVED: Duration = Duration::from_secs(60);
+pub(crate) const RESTART: &str = "kubectl -n ferrolb-system rollout restart daemonset/speaker";
+const DELETE: &str = "kubectl -n ferrolb-system delete daemonset speaker";
+pub(crate) const STATUS: &str =
+    "kubectl -n ferrolb-system rollout status daemonset/speaker --timeout=180s";
+/// Command after which the control plane may announce, as the last node with a speaker.
+const INCLUDE: &str =
+    "kubectl label nodes node1 node.kubernetes.io/exclude-from-external-load-balancers-";
+/// Commands that give the DaemonSet a node selector, and all nodes its label.
+const SELECTOR: &str = r#"kubectl -n ferrolb-system patch daemonset speaker -p '{"spec":{"template":{"spec":{"nodeSelector":{"example.com/speaker":"run"}}}}}'"#;
+const SELECT_ALL: &str = "kubectl label nodes --all --overwrite example.com/speaker=run";
+
+/// A fault that begins with a stop, on each node that it concerns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    KubeletRestarts,
+    /// No other node reaches the kubelet's port.
+    PortFiltered,
+}
+
+/// The last fault remains after [`check_stop`].
+const FAULTS: [Fault; 3] = [Fault::None, Fault::KubeletRestarts, Fault::PortFiltered];
+
+#[test]
+fn no_pod_is_marked_if_the_speakers_are_updated() {
+    run_scenario(&workers("updated", 2), |lab| {
+        install(lab)?;
+        for fault in FAULTS {
+            check_stop(lab, ("updated", RESTART), &lab.nodes(), fault)?;
+            lab.shell(STATUS)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_pod_is_marked_if_the_speakers_are_deleted() {
+    run_scenario(&workers("deleted", 2), |lab| {
+        install(lab)?;
+        FAULTS.iter().try_for_each(|fault| {
+            lab.deploy_ferrolb()?;
+            check_stop(lab, ("deleted", DELETE), &lab.nodes(), *fault)
+        })
+    });
+}
+
+#[test]
+fn only_a_failed_node_is_marked_beside_one_of_two_workers_without_a_speaker() {
+    run_unselected("unselected2", 2);
+}
+
+#[test]
+fn only_a_failed_node_is_marked_beside_one_of_three_workers_without_a_speaker() {
+    run_unselected("unselected3", 3);
+}
+
+fn run_unselected(name: &str, count: u8) {
+    run_scenario(&workers(name, count), |lab| {
+        let server = install(lab)?;
+        lab.shell(&format!("{INCLUDE} && {SELECT_ALL} && {SELECTOR} && {STATUS}"))?;
+        let node = lab.nodes().pop().context("the lab has nodes")?;
+        let (unselect, nodes) = (
+            format!("kubectl label nodes {node} --overwrite example.com/speaker=none"),
+            [node.clone()],
+        );
+        for fault in FAULTS {
+            lab.shell(&format!("{SELECT_ALL} && {STATUS}"))?;
+            check_stop(lab, ("not selected", &unselect), &nodes, fault)?;
+        }
+        step("all other evidence of the failure of its node holds", || wait_stopped(lab, &node))?;
+        step("another node loses power, and leaves the endpoints", || {
+            fail_other(lab, server, &node)
+        })
+    });
+}
+
+/// Stops the speakers of these nodes by a command, with a fault, and checks that no pod is marked.
+fn check_stop(
+    lab: &Lab,
+    (name, command): (&str, &str),
+    nodes: &[String],
+    fault: Fault,
+) -> Result<()> {
+    let name = format!("speakers {name}, {fault:?}");
+    step(&format!("{name}: no pod is marked"), || {
+        wait_replies(lab)?;
+        if fault == Fault::PortFiltered {
+            lab.set_drops(&nodes.iter().map(|node| port_drop(node)).collect::<Result<Vec<_>>>()?)?;
+        }
+        lab.shell(command)?;
+        if fault == Fault::KubeletRestarts {
+            nodes.iter().try_for_each(|node| lab.signal_program(node, KUBELET, Signal::KILL))?;
+        }
+        observe_unmarked(lab, &name, OBSERVED)
+    })
+}
+
+/// Returns the rule by which no other node reaches the kubelet's port of a node.
+pub(crate) fn port_drop(node: &str) -> Result<String> {
+    let host = Host::named(node).with_context(|| format!("{node} is no node"))?;
+    Ok(format!("ether daddr {} tcp dport 10250 drop", host.mac()))
+}
+
+/// Powers off a worker that runs neither the leader nor the stopped speaker.
+fn fail_other(lab: &Lab, server: SocketAddr, stopped: &str) -> Result<()> {
+    let mut workers = lab.nodes().into_iter().filter(|it| it != CONTROL_PLANE && it != stopped);
+    let machine = workers.next().context("the lab has another worker")?;
+    power_off::move_leader_from(lab, &machine)?;
+    let (failure, ()) = power_off::power_off(lab, &machine, server, PROBE_AFTER, |_, _| Ok(()))?;
+    failures::check(lab, "powered off", &failure, FAILED_TARGET_MS)?;
+    let nodes = nodes_with_event(lab)?;
+    ensure!(nodes == [machine], "{nodes:?} have the Event NodeSilent");
+    Ok(())
+}
