@@ -54,6 +54,8 @@ pub enum Defect {
     IgnoresLimit,
     /// The controller marks only after a long time.
     MarksLate,
+    /// Watchers of an old version report the field `silent`.
+    IgnoresVersions,
     /// The kubelets do not set their pods Ready, so that only the controller restores them.
     KubeletsNeverSync,
     /// The controller does not know that the pods of speakers have ended.

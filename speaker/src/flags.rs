@@ -51,11 +51,6 @@ pub struct Flags {
     #[arg(long, env = "FERROLB_NODE_NAME", value_name = "NAME", default_value = NODE_NAME, value_parser = node_name)]
     pub node_name: String,
 
-    /// UID of the pod that this speaker runs in; empty: not known, so that a node whose machine
-    /// shuts down counts as one whose speaker has stopped
-    #[arg(long, env = "FERROLB_POD_UID", value_name = "UID", default_value = "")]
-    pub pod_uid: String,
-
     /// Interfaces that the speaker does not use: regular expressions that match the whole name,
     /// comma-separated or repeated. The interface with the Node's InternalIP is always used
     #[arg(long, env = "FERROLB_EXCLUDE_INTERFACES", value_name = "REGEX", default_value = DEFAULT_EXCLUDED_INTERFACES)]

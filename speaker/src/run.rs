@@ -189,7 +189,6 @@ fn spawn_health_checks(
 fn state_config(flags: Flags) -> StateConfig {
     StateConfig {
         node: flags.node_name.into(),
-        pod_uid: flags.pod_uid.into(),
         classes: flags.common.load_balancer_class,
         default_implementation: flags.common.default_implementation,
         pool_grace: flags.common.pool_grace,

@@ -42,13 +42,13 @@ pub enum Credibility {
 pub struct SpeakerPods {
     /// The nodes whose speaker has a Ready pod; `None` if they are not known.
     running: Option<BTreeSet<Box<str>>>,
-    /// The UIDs of the pods that nobody has ended.
-    wanted: BTreeSet<Box<str>>,
+    /// The UIDs of the pods that nobody has ended, by node.
+    wanted: BTreeMap<Box<str>, Box<str>>,
 }
 
 impl SpeakerPods {
     /// Nothing is known about the pods, so they are no evidence.
-    pub const UNKNOWN: Self = Self { running: None, wanted: BTreeSet::new() };
+    pub const UNKNOWN: Self = Self { running: None, wanted: BTreeMap::new() };
 
     /// Reads the pods of FerroLB. If not even a pod of the controller is among them, FerroLB does
     /// not run in pods, or they cannot be read.
@@ -59,15 +59,15 @@ impl SpeakerPods {
         }
         let speakers = pods.filter(|pod| pod.component == Some(Component::Speaker));
         let running = speakers.clone().filter(|pod| pod.ready).map(|pod| pod.node.clone());
-        let wanted = speakers.filter(|pod| pod.is_wanted).map(|pod| pod.uid.clone());
+        let wanted = speakers.filter(|pod| pod.is_wanted);
+        let wanted = wanted.map(|pod| (pod.node.clone(), pod.uid.clone()));
         Self { running: Some(running.collect()), wanted: wanted.collect() }
     }
 
-    /// Returns whether nobody has ended the pod with this UID, so that a stop that its speaker has
-    /// stated is that of its node.
+    /// Returns the UID of the speaker's pod on a node, if nobody has ended it.
     #[must_use]
-    pub fn want(&self, uid: &str) -> bool {
-        self.wanted.contains(uid)
+    pub fn wanted_on(&self, node: &str) -> Option<&str> {
+        self.wanted.get(node).map(|uid| &**uid)
     }
 
     /// Returns whether the pods show that no speaker runs on a node.

@@ -179,13 +179,10 @@ impl LeaderLease {
             observed_record.record.holder == record.holder
                 && observed_record.record.renew_time == record.renew_time
         };
-        let since = self
-            .observed
-            .as_ref()
-            .filter(is_unchanged)
-            .map_or(now, |observed_record| observed_record.since);
+        let unchanged = self.observed.as_ref().filter(is_unchanged);
+        let since = unchanged.map_or(now, |observed_record| observed_record.since);
         let holder = &record.holder;
-        if since == now && !holder.is_empty() && *holder != self.config.identity {
+        if unchanged.is_none() && !holder.is_empty() && *holder != self.config.identity {
             self.outputs.push_back(LeaseOutput::Follow(holder.clone()));
         }
         self.observed = Some(ObservedRecord { record, since });

@@ -52,10 +52,6 @@ pub struct SpeakerStatusStatus {
     #[serde(default)]
     #[schemars(length(max = WORD_MAX))]
     pub version: String,
-    /// The UID of the pod that the speaker runs in. Absent if the speaker does not know it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = WORD_MAX))]
-    pub pod_uid: String,
     /// The interfaces that the speaker uses, by name.
     #[serde(default)]
     #[schemars(length(max = INTERFACES_MAX))]

@@ -21,8 +21,6 @@ const SLOW_FAILOVER_MILLIS: u32 = 1_000;
 pub struct Speaker {
     /// The name of the speaker's node, which is also the name of the object.
     pub node: Box<str>,
-    /// The UID of the speaker's pod; empty if it is not known.
-    pub pod_uid: Box<str>,
     /// The interfaces that the speaker uses.
     pub interfaces: Box<[SpeakerInterface]>,
     /// The failing health checks, ascending: one entry for each Service and address family whose
@@ -240,7 +238,6 @@ impl From<api::SpeakerStatusObject> for Speaker {
             .map(|path| KubeProxyStatus { message: truncated_message(&path.message), ..path });
         Self {
             node: object.metadata.name.unwrap_or_default().into(),
-            pod_uid: status.pod_uid.into(),
             interfaces: status.interfaces.into_iter().map(Into::into).collect(),
             failing: failing.into(),
             unchecked: unchecked.into(),

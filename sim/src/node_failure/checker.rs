@@ -40,8 +40,7 @@ pub enum Rule {
     /// The pods of a single node without power are marked within 2 s, and within 3 s if the node
     /// has stopped in order.
     Slow,
-    /// After a stated stop, no pods are marked if the speaker, or one that watches the node, is an
-    /// old one.
+    /// After a stated stop, no pods are marked if a speaker that watches the node is an old one.
     Versions,
     /// A replica that does not lead marks only the pods on the node of the leader.
     Standby,

@@ -165,14 +165,15 @@ impl World {
         let (failures, pods) = (&it.failures, &it.pods);
         let ready = it.view.iter().zip(&it.ready).filter(|(_, is_ready)| **is_ready);
         let speakers = ready.map(|(speaker, _)| &**speaker).filter(|it| pods.runs(it));
-        stops.update(speakers.clone(), |node| it.view[self.index(node)].pod_uid.clone());
+        let (speaker_pods, is_current) = pods.speakers();
+        stops.update(speakers.clone(), speaker_pods);
         if failures.is_idle() && !Evidence::is_possible(speakers.clone()) {
             self.replicas[replica].stated_stops = stops;
             return;
         }
         let all_wanted = self.defect == Some(Defect::IgnoresPods);
         let is_wanted =
-            |node: &str| all_wanted || stops.pod(node).is_some_and(|uid| pods.want(uid));
+            |node: &str| all_wanted || is_current && stops.are_of_node(node, speaker_pods);
         let mut evidence = Evidence::new(speakers, |node| failures.concerns(node), is_wanted);
         if self.defect == Some(Defect::IgnoresLimit) {
             evidence.suspected.clear();

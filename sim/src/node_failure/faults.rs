@@ -332,7 +332,7 @@ fn split(world: &mut World, size: usize, api_in_all_parts: bool, time: Duration)
 /// Restarts a node as its administrator does.
 fn reboot(world: &mut World, node: usize, is_only: bool) {
     world.note(|world| format!("{} restarts", world.names[node]));
-    let is_old = world.involves_old_speaker(node);
+    let is_old = world.has_old_watcher(node);
     if is_only && is_old && world.loss == 0.0 {
         world.checker.never_marked = Some((node, Rule::Versions));
     }

@@ -105,8 +105,6 @@ impl Conditions {
 pub(super) struct Process {
     /// Number of the process on its node.
     pub(super) number: u32,
-    /// UID of its pod.
-    pub(super) pod_uid: Box<str>,
     /// The watcher, once the process has a reason to simulate it.
     pub(super) watcher: Option<Watcher>,
     /// True if the watcher is not simulated at the moment.
@@ -133,10 +131,9 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(number: u32, pod_uid: Box<str>, now: Instant) -> Self {
+    pub(super) fn new(number: u32, now: Instant) -> Self {
         Self {
             number,
-            pod_uid,
             watcher: None,
             is_parked: true,
             unparked_at: now,
@@ -160,7 +157,7 @@ pub(super) struct Node {
     pub(super) conditions: Conditions,
     /// The node's position in the ring.
     pub(super) position: usize,
-    /// True if the speaker is one that knows neither its pod nor the field `silent`.
+    /// True if the speaker is one that does not know the field `silent`.
     pub(super) is_old: bool,
     /// Number of pods that its speaker has had.
     pub(super) pods: u32,

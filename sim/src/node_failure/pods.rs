@@ -29,9 +29,9 @@ impl PodView {
         !self.speakers.lack(&speaker.node)
     }
 
-    /// Returns whether nobody has ended the pod with this UID.
-    pub(super) fn want(&self, uid: &str) -> bool {
-        self.interrupted == 0 && self.speakers.want(uid)
+    /// Returns the pods, and whether the watch of them is not interrupted.
+    pub(super) const fn speakers(&self) -> (&SpeakerPods, bool) {
+        (&self.speakers, self.interrupted == 0)
     }
 
     pub(super) fn list(&mut self, all: &[Option<Arc<Pod>>]) {

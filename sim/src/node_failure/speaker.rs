@@ -47,10 +47,10 @@ impl World {
         (1..=(count - 1).min(KNOWN_NODES)).map(move |step| self.ring[(position + step) % count])
     }
 
-    /// Returns whether the speaker of a node, or one that watches the node, is an old one.
-    pub(super) fn involves_old_speaker(&self, node: usize) -> bool {
+    /// Returns whether a speaker that watches the node is an old one.
+    pub(super) fn has_old_watcher(&self, node: usize) -> bool {
         let (position, count) = (self.nodes[node].position, self.ring.len());
-        (0..=WATCHED_NODES.min(count - 1))
+        (1..=WATCHED_NODES.min(count - 1))
             .any(|step| self.nodes[self.ring[(position + count - step) % count]].is_old)
     }
 
@@ -139,7 +139,7 @@ impl World {
     /// Starts a new process, which knows nothing.
     pub(super) fn start_speaker(&mut self, node: usize) {
         let number = self.nodes[node].process.number + 1;
-        self.nodes[node].process = Process::new(number, self.pod_uid(node), self.now);
+        self.nodes[node].process = Process::new(number, self.now);
         self.nodes[node].process.is_parked = false;
         self.nodes[node].process.latest_call = self.now;
         self.create_watcher(node, self.now);
@@ -150,7 +150,7 @@ impl World {
 
     pub(super) fn stop_speaker(&mut self, node: usize) {
         let number = self.nodes[node].process.number + 1;
-        self.nodes[node].process = Process::new(number, Box::default(), self.now);
+        self.nodes[node].process = Process::new(number, self.now);
     }
 
     /// Sends the report that a speaker stops to all nodes that challenge it.
@@ -473,13 +473,11 @@ impl World {
             all.sort_by(|a, b| a.node.cmp(&b.node));
             all
         };
-        let is_old = self.nodes[node].is_old;
+        let is_old = self.nodes[node].is_old && self.defect != Some(super::Defect::IgnoresVersions);
         let watched =
             watched.into_iter().map(|it| WatchedNode { silent: it.silent && !is_old, ..it });
-        let pod_uid = if is_old { Box::default() } else { process.pod_uid.clone() };
         Speaker {
             node: (*self.names[node]).into(),
-            pod_uid,
             interfaces: [SpeakerInterface { hello_senders, ..SpeakerInterface::default() }].into(),
             watched: watched.collect(),
             ..Speaker::default()

@@ -107,7 +107,7 @@ impl World {
                 position,
                 is_old: self.rng.chance(old),
                 pods: 0,
-                process: Process::new(1, Box::default(), self.now),
+                process: Process::new(1, self.now),
                 sync_phase,
                 sync_pending: false,
                 heartbeat_period: 0,
@@ -120,7 +120,6 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             let pod = Arc::new(self.new_pod(node));
-            self.nodes[node].process.pod_uid = pod.uid.clone();
             self.pods.push(Some(pod));
             if let Some(segment) = self.segment_of(node) {
                 self.nodes[node].process.contacts = segment.filter(|it| *it != node).collect();

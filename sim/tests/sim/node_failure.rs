@@ -102,7 +102,7 @@ fn detects_a_controller_that_marks_late() {
 fn detects_a_controller_that_takes_a_stopped_speaker_for_a_failed_node() {
     check(Defect::IgnoresPods, FaultKind::SpeakerUpdated, Rule::Alive);
     check(Defect::IgnoresPods, FaultKind::SpeakerRemoved, Rule::Alive);
-    check(Defect::IgnoresPods, FaultKind::Reboot, Rule::Versions);
+    check(Defect::IgnoresVersions, FaultKind::Reboot, Rule::Versions);
 }
 
 #[test]

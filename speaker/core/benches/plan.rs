@@ -175,7 +175,6 @@ fn list<F: Keyed>(
 
 fn config(gobgp: bool) -> StateConfig {
     StateConfig {
-        pod_uid: "".into(),
         node: "node0".into(),
         classes: Vec::new(),
         default_implementation: true,

@@ -340,7 +340,6 @@ fn status(
     interfaces.sort_by(|a, b| a.name.cmp(&b.name));
     SpeakerStatusStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        pod_uid: state.config.pod_uid.to_string(),
         interfaces,
         draining: draining || state.leaving,
         data_path: Some(KubeProxyStatus {

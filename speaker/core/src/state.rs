@@ -67,8 +67,6 @@ const DELETED_POOLS_MAX: usize = 64;
 pub struct StateConfig {
     /// Name of this node.
     pub node: Box<str>,
-    /// UID of the speaker's pod; empty: not known.
-    pub pod_uid: Box<str>,
     /// Load balancer classes (`spec.loadBalancerClass`) of the Services that FerroLB announces.
     pub classes: Vec<String>,
     /// True if FerroLB also announces Services without a class.

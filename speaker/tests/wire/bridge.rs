@@ -19,7 +19,6 @@ use crate::speaker::{BOTH_VIPS, HOSTS, TIMEOUT, runtime, start_pair_on};
 /// come from the host's kernel.
 fn wait_for_interfaces(lan: &Segment, host: &str, expect: &[&str]) {
     let config = StateConfig {
-        pod_uid: "".into(),
         node: host.into(),
         classes: Vec::new(),
         default_implementation: true,

@@ -157,8 +157,8 @@ impl State {
         if changed && (!failures.is_idle() || Evidence::is_possible(self.speakers.values())) {
             let reporting = self.reporting_speakers();
             let is_wanted = |node: &str| {
-                let pod = self.node_failures.stated_stops.pod(node);
-                self.pods.is_current() && pod.is_some_and(|uid| self.speaker_pods.want(uid))
+                let stops = &self.node_failures.stated_stops;
+                self.pods.is_current() && stops.are_of_node(node, &self.speaker_pods)
             };
             let concerns = |node: &str| failures.concerns(node);
             let mut evidence = Evidence::new(reporting, concerns, is_wanted);
@@ -191,8 +191,7 @@ impl State {
 
     fn update_stated_stops(&mut self) {
         let mut stops = take(&mut self.node_failures.stated_stops);
-        let pod_uid = |node: &str| self.speakers.get(node).map(|it| it.pod_uid.clone());
-        stops.update(self.reporting_speakers(), |node| pod_uid(node).unwrap_or_default());
+        stops.update(self.reporting_speakers(), self.speaker_pods());
         self.node_failures.stated_stops = stops;
     }
 

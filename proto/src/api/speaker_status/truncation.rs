@@ -12,7 +12,6 @@ impl SpeakerStatusStatus {
     #[must_use]
     pub fn cut(mut self) -> Self {
         cut(&mut self.version, WORD_MAX);
-        cut(&mut self.pod_uid, WORD_MAX);
         self.interfaces.truncate(INTERFACES_MAX);
         self.interfaces.iter_mut().for_each(InterfaceStatus::cut);
         if let Some(path) = &mut self.data_path {

@@ -68,7 +68,6 @@ impl Default for Cluster {
 impl Cluster {
     fn state(&self) -> State {
         let mut state = State::new(StateConfig {
-            pod_uid: "".into(),
             node: "node1".into(),
             classes: Vec::new(),
             default_implementation: true,

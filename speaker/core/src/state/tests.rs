@@ -15,7 +15,6 @@ use super::*;
 
 pub(super) fn state() -> State {
     State::new(StateConfig {
-        pod_uid: "".into(),
         node: "node1".into(),
         classes: vec!["ferrolb.io/ferrolb".to_owned()],
         default_implementation: true,

@@ -129,12 +129,6 @@ fn report_stop(cluster: &mut Cluster) {
 fn a_stopped_node_is_marked_while_its_pod_is_known_to_exist() {
     let marked_after = |is_seen: bool, change: &dyn Fn(&mut Cluster)| {
         let mut cluster = standby();
-        let with_pod = |uid: &str| {
-            let speaker = watching("n3", [("n1", Replies), ("n2", Replies)], &[]);
-            Speaker { pod_uid: uid.into(), ..speaker }
-        };
-        let uid = pod(Component::Speaker, "n3", true).uid;
-        cluster.handle(Event::of::<Speaker>(Change::Apply(with_pod(&uid))));
         if is_seen {
             report_stop(&mut cluster);
         }
@@ -161,12 +155,8 @@ fn a_stopped_node_is_marked_while_its_pod_is_known_to_exist() {
     assert_eq!(marked(&delete), 0);
     let replace = |cluster: &mut Cluster| {
         delete(cluster);
-        let uid: Box<str> = "next".into();
-        let next = Pod { key: Key::new("ferrolb-system", "next"), uid: uid.clone(), ..own() };
+        let next = Pod { key: Key::new("ferrolb-system", "next"), uid: "next".into(), ..own() };
         cluster.handle(Event::of::<Pod>(Change::Apply(next)));
-        let speaker = watching("n3", [("n1", Replies), ("n2", Replies)], &[]);
-        let speaker = Speaker { pod_uid: uid, ..speaker };
-        cluster.handle(Event::of::<Speaker>(Change::Apply(speaker)));
     };
     assert_eq!(marked(&replace), 0, "the next speaker has not stated a stop");
     let interrupt = |cluster: &mut Cluster| {
