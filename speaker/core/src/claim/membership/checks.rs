@@ -38,12 +38,8 @@ impl Membership {
                 self.counts.isolations += 1;
                 self.own.set_isolated(true, now);
             }
-            SilenceStep::ActAlone => {
-                self.own.note_change();
-                for name in self.peers.live_names(|peer| !peer.liveness.is_unheard()) {
-                    self.declare_failed(&name, now);
-                }
-            }
+            // From now on, the suspicions of the peers can end with a failure.
+            SilenceStep::ActAlone => self.own.note_change(),
             SilenceStep::Wait => {}
         }
         self.output(Output::ProbeNeighbors);

@@ -224,11 +224,21 @@ fn a_frame_ends_a_suspicion_and_returns_a_failed_peer() {
 
 #[test]
 fn a_node_that_receives_nothing_declares_no_peer_failed_before_it_may_be_alone() {
-    let mut segment = Segment::new();
-    for (time, is_isolated, is_live) in
-        [(300, false, true), (450, true, true), (1_100, true, false)]
-    {
-        let end = Instant::from_millis(1_000) + LISTEN_PHASE + ms(time);
+    let stated = |time| (1, Some(ms(time)));
+    for (time, is_isolated, is_live, (count, detection_time)) in [
+        (300, false, true, (0, None)),
+        (450, true, true, (0, None)),
+        (1_100, true, false, (0, None)),
+        (1_100, true, false, stated(190)),
+        (1_950, true, true, stated(1_990)),
+        (2_050, true, false, stated(1_990)),
+    ] {
+        let mut segment = Segment::new();
+        let claim_set = ClaimSetSummary { count, ..ClaimSetSummary::default() };
+        let hello = segment.frame(PEER, 7, 3, hello());
+        let frame = Frame { claim_set, detection_time, ..hello };
+        segment.membership.admit(PEER_MAC, &frame, segment.now);
+        let end = segment.now + ms(time);
         while let Some(at) = segment.membership.deadline().filter(|at| *at <= end) {
             segment.now = segment.now.max(at);
             segment.membership.own_mut().expire(segment.now);
@@ -242,7 +252,8 @@ fn a_node_that_receives_nothing_declares_no_peer_failed_before_it_may_be_alone()
             segment.membership.own().is_isolated(),
             segment.membership.peers().get_live(PEER).is_some(),
         );
-        assert_eq!(now, (is_isolated, is_live), "after {time} ms");
+        let case = format!("after {time} ms, stated {detection_time:?}");
+        assert_eq!(now, (is_isolated, is_live), "{case}");
     }
 }
 
