@@ -171,7 +171,7 @@ fn bad_speakers() -> Vec<Speaker> {
     let mut one = speaker("node1", &["node2"]);
     one.interfaces[0].unheard = ["node2".into()].into();
     one.interfaces[0].addresses = ["192.168.1.241".parse().unwrap()].into();
-    let late = LateHellos { milliseconds: 1_050, detection_milliseconds: 1_190 };
+    let late = LateHellos { milliseconds: 640, detection_milliseconds: 990 };
     one.interfaces[0].late_hellos = Some(late);
     one.interfaces[0].issues = [InterfaceIssue {
         address: "192.168.1.241".parse().unwrap(),

@@ -14,7 +14,7 @@ use crate::range::{AddressRange, Family};
 /// conditions repeat the messages.
 const MESSAGE_CHARS_MAX: usize = 160;
 /// Detection time from which an operator should know of late hellos.
-const SLOW_FAILOVER_MILLIS: u32 = 1_000;
+const SLOW_FAILOVER_MILLIS: u32 = 900;
 
 /// The fact of a SpeakerStatus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

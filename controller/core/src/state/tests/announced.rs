@@ -367,7 +367,7 @@ fn cluster_scoped_key(name: &str) -> Key {
 fn an_owner_has_phrases_for_the_end_of_its_eligibility_and_for_a_slower_failover() {
     let mut owner = speaker("n2", &["10.0.0.0"]);
     owner.interfaces[0].late_hellos =
-        Some(LateHellos { milliseconds: 850, detection_milliseconds: 1_190 });
+        Some(LateHellos { milliseconds: 640, detection_milliseconds: 990 });
     let cluster = Topology {
         services: vec![Service { policy: TrafficPolicy::Local, ..service("a") }],
         slices: vec![endpoint_slice("a", &["n1"])],
