@@ -35,6 +35,7 @@
 
 mod bgp;
 pub mod bgp_failover;
+pub mod busy;
 mod cpu;
 mod create;
 mod explain;
@@ -91,6 +92,9 @@ pub enum Bench {
     /// Power failure: outage of a client when the machine that owns an address loses power, in a
     /// kubeadm cluster.
     PowerOff,
+    /// Busy nodes: moves, fences and false node failures beside pods that use all processors, in a
+    /// kubeadm cluster.
+    Busy,
 }
 
 impl Bench {
@@ -102,7 +106,8 @@ impl Bench {
             | Self::Health
             | Self::BgpFailover
             | Self::Failover
-            | Self::PowerOff => true,
+            | Self::PowerOff
+            | Self::Busy => true,
             Self::Answers | Self::Scale | Self::Large | Self::Bgp => false,
         }
     }
@@ -114,7 +119,7 @@ impl Bench {
 
     /// Returns whether the benchmark runs on a kubeadm cluster.
     pub fn has_kubelets(self) -> bool {
-        self == Self::PowerOff
+        matches!(self, Self::PowerOff | Self::Busy)
     }
 }
 
@@ -152,6 +157,7 @@ pub fn run(
         Bench::BgpFailover => bgp_failover::run(tools, options, extent.runs),
         Bench::Failover => failover::run(tools, options, extent.runs, &extent.rows),
         Bench::PowerOff => power_off::run(tools, options, extent.runs),
+        Bench::Busy => busy::run(tools, options),
     };
     findings.with_context(|| format!("the benchmark {bench:?} failed"))
 }

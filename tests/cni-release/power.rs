@@ -2,7 +2,6 @@
 //! one of the two pods behind the address with policy Cluster.
 
 use crate::client::{PROBE_INTERVAL, PROBE_TIME_MAX};
-use crate::failover::stated_detection_time;
 use crate::scenario::print_measured;
 use crate::steps;
 use crate::workload::Servers;
@@ -50,7 +49,7 @@ pub(crate) fn check(lab: &Lab, servers: &Servers) -> Result<()> {
 /// detection time that a busy owner states. Returns the name of the machine.
 fn fail(lab: &Lab, servers: &Servers) -> Result<String> {
     let owner = lab.owner_of(servers.local[0].ip())?.context("a node owns the address")?;
-    let stated = stated_detection_time(lab, &owner)?;
+    let stated = power_off::stated_detection_ms(lab, &owner)?;
     let probing = lab.start_probe(servers.local[0], PROBE_TIME_MAX, PROBE_INTERVAL);
     let (failure, ()) =
         power_off::power_off(lab, &owner, servers.open[0], PROBE_AFTER_FAILURE, |_, _| Ok(()))?;

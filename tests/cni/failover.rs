@@ -30,7 +30,7 @@ pub(crate) fn power_off_owner(
 ) -> Result<String> {
     let server = servers.local[0];
     let owner = lab.owner_of(server.ip())?.context("no machine owns the address")?;
-    let stated = stated_detection_time(lab, &owner)?;
+    let stated = power_off::stated_detection_ms(lab, &owner)?;
     let limit = limit + stated;
     let (failure, ()) = power_off::power_off_owner(lab, server, probe_after, |_, _| Ok(()))?;
     let (report, machine) = (&failure.report, failure.machine);
@@ -46,12 +46,4 @@ pub(crate) fn power_off_owner(
         ensure!(has_moved, "{now:?} owns {server}");
     }
     Ok(machine)
-}
-
-/// Returns the detection time that a node states because of late hellos, in milliseconds; 0: none.
-pub(crate) fn stated_detection_time(lab: &Lab, node: &str) -> Result<f64> {
-    let path = "jsonpath={.status.interfaces[*].lateHellos.detectionMilliseconds}";
-    let times = lab.kubectl(&["-n", "ferrolb-system", "get", "fspeaker", node, "-o", path])?;
-    let times = times.split_whitespace().map(str::parse::<f64>).collect::<Result<Vec<_>, _>>()?;
-    Ok(times.into_iter().fold(0.0, f64::max))
 }

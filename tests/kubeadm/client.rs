@@ -9,11 +9,10 @@
 
 use crate::scenario::print_measured;
 use anyhow::{Context, Result, ensure};
-use ferrolb_lab::traffic::capture::{self, Capture, CapturedFrame};
+use ferrolb_lab::traffic::capture::{self, Capture};
 use ferrolb_lab::{Lab, ProbeReport, wait};
 use ferrolb_proto::api::NAMESPACE;
-use ferrolb_proto::wire::Mac;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Interval between the client's connections, and maximum time for which the client connects if the
@@ -92,7 +91,7 @@ pub(crate) fn run_within<T>(
     print_measured(&format!("{name}, {took:.1} s:"));
     let mut problems = Vec::new();
     for ((service, server), report) in servers.iter().zip(reports) {
-        let moves = moves(&frames, server.ip());
+        let moves = capture::moves(&frames, server.ip());
         let (sent, lost, gap) = (report.sent, report.lost, report.longest_gap_ms);
         let unexplained = report.losses_without_move(&moves);
         print_measured(&format!(
@@ -127,13 +126,4 @@ fn describe(
         "{service}: connections that began at {lost} ms were lost; the address moved at {moved} ms; longest gap {:.0} ms; replies: {:?}",
         report.longest_gap_ms, report.pods
     )
-}
-
-/// Returns the times at which the node that announces the address changed.
-fn moves(frames: &[CapturedFrame], address: IpAddr) -> Vec<Instant> {
-    let announcements: Vec<(Instant, Mac)> = frames
-        .iter()
-        .filter_map(|frame| Some((frame.at, capture::claimed_by(&frame.bytes, address)?)))
-        .collect();
-    announcements.windows(2).filter(|pair| pair[0].1 != pair[1].1).map(|pair| pair[1].0).collect()
 }

@@ -37,7 +37,7 @@ use std::time::Duration;
 pub use failure::{PowerFailure, power_off, power_off_owner, shut_down};
 pub use setup::{
     create_service, leader_machine, move_leader_from, set_node_failure_endpoints, set_policy,
-    wait_served,
+    stated_detection_ms, wait_served,
 };
 
 /// Time for which the client connects after the power failure, in the first run of each case: 50 s

@@ -5,6 +5,7 @@
 mod answers;
 mod bgp;
 mod bgp_failover;
+mod busy;
 mod failover;
 mod health;
 mod large;
@@ -13,6 +14,7 @@ mod power_off;
 pub use answers::*;
 pub use bgp::*;
 pub use bgp_failover::*;
+pub use busy::*;
 pub use failover::*;
 pub use health::*;
 pub use large::*;

@@ -1,7 +1,7 @@
 //! Control groups of a lab's containers and machines. All processes in them belong to the lab, even
 //! if their parent was killed before it could end them.
 
-use crate::topology::LabName;
+use crate::topology::{CLIENT, LabName};
 use crate::{process, wait};
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
@@ -46,6 +46,36 @@ pub fn remove_all(lab: &LabName) -> Result<()> {
 /// Returns the processes of all pods on a host that is a machine.
 pub(super) fn pods(lab: &LabName, host: &str) -> BTreeSet<i32> {
     members(&within(&format!("{}/{POD_GROUP}", of_host(lab, host))))
+}
+
+/// Membership of this process in the control group of the client's host.
+#[derive(Debug)]
+pub struct ClientGroup {
+    tree: PathBuf,
+}
+
+impl ClientGroup {
+    /// Joins the group, so that this process gets as much processor time as a machine of the lab.
+    ///
+    /// # Errors
+    /// Without root permissions.
+    pub(crate) fn join(lab: &LabName) -> Result<Self> {
+        let root = PathBuf::from(CGROUP_ROOT);
+        let tree = if root.join("cgroup.procs").exists() { root } else { root.join("cpu") };
+        let group = tree.join(of_host(lab, CLIENT));
+        fs::create_dir_all(&group)?;
+        fs::write(group.join("cgroup.procs"), "0")
+            .with_context(|| format!("cannot join {}", group.display()))?;
+        Ok(Self { tree })
+    }
+}
+
+impl Drop for ClientGroup {
+    /// Leaves the group: the end of the lab ends all processes in it.
+    fn drop(&mut self) {
+        let left = fs::write(self.tree.join("cgroup.procs"), "0");
+        debug_assert!(left.is_ok(), "this process stays in a group of the lab: {left:?}");
+    }
 }
 
 /// Returns a group and all groups in it, in the tree of each controller.

@@ -8,7 +8,7 @@ use ferrolb_lab::Options;
 use ferrolb_lab::bench::failover::{self, FailoverRow};
 use ferrolb_lab::bench::machine::{Build, Machine};
 use ferrolb_lab::bench::report::{BenchReport, CHECK_FACTOR, Findings};
-use ferrolb_lab::bench::{self, Bench, BenchExtent, bgp_failover, power_off};
+use ferrolb_lab::bench::{self, Bench, BenchExtent, bgp_failover, busy, power_off};
 use ferrolb_lab::setup::Tools;
 use ferrolb_lab::setup::images::{self, Arch};
 use ferrolb_lab::setup::kubernetes::KubernetesVersion;
@@ -129,6 +129,7 @@ fn usual_duration(bench: Bench, extent: &BenchExtent) -> Duration {
         Bench::BgpFailover => bgp_failover::usual_duration(extent.runs),
         Bench::Failover => failover::usual_duration(extent.runs, &extent.rows),
         Bench::PowerOff => power_off::usual_duration(extent.runs),
+        Bench::Busy => busy::usual_duration(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::Lab;
 use crate::cluster::bgp;
+use crate::cluster::groups::ClientGroup;
 use crate::cluster::kubeadm::machine;
 use crate::setup::{GARBAGE_COLLECTION, installers, repository};
 use crate::state::LabState;
@@ -168,6 +169,15 @@ impl Lab {
         limit: Duration,
     ) -> Result<Page> {
         self.within(from, || block_on(page::fetch(server, path, limit))?)?
+    }
+
+    /// Gives this process as much processor time as a machine of the lab, until the result is
+    /// dropped.
+    ///
+    /// # Errors
+    /// Without root permissions.
+    pub fn join_client_group(&self) -> Result<ClientGroup> {
+        ClientGroup::join(&self.state.name)
     }
 
     /// Starts a TCP probe of a server from the client's host.

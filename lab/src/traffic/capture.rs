@@ -75,6 +75,15 @@ pub fn claimed_by(frame: &[u8], address: IpAddr) -> Option<Mac> {
     }
 }
 
+/// Returns the times at which the host that claims the address changed.
+pub fn moves(frames: &[CapturedFrame], address: IpAddr) -> Vec<Instant> {
+    let claims: Vec<(Instant, Mac)> = frames
+        .iter()
+        .filter_map(|frame| Some((frame.at, claimed_by(&frame.bytes, address)?)))
+        .collect();
+    claims.windows(2).filter(|pair| pair[0].1 != pair[1].1).map(|pair| pair[1].0).collect()
+}
+
 /// Returns whether the frame belongs to a captured protocol.
 fn is_captured(frame: &[u8]) -> bool {
     let Some(&[high, low]) = frame.get(12..ETHERNET_HEADER_LENGTH) else { return false };

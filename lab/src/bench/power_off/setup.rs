@@ -140,3 +140,14 @@ pub fn move_leader_from(lab: &Lab, machine: &str) -> Result<()> {
         Ok(None)
     })
 }
+
+/// Returns the detection time that a node states because of late hellos, in milliseconds; 0: none.
+///
+/// # Errors
+/// If `kubectl` fails.
+pub fn stated_detection_ms(lab: &Lab, node: &str) -> Result<f64> {
+    let path = "jsonpath={.status.interfaces[*].lateHellos.detectionMilliseconds}";
+    let times = lab.kubectl(&["-n", NAMESPACE, "get", "fspeaker", node, "-o", path])?;
+    let times = times.split_whitespace().map(str::parse::<f64>).collect::<Result<Vec<_>, _>>()?;
+    Ok(times.into_iter().fold(0.0, f64::max))
+}

@@ -112,7 +112,8 @@ fn pause_layer(tree: &Path) -> Result<Layer> {
     Layer::pack(tree)
 }
 
-/// Image of a pod that serves pages: the lab's own program, with this machine's libraries.
+/// Image of the lab's pods: the lab's own program, which serves pages, and a shell, with this
+/// machine's libraries.
 #[derive(Clone, Copy, Debug)]
 pub struct PodImage;
 
@@ -128,7 +129,7 @@ impl PodImage {
         let tree = folder.join("pod");
         fs::create_dir_all(&tree)?;
         let inside = program.to_str().context("the path is not UTF-8")?;
-        tree::copy_programs(&tree, Path::new("/"), &[inside])?;
+        tree::copy_programs(&tree, Path::new("/"), &[inside, "/bin/sh"])?;
         let image = ImageArchiveEntry {
             names: vec![Self::NAME.to_owned()],
             layers: vec![Layer::pack(&tree)?],
