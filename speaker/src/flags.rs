@@ -86,7 +86,8 @@ pub struct Flags {
     pub detection_time_max: Duration,
 
     /// UDP port by which speakers watch other nodes, and challenge a node whose hello frames are
-    /// missing; the same on all nodes; with 0, speakers do not use UDP and detect no failed node
+    /// missing; the same on all nodes; with 0, speakers send no UDP, and pods of failed nodes stay
+    /// Ready
     #[arg(long, env = "FERROLB_CHALLENGE_PORT", value_name = "PORT", default_value_t = 7473)]
     pub challenge_port: u16,
 

@@ -88,7 +88,7 @@ pub struct SpeakerStatusStatus {
     #[serde(default)]
     pub owned_addresses: i64,
     /// The nodes that this node watches, by name, to detect their failure. Each node is watched by
-    /// three others.
+    /// up to three others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = WATCHED_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
