@@ -13,6 +13,8 @@
 //! again before [`MARK_INTERVAL_MIN`] has passed and the node has replied, so that evidence that is
 //! wrong cannot outlast one synchronization of the kubelet.
 
+mod actions;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::str::FromStr;
 use std::time::Duration;
@@ -21,6 +23,9 @@ use ferrolb_core::Machine;
 use ferrolb_proto::Instant;
 
 use super::evidence::{Confirmation, Evidence};
+use actions::Pending;
+
+pub use actions::{ActionKind, ActionResult, FailureAction};
 
 /// Time for which all evidence must hold before the pods of a node are marked. Reports about other
 /// nodes that fail for the same reason arrive meanwhile.
@@ -89,17 +94,6 @@ pub enum FailuresInput {
     },
 }
 
-/// Result of an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActionResult {
-    /// All pods are patched, or the kubelet did not reply to the controller either.
-    Done,
-    /// A request has failed, so that some pods may not be patched.
-    Failed,
-    /// The kubelet has replied to the controller.
-    KubeletReplied,
-}
-
 /// Report about a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailuresOutput {
@@ -123,28 +117,6 @@ pub enum FailuresOutput {
     Returned(Box<str>),
 }
 
-/// An action that the driver must execute, once for each attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailureAction {
-    /// Number of the attempt, which is never reused.
-    pub attempt: u64,
-    /// Name of the node.
-    pub node: Box<str>,
-    /// The kind of the action.
-    pub kind: ActionKind,
-}
-
-/// Kind of an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ActionKind {
-    /// Connect to the kubelet's port.
-    ProbeKubelet,
-    /// Mark the pods of the node as not Ready.
-    Mark,
-    /// Restore the pods of the node that are still marked.
-    Restore,
-}
-
 /// State of one silent node.
 #[derive(Debug)]
 struct Failure {
@@ -152,36 +124,6 @@ struct Failure {
     /// Time at which the pods were last marked.
     marked_at: Option<Instant>,
     action: Option<Pending>,
-}
-
-impl Failure {
-    /// Drops the action if the evidence refutes it, and begins the next attempt when it is due.
-    fn update_action(&mut self, is_candidate: bool, latest_attempt: &mut u64, now: Instant) {
-        // A node of which a reply or hello has arrived is not marked again.
-        let is_refuted = |action: &mut Pending| match action.kind {
-            ActionKind::Restore => is_candidate,
-            ActionKind::ProbeKubelet => !is_candidate,
-            ActionKind::Mark => !is_candidate && action.retry_at.is_some(),
-        };
-        self.action.take_if(is_refuted);
-        if let Some(action) = &mut self.action
-            && action.retry_at.is_some_and(|at| at <= now)
-        {
-            *latest_attempt += 1;
-            (action.attempt, action.retry_at) = (*latest_attempt, None);
-            action.attempts += 1;
-        }
-    }
-}
-
-/// An action, from its first attempt to its end.
-#[derive(Debug)]
-struct Pending {
-    kind: ActionKind,
-    attempt: u64,
-    attempts: u32,
-    /// Time of the next attempt; `None` while one is in progress.
-    retry_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,7 +264,8 @@ impl Failures {
         let works_since = self.network_works_since();
         let replies = self.evidence.replying.contains(node);
         let Some(failure) = self.nodes.get_mut(node) else { return };
-        failure.update_action(is_candidate, &mut self.latest_attempt, now);
+        let latest_attempt = &mut self.latest_attempt;
+        failure.action.take_if(|action| !action.update(is_candidate, latest_attempt, now));
         let may_mark = failure.marked_at.is_none_or(|at| now.since(at) >= MARK_INTERVAL_MIN);
         match failure.phase {
             Phase::Confirming(_) | Phase::Probing | Phase::Ignored(_) if !is_candidate => {
