@@ -59,9 +59,6 @@ pub struct Desired {
     pub writes: Vec<Write>,
     /// Actions on silent nodes.
     pub node_tasks: Vec<NodeTask>,
-    /// No request of these actions may start at or after this instant, also without a lease.
-    #[serde(skip)]
-    pub node_tasks_until: Instant,
     /// Kubelets that the active leader may have to probe, in a cluster with two speakers.
     pub kubelets: Vec<SocketAddr>,
 }
@@ -75,6 +72,9 @@ pub struct NodeTask {
     pub node: Box<str>,
     /// The action.
     pub action: NodeAction,
+    /// No request of the action may start at or after this instant.
+    #[serde(skip)]
+    pub until: Instant,
 }
 
 impl NodeTask {

@@ -10,15 +10,13 @@ pub fn plan(state: &State) -> Desired {
     let kubelets = state.kubelets();
     let node_tasks = state.node_tasks().to_vec();
     let Some(term) = state.term() else {
-        let node_tasks_until = state.node_tasks_until();
-        return Desired { node_tasks, node_tasks_until, kubelets, ..Desired::default() };
+        return Desired { node_tasks, kubelets, ..Desired::default() };
     };
     Desired {
         term: Some(term),
         until: state.lease_expiry(),
         writes: state.writes().cloned().collect(),
         node_tasks,
-        node_tasks_until: state.lease_expiry(),
         kubelets,
     }
 }

@@ -153,7 +153,7 @@ impl NodeFailureDriver {
             NodeAction::Restore(services) => (&services.0, PodChange::Restore),
         };
         let node = &*task.node;
-        match self.patch_all(node, services, change).await {
+        match self.patch_all(task, services, change).await {
             Ok(pods) => {
                 let change = match change {
                     PodChange::Mark => "marked as not Ready",
@@ -173,17 +173,17 @@ impl NodeFailureDriver {
         }
     }
 
-    /// Patches the pods of Services on a node. Returns their number.
+    /// Patches the pods of Services on the node of a task. Returns their number.
     async fn patch_all(
         &self,
-        node: &str,
+        task: &NodeTask,
         services: &[Key],
         change: PodChange,
     ) -> Result<usize, RequestFailed> {
         let mut requests = JoinSet::new();
-        for pod in self.pods(node, services, change).await?.into_changed() {
-            let driver = self.clone();
-            requests.spawn(async move { driver.patch(&pod, change).await });
+        for pod in self.pods(task, services, change).await?.into_changed() {
+            let (driver, attempt) = (self.clone(), task.attempt);
+            requests.spawn(async move { driver.patch(attempt, &pod, change).await });
         }
         let results = requests.join_all().await;
         let failed = results.iter().any(Result::is_err);
@@ -193,14 +193,14 @@ impl NodeFailureDriver {
 
     async fn pods(
         &self,
-        node: &str,
+        task: &NodeTask,
         services: &[Key],
         change: PodChange,
     ) -> Result<Pods, RequestFailed> {
         let mut requests = JoinSet::new();
         for service in services {
-            let (driver, service, node) = (self.clone(), service.clone(), node.to_owned());
-            requests.spawn(async move { driver.pods_of(&service, &node, change).await });
+            let (driver, task, service) = (self.clone(), task.clone(), service.clone());
+            requests.spawn(async move { driver.pods_of(&task, &service, change).await });
         }
         let mut pods = Pods::default();
         for found in requests.join_all().await {
@@ -211,20 +211,25 @@ impl NodeFailureDriver {
 
     async fn pods_of(
         &self,
+        task: &NodeTask,
         service: &Key,
-        node: &str,
         change: PodChange,
     ) -> Result<Pods, RequestFailed> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), service.namespace());
         let label = format!("{SERVICE_NAME_LABEL}={}", service.name());
         let list = ListParams::default().labels(&label);
-        let slices = self.send(slices.list(&list)).await?;
+        let slices = self.send(task.attempt, slices.list(&list)).await?;
         let slices = slices.map(|list| list.items).unwrap_or_default();
-        Ok(Pods::select(service.namespace(), &slices, node, change))
+        Ok(Pods::select(service.namespace(), &slices, &task.node, change))
     }
 
     /// Changes the condition `Ready` of a pod. Returns whether it had to be changed.
-    async fn patch(&self, (key, uid): &PodRef, change: PodChange) -> Result<bool, RequestFailed> {
+    async fn patch(
+        &self,
+        attempt: u64,
+        (key, uid): &PodRef,
+        change: PodChange,
+    ) -> Result<bool, RequestFailed> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), key.namespace());
         let now = Timestamp::now().to_string();
         let (precondition, condition) = match change {
@@ -234,7 +239,7 @@ impl NodeFailureDriver {
                     "message": MESSAGE, "lastTransitionTime": now}),
             ),
             PodChange::Restore => {
-                let pod = self.send(pods.get_status(key.name())).await?;
+                let pod = self.send(attempt, pods.get_status(key.name())).await?;
                 let Some(pod) = pod.filter(is_restorable) else { return Ok(false) };
                 (
                     // The kubelet may write at the same time.
@@ -248,14 +253,20 @@ impl NodeFailureDriver {
         let params =
             PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
         self.wait_for_rate_limit().await;
-        let patched =
-            self.send(pods.patch_status(key.name(), &params, &Patch::Strategic(patch))).await?;
+        let patch = Patch::Strategic(patch);
+        let patched = self.send(attempt, pods.patch_status(key.name(), &params, &patch)).await?;
         match change {
             _ if patched.is_none() => {}
             PodChange::Mark => _ = self.metrics.pods_marked.inc(),
             PodChange::Restore => _ = self.metrics.pods_restored.inc(),
         }
         Ok(patched.is_some())
+    }
+
+    fn may_send(&self, attempt: u64) -> bool {
+        let desired = self.desired.borrow();
+        let mut tasks = desired.node_tasks.iter();
+        tasks.any(|task| task.attempt == attempt && Clock::now() < task.until)
     }
 
     /// Waits until the next patch is due, of any node.
@@ -265,14 +276,15 @@ impl NodeFailureDriver {
         patches.take(Clock::now());
     }
 
-    /// Sends a request before [`Desired::node_tasks_until`]. Returns `None` if the object does not
-    /// exist, or was replaced, so that it needs no patch.
+    /// Sends a request of an attempt that is still wanted, before [`NodeTask::until`]. Returns
+    /// `None` if the object does not exist, or was replaced, so that it needs no patch.
     async fn send<T>(
         &self,
+        attempt: u64,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<Option<T>, RequestFailed> {
         let _permit = self.requests.acquire().await;
-        if Clock::now() >= self.desired.borrow().node_tasks_until {
+        if !self.may_send(attempt) {
             return Err(RequestFailed);
         }
         match timeout(REQUEST_TIMEOUT, request).await {

@@ -16,7 +16,7 @@ use super::service::Role;
 use crate::desired::{NodeAction, NodeNotice, NodeTask, ServiceKeys};
 use crate::node_failure::evidence::Evidence;
 use crate::node_failure::failures::{
-    ActionKind, ActionResult, Failures, FailuresInput, FailuresOutput, MarkScope,
+    ActionKind, ActionResult, FailureAction, Failures, FailuresInput, FailuresOutput, MarkScope,
 };
 use crate::node_failure::stated_stops::StatedStops;
 
@@ -27,7 +27,7 @@ const SPEAKERS_WITHOUT_SECOND_REPORT: usize = 2;
 /// takes several milliseconds, and the failure of a node changes all SpeakerStatuses.
 pub(super) const EVALUATION_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
-/// Time after the start of an action in which a replica that does not lead sends requests.
+/// Time after the start of an attempt in which a replica that does not lead sends requests.
 const STANDBY_REQUESTS_MAX: Duration = Duration::from_secs(2);
 
 /// The silent nodes, and the tasks that concern them.
@@ -42,8 +42,6 @@ pub(super) struct NodeFailures {
     /// Time before which the evidence is not evaluated again.
     next_evaluation: Instant,
     tasks: Vec<NodeTask>,
-    /// Time until which a replica that does not lead may execute the tasks.
-    tasks_until: Instant,
     /// True if the silent leader has renewed its lease since the evidence was evaluated.
     leader_replies: bool,
     /// Events that the main loop has not read yet.
@@ -92,12 +90,6 @@ impl State {
     #[must_use]
     pub fn node_uid(&self, node: &str) -> &str {
         self.nodes.get(node).map_or("", |node| &node.uid)
-    }
-
-    /// Returns the time until which a replica that does not lead may execute the tasks.
-    #[must_use]
-    pub const fn node_tasks_until(&self) -> Instant {
-        self.node_failures.tasks_until
     }
 
     /// Returns whether this replica decides about silent nodes: the active leader about all others
@@ -195,11 +187,14 @@ impl State {
         self.node_failures.stated_stops = stops;
     }
 
-    /// Adds tasks for new actions, and removes those that have ended.
+    /// Adds tasks for new actions, and removes those that have ended. The active leader sends their
+    /// requests while it has the lease.
     fn update_node_tasks(&mut self, now: Instant) {
         let actions: Vec<_> = self.node_failures.failures.actions().collect();
+        let lease = self.leadership.is_active.then(|| self.lease_expiry());
         let mut tasks = take(&mut self.node_failures.tasks);
         tasks.retain(|task| actions.iter().any(|action| action.attempt == task.attempt));
+        tasks.iter_mut().for_each(|task| task.until = lease.unwrap_or(task.until));
         for action in actions {
             if tasks.iter().any(|task| task.attempt == action.attempt) {
                 continue;
@@ -210,8 +205,9 @@ impl State {
                 ActionKind::Mark => NodeAction::Mark(services()),
                 ActionKind::Restore => NodeAction::Restore(services()),
             };
-            self.node_failures.tasks_until = now + STANDBY_REQUESTS_MAX;
-            tasks.push(NodeTask { attempt: action.attempt, node: action.node, action: kind });
+            let until = lease.unwrap_or(now + STANDBY_REQUESTS_MAX);
+            let FailureAction { attempt, node, .. } = action;
+            tasks.push(NodeTask { attempt, node, action: kind, until });
         }
         self.node_failures.tasks = tasks;
     }

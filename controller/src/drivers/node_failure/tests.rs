@@ -86,13 +86,22 @@ fn driver() -> (NodeFailureDriver, Patches, watch::Sender<Desired>) {
         }
     });
     let metrics = Arc::new(Metrics::new(&mut Registry::default()));
-    let desired = Desired { node_tasks_until: Instant::from_nanos(u64::MAX), ..Desired::default() };
-    let (sender, receiver) = watch::channel(desired);
+    let (sender, receiver) = watch::channel(Desired::default());
     (NodeFailureDriver::new(Client::new(service, "default"), metrics, receiver), patches, sender)
 }
 
 fn task(action: NodeAction) -> NodeTask {
-    NodeTask { attempt: 1, node: "n2".into(), action }
+    NodeTask { attempt: 1, node: "n2".into(), action, until: Instant::from_nanos(u64::MAX) }
+}
+
+/// Executes a task that is wanted.
+async fn execute(
+    driver: &NodeFailureDriver,
+    desired: &watch::Sender<Desired>,
+    task: NodeTask,
+) -> ActionResult {
+    desired.send_modify(|desired| desired.node_tasks = vec![task.clone()]);
+    driver.execute(&task, false).await
 }
 
 fn services(names: &[&str]) -> ferrolb_controller_core::desired::ServiceKeys {
@@ -103,8 +112,9 @@ fn services(names: &[&str]) -> ferrolb_controller_core::desired::ServiceKeys {
 
 #[tokio::test]
 async fn only_ready_pods_of_the_node_are_marked() {
-    let (driver, patches, _desired) = driver();
-    let result = driver.execute(&task(NodeAction::Mark(services(&["web"]))), false).await;
+    let (driver, patches, desired) = driver();
+    let mark = task(NodeAction::Mark(services(&["web"])));
+    let result = execute(&driver, &desired, mark).await;
     assert_eq!((result, driver.metrics.pods_marked.get()), (ActionResult::Done, 1));
     let patches = patches.lock().unwrap();
     let [(path, body)] = patches.as_slice() else { panic!("{patches:?}") };
@@ -119,8 +129,9 @@ async fn only_ready_pods_of_the_node_are_marked() {
 
 #[tokio::test]
 async fn only_marked_pods_are_restored() {
-    let (driver, patches, _desired) = driver();
-    let result = driver.execute(&task(NodeAction::Restore(services(&["web"]))), false).await;
+    let (driver, patches, desired) = driver();
+    let restore = task(NodeAction::Restore(services(&["web"])));
+    let result = execute(&driver, &desired, restore).await;
     assert_eq!((result, driver.metrics.pods_restored.get()), (ActionResult::Done, 1));
     let patches = patches.lock().unwrap();
     let [(path, body)] = patches.as_slice() else { panic!("{patches:?}") };
@@ -131,29 +142,36 @@ async fn only_marked_pods_are_restored() {
 
 #[tokio::test]
 async fn a_rejected_patch_fails_and_the_others_are_sent() {
-    let (driver, patches, _desired) = driver();
-    let both = services(&["web", "refused"]);
-    assert_eq!(driver.execute(&task(NodeAction::Mark(both)), false).await, ActionResult::Failed);
+    let (driver, patches, desired) = driver();
+    let both = task(NodeAction::Mark(services(&["web", "refused"])));
+    assert_eq!(execute(&driver, &desired, both).await, ActionResult::Failed);
     assert_eq!(patches.lock().unwrap().len(), 1, "web-1 is a pod of both Services");
 }
 
 #[tokio::test]
 async fn the_last_ready_endpoints_of_a_service_are_not_marked() {
-    let (driver, patches, _desired) = driver();
-    let all = services(&["last", "also"]);
-    assert_eq!(driver.execute(&task(NodeAction::Mark(all)), false).await, ActionResult::Done);
+    let (driver, patches, desired) = driver();
+    let all = task(NodeAction::Mark(services(&["last", "also"])));
+    assert_eq!(execute(&driver, &desired, all).await, ActionResult::Done);
     assert!(patches.lock().unwrap().is_empty(), "web-4 is one of the last pods of a Service");
-    let also = services(&["also"]);
-    driver.execute(&task(NodeAction::Mark(also)), false).await;
+    let also = task(NodeAction::Mark(services(&["also"])));
+    execute(&driver, &desired, also).await;
     assert_eq!(patches.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn after_the_end_of_the_tasks_nothing_is_patched() {
+async fn after_the_time_of_a_task_or_its_end_nothing_is_patched() {
     let (driver, patches, desired) = driver();
-    desired.send_modify(|desired| desired.node_tasks_until = Clock::now());
-    let result = driver.execute(&task(NodeAction::Mark(services(&["web"]))), false).await;
-    assert_eq!((result, patches.lock().unwrap().len()), (ActionResult::Failed, 0));
+    let mark = task(NodeAction::Mark(services(&["web"])));
+    let late = NodeTask { until: Clock::now(), ..mark.clone() };
+    assert_eq!(execute(&driver, &desired, late.clone()).await, ActionResult::Failed);
+    let another = NodeTask { attempt: 2, ..mark.clone() };
+    desired.send_modify(|desired| desired.node_tasks = vec![late, another.clone()]);
+    assert_eq!(driver.execute(&mark, false).await, ActionResult::Failed, "its own time counts");
+    desired.send_modify(|desired| desired.node_tasks = vec![another]);
+    assert_eq!(driver.execute(&mark, false).await, ActionResult::Failed, "it is not wanted");
+    assert_eq!(patches.lock().unwrap().len(), 0);
+    assert_eq!(execute(&driver, &desired, mark).await, ActionResult::Done);
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,7 +182,6 @@ async fn a_task_that_is_no_longer_wanted_ends() {
     let metrics = Arc::new(Metrics::new(&mut Registry::default()));
     let wanted = Desired {
         term: Some(1),
-        node_tasks_until: Instant::from_nanos(u64::MAX),
         node_tasks: vec![task(NodeAction::Mark(services(&["web"])))],
         ..Desired::default()
     };

@@ -39,10 +39,10 @@ fn the_pods_on_the_node_of_the_leader_are_marked_for_two_seconds() {
     pass_confirmation(&mut cluster);
     assert_eq!(actions(&cluster), [NodeAction::Mark(services(&["a"]))]);
     assert_eq!(notices(&mut cluster), [("n3".into(), "NodeSilent".into())]);
-    let Desired { term, until, writes, node_tasks, node_tasks_until, .. } = plan(&cluster.state);
+    let Desired { term, until, writes, node_tasks, .. } = plan(&cluster.state);
     assert_eq!((term, writes.len(), node_tasks.len()), (None, 0, 1));
     assert_eq!(until, Instant::ZERO, "no other write may start");
-    assert!(cluster.now < node_tasks_until && node_tasks_until < cluster.now + LATE);
+    assert!(cluster.now < node_tasks[0].until && node_tasks[0].until < cluster.now + LATE);
 }
 
 #[test]
