@@ -11,7 +11,8 @@
 //! The kubelet of a node that replies again sets its pods Ready itself. The controller restores
 //! those that are still marked after [`RESTORE_DELAY`]. The pods of a node are marked once, and not
 //! again before [`MARK_INTERVAL_MIN`] has passed and the node has replied, so that evidence that is
-//! wrong cannot outlast one synchronization of the kubelet.
+//! wrong cannot outlast one synchronization of the kubelet. An attempt that has failed, or whose
+//! evidence was lost for a moment, is repeated.
 
 mod actions;
 
@@ -367,7 +368,7 @@ impl Failures {
                 (failure.phase, failure.action) = (Phase::Ignored(now), None);
             }
             (_, ActionResult::Failed) if action.attempts < ATTEMPTS_MAX => {
-                action.retry_at = Some(now + RETRY_INTERVAL);
+                action.retry_at.get_or_insert(now + RETRY_INTERVAL);
             }
             (ActionKind::Mark, _) => failure.action = None,
             (ActionKind::Restore, _) => (failure.phase, failure.action) = (Phase::Quiet, None),

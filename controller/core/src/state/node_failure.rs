@@ -108,12 +108,13 @@ impl State {
         is_known.then_some(&*pod.node)
     }
 
-    /// Records that the replica that leads has renewed its lease, so that its node works.
+    /// Records that the replica that leads has taken or renewed the lease, so that its node works.
     pub(super) fn refute_silence_of_leader(&mut self) {
         let is_silent =
             self.leading_node().is_some_and(|it| self.node_failures.failures.concerns(it));
         self.node_failures.leader_replies |= is_silent;
-        self.node_failures.evidence_changed |= is_silent;
+        // If another replica leads now, the evidence about the previous leader does not count.
+        self.node_failures.evidence_changed = true;
     }
 
     /// Restricts the evidence to the nodes that this replica decides about. The node of this
@@ -134,6 +135,7 @@ impl State {
     /// Evaluates the evidence if it has changed, and updates the tasks.
     pub(super) fn update_node_failures(&mut self, now: Instant) {
         if !self.decides_about_nodes() {
+            self.node_failures.tasks.clear();
             return;
         }
         // A decision needs the latest evidence.

@@ -3,6 +3,8 @@
 
 use ferrolb_proto::Instant;
 
+use super::{ATTEMPTS_MAX, CONFIRMATION_TIME};
+
 /// Result of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActionResult {
@@ -48,23 +50,30 @@ pub(super) struct Pending {
 
 impl Pending {
     /// Begins the next attempt when it is due. Returns false if the evidence refutes the action.
+    ///
+    /// An attempt to mark ends with its evidence. If the evidence holds again from the next
+    /// evaluation on, the next attempt follows: the silence of the leader's node may go on after a
+    /// renewal of the lease.
     pub(super) fn update(
         &mut self,
         is_candidate: bool,
         latest_attempt: &mut u64,
         now: Instant,
     ) -> bool {
-        // A node of which a reply or hello has arrived is not marked again.
         let is_refuted = match self.kind {
             ActionKind::Restore => is_candidate,
-            ActionKind::ProbeKubelet => !is_candidate,
-            ActionKind::Mark => !is_candidate && self.retry_at.is_some(),
+            ActionKind::ProbeKubelet | ActionKind::Mark => !is_candidate,
         };
-        if !is_refuted && self.retry_at.is_some_and(|at| at <= now) {
+        if is_refuted {
+            let is_in_progress = self.retry_at.is_none();
+            self.retry_at = Some(now + CONFIRMATION_TIME);
+            return self.kind == ActionKind::Mark && is_in_progress && self.attempts < ATTEMPTS_MAX;
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
             *latest_attempt += 1;
             (self.attempt, self.retry_at) = (*latest_attempt, None);
             self.attempts += 1;
         }
-        !is_refuted
+        true
     }
 }
