@@ -116,7 +116,8 @@ impl NodeFailureDriver {
             tokio::select! {
                 changed = desired.changed() => if changed.is_err() { return },
                 _ = probes.tick() => {
-                    reached.retain(|kubelet, _| kubelets.contains(kubelet));
+                    // The kubelets of two speakers remain known after one of them has stopped.
+                    reached.retain(|_, at| Clock::now().since(*at) < REACHED_AGE_MAX);
                     for kubelet in kubelets.iter().copied() {
                         probing.spawn(async move { (kubelet, reach::is_silent(kubelet).await) });
                     }

@@ -94,9 +94,11 @@ impl Evidence {
             if is_alive || reports.is_leaving {
                 continue;
             }
+            // If the kubelet saw the speaker of its node end, this speaker does not count any more.
+            let others = count - usize::from(all.contains_key(node));
             let confirmation = match reports.silent {
                 REPORTS_MIN.. => Confirmation::Complete,
-                1 if count == REPORTS_MIN => Confirmation::ByController,
+                1 if others == 1 => Confirmation::ByController,
                 _ => continue,
             };
             evidence.silent.insert(node.into(), confirmation);
