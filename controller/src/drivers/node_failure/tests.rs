@@ -224,3 +224,26 @@ async fn a_kubelet_without_an_address_counts_as_replying() {
     let result = driver.execute(&task(NodeAction::ProbeKubelet(None)), true).await;
     assert_eq!(result, ActionResult::KubeletReplied);
 }
+
+#[tokio::test]
+async fn a_kubelet_that_has_replied_is_known_after_one_of_two_speakers_has_stopped() {
+    // The kernel accepts connections without this program.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let kubelet = listener.local_addr().unwrap();
+    let (driver, _, desired) = driver();
+    let (events, mut results) = mpsc::channel(1);
+    let mut running = JoinSet::new();
+    running.spawn(driver.run(events));
+    let pause = || tokio::time::sleep(Duration::from_millis(100));
+    desired.send_modify(|desired| desired.kubelets = vec![kubelet]);
+    pause().await;
+    assert!(listener.accept().is_ok(), "it is probed");
+    desired.send_modify(|desired| desired.kubelets = Vec::new());
+    pause().await;
+    assert!(listener.accept().is_err(), "it is not probed any more");
+    let probe = task(NodeAction::ProbeKubelet(Some(kubelet)));
+    desired.send_modify(|desired| desired.node_tasks = vec![probe]);
+    assert!(results.recv().await.is_some());
+    assert!(listener.accept().is_ok(), "the driver has not connected");
+}

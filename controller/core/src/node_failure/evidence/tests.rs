@@ -146,6 +146,24 @@ fn in_a_cluster_of_two_the_controller_must_confirm() {
 }
 
 #[test]
+fn in_a_cluster_of_two_the_controller_must_confirm_a_stated_stop() {
+    let stopped = |node: &str| {
+        let mut speaker = speaker(node, &[("b", Leaving)], &[]);
+        speaker.watched[0].silent = true;
+        speaker
+    };
+    let b = speaker("b", &[("a", Replies)], &["a"]);
+    let confirmed = [("b".into(), Confirmation::ByController)];
+    assert_eq!(silent(&[stopped("a"), b.clone()]), confirmed);
+    assert_eq!(silent(&[stopped("a")]), confirmed, "the pod of b is not Ready");
+    let c = speaker("c", &[("a", Replies)], &["a"]);
+    assert_eq!(silent(&[stopped("a"), c.clone()]), [], "c has not reported it");
+    assert_eq!(silent(&[stopped("a"), b, c]), []);
+    let both = silent(&[stopped("a"), stopped("c")]);
+    assert_eq!(both, [("b".into(), Confirmation::Complete)]);
+}
+
+#[test]
 fn two_parts_of_a_cluster_that_cannot_reach_each_other_are_not_silent() {
     let part = |own: [&str; 2], other: [&str; 2]| {
         own.map(|node| speaker(node, &other.map(|other| (other, Silent)), &own))

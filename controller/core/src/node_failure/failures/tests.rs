@@ -216,6 +216,58 @@ fn a_node_that_shows_life_is_not_marked_again() {
     assert_eq!(controller.failures.failed().collect::<Vec<_>>(), ["b"]);
 }
 
+/// Returns an input by which a speaker suspects b, and all other evidence holds or does not.
+fn evidence_about_b(holds: bool) -> FailuresInput {
+    let silent = holds.then_some(("b".into(), Confirmation::Complete));
+    let evidence = Evidence {
+        suspected: ["b".into()].into(),
+        silent: silent.into_iter().collect(),
+        ..Evidence::default()
+    };
+    FailuresInput::Evidence { evidence, nodes: NODES.map(|node| (node.into(), true)).into() }
+}
+
+fn attempt(failures: &Failures) -> Option<u64> {
+    failures.actions().next().map(|action| action.attempt)
+}
+
+#[test]
+fn a_mark_ends_with_its_evidence_and_continues_if_that_holds_again() {
+    let mut failures = Failures::default();
+    failures.handle(evidence_about_b(true), Instant::ZERO);
+    failures.tick(Instant::from_millis(150));
+    assert_eq!(attempt(&failures), Some(1));
+    failures.handle(evidence_about_b(false), Instant::from_millis(200));
+    assert_eq!(attempt(&failures), None, "it ends while requests are in progress");
+    failures.handle(evidence_about_b(true), Instant::from_millis(250));
+    // The driver may have sent the result meanwhile.
+    let failed = FailuresInput::Ended { attempt: 1, result: ActionResult::Failed };
+    failures.handle(failed, Instant::from_millis(251));
+    failures.tick(Instant::from_millis(349));
+    assert_eq!(attempt(&failures), None);
+    failures.tick(Instant::from_millis(350));
+    assert_eq!(attempt(&failures), Some(2));
+    failures.handle(evidence_about_b(false), Instant::from_millis(400));
+    failures.tick(Instant::from_millis(550));
+    failures.handle(evidence_about_b(true), Instant::from_millis(551));
+    failures.tick(Instant::from_millis(5_000));
+    assert_eq!(attempt(&failures), None, "the evidence did not hold in time");
+    assert_eq!(failures.failed().collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
+fn evidence_that_is_lost_again_and_again_does_not_mark_forever() {
+    let (mut failures, mut now, mut attempts) = (Failures::default(), Instant::ZERO, 0);
+    for _ in 0..100 {
+        failures.handle(evidence_about_b(false), now);
+        failures.handle(evidence_about_b(true), now);
+        now = now + CONFIRMATION_TIME;
+        failures.tick(now);
+        attempts += failures.actions().count();
+    }
+    assert_eq!(attempts, ATTEMPTS_MAX as usize);
+}
+
 #[test]
 fn failed_requests_are_repeated_a_few_times() {
     let mut controller = Controller::new(&NODES);

@@ -86,6 +86,101 @@ fn a_renewal_of_the_lease_refutes_the_silence_before_it() {
 }
 
 #[test]
+fn a_renewal_of_the_lease_or_a_reply_ends_a_mark_in_progress() {
+    let marking = || {
+        let mut cluster = standby();
+        report(&mut cluster, Silent);
+        pass_confirmation(&mut cluster);
+        let [NodeTask { attempt, until, .. }] = *cluster.state.node_tasks() else {
+            panic!("one task")
+        };
+        (cluster, attempt, until)
+    };
+    let (mut cluster, attempt, until) = marking();
+    renew(&mut cluster, "n3");
+    assert_eq!(plan(&cluster.state).node_tasks, []);
+    pass_confirmation(&mut cluster);
+    let [next] = cluster.state.node_tasks() else { panic!("it is silent since then") };
+    assert_ne!(next.attempt, attempt);
+    assert!(until < next.until && next.until < cluster.now + LATE);
+
+    let (mut cluster, ..) = marking();
+    let replies = watching("n1", [("n2", Replies), ("n3", Replies)], &["10.0.0.0"]);
+    cluster.handle(Event::of::<Speaker>(Change::Apply(replies)));
+    assert_eq!(actions(&cluster), [], "n1 receives a reply of n3");
+    pass_confirmation(&mut cluster);
+    assert_eq!(actions(&cluster), []);
+}
+
+#[test]
+fn a_mark_ends_if_another_replica_leads() {
+    // The pod of n2 is not known.
+    for leader in ["n1", "n2"] {
+        let mut cluster = standby();
+        report(&mut cluster, Silent);
+        pass_confirmation(&mut cluster);
+        assert_eq!(actions(&cluster).len(), 1);
+        renew(&mut cluster, leader);
+        assert_eq!(plan(&cluster.state).node_tasks, [], "{leader} leads");
+    }
+}
+
+#[test]
+fn a_standby_restores_the_pods_that_it_marked_and_each_task_has_its_own_time() {
+    let mut cluster = standby();
+    report(&mut cluster, Silent);
+    pass_confirmation(&mut cluster);
+    let attempt = cluster.state.node_tasks()[0].attempt;
+    cluster.handle(Event::NodeActionEnded { attempt, result: ActionResult::Done });
+    report(&mut cluster, Replies);
+    wait(&mut cluster, EVALUATION_INTERVAL_MIN);
+    wait(&mut cluster, RESTORE_DELAY);
+    assert_eq!(actions(&cluster), [NodeAction::Restore(services(&["a"]))]);
+    let until = cluster.state.node_tasks()[0].until;
+    assert!(cluster.now < until && until < cluster.now + LATE);
+    // Before that ends, n1 leads and fails.
+    renew(&mut cluster, "n1");
+    for (node, other) in [("n2", "n3"), ("n3", "n2")] {
+        let silent = watching(node, [(other, Replies), ("n1", Silent)], &[]);
+        cluster.handle(Event::of::<Speaker>(Change::Apply(silent)));
+    }
+    pass_confirmation(&mut cluster);
+    let tasks = cluster.state.node_tasks().iter();
+    let tasks: Vec<_> = tasks.map(|it| (&*it.node, it.until == until)).collect();
+    assert_eq!(tasks, [("n3", true), ("n1", false)]);
+}
+
+#[test]
+fn of_two_speakers_a_standby_probes_the_kubelet_of_a_silent_or_stopped_node() {
+    let kubelet = "10.1.0.3:10250".parse().unwrap();
+    for (state, is_ready) in [(Silent, true), (Leaving, true), (Leaving, false)] {
+        for result in [ActionResult::Done, ActionResult::KubeletReplied] {
+            let mut cluster = standby();
+            report_running(&mut cluster, &["n2", "n3"]);
+            let leader = pod(Component::Controller, "n3", true);
+            cluster.handle(Event::of::<Pod>(Change::Apply(leader)));
+            let node = Node {
+                internal_addresses: ["10.1.0.3".parse().unwrap()].into(),
+                ..ready_node("n3")
+            };
+            cluster.handle(Event::of::<Node>(Change::Apply(node)));
+            if state == Leaving {
+                report_stop(&mut cluster);
+            }
+            let own = Pod { ready: is_ready, ..pod(Component::Speaker, "n3", true) };
+            cluster.handle(Event::of::<Pod>(Change::Apply(own)));
+            report(&mut cluster, state);
+            pass_confirmation(&mut cluster);
+            assert_eq!(actions(&cluster), [NodeAction::ProbeKubelet(Some(kubelet))]);
+            let attempt = cluster.state.node_tasks()[0].attempt;
+            cluster.handle(Event::NodeActionEnded { attempt, result });
+            let marked = (result == ActionResult::Done).then(|| NodeAction::Mark(services(&["a"])));
+            assert_eq!(actions(&cluster), marked.into_iter().collect::<Vec<_>>(), "{state:?}");
+        }
+    }
+}
+
+#[test]
 fn the_next_leader_restores_the_pods_that_it_marked_before() {
     let mut cluster = standby();
     report(&mut cluster, Silent);
