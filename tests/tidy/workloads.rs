@@ -12,19 +12,23 @@ const ANTI_AFFINITY: &str = "/spec/template/spec/affinity/podAntiAffinity/prefer
 /// Field by which it prefers control-plane nodes for them.
 const NODE_AFFINITY: &str = "/spec/template/spec/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/preference/matchExpressions/0/key";
 
-/// Returns the expected fields of a container: restricted privileges, and no CPU limit, which would
-/// throttle the container while the node is idle.
+/// Returns the expected fields of a container: restricted privileges, no CPU limit, which would
+/// throttle the container while the node is idle, and time for the probes on a slow machine. A
+/// speaker that its liveness probe kills drops its addresses.
 fn container_fields(name: &str) -> Vec<(&'static str, Value)> {
     // With a smaller request, a speaker sends its hello frames late on a busy node
     // (docs/operate/scale.md).
     let cpu_request = (name == "speaker").then(|| ("/resources/requests/cpu", json!("100m")));
+    // The readiness probe of gobgpd, which kills nothing, has Kubernetes' default.
+    let readiness = (name != "gobgpd").then(|| ("/readinessProbe/timeoutSeconds", json!(5)));
     let common_fields = [
         ("/securityContext/allowPrivilegeEscalation", json!(false)),
         ("/securityContext/readOnlyRootFilesystem", json!(true)),
         ("/securityContext/capabilities/drop", json!(["ALL"])),
         ("/resources/limits/cpu", Value::Null),
+        ("/livenessProbe/timeoutSeconds", json!(5)),
     ];
-    common_fields.into_iter().chain(cpu_request).collect()
+    common_fields.into_iter().chain(cpu_request).chain(readiness).collect()
 }
 
 /// Returns the expected fields of an object of this kind. The pods of DaemonSets run on every node,
