@@ -9,8 +9,10 @@ use std::time::Duration;
 
 /// Reason of an Event, and of a condition of a marked pod.
 const REASON: &str = "NodeSilent";
+/// Number of speakers whose reports about a node are enough.
+const REPORTS_MIN: usize = 2;
 /// Maximum time until the speakers report a state, on a busy machine.
-const STATE_MAX: Duration = Duration::from_secs(90);
+const STATE_MAX: Duration = Duration::from_secs(180);
 /// Interval of the checks that no pod is marked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const SPEAKER_STATUSES: &str = "/apis/ferrolb.io/v1beta1/namespaces/ferrolb-system/speakerstatuses";
@@ -26,13 +28,27 @@ pub(crate) fn wait_replies(lab: &Lab) -> Result<()> {
     })
 }
 
-/// Waits until a speaker reports that nothing replied on this node after its speaker's stop.
-pub(crate) fn wait_stopped(lab: &Lab, node: &str) -> Result<()> {
-    wait::until("a speaker reports that the node stopped", STATE_MAX, || {
-        let mut watched = watched(lab)?;
-        watched.retain(|entry| entry["node"] == *node);
-        let is_stopped = |it: &Value| it["state"] == "Leaving" && it["silent"] == true;
-        ensure!(watched.iter().any(is_stopped), "the speakers report {watched:?}");
+/// Waits until two speakers report that the speaker of a node has stated its stop.
+pub(crate) fn wait_leaving(lab: &Lab) -> Result<()> {
+    wait_reported(lab, "two speakers report a stop", |entry| entry["state"] == "Leaving")
+}
+
+/// Waits until two speakers report that nothing replied on a node after its speaker's stop: all
+/// other evidence of a failure holds.
+pub(crate) fn wait_stopped(lab: &Lab) -> Result<()> {
+    let is_stopped = |entry: &Value| entry["state"] == "Leaving" && entry["silent"] == true;
+    wait_reported(lab, "two speakers report that a node stopped", is_stopped)
+}
+
+/// Waits until two speakers report one node like this.
+fn wait_reported(lab: &Lab, goal: &str, is_reported: impl Fn(&Value) -> bool) -> Result<()> {
+    wait::until(goal, STATE_MAX, || {
+        let watched = watched(lab)?;
+        let reports = |node: &String| {
+            watched.iter().filter(|entry| entry["node"] == *node && is_reported(entry)).count()
+        };
+        let is_enough = lab.nodes().iter().any(|node| reports(node) >= REPORTS_MIN);
+        ensure!(is_enough, "the speakers report {watched:?}");
         Ok(Some(()))
     })
 }

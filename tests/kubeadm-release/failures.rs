@@ -11,7 +11,7 @@ use ferrolb_lab::{Lab, wait};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-const STATUS: &str =
+pub(crate) const CONTROLLER_STATUS: &str =
     "kubectl -n ferrolb-system rollout status deployment/controller --timeout=120s";
 /// Targets of the time from the failure until no connection is lost, in milliseconds. The failure
 /// of a stopped node begins with the last reply of its kernel.
@@ -59,7 +59,7 @@ fn run(name: &str, count: u8) {
 /// Moves the leader to a worker, and returns that.
 fn leader_on_worker(lab: &Lab) -> Result<String> {
     power_off::move_leader_from(lab, CONTROL_PLANE)?;
-    lab.shell(STATUS)?;
+    lab.shell(CONTROLLER_STATUS)?;
     power_off::leader_machine(lab)?.context("a controller leads")
 }
 

@@ -1,14 +1,14 @@
 //! A kubelet starts a speaker again that was killed, that stopped by itself, or that its liveness
-//! probe found stalled; and the leader's watches are interrupted during a rolling update of the
-//! speakers. No pod is marked.
+//! probe found stalled; and the controllers' watches are interrupted when an update of the speakers
+//! stops at its first node. No pod is marked.
 
 use crate::evidence::{check_unmarked, observe_unmarked, wait_replies};
+use crate::failures::CONTROLLER_STATUS;
 use crate::scenario::{print_measured, run_scenario, step};
-use crate::stops::{RESTART, STATUS, port_drop};
+use crate::stops::{BREAK, REPAIR, STATUS, filter_ports};
 use crate::{CONTROL_PLANE, install, workers};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::bench::power_off;
-use ferrolb_lab::topology::{node_index, pod_ranges};
 use ferrolb_lab::{Lab, Signal, wait};
 use std::time::Duration;
 
@@ -18,15 +18,21 @@ const SPEAKER: &str = "ferrolb-speaker";
 const RESTARTED_MAX: Duration = Duration::from_secs(180);
 /// Time for which no pod may be marked after an event.
 const OBSERVED: Duration = Duration::from_secs(30);
-/// Time for which the leader does not reach the API server: less than its lease lasts.
-const CUT: Duration = Duration::from_secs(6);
-/// Maximum time until the API server replies after its restart, on a busy machine.
+/// Maximum time until the API server replies after its restart, and until it has refused a watch,
+/// on a busy machine.
 const SERVER_MAX: Duration = Duration::from_secs(120);
+/// Command after which the leader leads on if the API server restarts.
+const LONG_LEASE: &str = "kubectl -n ferrolb-system set env deployment/controller \
+     FERROLB_LEASE_DURATION=300s FERROLB_LEASE_RENEW_DEADLINE=290s";
+const LOG: &str =
+    "kubectl -n ferrolb-system logs -l app.kubernetes.io/component=controller --tail=-1";
+const CONTROLLERS: usize = 2;
 
 #[test]
 fn no_pod_is_marked_if_a_speaker_or_the_watch_of_pods_restarts() {
     run_scenario(&workers("restarts", 2), |lab| {
         install(lab)?;
+        lab.shell(&format!("{LONG_LEASE} && {CONTROLLER_STATUS}"))?;
         for (name, signal) in [
             ("is killed", Signal::KILL),
             ("states its stop, and its kubelet starts it again", Signal::TERM),
@@ -34,12 +40,14 @@ fn no_pod_is_marked_if_a_speaker_or_the_watch_of_pods_restarts() {
         ] {
             step(&format!("a speaker {name}: no pod is marked"), || restart(lab, name, signal))?;
         }
-        step("the leader runs on a worker", || power_off::move_leader_from(lab, CONTROL_PLANE))?;
-        step("the leader loses the API server during a rolling update: no pod is marked", || {
-            update(lab, "leader cut off", cut_off_leader)
+        step("the watches of pods are refused before an update: no pod is marked", || {
+            refuse_pods(lab)
         })?;
-        step("the API server restarts during a rolling update: no pod is marked", || {
-            update(lab, "API server restarted", restart_server)
+        step("the API server restarts during an update: no pod is marked", || {
+            lab.shell(BREAK)?;
+            restart_server(lab)?;
+            observe_stopped_update(lab, "API server restarted")?;
+            repair(lab)
         })
     });
 }
@@ -73,32 +81,51 @@ fn restarts(lab: &Lab, node: &str) -> Result<u32> {
     lab.kubectl(&[&pods[..], &["-o", path]].concat())?.parse().context("there is no count")
 }
 
-/// Updates the speakers while the watch of pods is interrupted, and no node reaches the kubelet's
-/// port of another: only the watch tells the leader why a speaker stopped.
-fn update(lab: &Lab, name: &str, interrupt: fn(&Lab, &[String]) -> Result<()>) -> Result<()> {
-    let drops = lab.nodes().iter().map(|node| port_drop(node)).collect::<Result<Vec<_>>>()?;
-    lab.set_drops(&drops)?;
-    interrupt(lab, &drops)?;
-    observe_unmarked(lab, name, OBSERVED)?;
-    lab.shell(STATUS)?;
-    lab.set_drops(&[])?;
-    wait_replies(lab)
-}
-
-/// Drops the packets from the pods of the leader's node to the API server.
-fn cut_off_leader(lab: &Lab, drops: &[String]) -> Result<()> {
+/// Interrupts the watches of pods, and nothing else, of both controllers. Then their pods are those
+/// before the update.
+fn refuse_pods(lab: &Lab) -> Result<()> {
     let leader = power_off::leader_machine(lab)?.context("a controller leads")?;
-    let index = node_index(&leader).with_context(|| format!("{leader} is no node"))?;
-    let [range, _] = pod_ranges(index);
-    let cut = format!("ip saddr {range} tcp dport 6443 drop");
-    lab.set_drops(&[drops, &[cut]].concat())?;
-    lab.shell(RESTART)?;
-    observe_unmarked(lab, "during the cut", CUT)?;
-    lab.set_drops(drops)
+    lab.shell(&set_verbs(r#"["list"]"#))?;
+    // A refusal does not end a watch.
+    restart_server(lab)?;
+    wait::until("both watches of pods are refused", SERVER_MAX, || {
+        let log = lab.shell(LOG)?;
+        let is_refusal =
+            |line: &&str| line.contains("watch rejected") && line.contains(r#""what":"Pods""#);
+        let count = log.lines().filter(is_refusal).count();
+        ensure!(count >= CONTROLLERS, "the logs have {count} refusals");
+        Ok(Some(()))
+    })?;
+    lab.shell(BREAK)?;
+    observe_stopped_update(lab, "watches of pods refused")?;
+    let leads = power_off::leader_machine(lab)?;
+    ensure!(leads.as_ref() == Some(&leader), "{leads:?} leads instead of {leader}");
+    lab.shell(&set_verbs(r#"["list", "watch"]"#))?;
+    observe_unmarked(lab, "watches of pods accepted", OBSERVED)?;
+    repair(lab)
 }
 
-fn restart_server(lab: &Lab, _: &[String]) -> Result<()> {
-    lab.shell(RESTART)?;
+/// Returns the command that sets the permissions of the controllers for pods.
+fn set_verbs(verbs: &str) -> String {
+    format!(
+        r#"kubectl -n ferrolb-system patch role controller --type json -p '[{{"op": "test", "path": "/rules/2/resources", "value": ["pods"]}}, {{"op": "replace", "path": "/rules/2/verbs", "value": {verbs}}}]'"#
+    )
+}
+
+fn restart_server(lab: &Lab) -> Result<()> {
     lab.signal_program(CONTROL_PLANE, "kube-apiserver", Signal::KILL)?;
     wait::until("the API server replies", SERVER_MAX, || check_unmarked(lab).map(Some))
+}
+
+/// Waits until all other evidence of a failure holds where the update has stopped, and checks that
+/// no pod is marked.
+fn observe_stopped_update(lab: &Lab, name: &str) -> Result<()> {
+    filter_ports(lab, &lab.nodes())?;
+    observe_unmarked(lab, name, OBSERVED)
+}
+
+fn repair(lab: &Lab) -> Result<()> {
+    lab.set_drops(&[])?;
+    lab.shell(&format!("{REPAIR} && {STATUS}"))?;
+    wait_replies(lab)
 }

@@ -1,8 +1,10 @@
 //! The speakers' DaemonSet is updated, deleted, and taken off one node by its node selector: no pod
-//! is marked, also if kubelets restart, or no node reaches their ports. Then the real failure of
-//! another node still counts.
+//! is marked, also if kubelets restart, or no node reaches their ports, so that all other evidence
+//! of a failure holds. Then the real failure of another node still counts.
 
-use crate::evidence::{nodes_with_event, observe_unmarked, wait_replies, wait_stopped};
+use crate::evidence::{
+    nodes_with_event, observe_unmarked, wait_leaving, wait_replies, wait_stopped,
+};
 use crate::failures::{self, FAILED_TARGET_MS, PROBE_AFTER};
 use crate::scenario::{run_scenario, step};
 use crate::{CONTROL_PLANE, install, workers};
@@ -16,7 +18,13 @@ use std::time::Duration;
 
 /// Time for which no pod may be marked after each stop.
 const OBSERVED: Duration = Duration::from_secs(60);
-pub(crate) const RESTART: &str = "kubectl -n ferrolb-system rollout restart daemonset/speaker";
+const RESTART: &str = "kubectl -n ferrolb-system rollout restart daemonset/speaker";
+/// Commands of an update that stops at its first node, because no speaker starts, and of the next
+/// one.
+pub(crate) const BREAK: &str =
+    "kubectl -n ferrolb-system set env daemonset/speaker FERROLB_CHALLENGE_PORT=none";
+pub(crate) const REPAIR: &str =
+    "kubectl -n ferrolb-system set env daemonset/speaker FERROLB_CHALLENGE_PORT-";
 const DELETE: &str = "kubectl -n ferrolb-system delete daemonset speaker";
 pub(crate) const STATUS: &str =
     "kubectl -n ferrolb-system rollout status daemonset/speaker --timeout=180s";
@@ -32,32 +40,66 @@ const SELECT_ALL: &str = "kubectl label nodes --all --overwrite example.com/spea
 enum Fault {
     None,
     KubeletRestarts,
-    /// No other node reaches the kubelet's port.
+    /// No other node reaches the kubelet's port. The filter remains after [`check_stop`].
     PortFiltered,
 }
 
-/// The last fault remains after [`check_stop`].
-const FAULTS: [Fault; 3] = [Fault::None, Fault::KubeletRestarts, Fault::PortFiltered];
+#[test]
+fn no_pod_is_marked_if_speakers_are_updated_with_two_workers() {
+    run_updated("updated2", 2);
+}
 
 #[test]
-fn no_pod_is_marked_if_the_speakers_are_updated() {
-    run_scenario(&workers("updated", 2), |lab| {
+fn no_pod_is_marked_if_speakers_are_updated_with_three_workers() {
+    run_updated("updated3", 3);
+}
+
+fn run_updated(name: &str, count: u8) {
+    run_scenario(&workers(name, count), |lab| {
         install(lab)?;
-        for fault in FAULTS {
-            check_stop(lab, ("updated", RESTART), &lab.nodes(), fault)?;
+        let nodes = lab.nodes();
+        for fault in [Fault::None, Fault::KubeletRestarts] {
+            check_stop(lab, ("updated", RESTART), &nodes, fault)?;
             lab.shell(STATUS)?;
         }
-        Ok(())
+        check_stop(lab, ("updated without success", BREAK), &nodes, Fault::PortFiltered)?;
+        step("the next update of all speakers succeeds: no pod is marked", || {
+            lab.shell(&format!("{REPAIR} && {RESTART}"))?;
+            observe_unmarked(lab, "next update", OBSERVED)?;
+            lab.shell(STATUS).map(drop)
+        })
     });
 }
 
 #[test]
-fn no_pod_is_marked_if_the_speakers_are_deleted() {
-    run_scenario(&workers("deleted", 2), |lab| {
+fn no_pod_is_marked_if_speakers_are_deleted_with_two_workers() {
+    run_deleted("deleted2", 2);
+}
+
+#[test]
+fn no_pod_is_marked_if_speakers_are_deleted_with_three_workers() {
+    run_deleted("deleted3", 3);
+}
+
+/// Deletes the speakers. The last time, all kubelets but one stand still, so that the speakers of
+/// their nodes run on, and report the stop of the other speaker.
+fn run_deleted(name: &str, count: u8) {
+    run_scenario(&workers(name, count), |lab| {
         install(lab)?;
-        FAULTS.iter().try_for_each(|fault| {
+        let nodes = lab.nodes();
+        for fault in [Fault::None, Fault::KubeletRestarts] {
+            check_stop(lab, ("deleted", DELETE), &nodes, fault)?;
             lab.deploy_ferrolb()?;
-            check_stop(lab, ("deleted", DELETE), &lab.nodes(), *fault)
+        }
+        wait_replies(lab)?;
+        let (_, others) = nodes.split_last().context("the lab has nodes")?;
+        let signal_others =
+            |signal| others.iter().try_for_each(|node| lab.signal_program(node, KUBELET, signal));
+        signal_others(Signal::STOP)?;
+        check_stop(lab, ("deleted one by one", DELETE), &nodes, Fault::PortFiltered)?;
+        step("the other speakers end, too: no pod is marked", || {
+            signal_others(Signal::CONT)?;
+            observe_unmarked(lab, "the other speakers end", OBSERVED)
         })
     });
 }
@@ -81,11 +123,10 @@ fn run_unselected(name: &str, count: u8) {
             format!("kubectl label nodes {node} --overwrite example.com/speaker=none"),
             [node.clone()],
         );
-        for fault in FAULTS {
+        for fault in [Fault::None, Fault::KubeletRestarts, Fault::PortFiltered] {
             lab.shell(&format!("{SELECT_ALL} && {STATUS}"))?;
             check_stop(lab, ("not selected", &unselect), &nodes, fault)?;
         }
-        step("all other evidence of the failure of its node holds", || wait_stopped(lab, &node))?;
         step("another node loses power, and leaves the endpoints", || {
             fail_other(lab, server, &node)
         })
@@ -102,19 +143,27 @@ fn check_stop(
     let name = format!("speakers {name}, {fault:?}");
     step(&format!("{name}: no pod is marked"), || {
         wait_replies(lab)?;
-        if fault == Fault::PortFiltered {
-            lab.set_drops(&nodes.iter().map(|node| port_drop(node)).collect::<Result<Vec<_>>>()?)?;
-        }
         lab.shell(command)?;
-        if fault == Fault::KubeletRestarts {
-            nodes.iter().try_for_each(|node| lab.signal_program(node, KUBELET, Signal::KILL))?;
+        match fault {
+            Fault::None => {}
+            Fault::KubeletRestarts => {
+                nodes.iter().try_for_each(|node| lab.signal_program(node, KUBELET, Signal::KILL))?
+            }
+            Fault::PortFiltered => filter_ports(lab, nodes)?,
         }
         observe_unmarked(lab, &name, OBSERVED)
     })
 }
 
-/// Returns the rule by which no other node reaches the kubelet's port of a node.
-pub(crate) fn port_drop(node: &str) -> Result<String> {
+/// After a stop, prevents that other nodes reach the kubelets' ports of these nodes, and waits until
+/// all other evidence of a failure holds. A speaker counts the port only if it was open before.
+pub(crate) fn filter_ports(lab: &Lab, nodes: &[String]) -> Result<()> {
+    wait_leaving(lab)?;
+    lab.set_drops(&nodes.iter().map(|node| port_drop(node)).collect::<Result<Vec<_>>>()?)?;
+    wait_stopped(lab)
+}
+
+fn port_drop(node: &str) -> Result<String> {
     let host = Host::named(node).with_context(|| format!("{node} is no node"))?;
     Ok(format!("ether daddr {} tcp dport 10250 drop", host.mac()))
 }
