@@ -112,6 +112,18 @@ fn the_pods_of_the_own_services_on_a_silent_node_are_marked() {
 }
 
 #[test]
+fn the_leader_marks_pods_while_it_has_the_lease() {
+    let mut cluster = cluster(MarkScope::Services);
+    report(&mut cluster, Silent);
+    pass_confirmation(&mut cluster);
+    for seconds in [10, 12] {
+        let expiry = cluster.now + Duration::from_secs(seconds);
+        cluster.handle(Event::Lease(Leadership::Held(expiry)));
+        assert_eq!(plan(&cluster.state).node_tasks[0].until, expiry);
+    }
+}
+
+#[test]
 fn a_silent_node_has_an_event_a_warning_and_a_restore() {
     let mut cluster = cluster(MarkScope::Services);
     report(&mut cluster, Silent);
