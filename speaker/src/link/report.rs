@@ -131,8 +131,9 @@ mod tests {
     use std::net::IpAddr;
     use std::time::Duration;
 
+    use ferrolb_core::Machine;
     use ferrolb_proto::Instant;
-    use ferrolb_speaker_core::claim::{ClaimConfig, MoveCause};
+    use ferrolb_speaker_core::claim::{ClaimConfig, Input, MoveCause};
     use prometheus_client::registry::Registry;
 
     use super::*;
@@ -146,8 +147,7 @@ mod tests {
         Move { address: address(n), from: None, to: to.into(), cause, silence: None }
     }
 
-    #[test]
-    fn moves_to_this_node_are_counted_and_the_latest_ones_reported() {
+    fn machine() -> ClaimMachine {
         let config = ClaimConfig {
             node: "node1".into(),
             epoch: 1,
@@ -156,7 +156,30 @@ mod tests {
             detection_time_max: Duration::from_secs(2),
             failback_delay: None,
         };
-        let claims = ClaimMachine::new(config, Instant::ZERO);
+        ClaimMachine::new(config, Instant::ZERO)
+    }
+
+    #[test]
+    fn late_hellos_are_reported() {
+        let mut claims = machine();
+        claims.handle(Input::Keys(vec![1]), Instant::ZERO);
+        let due = claims.deadline().expect("the first hello is due");
+        let (state, reports) = watch::channel(Ok(LinkReport::default()));
+        let metrics = Metrics::new(&mut Registry::default()).link("eth0");
+        let mut reporter = LinkReporter::new(&state, metrics.clone());
+        let mut report = |claims: &ClaimMachine| {
+            reporter.report(claims, false);
+            let late = reports.borrow().as_ref().expect("a report").late_hellos;
+            (late.map(|late| late.by.as_secs_f64()), metrics.late_hellos.get())
+        };
+        assert_eq!(report(&claims), (None, 0.0));
+        claims.tick(due + Duration::from_millis(850));
+        assert_eq!(report(&claims), (Some(0.85), 0.85));
+    }
+
+    #[test]
+    fn moves_to_this_node_are_counted_and_the_latest_ones_reported() {
+        let claims = machine();
         let (state, reports) = watch::channel(Ok(LinkReport::default()));
         let metrics = Metrics::new(&mut Registry::default()).link("eth0");
         let mut reporter = LinkReporter::new(&state, metrics.clone());

@@ -1,6 +1,9 @@
 //! Tests of the interfaces in the plan: selection and configuration.
 
+use ferrolb_core::Machine;
+
 use super::*;
+use crate::claim::{ClaimConfig, ClaimMachine, Input};
 
 #[test]
 fn interfaces_are_selected_by_type_name_and_internal_ip() {
@@ -409,4 +412,43 @@ fn another_interface_announces_in_place_of_a_standby_one_or_one_that_is_down() {
     let mut down = links;
     down[1].up = false;
     assert!(announced(&mut state, Event::Links(down)), "eth1 is down");
+}
+
+/// Runs the machine of an interface until a time. No other host replies.
+fn run(machine: &mut ClaimMachine, end: Instant) {
+    while let Some(at) = machine.deadline().filter(|at| *at <= end) {
+        machine.tick(at);
+        while machine.poll().is_some() {}
+    }
+}
+
+#[test]
+fn the_status_states_how_late_the_hellos_of_an_owner_were() {
+    let cluster = Cluster::default();
+    let config = ClaimConfig {
+        node: "node1".into(),
+        epoch: 1,
+        hello_interval: Duration::from_millis(50),
+        hello_misses: 3,
+        detection_time_max: Duration::from_secs(2),
+        failback_delay: None,
+    };
+    let mut machine = ClaimMachine::new(config, Instant::ZERO);
+    machine.handle(Input::Keys(vec![1]), Instant::ZERO);
+    machine.handle(Input::Units { changed: cluster.units(), removed: Vec::new() }, Instant::ZERO);
+    let stated = |machine: &ClaimMachine| {
+        let (owned, late_hellos) = (machine.owned().clone(), machine.members().own().late_hellos());
+        let report = LinkReport { owned, late_hellos, ..LinkReport::default() };
+        let mut state = cluster.state();
+        state.handle(Event::Report { link: 2, report }, Instant::ZERO);
+        plan(&state, Instant::ZERO).status.interfaces[0].late_hellos
+    };
+    run(&mut machine, Instant::from_millis(10_000));
+    assert_eq!((machine.owned().len(), stated(&machine)), (1, None));
+    let late = machine.deadline().unwrap() + Duration::from_millis(850);
+    machine.tick(late);
+    run(&mut machine, late + Duration::from_secs(1));
+    // The time of a calm node is 190 ms, and the allowance 800 ms.
+    let expect = LateHellos { milliseconds: 850, detection_milliseconds: 990 };
+    assert_eq!(stated(&machine), Some(expect));
 }
