@@ -6,6 +6,9 @@
 pub struct ScenarioBounds {
     /// Maximum time for which a unit has no owner although a candidate receives its peers' frames.
     pub unowned: u64,
+    /// True if a unit may have no owner for longer, by as much as the detection time that its owner
+    /// had stated is longer than the one of a calm node.
+    pub waits_for_stated_time: bool,
     /// Additional time for which a unit may have no owner, for each candidate that is unreachable
     /// when its turn to claim comes.
     pub per_unreachable_candidate: u64,
@@ -25,6 +28,9 @@ pub struct ScenarioBounds {
     pub defenses: bool,
     /// Number of times that every node loses every other node and finds it again.
     pub reunions: usize,
+    /// Maximum time for which unhealthy nodes own a unit although a healthy candidate works. None:
+    /// not checked.
+    pub unhealthy_owner: Option<u64>,
     /// True if a node may take an address only from an owner that was silent for at least the time
     /// of a failure detection.
     pub takes_only_after_failure: bool,
@@ -39,12 +45,14 @@ impl ScenarioBounds {
     pub const fn planned() -> Self {
         Self {
             unowned: 30,
+            waits_for_stated_time: false,
             per_unreachable_candidate: 0,
             double_owner_after_take: TWO_HELLOS_MS,
             double_owner_after_fault: TWO_HELLOS_MS,
             burst: 5,
             moves: None,
             fences: Some(0),
+            unhealthy_owner: None,
             takes_only_after_failure: false,
             defenses: false,
             reunions: 0,
@@ -64,6 +72,11 @@ impl ScenarioBounds {
 
     pub const fn unowned(self, unowned: u64) -> Self {
         Self { unowned, ..self }
+    }
+
+    /// Allows a unit of an owner that was late to have no owner for longer, as its frames stated.
+    pub const fn waits_for_stated_time(self) -> Self {
+        Self { waits_for_stated_time: true, ..self }
     }
 
     /// Limits the rate of address defenses, for a scenario in which a foreign host announces an
@@ -88,6 +101,10 @@ impl ScenarioBounds {
 
     pub const fn burst(self, burst: usize) -> Self {
         Self { burst, ..self }
+    }
+
+    pub const fn unhealthy_owner(self, unhealthy_owner: u64) -> Self {
+        Self { unhealthy_owner: Some(unhealthy_owner), ..self }
     }
 
     pub const fn moves(self, moves: usize) -> Self {

@@ -59,6 +59,8 @@ pub enum Rule {
     NeedlessMove,
     /// At the end of a run, no candidate is better than the owner.
     Best,
+    /// Unhealthy nodes own a unit for no longer than the bound while a healthy candidate works.
+    UnhealthyOwner,
     /// No node fences itself without a reason: the number of fences does not exceed the bound.
     FalseFence,
     /// A node that was halted for longer than the failure detection time fences itself.
@@ -148,6 +150,12 @@ pub(super) struct UnitState {
     /// Most recent time at which a node started to announce the unit, including the time before the
     /// measurement.
     pub(super) taken: Instant,
+    /// Node that started to announce the unit at that time.
+    pub(super) latest_owner: Option<usize>,
+    /// Time by which that node had stated more than a calm node when `state` began.
+    allowance: Duration,
+    /// Time since which unhealthy nodes own the unit although a healthy candidate works.
+    pub(super) unhealthy_since: Option<Instant>,
     /// Cause of the latest move, if the new owner has reported one.
     pub(super) move_cause: Option<MoveCause>,
     /// Time until which the unit should stay with its owner, according to the frames of its owners.
@@ -177,6 +185,9 @@ impl Checker {
             move_count: 0,
             doubted: false,
             taken: Instant::ZERO,
+            latest_owner: None,
+            allowance: Duration::ZERO,
+            unhealthy_since: None,
             move_cause: None,
             keep_until: Instant::ZERO,
             defended: None,
@@ -227,7 +238,9 @@ impl SimWorld {
             let (old, since, old_cause) = (unit_state.state, unit_state.since, unit_state.cause);
             (unit_state.state, unit_state.since, unit_state.cause) = (state, self.now, cause);
             self.check_duration(unit, old, since, old_cause);
+            self.checker.units[unit].allowance = self.owner_allowance(unit);
         }
+        self.check_unhealthy_owner(unit);
     }
 
     fn state(&self, unit: usize) -> Ownership {
@@ -278,8 +291,8 @@ impl SimWorld {
         }
         let millis = lasted.as_secs_f64() * 1e3;
         self.log(|| format!("      unit {unit}: {state:?} for {millis:.1} ms"));
-        let ScenarioBounds { unowned, double_owner_after_take, double_owner_after_fault, .. } =
-            self.bounds;
+        let ScenarioBounds { double_owner_after_take, double_owner_after_fault, .. } = self.bounds;
+        let unowned = self.unowned_max(unit);
         let (rule, bound, list) = match (state, cause) {
             (Ownership::Unowned, _) => {
                 (Rule::Unowned, unowned, &mut self.checker.outcome.unowned_times)
@@ -308,6 +321,13 @@ impl SimWorld {
         }
     }
 
+    /// Returns the maximum time in milliseconds for which a unit may have been unowned until now.
+    fn unowned_max(&self, unit: usize) -> u64 {
+        let ScenarioBounds { unowned, waits_for_stated_time, .. } = self.bounds;
+        let allowance = self.checker.units[unit].allowance.as_millis() as u64;
+        if waits_for_stated_time { unowned + allowance } else { unowned }
+    }
+
     /// Returns the maximum time in milliseconds for which a unit has no owner if one node remains.
     fn unowned_with_one_node_max(&self) -> u64 {
         let is_new = |node: &SimNode| node.is_up() && self.now.since(node.started) < ALONE_START;
@@ -316,9 +336,11 @@ impl SimWorld {
     }
 
     /// Records that a node started announcing a unit.
-    pub(super) fn record_move(&mut self, unit: usize) {
+    pub(super) fn record_move(&mut self, index: usize, unit: usize) {
         let now = self.now;
-        (self.checker.units[unit].taken, self.checker.units[unit].move_cause) = (now, None);
+        let unit_state = &mut self.checker.units[unit];
+        (unit_state.taken, unit_state.move_cause) = (now, None);
+        unit_state.latest_owner = Some(index);
         if !self.checker.is_measuring() {
             return;
         }
@@ -409,6 +431,7 @@ impl SimWorld {
                 );
             }
             self.check_best(unit);
+            self.check_unhealthy_time(unit);
             // Announcements of a recent move may still be in transit.
             let moved_at = self.checker.units[unit].moves.back().copied();
             if moved_at.is_none_or(|at| self.now.since(at) >= ANNOUNCED_WITHIN) {

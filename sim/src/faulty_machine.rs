@@ -16,12 +16,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::detection_times::calm_time;
+use super::stated_leases::StatedLeases;
+
 /// Delay of the deadlines of a machine with [`Defect::Late`].
 const LATE_DELAY: Duration = Duration::from_millis(150);
 /// Detection time that a machine with [`Defect::StatesLongDetectionTime`] states.
-const LONG_DETECTION_TIME: Duration = Duration::from_secs(600);
+pub(super) const LONG_DETECTION_TIME: Duration = Duration::from_secs(60);
 /// Maximum detection time that a machine with [`Defect::HidesDetectionTime`] states.
 const CALM_DETECTION_TIME: Duration = Duration::from_millis(190);
+/// Maximum time for which a machine with [`Defect::WaitsOneSecond`] waits.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// A deliberate defect. The claim machine is the real one; the defect changes its inputs or
 /// outputs.
@@ -63,11 +68,21 @@ pub enum Defect {
     IgnoresForeignHosts,
     /// Neither states a detection time nor receives those of others, as an earlier version.
     StatesNoDetectionTime,
-    /// States a detection time of ten minutes.
+    /// States a detection time of one minute.
     StatesLongDetectionTime,
     /// Waits for a detection time of its own that it has never stated: its frames state that of a
     /// calm node.
     HidesDetectionTime,
+    /// Shortens its answer lease only with the fourth frame that states a shorter detection time.
+    ShortensLeaseLate,
+    /// Waits for its own detection time although a node of an earlier version does not.
+    IgnoresEarlierVersions,
+    /// Waits for a busy node for twice the time that this node states.
+    WaitsTooLong,
+    /// Waits for at most a second, whatever other nodes state.
+    WaitsOneSecond,
+    /// Does not receive any more, once it has fenced itself, that other nodes are unhealthy.
+    IgnoresHealthAfterFence,
 }
 
 /// A claim machine, and its defect if it has one.
@@ -85,6 +100,7 @@ pub(super) struct FaultyMachine {
     owned: BTreeSet<IpAddr>,
     /// Node name for each source MAC of received frames.
     node_names: BTreeMap<Mac, Box<str>>,
+    stated_leases: StatedLeases,
 }
 
 impl FaultyMachine {
@@ -112,6 +128,7 @@ impl FaultyMachine {
             clock: 0,
             owned: BTreeSet::new(),
             node_names: BTreeMap::new(),
+            stated_leases: StatedLeases::default(),
         }
     }
 
@@ -121,10 +138,8 @@ impl FaultyMachine {
         {
             return;
         }
-        if let (Some(Defect::StatesNoDetectionTime), Input::Datagram(frame)) =
-            (self.defect, &mut input)
-        {
-            frame.detection_time = None;
+        if let Input::Datagram(frame) | Input::Frame { frame, .. } = &mut input {
+            self.alter_received_time(frame);
         }
         if let (Some(_), Input::Frame { source, frame }) = (self.defect, &mut input) {
             self.node_names.entry(*source).or_insert_with(|| frame.node.clone());
@@ -176,7 +191,7 @@ impl FaultyMachine {
         if self.defect == Some(Defect::IgnoresAnswerLease) {
             Instant::from_nanos(u64::MAX)
         } else {
-            self.claims.members().own().answer_lease_end()
+            self.stated_leases.end(self.defect, self.claims.members().own().answer_lease_end())
         }
     }
 
@@ -201,7 +216,24 @@ impl FaultyMachine {
                 self.clock = now.as_nanos().max(self.clock + 1);
                 frame.clock = self.clock;
             }
-            Some(Defect::StatesNoDetectionTime) => frame.detection_time = None,
+            Some(Defect::IgnoresHealthAfterFence) => {
+                frame.flags.unhealthy &= self.claims.counts().fences == 0;
+            }
+            _ => {}
+        }
+    }
+
+    /// Applies the defect to the detection time in a received frame.
+    fn alter_received_time(&self, frame: &mut Frame) {
+        let calm = calm_time(frame);
+        let time = &mut frame.detection_time;
+        match self.defect {
+            Some(Defect::StatesNoDetectionTime) => *time = None,
+            Some(Defect::IgnoresEarlierVersions) => *time = time.or(Some(calm)),
+            Some(Defect::WaitsTooLong) => {
+                *time = time.map(|time| if time > calm { time * 2 } else { time });
+            }
+            Some(Defect::WaitsOneSecond) => *time = time.map(|time| time.min(SHORT_WAIT)),
             _ => {}
         }
     }
@@ -219,7 +251,10 @@ impl FaultyMachine {
             Output::AnnounceSeries(_) | Output::Defend(_) => {
                 return self.defect != Some(Defect::DefendsWithoutAnnouncing);
             }
-            Output::Send { to, frame, .. } => return self.alter_frame(*to, frame),
+            Output::Send { to, frame, .. } => {
+                self.stated_leases.record(frame);
+                return self.alter_frame(*to, frame);
+            }
             Output::SendDatagram { frame, .. } => return self.alter_frame(None, frame),
             Output::Moved(_)
             | Output::LivenessProbe { .. }

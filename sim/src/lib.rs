@@ -4,8 +4,8 @@
 //! reads a real clock.
 //!
 //! - [`scenario`]: faults and their bounds.
-//! - `world`, `segment`, `node`, `clients`, `faults`: the simulation. `checker`, `soft_checks`: the
-//!   checker.
+//! - `world`, `segment`, `node`, `clients`, `faults`: the simulation. `checker`, `soft_checks`,
+//!   `detection_times`: the checker.
 //! - [`node_failure`]: another simulation, of the machines that detect the failure of a node.
 //! - [`report`]: many runs, and their table next to the prototype's results.
 
@@ -14,6 +14,7 @@ mod chaos;
 mod checker;
 mod clients;
 mod clock;
+mod detection_times;
 mod entry;
 mod event;
 mod failures;
@@ -33,6 +34,9 @@ mod segment;
 mod soft_checks;
 mod soft_rules;
 mod stalls;
+mod stated_leases;
+mod stated_times;
+mod trace;
 mod view;
 mod world;
 

@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Maximum number of frames that wait for a halted node, like the frames in the receive buffer of a
 /// socket.
@@ -56,6 +57,10 @@ pub(super) struct SimNode {
     pub(super) failing: Vec<bool>,
     /// Flags in the node's most recent frame.
     pub(super) flags: Flags,
+    /// Detection time in the most recent frame of the process; zero before its first frame.
+    pub(super) detection_time: Duration,
+    /// Time by which that is longer than the one of a calm node.
+    pub(super) allowance: Duration,
     /// True if all frames that the node sends are dropped.
     pub(super) sends_nothing: bool,
     /// Number of the part of a split segment to which the node belongs.
@@ -119,6 +124,8 @@ impl SimNode {
             isolated: false,
             failing: vec![false; units],
             flags: Flags::default(),
+            detection_time: Duration::ZERO,
+            allowance: Duration::ZERO,
             sends_nothing: false,
             part: 0,
             pending_frames: VecDeque::new(),

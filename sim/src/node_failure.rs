@@ -32,6 +32,7 @@ mod stops;
 pub mod table;
 mod world;
 
+use crate::rng::Rng;
 pub use checker::{Outcome, Rule, Violation};
 pub use faults::FaultKind;
 use std::time::Duration;
@@ -41,6 +42,8 @@ use world::World;
 const RUN_TIME: Duration = Duration::from_secs(150);
 /// Time before the first fault.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Share of runs in which each fault of a node is on the one of the controller's leader.
+const LEADERS_NODE_SHARE: f64 = 0.3;
 
 /// A deliberate defect, to verify that the checker detects it. The machines are the real ones; the
 /// defect changes their inputs or outputs.
@@ -64,6 +67,8 @@ pub enum Defect {
     StandbyMarksAll,
     /// A replica that does not lead marks no pods.
     StandbyMarksNone,
+    /// A replica that does not lead ignores renewals of the lease.
+    IgnoresRenewals,
 }
 
 /// One run.
@@ -71,6 +76,8 @@ pub enum Defect {
 pub struct Run {
     /// The only fault, or several random ones.
     pub fault: Option<FaultKind>,
+    /// True if each fault of a node is on the one of the controller's leader.
+    pub on_leaders_node: bool,
     pub seed: u64,
     pub nodes: usize,
     pub defect: Option<Defect>,
@@ -84,14 +91,16 @@ impl Run {
     pub fn of_seed(seed: u64, nodes: usize) -> Self {
         let kinds = FaultKind::ALL.len() as u64;
         let fault = (seed % (2 * kinds) < kinds).then(|| FaultKind::ALL[(seed % kinds) as usize]);
-        Self { fault, seed, nodes, defect: None, trace: false }
+        // The runs of each kind have their share.
+        let on_leaders_node = Rng::new(!seed).chance(LEADERS_NODE_SHARE);
+        Self { fault, on_leaders_node, seed, nodes, defect: None, trace: false }
     }
 
     /// Executes the run.
     pub fn execute(&self) -> Outcome {
         let mut world = World::new(self);
         world.run(WARM_UP);
-        faults::plan(&mut world, self.fault);
+        faults::plan(&mut world, self.fault, self.on_leaders_node);
         world.run(RUN_TIME);
         world.conclude()
     }

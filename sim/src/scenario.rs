@@ -6,7 +6,7 @@ use super::bounds::{PrototypeResult, ScenarioBounds, prototype_result};
 use super::world::SimWorld;
 use super::{
     chaos, failures, filters, foreign_hosts, isolation, keys_and_clocks, planned, soft_rules,
-    stalls,
+    stalls, stated_times,
 };
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ pub(super) const ADDRESS_IN_USE: &str = "squatter";
 
 /// Returns all scenarios.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    CALM.iter().chain(&filters::SCENARIOS).chain(&stalls::SCENARIOS)
+    let calm = CALM.iter().chain(&filters::SCENARIOS);
+    calm.chain(&stalls::SCENARIOS).chain(&stated_times::SCENARIOS)
 }
 
 /// Scenarios of nodes that are not busy: first those of the prototype in the order of its table,
@@ -205,8 +206,8 @@ static CALM: [Scenario; 56] = [
         "six overlapping faults on a lossy network segment",
         chaos::chaos,
         ScenarioBounds::failure()
-            // An owner that stalled before fails up to 1.8 s later.
-            .unowned(1_300 + 1_810)
+            .unowned(1_300)
+            .waits_for_stated_time()
             .reunions(6)
             .double_owner_after_take(250)
             .double_owner_after_fault(300)

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::{Body, Claim, ClaimSetSummary, Frame, Stretch};
+use ferrolb_proto::wire::hello::{Body, Frame};
 use ferrolb_speaker_core::claim::{Input, LISTEN_PHASE, Move, Output};
 
 use super::checker::{Cause, Rule};
+use super::detection_times::LostFrames;
 use super::event::{Delivery, Event, Packet, Path};
 use super::node::SimNode;
+use super::trace::{describe_frame, node_name};
 use super::world::SimWorld;
 
 /// Minimum and maximum delay of a frame.
@@ -31,6 +33,8 @@ pub(super) struct Segment {
     pub(super) proxy: bool,
     /// Pairs in which the second node does not receive the first node's frames.
     pub(super) cuts: BTreeSet<(usize, usize)>,
+    /// Frames with another detection time that are lost; None if the scenario loses no such frames.
+    pub(super) lost_frames: Option<LostFrames>,
     /// Nodes that drop the frames of the ownership protocol which arrive. ARP passes.
     pub(super) filters: BTreeSet<usize>,
     pub(super) second_path: SecondPath,
@@ -64,6 +68,7 @@ impl Segment {
             duplication: DUPLICATION,
             proxy: false,
             cuts: BTreeSet::new(),
+            lost_frames: None,
             filters: BTreeSet::new(),
             second_path,
             no_client_broadcasts: false,
@@ -153,7 +158,7 @@ impl SimWorld {
         self.answered_probes.forget(unit);
         self.check_reason(index, unit);
         self.nodes[index].owns[unit] = true;
-        self.record_move(unit);
+        self.record_move(index, unit);
         self.check_answer_lease(index, false);
         self.update_state(unit, Cause::Machine);
         self.begin_announcing(index, unit);
@@ -189,6 +194,7 @@ impl SimWorld {
     fn send(&mut self, index: usize, to: Option<Mac>, key: u32, frame: Frame) {
         self.checker.outcome.frames += u64::from(self.checker.is_measuring());
         self.record_frame(index, &frame);
+        self.record_detection_time(index, &frame);
         if !matches!(&frame.body, Body::Hello { .. }) {
             self.log(|| {
                 format!(
@@ -256,6 +262,9 @@ impl SimWorld {
             return;
         }
         if !self.segment.cuts.is_empty() && self.segment.cuts.contains(&(from, receiver)) {
+            return;
+        }
+        if self.segment.lost_frames.as_mut().is_some_and(|lost| lost.lose(from, receiver)) {
             return;
         }
         let copies = if self.rng.chance(self.segment.duplication) { 2 } else { 1 };
@@ -454,39 +463,4 @@ impl SimWorld {
     pub(super) fn is_one_way(&self) -> bool {
         !self.segment.cuts.is_empty() && self.segment.second_path != SecondPath::OtherNetwork
     }
-}
-
-/// Returns the name of the node with this MAC, for a trace.
-fn node_name(mac: Mac) -> String {
-    format!("n{}", SimNode::index_of(mac))
-}
-
-/// Formats a frame for a trace.
-fn describe_frame(frame: &Frame) -> String {
-    let list = |addresses: &[IpAddr]| {
-        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-    };
-    let claim_list = |claims: &[Claim]| {
-        let claim = |claim: &Claim| format!("{} ({:.1?})", claim.address, claim.preempt_delay);
-        claims.iter().map(claim).collect::<Vec<_>>().join(" ")
-    };
-    let bound = |bound: Option<IpAddr>| bound.map_or("*".into(), |address| address.to_string());
-    let body = match &frame.body {
-        Body::Hello { .. } => "HELLO".into(),
-        Body::Claim(claims) => format!("CLAIM {}", claim_list(claims)),
-        Body::Release { addresses, contested } => {
-            format!("RELEASE contested: {contested} {}", list(addresses))
-        }
-        Body::Doubt(addresses) => format!("DOUBT {}", list(addresses)),
-        Body::Challenge { .. } => "CHALLENGE".into(),
-        Body::ChallengeReply { .. } => "CHALLENGE REPLY".into(),
-        Body::PathReport { report, .. } => format!("{report:?}"),
-        Body::NodeWatch(message) => format!("{message:?}"),
-        Body::ListRequest => "LIST REQUEST".into(),
-        Body::List(Stretch { after, last, claims }) => {
-            format!("LIST after {} to {}: {}", bound(*after), bound(*last), claim_list(claims))
-        }
-    };
-    let ClaimSetSummary { counter, count, digest } = frame.claim_set;
-    format!("{body} [set {counter}: {count} addresses, {digest:016x}]")
 }

@@ -102,6 +102,38 @@ impl SimWorld {
         }
     }
 
+    /// Records whether unhealthy nodes own a unit although a healthy candidate works, and checks
+    /// for how long they did.
+    pub(super) fn check_unhealthy_owner(&mut self, unit: usize) {
+        if self.bounds.unhealthy_owner.is_none() {
+            return;
+        }
+        let is_unhealthy = |index: &usize| self.nodes[*index].flags.unhealthy;
+        let is_healthy = |index: usize| !is_unhealthy(&index) && self.may_own(index, unit);
+        let owners = self.owners(0, unit);
+        let lasts = !owners.is_empty()
+            && owners.iter().all(is_unhealthy)
+            && (0..self.nodes.len()).any(is_healthy);
+        if !lasts {
+            self.check_unhealthy_time(unit);
+        }
+        let since = &mut self.checker.units[unit].unhealthy_since;
+        *since = lasts.then(|| since.unwrap_or(self.now));
+    }
+
+    /// Checks for how long unhealthy nodes have owned a unit although a healthy candidate worked.
+    pub(super) fn check_unhealthy_time(&mut self, unit: usize) {
+        let since = self.checker.units[unit].unhealthy_since;
+        let lasted = since.map_or(Duration::ZERO, |since| self.now.since(since));
+        let bound = self.bounds.unhealthy_owner.map_or(Duration::MAX, Duration::from_millis);
+        if lasted > bound {
+            self.report_violation(
+                Rule::UnhealthyOwner,
+                format!("unit {unit}: owned by unhealthy nodes for {lasted:.1?}"),
+            );
+        }
+    }
+
     /// Checks at the end of a run that no candidate is better than the owner: by the soft rules, or
     /// by the order if no soft rule applies to the two nodes.
     pub(super) fn check_best(&mut self, unit: usize) {

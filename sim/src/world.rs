@@ -172,13 +172,14 @@ impl SimWorld {
     /// Starts the process of a node, without any state of an earlier process.
     pub(super) fn start(&mut self, index: usize) {
         let (now, epoch) = (self.now, self.rng.next_u64());
-        let defect = self.defect.or(self.nodes[index].defect);
+        let defect = self.nodes[index].defect.or(self.defect);
         self.answered_probes.forget_node(index);
         let node = &mut self.nodes[index];
         node.clear(now);
         // The interface of a started node receives frames; a scenario in which the interface
         // receives none changes this afterwards.
         node.isolated = false;
+        (node.detection_time, node.allowance) = (Duration::ZERO, Duration::ZERO);
         node.process_number += 1;
         node.started = now;
         let config = ClaimConfig {

@@ -51,10 +51,16 @@ impl World {
         (replica.process, replica.term) == (it.process, it.term)
     }
 
+    /// Returns whether the action is one of the machine's. Requests of others are not sent.
+    fn is_in_progress(&self, it: &ActionInProgress) -> bool {
+        let mut actions = self.replicas[it.replica].failures.actions();
+        actions.any(|action| action.attempt == it.action.attempt)
+    }
+
     /// Sends the requests of an action.
     pub(super) fn send_action(&mut self, mut begun: ActionInProgress) {
         let replica = begun.replica;
-        if !self.is_wanted(&begun) {
+        if !self.is_wanted(&begun) || !self.is_in_progress(&begun) {
             return;
         }
         if !self.runs(replica) {
@@ -78,13 +84,18 @@ impl World {
         self.queue.push(self.now + wait, Event::ActionEnd(begun));
     }
 
-    /// Verifies that a replica that does not lead marks only the pods of the leader's node.
+    /// Verifies that a replica that does not lead marks only the pods of the leader's node, and not
+    /// right after a renewal of the lease.
     fn check_standby(&mut self, replica: usize, node: usize) {
         let leader = self.leader();
         let leads = self.replicas[replica].leadership.held_until.is_some();
         let is_leaders = leader.is_none_or(|leader| self.replicas[leader].node == node);
         if !leads && !is_leaders && !self.leader_is_new() {
             self.checker.marked_by_standby(node, self.now);
+        }
+        let renewal = self.replicas[replica].renewal.filter(|(leader, _)| *leader == node);
+        if let (Some((_, read)), false) = (renewal, leads) {
+            self.checker.marked_after_renewal(node, self.now.since(read), self.now);
         }
     }
 

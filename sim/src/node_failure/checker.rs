@@ -2,6 +2,7 @@
 
 use super::kubernetes::SYNC_INTERVAL;
 use crate::scenario::ms;
+use ferrolb_controller_core::node_failure::failures::CONFIRMATION_TIME;
 use ferrolb_proto::Instant;
 use std::fmt;
 use std::time::Duration;
@@ -19,6 +20,8 @@ const TIME_TO_MARK_MAX: Duration = ms(2_000);
 /// The same for a node that has stopped in order. The issue allows 4 s for connections, and
 /// kube-proxy may need 1 s of them.
 const TIME_TO_MARK_STOPPED_MAX: Duration = ms(3_000);
+/// Maximum time from the start of an action to its request, with a margin.
+const REQUEST_DELAY_MAX: Duration = ms(25);
 
 /// A checked rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +47,9 @@ pub enum Rule {
     Versions,
     /// A replica that does not lead marks only the pods on the node of the leader.
     Standby,
+    /// After a replica that does not lead has read a renewal of the lease, it marks no pods before
+    /// all evidence has held again for the time of a confirmation.
+    Renewal,
 }
 
 /// A violation of a rule.
@@ -185,6 +191,14 @@ impl Checker {
     /// Records that a replica that does not lead marks the pods of another node than the leader's.
     pub(super) fn marked_by_standby(&mut self, node: usize, now: Instant) {
         self.violation(Rule::Standby, node, now, Duration::ZERO);
+    }
+
+    /// Records that a replica that does not lead marks the pods of the leader's node this time
+    /// after it has read a renewal of the lease.
+    pub(super) fn marked_after_renewal(&mut self, node: usize, since: Duration, now: Instant) {
+        if since > REQUEST_DELAY_MAX && since < CONFIRMATION_TIME {
+            self.violation(Rule::Renewal, node, now, since);
+        }
     }
 
     /// Records that the pods of a node without power are restored.

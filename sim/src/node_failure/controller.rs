@@ -59,6 +59,8 @@ pub(super) struct Replica {
     next_evaluation: Instant,
     /// True if the silent leader has renewed its lease since the evidence was evaluated.
     leader_replies: bool,
+    /// Node of the replica that leads, and the time at which a renewal of its lease was read.
+    pub(super) renewal: Option<(usize, Instant)>,
     wake_at: Option<Instant>,
 }
 
@@ -84,6 +86,7 @@ impl Replica {
             evaluation_pending: false,
             next_evaluation: Instant::ZERO,
             leader_replies: false,
+            renewal: None,
             wake_at: None,
         }
     }
@@ -145,7 +148,9 @@ impl World {
 
     /// Records that the replica that leads has renewed its lease, so that its node works.
     pub(super) fn refute_silence_of_leader(&mut self, replica: usize, leader: usize) {
-        if self.replicas[replica].failures.concerns(&self.names[leader]) {
+        self.replicas[replica].renewal = Some((leader, self.now));
+        let is_ignored = self.defect == Some(Defect::IgnoresRenewals);
+        if !is_ignored && self.replicas[replica].failures.concerns(&self.names[leader]) {
             self.replicas[replica].leader_replies = true;
             self.evaluate_soon(replica);
         }

@@ -126,10 +126,16 @@ impl FaultKind {
     const fn delays_the_controller(self) -> bool {
         matches!(self, Self::ControllerFrozen | Self::StaleView | Self::ControllerNode)
     }
+
+    /// Returns whether the fault does so on the node of the leader.
+    const fn cuts_the_node(self) -> bool {
+        matches!(self, Self::Cut | Self::Flap)
+    }
 }
 
-/// Plans the fault, or several random ones.
-pub(super) fn plan(world: &mut World, only: Option<FaultKind>) {
+/// Plans the fault, or several random ones. Those of a node are on the one of the leader if
+/// `on_leaders_node`.
+pub(super) fn plan(world: &mut World, only: Option<FaultKind>, on_leaders_node: bool) {
     let mut kinds = Vec::new();
     if let Some(kind) = only {
         kinds.push(kind);
@@ -144,21 +150,24 @@ pub(super) fn plan(world: &mut World, only: Option<FaultKind>) {
             kinds.push(world.rng.pick(&FaultKind::ALL));
         }
     }
-    world.checker.reports_are_certain =
-        world.loss == 0.0 && only.is_some_and(|kind| !kind.delays_the_controller());
+    world.checker.reports_are_certain = world.loss == 0.0
+        && only.is_some_and(|kind| {
+            !(kind.delays_the_controller() || on_leaders_node && kind.cuts_the_node())
+        });
     let mut at = world.rng.between(Duration::ZERO, ms(3_000));
     for kind in kinds {
-        world.after(at, move |world| begin(world, kind, only.is_some()));
+        world.after(at, move |world| begin(world, kind, only.is_some(), on_leaders_node));
         let longest = world.rng.pick(&[ms(300), ms(2_500), ms(20_000)]);
         at += world.rng.between(Duration::ZERO, longest);
     }
 }
 
-fn begin(world: &mut World, kind: FaultKind, is_only: bool) {
+fn begin(world: &mut World, kind: FaultKind, is_only: bool, on_leaders_node: bool) {
     world.note(|_| format!("fault: {}", kind.name()));
-    let node = other_than_the_leaders(world);
     let leader = world.leader().unwrap_or(0);
     let leaders_node = world.replicas[leader].node;
+    let other = other_than_the_leaders(world);
+    let node = if on_leaders_node { leaders_node } else { other };
     let time = random_time(world);
     match kind {
         FaultKind::PowerOff | FaultKind::LeaderOff => {
@@ -203,10 +212,10 @@ fn begin(world: &mut World, kind: FaultKind, is_only: bool) {
                 hold(world, node, time, |it| &mut it.api_cut);
             }
         }
-        FaultKind::Halves => split(world, world.nodes.len() / 2, false, time),
+        FaultKind::Halves => split(world, world.nodes.len() / 2, None, false, time),
         FaultKind::SmallPart => {
             let size = 1 + world.rng.below((world.nodes.len() / 10).max(2));
-            split(world, size, true, time);
+            split(world, size, on_leaders_node.then_some(node), true, time);
         }
         FaultKind::Reboot => {
             let node = if world.rng.chance(0.3) { leaders_node } else { node };
@@ -319,9 +328,19 @@ fn stall_watches(world: &mut World, time: Duration) {
     replicas.iter().for_each(|replica| world.stall_watches(*replica, time));
 }
 
-/// Separates random nodes from all others. A second split changes the parts of the first one.
-fn split(world: &mut World, size: usize, api_in_all_parts: bool, time: Duration) {
-    let part = world.rng.sample(world.nodes.len(), size);
+/// Separates random nodes from all others, `with` among them. A second split changes the parts of
+/// the first one.
+fn split(
+    world: &mut World,
+    size: usize,
+    with: Option<usize>,
+    api_in_all_parts: bool,
+    time: Duration,
+) {
+    let mut part = world.rng.sample(world.nodes.len(), size);
+    if let Some(node) = with.filter(|node| !part.contains(node)) {
+        part[0] = node;
+    }
     world.note(|_| format!("{size} nodes are separate for {} ms: {part:?}", time.as_millis()));
     for node in part {
         world.change(node, |it| (it.part, it.api_in_all_parts) = (1, api_in_all_parts));

@@ -109,3 +109,24 @@ fn detects_a_machine_that_ignores_foreign_hosts() {
 fn detects_a_machine_that_waits_longer_than_it_states() {
     check(Defect::HidesDetectionTime, "stalls", Rule::AnswerLease);
 }
+
+#[test]
+fn detects_a_machine_that_shortens_its_answer_lease_too_late() {
+    check(Defect::ShortensLeaseLate, "stalls_changes", Rule::AnswerLease);
+}
+
+#[test]
+fn detects_a_machine_that_ignores_earlier_versions() {
+    check(Defect::IgnoresEarlierVersions, "stalls_mixed", Rule::AnswerLease);
+}
+
+#[test]
+fn detects_a_machine_that_waits_too_long_or_not_long_enough() {
+    check(Defect::WaitsTooLong, "busy_death", Rule::Unowned);
+    check(Defect::WaitsOneSecond, "stalls_silent", Rule::AnswerLease);
+}
+
+#[test]
+fn detects_a_fenced_machine_that_waits_beside_unhealthy_nodes() {
+    check(Defect::IgnoresHealthAfterFence, "stalls_alone", Rule::UnhealthyOwner);
+}

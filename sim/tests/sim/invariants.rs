@@ -47,11 +47,13 @@ fn named(names: &[&str]) -> Vec<&'static Scenario> {
 }
 
 #[test]
-fn two_nodes_keep_every_rule_if_one_fails_or_is_isolated() {
+fn two_nodes_keep_every_rule_if_one_fails_stalls_or_is_isolated() {
     let without_peers =
         ["last", "last_restarted", "isolate_silent", "deaf_silent", "deaf_for_good"];
     check(&named(&without_peers), 60_000, 50, (2, 12));
     check(&named(&["death", "deaf", "isolate", "split", "restart"]), 60_000, 50, (2, 12));
+    let busy = ["stalls", "stalls_in_turn", "stalls_silent", "stalls_changes", "busy_death"];
+    check(&named(&busy), 60_000, 50, (2, 12));
 }
 
 #[test]

@@ -47,8 +47,10 @@ const EARLIER_VIOLATIONS: [(FaultKind, u64, usize); 3] = [
 
 #[test]
 fn earlier_violations_do_not_recur() {
-    let runs = EARLIER_VIOLATIONS
-        .map(|(kind, seed, nodes)| Run { fault: Some(kind), ..Run::of_seed(seed, nodes) });
+    let runs = EARLIER_VIOLATIONS.map(|(kind, seed, nodes)| {
+        let of_seed = Run::of_seed(seed, nodes);
+        Run { fault: Some(kind), on_leaders_node: false, ..of_seed }
+    });
     assert_eq!(violated_rules(&runs), BTreeSet::new());
 }
 
@@ -64,11 +66,21 @@ fn runs_with_the_same_seed_have_the_same_result() {
 /// Checks that a defect violates a rule, in runs that violate none without the defect.
 fn check(defect: Defect, fault: FaultKind, rule: Rule) {
     let run = |seed| Run { fault: Some(fault), ..Run::of_seed(seed, NODES) };
-    let runs: Vec<_> = (0..24).map(run).collect();
-    assert_eq!(violated_rules(&runs), BTreeSet::new(), "{fault:?} without a defect");
+    check_runs(defect, &(0..24).map(run).collect::<Vec<_>>(), rule);
+}
+
+/// The same for faults on the node of the leader.
+fn check_on_leaders_node(defect: Defect, fault: FaultKind, rule: Rule) {
+    let run = |seed| Run { fault: Some(fault), on_leaders_node: true, ..Run::of_seed(seed, NODES) };
+    check_runs(defect, &(0..200).map(run).collect::<Vec<_>>(), rule);
+}
+
+fn check_runs(defect: Defect, runs: &[Run], rule: Rule) {
+    let fault = runs[0].label();
+    assert_eq!(violated_rules(runs), BTreeSet::new(), "{fault} without a defect");
     let broken = |run: &Run| Run { defect: Some(defect), ..*run };
     let rules = violated_rules(&runs.iter().map(broken).collect::<Vec<_>>());
-    assert!(rules.contains(&rule), "{defect:?} with {fault:?} violates {rules:?}, not {rule:?}");
+    assert!(rules.contains(&rule), "{defect:?} with {fault} violates {rules:?}, not {rule:?}");
 }
 
 #[test]
@@ -109,4 +121,9 @@ fn detects_a_controller_that_takes_a_stopped_speaker_for_a_failed_node() {
 fn detects_a_standby_that_marks_too_much_or_nothing() {
     check(Defect::StandbyMarksAll, FaultKind::PowerOff, Rule::Standby);
     check(Defect::StandbyMarksNone, FaultKind::LeaderOff, Rule::Slow);
+}
+
+#[test]
+fn detects_a_standby_that_ignores_renewals_of_the_lease() {
+    check_on_leaders_node(Defect::IgnoresRenewals, FaultKind::SmallPart, Rule::Renewal);
 }
