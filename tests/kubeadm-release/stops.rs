@@ -155,8 +155,9 @@ fn check_stop(
     })
 }
 
-/// After a stop, prevents that other nodes reach the kubelets' ports of these nodes, and waits until
-/// all other evidence of a failure holds. A speaker counts the port only if it was open before.
+/// After a stop, prevents that other nodes reach the kubelets' ports of these nodes, and waits
+/// until all other evidence of a failure holds. A speaker counts the port only if it was open
+/// before.
 pub(crate) fn filter_ports(lab: &Lab, nodes: &[String]) -> Result<()> {
     wait_leaving(lab)?;
     lab.set_drops(&nodes.iter().map(|node| port_drop(node)).collect::<Result<Vec<_>>>()?)?;
