@@ -9,8 +9,8 @@
 //!
 //! The cases differ in the CPU request of the speakers, and in the flag `--detection-time-max`:
 //! with 0 all nodes have the constant detection time of calm ones. The capture of the switch shows
-//! the moves of the address; fences, suspicions and failures are metrics of the speakers. No node
-//! fails, so each failure is false.
+//! the moves of the address; their causes, fences, suspicions and failures are metrics of the
+//! speakers. No node fails, so each failure is false.
 //!
 //! After one case, the owner loses its power while the workers are still busy. The next owner may
 //! be late by its own lateness after the detection time that the failed one stated.
@@ -23,7 +23,7 @@ use super::power_off::{create_service, stated_detection_ms, wait_served};
 use super::report::Findings;
 use super::targets::{BUSY, BUSY_FAILOVER, BusyMeasures};
 use crate::cluster::ferrolb::NAMESPACE;
-use crate::lab::admin::metric;
+use crate::lab::admin::{metric, metric_by};
 use crate::scenario::print_measured;
 use crate::setup::Tools;
 use crate::setup::kubeadm::PodImage;
@@ -31,6 +31,7 @@ use crate::traffic::capture::{self, Capture};
 use crate::{Lab, Options, wait};
 use anyhow::{Context, Result};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -155,14 +156,15 @@ fn measure(
     server: SocketAddr,
     findings: &mut Findings,
 ) -> Result<String> {
-    let before = wait::until("the speakers reply", REPLY_MAX, || counters(lab).map(Some))?;
+    let read = || Ok(Some((counters(lab)?, moves_by_cause(lab)?)));
+    let (before, causes_before) = wait::until("the speakers reply", REPLY_MAX, read)?;
     lab.owner_of(server.ip())?.context("no node owns the address")?;
     let capture = Capture::start(lab)?;
     let probing = lab.start_probe(server, 2 * case.time, PROBE_INTERVAL);
     wait::during(case.time, || Ok(()))?;
     let report = probing.stop()?;
     let moves = capture::moves(&capture.stop()?, server.ip());
-    let after = wait::until("the speakers reply", REPLY_MAX, || counters(lab).map(Some))?;
+    let (after, causes_after) = wait::until("the speakers reply", REPLY_MAX, read)?;
     let [fences, failures, suspicions] = [0, 1, 2].map(|index| after[index] - before[index]);
     let outside = report.losses_without_move(&moves);
     findings.add(&specs.moves, moves.len() as f64);
@@ -172,14 +174,36 @@ fn measure(
     findings.add(&specs.lost, (report.lost - outside) as f64);
     Ok(format!(
         "request {}, --detection-time-max {}, {} s: {} of {} connections lost, {outside} of them \
-         outside of {} moves; {fences} fences, {failures} failures, {suspicions} suspicions",
+         outside of {} moves{}; {fences} fences, {failures} failures, {suspicions} suspicions",
         case.request,
         case.detection_max,
         case.time.as_secs(),
         report.lost,
         report.sent,
         moves.len(),
+        new_moves(&causes_before, &causes_after),
     ))
+}
+
+/// Returns the moves since the start of all speakers by their cause.
+fn moves_by_cause(lab: &Lab) -> Result<BTreeMap<String, f64>> {
+    let mut causes = BTreeMap::new();
+    for node in lab.nodes() {
+        for (cause, moves) in metric_by(lab, &node, "ferrolb_speaker_moves_total", "cause")? {
+            *causes.entry(cause).or_default() += moves;
+        }
+    }
+    Ok(causes)
+}
+
+/// Returns a text with the moves between two readings, such as ` (2 released, 1 unhealthy)`.
+fn new_moves(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> String {
+    let count = |(cause, moves): (&String, &f64)| {
+        let new = moves - before.get(cause).unwrap_or(&0.0);
+        (new > 0.0).then(|| format!("{new} {cause}"))
+    };
+    let counts: Vec<String> = after.iter().filter_map(count).collect();
+    if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) }
 }
 
 /// Returns the fences, the failures and the suspicions of all speakers since their start.

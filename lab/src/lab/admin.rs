@@ -4,6 +4,7 @@ use super::Lab;
 use crate::cluster::ferrolb::ADMIN_PORT;
 use crate::topology::CLIENT;
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// Returns the address of the admin listener of the component on a host.
@@ -32,6 +33,25 @@ pub fn metric_at(lab: &Lab, admin: SocketAddr, name: &str) -> Result<f64> {
     let series = page.body.lines().filter_map(|line| sample(line, name)).collect::<Vec<_>>();
     ensure!(!series.is_empty(), "no metric {name} at {admin}; there are:\n{}", page.body);
     Ok(series.iter().sum())
+}
+
+/// Returns the values of a metric of the component on `host`, summed for each value of a label.
+/// Contains no label value that the component has not counted yet.
+///
+/// # Errors
+/// If the component does not reply.
+pub fn metric_by(lab: &Lab, host: &str, name: &str, label: &str) -> Result<BTreeMap<String, f64>> {
+    let page = lab.http_get(CLIENT, admin(lab, host)?, "/metrics")?;
+    ensure!(page.status == 200, "/metrics returned {}", page.status);
+    let start = format!("{label}=\"");
+    let mut values = BTreeMap::new();
+    for line in page.body.lines() {
+        let Some(value) = sample(line, name) else { continue };
+        let Some((_, rest)) = line.split_once(&start) else { continue };
+        let of = rest.split('"').next().unwrap_or_default();
+        *values.entry(of.to_owned()).or_default() += value;
+    }
+    Ok(values)
 }
 
 /// Returns the buckets of a histogram without labels of the component on `host`: the upper bound of
