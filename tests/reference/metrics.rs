@@ -112,9 +112,13 @@ fn speaker(with_bgp: bool) -> BTreeMap<String, Metric> {
     let _link = metrics.link(SAMPLE);
     metrics.set_addresses(&BTreeMap::new());
     let proxy = ProxyHealthMetrics::new(own);
-    for outcome in
-        [RoundOutcome::Good, RoundOutcome::Bad, RoundOutcome::Starting, RoundOutcome::Refused]
-    {
+    for outcome in [
+        RoundOutcome::Good,
+        RoundOutcome::Bad,
+        RoundOutcome::Starting,
+        RoundOutcome::Refused,
+        RoundOutcome::Timeout,
+    ] {
         proxy.count(outcome);
     }
     let _probes = ProbeMetrics::new(own);

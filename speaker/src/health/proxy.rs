@@ -26,7 +26,7 @@ use super::http::{HttpError, get};
 use crate::metrics::ProxyHealthMetrics;
 
 /// Timeout of one request. kube-proxy runs on this node, so a slower response means that kube-proxy
-/// is stalled.
+/// is stalled, or gets little processor time.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum length of a response's content, in bytes; kube-proxy's responses have 300.
 pub(super) const BODY_MAX: usize = 16 * 1024;
@@ -154,6 +154,7 @@ async fn check_server(server: SocketAddr) -> CheckRound {
     let livez = match livez {
         Ok(response) => responses::livez(&response),
         Err(HttpError::Refused) => LivezResult::Refused,
+        Err(error @ HttpError::Timeout(_)) => LivezResult::TimedOut(error.to_string().into()),
         Err(error) => LivezResult::Failed(error.to_string().into()),
     };
     CheckRound {

@@ -42,6 +42,7 @@ impl ProxyHealthMetrics {
             RoundOutcome::Bad => "bad",
             RoundOutcome::Starting => "starting",
             RoundOutcome::Refused => "refused",
+            RoundOutcome::Timeout => "timeout",
         };
         self.checks.get_or_create(&[("outcome", label)]).inc();
     }

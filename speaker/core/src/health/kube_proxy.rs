@@ -6,9 +6,10 @@
 //!
 //! The health is a soft rule: it changes the rank of a node, and never leaves an address
 //! unannounced. `fall` bad rounds in a row make kube-proxy unhealthy; a round is bad, for example,
-//! if the rules are late. If no process listens, kube-proxy becomes unhealthy only after
-//! [`UNREACHABLE_MAX`], because the kernel's rules outlive the process that made them. A kube-proxy
-//! that restarts, or that has not made its rules yet, therefore moves no address. With
+//! if the rules are late. If no process listens, or no reply arrives in time, kube-proxy becomes
+//! unhealthy only after [`UNREACHABLE_MAX`], because the kernel's rules need no process. A
+//! kube-proxy that restarts, that has not made its rules yet, or that gets little processor time
+//! therefore moves no address. With
 //! [`KubeProxyMode::Auto`], a kube-proxy is expected until none was healthy for [`EXPECTED_MAX`],
 //! neither on this node nor on another. Then a network plugin has replaced kube-proxy, or each one
 //! has failed; in both cases all nodes are equal, so the health decides nothing.
@@ -27,9 +28,9 @@ use jiff::Timestamp;
 
 pub use rule_updates::RuleUpdates;
 
-/// The time after which a kube-proxy that worked becomes unhealthy because no process listens, or
-/// because it has no rules yet. Also the time for which its latest report on the node's eligibility
-/// remains valid.
+/// The time after which a kube-proxy that worked becomes unhealthy because no process listens, no
+/// reply arrives in time, or it has no rules yet. Also the time for which its latest report on the
+/// node's eligibility remains valid.
 pub const UNREACHABLE_MAX: Duration = Duration::from_secs(10);
 /// The time after the start of the speaker for which a kube-proxy that the speaker has not yet seen
 /// working is unknown instead of unhealthy. Applies only if the node seems to have just booted:
@@ -127,7 +128,9 @@ pub enum LivezResult {
     },
     /// No process listens on the port.
     Refused,
-    /// No reply arrived in time, or the reply is not kube-proxy's. Contains the error as a text for
+    /// No reply arrived in time. Contains the error as a text for people.
+    TimedOut(Box<str>),
+    /// The connection failed, or the reply is not kube-proxy's. Contains the error as a text for
     /// people.
     Failed(Box<str>),
 }
@@ -159,6 +162,8 @@ pub enum RoundOutcome {
     Starting,
     /// No process listens on the port, and no health check node port replies for kube-proxy.
     Refused,
+    /// No reply arrived in time.
+    Timeout,
 }
 
 impl CheckRound {
@@ -241,14 +246,14 @@ pub struct KubeProxyMonitor {
     works: Option<bool>,
     /// The number of consecutive good rounds, up to the latest one.
     good: u32,
-    /// The number of bad rounds since the latest good one. A round in which no process listens, or
-    /// in which kube-proxy is starting, is neither good nor bad. [`Hysteresis`] has only those two
-    /// results, so it cannot be used here.
+    /// The number of bad rounds since the latest good one. A round without a reply, or in which
+    /// kube-proxy is starting, is neither good nor bad. [`Hysteresis`] has only those two results,
+    /// so it cannot be used here.
     ///
     /// [`Hysteresis`]: super::hysteresis::Hysteresis
     bad: u32,
-    /// The time of the first round since the latest good one in which no process listened, or
-    /// kube-proxy had no rules yet.
+    /// The time of the first round since the latest good one in which kube-proxy did not reply, or
+    /// had no rules yet.
     unavailable_since: Option<Instant>,
     ineligible: bool,
     /// The time since which kube-proxy does not report whether the node is eligible.

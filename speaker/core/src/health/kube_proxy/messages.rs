@@ -13,7 +13,10 @@ use super::{
 /// `Display` renders it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RoundResult<'a> {
-    /// The health server did not respond, or its response is not that of a kube-proxy.
+    /// The health server did not respond in time.
+    #[error("http://{server}/livez: {error}")]
+    TimedOut { server: SocketAddr, error: &'a str },
+    /// The connection to the health server failed, or its response is not that of a kube-proxy.
     #[error("http://{server}/livez: {error}")]
     Failed { server: SocketAddr, error: &'a str },
     /// No process listens there, and a health check node port reports a healthy kube-proxy.
@@ -93,6 +96,7 @@ impl RoundResult<'_> {
             | Self::LateFor { .. } => RoundOutcome::Bad,
             Self::Starting { .. } => RoundOutcome::Starting,
             Self::Refused { .. } => RoundOutcome::Refused,
+            Self::TimedOut { .. } => RoundOutcome::Timeout,
         }
     }
 }
@@ -105,6 +109,7 @@ impl CheckRound {
         let both = Families { v4: true, v6: true };
         let (live, rules) = match (&self.livez, self.node_port_healthy) {
             (LivezResult::Replied { live, rules }, _) => (*live, *rules),
+            (LivezResult::TimedOut(error), _) => return RoundResult::TimedOut { server, error },
             (LivezResult::Failed(error), _) => return RoundResult::Failed { server, error },
             (LivezResult::Refused, Some(true)) => return RoundResult::HealthyAtNodePort { server },
             (LivezResult::Refused, Some(false)) => return RoundResult::LateAtNodePort,
@@ -159,12 +164,12 @@ mod tests {
     #[test]
     fn every_round_result_has_its_message() {
         let server = SocketAddr::from(([10, 0, 0, 1], 10256));
-        let error = "no response within 1000 ms";
         let families = Families { v4: false, v6: true };
         // The match has no default case, so that every new variant must be added here and to the
         // rows below.
         let exhaustive = |result: &RoundResult<'_>| match result {
-            RoundResult::Failed { .. }
+            RoundResult::TimedOut { .. }
+            | RoundResult::Failed { .. }
             | RoundResult::HealthyAtNodePort { .. }
             | RoundResult::LateAtNodePort
             | RoundResult::Refused { .. }
@@ -175,8 +180,12 @@ mod tests {
         };
         let rows = [
             (
-                RoundResult::Failed { server, error },
+                RoundResult::TimedOut { server, error: "no response within 1000 ms" },
                 "http://10.0.0.1:10256/livez: no response within 1000 ms",
+            ),
+            (
+                RoundResult::Failed { server, error: "not an HTTP response" },
+                "http://10.0.0.1:10256/livez: not an HTTP response",
             ),
             (
                 RoundResult::HealthyAtNodePort { server },
