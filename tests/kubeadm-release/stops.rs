@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Time for which no pod may be marked after each stop.
 const OBSERVED: Duration = Duration::from_secs(60);
+/// The same after the last stop of a lab: then no earlier stop was followed by a mark either.
+const OBSERVED_LAST: Duration = Duration::from_secs(600);
 const RESTART: &str = "kubectl -n ferrolb-system rollout restart daemonset/speaker";
 /// Commands of an update that stops at its first node, because no speaker starts, and of the next
 /// one.
@@ -65,7 +67,7 @@ fn run_updated(name: &str, count: u8) {
         check_stop(lab, ("updated without success", BREAK), &nodes, Fault::PortFiltered)?;
         step("the next update of all speakers succeeds: no pod is marked", || {
             lab.shell(&format!("{REPAIR} && {RESTART}"))?;
-            observe_unmarked(lab, "next update", OBSERVED)?;
+            observe_unmarked(lab, "next update", OBSERVED_LAST)?;
             lab.shell(STATUS).map(drop)
         })
     });
@@ -99,7 +101,7 @@ fn run_deleted(name: &str, count: u8) {
         check_stop(lab, ("deleted one by one", DELETE), &nodes, Fault::PortFiltered)?;
         step("the other speakers end, too: no pod is marked", || {
             signal_others(Signal::CONT)?;
-            observe_unmarked(lab, "the other speakers end", OBSERVED)
+            observe_unmarked(lab, "the other speakers end", OBSERVED_LAST)
         })
     });
 }
@@ -127,6 +129,9 @@ fn run_unselected(name: &str, count: u8) {
             lab.shell(&format!("{SELECT_ALL} && {STATUS}"))?;
             check_stop(lab, ("not selected", &unselect), &nodes, fault)?;
         }
+        step("the node remains without a speaker: no pod is marked", || {
+            observe_unmarked(lab, "no speaker on a node", OBSERVED_LAST)
+        })?;
         step("another node loses power, and leaves the endpoints", || {
             fail_other(lab, server, &node)
         })
