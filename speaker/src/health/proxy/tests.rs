@@ -244,3 +244,13 @@ async fn a_changed_context_changes_the_judgement_between_rounds() {
     drop(ended);
     assert!(events.recv().await.is_none(), "the driver has ended");
 }
+
+#[tokio::test]
+async fn a_kube_proxy_that_does_not_respond_in_time_is_counted() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let mut driver = ProxyHarness::start(KubeProxyMode::Required, &[address], &[]);
+    let judgement = driver.next_judgement().await;
+    assert!(judgement.message.contains("no response within 1000 ms"), "{}", judgement.message);
+    assert!(driver.metric("data_path_checks_total{outcome=\"timeout\"} 1\n"));
+}
