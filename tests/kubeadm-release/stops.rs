@@ -18,7 +18,8 @@ use std::time::Duration;
 
 /// Time for which no pod may be marked after each stop.
 const OBSERVED: Duration = Duration::from_secs(60);
-/// The same after the last stop of a lab: then no earlier stop was followed by a mark either.
+/// The same after the last stop of a lab. Events outlive it, so the time counts for each earlier
+/// stop, too.
 const OBSERVED_LAST: Duration = Duration::from_secs(600);
 const RESTART: &str = "kubectl -n ferrolb-system rollout restart daemonset/speaker";
 /// Commands of an update that stops at its first node, because no speaker starts, and of the next

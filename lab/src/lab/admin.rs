@@ -28,30 +28,27 @@ pub fn metric(lab: &Lab, host: &str, name: &str) -> Result<f64> {
 /// # Errors
 /// If the component does not reply, or has no such metric.
 pub fn metric_at(lab: &Lab, admin: SocketAddr, name: &str) -> Result<f64> {
-    let page = lab.http_get(CLIENT, admin, "/metrics")?;
-    ensure!(page.status == 200, "/metrics returned {}", page.status);
-    let series = page.body.lines().filter_map(|line| sample(line, name)).collect::<Vec<_>>();
-    ensure!(!series.is_empty(), "no metric {name} at {admin}; there are:\n{}", page.body);
+    let page = page(lab, admin)?;
+    let series = page.lines().filter_map(|line| sample(line, name)).collect::<Vec<_>>();
+    ensure!(!series.is_empty(), "no metric {name} at {admin}; there are:\n{page}");
     Ok(series.iter().sum())
 }
 
-/// Returns the values of a metric of the component on `host`, summed for each value of a label.
-/// Contains no label value that the component has not counted yet.
+/// Returns the sums of a metric of the component on `host` by the value of a label; none if nothing
+/// was counted yet.
 ///
 /// # Errors
 /// If the component does not reply.
 pub fn metric_by(lab: &Lab, host: &str, name: &str, label: &str) -> Result<BTreeMap<String, f64>> {
-    let page = lab.http_get(CLIENT, admin(lab, host)?, "/metrics")?;
-    ensure!(page.status == 200, "/metrics returned {}", page.status);
     let start = format!("{label}=\"");
-    let mut values = BTreeMap::new();
-    for line in page.body.lines() {
-        let Some(value) = sample(line, name) else { continue };
-        let Some((_, rest)) = line.split_once(&start) else { continue };
-        let of = rest.split('"').next().unwrap_or_default();
-        *values.entry(of.to_owned()).or_default() += value;
+    let mut sums = BTreeMap::new();
+    for line in page(lab, admin(lab, host)?)?.lines() {
+        let value = line.split_once(&start).and_then(|(_, rest)| rest.split('"').next());
+        if let Some((sample, value)) = sample(line, name).zip(value) {
+            *sums.entry(value.to_owned()).or_default() += sample;
+        }
     }
-    Ok(values)
+    Ok(sums)
 }
 
 /// Returns the buckets of a histogram without labels of the component on `host`: the upper bound of
@@ -60,16 +57,23 @@ pub fn metric_by(lab: &Lab, host: &str, name: &str, label: &str) -> Result<BTree
 /// # Errors
 /// If the component does not reply, or has no such histogram.
 pub fn buckets(lab: &Lab, host: &str, name: &str) -> Result<Vec<(f64, f64)>> {
-    let page = lab.http_get(CLIENT, admin(lab, host)?, "/metrics")?;
+    let page = page(lab, admin(lab, host)?)?;
     let start = format!("{name}_bucket{{le=\"");
     let bucket = |line: &str| {
         let (end, rest) = line.strip_prefix(&start)?.split_once('"')?;
         let end = if end == "+Inf" { f64::INFINITY } else { end.parse().ok()? };
         Some((end, rest.rsplit(' ').next()?.parse().ok()?))
     };
-    let buckets: Vec<_> = page.body.lines().filter_map(bucket).collect();
-    ensure!(!buckets.is_empty(), "no histogram {name} on {host}; there are:\n{}", page.body);
+    let buckets: Vec<_> = page.lines().filter_map(bucket).collect();
+    ensure!(!buckets.is_empty(), "no histogram {name} on {host}; there are:\n{page}");
     Ok(buckets)
+}
+
+/// Returns the metrics at an admin listener as OpenMetrics text.
+fn page(lab: &Lab, admin: SocketAddr) -> Result<String> {
+    let page = lab.http_get(CLIENT, admin, "/metrics")?;
+    ensure!(page.status == 200, "/metrics returned {}", page.status);
+    Ok(page.body)
 }
 
 /// Returns the value of a line of OpenMetrics text if it belongs to this metric. The metric's name

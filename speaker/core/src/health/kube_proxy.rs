@@ -7,12 +7,14 @@
 //! The health is a soft rule: it changes the rank of a node, and never leaves an address
 //! unannounced. `fall` bad rounds in a row make kube-proxy unhealthy; a round is bad, for example,
 //! if the rules are late. If no process listens, or no reply arrives in time, kube-proxy becomes
-//! unhealthy only after [`UNREACHABLE_MAX`], because the kernel's rules need no process. A
-//! kube-proxy that restarts, that has not made its rules yet, or that gets little processor time
-//! therefore moves no address. With
-//! [`KubeProxyMode::Auto`], a kube-proxy is expected until none was healthy for [`EXPECTED_MAX`],
-//! neither on this node nor on another. Then a network plugin has replaced kube-proxy, or each one
-//! has failed; in both cases all nodes are equal, so the health decides nothing.
+//! unhealthy only after [`UNREACHABLE_MAX`], because the kernel's rules need no process. Within
+//! that time, no address leaves a node whose kube-proxy restarts, has not made its rules yet, or
+//! gets too little processor time to reply.
+//!
+//! With [`KubeProxyMode::Auto`], a kube-proxy is expected until none was healthy for
+//! [`EXPECTED_MAX`], neither on this node nor on another. Then a network plugin has replaced
+//! kube-proxy, or each one has failed; in both cases all nodes are equal, so the health decides
+//! nothing.
 
 mod messages;
 mod rule_updates;
