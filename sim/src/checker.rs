@@ -150,7 +150,7 @@ pub(super) struct UnitState {
     /// Most recent time at which a node started to announce the unit, including the time before the
     /// measurement.
     pub(super) taken: Instant,
-    /// Node that started to announce the unit at that time.
+    /// Latest node that announced the unit and did not release it to an earlier owner.
     pub(super) latest_owner: Option<usize>,
     /// Time by which that node had stated more than a calm node when `state` began.
     allowance: Duration,
@@ -238,9 +238,20 @@ impl SimWorld {
             let (old, since, old_cause) = (unit_state.state, unit_state.since, unit_state.cause);
             (unit_state.state, unit_state.since, unit_state.cause) = (state, self.now, cause);
             self.check_duration(unit, old, since, old_cause);
+            self.record_owner(unit);
             self.checker.units[unit].allowance = self.owner_allowance(unit);
         }
         self.check_unhealthy_owner(unit);
+    }
+
+    /// Corrects the latest owner after two nodes took the unit, and the first one kept it.
+    fn record_owner(&mut self, unit: usize) {
+        let unit_state = &mut self.checker.units[unit];
+        let announces = |index: &usize| self.nodes[*index].announces(unit);
+        if unit_state.state == Ownership::Owned && !unit_state.latest_owner.iter().any(announces) {
+            let owner = (0..self.nodes.len()).find(announces);
+            unit_state.latest_owner = owner.or(unit_state.latest_owner);
+        }
     }
 
     fn state(&self, unit: usize) -> Ownership {
