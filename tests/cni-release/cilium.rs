@@ -16,13 +16,10 @@ use anyhow::Result;
 use ferrolb_lab::setup::network_plugin::NetworkPlugin;
 use ferrolb_lab::{Lab, Options, wait};
 use serde_json::Value;
-use std::time::Duration;
 
 const PLUGIN: NetworkPlugin = NetworkPlugin::Cilium;
 const LINKS: [&str; 3] = ["cilium_host", "cilium_net", "cilium_vxlan"];
 const ROLLOUT_MAX: &str = "--timeout=300s";
-/// Longest time from the end of a cause until `check` has no finding.
-const CLEAN_MAX: Duration = Duration::from_secs(90);
 
 #[test]
 fn events_move_addresses_on_cilium() {
@@ -62,9 +59,7 @@ fn options(name: &str) -> Options {
 /// Waits until `check` has no finding, and prints the time.
 fn clean(lab: &Lab, cause: &str) -> Result<()> {
     let start = wait::now();
-    wait::until("check has no finding", CLEAN_MAX, || {
-        lab.shell("kubectl ferrolb check --strict").map(|_| Some(()))
-    })?;
+    steps::check_clean(lab)?;
     let after = start.elapsed().as_secs_f64();
     print_measured(&format!("check is clean {after:.1} s after the {cause}"));
     Ok(())

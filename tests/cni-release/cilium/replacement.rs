@@ -5,6 +5,7 @@ use super::{condition, configure};
 use crate::client::{PROBE_INTERVAL, PROBE_TIME_MAX, run_without_loss};
 use crate::restart::named;
 use crate::scenario::{print_measured, step};
+use crate::steps;
 use crate::workload::Servers;
 use anyhow::{Result, ensure};
 use ferrolb_lab::topology::CLIENT;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 /// Value of the chart that turns the replacement on.
 pub(super) const VALUE: &str = "kubeProxyReplacement=true";
-/// Longest time after which `check` has no finding, without a restart of the speakers.
+/// Longest time after which no condition is about kube-proxy.
 const CLEAN_MAX: Duration = Duration::from_secs(180);
 /// Longest time after which the new service proxy serves pages.
 const REPLY_MAX: Duration = Duration::from_secs(30);
@@ -77,11 +78,7 @@ fn change(
         lab,
         &format!("after the change {name}, until check is clean"),
         &named,
-        || {
-            wait::until("check has no finding", CLEAN_MAX, || {
-                lab.shell("kubectl ferrolb check --strict").map(|_| Some(()))
-            })
-        },
+        || steps::check_clean(lab),
     )?;
     let start = wait::now();
     wait::until("no condition is about kube-proxy", CLEAN_MAX, || {
