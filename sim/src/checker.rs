@@ -247,9 +247,9 @@ impl SimWorld {
     /// Corrects the latest owner after two nodes took the unit, and the first one kept it.
     fn record_owner(&mut self, unit: usize) {
         let unit_state = &mut self.checker.units[unit];
-        let announces = |index: &usize| self.nodes[*index].announces(unit);
-        if unit_state.state == Ownership::Owned && !unit_state.latest_owner.iter().any(announces) {
-            let owner = (0..self.nodes.len()).find(announces);
+        let owns = |index: &usize| self.nodes[*index].owns[unit];
+        if !unit_state.latest_owner.iter().any(owns) {
+            let owner = (0..self.nodes.len()).find(owns);
             unit_state.latest_owner = owner.or(unit_state.latest_owner);
         }
     }

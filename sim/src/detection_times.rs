@@ -43,13 +43,13 @@ pub(super) fn calm_time(frame: &Frame) -> Duration {
 
 impl SimWorld {
     /// Records the detection time that a frame of a node states. If it is another one than before,
-    /// the receivers may lose some frames from this one on.
+    /// the receivers may lose some frames from this one on, so they may still know the one before.
     pub(super) fn record_detection_time(&mut self, index: usize, frame: &Frame) {
         let calm = calm_time(frame);
         let stated = frame.detection_time.unwrap_or(calm);
         let node = &mut self.nodes[index];
-        node.allowance = stated.saturating_sub(calm);
         let before = std::mem::replace(&mut node.detection_time, stated);
+        node.allowance = stated.max(before).saturating_sub(calm);
         if let Some(LostFrames(lost)) = &mut self.segment.lost_frames
             && !before.is_zero()
             && before != stated
