@@ -144,12 +144,14 @@ fn late(speaker: &Speaker, at: &SpeakerInterface) -> Option<Finding> {
     let late = at.slow_failover()?;
     let text = format!(
         "{} is busy: hellos on {} were up to {} ms late, so a failover of its addresses there ({}) \
-         takes {:.1} s: give the speaker more CPU",
+         takes {:.1} s: move pods from the node, which `kubectl get pods -A -o wide \
+         --field-selector spec.nodeName={}` lists, or give the speaker more CPU",
         speaker.node,
         at.name,
         late.milliseconds,
         at.addresses.len(),
-        f64::from(late.detection_milliseconds) / 1e3
+        f64::from(late.detection_milliseconds) / 1e3,
+        speaker.node
     );
     Some(Finding::new(Code::LateHellos, vec![status_of(speaker)], text))
 }
