@@ -59,7 +59,8 @@ pub(super) struct SimNode {
     pub(super) flags: Flags,
     /// Detection time in the most recent frame of the process; zero before its first frame.
     pub(super) detection_time: Duration,
-    /// Time by which the longer one of that and the one before is longer than that of a calm node.
+    /// Time by which the longer one of this and the previous detection time exceeds that of a calm
+    /// node.
     pub(super) allowance: Duration,
     /// True if all frames that the node sends are dropped.
     pub(super) sends_nothing: bool,
