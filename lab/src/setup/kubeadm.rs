@@ -10,10 +10,10 @@ use super::kubernetes::KubernetesVersion;
 use super::programs::{self, StaticPrograms};
 use super::{go, kubernetes, packages, requirements};
 use crate::run;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 pub use kubeadm_images::PodImage;
@@ -46,8 +46,6 @@ const PACKAGES: [&str; 8] = [
     "nftables",
     "runc",
 ];
-/// Directory that exists with version 1 of control groups only; version 2 is untested.
-const CGROUP_V1_FOLDER: &str = "/sys/fs/cgroup/memory";
 
 /// Paths of the parts of a kubeadm cluster's machines.
 #[derive(Clone, Debug)]
@@ -69,10 +67,6 @@ pub struct KubeadmParts {
 /// # Errors
 /// If the machine cannot run the lab's kubelets.
 fn prepare() -> Result<()> {
-    ensure!(
-        Path::new(CGROUP_V1_FOLDER).is_dir(),
-        "a kubeadm lab needs a machine with cgroup v1: {CGROUP_V1_FOLDER} does not exist, and version 2 is untested"
-    );
     images::prepare(Arch::own())?;
     packages::install(&packages::missing_of(&TOOLS)?)
 }

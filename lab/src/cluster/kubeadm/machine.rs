@@ -23,41 +23,61 @@ pub const ROOT: &str = "/var/lib/ferrolb-lab";
 pub const LAB_MOUNT: &str = "/lab";
 /// Marker file among containerd's files; present when all images are loaded.
 pub const IMAGES_LOADED: &str = "/var/lib/containerd/lab-images";
-/// Control groups of version 2 on this computer. Each machine has a group below them.
-pub const UNIFIED_GROUPS: &str = "/sys/fs/cgroup/unified/cgroup.procs";
+/// Control groups of version 2 on this computer, with version 1 and without it. Each
+/// machine has a group below them.
+pub const UNIFIED_GROUPS: [&str; 2] =
+    ["/sys/fs/cgroup/unified/cgroup.procs", "/sys/fs/cgroup/cgroup.procs"];
 /// Search path of a machine's programs.
 pub const PROGRAM_PATH: &str =
     "/lab/programs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Logs of a machine that explain a failure.
 pub const LOG_NAMES: [&str; 2] = ["containerd", "kubelet"];
 
-/// Joins a control group (`$1`, below the host's own group of each controller), and from there
-/// enters new namespaces. Groups from an earlier run of the machine are removed first, like at a
-/// boot.
+/// Joins a control group (`$1`, below the host's own group of each tree), and from there enters new
+/// namespaces. Groups from an earlier run of the machine are removed first, like at a boot. If
+/// version 2 is the only one, its root is the only tree, and gives its groups all controllers.
 ///
 /// All machines of a lab together have ten times the CPU weight of one test thread. With equal
 /// weights the test's client delayed the speakers' hellos by up to 268 ms while pods started.
-const JOIN_GROUPS_SCRIPT: &str = r#"for tree in /sys/fs/cgroup/*/cgroup.procs; do
-  own=${tree%/cgroup.procs}/$1
-  mkdir -p "$own" && find "$own" -mindepth 1 -depth -type d -exec rmdir {} +
+///
+/// Kubelet, containerd and their children share the group `system` next to that of the pods, like
+/// `system.slice` under systemd. Otherwise each of their threads has half the weight of all pods.
+/// With version 2, a group that has groups with controllers cannot have processes.
+const JOIN_GROUPS_SCRIPT: &str = r#"trees=/sys/fs/cgroup
+[ -e $trees/cgroup.procs ] || trees=$(echo /sys/fs/cgroup/*)
+for tree in $trees; do
+  [ ! -L "$tree" ] || continue
+  own=$tree/$1
+  [ ! -d "$own" ] || find "$own" -depth -type d -exec rmdir {} +
+  mkdir -p "$own"
+  [ "$tree" != /sys/fs/cgroup ] || for folder in "$tree" "${own%/*}"; do
+    sed 's/[^ ]*/+&/g' "$folder/cgroup.controllers" >"$folder/cgroup.subtree_control"
+  done
   for folder in "${own%/*}" "$own"; do for file in cpuset.cpus cpuset.mems; do
-    [ ! -e "$folder/$file" ] || cat "${folder%/*}/$file" >"$folder/$file"
+    [ ! -e "${folder%/*}/$file" ] || cat "${folder%/*}/$file" >"$folder/$file"
   done; done
   [ ! -e "$own/cpu.shares" ] || echo 10240 >"${own%/*}/cpu.shares"
-  echo $$ >"$own/cgroup.procs" || exit
+  [ ! -e "$own/cpu.weight" ] || echo 1000 >"${own%/*}/cpu.weight"
+  echo $$ >"$own/cgroup.procs"
+done
+group=$1
+shift
+exec unshare --cgroup sh -euc 'for tree in $0; do
+  own=$tree/$1
+  for file in cpu.shares cpuacct.usage memory.limit_in_bytes memory.max; do
+    [ ! -e "$own/$file" ] || { mkdir -p "$own/system"; echo $$ >"$own/system/cgroup.procs"; }
+  done
 done
 shift
-exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -euc "$@""#;
+exec unshare --mount --pid --fork --kill-child --uts --ipc sh -euc "$@"' "$trees" "$group" "$@""#;
 
 /// Mounts the machine's file system (its directory: `$0`; root: `$1`; programs: `$2`; images: `$3`,
 /// `$4`; the lab's program: `$5`), and becomes its first process. Kernel settings that a kubelet or
 /// Cilium writes would change the whole host, so each machine gets files in their place.
 ///
-/// The control group of version 2 is at `/run/cgroup2`: containerd and the kubelet use version 1,
-/// and programs that a network plugin attaches there reach only the processes of the machine.
-///
-/// Kubelet, containerd and their children share one control group next to that of the pods, like
-/// `system.slice` under systemd. Otherwise each of their threads has half the weight of all pods.
+/// The control group of version 2 is at `/run/cgroup2`: programs that a network plugin attaches
+/// there reach only the processes of the machine. Containerd and the kubelet use version 1 if this
+/// computer has it.
 const MOUNT_SCRIPT: &str = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
 cd "$0/root"
 mkdir -p lab/programs lab/images/kubernetes lab/images/own mnt var/lib/containerd var/lib/kubelet
@@ -71,16 +91,16 @@ mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -t tmpfs -o mode=755 tmpfs run
 mount --rbind /dev dev
-mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
-while IFS=: read -r _ kinds _; do
-  case $kinds in
-    "") mkdir run/cgroup2; mount -t cgroup2 cgroup2 run/cgroup2; continue ;;
-    name=*) folder=${kinds#name=} options=none,$kinds ;;
-    *) folder=$kinds options=$kinds ;;
-  esac
-  mkdir "sys/fs/cgroup/$folder"
-  mount -t cgroup -o "$options" cgroup "sys/fs/cgroup/$folder"
-done </proc/self/cgroup
+mkdir run/cgroup2
+mount -t cgroup2 cgroup2 run/cgroup2
+trees=$(sed -n 's/^[1-9][0-9]*:\([^:]*\):.*/\1/p' /proc/self/cgroup)
+if [ -n "$trees" ]; then mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
+else mount -t cgroup2 cgroup2 sys/fs/cgroup; fi
+for kinds in $trees; do
+  case $kinds in name=*) options=none,$kinds ;; *) options=$kinds ;; esac
+  mkdir "sys/fs/cgroup/${kinds#name=}"
+  mount -t cgroup -o "$options" cgroup "sys/fs/cgroup/${kinds#name=}"
+done
 for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes kernel/timer_migration kernel/unprivileged_bpf_disabled; do
   file=run/setting-${setting##*/}
   cat "/proc/sys/$setting" >"$file"
@@ -91,11 +111,6 @@ pivot_root . mnt
 cd /
 umount -l /mnt
 mount --make-rshared /
-for kind in cpu.shares cpuacct.usage memory.limit_in_bytes; do
-  for tree in /sys/fs/cgroup/*; do
-    [ ! -e "$tree/$kind" ] || { mkdir -p "$tree/system"; echo $$ >"$tree/system/cgroup.procs"; }
-  done
-done
 exec /lab/ferrolb-lab machine"#;
 
 /// Returns the directory of the writable files of a lab's machines.
@@ -130,7 +145,7 @@ pub fn start(
     }
     let images = self::folder(&state.name).join("images");
     let mut args = vec![
-        "-c".to_owned(),
+        "-euc".to_owned(),
         JOIN_GROUPS_SCRIPT.to_owned(),
         "sh".to_owned(),
         groups::of_host(&state.name, node),

@@ -69,8 +69,8 @@ pub(super) fn objects(settings: &[&str]) -> Result<Vec<Value>> {
 /// process of this computer.
 pub(super) fn prepare() -> Result<()> {
     ensure!(
-        Path::new(machine::UNIFIED_GROUPS).exists(),
-        "Cilium needs a control group of version 2 for each machine: {} does not exist",
+        machine::UNIFIED_GROUPS.iter().any(|groups| Path::new(groups).exists()),
+        "Cilium needs a control group of version 2 for each machine: none of {:?} exists",
         machine::UNIFIED_GROUPS
     );
     packages::install(&packages::missing_of(&[packages::BPFTOOL])?)
