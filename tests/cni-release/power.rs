@@ -18,7 +18,8 @@ const FAILURES: usize = 3;
 /// Time for which the client connects after a failure: too short for Kubernetes to remove the
 /// failed node's pod itself.
 const PROBE_AFTER_FAILURE: Duration = Duration::from_secs(12);
-/// Time between two failures: the controller marks the pods of one node at most once a minute.
+/// Time before each failure: each speaker has probed the kubelet's port of each node, and the
+/// controller marks the pods of one node at most once a minute.
 const PAUSE: Duration = Duration::from_secs(70);
 /// Time of the client's connections that show which pods reply.
 const PROBE_TIME: Duration = Duration::from_secs(1);
@@ -28,6 +29,7 @@ const BACK_MAX: Duration = Duration::from_secs(240);
 /// Lets the owner fail several times.
 pub(crate) fn check(lab: &Lab, servers: &Servers) -> Result<()> {
     for _ in 0..FAILURES {
+        wait::during(PAUSE, || Ok(()))?;
         let machine = fail(lab, servers)?;
         let start = wait::now();
         lab.power_on(&machine)?;
@@ -39,7 +41,6 @@ pub(crate) fn check(lab: &Lab, servers: &Servers) -> Result<()> {
         let after = start.elapsed().as_secs_f64();
         print_measured(&format!("{machine} serves {after:.1} s after its start"));
         steps::check_clean(lab)?;
-        wait::during(PAUSE.saturating_sub(start.elapsed()), || Ok(()))?;
     }
     Ok(())
 }

@@ -17,8 +17,11 @@ use std::time::Duration;
 pub(super) const VALUE: &str = "kubeProxyReplacement=true";
 /// Longest time after which no condition is about kube-proxy.
 const CLEAN_MAX: Duration = Duration::from_secs(180);
-/// Longest time after which the new service proxy serves pages.
-const REPLY_MAX: Duration = Duration::from_secs(30);
+/// Time for which each Service replies without an error once the new service proxy knows it, and
+/// the programs of the pods are built.
+const REPLIES: Duration = Duration::from_secs(10);
+/// Longest time until then, on a busy machine.
+const REPLY_MAX: Duration = Duration::from_secs(120);
 /// Objects of kube-proxy that Cilium's guide deletes.
 const OBJECTS: [&str; 2] = ["daemonset/kube-proxy", "configmap/kube-proxy"];
 /// kube-proxy's rules in nftables mode.
@@ -69,8 +72,9 @@ fn change(
     measured(lab, &format!("change {name}"), servers, || {
         work()?;
         named.iter().try_for_each(|(service, server)| {
-            wait::until(&format!("{service} replies"), REPLY_MAX, || {
-                lab.http_get(CLIENT, *server, "/").map(|_| Some(()))
+            wait::until(&format!("{service} replies for {REPLIES:?}"), REPLY_MAX, || {
+                wait::during(REPLIES, || lab.http_get(CLIENT, *server, "/").map(drop))?;
+                Ok(Some(()))
             })
         })
     })?;
