@@ -57,7 +57,7 @@ fn run(name: &str, count: u8) {
 }
 
 /// Moves the leader to a worker, and returns that.
-fn leader_on_worker(lab: &Lab) -> Result<String> {
+pub(crate) fn leader_on_worker(lab: &Lab) -> Result<String> {
     power_off::move_leader_from(lab, CONTROL_PLANE)?;
     lab.shell(CONTROLLER_STATUS)?;
     power_off::leader_machine(lab)?.context("a controller leads")

@@ -1,15 +1,18 @@
-//! A kubelet starts a speaker again that was killed, that stopped by itself, or that its liveness
-//! probe found stalled; and the controllers' watches are interrupted when an update of the speakers
-//! stops at its first node. No pod is marked.
+//! Faults on the node of the active leader, about which a standby decides: its kubelet stalls, or
+//! starts the speaker again that was killed, that stopped by itself, or that its liveness probe
+//! found stalled. The switch drops hellos, and the controllers' watches are interrupted when an
+//! update of the speakers stops at its first node. No pod is marked.
 
 use crate::evidence::{check_unmarked, observe_unmarked, wait_replies};
-use crate::failures::CONTROLLER_STATUS;
+use crate::failures::{CONTROLLER_STATUS, leader_on_worker};
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::stops::{BREAK, REPAIR, STATUS, filter_ports};
 use crate::{CONTROL_PLANE, install, workers};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::bench::power_off;
+use ferrolb_lab::cluster::kubeadm::services::KUBELET;
 use ferrolb_lab::{Lab, Signal, wait};
+use ferrolb_proto::wire::hello;
 use std::time::Duration;
 
 const SPEAKER: &str = "ferrolb-speaker";
@@ -27,18 +30,29 @@ const LONG_LEASE: &str = "kubectl -n ferrolb-system set env deployment/controlle
 const LOG: &str =
     "kubectl -n ferrolb-system logs -l app.kubernetes.io/component=controller --tail=-1";
 const CONTROLLERS: usize = 2;
+/// UDP port of the speakers.
+const CHALLENGE_PORT: u16 = 7473;
 
 #[test]
 fn no_pod_is_marked_if_a_speaker_or_the_watch_of_pods_restarts() {
     run_scenario(&workers("restarts", 2), |lab| {
         install(lab)?;
         lab.shell(&format!("{LONG_LEASE} && {CONTROLLER_STATUS}"))?;
+        let leader = leader_on_worker(lab)?;
+        step("the switch drops frames of the speakers: no pod is marked", || drop_frames(lab))?;
+        step("the kubelet of the leader's node stalls: no pod is marked", || {
+            lab.signal_program(&leader, KUBELET, Signal::STOP)?;
+            observe_unmarked(lab, "kubelet stalled", OBSERVED)?;
+            lab.signal_program(&leader, KUBELET, Signal::CONT)
+        })?;
         for (name, signal) in [
             ("is killed", Signal::KILL),
             ("states its stop, and its kubelet starts it again", Signal::TERM),
             ("stalls, and its liveness probe kills it", Signal::STOP),
         ] {
-            step(&format!("a speaker {name}: no pod is marked"), || restart(lab, name, signal))?;
+            step(&format!("a speaker {name}: no pod is marked"), || {
+                restart(lab, &leader, name, signal)
+            })?;
         }
         step("the watches of pods are refused before an update: no pod is marked", || {
             refuse_pods(lab)
@@ -52,15 +66,28 @@ fn no_pod_is_marked_if_a_speaker_or_the_watch_of_pods_restarts() {
     });
 }
 
-/// Sends a signal to the speaker of the last node, and checks that no pod is marked until its
-/// kubelet has started it again.
-fn restart(lab: &Lab, name: &str, signal: Signal) -> Result<()> {
-    let node = lab.nodes().pop().context("the lab has nodes")?;
-    let before = restarts(lab, &node)?;
+/// Drops the hellos of all speakers, and then also their datagrams.
+fn drop_frames(lab: &Lab) -> Result<()> {
+    let drops = [
+        format!("ether type {:#x} drop", hello::ETHER_TYPE),
+        format!("udp dport {CHALLENGE_PORT} drop"),
+    ];
+    for (name, drops) in [("hellos", &drops[..1]), ("hellos and UDP", &drops)] {
+        lab.set_drops(drops)?;
+        observe_unmarked(lab, &format!("{name} dropped"), OBSERVED)?;
+    }
+    lab.set_drops(&[])?;
+    wait_replies(lab)
+}
+
+/// Sends a signal to the speaker of a node, and checks that no pod is marked until its kubelet has
+/// started it again.
+fn restart(lab: &Lab, node: &str, name: &str, signal: Signal) -> Result<()> {
+    let before = restarts(lab, node)?;
     let start = wait::now();
-    lab.signal_program(&node, SPEAKER, signal)?;
+    lab.signal_program(node, SPEAKER, signal)?;
     wait::until("the kubelet starts the speaker again", RESTARTED_MAX, || {
-        ensure!(restarts(lab, &node)? > before, "the speaker has not started again");
+        ensure!(restarts(lab, node)? > before, "the speaker has not started again");
         Ok(Some(()))
     })?;
     print_measured(&format!(
