@@ -2,7 +2,7 @@
 //! the lab, unless it is kept.
 
 pub mod admin;
-mod faults;
+pub mod faults;
 mod hosts;
 mod objects;
 

@@ -9,9 +9,9 @@ use crate::services::{self, WEB};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::cluster::ferrolb::{CONTROLLER, speaker_name};
 use ferrolb_lab::lab::admin::metric;
+use ferrolb_lab::lab::faults::{datagram_drop, hello_drop};
 use ferrolb_lab::topology::CONTROL_PLANE;
 use ferrolb_lab::{Lab, Options, Signal, wait};
-use ferrolb_proto::wire::hello;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,8 +20,6 @@ use std::time::Duration;
 const NODE: &str = "node3";
 /// The other nodes.
 const OTHERS: [&str; 2] = ["node1", "node2"];
-/// UDP port between the speakers.
-const CHALLENGE_PORT: u16 = 7473;
 /// Time for which each fault lasts: several times as long as the detection of a failed node.
 const FAULT_TIME: Duration = Duration::from_secs(4);
 /// Number of times that the interface of the node goes down and up again, once a second.
@@ -89,10 +87,6 @@ fn without_hellos(lab: &Lab) -> Result<()> {
     lab.set_ready(&pod, true)
 }
 
-fn hello_drop() -> String {
-    format!("ether type {:#x} drop", hello::ETHER_TYPE)
-}
-
 /// Cuts a node off. Returns the time until its pod is marked.
 fn cut_until_marked(lab: &Lab, node: &str, pod: &str) -> Result<Duration> {
     let start = wait::now();
@@ -139,11 +133,9 @@ fn speakers(lab: &Lab) -> Result<()> {
 
 /// The switch drops hellos, and UDP too; half of the nodes lose the API server.
 fn packet_filters(lab: &Lab) -> Result<()> {
-    let hellos = hello_drop();
-    let udp = format!("udp dport {CHALLENGE_PORT} drop");
     let cases = [
-        ("hellos", vec![hellos.clone()], "Replies"),
-        ("hellos and UDP", vec![hellos, udp], "SpeakerSilent"),
+        ("hellos", vec![hello_drop()], "Replies"),
+        ("hellos and UDP", vec![hello_drop(), datagram_drop()], "SpeakerSilent"),
     ];
     for (name, drops, state) in cases {
         step(&format!("the switch drops {name}"), || {

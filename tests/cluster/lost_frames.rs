@@ -8,6 +8,7 @@ use crate::scenario::{print_measured, run_scenario, step};
 use crate::segment::{self, SegmentSocket};
 use crate::services::{self, WEB, http, service};
 use anyhow::{Context, Result, ensure};
+use ferrolb_lab::lab::faults::{datagram_drop, hello_drop};
 use ferrolb_lab::topology::{CLIENT, CONTROL_PLANE};
 use ferrolb_lab::wait::WorkClock;
 use ferrolb_lab::{Lab, Options, wait};
@@ -29,8 +30,6 @@ const ALL_LOST: Duration = Duration::from_secs(12);
 /// Maximum time from the start of the frame loss until the other nodes have left the address to its
 /// owner, if UDP is lost, too: a busy machine, three times the expected second.
 const TWO_OWNERS_MAX: Duration = Duration::from_secs(3);
-/// UDP port of the second path (`--challenge-port`).
-const CHALLENGE_PORT: u16 = 7473;
 /// Maximum time from the end of the frame loss until only one owner remains: three times the
 /// expected second, for a busy machine.
 const HEAL_MAX: Duration = Duration::from_secs(3);
@@ -127,8 +126,8 @@ fn drop_all(
     owner: &str,
     drops_udp: bool,
 ) -> Result<()> {
-    let mut drops = vec![format!("ether type {:#x} drop", hello::ETHER_TYPE)];
-    drops.extend(drops_udp.then(|| format!("udp dport {CHALLENGE_PORT} drop")));
+    let mut drops = vec![hello_drop()];
+    drops.extend(drops_udp.then(datagram_drop));
     let (dropped_at, evidence) = FrameLog::of(lab, keys, || {
         let dropped_at = wait::now();
         lab.set_drops(&drops)?;

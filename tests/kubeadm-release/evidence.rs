@@ -28,6 +28,14 @@ pub(crate) fn wait_replies(lab: &Lab) -> Result<()> {
     })
 }
 
+/// Waits until two speakers report that the speaker of a node does not reply, although its kubelet
+/// does.
+pub(crate) fn wait_silent_speakers(lab: &Lab) -> Result<()> {
+    wait_reported(lab, "two speakers report a silent one", |entry| {
+        entry["state"] == "SpeakerSilent"
+    })
+}
+
 /// Waits until two speakers report that the speaker of a node has stated its stop.
 pub(crate) fn wait_leaving(lab: &Lab) -> Result<()> {
     wait_reported(lab, "two speakers report a stop", |entry| entry["state"] == "Leaving")

@@ -3,7 +3,7 @@
 //! found stalled. The switch drops hellos, and the controllers' watches are interrupted when an
 //! update of the speakers stops at its first node. No pod is marked.
 
-use crate::evidence::{check_unmarked, observe_unmarked, wait_replies};
+use crate::evidence::{check_unmarked, observe_unmarked, wait_replies, wait_silent_speakers};
 use crate::failures::{CONTROLLER_STATUS, leader_on_worker};
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::stops::{BREAK, REPAIR, STATUS, filter_ports};
@@ -11,8 +11,8 @@ use crate::{CONTROL_PLANE, install, workers};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::bench::power_off;
 use ferrolb_lab::cluster::kubeadm::services::KUBELET;
+use ferrolb_lab::lab::faults::{datagram_drop, hello_drop};
 use ferrolb_lab::{Lab, Signal, wait};
-use ferrolb_proto::wire::hello;
 use std::time::Duration;
 
 const SPEAKER: &str = "ferrolb-speaker";
@@ -30,8 +30,6 @@ const LONG_LEASE: &str = "kubectl -n ferrolb-system set env deployment/controlle
 const LOG: &str =
     "kubectl -n ferrolb-system logs -l app.kubernetes.io/component=controller --tail=-1";
 const CONTROLLERS: usize = 2;
-/// UDP port of the speakers.
-const CHALLENGE_PORT: u16 = 7473;
 
 #[test]
 fn no_pod_is_marked_if_a_speaker_or_the_watch_of_pods_restarts() {
@@ -68,14 +66,11 @@ fn no_pod_is_marked_if_a_speaker_or_the_watch_of_pods_restarts() {
 
 /// Drops the hellos of all speakers, and then also their datagrams.
 fn drop_frames(lab: &Lab) -> Result<()> {
-    let drops = [
-        format!("ether type {:#x} drop", hello::ETHER_TYPE),
-        format!("udp dport {CHALLENGE_PORT} drop"),
-    ];
-    for (name, drops) in [("hellos", &drops[..1]), ("hellos and UDP", &drops)] {
-        lab.set_drops(drops)?;
-        observe_unmarked(lab, &format!("{name} dropped"), OBSERVED)?;
-    }
+    lab.set_drops(&[hello_drop()])?;
+    observe_unmarked(lab, "hellos dropped", OBSERVED)?;
+    lab.set_drops(&[hello_drop(), datagram_drop()])?;
+    wait_silent_speakers(lab)?;
+    observe_unmarked(lab, "hellos and UDP dropped", OBSERVED)?;
     lab.set_drops(&[])?;
     wait_replies(lab)
 }

@@ -7,6 +7,7 @@ use crate::cluster::{control_plane, network, pods};
 use crate::topology::{CONTROL_PLANE, SWITCH};
 use crate::{netns, process, run};
 use anyhow::{Result, ensure};
+use ferrolb_proto::wire::hello;
 use rustix::process::Signal;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -16,6 +17,20 @@ use std::time::Duration;
 const API_TIMEOUT: Duration = Duration::from_millis(200);
 /// nftables table that drops frames on the switch.
 const DROP_TABLE: &str = "table bridge drops";
+/// UDP port of the speakers' second path (`--challenge-port`).
+const CHALLENGE_PORT: u16 = 7473;
+
+/// Returns the rule for [`Lab::set_drops`] that drops the hellos of all speakers.
+#[must_use]
+pub fn hello_drop() -> String {
+    format!("ether type {:#x} drop", hello::ETHER_TYPE)
+}
+
+/// Returns the rule for [`Lab::set_drops`] that drops the datagrams between all speakers.
+#[must_use]
+pub fn datagram_drop() -> String {
+    format!("udp dport {CHALLENGE_PORT} drop")
+}
 
 impl Lab {
     /// Stops the services of a node in a kubeadm cluster, as `poweroff` does before the power is

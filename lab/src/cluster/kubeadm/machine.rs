@@ -23,8 +23,8 @@ pub const ROOT: &str = "/var/lib/ferrolb-lab";
 pub const LAB_MOUNT: &str = "/lab";
 /// Marker file among containerd's files; present when all images are loaded.
 pub const IMAGES_LOADED: &str = "/var/lib/containerd/lab-images";
-/// Control groups of version 2 on this computer, with version 1 and without it. Each
-/// machine has a group below them.
+/// Control groups of version 2 on this computer, next to version 1 and alone. Each machine has a
+/// group below them.
 pub const UNIFIED_GROUPS: [&str; 2] =
     ["/sys/fs/cgroup/unified/cgroup.procs", "/sys/fs/cgroup/cgroup.procs"];
 /// Search path of a machine's programs.
