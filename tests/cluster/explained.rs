@@ -26,6 +26,7 @@ fn the_commands_explain_what_the_controller_decides() {
             has(&text, &["default/web: Announced", "announces: eth0", "candidate, rank 2"])?;
             equals_condition(lab, &address)
         })?;
+        step("a Service may have a number as its name (KEP-5311)", || explain_number(lab))?;
         step("the status has the speakers, the pool and the Service", || status(lab, &address))?;
         step("the plan of a kustomization: the address is not in the smaller pool", || {
             plan_kustomization(lab, &address)
@@ -75,6 +76,16 @@ fn the_commands_explain_what_the_controller_decides() {
             has(&text, &["default/new: NotWritten", "is not in the status of the Service yet"])
         })
     });
+}
+
+fn explain_number(lab: &Lab) -> Result<()> {
+    let name = "2048";
+    lab.apply_objects(&[services::service(name, json!({}))])?;
+    wait_announced(lab, name, "Announced", "")?;
+    let (code, text) = why(lab, name)?;
+    ensure!(code == 0, "exit code {code}:\n{text}");
+    has(&text, &["default/2048: Announced", "announces: eth0"])?;
+    lab.kubectl(&["delete", "service", name]).map(drop)
 }
 
 /// Returns the exit code and the output of `kubectl ferrolb why`.
