@@ -22,6 +22,7 @@ pub mod steps;
 pub mod teardown;
 pub mod topology;
 pub mod traffic;
+pub mod virtual_machine;
 pub mod wait;
 
 pub use lab::{Lab, Options};

@@ -17,6 +17,7 @@ pub mod packages;
 pub mod programs;
 pub mod release_programs;
 pub mod requirements;
+pub mod user_mode_linux;
 pub mod zig;
 
 pub(crate) use go::GARBAGE_COLLECTION;

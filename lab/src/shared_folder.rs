@@ -14,16 +14,15 @@ pub fn create(shared: &Path, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
-/// Removes the shared folder, if no lab has a folder in it.
+/// Removes the shared folder, if no lab has a folder in it. A mount point stays.
 ///
 /// # Errors
 /// If the folder is empty, and cannot be removed.
 pub fn remove_if_empty(shared: &Path) -> io::Result<()> {
     let _lock = lock(shared)?;
-    match fs::remove_dir(shared).map_err(|error| (error.kind(), error)) {
-        Ok(()) | Err((ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound, _)) => Ok(()),
-        Err((_, error)) => Err(error),
-    }
+    let kept = [ErrorKind::DirectoryNotEmpty, ErrorKind::NotFound, ErrorKind::ResourceBusy];
+    fs::remove_dir(shared)
+        .or_else(|error| if kept.contains(&error.kind()) { Ok(()) } else { Err(error) })
 }
 
 /// Locks the parent of the shared folder, so that no other lab creates or removes the shared folder

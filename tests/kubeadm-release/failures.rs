@@ -23,7 +23,7 @@ pub(crate) const PROBE_AFTER: Duration = Duration::from_secs(20);
 /// Maximum time until a node serves again after its start, on a busy machine.
 const BACK_MAX: Duration = Duration::from_secs(240);
 /// Time until the next failure: each speaker has probed the kubelet's port of each node again.
-const PAUSE: Duration = Duration::from_secs(70);
+pub(crate) const PAUSE: Duration = Duration::from_secs(70);
 
 #[test]
 fn the_leaders_node_and_a_stopped_node_leave_the_endpoints_with_two_workers() {

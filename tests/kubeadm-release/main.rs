@@ -7,6 +7,7 @@ mod evidence;
 mod failures;
 mod restarts;
 mod stops;
+mod version_2;
 
 use anyhow::Result;
 use ferrolb_lab::bench::power_off;

@@ -32,7 +32,7 @@ const DELETE: &str = "kubectl -n ferrolb-system delete daemonset speaker";
 pub(crate) const STATUS: &str =
     "kubectl -n ferrolb-system rollout status daemonset/speaker --timeout=180s";
 /// Command after which the control plane may announce, as the last node with a speaker.
-const INCLUDE: &str =
+pub(crate) const INCLUDE: &str =
     "kubectl label nodes node1 node.kubernetes.io/exclude-from-external-load-balancers-";
 /// Commands that give the DaemonSet a node selector, and all nodes its label.
 const SELECTOR: &str = r#"kubectl -n ferrolb-system patch daemonset speaker -p '{"spec":{"template":{"spec":{"nodeSelector":{"example.com/speaker":"run"}}}}}'"#;

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Parts of the cache: directory, and description.
-const PARTS: [(&str, &str); 9] = [
+const PARTS: [(&str, &str); 10] = [
     (first_run::KUBERNETES_CACHE, "the built Kubernetes programs"),
     ("gobgp", "the built GoBGP"),
     ("kustomize", "the built kustomize"),
@@ -16,6 +16,7 @@ const PARTS: [(&str, &str); 9] = [
     ("cargo-tools", "the built programs from crates.io"),
     ("kubeadm", "the parts of kubeadm machines"),
     ("network-plugins", "the images of network plugins"),
+    ("user-mode-linux", "User Mode Linux"),
     ("go-build", "Go's build cache"),
     ("go-mod", "Go's module cache"),
 ];

@@ -116,7 +116,7 @@ fn build_root() -> Result<PathBuf> {
 }
 
 /// Returns the mirror and the release name of this machine's Debian, from apt.
-fn debian_release() -> Result<(String, String)> {
+pub(super) fn debian_release() -> Result<(String, String)> {
     let line = requirements::first_line(
         "apt-get",
         &[

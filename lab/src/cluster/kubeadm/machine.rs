@@ -77,7 +77,8 @@ exec unshare --mount --pid --fork --kill-child --uts --ipc sh -euc "$@"' "$trees
 ///
 /// The control group of version 2 is at `/run/cgroup2`: programs that a network plugin attaches
 /// there reach only the processes of the machine. Containerd and the kubelet use version 1 if this
-/// computer has it.
+/// computer has it. A kubelet does not start if the kernel states no speed of its processors, as
+/// User Mode Linux.
 const MOUNT_SCRIPT: &str = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
 cd "$0/root"
 mkdir -p lab/programs lab/images/kubernetes lab/images/own mnt var/lib/containerd var/lib/kubelet
@@ -102,10 +103,15 @@ for kinds in $trees; do
   mount -t cgroup -o "$options" cgroup "sys/fs/cgroup/${kinds#name=}"
 done
 for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes kernel/timer_migration kernel/unprivileged_bpf_disabled; do
+  [ -e "/proc/sys/$setting" ] || continue
   file=run/setting-${setting##*/}
   cat "/proc/sys/$setting" >"$file"
   mount --bind "$file" "proc/sys/$setting"
 done
+grep -q '^cpu MHz' proc/cpuinfo || {
+  { cat proc/cpuinfo; echo 'cpu MHz : 1000.000'; } >run/cpuinfo
+  mount --bind run/cpuinfo proc/cpuinfo
+}
 hostname -F etc/hostname
 pivot_root . mnt
 cd /
