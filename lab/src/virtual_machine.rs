@@ -37,7 +37,7 @@ const KERNEL: [&str; 10] = [
     "con0=null,fd:1",
     "con1=null,fd:2",
 ];
-/// Hides this computer's `/run`, in which the kernel writes files, and starts the kernel.
+/// Starts the kernel with a `/run` of its own, for the files that the kernel writes.
 const START_SCRIPT: &str = r#"mount -t tmpfs tmpfs /run
 exec timeout --signal=KILL "$@""#;
 
@@ -47,7 +47,8 @@ pub fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
-/// Runs a program in a virtual machine. Its standard error is that of this process.
+/// Runs a program in a virtual machine. Its standard error is that of this process. The program and
+/// its arguments are part of the kernel's command line, so they must contain no space.
 ///
 /// # Errors
 /// If the program fails, with the end of its standard output.

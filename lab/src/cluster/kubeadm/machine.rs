@@ -77,8 +77,8 @@ exec unshare --mount --pid --fork --kill-child --uts --ipc sh -euc "$@"' "$trees
 ///
 /// The control group of version 2 is at `/run/cgroup2`: programs that a network plugin attaches
 /// there reach only the processes of the machine. Containerd and the kubelet use version 1 if this
-/// computer has it. A kubelet does not start if the kernel states no speed of its processors, as
-/// User Mode Linux.
+/// computer has it. A kubelet starts only if `/proc/cpuinfo` has a clock speed, which User Mode
+/// Linux omits.
 const MOUNT_SCRIPT: &str = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
 cd "$0/root"
 mkdir -p lab/programs lab/images/kubernetes lab/images/own mnt var/lib/containerd var/lib/kubelet
